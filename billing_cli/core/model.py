@@ -1,0 +1,203 @@
+"""The values that flow through the core: frozen, plain, free of I/O.
+
+Units: totals and bytes are whole bytes, times are aware UTC datetimes with microseconds,
+money is `Decimal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from decimal import Decimal
+
+MAX_TOTAL = 2**63 - 1
+"""The largest counter value and byte sum that the wire and PostgreSQL's BIGINT can carry."""
+
+
+class StreamName(NamedTuple):
+    """One counter pair within a node. `sample_uuid` is a canonical lower-case UUID string."""
+
+    inbound_tag: str
+    sample_uuid: str
+
+
+class Totals(NamedTuple):
+    """Cumulative counters of one stream at one instant, in bytes, each 0 .. 2**63-1."""
+
+    uplink: int
+    downlink: int
+
+
+class NodeIdentity(NamedTuple):
+    """Which node a snapshot speaks for, in the exporter's own words."""
+
+    env: str
+    node_id: str
+
+    @property
+    def stored(self) -> str:
+        """The `node_id` of the shared tables: `env:node_id`, or `node_id` where env is empty."""
+        return f"{self.env}:{self.node_id}" if self.env else self.node_id
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All counters of a node at one instant.
+
+    `collected_at` is cut to microseconds, so that it compares equal to a watermark that was
+    stored from it. `rejected` holds one reason for each sample that could not be used.
+    """
+
+    collected_at: datetime
+    identity: NodeIdentity
+    totals: Mapping[StreamName, Totals]
+    rejected: tuple[str, ...] = ()
+
+
+FirstSight = Literal["baseline", "new", "taken_over"]
+"""How a stream's history began: total not charged, total charged, older writer's total kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a stream's evidence stands.
+
+    `seen_at` is the stamp of the last snapshot that held the stream; `totals` its counters there.
+    `reset_epoch` counts the counter restarts seen so far.
+    """
+
+    seen_at: datetime
+    totals: Totals
+    reset_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """What a stream moved in one minute within one epoch, with the evidence for it.
+
+    The bytes are `end - start`, always: a counter restart begins a new record from zero.
+    Records of a stream telescope: each starts at the totals where the one before ended.
+    """
+
+    name: StreamName
+    bucket_start: datetime
+    reset_epoch: int
+    from_at: datetime
+    to_at: datetime
+    start: Totals
+    end: Totals
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes that users sent."""
+        return self.end.uplink - self.start.uplink
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes that users received."""
+        return self.end.downlink - self.start.downlink
+
+
+GapKind = Literal["late", "reset", "history_lost", "stalled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of a source's time that its history does not plainly cover.
+
+    `streams` counts the streams it touches, where that is known (resets).
+    """
+
+    kind: GapKind
+    from_at: datetime
+    to_at: datetime
+    streams: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaPolicy:
+    """What the delta computation may assume.
+
+    `line_rate_bits_per_second`: nothing faster than this is believed; 0 believes everything.
+    `late_after_seconds`: neighbouring snapshots further apart than this leave a `late` gap.
+    `charge_first_snapshot`: a source's first totals are charged instead of taken as a baseline.
+    """
+
+    line_rate_bits_per_second: int = 2_000_000_000
+    late_after_seconds: float = 150.0
+    charge_first_snapshot: bool = False
+
+
+class BucketKey(NamedTuple):
+    """The primary key of `traffic_minute_buckets`, in the order in which charges are rated."""
+
+    bucket_start: datetime
+    stored_node_id: str
+    account_uuid: str
+    region: str
+    line_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An account's bytes in one minute on one line of one node."""
+
+    key: BucketKey
+    uplink_bytes: int
+    downlink_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both directions together."""
+        return self.uplink_bytes + self.downlink_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an account pays: per byte beyond its quota, times a multiplier by line and hour."""
+
+    per_byte: Decimal
+    multiplier: Decimal
+    peak_multiplier: Decimal
+    offpeak_multiplier: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account's quota state as read under its row lock, and its price.
+
+    `remaining_included_quota` in bytes; `current_balance` with 9 decimal places.
+    """
+
+    account_uuid: str
+    remaining_included_quota: int
+    current_balance: Decimal
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One bucket, rated. `amount_delta` is zero or negative, with 9 decimal places."""
+
+    ledger_id: str
+    bucket: Bucket
+    included_bytes: int
+    rated_bytes: int
+    price_per_byte: Decimal
+    multiplier: Decimal
+    amount_delta: Decimal
+    quota_before: int
+    balance_before: Decimal
+    balance_after: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """The charges of one run in bucket order, and what they leave of each account."""
+
+    charges: tuple[Charge, ...] = ()
+    accounts: Mapping[str, Account] = field(default_factory=dict)

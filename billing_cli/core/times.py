@@ -1,0 +1,46 @@
+"""Times on the wire and minutes in the books: RFC 3339 in, UTC datetimes out, cut to microseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+MINUTE = timedelta(minutes=1)
+
+_RFC3339 = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """Return the UTC datetime of an RFC 3339 stamp with 0 to 9 fractional digits.
+
+    Digits beyond microseconds are cut, never rounded, so that a stamp compares equal to what
+    Python and PostgreSQL keep of it. Raises ValueError where the text is no stamp or has no zone.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not an RFC 3339 time with a zone")
+    date, clock, fraction, zone = match.groups()
+    micros = (fraction or "")[:6].ljust(6, "0")
+    offset = "+00:00" if zone in "Zz" else zone
+    try:
+        return datetime.fromisoformat(f"{date}T{clock}.{micros}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!r} is not a time that exists") from None
+
+
+def format_rfc3339(moment: datetime) -> str:
+    """Return a UTC stamp such as `2026-04-08T12:00:00.123456Z`; whole seconds have no fraction."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def minute_of(moment: datetime) -> datetime:
+    """Return the start of the UTC minute that holds the moment."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def closed_until(now: datetime, settle: timedelta) -> datetime:
+    """Return the boundary before which every minute is closed: nothing more is expected for it."""
+    return minute_of(now - settle)

@@ -1,0 +1,54 @@
+"""Every failure that ends a run: one exception, one exit code.
+
+The codes follow the command line contract and, where they can, sysexits.h.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+EXIT_UNAVAILABLE = 69
+EXIT_BUSY = 75
+EXIT_CONFIG = 78
+EXIT_SIGNAL_BASE = 128
+
+
+class BillingError(Exception):
+    """The run failed and nothing of it is stored. The text is one line and holds no secret."""
+
+    exit_code = EXIT_FAILED
+
+
+class UsageError(BillingError):
+    """The command line asks for something that cannot be, such as an unknown source."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigurationError(BillingError):
+    """A configured value is wrong. The text names the key and where it came from."""
+
+    exit_code = EXIT_CONFIG
+
+
+class SchemaError(BillingError):
+    """The database's schema is not what this version needs."""
+
+    exit_code = EXIT_CONFIG
+
+
+class DatabaseUnavailableError(BillingError):
+    """PostgreSQL could not be reached, or went away and stayed away."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class InterruptedBySignalError(KeyboardInterrupt):
+    """SIGTERM or SIGINT arrived. A KeyboardInterrupt, so that drivers cancel what they do."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+        self.exit_code = EXIT_SIGNAL_BASE + signal_number

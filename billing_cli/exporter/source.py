@@ -1,0 +1,37 @@
+"""A configured exporter endpoint, as the rest of the program sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["auto", "window", "latest"]
+AuthMode = Literal["mtls", "bearer", "none"]
+Contract = Literal["window", "latest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One exporter. Times are seconds; paths are as configured and read at every run.
+
+    `credential_ref` names the Bearer token (`env:NAME`, `file:/path`, `credential:NAME`); the
+    token itself is never part of this value, so its repr can be logged.
+    """
+
+    source_id: str
+    base_url: str
+    enabled: bool = True
+    expected_node_id: str | None = None
+    expected_env: str | None = None
+    mode: Mode = "auto"
+    auth_mode: AuthMode = "none"
+    credential_ref: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    ca_bundle: str | None = None
+    server_name: str | None = None
+    timeout_seconds: float = 15.0
+    collect_interval_seconds: float = 0.0
+    region: str | None = None
+    allow_http: bool = False
+    proxy: str | None = None
