@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from billing_cli.core.model import NodeIdentity
+from billing_cli.simulator.stamps import nanoseconds_of
+from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+def test_the_same_seed_gives_the_same_history() -> None:
+    """A failure seen once can be played again from its seed."""
+    assert history(busy_fleet(seed=3)) == history(busy_fleet(seed=3))
+    assert history(busy_fleet(seed=3)) != history(busy_fleet(seed=4))
+
+
+def test_a_node_is_independent_of_its_neighbours() -> None:
+    """Adding a node to a fleet changes nothing about the traffic of the others."""
+    alone, accompanied = busy_fleet(seed=3), busy_fleet(seed=3)
+    accompanied.add_node("us-1")
+    accompanied.run(accompanied.start + 20 * MINUTE)
+    alone.run(alone.start + 20 * MINUTE)
+    assert history(alone) == history(accompanied)
+
+
+def test_runs_chain_without_a_seam() -> None:
+    """Polls stand on one grid, each once, wherever one run ends and the next begins."""
+    node = busy_fleet(seed=1).nodes["jp-1"]
+    for minutes in (12.5, 13, 14):
+        node.run(node.start + minutes * MINUTE)
+    minutes_seen = [one.collected_at.replace(second=0, microsecond=0) for one in node.snapshots]
+    assert minutes_seen == [node.start + n * MINUTE for n in range(14)]
+
+
+def test_polls_may_come_several_times_a_minute() -> None:
+    """Every poll stays in its own minute, with stamps that never repeat."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    node.run(fleet.start + 2 * MINUTE, poll_seconds=15)
+    offsets = [(one.collected_at - fleet.start) // SECOND for one in node.snapshots]
+    assert offsets == [0, 15, 30, 45, 60, 75, 90, 105]
+
+
+def test_counters_grow_until_xray_restarts() -> None:
+    """A restart takes the counters back to zero and leaves the stream in place."""
+    node, stream = lone_stream()
+    node.flow(stream, 10, 20)
+    assert totals(node.snapshot(node.start)) == (10, 20)
+    node.flow(stream, 1, 2)
+    node.restart_xray(node.start + SECOND)
+    node.flow(stream, 3, 4)
+    assert totals(node.snapshot(node.start + MINUTE)) == (3, 4)
+
+
+def test_a_dropped_counter_is_missing_until_it_moves() -> None:
+    """After a restart that drops counters, a snapshot holds those with traffic only."""
+    node, stream = lone_stream()
+    node.flow(stream, 10, 20)
+    node.restart_xray(node.start, drop_counters=True)
+    assert not node.snapshot(node.start + MINUTE).holds(stream)
+    node.flow(stream, 1, 1)
+    assert node.snapshot(node.start + 2 * MINUTE).holds(stream)
+
+
+def test_an_outage_takes_no_snapshots_while_traffic_flows() -> None:
+    """The first poll after an outage carries what flowed during it."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    stream = node.add_stream(fleet.add_user().uuid)
+    node.hide(fleet.start + 2 * MINUTE, fleet.start + 8 * MINUTE)
+    node.run(fleet.start + 10 * MINUTE, rate=1000)
+    minutes = [(one.collected_at - fleet.start) // MINUTE for one in node.snapshots]
+    assert minutes == [0, 1, 8, 9]
+    assert len({index for index, *_ in stream.movements()}) > 1
+    assert max(sum(row[2:]) for row in stream.movements()) > 0
+
+
+def test_a_hidden_stream_is_left_out() -> None:
+    """Hiding a stream touches the snapshots of that time and no other stream."""
+    node, stream = lone_stream()
+    other = node.add_stream(stream.name.sample_uuid, "other")
+    node.hide_stream(stream, node.start + MINUTE, node.start + 2 * MINUTE)
+    held = [node.snapshot(node.start + n * MINUTE) for n in range(3)]
+    assert [one.holds(stream) for one in held] == [True, False, True]
+    assert all(one.holds(other) for one in held)
+
+
+def test_a_stream_is_in_no_snapshot_before_it_exists() -> None:
+    """A stream that is added later first appears in the next snapshot."""
+    node, _ = lone_stream()
+    before = node.snapshot(node.start)
+    stream = node.add_stream("00000000-0000-4000-8000-000000000000")
+    assert not before.holds(stream)
+    assert node.snapshot(node.start + MINUTE).holds(stream)
+
+
+def test_idle_streams_move_only_when_told() -> None:
+    """`run` leaves an idle stream at its totals."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    stream = node.add_stream(fleet.add_user().uuid, idle=True)
+    node.run(fleet.start + 5 * MINUTE)
+    assert stream.movements() == []
+
+
+def test_late_snapshots_are_offered_when_published() -> None:
+    """A withheld snapshot is missing before its publication and in its place after it."""
+    node, _ = lone_stream()
+    taken = [node.snapshot(node.start + n * MINUTE) for n in range(3)]
+    node.withhold(node.start + MINUTE, node.start + 2 * MINUTE, node.start + 10 * MINUTE)
+    assert node.published(node.start + 9 * MINUTE) == [taken[0], taken[2]]
+    assert node.published(node.start + 10 * MINUTE) == taken
+    assert [one.late for one in taken] == [False, True, False]
+
+
+def test_history_ends_where_it_is_forgotten() -> None:
+    """Old snapshots go after 72 hours, and at once when the exporter loses them."""
+    node, _ = lone_stream()
+    old = node.snapshot(node.start)
+    new = node.snapshot(node.start + timedelta(hours=72, minutes=1))
+    assert node.published(old.collected_at + timedelta(hours=71)) == [old]
+    assert node.published(new.collected_at) == [new]
+    assert node.published(None) == [old, new]
+    node.forget_before(node.start + MINUTE)
+    assert node.published(None) == [new]
+
+
+def test_snapshots_only_go_forward() -> None:
+    """Two snapshots at one stamp would be one to a biller, so the second is refused."""
+    node, _ = lone_stream()
+    node.snapshot(node.start)
+    with pytest.raises(ValueError, match="already has a snapshot"):
+        node.snapshot(node.start)
+
+
+def test_stamps_have_digits_below_microseconds() -> None:
+    """What billing cuts off is really there."""
+    node, _ = lone_stream()
+    stamps = [node.snapshot(node.start + n * MINUTE).stamp_nanoseconds for n in range(20)]
+    assert any(stamp % 1000 for stamp in stamps)
+    assert stamps[0] // 1000 == nanoseconds_of(node.start) // 1000
+
+
+def test_names_are_unique() -> None:
+    """A second node or stream of the same name is an error of the test, told at once."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1", env="")
+    assert node.identity == NodeIdentity("", "jp-1.svc.plus")
+    node.add_stream("u", "tag")
+    with pytest.raises(ValueError, match="jp-1"):
+        fleet.add_node("jp-1")
+    with pytest.raises(ValueError, match="already has"):
+        node.add_stream("u", "tag")
+
+
+def busy_fleet(seed: int) -> Fleet:
+    """Return a node with ten minutes of traffic."""
+    fleet = Fleet(seed)
+    node = fleet.add_node("jp-1")
+    for user in (fleet.add_user(), fleet.add_user()):
+        node.add_stream(user.uuid, "xhttp")
+    fleet.run(fleet.start + 10 * MINUTE)
+    return fleet
+
+
+def history(fleet: Fleet) -> list[tuple[int, list[int]]]:
+    """Return the stamps and totals of all snapshots."""
+    return [(one.stamp_nanoseconds, list(one.totals)) for one in fleet.nodes["jp-1"].snapshots]
+
+
+def lone_stream() -> tuple[Node, Stream]:
+    """Return a fleet of one node with one stream of one user."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    return node, node.add_stream(fleet.add_user().uuid)
+
+
+def totals(snapshot: Snapshot) -> tuple[int, ...]:
+    """Return the uplink and downlink total of a snapshot of one stream."""
+    return tuple(snapshot.totals)
