@@ -1,0 +1,125 @@
+"""What exporters say: pages and snapshots as JSON bytes, and their cursors.
+
+A cursor is opaque to clients. Here it is a nanosecond stamp, as in the exporters at large: a
+client that cuts it to seconds gets told the same snapshots again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from billing_cli.simulator.stamps import format_stamp, parse_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from billing_cli.core.model import NodeIdentity
+    from billing_cli.simulator.traffic import Node, Snapshot
+
+Seam = Literal["after", "next", "repeat"]
+"""How pages join.
+
+after: the cursor is the page's last stamp, and the next page begins after it.
+next: the cursor is the next page's first stamp; the last page has none.
+repeat: as `after`, but the next page tells the last snapshot once more (beyond its limit).
+"""
+
+
+class BadRequestError(Exception):
+    """The query string is not one that an exporter understands. The text names the parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowQuery:
+    """A request for a window, both ends inclusive, in nanoseconds; `cursor` as the client sent."""
+
+    since: int
+    until: int
+    limit: int
+    cursor: str
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, str], max_page: int) -> WindowQuery:
+        """Read the query string's parameters. Raises BadRequestError."""
+        try:
+            limit = int(parameters.get("limit", max_page))
+        except ValueError:
+            raise BadRequestError("limit is no number") from None
+        if limit < 1:
+            raise BadRequestError("limit is below 1")
+        return cls(
+            since=_stamp(parameters, "since"),
+            until=_stamp(parameters, "until"),
+            limit=min(limit, max_page),
+            cursor=parameters.get("cursor", ""),
+        )
+
+
+def window_page(
+    node: Node,
+    snapshots: Sequence[Snapshot],
+    query: WindowQuery,
+    seam: Seam,
+    identity: NodeIdentity | None = None,
+) -> bytes:
+    """Return one page of the window. `snapshots` is what the exporter offers, oldest first."""
+    begin = query.since
+    if query.cursor:
+        cursor = _stamp({"cursor": query.cursor}, "cursor")
+        begin = max(begin, cursor + 1 if seam == "after" else cursor)
+    offered = [one for one in snapshots if begin <= one.stamp_nanoseconds <= query.until]
+    size = query.limit + (1 if seam == "repeat" and query.cursor else 0)
+    page, rest = offered[:size], offered[size:]
+    cursor_text = ""
+    if seam == "next":
+        cursor_text = format_stamp(rest[0].stamp_nanoseconds) if rest else ""
+    elif page:
+        cursor_text = format_stamp(page[-1].stamp_nanoseconds)
+    speaker = identity or node.identity
+    body = b",".join(encode_snapshot(node, one, identity) for one in page)
+    return b'{"node_id":%b,"env":%b,"snapshots":[%b],"has_more":%b,"next_cursor":%b}' % (
+        _json(speaker.node_id if page else ""),
+        _json(speaker.env if page else ""),
+        body,
+        _json(bool(rest)),
+        _json(cursor_text),
+    )
+
+
+def encode_snapshot(node: Node, snapshot: Snapshot, identity: NodeIdentity | None = None) -> bytes:
+    """Return the snapshot as JSON; kept with it, unless it speaks under another identity."""
+    if snapshot.encoded is not None and identity is None:
+        return snapshot.encoded
+    speaker = identity or node.identity
+    totals = snapshot.totals
+    samples = ",".join(
+        f'{{"uuid":"{stream.name.sample_uuid}","email":"{stream.email}",'
+        f'"inbound_tag":"{stream.name.inbound_tag}",'
+        f'"uplink_bytes_total":{uplink},"downlink_bytes_total":{downlink}}}'
+        for stream, uplink, downlink in zip(node.streams, totals[::2], totals[1::2], strict=False)
+        if stream.index not in snapshot.absent
+    )
+    encoded = b'{"collected_at":%b,"node_id":%b,"env":%b,"samples":[%b]}' % (
+        _json(format_stamp(snapshot.stamp_nanoseconds)),
+        _json(speaker.node_id),
+        _json(speaker.env),
+        samples.encode(),
+    )
+    if identity is None:
+        snapshot.encoded = encoded
+    return encoded
+
+
+def _stamp(parameters: Mapping[str, str], name: str) -> int:
+    try:
+        return parse_stamp(parameters[name])
+    except KeyError:
+        raise BadRequestError(f"{name} is missing") from None
+    except ValueError:
+        raise BadRequestError(f"{name} is no RFC 3339 time") from None
+
+
+def _json(value: str | bool) -> bytes:
+    return json.dumps(value).encode()
