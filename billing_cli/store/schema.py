@@ -1,0 +1,64 @@
+"""What a run needs to know of the schema's version, without loading SQLAlchemy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import scalar_row
+
+from billing_cli.errors import SchemaError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+SCHEMA = "billing"
+
+REVISIONS = ("0001",)
+"""Every revision that this version knows, oldest first."""
+
+HEAD_REVISION = REVISIONS[-1]
+
+APPEND_ONLY_TABLES = ("usage_records", "charges")
+"""Tables in which the database refuses UPDATE, DELETE and TRUNCATE."""
+
+MIGRATE_HINT = "run `billing migrate`"
+
+# Any number will do that nothing else in the database locks: these are the letters of "billing".
+# The lock belongs to the transaction, not the session, which a pooler may hand to someone else.
+WAIT_FOR_OTHER_MIGRATIONS = "SELECT pg_advisory_xact_lock(27700462113877607)"
+
+# Asked first, because naming a table that is not there would end the open transaction.
+VERSION_TABLE_IS_THERE = "SELECT to_regclass('billing.alembic_version') IS NOT NULL"
+
+CURRENT_REVISION = "SELECT version_num FROM billing.alembic_version"
+
+
+def require_head(connection: Connection[Any]) -> None:
+    """Raise SchemaError unless the database is at this version's revision."""
+    revision = current_revision(connection)
+    if revision != HEAD_REVISION:
+        raise wrong_revision(revision)
+
+
+def current_revision(connection: Connection[Any]) -> str | None:
+    """Return the revision that the database is at, None where it was never migrated."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        if not cursor.execute(VERSION_TABLE_IS_THERE).fetchone():
+            return None
+        revision: str | None = cursor.execute(CURRENT_REVISION).fetchone()
+        return revision
+
+
+def wrong_revision(revision: str | None) -> SchemaError:
+    """Return the error for a database that is not at head, with what to do about it."""
+    if revision is None:
+        return SchemaError(f"the database has no {SCHEMA} tables yet; {MIGRATE_HINT}")
+    if revision in REVISIONS:
+        return SchemaError(
+            f"schema {SCHEMA} is at revision {revision}, this version needs {HEAD_REVISION}; "
+            f"{MIGRATE_HINT}"
+        )
+    return SchemaError(
+        f"schema {SCHEMA} is at revision {revision}, which this version does not know; "
+        "install the version of billing that migrated it"
+    )
