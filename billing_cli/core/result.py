@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,3 +63,49 @@ class RunResult:
     dry_run: bool = False
     error: str | None = None
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
+
+
+def result_object(result: RunResult) -> dict[str, Any]:
+    """Return the result object of collect, catch-up and reconcile; `amount` is a decimal string."""
+    return {
+        "job": result.job,
+        "run_id": result.run_id,
+        "status": result.status,
+        "started_at": format_rfc3339(result.started_at),
+        "finished_at": format_rfc3339(result.finished_at),
+        "processed_samples": result.processed_samples,
+        "written_minutes": result.written_minutes,
+        "replayed_minutes": result.replayed_minutes,
+        "included_bytes": result.included_bytes,
+        "charged_bytes": result.charged_bytes,
+        "amount": f"{result.amount:f}",
+        "corrections": result.corrections,
+        "steps": result.steps,
+        "dry_run": result.dry_run,
+        "error": result.error,
+        "sources": [_source_object(source) for source in result.sources],
+    }
+
+
+def _source_object(source: SourceResult) -> dict[str, Any]:
+    return {
+        "source_id": source.source_id,
+        "status": source.status,
+        "node_id": source.node_id,
+        "env": source.env,
+        "contract": source.contract,
+        "snapshots": source.snapshots,
+        "last_completed_until": _moment(source.last_completed_until),
+        "lag_seconds": source.lag_seconds,
+        "resets": source.resets,
+        "gaps": source.gaps,
+        "rejected_samples": source.rejected_samples,
+        "unresolved_streams": source.unresolved_streams,
+        "held_deltas": source.held_deltas,
+        "notes": list(source.notes),
+        "error": source.error,
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else format_rfc3339(moment)

@@ -1,4 +1,4 @@
-"""Times on the wire and minutes in the books: RFC 3339 in, UTC datetimes out, cut to microseconds."""
+"""Times on the wire and minutes in the books: RFC 3339 in, UTC out, cut to microseconds."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""The entry point: `billing` and `python -m billing_cli`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from billing_cli.commands.root import cli
+from billing_cli.commands.running import raise_on_signals
+from billing_cli.errors import EXIT_FAILED, BillingError, InterruptedBySignalError
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the contract gives the outcome."""
+    raise_on_signals()
+    try:
+        cli.main(prog_name="billing", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (BillingError, InterruptedBySignalError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output is gone; flushing once more at exit would say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`billing catch-up`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from billing_cli.commands.running import (
+    MomentType,
+    dry_run_option,
+    json_option,
+    run_job,
+    source_option,
+)
+from billing_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from billing_cli.commands.root import Options
+    from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.jobs.context import JobContext
+
+
+@click.command("catch-up")
+@source_option
+@click.option(
+    "--since", type=MomentType(), metavar="TIME", help="Where a source without watermark begins."
+)
+@click.option(
+    "--until", type=MomentType(), metavar="TIME", help="Where to stop. [default: now, minute-cut]"
+)
+@dry_run_option
+@json_option
+@click.pass_obj
+def command(
+    options: Options,
+    source_ids: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Repeat bounded steps, one transaction each, until every source is current.
+
+    Use it after an outage, or to begin a new source somewhere in its history. It may be
+    interrupted at any time: the steps that are done stand, the next call goes on from there.
+
+    \b
+    Examples:
+      billing catch-up
+      billing catch-up --source jp-1 --since 2026-04-08T00:00:00Z
+    """
+    from billing_cli.jobs.catch_up import catch_up  # noqa: PLC0415
+
+    def work(context: JobContext) -> RunResult:
+        if since is not None and until is not None and since > until:
+            raise UsageError("--since is after --until")
+        with ProgressBar(enabled=not as_json and sys.stderr.isatty()) as progress:
+            return catch_up(
+                context,
+                source_ids,
+                since=since,
+                until=until,
+                dry_run=dry_run,
+                on_step=progress.on_step,
+            )
+
+    run_job(options, "catch-up", as_json, work)
+
+
+class ProgressBar:
+    """How far the slowest source has come between where it stood first and the goal."""
+
+    LENGTH = 1000
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.first: dict[str, datetime] = {}
+        self.bar = click.progressbar(
+            length=self.LENGTH, label="catching up", file=sys.stderr, hidden=not enabled
+        )
+
+    def __enter__(self) -> Self:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.__exit__(None, None, None)
+
+    def on_step(self, results: Mapping[str, SourceResult], goal: datetime) -> None:
+        """Move the bar to the mean part of the way that the sources have come."""
+        parts = []
+        for source_id, result in results.items():
+            reached = result.last_completed_until
+            if reached is None or result.status == "error":
+                continue
+            first = self.first.setdefault(source_id, reached)
+            way = (goal - first).total_seconds()
+            parts.append(1.0 if way <= 0 else (reached - first).total_seconds() / way)
+        position = int(self.LENGTH * sum(parts) / len(parts)) if parts else 0
+        self.bar.update(max(0, position - self.bar.pos))

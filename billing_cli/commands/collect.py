@@ -1,0 +1,37 @@
+"""`billing collect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.commands.running import dry_run_option, json_option, run_job, source_option
+
+if TYPE_CHECKING:
+    from billing_cli.commands.root import Options
+
+
+@click.command("collect")
+@source_option
+@dry_run_option
+@json_option
+@click.pass_obj
+def command(options: Options, source_ids: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Move each source one bounded step forward from its watermark.
+
+    This is what the timer runs every minute. Everything new up to the last closed minute is
+    fetched, rated and committed in one transaction; a source that fails is left where it was,
+    and the others go on. Running it twice is the same as running it once.
+
+    \b
+    Examples:
+      billing collect
+      billing collect --source jp-1 --source jp-2
+      billing collect --dry-run --json
+    """
+    from billing_cli.jobs.collect import collect  # noqa: PLC0415
+
+    run_job(
+        options, "collect", as_json, lambda context: collect(context, source_ids, dry_run=dry_run)
+    )

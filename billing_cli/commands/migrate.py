@@ -1,0 +1,74 @@
+"""`billing migrate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.commands.running import json_option, open_database, open_settings
+from billing_cli.errors import BillingError, UsageError
+
+if TYPE_CHECKING:
+    from billing_cli.commands.root import Options
+
+
+@click.command("migrate")
+@click.option("--check", is_flag=True, help="Only verify; exit 78 where something is to be done.")
+@click.option("--sql", is_flag=True, help="Print the SQL for an empty database, run nothing.")
+@json_option
+@click.pass_obj
+def command(options: Options, check: bool, sql: bool, as_json: bool) -> None:
+    """Bring the database schema to this version, all of it or nothing.
+
+    Our own tables live in the schema `billing`. The shared tables in `public` are created only
+    where they are missing, as in a fresh developer database, and verified where they exist.
+
+    \b
+    Examples:
+      billing migrate
+      billing migrate --check
+      billing migrate --sql > billing.sql
+    """
+    try:
+        _migrate(options, check=check, sql=sql, as_json=as_json)
+    except BillingError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"job": "migrate", "status": "error", "error": str(error)}))
+        sys.exit(error.exit_code)
+
+
+def _migrate(options: Options, *, check: bool, sql: bool, as_json: bool) -> None:
+    from billing_cli.jobs.migrate import migrate  # noqa: PLC0415 - SQLAlchemy is slow to import
+
+    if check and sql:
+        raise UsageError("--check and --sql exclude each other")
+    if sql:
+        click.echo(migrate("", sql=True).script)
+        return
+    settings = open_settings(options, "migrate", str(uuid.uuid4()), files_checked=False)
+    done = migrate(open_database(settings, "migrate").dsn, check=check)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "job": "migrate",
+                    "status": "ok",
+                    "error": None,
+                    "from_revision": done.from_revision,
+                    "to_revision": done.to_revision,
+                    "created_tables": list(done.created_tables),
+                }
+            )
+        )
+        return
+    if done.created_tables:
+        click.echo(f"created the shared tables {', '.join(done.created_tables)}")
+    if done.from_revision == done.to_revision:
+        click.echo(f"the schema is at {done.to_revision}, as this version needs it")
+    else:
+        click.echo(f"migrated from {done.from_revision or 'nothing'} to {done.to_revision}")

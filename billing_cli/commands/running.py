@@ -1,0 +1,175 @@
+"""What every subcommand shares: options, set-up, output and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from billing_cli import __version__
+from billing_cli.core.times import parse_rfc3339
+from billing_cli.errors import (
+    EXIT_BUSY,
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_UNAVAILABLE,
+    BillingError,
+    InterruptedBySignalError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from billing_cli.commands.root import Options
+    from billing_cli.config.settings import Settings
+    from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.store.connection import Database
+
+
+class MomentType(click.ParamType[datetime]):
+    """An RFC 3339 time with a zone."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the UTC datetime, or fail as a usage error."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_rfc3339(value)
+        except ValueError as error:
+            self.fail(f"{error}, such as 2026-04-08T12:00:00Z", param, ctx)
+
+
+source_option = click.option(
+    "--source",
+    "source_ids",
+    multiple=True,
+    metavar="ID",
+    help="Only this source; may be given several times. [default: every enabled source]",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Do everything, roll it back, and say what would be written."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."
+)
+
+
+def run_job(
+    options: Options, job: str, as_json: bool, work: Callable[[JobContext], RunResult]
+) -> NoReturn:
+    """Run a job, print its result, and exit with the code that the contract gives it."""
+    from billing_cli.core.result import RunResult, result_object  # noqa: PLC0415
+
+    run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
+    exit_code: int
+    try:
+        result = work(open_context(options, job, run_id))
+        exit_code = exit_code_of(result)
+    except (BillingError, InterruptedBySignalError) as error:
+        exit_code = error.exit_code
+        result = RunResult(job, run_id, "error", started_at, datetime.now(UTC), error=str(error))
+        if not as_json:
+            click.echo(f"Error: {error}", err=True)
+    if as_json:
+        click.echo(json.dumps(result_object(result)))
+    elif result.sources:
+        from billing_cli.report.text import run_text  # noqa: PLC0415
+
+        click.echo(run_text(result))
+    sys.exit(exit_code)
+
+
+def exit_code_of(result: RunResult) -> int:
+    """Return the exit code of a run that ended by itself."""
+    if result.status == "error":
+        failed = [source for source in result.sources if source.status == "error"]
+        is_outage = bool(failed) and all(source.unreachable for source in failed)
+        return EXIT_UNAVAILABLE if is_outage else EXIT_FAILED
+    return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
+
+
+def open_settings(
+    options: Options, job: str, run_id: str, *, files_checked: bool = True
+) -> Settings:
+    """Load the configuration and start logging. Raises ConfigurationError."""
+    from billing_cli import logs  # noqa: PLC0415
+    from billing_cli.config.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(options.config_path, os.environ, files_checked=files_checked)
+    logs.configure(
+        options.log_level or settings.log_level, options.log_format or settings.log_format
+    )
+    logs.bind_run(run_id, job)
+    return settings
+
+
+def open_context(
+    options: Options, job: str, run_id: str, *, files_checked: bool = True
+) -> JobContext:
+    """Return what a job needs, from the configuration. Raises ConfigurationError."""
+    from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff  # noqa: PLC0415
+
+    settings = open_settings(options, job, run_id, files_checked=files_checked)
+    return JobContext(
+        run_id=run_id,
+        clock=lambda: datetime.now(UTC),
+        database=open_database(settings, job),
+        sources=settings.sources,
+        tariff=Tariff(
+            price_per_byte=settings.price_per_byte,
+            initial_included_quota_bytes=settings.initial_included_quota_bytes,
+            initial_balance=settings.initial_balance,
+            pricing_rule_version=settings.source_revision,
+            default_region=settings.default_region,
+            peak_hours=settings.peak_hours,
+        ),
+        deltas=settings.delta_policy(),
+        fetching=FetchPolicy(
+            step_max_samples=settings.step_max_samples,
+            page_limit=settings.page_limit,
+            concurrency=settings.fetch_concurrency,
+            deadline_seconds=settings.run_deadline_seconds,
+        ),
+        default_token=settings.internal_service_token,
+        settle=timedelta(seconds=settings.settle_seconds),
+        stalled_after=timedelta(seconds=settings.stalled_after_seconds),
+        initial_lookback=timedelta(hours=settings.initial_lookback_hours),
+        host=socket.gethostname(),
+        version=__version__,
+    )
+
+
+def open_database(settings: Settings, job: str) -> Database:
+    """Return where PostgreSQL is. Raises ConfigurationError where that is not configured."""
+    from billing_cli.store.connection import Database  # noqa: PLC0415
+
+    return Database(
+        dsn=settings.require_database_url().get_secret_value(),
+        application_name=f"billing {job}",
+        connect_timeout_seconds=int(settings.connect_timeout_seconds),
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+    )
+
+
+def raise_on_signals() -> None:
+    """Turn SIGTERM and SIGINT into an exception, so that the open transaction is rolled back."""
+
+    def on_signal(signal_number: int, _frame: object) -> NoReturn:
+        raise InterruptedBySignalError(signal_number)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)

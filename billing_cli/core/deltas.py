@@ -1,0 +1,260 @@
+"""From cumulative snapshots to usage records: the part that must never be wrong.
+
+A stream's counters only grow, and start again from zero when xray restarts. `advance` walks a
+source's snapshots oldest first and turns each step of each stream into bytes with evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import (
+    MAX_TOTAL,
+    Checkpoint,
+    DeltaPolicy,
+    FirstSight,
+    Gap,
+    Snapshot,
+    StreamName,
+    Totals,
+    UsageRecord,
+)
+from billing_cli.core.times import minute_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+ZERO = Totals(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a source's new snapshots amount to.
+
+    `first_at` is the stamp of the first snapshot that was applied, `watermark` of the last.
+    `records` are minutes with bytes, in time order. `held` has the shape of records, but their
+    bytes are more than a line can carry and are not to be charged. `checkpoints` holds only
+    streams whose row must change; one whose `seen_at` is before `watermark` has vanished.
+    `first_sights` says how the history of each new stream began. `differences` counts streams
+    whose totals at the old watermark are not those that were seen there.
+    """
+
+    watermark: datetime | None
+    first_at: datetime | None = None
+    snapshots: int = 0
+    samples: int = 0
+    records: tuple[UsageRecord, ...] = ()
+    held: tuple[UsageRecord, ...] = ()
+    checkpoints: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
+    first_sights: Mapping[StreamName, tuple[FirstSight, Checkpoint]] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    resets: int = 0
+    rejected: tuple[str, ...] = ()
+    differences: int = 0
+
+
+def advance(
+    watermark: datetime | None,
+    checkpoints: Mapping[StreamName, Checkpoint],
+    snapshots: Sequence[Snapshot],
+    policy: DeltaPolicy,
+    *,
+    continuity_expected: bool = True,
+) -> Advance:
+    """Apply the snapshots that are newer than the watermark, oldest first.
+
+    `checkpoints` are the source's known streams; those present at the watermark carry it as their
+    `seen_at`, those that had vanished before carry the last snapshot that held them.
+    `snapshots` are strictly rising. With `continuity_expected` the snapshot at the watermark must
+    be met again among them; where it is not, a `history_lost` gap says so.
+
+    A snapshot in the watermark's own minute is passed over: that minute is closed and written,
+    and the counters carry its bytes into the next one.
+    """
+    fresh = _not_yet_applied(watermark, snapshots)
+    met = next((one for one in snapshots if one.collected_at == watermark), None)
+    differences = _differences(watermark, checkpoints, met) if met else 0
+    if not fresh:
+        return Advance(watermark, differences=differences)
+
+    walk = _Walk(watermark, checkpoints, policy)
+    walk.continuity_lost = continuity_expected and watermark is not None and met is None
+    for snapshot in fresh:
+        walk.apply(snapshot)
+    return walk.finish(fresh, differences)
+
+
+def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
+    """Return the most bytes a stream can have moved in the time; at least a second's worth."""
+    if policy.line_rate_bits_per_second <= 0:
+        return MAX_TOTAL
+    most = int(policy.line_rate_bits_per_second / 8 * max(elapsed_seconds, 1.0))
+    return min(most, MAX_TOTAL)
+
+
+def _not_yet_applied(
+    watermark: datetime | None, snapshots: Sequence[Snapshot]
+) -> Sequence[Snapshot]:
+    if watermark is None:
+        return snapshots
+    written_minute = minute_of(watermark)
+    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
+
+
+def _differences(
+    watermark: datetime | None, checkpoints: Mapping[StreamName, Checkpoint], met: Snapshot
+) -> int:
+    """Count the streams that the snapshot at the watermark now tells differently."""
+    present = {name: one.totals for name, one in checkpoints.items() if one.seen_at == watermark}
+    told = met.totals
+    if present == told:
+        return 0
+    return sum(present.get(name) != told.get(name) for name in present.keys() | told.keys())
+
+
+class _Walk:
+    """The state of one `advance`: mutable inside, never seen outside."""
+
+    def __init__(
+        self,
+        watermark: datetime | None,
+        checkpoints: Mapping[StreamName, Checkpoint],
+        policy: DeltaPolicy,
+    ) -> None:
+        self.policy = policy
+        self.previous_at = watermark
+        self.continuity_lost = False
+        self.known = dict(checkpoints)
+        self.absent = {name for name, one in checkpoints.items() if one.seen_at != watermark}
+        self.touched: set[StreamName] = set()
+        self.first_sights: dict[StreamName, tuple[FirstSight, Checkpoint]] = {}
+        self.open_records: dict[StreamName, UsageRecord] = {}
+        self.open_minute: datetime | None = None
+        self.records: list[UsageRecord] = []
+        self.held: list[UsageRecord] = []
+        self.gaps: list[Gap] = []
+        self.rejected: list[str] = []
+        self.resets = 0
+        self.samples = 0
+
+    def apply(self, snapshot: Snapshot) -> None:
+        at, previous_at = snapshot.collected_at, self.previous_at
+        minute = minute_of(at)
+        if minute != self.open_minute:
+            self._close_minute()
+            self.open_minute = minute
+        resets_before = self.resets
+
+        known, absent = self.known, self.absent
+        for name, totals in snapshot.totals.items():
+            before = known.get(name)
+            if before is None:
+                self._first_sight(name, totals, at, minute)
+            elif name in absent:
+                absent.discard(name)
+                self.touched.add(name)
+                self._step(name, before, before.seen_at, totals, at, minute)
+            elif before.totals != totals:
+                self._step(name, before, previous_at or at, totals, at, minute)
+        if len(known) - len(absent) != len(snapshot.totals):
+            self._vanish(snapshot, previous_at or at)
+
+        self._note_gaps(previous_at, at, self.resets - resets_before)
+        self.previous_at = at
+        self.samples += len(snapshot.totals)
+        self.rejected.extend(snapshot.rejected)
+
+    def finish(self, applied: Sequence[Snapshot], differences: int) -> Advance:
+        self._close_minute()
+        watermark = self.previous_at
+        checkpoints = {
+            name: self.known[name]
+            if name in self.absent or watermark is None
+            else replace(self.known[name], seen_at=watermark)
+            for name in self.touched
+        }
+        return Advance(
+            watermark=watermark,
+            first_at=applied[0].collected_at,
+            snapshots=len(applied),
+            samples=self.samples,
+            records=tuple(self.records),
+            held=tuple(self.held),
+            checkpoints=checkpoints,
+            first_sights=self.first_sights,
+            gaps=tuple(self.gaps),
+            resets=self.resets,
+            rejected=tuple(self.rejected),
+            differences=differences,
+        )
+
+    def _first_sight(
+        self, name: StreamName, totals: Totals, at: datetime, minute: datetime
+    ) -> None:
+        """A source's first snapshot is a baseline; a stream that appears later began at zero."""
+        is_baseline = self.previous_at is None
+        self.known[name] = checkpoint = Checkpoint(at, totals)
+        self.touched.add(name)
+        if is_baseline and not self.policy.charge_first_snapshot:
+            self.first_sights[name] = "baseline", checkpoint
+            return
+        self.first_sights[name] = "new", checkpoint
+        from_at = self.previous_at or at
+        self._record(name, UsageRecord(name, minute, 0, from_at, at, ZERO, totals), is_baseline)
+
+    def _step(
+        self,
+        name: StreamName,
+        before: Checkpoint,
+        from_at: datetime,
+        totals: Totals,
+        at: datetime,
+        minute: datetime,
+    ) -> None:
+        start, epoch = before.totals, before.reset_epoch
+        if totals.uplink < start.uplink or totals.downlink < start.downlink:
+            # Either counter below its last value means that the process restarted, so both
+            # began again at zero (what Prometheus' increase() assumes as well).
+            start, epoch = ZERO, epoch + 1
+            self.resets += 1
+        self.known[name] = Checkpoint(at, totals, epoch)
+        self.touched.add(name)
+        if totals != start:
+            self._record(name, UsageRecord(name, minute, epoch, from_at, at, start, totals))
+
+    def _record(self, name: StreamName, record: UsageRecord, elapsed_unknown: bool = False) -> None:
+        elapsed = (record.to_at - record.from_at).total_seconds()
+        limit = MAX_TOTAL if elapsed_unknown else plausible_bytes(self.policy, elapsed)
+        if record.uplink_bytes + record.downlink_bytes > limit:
+            self.held.append(record)
+            return
+        earlier = self.open_records.get(name)
+        if earlier is not None:
+            if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
+                record = replace(record, from_at=earlier.from_at, start=earlier.start)
+            else:
+                self.records.append(earlier)
+        self.open_records[name] = record
+
+    def _close_minute(self) -> None:
+        self.records.extend(self.open_records.values())
+        self.open_records.clear()
+
+    def _vanish(self, snapshot: Snapshot, last_held_at: datetime) -> None:
+        for name in self.known.keys() - snapshot.totals.keys() - self.absent:
+            self.known[name] = replace(self.known[name], seen_at=last_held_at)
+            self.absent.add(name)
+            self.touched.add(name)
+
+    def _note_gaps(self, previous_at: datetime | None, at: datetime, resets: int) -> None:
+        if previous_at is None:
+            return
+        if self.continuity_lost:
+            self.gaps.append(Gap("history_lost", previous_at, at))
+            self.continuity_lost = False
+        elif (at - previous_at).total_seconds() > self.policy.late_after_seconds:
+            self.gaps.append(Gap("late", previous_at, at))
+        if resets:
+            self.gaps.append(Gap("reset", previous_at, at, streams=resets))

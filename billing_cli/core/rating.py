@@ -1,0 +1,171 @@
+"""From bytes to money, in `Decimal`, rounded once.
+
+charge = rated bytes x price x multiplier, half-even to 9 decimal places, where rated bytes are
+those beyond the account's included quota.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from dataclasses import replace
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.core.model import (
+    Account,
+    Bucket,
+    BucketKey,
+    Charge,
+    Price,
+    Rating,
+)
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from billing_cli.core.model import UsageRecord
+    from billing_cli.core.peak import PeakHours
+
+NANO = Decimal("1e-9")
+ONE = Decimal(1)
+
+# Products of bytes (19 digits), a price and up to three multipliers (17 digits each) stay exact,
+# so that the only rounding is the last one.
+EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
+
+LARGEST_BALANCE = Decimal(10) ** 15
+LARGEST_PRICE = Decimal(10) ** 6
+
+
+class BilledUsage(NamedTuple):
+    """A usage record and whose it is: the account, the source's node and its region."""
+
+    account_uuid: str
+    stored_node_id: str
+    region: str
+    record: UsageRecord
+
+
+class ProfileRow(NamedTuple):
+    """An account's billing profile as stored; every figure may be missing or not positive."""
+
+    base_price_per_byte: float | None
+    region_multiplier: float | None
+    line_multiplier: float | None
+    peak_multiplier: float | None
+    offpeak_multiplier: float | None
+
+
+def rate(
+    buckets: Iterable[Bucket],
+    accounts: Mapping[str, Account],
+    peak_hours: PeakHours | None = None,
+) -> Rating:
+    """Charge the buckets in key order, using up each account's included quota first.
+
+    Every bucket's account must be among `accounts`.
+    """
+    left = dict(accounts)
+    charges: list[Charge] = []
+    with localcontext(EXACT):
+        for bucket in sorted(buckets, key=lambda one: one.key):
+            account = left[bucket.key.account_uuid]
+            charge = _charge(bucket, account, peak_hours)
+            charges.append(charge)
+            left[bucket.key.account_uuid] = replace(
+                account,
+                remaining_included_quota=account.remaining_included_quota - charge.included_bytes,
+                current_balance=charge.balance_after,
+            )
+    return Rating(tuple(charges), left)
+
+
+def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
+    """Sum usage records into the minute buckets that they fall in, in key order."""
+    uplink: defaultdict[BucketKey, int] = defaultdict(int)
+    downlink: defaultdict[BucketKey, int] = defaultdict(int)
+    for account_uuid, stored_node_id, region, record in usage:
+        key = BucketKey(
+            record.bucket_start, stored_node_id, account_uuid, region, record.name.inbound_tag
+        )
+        uplink[key] += record.uplink_bytes
+        downlink[key] += record.downlink_bytes
+    return [Bucket(key, uplink[key], downlink[key]) for key in sorted(uplink)]
+
+
+def price_of(profile: ProfileRow, price_per_byte: Decimal) -> Price:
+    """Return an account's price: profile values where they are positive, else the given price.
+
+    A multiplier that is missing or not positive counts as 1. Raises ValueError where a value is
+    beyond what money can be computed with.
+    """
+    with localcontext(EXACT):
+        base = exact_decimal(profile.base_price_per_byte)
+        region = exact_decimal(profile.region_multiplier)
+        line = exact_decimal(profile.line_multiplier)
+        peak = exact_decimal(profile.peak_multiplier)
+        offpeak = exact_decimal(profile.offpeak_multiplier)
+        price = Price(
+            per_byte=base if base > 0 else price_per_byte,
+            multiplier=_or_one(region) * _or_one(line),
+            peak_multiplier=_or_one(peak),
+            offpeak_multiplier=_or_one(offpeak),
+        )
+        if max(price.per_byte, price.multiplier, peak, offpeak) > LARGEST_PRICE:
+            raise ValueError(f"a price or multiplier above {LARGEST_PRICE:f}")
+    return price
+
+
+def exact_decimal(value: float | None) -> Decimal:
+    """Return the shortest decimal that the double stands for; 0 where it is missing or NaN."""
+    if value is None or value != value:  # noqa: PLR0124 - only NaN differs from itself
+        return Decimal(0)
+    return Decimal(repr(value))
+
+
+def balance_of(value: float) -> Decimal:
+    """Return a stored balance with 9 decimal places. Raises ValueError where it is no amount."""
+    balance = Decimal(repr(value))
+    if not balance.is_finite() or abs(balance) >= LARGEST_BALANCE:
+        raise ValueError(f"a balance of {value}")
+    return balance.quantize(NANO, context=EXACT)
+
+
+def ledger_id(key: BucketKey) -> str:
+    """Return the id of a minute's charge, the same that the older writer derives."""
+    start = format_rfc3339(key.bucket_start)
+    name = f"{start}|{key.stored_node_id}|{key.account_uuid}|{key.region}|{key.line_code}"
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def _charge(bucket: Bucket, account: Account, peak_hours: PeakHours | None) -> Charge:
+    quota = account.remaining_included_quota
+    included = min(max(quota, 0), bucket.total_bytes)
+    rated = bucket.total_bytes - included
+    multiplier = account.price.multiplier
+    if peak_hours is not None:
+        multiplier *= (
+            account.price.peak_multiplier
+            if peak_hours.contains(bucket.key.bucket_start)
+            else account.price.offpeak_multiplier
+        )
+    # 0 - x rather than -x: nothing charged is 0, never "-0".
+    amount = 0 - (rated * account.price.per_byte * multiplier).quantize(NANO)
+    return Charge(
+        ledger_id=ledger_id(bucket.key),
+        bucket=bucket,
+        included_bytes=included,
+        rated_bytes=rated,
+        price_per_byte=account.price.per_byte,
+        multiplier=multiplier,
+        amount_delta=amount,
+        quota_before=quota,
+        balance_before=account.current_balance,
+        balance_after=account.current_balance + amount,
+    )
+
+
+def _or_one(value: Decimal) -> Decimal:
+    return value if value > 0 else ONE

@@ -1,0 +1,128 @@
+"""What `status` tells: the state of each source and the last runs, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """One source as the database knows it.
+
+    `gaps` counts those not resolved, by kind. `held_deltas`, `unresolved_streams` count what waits
+    for an operator or an account. `attention` says in words why a person should look.
+    """
+
+    source_id: str
+    enabled: bool = True
+    node_id: str = ""
+    env: str = ""
+    contract: str = ""
+    watermark: datetime | None = None
+    lag_seconds: float | None = None
+    last_attempted_at: datetime | None = None
+    last_succeeded_at: datetime | None = None
+    last_error: str = ""
+    gaps: Mapping[str, int] = field(default_factory=dict)
+    held_deltas: int = 0
+    unresolved_streams: int = 0
+    attention: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A run as the journal has it."""
+
+    run_id: str
+    job: str
+    status: str
+    started_at: datetime
+    duration_seconds: float
+    written_minutes: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Everything that `status` shows; `needs_attention` decides the exit code."""
+
+    checked_at: datetime
+    sources: tuple[SourceStatus, ...]
+    runs: tuple[JournalEntry, ...]
+
+    @property
+    def needs_attention(self) -> bool:
+        """Tell whether any source needs a look."""
+        return any(source.attention for source in self.sources)
+
+
+def attention_of(source: SourceStatus, max_lag_seconds: float) -> tuple[str, ...]:
+    """Return in words why a person should look at an enabled source; empty where all is well."""
+    if not source.enabled:
+        return ()
+    reasons = []
+    if source.last_error:
+        reasons.append(f"last attempt failed: {source.last_error}")
+    if source.lag_seconds is None:
+        reasons.append("nothing collected yet")
+    elif source.lag_seconds > max_lag_seconds:
+        reasons.append(f"{source.lag_seconds:.0f} s behind")
+    if source.gaps.get("stalled"):
+        reasons.append("the exporter answers, but has nothing new")
+    if source.gaps.get("history_lost"):
+        reasons.append("history lost")
+    if source.held_deltas:
+        reasons.append(f"{source.held_deltas} implausible deltas held")
+    return tuple(reasons)
+
+
+def status_object(report: StatusReport) -> dict[str, Any]:
+    """Return the report as a JSON object."""
+    return {
+        "job": "status",
+        "status": "attention" if report.needs_attention else "ok",
+        "checked_at": format_rfc3339(report.checked_at),
+        "error": None,
+        "sources": [
+            {
+                "source_id": one.source_id,
+                "enabled": one.enabled,
+                "node_id": one.node_id,
+                "env": one.env,
+                "contract": one.contract,
+                "last_completed_until": _moment(one.watermark),
+                "lag_seconds": one.lag_seconds,
+                "last_attempted_at": _moment(one.last_attempted_at),
+                "last_succeeded_at": _moment(one.last_succeeded_at),
+                "last_error": one.last_error or None,
+                "gaps": dict(one.gaps),
+                "held_deltas": one.held_deltas,
+                "unresolved_streams": one.unresolved_streams,
+                "attention": list(one.attention),
+            }
+            for one in report.sources
+        ],
+        "runs": [
+            {
+                "run_id": one.run_id,
+                "job": one.job,
+                "status": one.status,
+                "started_at": format_rfc3339(one.started_at),
+                "duration_seconds": one.duration_seconds,
+                "written_minutes": one.written_minutes,
+                "error": one.error,
+            }
+            for one in report.runs
+        ],
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else format_rfc3339(moment)

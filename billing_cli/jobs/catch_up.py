@@ -1,0 +1,102 @@
+"""`catch-up`: bounded steps, one transaction each, until every source is current."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import closed_until, minute_of
+from billing_cli.errors import BillingError
+from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.journal import journal_failure, result_of, write_journal
+from billing_cli.jobs.step import take_step
+from billing_cli.jobs.write import Written
+from billing_cli.store.connection import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.step import Step
+
+JOB = "catch-up"
+
+
+def catch_up(
+    context: JobContext,
+    source_ids: Sequence[str] = (),
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    dry_run: bool = False,
+    on_step: Callable[[Mapping[str, SourceResult], datetime], None] | None = None,
+) -> RunResult:
+    """Repeat bounded steps until each source has nothing more before `until`.
+
+    `since` is where a source begins that has no watermark yet; `until` defaults to the end of
+    the last closed minute and is cut to a whole minute. `on_step` is called after each step with
+    every source's result so far and the goal. Raises BillingError where a step failed; the steps
+    before it stand.
+    """
+    sources = select_sources(context, source_ids)
+    started_at = context.clock()
+    goal = closed_until(started_at, context.settle)
+    if until is not None:
+        goal = min(goal, minute_of(until))
+    results: dict[str, SourceResult] = {}
+    written, steps = Written(), 0
+
+    def outcome(step: Step | None) -> RunResult:
+        merged = dict(results)
+        if step is not None:
+            _merge(merged, step)
+        total = written.plus(step.written) if step else written
+        taken = steps + 1 if step else steps
+        return result_of(
+            context, JOB, started_at, merged.values(), total, steps=taken, dry_run=dry_run
+        )
+
+    def journal(connection: Connection, step: Step) -> None:
+        write_journal(context, connection, outcome(step))
+
+    with Session(context.database, dry_run=dry_run) as session:
+        remaining = sources
+        while remaining:
+            try:
+                step = take_step(
+                    context, session, remaining, until=goal, since=since, journal=journal
+                )
+            except BillingError as error:
+                journal_failure(context, session, JOB, started_at, error)
+                raise
+            _merge(results, step)
+            written, steps = written.plus(step.written), steps + 1
+            if on_step is not None:
+                on_step(results, goal)
+            remaining = [source for source in remaining if source.source_id in step.behind]
+    return outcome(None)
+
+
+def _merge(results: dict[str, SourceResult], step: Step) -> None:
+    """Add a step's counts to each source's; its status is the worst that it has met."""
+    for latest in step.sources:
+        earlier = results.get(latest.source_id)
+        if earlier is None:
+            results[latest.source_id] = latest
+            continue
+        was_partial = "partial" in {earlier.status, latest.status}
+        results[latest.source_id] = replace(
+            latest,
+            status="partial" if latest.status == "ok" and was_partial else latest.status,
+            snapshots=earlier.snapshots + latest.snapshots,
+            samples=earlier.samples + latest.samples,
+            resets=earlier.resets + latest.resets,
+            gaps=earlier.gaps + latest.gaps,
+            rejected_samples=earlier.rejected_samples + latest.rejected_samples,
+            held_deltas=earlier.held_deltas + latest.held_deltas,
+            notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes])),
+        )

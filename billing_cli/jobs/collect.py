@@ -1,0 +1,60 @@
+"""`collect`: one bounded step forward from each source's watermark, every minute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import closed_until
+from billing_cli.errors import BillingError
+from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.journal import journal_failure, result_of, write_journal
+from billing_cli.jobs.step import take_step
+from billing_cli.store.connection import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.step import Step
+
+JOB = "collect"
+
+
+def collect(
+    context: JobContext, source_ids: Sequence[str] = (), *, dry_run: bool = False
+) -> RunResult:
+    """Take one step with the named sources, or with all; with `dry_run` undo it at the end.
+
+    Raises BillingError (with its exit code) where the run as a whole failed; nothing of it is
+    stored then.
+    """
+    sources = select_sources(context, source_ids)
+    started_at = context.clock()
+    until = closed_until(started_at, context.settle)
+
+    def outcome(step: Step) -> RunResult:
+        return result_of(
+            context, JOB, started_at, step.sources, step.written, steps=1, dry_run=dry_run
+        )
+
+    def journal(connection: Connection, step: Step) -> None:
+        write_journal(context, connection, outcome(step))
+
+    with Session(context.database, dry_run=dry_run) as session:
+        try:
+            # Sources that are named are wanted now, whatever their interval.
+            step = take_step(
+                context,
+                session,
+                sources,
+                until=until,
+                respect_intervals=not source_ids,
+                journal=journal,
+            )
+        except BillingError as error:
+            journal_failure(context, session, JOB, started_at, error)
+            raise
+    return outcome(step)

@@ -1,0 +1,92 @@
+"""What every job gets: the configuration as plain values, the clock, and who is running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from billing_cli.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from billing_cli.core.model import DeltaPolicy
+    from billing_cli.core.peak import PeakHours
+    from billing_cli.exporter.credentials import SecretToken
+    from billing_cli.exporter.source import Source
+    from billing_cli.store.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What is charged where an account's profile does not say otherwise.
+
+    `price_per_byte` in the currency of the balances; `initial_*` are what a new account's quota
+    state begins with.
+    """
+
+    price_per_byte: Decimal
+    initial_included_quota_bytes: int
+    initial_balance: Decimal
+    pricing_rule_version: str
+    default_region: str
+    peak_hours: PeakHours | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """How exporters are asked: bounds per step, side by side, in seconds where not said."""
+
+    step_max_samples: int = 500_000
+    page_limit: int = 60
+    concurrency: int = 16
+    deadline_seconds: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere."""
+
+    run_id: str
+    clock: Callable[[], datetime]
+    database: Database
+    sources: tuple[Source, ...]
+    tariff: Tariff
+    deltas: DeltaPolicy
+    fetching: FetchPolicy = FetchPolicy()
+    default_token: SecretToken | None = None
+    settle: timedelta = timedelta(seconds=30)
+    stalled_after: timedelta = timedelta(seconds=300)
+    initial_lookback: timedelta = timedelta(hours=72)
+    host: str = ""
+    version: str = ""
+
+
+def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Source]:
+    """Return the enabled sources, or those of them that are named.
+
+    Raises ConfigurationError where none is configured, UsageError for a name that is unknown or
+    disabled.
+    """
+    by_id = {source.source_id: source for source in context.sources}
+    unknown = sorted(set(source_ids) - by_id.keys())
+    if unknown:
+        known = ", ".join(sorted(by_id)) or "none"
+        raise UsageError(f"unknown source {', '.join(unknown)}; configured: {known}")
+    disabled = sorted(name for name in set(source_ids) if not by_id[name].enabled)
+    if disabled:
+        raise UsageError(f"source {', '.join(disabled)} is disabled in the configuration")
+    selected = [
+        source
+        for source in context.sources
+        if source.enabled and (not source_ids or source.source_id in source_ids)
+    ]
+    if not selected:
+        raise ConfigurationError(
+            "no exporter source is configured; set EXPORTER_SOURCES_JSON or EXPORTER_BASE_URL, "
+            "or add [[sources]] to the configuration file"
+        )
+    return selected

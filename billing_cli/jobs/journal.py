@@ -1,0 +1,99 @@
+"""Turning steps into a run's result, and the result into its journal row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.result import RunResult, result_object
+from billing_cli.errors import BillingError, DatabaseUnavailableError
+from billing_cli.store.runs import save_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.result import RunStatus, SourceResult
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.write import Written
+    from billing_cli.store.connection import Session
+
+
+def result_of(
+    context: JobContext,
+    job: str,
+    started_at: datetime,
+    sources: Iterable[SourceResult],
+    written: Written,
+    *,
+    steps: int,
+    dry_run: bool,
+) -> RunResult:
+    """Return the result object of a run that has come this far."""
+    ordered = tuple(sorted(sources, key=lambda one: one.source_id))
+    status = status_of(ordered)
+    return RunResult(
+        job=job,
+        run_id=context.run_id,
+        status=status,
+        started_at=started_at,
+        finished_at=context.clock(),
+        processed_samples=written.processed_samples,
+        written_minutes=written.written_minutes,
+        replayed_minutes=written.replayed_minutes,
+        included_bytes=written.included_bytes,
+        charged_bytes=written.charged_bytes,
+        amount=written.amount,
+        steps=steps,
+        dry_run=dry_run,
+        error="every selected source failed" if status == "error" else None,
+        sources=ordered,
+    )
+
+
+def status_of(sources: Iterable[SourceResult]) -> RunStatus:
+    """Return a run's status: what failed or is left open in some sources makes it partial."""
+    found = {source.status for source in sources} - {"skipped"}
+    if found == {"busy"}:
+        return "busy"
+    if found and found <= {"error", "busy"}:
+        return "error"
+    return "partial" if found & {"error", "partial"} else "ok"
+
+
+def write_journal(context: JobContext, connection: Connection, result: RunResult) -> None:
+    """Write the run's journal row as part of the open transaction."""
+    save_run(
+        connection,
+        run_id=context.run_id,
+        job=result.job,
+        status=result.status,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        host=context.host,
+        version=context.version,
+        error=result.error,
+        result=result_object(result),
+    )
+
+
+def journal_failure(
+    context: JobContext, session: Session, job: str, started_at: datetime, error: BillingError
+) -> None:
+    """Note a run that failed, where the database can still be told; its own writes are undone."""
+    if session.dry_run or isinstance(error, DatabaseUnavailableError):
+        return
+    result = RunResult(
+        job=job,
+        run_id=context.run_id,
+        status="error",
+        started_at=started_at,
+        finished_at=context.clock(),
+        error=str(error),
+    )
+    try:
+        session.transaction(lambda connection: write_journal(context, connection, result))
+    except BillingError:
+        # The failure itself is what the caller reports; a missing journal row adds nothing.
+        session.close()

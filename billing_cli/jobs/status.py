@@ -1,0 +1,36 @@
+"""`status`: reads what is stored, changes nothing, asks no exporter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.status import StatusReport, attention_of
+from billing_cli.store.connection import Session
+from billing_cli.store.schema import require_head
+from billing_cli.store.status import read_last_runs, read_source_status
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from billing_cli.jobs.context import JobContext
+
+RUNS_SHOWN = 5
+
+
+def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
+    """Return the state of every configured source. Raises BillingError where it can't be read."""
+    now = context.clock()
+    enabled = {source.source_id: source.enabled for source in context.sources}
+
+    def work(connection: Connection) -> StatusReport:
+        require_head(connection)
+        sources = []
+        for found in read_source_status(connection, list(enabled)):
+            lag = (now - found.watermark).total_seconds() if found.watermark else None
+            source = replace(found, enabled=enabled[found.source_id], lag_seconds=lag)
+            sources.append(replace(source, attention=attention_of(source, max_lag_seconds)))
+        return StatusReport(now, tuple(sources), tuple(read_last_runs(connection, RUNS_SHOWN)))
+
+    with Session(context.database) as session:
+        return session.read(work)

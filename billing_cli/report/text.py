@@ -1,0 +1,136 @@
+"""Results as text for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.core.status import StatusReport
+
+BYTES_IN_A_KIBIBYTE = 1024
+SECONDS_IN_A_MINUTE = 60
+MINUTES_IN_TWO_HOURS = 120
+
+
+def run_text(result: RunResult) -> str:
+    """Return a summary line, a table of the sources, and what needs a look."""
+    total = result.included_bytes + result.charged_bytes
+    seconds = (result.finished_at - result.started_at).total_seconds()
+    would = " (dry run: nothing is stored)" if result.dry_run else ""
+    head = (
+        f"{result.job}: {result.status}{would} - {result.written_minutes} minutes written, "
+        f"{human_bytes(total)} billed ({human_bytes(result.included_bytes)} included), "
+        f"amount {result.amount:f}, {result.processed_samples} samples, {seconds:.1f} s"
+    )
+    rows = [_source_row(source) for source in result.sources]
+    header = ("SOURCE", "STATUS", "NODE", "SNAPSHOTS", "WATERMARK", "LAG", "ATTENTION")
+    lines = [head, "", table(header, rows)] if rows else [head]
+    if result.error:
+        lines.append(f"error: {result.error}")
+    for source in result.sources:
+        if source.error:
+            lines.append(f"{source.source_id}: error: {source.error}")
+        lines.extend(f"{source.source_id}: {note}" for note in source.notes)
+    return "\n".join(lines)
+
+
+def status_text(report: StatusReport) -> str:
+    """Return a table of the sources, what needs a look, and the last runs."""
+    rows = [
+        (
+            one.source_id,
+            "disabled" if not one.enabled else "look" if one.attention else "ok",
+            f"{one.env}:{one.node_id}" if one.env else one.node_id or "-",
+            one.contract or "-",
+            format_rfc3339(one.watermark) if one.watermark else "-",
+            human_seconds(one.lag_seconds),
+            ", ".join(f"{count} {kind}" for kind, count in sorted(one.gaps.items())) or "-",
+            str(one.held_deltas),
+            str(one.unresolved_streams),
+        )
+        for one in report.sources
+    ]
+    header = (
+        "SOURCE",
+        "STATE",
+        "NODE",
+        "CONTRACT",
+        "WATERMARK",
+        "LAG",
+        "GAPS",
+        "HELD",
+        "UNRESOLVED",
+    )
+    lines = [table(header, rows)] if rows else ["no source is configured"]
+    lines += [f"{one.source_id}: {reason}" for one in report.sources for reason in one.attention]
+    runs = [
+        (
+            format_rfc3339(one.started_at.replace(microsecond=0)),
+            one.job,
+            one.status,
+            f"{one.duration_seconds:.1f} s",
+            str(one.written_minutes),
+            one.error or "-",
+        )
+        for one in report.runs
+    ]
+    if runs:
+        lines += ["", table(("RUN", "JOB", "STATUS", "TOOK", "MINUTES", "ERROR"), runs)]
+    return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return left-aligned columns, two spaces apart."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    )
+
+
+def human_bytes(count: int) -> str:
+    """Return a byte count with a binary unit, such as `1.5 GiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < BYTES_IN_A_KIBIBYTE:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= BYTES_IN_A_KIBIBYTE
+    return f"{amount:.1f} PiB"
+
+
+def human_seconds(seconds: float | None) -> str:
+    """Return a duration such as `45 s`, `12 min` or `3.5 h`; `-` where there is none."""
+    if seconds is None:
+        return "-"
+    if seconds < 2 * SECONDS_IN_A_MINUTE:
+        return f"{seconds:.0f} s"
+    minutes = seconds / SECONDS_IN_A_MINUTE
+    if minutes < MINUTES_IN_TWO_HOURS:
+        return f"{minutes:.0f} min"
+    return f"{minutes / SECONDS_IN_A_MINUTE:.1f} h"
+
+
+def _source_row(source: SourceResult) -> tuple[str, ...]:
+    counts = {
+        "resets": source.resets,
+        "gaps": source.gaps,
+        "rejected": source.rejected_samples,
+        "unresolved": source.unresolved_streams,
+        "held": source.held_deltas,
+    }
+    attention = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    until = source.last_completed_until
+    return (
+        source.source_id,
+        source.status,
+        f"{source.env}:{source.node_id}" if source.env else source.node_id or "-",
+        str(source.snapshots),
+        format_rfc3339(until) if until else "-",
+        human_seconds(source.lag_seconds),
+        attention or "-",
+    )

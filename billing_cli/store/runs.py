@@ -1,0 +1,52 @@
+"""The journal: what each run did."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from psycopg import Connection
+
+ADD_RUN = """
+INSERT INTO billing.runs (run_id, job, status, started_at, finished_at, host, version, error,
+                          result)
+VALUES (%(run_id)s, %(job)s, %(status)s, %(started_at)s, %(finished_at)s, %(host)s, %(version)s,
+        %(error)s, %(result)s::jsonb)
+    ON CONFLICT (run_id) DO UPDATE
+   SET status = excluded.status, finished_at = excluded.finished_at, error = excluded.error,
+       result = excluded.result
+"""
+
+
+def save_run(
+    connection: Connection,
+    *,
+    run_id: str,
+    job: str,
+    status: str,
+    started_at: datetime,
+    finished_at: datetime,
+    host: str,
+    version: str,
+    error: str | None,
+    result: Mapping[str, Any],
+) -> None:
+    """Write a run's journal row, or bring it up to date."""
+    connection.execute(
+        ADD_RUN,
+        {
+            "run_id": run_id,
+            "job": job,
+            "status": status,
+            "started_at": started_at,
+            "finished_at": finished_at,
+            "host": host,
+            "version": version,
+            "error": error,
+            "result": json.dumps(result),
+        },
+    )

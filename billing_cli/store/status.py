@@ -1,0 +1,85 @@
+"""What the database knows of sources and runs, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.status import JournalEntry, SourceStatus
+from billing_cli.store import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+# One row a configured source. Gaps that are merely late lost no bytes; the rest is counted until
+# it is resolved.
+READ_SOURCE_STATUS = """
+SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
+       shared.last_attempted_at, shared.last_succeeded_at, coalesce(shared.last_error, ''),
+       (SELECT coalesce(jsonb_object_agg(kind, found), '{}')
+          FROM (SELECT kind, count(*) AS found
+                  FROM billing.gaps AS gap
+                 WHERE gap.source_id = wanted.source_id AND gap.resolved_at IS NULL
+                 GROUP BY kind) AS by_kind),
+       (SELECT count(*)
+          FROM billing.held_deltas AS held
+          JOIN billing.streams AS stream USING (stream_id)
+         WHERE stream.stored_node_id = own.stored_node_id AND held.state = 'held'),
+       (SELECT count(*)
+          FROM billing.streams AS stream
+         WHERE stream.stored_node_id = own.stored_node_id
+           AND stream.account_uuid IS NULL AND stream.absent_since IS NULL)
+  FROM unnest(%(source_ids)s::text[]) WITH ORDINALITY AS wanted (source_id, place)
+  LEFT JOIN billing.sources AS own USING (source_id)
+  LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
+ ORDER BY place
+"""
+
+READ_LAST_RUNS = """
+SELECT run_id::text, job, status, started_at,
+       extract(epoch FROM finished_at - started_at)::double precision,
+       coalesce((result ->> 'written_minutes')::bigint, 0), error
+  FROM billing.runs
+ ORDER BY started_at DESC
+ LIMIT %(limit)s
+"""
+
+
+def read_source_status(connection: Connection, source_ids: Sequence[str]) -> list[SourceStatus]:
+    """Return what is stored of each named source, in the order given."""
+    rows = connection.execute(READ_SOURCE_STATUS, {"source_ids": arrays.texts(source_ids)})
+    return [
+        SourceStatus(
+            source_id=source_id,
+            node_id=node_id or "",
+            env=env or "",
+            contract=contract or "",
+            watermark=watermark,
+            last_attempted_at=attempted_at,
+            last_succeeded_at=succeeded_at,
+            last_error=last_error,
+            gaps=gaps,
+            held_deltas=held,
+            unresolved_streams=unresolved,
+        )
+        for (
+            source_id,
+            node_id,
+            env,
+            contract,
+            watermark,
+            attempted_at,
+            succeeded_at,
+            last_error,
+            gaps,
+            held,
+            unresolved,
+        ) in rows
+    ]
+
+
+def read_last_runs(connection: Connection, limit: int) -> list[JournalEntry]:
+    """Return the newest runs, newest first."""
+    rows = connection.execute(READ_LAST_RUNS, {"limit": limit})
+    return [JournalEntry(*row) for row in rows]

@@ -1,0 +1,324 @@
+"""Streams in the database: checkpoints, owners, and usage that waits for its account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
+from billing_cli.core.times import minute_of
+from billing_cli.store import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import FirstSight
+
+# The streams that the last snapshot of each node held. Idle ones are read, never written.
+READ_PRESENT_STREAMS = """
+SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::text,
+       uplink_total, downlink_total, reset_epoch, absent_since
+  FROM billing.streams
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
+"""
+
+# Streams that had vanished, asked for by name because a new snapshot holds them again.
+READ_NAMED_STREAMS = """
+SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::text,
+       uplink_total, downlink_total, reset_epoch, absent_since
+  FROM billing.streams
+  JOIN unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[], %(sample_uuids)s::uuid[])
+    AS named (stored_node_id, inbound_tag, sample_uuid)
+ USING (stored_node_id, inbound_tag, sample_uuid)
+ WHERE absent_since IS NOT NULL
+"""
+
+# What flowed on the nodes' streams while nobody knew whose they were.
+READ_PENDING_USAGE = """
+SELECT stream.stored_node_id, stream.inbound_tag, stream.sample_uuid::text, stream.stream_id,
+       stream.account_uuid::text,
+       pending.from_at, pending.to_at, pending.reset_epoch,
+       pending.uplink_start, pending.uplink_end, pending.downlink_start, pending.downlink_end
+  FROM billing.pending_usage AS pending
+  JOIN billing.streams AS stream USING (stream_id)
+ WHERE pending.billed_at IS NULL AND stream.stored_node_id = ANY (%(stored_node_ids)s::text[])
+ ORDER BY pending.stream_id, pending.from_at
+"""
+
+# An account is known by its own uuid, else by its proxy uuid, unless two accounts share that.
+RESOLVE_ACCOUNTS = """
+SELECT wanted.sample_uuid::text,
+       coalesce(own.uuid, proxy.uuid)::text
+  FROM unnest(%(sample_uuids)s::uuid[]) AS wanted (sample_uuid)
+  LEFT JOIN public.users AS own ON own.uuid = wanted.sample_uuid
+  LEFT JOIN (SELECT proxy_uuid, min(uuid::text)::uuid AS uuid
+               FROM public.users
+              WHERE proxy_uuid = ANY (%(sample_uuids)s::uuid[])
+              GROUP BY proxy_uuid
+             HAVING count(*) = 1) AS proxy
+    ON proxy.proxy_uuid = wanted.sample_uuid
+ WHERE coalesce(own.uuid, proxy.uuid) IS NOT NULL
+"""
+
+ADD_STREAMS = """
+INSERT INTO billing.streams
+       (stored_node_id, inbound_tag, sample_uuid, account_uuid, first_sight, first_seen_at,
+        first_uplink_total, first_downlink_total,
+        seen_at, uplink_total, downlink_total, reset_epoch, absent_since)
+SELECT * FROM unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[],
+              %(sample_uuids)s::uuid[], %(account_uuids)s::uuid[], %(first_sights)s::text[],
+              %(first_seen_ats)s::timestamptz[], %(first_uplinks)s::bigint[],
+              %(first_downlinks)s::bigint[], %(seen_ats)s::timestamptz[],
+              %(uplinks)s::bigint[], %(downlinks)s::bigint[], %(epochs)s::integer[],
+              %(absents)s::timestamptz[])
+RETURNING stream_id, stored_node_id, inbound_tag, sample_uuid::text
+"""
+
+# No index holds a column that changes here, so that PostgreSQL can update in place (HOT).
+UPDATE_STREAMS = """
+UPDATE billing.streams AS stream
+   SET seen_at = given.seen_at, uplink_total = given.uplink_total,
+       downlink_total = given.downlink_total, reset_epoch = given.reset_epoch,
+       absent_since = given.absent_since
+  FROM unnest(%(stream_ids)s::bigint[], %(seen_ats)s::timestamptz[], %(uplinks)s::bigint[],
+              %(downlinks)s::bigint[], %(epochs)s::integer[], %(absents)s::timestamptz[])
+    AS given (stream_id, seen_at, uplink_total, downlink_total, reset_epoch, absent_since)
+ WHERE stream.stream_id = given.stream_id
+"""
+
+# Once resolved, a stream stays with its account when the proxy uuid is renewed.
+ASSIGN_STREAMS = """
+UPDATE billing.streams AS stream
+   SET account_uuid = given.account_uuid
+  FROM unnest(%(stream_ids)s::bigint[], %(account_uuids)s::uuid[])
+    AS given (stream_id, account_uuid)
+ WHERE stream.stream_id = given.stream_id
+"""
+
+SAVE_PENDING_USAGE = """
+INSERT INTO billing.pending_usage AS pending
+       (stream_id, from_at, to_at, reset_epoch,
+        uplink_start, uplink_end, downlink_start, downlink_end)
+SELECT * FROM unnest(%(stream_ids)s::bigint[], %(froms)s::timestamptz[], %(tos)s::timestamptz[],
+              %(epochs)s::integer[], %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
+              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[])
+    ON CONFLICT (stream_id, from_at) DO UPDATE
+   SET to_at = excluded.to_at, uplink_end = excluded.uplink_end,
+       downlink_end = excluded.downlink_end
+ WHERE pending.billed_at IS NULL
+"""
+
+MARK_PENDING_BILLED = """
+UPDATE billing.pending_usage
+   SET billed_at = %(now)s
+ WHERE stream_id = ANY (%(stream_ids)s::bigint[]) AND billed_at IS NULL
+"""
+
+SAVE_HELD_DELTAS = """
+INSERT INTO billing.held_deltas
+       (stream_id, bucket_start, from_at, to_at, reset_epoch,
+        uplink_start, uplink_end, downlink_start, downlink_end)
+SELECT * FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
+              %(froms)s::timestamptz[], %(tos)s::timestamptz[], %(epochs)s::integer[],
+              %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
+              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[])
+    ON CONFLICT (stream_id, from_at) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """A stream's database identity. `account_uuid` is None while nobody knows whose it is."""
+
+    stream_id: int
+    account_uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStreams:
+    """The known streams of one node: database rows, checkpoints, and pending usage by name."""
+
+    rows: dict[StreamName, StreamRow]
+    checkpoints: dict[StreamName, Checkpoint]
+    pending: dict[StreamName, list[UsageRecord]]
+
+
+def read_streams(
+    connection: Connection,
+    watermarks: Mapping[str, datetime],
+    names: Mapping[str, Iterable[StreamName]],
+) -> dict[str, NodeStreams]:
+    """Return each node's streams by stored node id.
+
+    `watermarks` are the nodes' watermarks: what was present there was seen there. `names` are
+    the streams that new snapshots hold; those that had vanished before are read by name.
+    """
+    nodes = {node: NodeStreams({}, {}, {}) for node in names}
+    if not watermarks:
+        return nodes
+    known = {"stored_node_ids": arrays.texts(watermarks)}
+    _add_rows(nodes, watermarks, connection.execute(READ_PRESENT_STREAMS, known))
+    unknown = [
+        (node, name) for node in watermarks for name in names[node] if name not in nodes[node].rows
+    ]
+    if unknown:
+        named = connection.execute(
+            READ_NAMED_STREAMS,
+            {
+                "stored_node_ids": arrays.texts(node for node, _ in unknown),
+                "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
+                "sample_uuids": arrays.plain(name.sample_uuid for _, name in unknown),
+            },
+        )
+        _add_rows(nodes, watermarks, named)
+    for row in connection.execute(READ_PENDING_USAGE, known):
+        node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
+        from_at, to_at, epoch, up_start, up_end, down_start, down_end = row[5:]
+        name = StreamName(inbound_tag, sample_uuid)
+        nodes[node].rows.setdefault(name, StreamRow(stream_id, account_uuid))
+        nodes[node].pending.setdefault(name, []).append(
+            UsageRecord(
+                name,
+                minute_of(to_at),
+                epoch,
+                from_at,
+                to_at,
+                Totals(up_start, down_start),
+                Totals(up_end, down_end),
+            )
+        )
+    return nodes
+
+
+def resolve_accounts(connection: Connection, sample_uuids: Iterable[str]) -> dict[str, str]:
+    """Return the account of each sample uuid that has one: by users.uuid, else proxy_uuid."""
+    wanted = sorted(set(sample_uuids))
+    if not wanted:
+        return {}
+    rows = connection.execute(RESOLVE_ACCOUNTS, {"sample_uuids": arrays.plain(wanted)})
+    return dict(rows.fetchall())
+
+
+def add_streams(
+    connection: Connection,
+    streams: Sequence[tuple[str, StreamName, str | None, FirstSight, Checkpoint, Checkpoint]],
+    watermarks: Mapping[str, datetime],
+) -> dict[tuple[str, StreamName], int]:
+    """Add (node, name, account, first sight, first checkpoint, checkpoint) rows; return ids."""
+    if not streams:
+        return {}
+    rows = connection.execute(
+        ADD_STREAMS,
+        {
+            "stored_node_ids": arrays.texts(one[0] for one in streams),
+            "inbound_tags": arrays.texts(one[1].inbound_tag for one in streams),
+            "sample_uuids": arrays.plain(one[1].sample_uuid for one in streams),
+            "account_uuids": arrays.plain(one[2] for one in streams),
+            "first_sights": arrays.plain(one[3] for one in streams),
+            "first_seen_ats": arrays.moments(one[4].seen_at for one in streams),
+            "first_uplinks": arrays.plain(one[4].totals.uplink for one in streams),
+            "first_downlinks": arrays.plain(one[4].totals.downlink for one in streams),
+            **_checkpoint_columns([(one[0], one[5]) for one in streams], watermarks),
+        },
+    )
+    return {
+        (node, StreamName(inbound_tag, sample_uuid)): stream_id
+        for stream_id, node, inbound_tag, sample_uuid in rows
+    }
+
+
+def update_streams(
+    connection: Connection,
+    streams: Sequence[tuple[int, str, Checkpoint]],
+    watermarks: Mapping[str, datetime],
+) -> None:
+    """Bring (stream id, node, checkpoint) rows up to date."""
+    if not streams:
+        return
+    connection.execute(
+        UPDATE_STREAMS,
+        {
+            "stream_ids": arrays.plain(one[0] for one in streams),
+            **_checkpoint_columns([(one[1], one[2]) for one in streams], watermarks),
+        },
+    )
+
+
+def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) -> None:
+    """Give (stream id, account uuid) streams to their accounts, for good."""
+    if not owners:
+        return
+    connection.execute(
+        ASSIGN_STREAMS,
+        {
+            "stream_ids": arrays.plain(stream_id for stream_id, _ in owners),
+            "account_uuids": arrays.plain(account_uuid for _, account_uuid in owners),
+        },
+    )
+
+
+def save_pending(connection: Connection, usage: Sequence[tuple[int, UsageRecord]]) -> None:
+    """Keep (stream id, record) usage that has no account yet."""
+    if usage:
+        connection.execute(SAVE_PENDING_USAGE, usage_columns(usage))
+
+
+def mark_pending_billed(connection: Connection, stream_ids: Sequence[int], now: datetime) -> None:
+    """Mark the streams' pending usage as billed."""
+    if stream_ids:
+        connection.execute(
+            MARK_PENDING_BILLED, {"stream_ids": arrays.plain(stream_ids), "now": now}
+        )
+
+
+def save_held(connection: Connection, held: Sequence[tuple[int, UsageRecord]]) -> None:
+    """Keep (stream id, record) deltas that no line can carry."""
+    if held:
+        connection.execute(SAVE_HELD_DELTAS, usage_columns(held))
+
+
+def usage_columns(usage: Sequence[tuple[int, UsageRecord]]) -> dict[str, str]:
+    """Return the columns of records as arrays, by the parameter names of the statements here."""
+    records = [record for _, record in usage]
+    return {
+        "stream_ids": arrays.plain(stream_id for stream_id, _ in usage),
+        "buckets": arrays.moments(one.bucket_start for one in records),
+        "froms": arrays.moments(one.from_at for one in records),
+        "tos": arrays.moments(one.to_at for one in records),
+        "epochs": arrays.plain(one.reset_epoch for one in records),
+        "uplink_starts": arrays.plain(one.start.uplink for one in records),
+        "uplink_ends": arrays.plain(one.end.uplink for one in records),
+        "downlink_starts": arrays.plain(one.start.downlink for one in records),
+        "downlink_ends": arrays.plain(one.end.downlink for one in records),
+    }
+
+
+def _checkpoint_columns(
+    checkpoints: Sequence[tuple[str, Checkpoint]], watermarks: Mapping[str, datetime]
+) -> dict[str, str]:
+    """`absent_since` is where a stream was last seen, if that is before its node's watermark."""
+    return {
+        "seen_ats": arrays.moments(one.seen_at for _, one in checkpoints),
+        "uplinks": arrays.plain(one.totals.uplink for _, one in checkpoints),
+        "downlinks": arrays.plain(one.totals.downlink for _, one in checkpoints),
+        "epochs": arrays.plain(one.reset_epoch for _, one in checkpoints),
+        "absents": arrays.moments(
+            one.seen_at if one.seen_at < watermarks[node] else None for node, one in checkpoints
+        ),
+    }
+
+
+def _add_rows(
+    nodes: Mapping[str, NodeStreams],
+    watermarks: Mapping[str, datetime],
+    rows: Iterable[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
+) -> None:
+    for stream_id, node, inbound_tag, sample_uuid, account, uplink, downlink, epoch, absent in rows:
+        name = StreamName(inbound_tag, sample_uuid)
+        nodes[node].rows[name] = StreamRow(stream_id, account)
+        nodes[node].checkpoints[name] = Checkpoint(
+            absent or watermarks[node], Totals(uplink, downlink), epoch
+        )
