@@ -1,0 +1,3 @@
+"""Configuration, logging and peak hours."""
+
+from __future__ import annotations
