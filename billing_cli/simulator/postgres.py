@@ -67,6 +67,12 @@ def start_postgres(directory: Path, *, durable: bool = True) -> EmbeddedPostgres
     return server
 
 
+def stop_postgres(directory: Path) -> None:
+    """Stop the server of the directory, if one runs there, whoever started it."""
+    directory = directory.absolute()
+    EmbeddedPostgres(directory, _programs(directory)).stop()
+
+
 class EmbeddedPostgresError(Exception):
     """The server could not be started or stopped. The text holds what its program said."""
 

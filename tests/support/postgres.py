@@ -1,0 +1,133 @@
+"""A PostgreSQL server for a test session, and a database of its own for each test.
+
+The server is an embedded one, started by the first test that needs it, or the one that
+BILLING_TEST_DATABASE_URL names (a URI whose role may create databases). Workers of pytest-xdist
+share it: what they do once for all of them happens behind a lock on a file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from billing_cli.jobs.migrate import migrate
+from billing_cli.simulator.postgres import start_postgres, stop_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+URL_VARIABLE = "BILLING_TEST_DATABASE_URL"
+PREFIX = "billing-tests-"
+
+
+class Databases:
+    """Makes databases on the session's server, quickly: each is a copy of a migrated one."""
+
+    def __init__(self, session_directory: Path, worker: str) -> None:
+        self.names = (f"{_database_prefix(session_directory)}_{worker}_{i}" for i in count())
+        self.template = f"{_database_prefix(session_directory)}_template"
+        # Copying files is the quicker way where nothing waits for the disk, as in our own server.
+        self.strategy = sql.SQL("" if URL_VARIABLE in os.environ else "STRATEGY file_copy")
+        with _locked(session_directory / "server.lock"):
+            self.server_url = _server_url(session_directory)
+            self.admin = psycopg.connect(self.server_url, autocommit=True)
+            ready = session_directory / "template.ready"
+            if not ready.exists():
+                self._create(self.template, "template0")
+                migrate(self.url(self.template))
+                ready.touch()
+
+    def url(self, name: str) -> str:
+        """Return the URI of a database of the server."""
+        return urlsplit(self.server_url)._replace(path=f"/{name}").geturl()
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        """Make a database for the length of the block; its connections end with it."""
+        name = next(self.names)
+        self._create(name, self.template if migrated else "template0")
+        try:
+            yield self.url(name)
+        finally:
+            statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+            self.admin.execute(statement.format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        """Leave the server, which other workers may still need."""
+        self.admin.close()
+
+    def _create(self, name: str, template: str) -> None:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
+        self.admin.execute(
+            statement.format(sql.Identifier(name), sql.Identifier(template), self.strategy)
+        )
+
+
+class SessionDirectory:
+    """What the workers of a session share. Whoever makes it holds its lock, and removes it.
+
+    A session that was killed leaves its directory and its server behind, with the lock released:
+    the next session finds them by that.
+    """
+
+    def __init__(self) -> None:
+        _remove_abandoned()
+        new = Path(tempfile.mkdtemp(prefix="billing-new-"))
+        new.chmod(0o755)  # The server of root's tests runs as someone else.
+        self._lock = (new / "session.lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Under its new name it can be found as abandoned, which the lock now prevents.
+        self.path = new.rename(new.with_name(new.name.replace("billing-new-", PREFIX)))
+
+    def remove(self) -> None:
+        """Drop what the session made on the server, or the server itself."""
+        _remove(self.path)
+        self._lock.close()
+
+
+def _server_url(session_directory: Path) -> str:
+    given = os.environ.get(URL_VARIABLE)
+    return given or start_postgres(session_directory / "server", durable=False).url()
+
+
+def _database_prefix(session_directory: Path) -> str:
+    return session_directory.name.replace("-", "_")
+
+
+def _remove_abandoned() -> None:
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), (directory / "session.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(directory)
+
+
+def _remove(session_directory: Path) -> None:
+    if (session_directory / "server").is_dir():
+        stop_postgres(session_directory / "server")
+    elif (session_directory / "template.ready").exists() and URL_VARIABLE in os.environ:
+        _drop_databases(os.environ[URL_VARIABLE], _database_prefix(session_directory))
+    shutil.rmtree(session_directory)
+
+
+def _drop_databases(server_url: str, prefix: str) -> None:
+    query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        for (name,) in admin.execute(query, (prefix,)).fetchall():
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
