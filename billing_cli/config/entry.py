@@ -1,0 +1,149 @@
+"""One source as it is configured: its keys, their types, and what rules each other out."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from billing_cli.config.fields import Number, Text
+from billing_cli.config.references import check_reference
+from billing_cli.exporter.source import AuthMode, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_SOURCE_ID_CHARACTERS = 128
+MAX_TIMEOUT_SECONDS = 300
+MAX_INTERVAL_SECONDS = 86_400
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
+
+
+def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tuple[str, str]]:
+    """Yield the keys that can't stand beside the others, each with the reason.
+
+    `has_shared_token` tells whether a token is configured for sources that have none of their own.
+    """
+    parts = urlsplit(entry.base_url)
+    encrypted = parts.scheme == "https"
+    if not (encrypted or entry.allow_http or _is_loopback(parts.hostname or "")):
+        yield (
+            "base_url",
+            "http is for loopback hosts only (use https, or a source with allow_http = true)",
+        )
+    if entry.auth_mode == "mtls" and not encrypted:
+        yield "auth_mode", "mtls needs an https base_url"
+    yield from _missing_certificate(entry)
+    if entry.auth_mode == "bearer" and entry.credential_ref is None and not has_shared_token:
+        yield (
+            "credential_ref",
+            "is missing (auth_mode bearer needs it where INTERNAL_SERVICE_TOKEN is not set)",
+        )
+    if entry.auth_mode == "none" and entry.credential_ref is not None:
+        yield "auth_mode", "none contradicts credential_ref"
+    if entry.auth_mode == "none" and entry.client_cert is not None:
+        yield "auth_mode", "none contradicts client_cert"
+
+
+def resolved_auth_mode(entry: SourceEntry, *, has_shared_token: bool) -> AuthMode:
+    """Return the configured mode, else the one that the source's credentials stand for."""
+    if entry.auth_mode is not None:
+        return entry.auth_mode
+    if entry.client_cert is not None:
+        return "mtls"
+    if entry.credential_ref is not None or has_shared_token:
+        return "bearer"
+    return "none"
+
+
+def check_source_id(text: str) -> str:
+    """Return the id as it is. Raises ValueError where it could not be told apart in a log."""
+    if not text.isprintable() or " " in text:
+        raise ValueError("must not hold white space or control characters")
+    return text
+
+
+def check_url(text: str) -> str:
+    """Return an http(s) URL without a slash at its end.
+
+    Raises ValueError where it is none, or holds more than a host, a port and a path. The error
+    does not repeat the text, which may hold a password.
+    """
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError("must be a URL without white space, control characters or backslashes")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL with a valid host and port") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must begin with https:// (or http://)")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password (use credential_ref)")
+    if "?" in text or "#" in text:
+        raise ValueError("must not hold a query or a fragment")
+    check_host(parts.hostname or "")
+    if port == 0:
+        raise ValueError("is not a URL with a valid host and port")
+    return text.rstrip("/")
+
+
+def check_host(text: str) -> str:
+    """Return a host name or address as it is. Raises ValueError where it is neither."""
+    if _HOST_NAME.fullmatch(text) is None and _address_of(text) is None:
+        raise ValueError("needs a host name or an IP address")
+    return text
+
+
+class SourceEntry(BaseModel):
+    """The keys of a source. Empty strings and nulls count as not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    source_id: Annotated[
+        str, Field(max_length=MAX_SOURCE_ID_CHARACTERS), AfterValidator(check_source_id)
+    ]
+    base_url: Annotated[str, AfterValidator(check_url)]
+    enabled: bool = True
+    expected_node_id: Text | None = None
+    expected_env: Text | None = None
+    mode: Mode = "auto"
+    auth_mode: AuthMode | None = None
+    credential_ref: Annotated[str, AfterValidator(check_reference)] | None = None
+    client_cert: Text | None = None
+    client_key: Text | None = None
+    ca_bundle: Text | None = None
+    server_name: Annotated[str, AfterValidator(check_host)] | None = None
+    timeout_seconds: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = 15.0
+    collect_interval_seconds: Annotated[Number, Field(ge=0, le=MAX_INTERVAL_SECONDS)] = 0.0
+    region: Text | None = None
+    allow_http: bool = False
+    proxy: Annotated[str, AfterValidator(check_url)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_absent(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in keys.items() if value is not None and value != ""}
+
+
+def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:
+    wanted = entry.auth_mode == "mtls" or entry.client_cert or entry.client_key
+    for key in ("client_cert", "client_key"):
+        if wanted and getattr(entry, key) is None:
+            yield key, "is missing (mTLS needs both client_cert and client_key)"
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address_of(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""The kinds of values that settings and sources are made of. Errors never repeat a secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, tzinfo
+from decimal import Decimal
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from billing_cli.core.rating import LARGEST_BALANCE, LARGEST_PRICE
+
+MAX_TEXT_CHARACTERS = 255
+MAX_PRICE_DECIMAL_PLACES = 40
+MAX_AMOUNT_DECIMAL_PLACES = 9
+
+_URL_PREFIXES = ("postgresql://", "postgres://")
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return a time zone by its IANA name. Raises ValueError where the system knows none."""
+    if name == "UTC":
+        # Known also where no zone database is installed.
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{name[:40]!r} is not a time zone that this system knows") from None
+
+
+def _known_zone(name: str) -> str:
+    zone_of(name)
+    return name
+
+
+def _printable(text: str) -> str:
+    # A NUL can't be stored in PostgreSQL, and no other control character belongs in a name.
+    if not text.isprintable():
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _no_switch(value: Any) -> Any:
+    # Python counts True as 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+def _plain_zero(value: Decimal) -> Decimal:
+    # -0 and 0e-30 are zero, and are to look like it.
+    return value or Decimal(0)
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    # Either a URL or a libpq keyword string, such as "host=db dbname=account".
+    if not text.startswith(_URL_PREFIXES) and ("://" in text or "=" not in text):
+        raise ValueError("must be a postgresql:// URL")
+    return SecretStr(text)
+
+
+def _token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    # The HTTP library's error about a bad header would show the header.
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("must be ASCII without white space or control characters")
+    return SecretStr(text)
+
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
+Whole = Annotated[int, BeforeValidator(_no_switch)]
+Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
+CaseFree = BeforeValidator(_lower)
+Zone = Annotated[str, AfterValidator(_known_zone)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+
+PricePerByte = Annotated[
+    Decimal,
+    Field(ge=0, le=LARGEST_PRICE, decimal_places=MAX_PRICE_DECIMAL_PLACES),
+    AfterValidator(_plain_zero),
+]
+Amount = Annotated[
+    Decimal,
+    Field(gt=-LARGEST_BALANCE, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
+    AfterValidator(_plain_zero),
+]

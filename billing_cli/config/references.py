@@ -1,0 +1,86 @@
+"""References to secrets: `env:NAME`, `file:/path`, `credential:NAME`.
+
+A credential is a file under `$CREDENTIALS_DIRECTORY`, where systemd's LoadCredential puts it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+MAX_SECRET_BYTES = 64 * 1024
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_@:+-][A-Za-z0-9._@:+-]*", re.ASCII)
+
+
+def check_reference(text: str) -> str:
+    """Return the reference as it is. Raises ValueError where its form is wrong.
+
+    The error does not repeat the text: what stands there may be the secret itself.
+    """
+    kind, _, name = text.partition(":")
+    good = (
+        (kind == "env" and _VARIABLE.fullmatch(name))
+        or (kind == "file" and name.startswith("/") and name.isprintable())
+        or (kind == "credential" and _CREDENTIAL.fullmatch(name))
+    )
+    if not good:
+        raise ValueError("must be env:NAME, file:/absolute/path or credential:NAME")
+    return text
+
+
+def missing_secret(reference: str, environ: Mapping[str, str]) -> str | None:
+    """Return why a well-formed reference leads nowhere, or None where it leads to something."""
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        return None if environ.get(name) else f"the environment variable {name} is not set"
+    if kind == "credential" and not environ.get(CREDENTIALS_DIRECTORY):
+        return f"${CREDENTIALS_DIRECTORY} is not set (the service manager sets it)"
+    return unreadable_file(str(_path_of(reference, environ)))
+
+
+def read_secret(reference: str, environ: Mapping[str, str]) -> str:
+    """Return the secret without the white space around it.
+
+    Raises ValueError, with a text that holds no part of the secret, where there is none.
+    """
+    reason = missing_secret(reference, environ)
+    if reason is not None:
+        raise ValueError(reason)
+    if reference.startswith("env:"):
+        return environ[reference.removeprefix("env:")].strip()
+    path = _path_of(reference, environ)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_SECRET_BYTES).decode().strip()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8") from None
+    if not text:
+        raise ValueError(f"{path}: empty")
+    return text
+
+
+def unreadable_file(path: str) -> str | None:
+    """Return why a file can't be read, or None. What the file holds is not looked at."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return f"{path}: is a directory"
+    return None if os.access(path, os.R_OK) else f"{path}: permission denied"
+
+
+def _path_of(reference: str, environ: Mapping[str, str]) -> Path:
+    kind, _, name = reference.partition(":")
+    return Path(name) if kind == "file" else Path(environ[CREDENTIALS_DIRECTORY]) / name
