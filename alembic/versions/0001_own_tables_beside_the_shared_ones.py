@@ -108,6 +108,7 @@ CHARGES = """
 CREATE TABLE billing.charges (
   ledger_id uuid PRIMARY KEY,
   entry_type text NOT NULL CHECK (entry_type IN ('traffic_charge', 'traffic_adjustment')),
+  adjusts uuid,
   bucket_start timestamptz NOT NULL,
   stored_node_id text NOT NULL,
   account_uuid uuid NOT NULL,
@@ -209,6 +210,7 @@ COLUMN_COMMENTS = {
     "usage_records.revision": "0 as collected; above 0 a correction.",
     "pending_usage.billed_at": "When it became usage records.",
     "charges.ledger_id": "The id in public.billing_ledger.",
+    "charges.adjusts": "The charge that this row takes back or prices anew.",
     "charges.included_bytes": "Paid from the quota; negative where an adjustment gives back.",
     "charges.rated_bytes": "Beyond the quota; negative where an adjustment gives back.",
     "gaps.to_at": "Null while it lasts.",

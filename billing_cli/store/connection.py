@@ -147,7 +147,8 @@ class Session:
 
     def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
         connection = self._open()
-        connection.autocommit = False
+        if not self.dry_run:
+            connection.autocommit = False
         milliseconds = f"{self.database.statement_timeout_seconds * 1000:.0f}"
         row = connection.execute(
             SET_LOCAL_TIMEOUTS,

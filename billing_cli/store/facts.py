@@ -86,7 +86,7 @@ SELECT (SELECT count(*) FROM bucket), (SELECT count(*) FROM entry), (SELECT coun
 SAVE_SHARED_CHECKPOINTS = """
 INSERT INTO public.traffic_stat_checkpoints AS shared
        (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)
-SELECT stored_node_id, account_uuid,
+SELECT stored_node_id, streams.account_uuid,
        least(sum(uplink_total), 9223372036854775807)::bigint,
        least(sum(downlink_total), 9223372036854775807)::bigint,
        max(seen_at), max(reset_epoch)

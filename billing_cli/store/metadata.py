@@ -194,6 +194,7 @@ charges = Table(
     metadata,
     Column("ledger_id", UUID, primary_key=True, comment="The id in public.billing_ledger."),
     _text("entry_type"),
+    Column("adjusts", UUID, comment="The charge that this row takes back or prices anew."),
     _moment("bucket_start"),
     _text("stored_node_id"),
     _uuid("account_uuid"),
