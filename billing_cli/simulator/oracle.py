@@ -241,11 +241,15 @@ def _carried(
 
 
 def _owners(fleet: Fleet) -> dict[str, str]:
-    """Map sample uuids to accounts as billing does: by uuid, else by any proxy uuid they had."""
-    owners: dict[str, str] = {}
+    """Map sample uuids to accounts as billing does: by uuid, else by any proxy uuid they had.
+
+    A proxy uuid that two accounts share tells neither.
+    """
+    claims: dict[str, set[str]] = defaultdict(set)
     for user in fleet.users:
         for proxy_uuid in (*user.former_proxy_uuids, user.proxy_uuid):
-            owners[proxy_uuid] = user.uuid
+            claims[proxy_uuid].add(user.uuid)
+    owners = {proxy: min(users) for proxy, users in claims.items() if len(users) == 1}
     owners.update((user.uuid, user.uuid) for user in fleet.users)
     return owners
 

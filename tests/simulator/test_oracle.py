@@ -165,6 +165,8 @@ def test_samples_are_resolved_by_uuid_then_by_proxy_uuid() -> None:
     assert Oracle(fleet).bytes_by_account()[newcomer.uuid] == Bytes(1, 1)
     fleet.remove_user(newcomer)
     assert newcomer.uuid not in Oracle(fleet).bytes_by_account()
+    fleet.add_user(proxy_uuid=new_proxy.name.sample_uuid)
+    assert Oracle(fleet).bytes_by_account() == {user.uuid: Bytes(1, 1)}
 
 
 @settings(deadline=None, max_examples=60)

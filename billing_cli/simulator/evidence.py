@@ -1,0 +1,185 @@
+"""Checks of the evidence: each stream's records telescope up to its checkpoint (I3, I4)."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billing_cli.core.model import Totals
+from billing_cli.core.times import format_rfc3339
+from billing_cli.simulator.books import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+READ_STREAMS = """
+SELECT stream_id, first_sight, reset_epoch,
+       first_uplink_total, first_downlink_total, uplink_total, downlink_total
+  FROM billing.streams
+"""
+
+# Whatever a stream moved is in exactly one of three places: billed, held, or waiting for its
+# account. What was released is billed as well, but its place in the chain is that of the held
+# delta; corrections say where bytes belong and are no links.
+READ_LINKS = """
+SELECT stream_id, reset_epoch, from_at, to_at,
+       uplink_start, downlink_start, uplink_end, downlink_end, 'record' AS place
+  FROM billing.usage_records
+ WHERE revision = 0 AND kind IN ('delta', 'pending')
+UNION ALL
+SELECT stream_id, reset_epoch, from_at, to_at,
+       uplink_start, downlink_start, uplink_end, downlink_end, 'held delta'
+  FROM billing.held_deltas
+UNION ALL
+SELECT stream_id, reset_epoch, from_at, to_at,
+       uplink_start, downlink_start, uplink_end, downlink_end, 'pending usage'
+  FROM billing.pending_usage
+ WHERE billed_at IS NULL
+ ORDER BY stream_id, reset_epoch, from_at, to_at, uplink_start, downlink_start
+"""
+
+# A held delta and its record of release are two sides of one decision.
+RELEASES_WITHOUT_COUNTERPART = """
+SELECT coalesce(held.stream_id, record.stream_id), held.state
+  FROM (SELECT * FROM billing.held_deltas WHERE state = 'released') AS held
+  FULL JOIN (SELECT * FROM billing.usage_records WHERE kind = 'released') AS record
+    ON (held.stream_id, held.reset_epoch, held.uplink_start, held.uplink_end,
+        held.downlink_start, held.downlink_end)
+     = (record.stream_id, record.reset_epoch, record.uplink_start, record.uplink_end,
+        record.downlink_start, record.downlink_end)
+ WHERE held.stream_id IS NULL OR record.stream_id IS NULL
+"""
+
+# The shared checkpoint is the sum over an account's streams; an account without a row has
+# nothing but streams that never moved.
+CHECKPOINTS_THAT_DIFFER = """
+SELECT stored_node_id, account_uuid::text,
+       coalesce(shared.uplink, 0), coalesce(shared.downlink, 0),
+       coalesce(ours.uplink, 0), coalesce(ours.downlink, 0)
+  FROM (SELECT stored_node_id, account_uuid,
+               sum(uplink_total)::bigint AS uplink, sum(downlink_total)::bigint AS downlink
+          FROM billing.streams
+          JOIN public.users ON users.uuid = streams.account_uuid
+         GROUP BY stored_node_id, account_uuid) AS ours
+  LEFT JOIN (SELECT node_id AS stored_node_id, account_uuid,
+                    last_uplink_total AS uplink, last_downlink_total AS downlink
+               FROM public.traffic_stat_checkpoints) AS shared
+ USING (stored_node_id, account_uuid)
+ WHERE (coalesce(shared.uplink, 0), coalesce(shared.downlink, 0))
+    <> (coalesce(ours.uplink, 0), coalesce(ours.downlink, 0))
+"""
+
+SYNC_STATES_THAT_DIFFER = """
+SELECT source_id, source.watermark, shared.last_completed_until
+  FROM billing.sources AS source
+  LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
+ WHERE source.watermark IS DISTINCT FROM shared.last_completed_until
+"""
+
+READ_WATERMARKS = """
+SELECT source_id, watermark FROM billing.sources
+"""
+
+ZERO = Totals(0, 0)
+
+
+class StreamRow(NamedTuple):
+    """A stream's first totals and its checkpoint."""
+
+    stream_id: int
+    first_sight: str
+    reset_epoch: int
+    first: Totals
+    last: Totals
+
+
+class Link(NamedTuple):
+    """What a stream moved between two totals of one epoch."""
+
+    stream_id: int
+    reset_epoch: int
+    from_at: datetime
+    to_at: datetime
+    start: Totals
+    end: Totals
+    place: str
+
+
+def evidence_violations(connection: Connection[Any]) -> list[str]:
+    """Return where evidence, checkpoints and watermarks contradict each other."""
+    return [*_chains(connection), *_releases(connection), *_shared_progress(connection)]
+
+
+def read_watermarks(connection: Connection[Any]) -> dict[str, datetime]:
+    """Return each source's watermark."""
+    return dict(rows(connection, READ_WATERMARKS))
+
+
+def moved_back(connection: Connection[Any], earlier: Mapping[str, datetime]) -> list[str]:
+    """Return the sources whose watermark is behind what `read_watermarks` found earlier."""
+    now = read_watermarks(connection)
+    return [
+        f"source {source_id}: watermark {now.get(source_id)} is behind {watermark}"
+        for source_id, watermark in sorted(earlier.items())
+        if source_id not in now or now[source_id] < watermark
+    ]
+
+
+def _chains(connection: Connection[Any]) -> Iterator[str]:
+    links = [
+        Link(stream_id, epoch, from_at, to_at, Totals(*totals[:2]), Totals(*totals[2:]), place)
+        for stream_id, epoch, from_at, to_at, *totals, place in rows(connection, READ_LINKS)
+    ]
+    chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
+    for stream_id, first_sight, epoch, *totals in rows(connection, READ_STREAMS):
+        first, last = Totals(*totals[:2]), Totals(*totals[2:])
+        stream = StreamRow(stream_id, first_sight, epoch, first, last)
+        for problem in _chain(stream, chains.pop(stream_id, [])):
+            yield f"stream {stream_id}: {problem}"
+    for stream_id in chains:
+        yield f"stream {stream_id}: has evidence and no row"
+
+
+def _chain(stream: StreamRow, links: Sequence[Link]) -> Iterator[str]:
+    """Walk the links: each starts where the last ended, or at 0 in a new epoch."""
+    end, epoch, to_at = (ZERO if stream.first_sight == "new" else stream.first), None, None
+    for link in links:
+        expected = end
+        if epoch is not None and link.reset_epoch > epoch:
+            expected = ZERO
+        elif epoch is None and link.reset_epoch > 0 and link.start == ZERO:
+            expected = ZERO  # Restarted before it first moved.
+        name = f"{link.place} from {format_rfc3339(link.from_at)}"
+        if link.start != expected:
+            yield f"{name} starts at {_said(link.start)}, not at {_said(expected)}"
+        if to_at is not None and link.from_at < to_at:
+            yield f"{name} begins before {format_rfc3339(to_at)}, where the last one ended"
+        if link.to_at < link.from_at:
+            yield f"{name} ends before it begins"
+        end, epoch, to_at = link.end, link.reset_epoch, link.to_at
+    if epoch is not None and epoch > stream.reset_epoch:
+        yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
+    restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
+    if stream.last != end and not restarted:
+        yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
+
+
+def _releases(connection: Connection[Any]) -> Iterator[str]:
+    for stream_id, state in rows(connection, RELEASES_WITHOUT_COUNTERPART):
+        missing = "record" if state else "released held delta"
+        yield f"stream {stream_id}: a release without its {missing}"
+
+
+def _shared_progress(connection: Connection[Any]) -> Iterator[str]:
+    for node, account, *totals in rows(connection, CHECKPOINTS_THAT_DIFFER):
+        shared, ours = Totals(*totals[:2]), Totals(*totals[2:])
+        yield f"checkpoint {node} {account}: {_said(shared)}, streams sum to {_said(ours)}"
+    for source_id, watermark, shared_watermark in rows(connection, SYNC_STATES_THAT_DIFFER):
+        yield f"source {source_id}: watermark {watermark}, sync state {shared_watermark}"
+
+
+def _said(totals: Totals) -> str:
+    return f"{totals.uplink} up / {totals.downlink} down"

@@ -1,0 +1,258 @@
+"""Checks of the money: ledger, charges and balances agree to the ninth decimal (I2)."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter, defaultdict
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billing_cli.core.times import format_rfc3339
+from billing_cli.simulator.books import ZERO, Books, Bucket, Funds, money, read_funds, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from decimal import Decimal
+
+    from psycopg import Connection
+
+# The transaction that wrote a row tells which rows were written together.
+READ_LEDGER = """
+SELECT id::text, account_uuid::text, bucket_start, bucket_end, entry_type, rated_bytes,
+       amount_delta, balance_after, created_at, xmin::text
+  FROM public.billing_ledger
+ ORDER BY created_at, id
+"""
+
+# The evidence of deleted accounts stays, while their ledger is gone.
+READ_CHARGES = """
+SELECT ledger_id::text, bucket_start, stored_node_id, account_uuid::text, region, line_code,
+       entry_type, included_bytes, rated_bytes, amount_delta, quota_before, balance_before
+  FROM billing.charges
+  JOIN public.users ON users.uuid = charges.account_uuid
+"""
+
+# What an account without a quota state begins with, where its profile says so.
+READ_INCLUDED_QUOTAS = """
+SELECT account_uuid::text, included_quota_bytes
+  FROM public.account_billing_profiles
+ WHERE included_quota_bytes > 0
+"""
+
+READ_ARREARS = """
+SELECT account_uuid::text, current_balance, arrears, throttle_state
+  FROM public.account_quota_states
+ WHERE arrears <> (current_balance < 0)
+    OR throttle_state <> CASE WHEN current_balance < 0 THEN 'throttled' ELSE 'normal' END
+"""
+
+MINUTE = timedelta(minutes=1)
+NOTHING = Funds()
+
+
+class Entry(NamedTuple):
+    """A ledger row. Amounts are in money with 9 decimal places."""
+
+    ledger_id: str
+    account_uuid: str
+    bucket_start: datetime
+    bucket_end: datetime
+    entry_type: str
+    rated_bytes: int
+    amount_delta: Decimal
+    balance_after: Decimal
+    created_at: datetime
+    transaction: str
+
+
+class Charge(NamedTuple):
+    """The evidence of a ledger row."""
+
+    ledger_id: str
+    bucket: Bucket
+    entry_type: str
+    included_bytes: int
+    rated_bytes: int
+    amount_delta: Decimal
+    before: Funds
+
+    @property
+    def after(self) -> Funds:
+        """What the charge leaves of the account's funds."""
+        balance = self.before.balance + self.amount_delta
+        return Funds(balance, self.before.quota - self.included_bytes)
+
+
+def money_violations(
+    connection: Connection[Any], before: Books, top_ups: Mapping[str, Funds]
+) -> list[str]:
+    """Return what is wrong with the money. `top_ups` came in beside the ledger, by account."""
+    entries = [
+        entry for entry in _read_ledger(connection) if entry.ledger_id not in before.ledger_ids
+    ]
+    charges = read_charges(connection)
+    return [
+        *_entries_against_charges(entries, charges),
+        *_funds(connection, before, top_ups, entries, charges),
+        *_order(entries, charges),
+        *_arrears(connection, top_ups),
+    ]
+
+
+def read_charges(connection: Connection[Any]) -> dict[str, Charge]:
+    """Return the evidence of all charges to existing accounts, by ledger id."""
+    return {
+        ledger_id: Charge(
+            ledger_id,
+            Bucket(*bucket),
+            entry_type,
+            included,
+            rated,
+            money(amount),
+            Funds(money(balance_before), quota_before),
+        )
+        for (
+            ledger_id,
+            *bucket,
+            entry_type,
+            included,
+            rated,
+            amount,
+            quota_before,
+            balance_before,
+        ) in rows(connection, READ_CHARGES)
+    }
+
+
+def _read_ledger(connection: Connection[Any]) -> list[Entry]:
+    entries = (Entry(*row) for row in rows(connection, READ_LEDGER))
+    return [
+        entry._replace(
+            amount_delta=money(entry.amount_delta), balance_after=money(entry.balance_after)
+        )
+        for entry in entries
+    ]
+
+
+def _entries_against_charges(
+    entries: Sequence[Entry], charges: Mapping[str, Charge]
+) -> Iterator[str]:
+    """Each charge has its ledger row and the other way round, and they say the same."""
+    unmatched = dict(charges)
+    for entry in entries:
+        charge = unmatched.pop(entry.ledger_id, None)
+        if charge is None:
+            if entry.entry_type.startswith("traffic_"):
+                yield f"ledger {entry.ledger_id}: a {entry.entry_type} without evidence"
+            continue
+        bucket = charge.bucket
+        told = (
+            entry.account_uuid,
+            entry.bucket_start,
+            entry.bucket_end,
+            entry.entry_type,
+            entry.rated_bytes,
+            entry.amount_delta,
+            entry.balance_after,
+        )
+        proven = (
+            bucket.account_uuid,
+            bucket.bucket_start,
+            bucket.bucket_start + MINUTE,
+            charge.entry_type,
+            charge.rated_bytes,
+            charge.amount_delta,
+            charge.after.balance,
+        )
+        if told != proven:
+            yield f"ledger {entry.ledger_id}: says {_said(told)}, its evidence {_said(proven)}"
+        if charge.entry_type == "traffic_charge" and entry.ledger_id != _ledger_id(bucket):
+            yield f"ledger {entry.ledger_id}: is not the id of {_said(bucket)}"
+        if charge.entry_type == "traffic_charge" and entry.amount_delta > 0:
+            yield f"ledger {entry.ledger_id}: a charge of {entry.amount_delta} pays the account"
+    for charge in unmatched.values():
+        yield f"charge {charge.ledger_id}: {_said(charge.bucket)} is missing from the ledger"
+
+
+def _funds(
+    connection: Connection[Any],
+    before: Books,
+    top_ups: Mapping[str, Funds],
+    entries: Sequence[Entry],
+    charges: Mapping[str, Charge],
+) -> Iterator[str]:
+    """What an account has is what it began with plus what was written, and no step is missing.
+
+    A step begins where another ended: taken together, the funds before all charges and at the
+    end are those at the beginning and after all charges. No order is assumed for that, because
+    runs that wait for each other stamp their rows before they wait.
+    """
+    now = read_funds(connection)
+    included_quotas = dict(rows(connection, READ_INCLUDED_QUOTAS))
+    spent: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    for entry in entries:
+        spent[entry.account_uuid] += entry.amount_delta
+    steps: dict[str, list[Charge]] = defaultdict(list)
+    for charge in charges.values():
+        steps[charge.bucket.account_uuid].append(charge)
+
+    for account in sorted(before.funds.keys() | spent.keys() | steps.keys()):
+        if account not in now:
+            if account in spent or account in steps:
+                yield f"account {account}: was charged and has no quota state"
+            continue
+        opening = before.funds.get(account) or Funds(
+            before.default.balance, included_quotas.get(account, before.default.quota)
+        )
+        added = top_ups.get(account, NOTHING)
+        included = sum(charge.included_bytes for charge in steps[account])
+        balance = opening.balance + added.balance + spent[account]
+        quota = opening.quota + added.quota - included
+        if now[account] != (balance, quota):
+            yield (
+                f"account {account}: has {_said(now[account])}, "
+                f"opening and ledger make {_said((balance, quota))}"
+            )
+        if account in top_ups:
+            continue
+        begun = Counter([*(charge.before for charge in steps[account]), now[account]])
+        ended = Counter([opening, *(charge.after for charge in steps[account])])
+        for funds in begun - ended:
+            yield f"account {account}: {_said(funds)} is where no charge before it ended"
+
+
+def _order(entries: Sequence[Entry], charges: Mapping[str, Charge]) -> Iterator[str]:
+    """Rows of an account written together rise in bucket order, each on top of the last."""
+    together: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.ledger_id in charges:
+            together[entry.transaction, entry.account_uuid].append(entry)
+    for group in together.values():
+        for earlier, later in pairwise(group):
+            first, second = charges[earlier.ledger_id], charges[later.ledger_id]
+            if earlier.created_at == later.created_at:
+                yield f"ledger {later.ledger_id}: created at the same instant as the row before"
+            elif first.bucket >= second.bucket and first.entry_type == second.entry_type:
+                yield f"ledger {later.ledger_id}: created after a row of a later bucket"
+            elif first.after != second.before:
+                yield f"ledger {later.ledger_id}: does not go on where the row before ended"
+
+
+def _arrears(connection: Connection[Any], top_ups: Mapping[str, Funds]) -> Iterator[str]:
+    """Arrears and throttling follow the balance; whoever tops up beside us may leave them."""
+    for account, balance, arrears, throttle_state in rows(connection, READ_ARREARS):
+        if account not in top_ups:
+            yield f"account {account}: arrears {arrears}, {throttle_state} at {money(balance)}"
+
+
+def _ledger_id(bucket: Bucket) -> str:
+    """Return the id that every writer gives to the charge of this minute."""
+    minute = format_rfc3339(bucket.bucket_start)
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, "|".join((minute, *bucket[1:]))))
+
+
+def _said(values: Sequence[object]) -> str:
+    return ", ".join(
+        format_rfc3339(value) if isinstance(value, datetime) else str(value) for value in values
+    )
