@@ -179,12 +179,20 @@ class Account:
     price: Price
 
 
+EntryType = Literal["traffic_charge", "traffic_adjustment"]
+
+
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One bucket, rated. `amount_delta` is zero or negative, with 9 decimal places."""
+    """One ledger entry and the evidence for it.
+
+    A minute's own charge has positive bytes and an amount of zero or less. An adjustment may take
+    bytes and money back; `adjusts` is then the ledger id of the charge that it is about, and
+    `reason` says why. Amounts and balances have 9 decimal places.
+    """
 
     ledger_id: str
-    bucket: Bucket
+    key: BucketKey
     included_bytes: int
     rated_bytes: int
     price_per_byte: Decimal
@@ -193,6 +201,9 @@ class Charge:
     quota_before: int
     balance_before: Decimal
     balance_after: Decimal
+    entry_type: EntryType = "traffic_charge"
+    adjusts: str | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,13 +72,9 @@ def rate(
     with localcontext(EXACT):
         for bucket in sorted(buckets, key=lambda one: one.key):
             account = left[bucket.key.account_uuid]
-            charge = _charge(bucket, account, peak_hours)
+            charge = charge_bytes(account, bucket.key, bucket.total_bytes, peak_hours)
             charges.append(charge)
-            left[bucket.key.account_uuid] = replace(
-                account,
-                remaining_included_quota=account.remaining_included_quota - charge.included_bytes,
-                current_balance=charge.balance_after,
-            )
+            left[bucket.key.account_uuid] = after(account, charge)
     return Rating(tuple(charges), left)
 
 
@@ -140,22 +136,29 @@ def ledger_id(key: BucketKey) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
-def _charge(bucket: Bucket, account: Account, peak_hours: PeakHours | None) -> Charge:
+def adjustment_id(key: BucketKey, ordinal: int) -> str:
+    """Return the id of a bucket's adjustment, the `ordinal`-th entry after its charge."""
+    return str(uuid.uuid5(uuid.UUID(ledger_id(key)), f"adjustment|{ordinal}"))
+
+
+def charge_bytes(
+    account: Account, key: BucketKey, total_bytes: int, peak_hours: PeakHours | None
+) -> Charge:
+    """Charge bytes of a minute to an account as it stands, within `EXACT`."""
     quota = account.remaining_included_quota
-    included = min(max(quota, 0), bucket.total_bytes)
-    rated = bucket.total_bytes - included
+    included = min(max(quota, 0), total_bytes)
+    rated = total_bytes - included
     multiplier = account.price.multiplier
     if peak_hours is not None:
         multiplier *= (
             account.price.peak_multiplier
-            if peak_hours.contains(bucket.key.bucket_start)
+            if peak_hours.contains(key.bucket_start)
             else account.price.offpeak_multiplier
         )
-    # 0 - x rather than -x: nothing charged is 0, never "-0".
-    amount = 0 - (rated * account.price.per_byte * multiplier).quantize(NANO)
+    amount = amount_of(rated, account.price.per_byte, multiplier)
     return Charge(
-        ledger_id=ledger_id(bucket.key),
-        bucket=bucket,
+        ledger_id=ledger_id(key),
+        key=key,
         included_bytes=included,
         rated_bytes=rated,
         price_per_byte=account.price.per_byte,
@@ -164,6 +167,23 @@ def _charge(bucket: Bucket, account: Account, peak_hours: PeakHours | None) -> C
         quota_before=quota,
         balance_before=account.current_balance,
         balance_after=account.current_balance + amount,
+    )
+
+
+def amount_of(rated_bytes: int, price_per_byte: Decimal, multiplier: Decimal) -> Decimal:
+    """Return what the bytes take from a balance, rounded once, within `EXACT`.
+
+    0 - x rather than -x: nothing charged is 0, never "-0".
+    """
+    return 0 - (rated_bytes * price_per_byte * multiplier).quantize(NANO)
+
+
+def after(account: Account, charge: Charge) -> Account:
+    """Return what a charge leaves of its account."""
+    return replace(
+        account,
+        remaining_included_quota=account.remaining_included_quota - charge.included_bytes,
+        current_balance=charge.balance_after,
     )
 
 

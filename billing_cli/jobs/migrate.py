@@ -124,6 +124,9 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
     found = read_shapes(connection, shared)
     # Before anything is created: a foreign key to a wrong table would fail with less to say.
     _require({name: shared[name] for name in found}, found)
+    if revision is None:
+        for name in read_shapes(connection, _own_shapes()):
+            raise SchemaError(f"{name} exists, but was not made by a migration")
     if revision != HEAD_REVISION:
         _run_migrations(connection)
     _verify(connection)
@@ -152,7 +155,7 @@ def _verify(connection: psycopg.Connection) -> Migration:
 
 
 def _require(expected: Mapping[str, TableShape], found: Mapping[str, TableShape]) -> None:
-    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems = [f"{name} is missing, or is no table" for name in expected if name not in found]
     for name in found:
         problems += differences(expected[name], found[name])
     if len(problems) > MAX_DIFFERENCES_SHOWN:

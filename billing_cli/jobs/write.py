@@ -116,23 +116,22 @@ def _write(
     stream_ids = _write_streams(connection, plans, owners)
     usage = _write_usage(connection, plans, owners, stream_ids, now)
 
-    rating = rate(
-        buckets_of(
-            BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
-            for plan, _, account_uuid, _, record in usage
-        ),
-        owners.accounts,
-        context.tariff.peak_hours,
+    buckets = buckets_of(
+        BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
+        for plan, _, account_uuid, _, record in usage
     )
+    rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
     charges = rating.charges
-    new_rows = facts.add_charges(
-        connection, charges, context.tariff.pricing_rule_version, context.run_id
-    )
+    version = context.tariff.pricing_rule_version
+    multipliers = [one.multiplier for one in charges]
+    new_rows = facts.add_buckets(
+        connection, list(zip(buckets, multipliers, strict=True)), version
+    ) + facts.add_ledger_entries(connection, charges, version, context.run_id)
     if new_rows != 3 * len(charges):
         raise FactConflictError(
             "some of these minutes were charged before, and not from these counters"
         )
-    last_bucket = {one.bucket.key.account_uuid: one.bucket.key.bucket_start for one in charges}
+    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
     store_accounts.save_accounts(
         connection,
         [(rating.accounts[account], last_bucket[account]) for account in sorted(last_bucket)],

@@ -13,10 +13,11 @@ from billing_cli.store.streams import usage_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from decimal import Decimal
 
     from psycopg import Connection
 
-    from billing_cli.core.model import BucketKey, Charge, UsageRecord
+    from billing_cli.core.model import Bucket, BucketKey, Charge, UsageRecord
 
 ADD_USAGE_RECORDS = """
 INSERT INTO billing.usage_records
@@ -30,56 +31,58 @@ SELECT * FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
     ON CONFLICT (stream_id, bucket_start, from_at, revision) DO NOTHING
 """
 
-# One statement writes a minute's three faces, so that they can't disagree: the bucket that
-# users see, the ledger entry, and the entry's evidence. Created-at rises in bucket order,
-# because readers take the newest entries by it.
-ADD_CHARGES = """
+ADD_BUCKETS = """
+INSERT INTO public.traffic_minute_buckets
+       (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
+        total_bytes, multiplier, rating_status, source_revision)
+SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
+       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
+  FROM unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(regions)s::text[], %(lines)s::text[], %(uplinks)s::bigint[],
+              %(downlinks)s::bigint[], %(multipliers)s::double precision[])
+    AS given (bucket_start, node_id, account_uuid, region, line_code,
+              uplink_bytes, downlink_bytes, multiplier)
+    ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
+"""
+
+# An entry and its evidence are written together, so that neither can be without the other.
+# Created-at rises in the order given, because readers take the newest entries by it.
+ADD_LEDGER_ENTRIES = """
 WITH given AS MATERIALIZED (
   SELECT *, now() + ordinal * interval '1 microsecond' AS written_at
-    FROM unnest(%(ledger_ids)s::uuid[], %(buckets)s::timestamptz[], %(nodes)s::text[],
-                %(account_uuids)s::uuid[], %(regions)s::text[], %(lines)s::text[],
-                %(uplinks)s::bigint[], %(downlinks)s::bigint[],
+    FROM unnest(%(ledger_ids)s::uuid[], %(entry_types)s::text[], %(adjusts)s::uuid[],
+                %(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+                %(regions)s::text[], %(lines)s::text[],
                 %(included)s::bigint[], %(rated)s::bigint[],
                 %(prices)s::numeric[], %(multipliers)s::numeric[], %(amounts)s::numeric[],
                 %(quotas_before)s::bigint[], %(balances_before)s::numeric[],
-                %(balances_after)s::numeric[])
+                %(balances_after)s::numeric[], %(reasons)s::text[])
       WITH ORDINALITY
-      AS given (ledger_id, bucket_start, node_id, account_uuid, region, line_code,
-                uplink_bytes, downlink_bytes, included_bytes, rated_bytes,
-                price_per_byte, multiplier, amount_delta,
-                quota_before, balance_before, balance_after, ordinal)
-), bucket AS (
-  INSERT INTO public.traffic_minute_buckets
-         (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-          total_bytes, multiplier, rating_status, source_revision)
-  SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-         uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
-    FROM given
-      ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
-  RETURNING 1
+      AS given (ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid,
+                region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
+                amount_delta, quota_before, balance_before, balance_after, reason, ordinal)
 ), entry AS (
   INSERT INTO public.billing_ledger
          (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
           balance_after, pricing_rule_version, created_at)
-  SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute',
-         'traffic_charge', rated_bytes, amount_delta, balance_after, %(pricing_rule_version)s,
-         written_at
+  SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute', entry_type,
+         rated_bytes, amount_delta, balance_after, %(pricing_rule_version)s, written_at
     FROM given
       ON CONFLICT (id) DO NOTHING
   RETURNING 1
 ), evidence AS (
   INSERT INTO billing.charges
-         (ledger_id, entry_type, bucket_start, stored_node_id, account_uuid, region, line_code,
-          included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-          quota_before, balance_before, pricing_rule_version, run_id, created_at)
-  SELECT ledger_id, 'traffic_charge', bucket_start, node_id, account_uuid, region, line_code,
-         included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-         quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s, written_at
+         (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
+          line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
+          quota_before, balance_before, pricing_rule_version, run_id, reason, created_at)
+  SELECT ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid, region,
+         line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
+         quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s, reason, written_at
     FROM given
       ON CONFLICT (ledger_id) DO NOTHING
   RETURNING 1
 )
-SELECT (SELECT count(*) FROM bucket), (SELECT count(*) FROM entry), (SELECT count(*) FROM evidence)
+SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM evidence)
 """
 
 # The shared checkpoint knows no inbounds: it carries the sum over an account's streams on a node.
@@ -116,23 +119,37 @@ def add_usage_records(
     return connection.execute(ADD_USAGE_RECORDS, columns).rowcount
 
 
-def add_charges(
+def add_buckets(
+    connection: Connection,
+    buckets: Sequence[tuple[Bucket, Decimal]],
+    pricing_rule_version: str,
+) -> int:
+    """Write each (bucket, multiplier) that is not there yet; return how many were new."""
+    if not buckets:
+        return 0
+    columns = {
+        **_key_columns([bucket.key for bucket, _ in buckets]),
+        "uplinks": arrays.plain(bucket.uplink_bytes for bucket, _ in buckets),
+        "downlinks": arrays.plain(bucket.downlink_bytes for bucket, _ in buckets),
+        "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
+        "pricing_rule_version": pricing_rule_version,
+    }
+    return connection.execute(ADD_BUCKETS, columns).rowcount
+
+
+def add_ledger_entries(
     connection: Connection, charges: Sequence[Charge], pricing_rule_version: str, run_id: str
 ) -> int:
-    """Write each charge's bucket, ledger entry and evidence; return how many rows were new.
-
-    Three rows are new for each charge, unless its minute was written before.
-    """
+    """Append each ledger entry with its evidence; return how many rows were new: two for each."""
     if not charges:
         return 0
-    keys = [one.bucket.key for one in charges]
     row = connection.execute(
-        ADD_CHARGES,
+        ADD_LEDGER_ENTRIES,
         {
             "ledger_ids": arrays.plain(one.ledger_id for one in charges),
-            **_key_columns(keys),
-            "uplinks": arrays.plain(one.bucket.uplink_bytes for one in charges),
-            "downlinks": arrays.plain(one.bucket.downlink_bytes for one in charges),
+            "entry_types": arrays.plain(one.entry_type for one in charges),
+            "adjusts": arrays.plain(one.adjusts for one in charges),
+            **_key_columns([one.key for one in charges]),
             "included": arrays.plain(one.included_bytes for one in charges),
             "rated": arrays.plain(one.rated_bytes for one in charges),
             "prices": arrays.plain(one.price_per_byte for one in charges),
@@ -141,11 +158,12 @@ def add_charges(
             "quotas_before": arrays.plain(one.quota_before for one in charges),
             "balances_before": arrays.plain(one.balance_before for one in charges),
             "balances_after": arrays.plain(one.balance_after for one in charges),
+            "reasons": arrays.texts(one.reason for one in charges),
             "pricing_rule_version": pricing_rule_version,
             "run_id": run_id,
         },
     ).fetchone()
-    return sum(row) if row else 0
+    return int(row[0]) if row else 0
 
 
 def save_shared_checkpoints(connection: Connection, accounts: Iterable[tuple[str, str]]) -> None:
