@@ -78,6 +78,7 @@ def run_job(
     try:
         result = work(open_context(options, job, run_id))
         exit_code = exit_code_of(result)
+        _log(result)
     except (BillingError, InterruptedBySignalError) as error:
         exit_code = error.exit_code
         result = RunResult(job, run_id, "error", started_at, datetime.now(UTC), error=str(error))
@@ -101,6 +102,30 @@ def exit_code_of(result: RunResult) -> int:
     return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
 
 
+def _log(result: RunResult) -> None:
+    """Log what the sources met, and the run as one line."""
+    from billing_cli import logs  # noqa: PLC0415
+
+    logger = logs.get_logger()
+    for source in result.sources:
+        with logs.bound_source(source.source_id):
+            if source.error:
+                logger.error("source failed", error=source.error)
+            for note in source.notes:
+                logger.warning("note", note=note)
+    logger.info(
+        "run finished",
+        status=result.status,
+        dry_run=result.dry_run,
+        samples=result.processed_samples,
+        minutes=result.written_minutes,
+        included_bytes=result.included_bytes,
+        charged_bytes=result.charged_bytes,
+        amount=f"{result.amount:f}",
+        seconds=(result.finished_at - result.started_at).total_seconds(),
+    )
+
+
 def open_settings(
     options: Options, job: str, run_id: str, *, files_checked: bool = True
 ) -> Settings:
@@ -113,6 +138,8 @@ def open_settings(
         options.log_level or settings.log_level, options.log_format or settings.log_format
     )
     logs.bind_run(run_id, job)
+    for name in settings.unknown_environment:
+        logs.get_logger().warning("unknown environment variable", name=name)
     return settings
 
 
@@ -120,9 +147,11 @@ def open_context(
     options: Options, job: str, run_id: str, *, files_checked: bool = True
 ) -> JobContext:
     """Return what a job needs, from the configuration. Raises ConfigurationError."""
+    from billing_cli.exporter.credentials import SecretToken  # noqa: PLC0415
     from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff  # noqa: PLC0415
 
     settings = open_settings(options, job, run_id, files_checked=files_checked)
+    token = settings.internal_service_token
     return JobContext(
         run_id=run_id,
         clock=lambda: datetime.now(UTC),
@@ -143,7 +172,7 @@ def open_context(
             concurrency=settings.fetch_concurrency,
             deadline_seconds=settings.run_deadline_seconds,
         ),
-        default_token=settings.internal_service_token,
+        default_token=SecretToken(token.get_secret_value()) if token else None,
         settle=timedelta(seconds=settings.settle_seconds),
         stalled_after=timedelta(seconds=settings.stalled_after_seconds),
         initial_lookback=timedelta(hours=settings.initial_lookback_hours),

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from decimal import Decimal
+
+    from billing_cli.core.model import BucketKey
 
 
 def plain(values: Iterable[int | Decimal | str | None]) -> str:
@@ -43,3 +45,14 @@ def texts(values: Iterable[str]) -> str:
             text = known[value] = f'"{escaped}"'
         quoted.append(text)
     return "{" + ",".join(quoted) + "}"
+
+
+def bucket_keys(keys: Sequence[BucketKey]) -> dict[str, str]:
+    """Return bucket keys as columns, by the parameter names of the statements that take them."""
+    return {
+        "buckets": moments(key.bucket_start for key in keys),
+        "nodes": texts(key.stored_node_id for key in keys),
+        "account_uuids": plain(key.account_uuid for key in keys),
+        "regions": texts(key.region for key in keys),
+        "lines": texts(key.line_code for key in keys),
+    }

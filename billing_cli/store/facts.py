@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Bucket, BucketKey, Charge, UsageRecord
+    from billing_cli.core.model import Bucket, Charge, UsageRecord
 
 ADD_USAGE_RECORDS = """
 INSERT INTO billing.usage_records
@@ -128,7 +128,7 @@ def add_buckets(
     if not buckets:
         return 0
     columns = {
-        **_key_columns([bucket.key for bucket, _ in buckets]),
+        **arrays.bucket_keys([bucket.key for bucket, _ in buckets]),
         "uplinks": arrays.plain(bucket.uplink_bytes for bucket, _ in buckets),
         "downlinks": arrays.plain(bucket.downlink_bytes for bucket, _ in buckets),
         "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
@@ -149,7 +149,7 @@ def add_ledger_entries(
             "ledger_ids": arrays.plain(one.ledger_id for one in charges),
             "entry_types": arrays.plain(one.entry_type for one in charges),
             "adjusts": arrays.plain(one.adjusts for one in charges),
-            **_key_columns([one.key for one in charges]),
+            **arrays.bucket_keys([one.key for one in charges]),
             "included": arrays.plain(one.included_bytes for one in charges),
             "rated": arrays.plain(one.rated_bytes for one in charges),
             "prices": arrays.plain(one.price_per_byte for one in charges),
@@ -177,13 +177,3 @@ def save_shared_checkpoints(connection: Connection, accounts: Iterable[tuple[str
                 "account_uuids": arrays.plain(account for _, account in wanted),
             },
         )
-
-
-def _key_columns(keys: Sequence[BucketKey]) -> dict[str, str]:
-    return {
-        "buckets": arrays.moments(key.bucket_start for key in keys),
-        "nodes": arrays.texts(key.stored_node_id for key in keys),
-        "account_uuids": arrays.plain(key.account_uuid for key in keys),
-        "regions": arrays.texts(key.region for key in keys),
-        "lines": arrays.texts(key.line_code for key in keys),
-    }

@@ -1,0 +1,200 @@
+"""Putting minutes right that are charged already: always new entries, never changed ones.
+
+Bytes that were missing are charged at today's price. Bytes that were charged too much go back at
+the price that was charged: what was charged last goes back first, and within a charge the bytes
+beyond the quota before those that the quota covered, because the quota was used up first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import localcontext
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import Bucket, BucketKey, Charge, Rating
+from billing_cli.core.rating import EXACT, adjustment_id, after, amount_of, charge_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+
+    from billing_cli.core.model import Account
+    from billing_cli.core.peak import PeakHours
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Bytes to add to a minute, or to take from it where they are negative."""
+
+    bucket: Bucket
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriorEntry:
+    """A ledger entry as its evidence has it; bytes and amount are signed."""
+
+    ledger_id: str
+    adjusts: str | None
+    included_bytes: int
+    rated_bytes: int
+    price_per_byte: Decimal
+    multiplier: Decimal
+    amount_delta: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of a charge after all its adjustments, at the price that now holds for it."""
+
+    ledger_id: str
+    included_bytes: int
+    rated_bytes: int
+    price_per_byte: Decimal
+    multiplier: Decimal
+    amount_delta: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class BucketHistory:
+    """What has been charged for a minute: evidence oldest first, and whether anyone charged it."""
+
+    entries: tuple[PriorEntry, ...] = ()
+    is_charged: bool = False
+
+
+def settle(
+    corrections: Iterable[Correction],
+    histories: Mapping[BucketKey, BucketHistory],
+    accounts: Mapping[str, Account],
+    peak_hours: PeakHours | None = None,
+) -> Rating:
+    """Return the entries that put the corrections into money, in bucket order.
+
+    A minute that nobody has charged gets its own charge; all else becomes adjustments with ids
+    that depend on the bucket and its entries so far alone. At most one correction per bucket.
+    Bytes that the evidence does not hold can't be given back: that part is left out.
+    """
+    left = dict(accounts)
+    charges: list[Charge] = []
+    with localcontext(EXACT):
+        for correction in sorted(corrections, key=lambda one: one.bucket.key):
+            key, total = correction.bucket.key, correction.bucket.total_bytes
+            history = histories.get(key, BucketHistory())
+            account = left[key.account_uuid]
+            ordinal = len(history.entries)
+            if total > 0:
+                charge = charge_bytes(account, key, total, peak_hours)
+                if history.is_charged:
+                    charge = replace(
+                        charge,
+                        ledger_id=adjustment_id(key, ordinal),
+                        entry_type="traffic_adjustment",
+                    )
+                entries = [replace(charge, reason=correction.reason)]
+                account = after(account, charge)
+            else:
+                account, entries = _give_back(account, key, -total, history, correction.reason)
+            left[key.account_uuid] = account
+            charges.extend(entries)
+    return Rating(tuple(charges), left)
+
+
+def standing_charges(entries: Sequence[PriorEntry]) -> list[Standing]:
+    """Fold a bucket's entries, oldest first, into what is left of each charge."""
+    standing: dict[str, Standing] = {}
+    for entry in entries:
+        charge = standing.get(entry.adjusts or entry.ledger_id)
+        if charge is None:
+            standing[entry.ledger_id] = Standing(
+                entry.ledger_id,
+                entry.included_bytes,
+                entry.rated_bytes,
+                entry.price_per_byte,
+                entry.multiplier,
+                entry.amount_delta,
+            )
+            continue
+        standing[charge.ledger_id] = Standing(
+            charge.ledger_id,
+            charge.included_bytes + entry.included_bytes,
+            charge.rated_bytes + entry.rated_bytes,
+            entry.price_per_byte,
+            entry.multiplier,
+            charge.amount_delta + entry.amount_delta,
+        )
+    return list(standing.values())
+
+
+def _give_back(
+    account: Account, key: BucketKey, total_bytes: int, history: BucketHistory, reason: str
+) -> tuple[Account, list[Charge]]:
+    entries: list[Charge] = []
+    for charge in reversed(standing_charges(history.entries)):
+        rated = min(total_bytes, charge.rated_bytes)
+        included = min(total_bytes - rated, charge.included_bytes)
+        if rated + included == 0:
+            continue
+        # What stays is priced anew as a whole, so that giving back all gives back every nano.
+        stays = amount_of(charge.rated_bytes - rated, charge.price_per_byte, charge.multiplier)
+        amount = stays - charge.amount_delta
+        entry = Charge(
+            ledger_id=adjustment_id(key, len(history.entries) + len(entries)),
+            key=key,
+            included_bytes=-included,
+            rated_bytes=-rated,
+            price_per_byte=charge.price_per_byte,
+            multiplier=charge.multiplier,
+            amount_delta=amount,
+            quota_before=account.remaining_included_quota,
+            balance_before=account.current_balance,
+            balance_after=account.current_balance + amount,
+            entry_type="traffic_adjustment",
+            adjusts=charge.ledger_id,
+            reason=reason,
+        )
+        entries.append(entry)
+        account = after(account, entry)
+        total_bytes -= rated + included
+    return account, entries
+
+
+def reprice(
+    bucket_key: BucketKey,
+    history: BucketHistory,
+    account: Account,
+    price_per_byte: Decimal,
+    multiplier: Decimal,
+    reason: str,
+) -> tuple[Account, list[Charge]]:
+    """Return the entries that bring every charge of a bucket to another price.
+
+    Rated and included bytes stay what they are; only the amount of the rated ones changes. A
+    charge that has this price already gets no entry.
+    """
+    entries: list[Charge] = []
+    with localcontext(EXACT):
+        for charge in standing_charges(history.entries):
+            if (charge.price_per_byte, charge.multiplier) == (price_per_byte, multiplier):
+                continue
+            amount = amount_of(charge.rated_bytes, price_per_byte, multiplier) - charge.amount_delta
+            if amount == 0:
+                continue
+            entry = Charge(
+                ledger_id=adjustment_id(bucket_key, len(history.entries) + len(entries)),
+                key=bucket_key,
+                included_bytes=0,
+                rated_bytes=0,
+                price_per_byte=price_per_byte,
+                multiplier=multiplier,
+                amount_delta=amount,
+                quota_before=account.remaining_included_quota,
+                balance_before=account.current_balance,
+                balance_after=account.current_balance + amount,
+                entry_type="traffic_adjustment",
+                adjusts=charge.ledger_id,
+                reason=reason,
+            )
+            entries.append(entry)
+            account = after(account, entry)
+    return account, entries

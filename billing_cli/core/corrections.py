@@ -1,0 +1,101 @@
+"""Reconciling evidence with history that was read again: what flowed in which minute after all.
+
+The unit is a *cell*: one usage record, which says what a stream's totals were at two snapshots.
+Snapshots that history holds inside the cell, and that were not seen when it was written, split it
+into smaller steps. Both ends of a cell stay what they are, so the sum of a cell's minutes changes
+only where a counter restart hid inside it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.deltas import ZERO, plausible_bytes
+from billing_cli.core.model import Totals
+from billing_cli.core.times import minute_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from billing_cli.core.model import DeltaPolicy, UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A usage record, the totals seen where it begins, and what is on record for it by minute.
+
+    `before` differs from the record's `start` where the counters restarted: the record starts at
+    zero then, but the stream had been seen at `before`. `recorded` are the bytes of the record
+    and of all corrections to it so far.
+    """
+
+    record: UsageRecord
+    before: Totals
+    recorded: Mapping[datetime, Totals]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Bytes of a cell in one minute: what is on record, and what history shows."""
+
+    cell: Cell
+    minute: datetime
+    recorded: Totals
+    shown: Totals
+
+
+def differences(
+    cell: Cell, history: Iterable[tuple[datetime, Totals]], policy: DeltaPolicy
+) -> list[Difference] | None:
+    """Compare a cell with the snapshots that history holds of its stream, oldest first.
+
+    Returns the minutes that differ, in time order; None where nothing can be concluded, because
+    history shows a step that no line can carry, or tells the cell's own end differently.
+
+    Where history holds nothing inside the cell, or less than an earlier comparison was made with,
+    the record stands: what is known is never forgotten again.
+    """
+    inside = []
+    for at, totals in history:
+        if cell.record.from_at < at < cell.record.to_at:
+            inside.append((at, totals))
+        elif at == cell.record.to_at and totals != cell.record.end:
+            return None
+    if not inside:
+        return []
+    shown = _minutes_shown(cell, inside, policy)
+    if shown is None:
+        return None
+    is_corrected = len(cell.recorded) > 1
+    if is_corrected and any(
+        cell.recorded[minute] != ZERO for minute in cell.recorded.keys() - shown.keys()
+    ):
+        return []
+    return [
+        Difference(cell, minute, cell.recorded.get(minute, ZERO), shown.get(minute, ZERO))
+        for minute in sorted(cell.recorded.keys() | shown.keys())
+        if cell.recorded.get(minute, ZERO) != shown.get(minute, ZERO)
+    ]
+
+
+def _minutes_shown(
+    cell: Cell, inside: Sequence[tuple[datetime, Totals]], policy: DeltaPolicy
+) -> dict[datetime, Totals] | None:
+    uplink: defaultdict[datetime, int] = defaultdict(int)
+    downlink: defaultdict[datetime, int] = defaultdict(int)
+    at, totals = cell.record.from_at, cell.before
+    for next_at, next_totals in [*inside, (cell.record.to_at, cell.record.end)]:
+        is_restart = next_totals.uplink < totals.uplink or next_totals.downlink < totals.downlink
+        start = ZERO if is_restart else totals
+        up, down = next_totals.uplink - start.uplink, next_totals.downlink - start.downlink
+        if up + down > plausible_bytes(policy, (next_at - at).total_seconds()):
+            return None
+        if up or down:
+            minute = minute_of(next_at)
+            uplink[minute] += up
+            downlink[minute] += down
+        at, totals = next_at, next_totals
+    return {minute: Totals(uplink[minute], downlink[minute]) for minute in uplink}
