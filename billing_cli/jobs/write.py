@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from billing_cli.core.model import Account
 from billing_cli.core.pending import bill_pending, merge_pending
-from billing_cli.core.rating import BilledUsage, balance_of, buckets_of, price_of, rate
+from billing_cli.core.rating import BilledUsage, buckets_of, rate
 from billing_cli.core.times import minute_of
-from billing_cli.errors import BillingError
+from billing_cli.jobs.payers import FactConflictError, lock_payers, write_rating
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.connection import translate
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.deltas import Advance
-    from billing_cli.core.model import NodeIdentity, StreamName, UsageRecord
+    from billing_cli.core.model import Account, NodeIdentity, StreamName, UsageRecord
     from billing_cli.jobs.context import JobContext
 
 
@@ -68,10 +67,6 @@ class Written:
             {**self.unresolved, **other.unresolved},
             {**self.notes, **other.notes},
         )
-
-
-class FactConflictError(BillingError):
-    """A fact that was to be written exists already; nothing is overwritten silently."""
 
 
 def write_isolated(
@@ -122,20 +117,14 @@ def _write(
     )
     rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
     charges = rating.charges
-    version = context.tariff.pricing_rule_version
-    multipliers = [one.multiplier for one in charges]
-    new_rows = facts.add_buckets(
-        connection, list(zip(buckets, multipliers, strict=True)), version
-    ) + facts.add_ledger_entries(connection, charges, version, context.run_id)
-    if new_rows != 3 * len(charges):
-        raise FactConflictError(
-            "some of these minutes were charged before, and not from these counters"
-        )
-    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
-    store_accounts.save_accounts(
+    new_buckets = facts.add_buckets(
         connection,
-        [(rating.accounts[account], last_bucket[account]) for account in sorted(last_bucket)],
+        [(bucket, one.multiplier) for bucket, one in zip(buckets, charges, strict=True)],
+        context.tariff.pricing_rule_version,
     )
+    if new_buckets != len(buckets):
+        raise FactConflictError("some of these minutes are on record already with other figures")
+    write_rating(context, connection, rating)
     facts.save_shared_checkpoints(
         connection,
         (
@@ -183,34 +172,17 @@ def _lock_owners(
         for name in {record.name for record in plan.advance.records} | plan.streams.pending.keys()
         if (plan.source_id, name) in account_by_name
     }
-    payers = [users[account] for account in sorted(billed & users.keys())]
-    states = store_accounts.lock_quota_states(
-        connection,
-        payers,
-        context.tariff.initial_included_quota_bytes,
-        context.tariff.initial_balance,
-    )
-    accounts, unusable = {}, {}
-    for user in payers:
-        state = states[user.account_uuid]
-        try:
-            accounts[user.account_uuid] = Account(
-                user.account_uuid,
-                state.remaining_included_quota,
-                balance_of(state.current_balance),
-                price_of(user.profile, context.tariff.price_per_byte),
-            )
-        except ValueError as error:
-            unusable[user.account_uuid] = f"account {user.account_uuid} can't be charged: {error}"
+    payers = lock_payers(context, connection, [users[account] for account in billed & users.keys()])
 
     notes: dict[str, list[str]] = defaultdict(list)
     for (source_id, _), account in account_by_name.items():
-        if account in unusable and unusable[account] not in notes[source_id]:
-            notes[source_id].append(unusable[account])
-    usable = users.keys() - unusable.keys()
+        problem = payers.problems.get(account)
+        if problem is not None and problem not in notes[source_id]:
+            notes[source_id].append(problem)
+    usable = users.keys() - payers.problems.keys()
     return _Owners(
         {key: account for key, account in account_by_name.items() if account in usable},
-        accounts,
+        payers.accounts,
         notes,
     )
 
