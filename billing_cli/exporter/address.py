@@ -1,0 +1,87 @@
+"""Which addresses may be spoken to, and how they are put together."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from billing_cli.exporter.api import ExporterError
+
+if TYPE_CHECKING:
+    from billing_cli.exporter.source import Source
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Narrower than what URLs allow, so that no two parsers can read two hosts out of one text.
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_LOOPBACK_V4 = ipaddress.ip_network("127.0.0.0/8")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A checked base address. `label` is `host:port`, fit for reasons and notes."""
+
+    base_url: str
+    secure: bool
+    label: str
+
+    def url(self, path: str) -> str:
+        """Return the address of a path below the base, which may have a path of its own."""
+        return self.base_url + path
+
+
+def endpoint_of(source: Source) -> Endpoint:
+    """Return the source's endpoint.
+
+    Raises ExporterError where the address is none, holds user information, or is `http://` to
+    another host than loopback without the source's `allow_http`. No reason repeats the address:
+    what is wrong with it may be a password.
+    """
+    scheme, host, port, path = _parts(source.base_url, "base_url")
+    if scheme == "http" and not source.allow_http and not _is_loopback(host):
+        raise ExporterError("base_url is http:// to another host than loopback; use https://")
+    if scheme == "http" and source.auth_mode == "mtls":
+        raise ExporterError("auth_mode mtls needs an https:// base_url")
+    label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Endpoint(f"{scheme}://{label}{path.rstrip('/')}", scheme == "https", label)
+
+
+def proxy_url_of(source: Source) -> str | None:
+    """Return the HTTP proxy that the source names, checked; None where it names none."""
+    if source.proxy is None:
+        return None
+    scheme, host, port, path = _parts(source.proxy, "proxy")
+    if scheme != "http" or path.strip("/"):
+        raise ExporterError("proxy is not of the form http://host:port")
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _parts(url: str, key: str) -> tuple[str, str, int, str]:
+    """Return scheme, host without brackets, port and path of an absolute URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ExporterError(f"{key} is not a URL") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ExporterError(f"{key} is neither http:// nor https://")
+    if "@" in parts.netloc:
+        raise ExporterError(f"{key} holds user information; use credential_ref")
+    if not _AUTHORITY.fullmatch(parts.netloc) or parts.hostname is None or port == 0:
+        raise ExporterError(f"{key} has no usable host")
+    if parts.query or parts.fragment or not parts.path.isascii():
+        raise ExporterError(f"{key} has more than a scheme, a host and a plain path")
+    return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.path
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address in _LOOPBACK_V4 or address == ipaddress.IPv6Address("::1")

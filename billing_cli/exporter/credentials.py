@@ -1,0 +1,157 @@
+"""Bearer tokens: where they come from, read anew at every run, and never shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from billing_cli.exporter.api import ExporterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from billing_cli.exporter.source import Source
+
+_MAX_FILE_BYTES = 16 * 1024
+_READABLE_BY_OTHERS = stat.S_IROTH
+_SHORTEST_MASKED = 4
+
+
+class SecretToken:
+    """A token that does not show itself: only `reveal()` gives the text away.
+
+    Its repr, its str and its formatting are masked, and it refuses to be pickled.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the token's text, for the one header that carries it."""
+        return self._text
+
+    def masked(self, text: str) -> str:
+        """Return a text with every occurrence of the token, plain or quoted, masked."""
+        if len(self._text) < _SHORTEST_MASKED:
+            return text
+        for form in (self._text, repr(self._text)[1:-1], ascii(self._text)[1:-1]):
+            text = text.replace(form, "***")
+        return text
+
+    def __repr__(self) -> str:
+        return "SecretToken(***)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretToken is not to be stored")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The token to send, if any, and remarks on how it is kept."""
+
+    token: SecretToken | None
+    notes: tuple[str, ...] = ()
+
+
+def credential_for(
+    source: Source, environ: Mapping[str, str], default_token: SecretToken | None
+) -> Credential:
+    """Return the token of a source: its own, or else the default where its mode allows one.
+
+    A source with `auth_mode` mtls is never sent the default token. Raises ExporterError where the
+    source's token cannot be read, or is needed and missing.
+    """
+    if source.credential_ref is not None:
+        token = read_credential(source.credential_ref, environ)
+        return Credential(token, _file_notes(source.credential_ref))
+    if source.auth_mode == "mtls":
+        return Credential(None)
+    if default_token is not None:
+        _check_text(default_token.reveal(), "the default token")
+    elif source.auth_mode == "bearer":
+        raise ExporterError("auth_mode bearer needs a credential_ref or a default token")
+    return Credential(default_token)
+
+
+def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
+    """Return the token behind `env:NAME`, `file:/path` or `credential:NAME`.
+
+    `credential:` names a file under `$CREDENTIALS_DIRECTORY`, where systemd puts them. White space
+    around the token is dropped. Raises ExporterError, which names the reference and never the
+    content, where there is no token, or one that no HTTP header can carry.
+    """
+    scheme, _, name = ref.partition(":")
+    if scheme == "env":
+        text = environ.get(name)
+        if text is None:
+            raise ExporterError(f"credential_ref {ref}: the variable is not set")
+    elif scheme == "file":
+        text = _read(_absolute(name, ref), ref)
+    elif scheme == "credential":
+        text = _read(_credential_path(name, ref, environ), ref)
+    else:
+        # Not repeated: somebody may have put the token itself here.
+        raise ExporterError("credential_ref is none of env:NAME, file:/path, credential:NAME")
+    text = text.strip()
+    _check_text(text, f"credential_ref {ref}")
+    return SecretToken(text)
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text:
+        raise ExporterError(f"{what}: the token is empty")
+    if not text.isprintable():
+        raise ExporterError(f"{what}: the token holds a line break or another control character")
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ExporterError(f"{what}: the token holds characters beyond Latin-1") from None
+
+
+def _absolute(name: str, ref: str) -> Path:
+    path = Path(name)
+    if not path.is_absolute():
+        raise ExporterError(f"credential_ref {ref}: the path is not absolute")
+    return path
+
+
+def _credential_path(name: str, ref: str, environ: Mapping[str, str]) -> Path:
+    if not name or "/" in name or name in {".", ".."}:
+        raise ExporterError(f"credential_ref {ref}: not the name of a credential")
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        raise ExporterError(f"credential_ref {ref}: CREDENTIALS_DIRECTORY is not set")
+    return Path(directory) / name
+
+
+def _read(path: Path, ref: str) -> str:
+    try:
+        # Without O_NONBLOCK a pipe in the file's place would hang the source.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ExporterError(f"credential_ref {ref}: not a regular file")
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a usable path"
+        raise ExporterError(f"credential_ref {ref}: {reason}") from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ExporterError(f"credential_ref {ref}: the file is too large for a token")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ExporterError(f"credential_ref {ref}: the file is not UTF-8 text") from None
+
+
+def _file_notes(ref: str) -> tuple[str, ...]:
+    scheme, _, name = ref.partition(":")
+    if scheme == "file" and Path(name).stat().st_mode & _READABLE_BY_OTHERS:
+        return (f"the token file {name} can be read by every user of this machine",)
+    return ()

@@ -1,0 +1,98 @@
+"""Many sources side by side: as many at once as allowed, none beyond the run's deadline."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.client import fetch
+from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
+from billing_cli.exporter.tls import TlsContexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from billing_cli.exporter.api import Fetched, FetchRequest
+    from billing_cli.exporter.credentials import SecretToken
+
+# What a source that ends at the deadline by itself needs to say so in its own words.
+_GRACE_SECONDS = 0.25
+
+
+def fetch_all(
+    requests: Sequence[FetchRequest],
+    *,
+    now: datetime,
+    concurrency: int,
+    deadline_seconds: float,
+    default_token: SecretToken | None,
+    environ: Mapping[str, str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[tuple[str, Fetched | ExporterError]]:
+    """Yield each request's source id with what it answered or why it did not, as they finish.
+
+    Every request is answered for exactly once. The deadline counts from the first step of the
+    iteration; what is not there by then is an unreachable source. Beside the sources' own
+    timeouts nothing slows the others down, provided that `concurrency` exceeds the number of
+    sources that are down at the same time.
+
+    The threads are daemons: neither a look-up that hangs nor a signal keeps the process alive,
+    and an iteration that is given up leaves nothing to wait for.
+    """
+    deadline = time.monotonic() + deadline_seconds
+    fetch_one = functools.partial(
+        fetch,
+        now=now,
+        deadline=deadline,
+        default_token=default_token,
+        environ=environ,
+        contexts=TlsContexts(),
+        limits=limits,
+    )
+    waiting: queue.SimpleQueue[tuple[int, FetchRequest]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[int, Fetched | ExporterError]] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def work() -> None:
+        while not given_up.is_set() and time.monotonic() < deadline:
+            try:
+                position, request = waiting.get_nowait()
+            except queue.Empty:
+                return
+            finished.put((position, _outcome(fetch_one, request)))
+
+    pending = dict(enumerate(requests))
+    for entry in pending.items():
+        waiting.put(entry)
+    for number in range(min(max(1, concurrency), len(requests))):
+        threading.Thread(target=work, name=f"exporter-{number}", daemon=True).start()
+    try:
+        while pending:
+            left = deadline + _GRACE_SECONDS - time.monotonic()
+            try:
+                position, answer = finished.get(timeout=max(0.0, left))
+            except queue.Empty:
+                break
+            yield pending.pop(position).source.source_id, answer
+    finally:
+        given_up.set()
+    for request in pending.values():
+        reason = f"not finished at the run's deadline of {deadline_seconds:g} s"
+        yield request.source.source_id, ExporterError(reason, unreachable=True)
+
+
+def _outcome(
+    fetch_one: Callable[[FetchRequest], Fetched], request: FetchRequest
+) -> Fetched | ExporterError:
+    try:
+        return fetch_one(request)
+    except ExporterError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the other sources go on, whatever this was
+        # Neither the text nor the traceback: either may hold what must not be shown.
+        return ExporterError(f"unexpected {type(error).__name__} while fetching")
