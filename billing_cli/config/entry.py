@@ -83,7 +83,7 @@ def check_url(text: str) -> str:
     if parts.scheme not in {"http", "https"}:
         raise ValueError("must begin with https:// (or http://)")
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password (use credential_ref)")
+        raise ValueError("must not hold a user name or password")
     if "?" in text or "#" in text:
         raise ValueError("must not hold a query or a fragment")
     check_host(parts.hostname or "")

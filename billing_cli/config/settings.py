@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,6 +69,7 @@ def load_settings(
     values["sources"] = _sources(values, origins)
     if files_checked:
         check_files(values["sources"], origins.get("sources", DEFAULT), environ)
+        _register_tokens(values["sources"], environ)
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -203,6 +205,14 @@ def _register_secrets(values: Mapping[str, Any]) -> None:
         register_database_url(url.strip())
     if isinstance(token := values.get("internal_service_token"), str):
         register_secret(token.strip())
+
+
+def _register_tokens(sources: Sequence[Source], environ: Mapping[str, str]) -> None:
+    for source in sources:
+        if source.enabled and source.credential_ref is not None:
+            # A file that can't be used now is its source's error when it is used.
+            with suppress(ValueError):
+                register_secret(read_secret(source.credential_ref, environ))
 
 
 def _resolve_database_url(
