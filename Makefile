@@ -1,7 +1,7 @@
 # Each target sets up .venv first, with the exact versions of requirements.lock; a second call is
 # quick. PYTHON names another interpreter: make test PYTHON=python3.13
 PYTHON ?= python3
-# More arguments for pytest: make test ARGS='-k migrate'
+# More arguments: make test ARGS='-k migrate', make demo ARGS='--keep demo-data'
 ARGS ?=
 
 BIN := .venv/bin
@@ -17,7 +17,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Bill a simulated fleet in a real PostgreSQL, and compare with the truth
-	@$(BIN)/python -m billing_cli.simulator
+	@$(BIN)/python -m billing_cli.simulator demo $(ARGS)
 
 test: $(INSTALLED) ## Run the tests (ARGS='-k migrate' for some of them)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
