@@ -13,6 +13,7 @@ from billing_cli import __version__
 SUMMARIES = {
     "collect": "Move each source one bounded step forward.",
     "catch-up": "Repeat bounded steps until each source is current.",
+    "reconcile": "Compare the books with history again, append corrections.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
 }

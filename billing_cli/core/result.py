@@ -11,6 +11,9 @@ from billing_cli.core.times import format_rfc3339
 if TYPE_CHECKING:
     from datetime import datetime
 
+MAX_DIFFERENCES_SHOWN = 1000
+"""A result object lists no more differences than this; the counts are always whole."""
+
 RunStatus = Literal["ok", "partial", "error", "busy"]
 SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 
@@ -33,9 +36,24 @@ class SourceResult:
     rejected_samples: int = 0
     unresolved_streams: int = 0
     held_deltas: int = 0
+    corrections: int = 0
+    resolved_gaps: int = 0
     notes: tuple[str, ...] = ()
     error: str | None = None
     unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteDifference:
+    """What a correction changes about one bucket: signed bytes, and the balance change."""
+
+    source_id: str
+    account_uuid: str
+    line_code: str
+    minute: datetime
+    uplink_bytes: int
+    downlink_bytes: int
+    amount_delta: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,7 @@ class RunResult:
     dry_run: bool = False
     error: str | None = None
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
+    differences: tuple[MinuteDifference, ...] = ()
 
 
 def result_object(result: RunResult) -> dict[str, Any]:
@@ -84,6 +103,18 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "dry_run": result.dry_run,
         "error": result.error,
         "sources": [_source_object(source) for source in result.sources],
+        "differences": [
+            {
+                "source_id": one.source_id,
+                "account_uuid": one.account_uuid,
+                "line_code": one.line_code,
+                "minute": format_rfc3339(one.minute),
+                "uplink_bytes": one.uplink_bytes,
+                "downlink_bytes": one.downlink_bytes,
+                "amount_delta": f"{one.amount_delta:f}",
+            }
+            for one in result.differences[:MAX_DIFFERENCES_SHOWN]
+        ],
     }
 
 
@@ -102,6 +133,8 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "rejected_samples": source.rejected_samples,
         "unresolved_streams": source.unresolved_streams,
         "held_deltas": source.held_deltas,
+        "corrections": source.corrections,
+        "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,
     }

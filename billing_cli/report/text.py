@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BYTES_IN_A_KIBIBYTE = 1024
 SECONDS_IN_A_MINUTE = 60
 MINUTES_IN_TWO_HOURS = 120
+MAX_ROWS_SHOWN = 50
 
 
 def run_text(result: RunResult) -> str:
@@ -30,6 +31,8 @@ def run_text(result: RunResult) -> str:
     rows = [_source_row(source) for source in result.sources]
     header = ("SOURCE", "STATUS", "NODE", "SNAPSHOTS", "WATERMARK", "LAG", "ATTENTION")
     lines = [head, "", table(header, rows)] if rows else [head]
+    if result.differences:
+        lines += ["", _differences_table(result)]
     if result.error:
         lines.append(f"error: {result.error}")
     for source in result.sources:
@@ -115,6 +118,24 @@ def human_seconds(seconds: float | None) -> str:
     return f"{minutes / SECONDS_IN_A_MINUTE:.1f} h"
 
 
+def _differences_table(result: RunResult) -> str:
+    rows = [
+        (
+            format_rfc3339(one.minute),
+            one.source_id,
+            one.account_uuid,
+            one.line_code or "-",
+            f"{one.uplink_bytes:+d}",
+            f"{one.downlink_bytes:+d}",
+            f"{one.amount_delta:+f}",
+        )
+        for one in result.differences[:MAX_ROWS_SHOWN]
+    ]
+    header = ("MINUTE", "SOURCE", "ACCOUNT", "LINE", "UPLINK", "DOWNLINK", "BALANCE")
+    hidden = len(result.differences) - len(rows)
+    return table(header, rows) + (f"\n... and {hidden} more" if hidden > 0 else "")
+
+
 def _source_row(source: SourceResult) -> tuple[str, ...]:
     counts = {
         "resets": source.resets,
@@ -122,6 +143,8 @@ def _source_row(source: SourceResult) -> tuple[str, ...]:
         "rejected": source.rejected_samples,
         "unresolved": source.unresolved_streams,
         "held": source.held_deltas,
+        "corrections": source.corrections,
+        "gaps resolved": source.resolved_gaps,
     }
     attention = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     until = source.last_completed_until
