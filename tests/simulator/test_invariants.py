@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from billing_cli.simulator.accounts import save_profile
+from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.invariants import (
     Funds,
     compare_with_oracle,
@@ -193,6 +193,35 @@ def test_held_bytes_count_as_not_billed(planted: Planted) -> None:
         )
     assert planted.found() == []
     assert compare_with_oracle(planted.connection, Oracle(planted.fleet)) == []
+
+
+def test_usage_that_waits_for_its_account_is_missing_unless_that_is_allowed(
+    planted: Planted,
+) -> None:
+    """An account that has just appeared is billed when its source moves, and not before."""
+    node = planted.fleet.nodes["jp-1"]
+    newcomer = planted.fleet.add_user()
+    planted.connection.execute(
+        """
+        WITH stream AS (
+          INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, first_sight,
+                 first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+                 uplink_total, downlink_total)
+          SELECT stored_node_id, '', %s, 'new', seen_at, 5, 6, seen_at, 5, 6 FROM billing.streams
+          RETURNING stream_id, seen_at
+        )
+        INSERT INTO billing.pending_usage
+        SELECT stream_id, seen_at - interval '1 minute', 0, seen_at, 0, 5, 0, 6 FROM stream
+        """,
+        [newcomer.proxy_uuid],
+    )
+    node.flow(node.add_stream(newcomer.proxy_uuid), 5, 6)
+    node.snapshot(node.start + 2.5 * MINUTE)
+    planted.connection.execute("UPDATE billing.sources SET watermark = watermark + interval '30 s'")
+    oracle = Oracle(planted.fleet)
+    save_users(planted.connection, [newcomer])
+    assert len(compare_with_oracle(planted.connection, oracle)) == 2
+    assert compare_with_oracle(planted.connection, oracle, pending_allowed=True) == []
 
 
 def test_top_ups_are_told_apart_from_charges(planted: Planted) -> None:
