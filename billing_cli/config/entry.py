@@ -20,7 +20,13 @@ MAX_SOURCE_ID_CHARACTERS = 128
 MAX_TIMEOUT_SECONDS = 300
 MAX_INTERVAL_SECONDS = 86_400
 
+NOT_A_HOST = "is not a URL with a valid host and port"
+
+# Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tuple[str, str]]:
@@ -73,22 +79,30 @@ def check_url(text: str) -> str:
     Raises ValueError where it is none, or holds more than a host, a port and a path. The error
     does not repeat the text, which may hold a password.
     """
-    if not text.isprintable() or " " in text or "\\" in text:
-        raise ValueError("must be a URL without white space, control characters or backslashes")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("must be a URL in ASCII, without white space or control characters")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError("is not a URL with a valid host and port") from None
+        raise ValueError(NOT_A_HOST) from None
     if parts.scheme not in {"http", "https"}:
         raise ValueError("must begin with https:// (or http://)")
     if "@" in parts.netloc:
         raise ValueError("must not hold a user name or password")
     if "?" in text or "#" in text:
         raise ValueError("must not hold a query or a fragment")
+    if port == 0 or _AUTHORITY.fullmatch(parts.netloc) is None:
+        raise ValueError(NOT_A_HOST)
     check_host(parts.hostname or "")
-    if port == 0:
-        raise ValueError("is not a URL with a valid host and port")
+    return text.rstrip("/")
+
+
+def check_proxy(text: str) -> str:
+    """Return the URL of an HTTP proxy. Raises ValueError as `check_url` does."""
+    parts = urlsplit(check_url(text))
+    if parts.scheme != "http" or parts.path.strip("/"):
+        raise ValueError("must be http://host:port")
     return text.rstrip("/")
 
 
@@ -122,7 +136,7 @@ class SourceEntry(BaseModel):
     collect_interval_seconds: Annotated[Number, Field(ge=0, le=MAX_INTERVAL_SECONDS)] = 0.0
     region: Text | None = None
     allow_http: bool = False
-    proxy: Annotated[str, AfterValidator(check_url)] | None = None
+    proxy: Annotated[str, AfterValidator(check_proxy)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -139,7 +153,9 @@ def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:
 
 def _is_loopback(host: str) -> bool:
     address = _address_of(host)
-    return host.lower() == "localhost" if address is None else address.is_loopback
+    if address is None:
+        return host == "localhost"
+    return any(address in network for network in _LOOPBACK)
 
 
 def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -76,8 +76,9 @@ def unreadable_file(path: str) -> str | None:
         mode = Path(path).stat().st_mode
     except OSError as error:
         return f"{path}: {error.strerror}"
-    if stat.S_ISDIR(mode):
-        return f"{path}: is a directory"
+    if not stat.S_ISREG(mode):
+        # Opening a pipe that nobody writes to would wait for ever.
+        return f"{path}: not a regular file"
     return None if os.access(path, os.R_OK) else f"{path}: permission denied"
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from datetime import datetime, tzinfo
+from datetime import datetime, time, tzinfo  # all at run time: pydantic looks annotations up
 
 MIDNIGHT = time(0, 0)
 

@@ -59,7 +59,7 @@ def test_a_credential_leads_to_the_connection_string(tmp_path: Path) -> None:
     [
         ("env:NOT_SET", None, "the environment variable NOT_SET is not set"),
         ("file:{directory}/none", None, "{directory}/none: No such file or directory"),
-        ("file:{directory}", None, "{directory}: is a directory"),
+        ("file:{directory}", None, "{directory}: not a regular file"),
         ("file:{directory}/dsn", b" \n", "{directory}/dsn: empty"),
         ("file:{directory}/dsn", b"\xff\xfe", "{directory}/dsn: not UTF-8"),
         ("credential:dsn", None, "$CREDENTIALS_DIRECTORY is not set (the service manager sets it)"),

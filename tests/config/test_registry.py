@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -187,10 +188,13 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, key: str) -> None:
     assert text == f"{JP_1}: {key} (environment): {gone}: No such file or directory"
 
 
-def test_a_directory_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
-    """A bundle is one file."""
+def test_a_pipe_or_directory_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    """A bundle is one file; a pipe would keep the run waiting."""
+    os.mkfifo(tmp_path / "pipe")
+    text = sources_error(entry(credential_ref=f"file:{tmp_path}/pipe"))
+    assert text == f"{JP_1}: credential_ref (environment): {tmp_path}/pipe: not a regular file"
     text = sources_error(entry(ca_bundle=str(tmp_path)))
-    assert text == f"{JP_1}: ca_bundle (environment): {tmp_path}: is a directory"
+    assert text == f"{JP_1}: ca_bundle (environment): {tmp_path}: not a regular file"
 
 
 def test_a_file_that_may_not_be_read_is_an_error(
