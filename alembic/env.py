@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from alembic import context
+from alembic.util import CommandError
 
 from billing_cli.jobs.migrate import open_session, sqlalchemy_connection
 from billing_cli.store.metadata import metadata
@@ -84,6 +85,8 @@ if context.is_offline_mode():
     run_offline()
 elif "connection" in context.config.attributes:
     run_online(context.config.attributes["connection"])
+elif "DATABASE_URL" not in os.environ:
+    raise CommandError("DATABASE_URL is not set: it names the database to migrate")
 else:
     with open_session(os.environ["DATABASE_URL"]) as session:
         session.transaction(migrate_alone)
