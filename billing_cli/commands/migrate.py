@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.commands.running import json_option, open_database, open_settings
+from billing_cli.commands.running import json_option, open_settings
 from billing_cli.errors import BillingError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _migrate(options: Options, *, check: bool, sql: bool, as_json: bool) -> None
         click.echo(migrate("", sql=True).script)
         return
     settings = open_settings(options, "migrate", str(uuid.uuid4()), files_checked=False)
-    done = migrate(open_database(settings, "migrate").dsn, check=check)
+    done = migrate(settings.require_database_url().get_secret_value(), check=check)
     if as_json:
         click.echo(
             json.dumps(

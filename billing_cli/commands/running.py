@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from billing_cli import __version__
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.errors import (
     EXIT_BUSY,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from billing_cli.config.settings import Settings
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.connection import Database
 
 
 class MomentType(click.ParamType[datetime]):
@@ -147,51 +144,9 @@ def open_context(
     options: Options, job: str, run_id: str, *, files_checked: bool = True
 ) -> JobContext:
     """Return what a job needs, from the configuration. Raises ConfigurationError."""
-    from billing_cli.exporter.credentials import SecretToken  # noqa: PLC0415
-    from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff  # noqa: PLC0415
+    from billing_cli.jobs.opening import context_of  # noqa: PLC0415
 
-    settings = open_settings(options, job, run_id, files_checked=files_checked)
-    token = settings.internal_service_token
-    return JobContext(
-        run_id=run_id,
-        clock=lambda: datetime.now(UTC),
-        database=open_database(settings, job),
-        sources=settings.sources,
-        tariff=Tariff(
-            price_per_byte=settings.price_per_byte,
-            initial_included_quota_bytes=settings.initial_included_quota_bytes,
-            initial_balance=settings.initial_balance,
-            pricing_rule_version=settings.source_revision,
-            default_region=settings.default_region,
-            peak_hours=settings.peak_hours,
-        ),
-        deltas=settings.delta_policy(),
-        fetching=FetchPolicy(
-            step_max_samples=settings.step_max_samples,
-            page_limit=settings.page_limit,
-            concurrency=settings.fetch_concurrency,
-            deadline_seconds=settings.run_deadline_seconds,
-        ),
-        default_token=SecretToken(token.get_secret_value()) if token else None,
-        settle=timedelta(seconds=settings.settle_seconds),
-        stalled_after=timedelta(seconds=settings.stalled_after_seconds),
-        initial_lookback=timedelta(hours=settings.initial_lookback_hours),
-        host=socket.gethostname(),
-        version=__version__,
-    )
-
-
-def open_database(settings: Settings, job: str) -> Database:
-    """Return where PostgreSQL is. Raises ConfigurationError where that is not configured."""
-    from billing_cli.store.connection import Database  # noqa: PLC0415
-
-    return Database(
-        dsn=settings.require_database_url().get_secret_value(),
-        application_name=f"billing {job}",
-        connect_timeout_seconds=int(settings.connect_timeout_seconds),
-        statement_timeout_seconds=settings.statement_timeout_seconds,
-        lock_timeout_seconds=settings.lock_timeout_seconds,
-    )
+    return context_of(open_settings(options, job, run_id, files_checked=files_checked), job, run_id)
 
 
 def raise_on_signals() -> None:
