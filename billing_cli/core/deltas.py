@@ -7,6 +7,7 @@ source's snapshots oldest first and turns each step of each stream into bytes wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import (
@@ -24,9 +25,9 @@ from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
 ZERO = Totals(0, 0)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,14 @@ def _differences(
     return sum(present.get(name) != told.get(name) for name in present.keys() | told.keys())
 
 
+def _just_before(at: datetime) -> datetime:
+    """Return where the evidence of a charged first snapshot begins: nothing is known before it.
+
+    Records of a stream are told apart by where they begin, and the next one begins at `at`.
+    """
+    return at - min(timedelta.resolution, at - EARLIEST)
+
+
 class _Walk:
     """The state of one `advance`: mutable inside, never seen outside."""
 
@@ -194,15 +203,17 @@ class _Walk:
         self, name: StreamName, totals: Totals, at: datetime, minute: datetime
     ) -> None:
         """A source's first snapshot is a baseline; a stream that appears later began at zero."""
-        is_baseline = self.previous_at is None
+        previous_at = self.previous_at
+        is_baseline = previous_at is None
         self.known[name] = checkpoint = Checkpoint(at, totals)
         self.touched.add(name)
         if is_baseline and not self.policy.charge_first_snapshot:
             self.first_sights[name] = "baseline", checkpoint
             return
         self.first_sights[name] = "new", checkpoint
-        from_at = self.previous_at or at
-        self._record(name, UsageRecord(name, minute, 0, from_at, at, ZERO, totals), is_baseline)
+        if totals != ZERO:
+            from_at = previous_at or _just_before(at)
+            self._record(name, UsageRecord(name, minute, 0, from_at, at, ZERO, totals), is_baseline)
 
     def _step(
         self,

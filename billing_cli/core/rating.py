@@ -122,11 +122,14 @@ def exact_decimal(value: float | None) -> Decimal:
 
 
 def balance_of(value: float) -> Decimal:
-    """Return a stored balance with 9 decimal places. Raises ValueError where it is no amount."""
+    """Return a stored balance with 9 decimal places. Raises ValueError where it is no amount.
+
+    What rounds to nothing is 0, whatever its sign was: `plus` makes "-0" of nothing.
+    """
     balance = Decimal(repr(value))
     if not balance.is_finite() or abs(balance) >= LARGEST_BALANCE:
         raise ValueError(f"a balance of {value}")
-    return balance.quantize(NANO, context=EXACT)
+    return EXACT.plus(balance.quantize(NANO, context=EXACT))
 
 
 def ledger_id(key: BucketKey) -> str:

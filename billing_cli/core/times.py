@@ -7,8 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 MINUTE = timedelta(minutes=1)
 
+# Hours and the zone's minutes have their bounds here, because what `fromisoformat` makes of 24:00
+# or +05:60 depends on Python's version.
+_HOUR = r"(?:[01]\d|2[0-3])"
 _RFC3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})",
+    rf"(\d{{4}}-\d\d-\d\d)[Tt ]({_HOUR}:\d\d:\d\d)(?:\.(\d{{1,9}}))?"
+    rf"([Zz]|[+-]{_HOUR}:[0-5]\d)",
     re.ASCII,
 )
 

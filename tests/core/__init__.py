@@ -1,0 +1,3 @@
+"""The pure core: deltas, rating, pending usage, times and what runs say of themselves."""
+
+from __future__ import annotations
