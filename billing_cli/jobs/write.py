@@ -130,7 +130,7 @@ def _write(
         (
             (plan.identity.stored, owners.account_by_name[plan.source_id, name])
             for plan in plans
-            for name in plan.advance.checkpoints
+            for name in _names_to_own(plan)
             if (plan.source_id, name) in owners.account_by_name
         ),
     )
