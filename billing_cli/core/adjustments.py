@@ -12,7 +12,14 @@ from decimal import localcontext
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Bucket, BucketKey, Charge, Rating
-from billing_cli.core.rating import EXACT, adjustment_id, after, amount_of, charge_bytes
+from billing_cli.core.rating import (
+    EXACT,
+    adjustment_id,
+    after,
+    amount_of,
+    charge_bytes,
+    multiplier_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,11 +48,15 @@ class PriorEntry:
     price_per_byte: Decimal
     multiplier: Decimal
     amount_delta: Decimal
+    pricing_rule_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is left of a charge after all its adjustments, at the price that now holds for it."""
+    """What is left of a charge after all its adjustments, at the price that now holds for it.
+
+    `pricing_rule_version` is the one under which that price was set.
+    """
 
     ledger_id: str
     included_bytes: int
@@ -53,11 +64,12 @@ class Standing:
     price_per_byte: Decimal
     multiplier: Decimal
     amount_delta: Decimal
+    pricing_rule_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketHistory:
-    """What has been charged for a minute: evidence oldest first, and whether anyone charged it."""
+    """What has been charged for a minute: evidence `in_order`, and whether anyone charged it."""
 
     entries: tuple[PriorEntry, ...] = ()
     is_charged: bool = False
@@ -100,8 +112,20 @@ def settle(
     return Rating(tuple(charges), left)
 
 
+def in_order(key: BucketKey, entries: Sequence[PriorEntry]) -> tuple[PriorEntry, ...]:
+    """Return a bucket's entries as they followed each other.
+
+    The ids tell: an adjustment's is made from the number of entries before it. The clock does
+    not, because a run that waited for another is stamped with the time before it waited.
+    """
+    if len(entries) == 1:
+        return tuple(entries)
+    places = {adjustment_id(key, ordinal): ordinal for ordinal in range(len(entries))}
+    return tuple(sorted(entries, key=lambda entry: places.get(entry.ledger_id, -1)))
+
+
 def standing_charges(entries: Sequence[PriorEntry]) -> list[Standing]:
-    """Fold a bucket's entries, oldest first, into what is left of each charge."""
+    """Fold a bucket's entries, `in_order`, into what is left of each charge."""
     standing: dict[str, Standing] = {}
     for entry in entries:
         charge = standing.get(entry.adjusts or entry.ledger_id)
@@ -113,8 +137,10 @@ def standing_charges(entries: Sequence[PriorEntry]) -> list[Standing]:
                 entry.price_per_byte,
                 entry.multiplier,
                 entry.amount_delta,
+                entry.pricing_rule_version,
             )
             continue
+        is_repricing = entry.included_bytes == entry.rated_bytes == 0
         standing[charge.ledger_id] = Standing(
             charge.ledger_id,
             charge.included_bytes + entry.included_bytes,
@@ -122,6 +148,7 @@ def standing_charges(entries: Sequence[PriorEntry]) -> list[Standing]:
             entry.price_per_byte,
             entry.multiplier,
             charge.amount_delta + entry.amount_delta,
+            entry.pricing_rule_version if is_repricing else charge.pricing_rule_version,
         )
     return list(standing.values())
 
@@ -160,32 +187,31 @@ def _give_back(
 
 
 def reprice(
-    bucket_key: BucketKey,
+    key: BucketKey,
     history: BucketHistory,
     account: Account,
-    price_per_byte: Decimal,
-    multiplier: Decimal,
+    peak_hours: PeakHours | None,
     reason: str,
 ) -> tuple[Account, list[Charge]]:
-    """Return the entries that bring every charge of a bucket to another price.
+    """Return the entries that bring every charge of a bucket to the account's price.
 
     Rated and included bytes stay what they are; only the amount of the rated ones changes. A
-    charge that has this price already gets no entry.
+    charge whose amount is right at this price already gets no entry.
     """
     entries: list[Charge] = []
     with localcontext(EXACT):
+        price = account.price.per_byte
+        multiplier = multiplier_at(account.price, key.bucket_start, peak_hours)
         for charge in standing_charges(history.entries):
-            if (charge.price_per_byte, charge.multiplier) == (price_per_byte, multiplier):
-                continue
-            amount = amount_of(charge.rated_bytes, price_per_byte, multiplier) - charge.amount_delta
+            amount = amount_of(charge.rated_bytes, price, multiplier) - charge.amount_delta
             if amount == 0:
                 continue
             entry = Charge(
-                ledger_id=adjustment_id(bucket_key, len(history.entries) + len(entries)),
-                key=bucket_key,
+                ledger_id=adjustment_id(key, len(history.entries) + len(entries)),
+                key=key,
                 included_bytes=0,
                 rated_bytes=0,
-                price_per_byte=price_per_byte,
+                price_per_byte=price,
                 multiplier=multiplier,
                 amount_delta=amount,
                 quota_before=account.remaining_included_quota,

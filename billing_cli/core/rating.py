@@ -24,6 +24,7 @@ from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from billing_cli.core.model import UsageRecord
     from billing_cli.core.peak import PeakHours
@@ -151,13 +152,7 @@ def charge_bytes(
     quota = account.remaining_included_quota
     included = min(max(quota, 0), total_bytes)
     rated = total_bytes - included
-    multiplier = account.price.multiplier
-    if peak_hours is not None:
-        multiplier *= (
-            account.price.peak_multiplier
-            if peak_hours.contains(key.bucket_start)
-            else account.price.offpeak_multiplier
-        )
+    multiplier = multiplier_at(account.price, key.bucket_start, peak_hours)
     amount = amount_of(rated, account.price.per_byte, multiplier)
     return Charge(
         ledger_id=ledger_id(key),
@@ -171,6 +166,14 @@ def charge_bytes(
         balance_before=account.current_balance,
         balance_after=account.current_balance + amount,
     )
+
+
+def multiplier_at(price: Price, minute: datetime, peak_hours: PeakHours | None) -> Decimal:
+    """Return what a price is multiplied by in a minute, within `EXACT`."""
+    if peak_hours is None:
+        return price.multiplier
+    is_peak = peak_hours.contains(minute)
+    return price.multiplier * (price.peak_multiplier if is_peak else price.offpeak_multiplier)
 
 
 def amount_of(rated_bytes: int, price_per_byte: Decimal, multiplier: Decimal) -> Decimal:

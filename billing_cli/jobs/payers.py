@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import settle
 from billing_cli.core.model import Account
-from billing_cli.core.rating import balance_of, price_of
+from billing_cli.core.rating import ONE, balance_of, price_of
 from billing_cli.errors import BillingError
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import adjustments as store_adjustments
@@ -103,8 +103,11 @@ def write_corrections(
         connection, (one.bucket.key for one in corrections)
     )
     rating = settle(corrections, histories, accounts, context.tariff.peak_hours)
+    multipliers = {one.key: one.multiplier for one in rating.charges}
     store_adjustments.adjust_buckets(
-        connection, [one.bucket for one in corrections], context.tariff.pricing_rule_version
+        connection,
+        [(one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections],
+        context.tariff.pricing_rule_version,
     )
     write_rating(context, connection, rating)
     return rating

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from billing_cli.core.adjustments import BucketHistory, PriorEntry
+from billing_cli.core.adjustments import BucketHistory, PriorEntry, in_order
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
 from billing_cli.store import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from decimal import Decimal
 
     from psycopg import Connection
 
     from billing_cli.core.model import Bucket
 
-# The evidence of every entry for the buckets, oldest first.
+# The evidence of every entry for the buckets.
 READ_ENTRIES = """
 SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, charge.region,
        charge.line_code, charge.ledger_id::text, charge.adjusts::text, charge.included_bytes,
-       charge.rated_bytes, charge.price_per_byte, charge.multiplier, charge.amount_delta
+       charge.rated_bytes, charge.price_per_byte, charge.multiplier, charge.amount_delta,
+       charge.pricing_rule_version
   FROM billing.charges AS charge
   JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
               %(regions)s::text[], %(lines)s::text[])
@@ -49,14 +51,14 @@ SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.li
 ADJUST_BUCKETS = """
 INSERT INTO public.traffic_minute_buckets AS bucket
        (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-        total_bytes, rating_status, source_revision)
+        total_bytes, multiplier, rating_status, source_revision)
 SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-       uplink_bytes + downlink_bytes, 'rated', %(pricing_rule_version)s
+       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
   FROM unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
               %(regions)s::text[], %(lines)s::text[], %(uplinks)s::bigint[],
-              %(downlinks)s::bigint[])
+              %(downlinks)s::bigint[], %(multipliers)s::double precision[])
     AS given (bucket_start, node_id, account_uuid, region, line_code,
-              uplink_bytes, downlink_bytes)
+              uplink_bytes, downlink_bytes, multiplier)
  ORDER BY bucket_start, node_id, account_uuid, region, line_code
     ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO UPDATE
    SET uplink_bytes = bucket.uplink_bytes + excluded.uplink_bytes,
@@ -81,7 +83,7 @@ def read_bucket_histories(
         ids[identifier]
         for (identifier,) in connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)})
     }
-    return {key: BucketHistory(tuple(entries[key]), key in charged) for key in wanted}
+    return {key: BucketHistory(in_order(key, entries[key]), key in charged) for key in wanted}
 
 
 def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, str]:
@@ -102,17 +104,20 @@ def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[Buck
 
 
 def adjust_buckets(
-    connection: Connection, buckets: Sequence[Bucket], pricing_rule_version: str
+    connection: Connection,
+    buckets: Sequence[tuple[Bucket, Decimal]],
+    pricing_rule_version: str,
 ) -> None:
-    """Add the (signed) bytes to the buckets; one that is missing is created."""
+    """Add each bucket's (signed) bytes to its row; one that is missing is made, with multiplier."""
     if not buckets:
         return
     connection.execute(
         ADJUST_BUCKETS,
         {
-            **arrays.bucket_keys([one.key for one in buckets]),
-            "uplinks": arrays.plain(one.uplink_bytes for one in buckets),
-            "downlinks": arrays.plain(one.downlink_bytes for one in buckets),
+            **arrays.bucket_keys([one.key for one, _ in buckets]),
+            "uplinks": arrays.plain(one.uplink_bytes for one, _ in buckets),
+            "downlinks": arrays.plain(one.downlink_bytes for one, _ in buckets),
+            "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
             "pricing_rule_version": pricing_rule_version,
         },
     )
