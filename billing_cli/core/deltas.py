@@ -74,7 +74,7 @@ def advance(
     A snapshot in the watermark's own minute is passed over: that minute is closed and written,
     and the counters carry its bytes into the next one.
     """
-    fresh = _not_yet_applied(watermark, snapshots)
+    fresh = not_yet_applied(watermark, snapshots)
     met = next((one for one in snapshots if one.collected_at == watermark), None)
     differences = _differences(watermark, checkpoints, met) if met else 0
     if not fresh:
@@ -87,21 +87,22 @@ def advance(
     return walk.finish(fresh, differences)
 
 
+def not_yet_applied(
+    watermark: datetime | None, snapshots: Sequence[Snapshot]
+) -> Sequence[Snapshot]:
+    """Return the snapshots in minutes after the watermark's own, which is written already."""
+    if watermark is None:
+        return snapshots
+    written_minute = minute_of(watermark)
+    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
+
+
 def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
     """Return the most bytes a stream can have moved in the time; at least a second's worth."""
     if policy.line_rate_bits_per_second <= 0:
         return MAX_TOTAL
     most = int(policy.line_rate_bits_per_second / 8 * max(elapsed_seconds, 1.0))
     return min(most, MAX_TOTAL)
-
-
-def _not_yet_applied(
-    watermark: datetime | None, snapshots: Sequence[Snapshot]
-) -> Sequence[Snapshot]:
-    if watermark is None:
-        return snapshots
-    written_minute = minute_of(watermark)
-    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
 
 
 def _differences(
@@ -162,8 +163,10 @@ class _Walk:
             if before is None:
                 self._first_sight(name, totals, at, minute)
             elif name in absent:
+                if at <= before.seen_at:
+                    # An older writer has seen this stream further than its source's watermark.
+                    continue
                 absent.discard(name)
-                self.touched.add(name)
                 self._step(name, before, before.seen_at, totals, at, minute)
             elif before.totals != totals:
                 self._step(name, before, previous_at or at, totals, at, minute)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import advance
+from billing_cli.core.deltas import advance, not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.core.result import SourceResult
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
+from billing_cli.jobs.takeover import end_of_older_writer, take_over
 from billing_cli.jobs.write import SourcePlan, Written, write_isolated
 from billing_cli.store.schema import require_head
 from billing_cli.store.sources import (
@@ -216,9 +217,22 @@ def _plan(
             name for snapshot in fetched.snapshots for name in snapshot.totals
         }
     streams = read_streams(connection, watermarks, names)
+    since = {
+        identity.stored: watermarks.get(identity.stored)
+        or end_of_older_writer(states[source_id].older_watermark)
+        for source_id, (_, identity) in identified.items()
+    }
+    older = take_over(
+        connection,
+        {
+            identity.stored: (not_yet_applied(since[identity.stored], fetched.snapshots), unknown)
+            for fetched, identity in identified.values()
+            if (unknown := names[identity.stored] - streams[identity.stored].rows.keys())
+        },
+    )
     plans = []
     for source_id, (fetched, identity) in identified.items():
-        node = streams[identity.stored]
+        node, taken_over = streams[identity.stored], older.get(identity.stored, {})
         plans.append(
             SourcePlan(
                 source_id=source_id,
@@ -227,12 +241,14 @@ def _plan(
                 region=by_id[source_id].region or context.tariff.default_region,
                 streams=node,
                 advance=advance(
-                    watermarks.get(identity.stored),
-                    node.checkpoints,
+                    since[identity.stored],
+                    {**node.checkpoints, **taken_over},
                     fetched.snapshots,
                     context.deltas,
-                    continuity_expected=fetched.contract == "window",
+                    continuity_expected=identity.stored in watermarks
+                    and fetched.contract == "window",
                 ),
+                taken_over=taken_over,
                 notes=fetched.notes,
             )
         )

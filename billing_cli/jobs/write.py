@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from billing_cli.core.pending import bill_pending, merge_pending
-from billing_cli.core.rating import BilledUsage, buckets_of, rate
+from billing_cli.core.rating import BilledUsage
 from billing_cli.core.times import minute_of
-from billing_cli.jobs.payers import FactConflictError, lock_payers, write_rating
+from billing_cli.jobs.billing import bill
+from billing_cli.jobs.payers import FactConflictError, lock_payers
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.connection import translate
@@ -25,13 +26,23 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.deltas import Advance
-    from billing_cli.core.model import Account, NodeIdentity, StreamName, UsageRecord
+    from billing_cli.core.model import (
+        Account,
+        Checkpoint,
+        FirstSight,
+        NodeIdentity,
+        StreamName,
+        UsageRecord,
+    )
     from billing_cli.jobs.context import JobContext
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
-    """What one source's new snapshots amount to, before any of it is written."""
+    """What one source's new snapshots amount to, before any of it is written.
+
+    `taken_over` are streams without a row that go on from an older writer's totals.
+    """
 
     source_id: str
     identity: NodeIdentity
@@ -39,6 +50,7 @@ class SourcePlan:
     region: str
     streams: streams.NodeStreams
     advance: Advance
+    taken_over: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -111,20 +123,11 @@ def _write(
     stream_ids = _write_streams(connection, plans, owners)
     usage = _write_usage(connection, plans, owners, stream_ids, now)
 
-    buckets = buckets_of(
+    billed = [
         BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
         for plan, _, account_uuid, _, record in usage
-    )
-    rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
-    charges = rating.charges
-    new_buckets = facts.add_buckets(
-        connection,
-        [(bucket, one.multiplier) for bucket, one in zip(buckets, charges, strict=True)],
-        context.tariff.pricing_rule_version,
-    )
-    if new_buckets != len(buckets):
-        raise FactConflictError("some of these minutes are on record already with other figures")
-    write_rating(context, connection, rating)
+    ]
+    charges, replayed = bill(context, connection, billed, owners.accounts)
     facts.save_shared_checkpoints(
         connection,
         (
@@ -137,7 +140,8 @@ def _write(
     _write_progress(connection, plans, now)
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=len(charges),
+        written_minutes=len({one.key for one in charges}),
+        replayed_minutes=replayed,
         included_bytes=sum(one.included_bytes for one in charges),
         charged_bytes=sum(one.rated_bytes for one in charges),
         amount=-sum((one.amount_delta for one in charges), Decimal(0)),
@@ -196,10 +200,10 @@ def _write_streams(
     stream_ids: dict[tuple[str, StreamName], int] = {}
     for plan in plans:
         node, rows = plan.identity.stored, plan.streams.rows
-        for name, checkpoint in plan.advance.checkpoints.items():
+        for name, checkpoint in {**plan.taken_over, **plan.advance.checkpoints}.items():
             row = rows.get(name)
             if row is None:
-                first_sight, first = plan.advance.first_sights[name]
+                first_sight, first = _first_sight(plan, name)
                 owner = owners.account_by_name.get((plan.source_id, name))
                 new.append((node, name, owner, first_sight, first, checkpoint))
             else:
@@ -213,6 +217,12 @@ def _write_streams(
     streams.update_streams(connection, changed, watermarks)
     streams.assign_streams(connection, assigned)
     return stream_ids
+
+
+def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[FirstSight, Checkpoint]:
+    if name in plan.taken_over:
+        return "taken_over", plan.taken_over[name]
+    return plan.advance.first_sights[name]
 
 
 def _write_usage(
@@ -286,7 +296,7 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
 def _names_to_own(plan: SourcePlan) -> Iterable[StreamName]:
     """Streams whose owner matters now: touched ones, and those still without an owner."""
     unowned = (name for name, row in plan.streams.rows.items() if row.account_uuid is None)
-    return {*plan.advance.checkpoints, *plan.streams.pending, *unowned}
+    return {*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned}
 
 
 def _settled_account(plan: SourcePlan, name: StreamName) -> str | None:

@@ -299,14 +299,14 @@ def usage_columns(usage: Sequence[tuple[int, UsageRecord]]) -> dict[str, str]:
 def _checkpoint_columns(
     checkpoints: Sequence[tuple[str, Checkpoint]], watermarks: Mapping[str, datetime]
 ) -> dict[str, str]:
-    """`absent_since` is where a stream was last seen, if that is before its node's watermark."""
+    """`absent_since` is where a stream was last seen, if that is not its node's watermark."""
     return {
         "seen_ats": arrays.moments(one.seen_at for _, one in checkpoints),
         "uplinks": arrays.plain(one.totals.uplink for _, one in checkpoints),
         "downlinks": arrays.plain(one.totals.downlink for _, one in checkpoints),
         "epochs": arrays.plain(one.reset_epoch for _, one in checkpoints),
         "absents": arrays.moments(
-            one.seen_at if one.seen_at < watermarks[node] else None for node, one in checkpoints
+            one.seen_at if one.seen_at != watermarks[node] else None for node, one in checkpoints
         ),
     }
 

@@ -1,0 +1,105 @@
+"""Going on from what an older writer left: its totals per account, its charged minutes.
+
+The older writer keeps one pair of totals for an account on a node, whatever inbounds the account
+uses there. Our streams are finer, so its totals are split where an account has several.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from billing_cli.core.model import Bucket, BucketKey, Checkpoint, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from billing_cli.core.model import StreamName
+
+
+@dataclass(frozen=True, slots=True)
+class OlderCheckpoint:
+    """An account's totals on a node, summed over its inbounds, as an older writer left them."""
+
+    seen_at: datetime
+    totals: Totals
+
+
+def split_checkpoints(
+    current: Mapping[StreamName, Totals],
+    accounts: Mapping[StreamName, str],
+    older: Mapping[str, OlderCheckpoint],
+) -> dict[StreamName, Checkpoint]:
+    """Return the checkpoint from which each stream goes on, for accounts the older writer knew.
+
+    An account with one stream goes on from the older totals. With several, those are split in
+    proportion to the `current` totals, so that their sum is exact and no stream seems to have
+    restarted. Where the sum has fallen, the counters restarted, and each goes on from zero.
+    """
+    names_by_account: defaultdict[str, list[StreamName]] = defaultdict(list)
+    for name in sorted(current):
+        account = accounts.get(name)
+        if account is not None and account in older:
+            names_by_account[account].append(name)
+    checkpoints = {}
+    for account, names in names_by_account.items():
+        checkpoint = older[account]
+        if len(names) == 1:
+            checkpoints[names[0]] = Checkpoint(checkpoint.seen_at, checkpoint.totals)
+            continue
+        uplinks = _split(checkpoint.totals.uplink, [current[name].uplink for name in names])
+        downlinks = _split(checkpoint.totals.downlink, [current[name].downlink for name in names])
+        if uplinks is None or downlinks is None:
+            uplinks = downlinks = [0] * len(names)
+        for name, uplink, downlink in zip(names, uplinks, downlinks, strict=True):
+            checkpoints[name] = Checkpoint(checkpoint.seen_at, Totals(uplink, downlink))
+    return checkpoints
+
+
+def _split(whole: int, shares: Sequence[int]) -> list[int] | None:
+    """Split a whole in proportion to the shares, none above its share; None if it exceeds all."""
+    total = sum(shares)
+    if whole > total:
+        return None
+    if total == 0:
+        return [0] * len(shares)
+    parts = [whole * share // total for share in shares]
+    rest = whole - sum(parts)
+    for place, share in enumerate(shares):
+        if rest and parts[place] < share:
+            parts[place] += 1
+            rest -= 1
+    return parts
+
+
+Overlap = Literal["identical", "different", "added"]
+
+
+def beyond_charged(bucket: Bucket, charged: Totals, first_from: datetime) -> tuple[Overlap, Bucket]:
+    """Return what of a bucket is not in the bytes that an older writer charged for its minute.
+
+    `first_from` is where the bucket's evidence begins. Evidence that begins within the minute
+    starts from totals that hold the older charge, so all of it comes on top (`added`). Evidence
+    that begins before the minute covers the same bytes once more: what is `identical` is a
+    replay, and of what is `different` only the surplus is left.
+    """
+    key: BucketKey = bucket.key
+    if first_from >= key.bucket_start:
+        return "added", bucket
+    uplink = max(0, bucket.uplink_bytes - charged.uplink)
+    downlink = max(0, bucket.downlink_bytes - charged.downlink)
+    same = (bucket.uplink_bytes, bucket.downlink_bytes) == charged
+    return ("identical" if same else "different"), Bucket(key, uplink, downlink)
+
+
+def first_from_by_bucket(
+    evidence: Iterable[tuple[BucketKey, datetime]],
+) -> dict[BucketKey, datetime]:
+    """Return where the evidence of each bucket begins, from (bucket, record's from_at) pairs."""
+    first: dict[BucketKey, datetime] = {}
+    for key, from_at in evidence:
+        if key not in first or from_at < first[key]:
+            first[key] = from_at
+    return first
