@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from billing_cli.core.deltas import advance
-from billing_cli.core.model import DeltaPolicy, Gap
-from tests.core.stories import ALICE, BELIEVE_ALL, BOB, Books, after_noon, alice, snapshot
+from billing_cli.core.model import Checkpoint, DeltaPolicy, Gap, Totals
+from tests.core.stories import (
+    ALICE,
+    BELIEVE_ALL,
+    BOB,
+    Books,
+    after_noon,
+    alice,
+    record,
+    snapshot,
+)
 
 
 def gap(kind: str, clocks: tuple[str, str], streams: int = 0) -> Gap:
@@ -116,6 +125,20 @@ def test_streams_that_the_watermark_now_tells_differently_are_counted() -> None:
     assert books.run(snapshot("00:00", {BOB: (2, 2)})).differences == 1
     added = snapshot("00:00", {ALICE: (1, 1), BOB: (2, 2), ALICE._replace(inbound_tag=""): (0, 0)})
     assert books.run(added, snapshot("01:00", {})).differences == 1
+
+
+def test_a_stream_that_was_seen_further_than_its_source_waits_for_news() -> None:
+    """An older writer's totals may be ahead of its watermark; what they hold is not new."""
+    ahead = Checkpoint(after_noon("01:30"), Totals(100, 0))
+    step = advance(
+        after_noon("00:00"),
+        {ALICE: ahead},
+        [alice("01:00", 60), alice("01:30", 100), alice("02:00", 107)],
+        BELIEVE_ALL,
+    )
+    assert step.records == (record(ALICE, ("01:30", "02:00"), (100, 0), (107, 0)),)
+    assert step.resets == 0
+    assert step.checkpoints == {ALICE: Checkpoint(after_noon("02:00"), Totals(107, 0))}
 
 
 def test_reasons_of_rejected_samples_are_passed_on_once_applied() -> None:
