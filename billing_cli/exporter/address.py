@@ -22,11 +22,16 @@ _LOOPBACK_V4 = ipaddress.ip_network("127.0.0.0/8")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A checked base address. `label` is `host:port`, fit for reasons and notes."""
+    """A checked base address.
+
+    `label` is `host:port`, fit for reasons and notes. `secure` tells that TLS protects it, and
+    `exposed` that nothing does: plain HTTP to another host than loopback.
+    """
 
     base_url: str
-    secure: bool
     label: str
+    secure: bool
+    exposed: bool
 
     def url(self, path: str) -> str:
         """Return the address of a path below the base, which may have a path of its own."""
@@ -41,12 +46,14 @@ def endpoint_of(source: Source) -> Endpoint:
     what is wrong with it may be a password.
     """
     scheme, host, port, path = _parts(source.base_url, "base_url")
-    if scheme == "http" and not source.allow_http and not _is_loopback(host):
+    exposed = scheme == "http" and not _is_loopback(host)
+    if exposed and not source.allow_http:
         raise ExporterError("base_url is http:// to another host than loopback; use https://")
     if scheme == "http" and source.auth_mode == "mtls":
         raise ExporterError("auth_mode mtls needs an https:// base_url")
     label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return Endpoint(f"{scheme}://{label}{path.rstrip('/')}", scheme == "https", label)
+    base_url = f"{scheme}://{label}{path.rstrip('/')}"
+    return Endpoint(base_url, label, secure=scheme == "https", exposed=exposed)
 
 
 def proxy_url_of(source: Source) -> str | None:

@@ -82,6 +82,8 @@ def fetch(
         with contextlib.closing(transport):
             step = _Step(request, now, Deadline(deadline), transport, token, limits)
             step.notes += [*credential.notes, *key_file_notes(source)]
+            if endpoint.exposed and token is not None:
+                step.notes.append(f"the token goes to {endpoint.label} without encryption")
             return _without_secrets(step.fetched(), token)
     except ExporterError as error:
         reason = _one_line(error.reason, token)

@@ -135,10 +135,12 @@ def _read(path: Path, ref: str) -> str:
     try:
         # Without O_NONBLOCK a pipe in the file's place would hang the source.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ExporterError(f"credential_ref {ref}: not a regular file")
-            content = file.read(_MAX_FILE_BYTES + 1)
+            content = os.read(descriptor, _MAX_FILE_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable path"
         raise ExporterError(f"credential_ref {ref}: {reason}") from None

@@ -19,6 +19,7 @@ from billing_cli.exporter.strict_json import shown, unique_members
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_MOST_KNOWN_NAMES = 200_000
 _SAMPLE_KEYS = ("uuid", "inbound_tag", "uplink_bytes_total", "downlink_bytes_total")
 
 _sample_values = itemgetter(*_SAMPLE_KEYS)
@@ -98,7 +99,8 @@ def raw_object(pairs: list[tuple[str, Any]]) -> Any:
 class StreamNames:
     """Names each stream by one object, however many snapshots of a fetch hold it.
 
-    Exporters send the same streams again and again, most of them in the same order.
+    Exporters send the same streams again and again, most of them in the same order. One that
+    makes up new ones all the time costs memory only up to a bound.
     """
 
     __slots__ = ("_found", "_known", "_tags", "_uuids")
@@ -115,6 +117,8 @@ class StreamNames:
             return self._found
         found = list(map(_stream_name, zip(tags, uuids, strict=True)))
         if self._found:
+            if len(self._known) > _MOST_KNOWN_NAMES:
+                self._known.clear()
             # Filled late, because many a fetch ends after one snapshot.
             self._known.update(zip(self._found, self._found, strict=True))
             found = list(map(self._known.setdefault, found, found))
@@ -161,9 +165,9 @@ def _tags(values: Sequence[Any], where: str) -> Sequence[str]:
         for number, value in enumerate(values, 1):
             if not isinstance(value, str):
                 raise ExporterError(f"{where} of sample {number} is {shown(value)}, not a string")
-    for tag in set(values):
-        as_name(tag, where)
-    return values
+    # A node has few tags, and each is kept once however many streams it names.
+    tags = {tag: as_name(tag, where) for tag in set(values)}
+    return list(map(tags.__getitem__, values))
 
 
 def _all_canonical(uuids: Sequence[Any]) -> bool:

@@ -79,19 +79,19 @@ def shown(value: object) -> str:
 
 
 def _weight(body: bytes) -> int:
-    """Return an upper bound, in bytes, of what the text and its values take in memory.
+    """Return an upper bound of the memory, in bytes, that decoding takes at any one time.
 
-    Short values cost many times what they take on the wire (`[],` is three bytes there and more
-    than sixty here), so the length of the body alone bounds nothing.
+    The text and the bytes that it is made from are held together, and then the text and its
+    values. Short values cost many times what they take on the wire (`[],` is three bytes there
+    and more than sixty here), so the length of the body alone bounds nothing.
     """
     # One wide character widens the whole string.
     width = 1
     if not body.isascii():
         width = 4 if any(lead in body for lead in _FOUR_BYTE_LEADS) else 2
     containers = body.count(b"{") + body.count(b"[")
-    return (
-        width * len(body) + _BYTES_PER_VALUE * body.count(b",") + _BYTES_PER_CONTAINER * containers
-    )
+    values = _BYTES_PER_VALUE * body.count(b",") + _BYTES_PER_CONTAINER * containers
+    return width * len(body) + max(len(body), values)
 
 
 def _parsed(text: str, object_from: Callable[[list[tuple[str, Any]]], Any]) -> Any:

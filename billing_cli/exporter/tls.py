@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 import stat
 import threading
@@ -80,6 +81,7 @@ def _verifying_context(ca_bundle: str | None) -> ssl.SSLContext:
         _load_system_authorities(context)
         return context
     try:
+        _check_regular(ca_bundle)
         context.load_verify_locations(cafile=ca_bundle)
     except (OSError, ValueError) as error:
         raise ExporterError(f"ca_bundle {ca_bundle} cannot be used: {_why(error)}") from None
@@ -109,11 +111,19 @@ def _load_client_certificate(
     context: ssl.SSLContext, client_cert: str, client_key: str | None
 ) -> None:
     try:
+        for path in (client_cert, client_key or client_cert):
+            _check_regular(path)
         # An empty password keeps OpenSSL from asking for one on the terminal.
         context.load_cert_chain(client_cert, client_key, password="")
     except (OSError, ValueError) as error:
         files = client_cert if client_key is None else f"{client_cert} with client_key {client_key}"
         raise ExporterError(f"client_cert {files} cannot be used: {_why(error)}") from None
+
+
+def _check_regular(path: str) -> None:
+    """Raise OSError for what is no plain file: a pipe would hang OpenSSL, and with it the run."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _why(error: Exception) -> str:

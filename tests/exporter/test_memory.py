@@ -1,0 +1,107 @@
+"""Memory, measured in a process of its own: what it needs at most, and what it keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.exporter.answers import encoded, minutes, page, sample, snapshot
+from tests.exporter.hostility import script_that
+from tests.exporter.servers import answering, serving
+
+if TYPE_CHECKING:
+    from tests.exporter.servers import Script
+
+LIMIT_MEGABYTES = 200
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc"
+)
+
+FETCH_ALL = """
+import json, sys
+from datetime import datetime, timezone
+from billing_cli.exporter.api import FetchRequest
+from billing_cli.exporter.fleet import fetch_all
+from billing_cli.exporter.source import Source
+
+now = datetime(2026, 4, 8, 12, 30, tzinfo=timezone.utc)
+since = datetime(2026, 4, 8, 12, 0, tzinfo=timezone.utc)
+requests = [
+    FetchRequest(Source(str(number), url, timeout_seconds=60.0), since, now, 500_000, 60)
+    for number, url in enumerate(sys.argv[1:])
+]
+outcomes = {
+    source_id: str(outcome) if isinstance(outcome, Exception) else len(outcome.snapshots)
+    for source_id, outcome in fetch_all(
+        requests, now=now, concurrency=16, deadline_seconds=120.0, default_token=None
+    )
+}
+# Not ru_maxrss, which begins with what the parent process had when it forked.
+with open("/proc/self/status") as status:
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+print(json.dumps({"outcomes": outcomes, "peak_megabytes": peak / 1024}))
+"""
+
+
+def test_answers_without_end_from_all_sides_at_once_take_little_memory() -> None:
+    """Bombs, endless bodies and bodies of tiny values, with the limits as they are shipped."""
+    tiny = b"[" + b"[]," * 11_000_000 + b"[]]"
+    wide = encoded(page([snapshot(padding="x" * 33_000_000)]))[:-3_000_000] + "\U0001f600".encode()
+    scripts: list[Script] = [
+        script_that("sends a gzip bomb of ten gigabytes"),
+        script_that("sends a gzip bomb of ten gigabytes"),
+        script_that("sends chunks for ever"),
+        script_that("announces ten gigabytes"),
+        answering(tiny),
+        answering(wide),
+    ]
+    outcomes, peak_megabytes = measured([*scripts, answering(encoded(page(minutes(3))))])
+    longer = "the answer is longer than 33554432 bytes"
+    heavy = "the answer would take too much memory to decode"
+    assert outcomes == [longer, longer, longer, longer, heavy, heavy, 3]
+    assert peak_megabytes < LIMIT_MEGABYTES
+
+
+def test_a_hundred_thousand_samples_fit() -> None:
+    """An honest node of that size is within the same bound, wide characters included."""
+    samples = [
+        sample(f"{user:08x}-1111-1111-1111-111111111111", 10**11 + user, 10**12 + user)
+        for user in range(100_000)
+    ]
+    samples[0]["email"] = "\U0001f600@example.com"
+    body = json.dumps(page([snapshot(samples=samples)]), ensure_ascii=False).encode()
+    outcomes, peak_megabytes = measured([answering(body)])
+    assert outcomes == [1]
+    assert peak_megabytes < LIMIT_MEGABYTES
+
+
+def test_the_heaviest_answer_that_is_decoded_fits() -> None:
+    """As long and as full of values as the limits let pass, in fields that nobody asked for."""
+    ballast = [f"{number:019d}" for number in range(1_400_000)]
+    body = encoded(page(minutes(3), ballast=ballast))
+    assert len(body) > 30_000_000
+    outcomes, peak_megabytes = measured([answering(body)])
+    assert outcomes == [3]
+    assert peak_megabytes < LIMIT_MEGABYTES
+
+
+def measured(scripts: list[Script]) -> tuple[list[object], float]:
+    """Return what each server's source ends in, and the peak memory of the process in MB."""
+    with contextlib.ExitStack() as servers:
+        urls = [servers.enter_context(serving(script)).url for script in scripts]
+        done = subprocess.run(  # noqa: S603 - our own interpreter and our own script
+            [sys.executable, "-c", FETCH_ALL, *urls],
+            capture_output=True,
+            check=True,
+            timeout=180,
+        )
+    result = json.loads(done.stdout)
+    outcomes = [result["outcomes"][str(number)] for number in range(len(scripts))]
+    return outcomes, result["peak_megabytes"]
