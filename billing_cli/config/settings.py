@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 16
     run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
     page_limit: Annotated[Whole, Field(ge=1, le=10_000)] = 60
-    step_max_samples: Annotated[Whole, Field(ge=1, le=100_000_000)] = 500_000
+    step_max_samples: Annotated[Whole, Field(ge=1, le=100_000_000)] = 200_000
     initial_lookback_hours: Annotated[Whole, Field(ge=0, le=8760)] = 72
 
     settle_seconds: Annotated[Whole, Field(ge=0, le=3600)] = 30

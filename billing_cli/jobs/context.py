@@ -40,7 +40,7 @@ class Tariff:
 class FetchPolicy:
     """How exporters are asked: bounds per step, side by side, in seconds where not said."""
 
-    step_max_samples: int = 500_000
+    step_max_samples: int = 200_000
     page_limit: int = 60
     concurrency: int = 16
     deadline_seconds: float = 45.0

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.adjustments import Correction
-    from billing_cli.core.model import Rating
+    from billing_cli.core.model import Price, Rating
+    from billing_cli.core.rating import ProfileRow
     from billing_cli.jobs.context import JobContext
     from billing_cli.store.accounts import LockedUser
 
@@ -50,14 +51,19 @@ def lock_payers(context: JobContext, connection: Connection, users: Iterable[Loc
         context.tariff.initial_balance,
     )
     accounts, problems = {}, {}
+    prices: dict[ProfileRow, Price] = {}
     for user in ordered:
         state = states[user.account_uuid]
         try:
+            price = prices.get(user.profile)
+            if price is None:
+                price = price_of(user.profile, context.tariff.price_per_byte)
+                prices[user.profile] = price
             accounts[user.account_uuid] = Account(
                 user.account_uuid,
                 state.remaining_included_quota,
                 balance_of(state.current_balance),
-                price_of(user.profile, context.tariff.price_per_byte),
+                price,
             )
         except ValueError as error:
             problems[user.account_uuid] = f"account {user.account_uuid} can't be charged: {error}"
