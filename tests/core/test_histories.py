@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_cli.core.model import Checkpoint, DeltaPolicy, StreamName, Totals, UsageRecord
+from tests.core.examples import examples
 from tests.core.histories import STREAMS, bytes_of, histories, naive_account, runs_of
 from tests.core.stories import Books
 
@@ -17,13 +18,10 @@ if TYPE_CHECKING:
     from billing_cli.core.model import Snapshot
     from tests.core.histories import History
 
-# No wall time is asserted, on a machine that may be busy.
-histories_tried = settings(deadline=None, max_examples=200)
-
 ZERO = Totals(0, 0)
 
 
-@histories_tried
+@examples()
 @given(histories(), st.data())
 def test_any_slicing_into_runs_gives_the_same_records(
     history: History, data: st.DataObject
@@ -45,7 +43,7 @@ def test_any_slicing_into_runs_gives_the_same_records(
     assert sliced.watermark == at_once.watermark
 
 
-@histories_tried
+@examples()
 @given(histories(), st.data())
 def test_bytes_charged_and_held_are_what_a_naive_account_finds(
     history: History, data: st.DataObject
@@ -60,7 +58,7 @@ def test_bytes_charged_and_held_are_what_a_naive_account_finds(
     assert books.resets == expected.resets
 
 
-@histories_tried
+@examples()
 @given(histories(), st.data())
 def test_replaying_what_was_applied_changes_nothing(history: History, data: st.DataObject) -> None:
     """Any stretch of applied snapshots, at any time, is recognised and dropped."""
@@ -78,7 +76,7 @@ def test_replaying_what_was_applied_changes_nothing(history: History, data: st.D
         assert (dict(books.rows), books.watermark) == before
 
 
-@histories_tried
+@examples()
 @given(histories(), st.data())
 def test_records_and_held_deltas_telescope_up_to_the_checkpoint(
     history: History, data: st.DataObject
@@ -97,7 +95,7 @@ def test_records_and_held_deltas_telescope_up_to_the_checkpoint(
         assert len({one.from_at for one in links}) == len(links)
 
 
-@histories_tried
+@examples()
 @given(histories())
 def test_only_minutes_with_bytes_have_records(history: History) -> None:
     """A record lies in the minute where it ends, and has something to tell."""
@@ -113,7 +111,7 @@ def test_only_minutes_with_bytes_have_records(history: History) -> None:
     )
 
 
-@histories_tried
+@examples()
 @given(histories(min_snapshots=2))
 def test_only_streams_that_change_leave_checkpoints(history: History) -> None:
     """After a run, a stream has a checkpoint if and only if its row is not true any more."""
@@ -157,7 +155,7 @@ def test_the_generator_of_histories_reaches_what_it_is_for() -> None:
     """Among many histories there are resets, held deltas, absences and crowded minutes."""
     reached: set[str] = set()
 
-    @settings(deadline=None, max_examples=300, database=None, derandomize=True)
+    @settings(examples(300), database=None, derandomize=True)
     @given(histories())
     def look(history: History) -> None:
         account = naive_account(history)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.model import Totals, UsageRecord
 from billing_cli.core.pending import bill_pending, merge_pending
+from tests.core.examples import examples
 from tests.core.histories import histories, runs_of
 from tests.core.stories import ALICE, NOON, Books, after_noon, record
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.core.histories import History
-
-histories_tried = settings(deadline=None, max_examples=200)
 
 FIRST = record(ALICE, ("00:00", "01:00"), (0, 0), (10, 20))
 SECOND = record(ALICE, ("01:00", "02:00"), (10, 20), (15, 20))
@@ -59,7 +58,7 @@ def test_pending_usage_is_billed_in_the_minute_that_knows_its_account() -> None:
     ]
 
 
-@histories_tried
+@examples()
 @given(histories(), st.data())
 def test_merging_keeps_bytes_and_telescopes_however_it_is_sliced(
     history: History, data: st.DataObject
@@ -84,7 +83,7 @@ def test_merging_keeps_bytes_and_telescopes_however_it_is_sliced(
             assert before.reset_epoch < after.reset_epoch
 
 
-@histories_tried
+@examples()
 @given(histories())
 def test_billing_pending_usage_keeps_its_bytes(history: History) -> None:
     """What waited is billed whole."""

@@ -8,18 +8,17 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, Account, Bucket, BucketKey, Price
 from billing_cli.core.rating import ProfileRow, balance_of, price_of, rate
+from tests.core.examples import examples
 from tests.core.stories import NOON
 from tests.core.tariffs import ALICE_UUID, BOB_UUID
 
 if TYPE_CHECKING:
     from random import Random
-
-many = settings(deadline=None, max_examples=200)
 
 NANOS_PER_UNIT = 10**9
 
@@ -63,7 +62,7 @@ figures = st.tuples(quotas, balances, prices)
 account_pairs = st.tuples(figures, figures).map(accounts_of)
 
 
-@many
+@examples()
 @given(bucket_lists, account_pairs)
 def test_every_byte_is_either_included_or_rated(
     buckets: list[Bucket], accounts: dict[str, Account]
@@ -76,7 +75,7 @@ def test_every_byte_is_either_included_or_rated(
     assert len(charges) == len(buckets)
 
 
-@many
+@examples()
 @given(bucket_lists, account_pairs)
 def test_a_balance_changes_by_the_sum_of_its_charges(
     buckets: list[Bucket], accounts: dict[str, Account]
@@ -94,7 +93,7 @@ def test_a_balance_changes_by_the_sum_of_its_charges(
     assert balance == {uuid: one.current_balance for uuid, one in rating.accounts.items()}
 
 
-@many
+@examples()
 @given(bucket_lists, account_pairs)
 def test_a_quota_is_used_up_first_and_never_overdrawn(
     buckets: list[Bucket], accounts: dict[str, Account]
@@ -116,7 +115,7 @@ def test_a_quota_is_used_up_first_and_never_overdrawn(
         assert left >= min(quota, 0)
 
 
-@many
+@examples()
 @given(bucket_lists, account_pairs, st.randoms(use_true_random=False))
 def test_the_order_of_buckets_does_not_matter(
     buckets: list[Bucket], accounts: dict[str, Account], random: Random
@@ -129,7 +128,7 @@ def test_the_order_of_buckets_does_not_matter(
     assert [one.key for one in rating.charges] == sorted(one.key for one in buckets)
 
 
-@many
+@examples()
 @given(bucket_lists, account_pairs)
 def test_an_amount_is_the_exact_product_rounded_once(
     buckets: list[Bucket], accounts: dict[str, Account]
@@ -146,7 +145,7 @@ def test_an_amount_is_the_exact_product_rounded_once(
         assert charge.amount_delta.is_signed() == (nanos > 0)
 
 
-@settings(deadline=None, max_examples=1_000)
+@examples(1_000)
 @given(st.integers(1 - 10**15, 10**15 - 1))
 def test_balances_below_a_million_survive_a_double(nanos: int) -> None:
     """15 digits pass through the shared DOUBLE PRECISION column and back without a change."""
@@ -154,7 +153,7 @@ def test_balances_below_a_million_survive_a_double(nanos: int) -> None:
     assert balance_of(float(balance)) == balance
 
 
-@many
+@examples()
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_balance_is_read_or_refused(value: float) -> None:
     """Every double below the largest balance is an amount within half a nano of it."""

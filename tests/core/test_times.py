@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.times import closed_until, format_rfc3339, minute_of, parse_rfc3339
+from tests.core.examples import examples
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
 
@@ -146,14 +147,14 @@ def test_a_moment_is_written_in_utc(moment: datetime, text: str) -> None:
     assert format_rfc3339(moment) == text
 
 
-@settings(deadline=None)
+@examples()
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_what_is_written_can_be_read_again(moment: datetime) -> None:
     """Every moment survives the round trip."""
     assert parse_rfc3339(format_rfc3339(moment)) == moment
 
 
-@settings(deadline=None)
+@examples()
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but a ValueError comes of a text that is no stamp."""
