@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from billing_cli.config.fields import Number, Text
-from billing_cli.config.references import check_reference
+from billing_cli.config.references import check_path, check_reference
 from billing_cli.exporter.source import AuthMode, Mode
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ NOT_A_HOST = "is not a URL with a valid host and port"
 # Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+
+FilePath = Annotated[Text, AfterValidator(check_path)]
 
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -128,9 +130,9 @@ class SourceEntry(BaseModel):
     mode: Mode = "auto"
     auth_mode: AuthMode | None = None
     credential_ref: Annotated[str, AfterValidator(check_reference)] | None = None
-    client_cert: Text | None = None
-    client_key: Text | None = None
-    ca_bundle: Text | None = None
+    client_cert: FilePath | None = None
+    client_key: FilePath | None = None
+    ca_bundle: FilePath | None = None
     server_name: Annotated[str, AfterValidator(check_host)] | None = None
     timeout_seconds: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_SECONDS)] = 15.0
     collect_interval_seconds: Annotated[Number, Field(ge=0, le=MAX_INTERVAL_SECONDS)] = 0.0

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CREDENTIAL = "credential:"
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+NO_CREDENTIALS_DIRECTORY = f"${CREDENTIALS_DIRECTORY} is not set (the service manager sets it)"
 MAX_SECRET_BYTES = 64 * 1024
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -43,7 +45,7 @@ def missing_secret(reference: str, environ: Mapping[str, str]) -> str | None:
     if kind == "env":
         return None if environ.get(name) else f"the environment variable {name} is not set"
     if kind == "credential" and not environ.get(CREDENTIALS_DIRECTORY):
-        return f"${CREDENTIALS_DIRECTORY} is not set (the service manager sets it)"
+        return NO_CREDENTIALS_DIRECTORY
     return unreadable_file(str(_path_of(reference, environ)))
 
 
@@ -70,8 +72,27 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
     return text
 
 
+def check_path(text: str) -> str:
+    """Return a path as it is, or the reference to a credential. Raises ValueError."""
+    if text.startswith(CREDENTIAL) and not _CREDENTIAL.fullmatch(text.removeprefix(CREDENTIAL)):
+        raise ValueError("must be a path or credential:NAME")
+    return text
+
+
+def located_file(path: str, environ: Mapping[str, str]) -> str:
+    """Return the path of a file, which may be a credential.
+
+    Where the service manager has not told where credentials are, the reference stays as it is.
+    """
+    if path.startswith(CREDENTIAL) and environ.get(CREDENTIALS_DIRECTORY):
+        return str(_path_of(path, environ))
+    return path
+
+
 def unreadable_file(path: str) -> str | None:
     """Return why a file can't be read, or None. What the file holds is not looked at."""
+    if path.startswith(CREDENTIAL):
+        return NO_CREDENTIALS_DIRECTORY
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:

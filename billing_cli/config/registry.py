@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from billing_cli.config.entry import SourceEntry, contradictions, resolved_auth_
 from billing_cli.config.layers import ENVIRONMENT, label, shown_key, variable_of
 from billing_cli.config.problems import first_problem
 from billing_cli.config.redaction import redact
-from billing_cli.config.references import missing_secret, unreadable_file
+from billing_cli.config.references import located_file, missing_secret, unreadable_file
 from billing_cli.core.model import NodeIdentity
 from billing_cli.errors import ConfigurationError
 from billing_cli.exporter.source import Source
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DEFAULT_SOURCE_ID = "default"
+FILE_KEYS = ("ca_bundle", "client_cert", "client_key")
 
 
 def sources_of(value: Any, origin: str, *, has_shared_token: bool) -> tuple[Source, ...]:
@@ -53,6 +55,19 @@ def default_source(base_url: Any, origin: str, *, has_shared_token: bool) -> Sou
     raise ConfigurationError(text)
 
 
+def located(sources: Iterable[Source], environ: Mapping[str, str]) -> tuple[Source, ...]:
+    """Return the sources with paths in place of the credentials that stand for files."""
+    found = []
+    for source in sources:
+        files: dict[str, Any] = {
+            key: located_file(path, environ)
+            for key in FILE_KEYS
+            if (path := getattr(source, key)) is not None
+        }
+        found.append(replace(source, **files))
+    return tuple(found)
+
+
 def check_files(sources: Iterable[Source], origin: str, environ: Mapping[str, str]) -> None:
     """Raise ConfigurationError where an enabled source names a file or a secret that is not there.
 
@@ -64,7 +79,7 @@ def check_files(sources: Iterable[Source], origin: str, environ: Mapping[str, st
             continue
         reasons = {
             key: unreadable_file(path)
-            for key in ("ca_bundle", "client_cert", "client_key")
+            for key in FILE_KEYS
             if (path := getattr(source, key)) is not None
         }
         if source.credential_ref is not None:

@@ -34,7 +34,7 @@ from billing_cli.config.layers import DEFAULT, label, read_layers, unknown_varia
 from billing_cli.config.problems import first_problem
 from billing_cli.config.redaction import register_database_url, register_secret
 from billing_cli.config.references import check_reference, read_secret
-from billing_cli.config.registry import check_files, default_source, sources_of
+from billing_cli.config.registry import check_files, default_source, located, sources_of
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
 from billing_cli.core.peak import PeakHours, parse_ranges
 from billing_cli.errors import ConfigurationError
@@ -47,7 +47,11 @@ if TYPE_CHECKING:
 
     from billing_cli.config.layers import Layer
 
-DATABASE_KEYS = {"database_url", "database_url_ref"}
+# Secrets that may be given as they are, or by the reference beside them.
+REFERENCE_KEYS = {
+    "database_url": "database_url_ref",
+    "internal_service_token": "internal_service_token_ref",
+}
 MAX_LATENESS_SECONDS = 30 * 86_400
 
 
@@ -65,8 +69,13 @@ def load_settings(
     layers = read_layers(config_path, environ, Settings.model_fields)
     values, origins = _merged(layers)
     _register_secrets(values)
-    _resolve_database_url(values, origins, environ)
-    values["sources"] = _sources(values, origins)
+    _resolve("database_url", values, origins, environ)
+    has_token = not values.keys().isdisjoint(
+        ("internal_service_token", "internal_service_token_ref")
+    )
+    if files_checked:
+        _resolve("internal_service_token", values, origins, environ)
+    values["sources"] = located(_sources(values, origins, has_token), environ)
     if files_checked:
         check_files(values["sources"], origins.get("sources", DEFAULT), environ)
         _register_tokens(values["sources"], environ)
@@ -101,6 +110,7 @@ class Settings(BaseSettings):
     sources: tuple[InstanceOf[Source], ...] = ()
     exporter_base_url: str | None = None
     internal_service_token: Token | None = None
+    internal_service_token_ref: Annotated[str, AfterValidator(check_reference)] | None = None
     fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 16
     run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
     page_limit: Annotated[Whole, Field(ge=1, le=10_000)] = 60
@@ -187,13 +197,15 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
-        if layer.values.keys() >= DATABASE_KEYS:
-            raise ConfigurationError(
-                f"{label('database_url', layer.origin)}: can't stand beside"
-                f" {label('database_url_ref', layer.origin)}, set one of them"
-            )
-        # Two keys for one value: whichever the stronger layer has hides both in the weaker one.
-        hidden = values.keys() | (DATABASE_KEYS if values.keys() & DATABASE_KEYS else set())
+        hidden = set(values)
+        for pair in REFERENCE_KEYS.items():
+            if layer.values.keys() >= set(pair):
+                secret, reference = (label(key, layer.origin) for key in pair)
+                raise ConfigurationError(
+                    f"{secret}: can't stand beside {reference}, set one of them"
+                )
+            # Two keys for one value: whichever the stronger layer has hides both in the weaker one.
+            hidden |= set() if values.keys().isdisjoint(pair) else set(pair)
         for key in layer.values.keys() - hidden:
             values[key] = layer.values[key]
             origins[key] = layer.origin
@@ -215,24 +227,25 @@ def _register_tokens(sources: Sequence[Source], environ: Mapping[str, str]) -> N
                 register_secret(read_secret(source.credential_ref, environ))
 
 
-def _resolve_database_url(
-    values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]
+def _resolve(
+    key: str, values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]
 ) -> None:
-    if "database_url_ref" not in values:
+    reference_key = REFERENCE_KEYS[key]
+    if reference_key not in values:
         return
-    origin = origins["database_url_ref"]
+    origin = origins[reference_key]
     try:
-        reference = check_reference(str(values["database_url_ref"]).strip())
-        url = read_secret(reference, environ)
+        reference = check_reference(str(values[reference_key]).strip())
+        values[key] = read_secret(reference, environ)
     except ValueError as error:
-        raise ConfigurationError(f"{label('database_url_ref', origin)}: {error}") from None
-    register_database_url(url)
-    values["database_url"] = url
-    origins["database_url"] = f"{origin}, {reference}"
+        raise ConfigurationError(f"{label(reference_key, origin)}: {error}") from None
+    origins[key] = f"{origin}, {reference}"
+    _register_secrets({key: values[key]})
 
 
-def _sources(values: dict[str, Any], origins: dict[str, str]) -> tuple[Source, ...]:
-    has_token = "internal_service_token" in values
+def _sources(
+    values: dict[str, Any], origins: dict[str, str], has_token: bool
+) -> tuple[Source, ...]:
     if "sources" in values:
         listed = sources_of(values["sources"], origins["sources"], has_shared_token=has_token)
         if listed:

@@ -229,6 +229,31 @@ def test_a_credential_is_looked_for_where_the_service_manager_put_it(tmp_path: P
     assert text.endswith(f"{tmp_path}/none/jp: No such file or directory")
 
 
+def test_keys_and_certificates_can_be_credentials(tmp_path: Path) -> None:
+    """credential:NAME in place of a path: the service's own user may read nothing else."""
+    (tmp_path / "key").touch()
+    files = dict.fromkeys(("client_cert", "client_key", "ca_bundle"), "credential:key")
+    (source,) = sources_from(entry(**files), CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert {source.client_cert, source.client_key, source.ca_bundle} == {f"{tmp_path}/key"}
+    text = sources_error(entry(**files), CREDENTIALS_DIRECTORY=f"{tmp_path}/none")
+    assert (
+        text == f"{JP_1}: ca_bundle (environment): {tmp_path}/none/key: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("credential:ca", "$CREDENTIALS_DIRECTORY is not set (the service manager sets it)"),
+        ("credential:../ca", "must be a path or credential:NAME"),
+    ],
+)
+def test_a_certificate_that_is_no_credential_is_an_error(path: str, reason: str) -> None:
+    """It is told before the first connection, like a path that leads nowhere."""
+    text = sources_error(entry(ca_bundle=path))
+    assert text == f"{JP_1}: ca_bundle (environment): {reason}"
+
+
 def test_what_a_file_holds_is_not_judged_at_load(tmp_path: Path) -> None:
     """A certificate that is being replaced stops its source when it is used, not every command."""
     (tmp_path / "half.pem").write_bytes(b"-----BEGIN CERT")
