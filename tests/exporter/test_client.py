@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -370,6 +371,8 @@ def test_a_minute_has_a_bound(exporter: responses.RequestsMock) -> None:
         ("Content-Encoding", gzip.compress(b"{}"), {"Content-Encoding": "gzip, gzip"}),
         ("not JSON", b"<html>", {"Content-Type": "text/html"}),
     ],
+    # Packed bodies hold the time at which they were packed, and would be new names every time.
+    ids=itertools.count(),
 )
 def test_a_body_that_is_none_fails_the_source(
     exporter: responses.RequestsMock, why: str, body: bytes, headers: dict[str, str]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.decode import Expected, Page, decode_latest, decode_window_page
+from tests.core.examples import examples
 from tests.exporter.answers import ALICE, BOB, NOW, encoded, minutes, page, sample, snapshot
 
 REAL = encoded(page(minutes(3, size=2), has_more=True, next_cursor="2026-04-08T12:02:00Z"))
@@ -57,6 +58,7 @@ good_samples = st.fixed_dictionaries(
 )
 
 
+@examples()
 @given(st.binary() | values.map(lambda value: json.dumps(value).encode()))
 @example(b"")
 @example(b"[" * 5000)
@@ -65,13 +67,14 @@ def test_any_bytes_and_any_json_are_decoded_or_refused(body: bytes) -> None:
     outcome(body)
 
 
+@examples()
 @given(st.lists(samples, max_size=4), values)
 def test_any_samples_are_decoded_or_refused(made: list[Any], extra: Any) -> None:
     """The same holds deep inside an otherwise good page."""
     outcome(json.dumps(page([snapshot(samples=made, more=extra)], extra=extra)).encode())
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_a_damaged_page_is_decoded_or_refused(data: st.DataObject) -> None:
     """Bytes of a real page are replaced, dropped and repeated, tokens are thrown in."""
@@ -86,6 +89,7 @@ def test_a_damaged_page_is_decoded_or_refused(data: st.DataObject) -> None:
     outcome(body)
 
 
+@examples()
 @given(st.lists(good_samples, max_size=6), st.randoms(use_true_random=False))
 def test_the_layout_of_a_sample_changes_nothing(made: list[Any], random: Any) -> None:
     """The contract's own layout takes a shorter way through the decoder, to the same place."""
@@ -98,6 +102,7 @@ def test_the_layout_of_a_sample_changes_nothing(made: list[Any], random: Any) ->
     assert outcome(encoded(page([snapshot(samples=shuffled)]))) == plain
 
 
+@examples()
 @given(st.lists(good_samples, min_size=1, max_size=6))
 def test_every_sample_is_used_or_rejected(made: list[Any]) -> None:
     """None is lost: a page is refused, or each sample is a stream or has its reason."""

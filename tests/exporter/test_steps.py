@@ -10,6 +10,7 @@ from billing_cli.core.model import NodeIdentity, Snapshot, StreamName, Totals
 from billing_cli.core.times import minute_of
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.steps import is_new, weight, whole_minutes
+from tests.core.examples import examples
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
 
@@ -61,6 +62,7 @@ def test_an_empty_snapshot_counts_for_one() -> None:
     assert weight(made(0, samples=3, rejected=2)) == 5
 
 
+@examples()
 @given(
     st.lists(st.tuples(st.integers(0, 1800), st.integers(0, 5)), unique_by=lambda pair: pair[0]),
     st.integers(1, 40),

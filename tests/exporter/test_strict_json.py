@@ -41,6 +41,7 @@ from billing_cli.exporter.strict_json import checked_text, parse_strict, shown
         ("nested too deeply", b'{"a":' * 100_000),
         ("too many digits", b'{"a":' + b"9" * 5000 + b"}"),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_what_is_not_plain_json_is_refused(why: str, body: bytes) -> None:
     """Whatever parsers disagree about is an error, with a reason of one line."""
@@ -59,6 +60,7 @@ def test_what_is_not_plain_json_is_refused(why: str, body: bytes) -> None:
         (b'{"a":' + b"9" * 400 + b"}", {"a": int("9" * 400)}),
         (b"[" * 100 + b"]" * 100, None),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_what_is_plain_json_is_parsed(body: bytes, value: Any) -> None:
     """Escapes, wide characters and large integers are none of them suspicious in themselves."""
@@ -70,7 +72,7 @@ def test_what_is_plain_json_is_parsed(body: bytes, value: Any) -> None:
 @pytest.mark.parametrize(
     "piece",
     [b"[],", b"{},", b'{"":0},', b"[" * 500 + b"]" * 500 + b",", b'"ab",', b"1000,"],
-    ids=repr,
+    ids=lambda value: repr(value)[:30],
 )
 def test_a_small_body_cannot_take_much_memory(piece: bytes) -> None:
     """Short values cost many times their length; such a body is refused before it is parsed."""
