@@ -27,7 +27,7 @@ class DeadlineAdapter(HTTPAdapter):
     def __init__(
         self, *, context: ssl.SSLContext | None, server_name: str | None, deadline: Deadline
     ) -> None:
-        self._tls = {
+        self._tls: dict[str, Any] = {
             "cert_reqs": "CERT_REQUIRED",
             "ssl_context": context,
             "server_hostname": server_name,
@@ -39,12 +39,14 @@ class DeadlineAdapter(HTTPAdapter):
         self, connections: int, maxsize: int, block: bool = False, **_: Any
     ) -> None:
         """Make the pools of direct connections."""
-        self.poolmanager = _Pools(num_pools=connections, maxsize=maxsize, block=block)
+        self.poolmanager = _Pools(num_pools=connections, maxsize=maxsize, block=block, **self._tls)
         self.poolmanager.deadline = self._deadline
 
     def proxy_manager_for(self, proxy: str, **_: Any) -> ProxyManager:
         """Return the pools of connections through a proxy."""
-        pools = self.proxy_manager.get(proxy) or _ProxyPools(proxy, num_pools=1, maxsize=1)
+        pools = self.proxy_manager.get(proxy) or _ProxyPools(
+            proxy, num_pools=1, maxsize=1, **self._tls
+        )
         pools.deadline = self._deadline
         self.proxy_manager[proxy] = pools
         return pools

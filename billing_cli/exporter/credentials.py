@@ -154,6 +154,12 @@ def _read(path: Path, ref: str) -> str:
 
 def _file_notes(ref: str) -> tuple[str, ...]:
     scheme, _, name = ref.partition(":")
-    if scheme == "file" and Path(name).stat().st_mode & _READABLE_BY_OTHERS:
+    if scheme != "file":
+        return ()
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError:
+        return ()  # Replaced this very moment; the next run looks again.
+    if mode & _READABLE_BY_OTHERS:
         return (f"the token file {name} can be read by every user of this machine",)
     return ()

@@ -92,7 +92,9 @@ def _outcome(
     try:
         return fetch_one(request)
     except ExporterError as error:
-        return error
+        reason, unreachable = error.reason, error.unreachable
     except Exception as error:  # noqa: BLE001 - the other sources go on, whatever this was
         # Neither the text nor the traceback: either may hold what must not be shown.
-        return ExporterError(f"unexpected {type(error).__name__} while fetching")
+        reason, unreachable = f"unexpected {type(error).__name__} while fetching", False
+    # Made anew out here, without a traceback whose frames would keep whole answers in memory.
+    return ExporterError(reason, unreachable=unreachable)

@@ -61,7 +61,7 @@ def key_file_notes(source: Source) -> tuple[str, ...]:
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
-        return ()
+        return ()  # Replaced this very moment; the next run looks again.
     return (
         (f"the key file {path} can be read by other users",) if mode & _READABLE_BY_OTHERS else ()
     )

@@ -25,12 +25,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 FETCH_ALL = """
-import json, sys
+import gc, json, sys
 from datetime import datetime, timezone
 from billing_cli.exporter.api import FetchRequest
 from billing_cli.exporter.fleet import fetch_all
 from billing_cli.exporter.source import Source
 
+gc.disable()  # As the command does: nothing may depend on cycles being found.
 now = datetime(2026, 4, 8, 12, 30, tzinfo=timezone.utc)
 since = datetime(2026, 4, 8, 12, 0, tzinfo=timezone.utc)
 requests = [
@@ -66,6 +67,16 @@ def test_answers_without_end_from_all_sides_at_once_take_little_memory() -> None
     longer = "the answer is longer than 33554432 bytes"
     heavy = "the answer would take too much memory to decode"
     assert outcomes == [longer, longer, longer, longer, heavy, heavy, 3]
+    assert peak_megabytes < LIMIT_MEGABYTES
+
+
+def test_answers_that_fail_at_their_very_end_leave_nothing_behind() -> None:
+    """Each is large, and none of it is kept with the reason."""
+    shots = minutes(2, size=40_000)
+    shots[-1]["samples"][-1]["uplink_bytes_total"] = -1
+    outcomes, peak_megabytes = measured([answering(encoded(page(shots)))] * 4)
+    why = "snapshot 2: uplink_bytes_total of sample 40000 is negative"
+    assert outcomes == [why] * 4
     assert peak_megabytes < LIMIT_MEGABYTES
 
 
