@@ -49,8 +49,10 @@ JOB = "reconcile"
 REASON = "reconciled with the exporter's history"
 DEFAULT_RANGE = timedelta(hours=1)
 
-# Evidence and history of a step are in memory together; this keeps both to some 100 MB.
-STEP_MAX_SAMPLES = 150_000
+# Evidence and history of a step are in memory together, and a page also as text while it is
+# read; these keep all of it within some 200 MB.
+STEP_MAX_SAMPLES = 60_000
+MAX_PAGE_SNAPSHOTS = 15
 # A record that bridges a long outage can be longer than a step; then a step may grow this far.
 MAX_STEP_FACTOR = 64
 
@@ -215,7 +217,7 @@ def _fetch(
             since=min(course.at, first or course.at),
             until=course.end,
             max_samples=max(1, share) * course.factor,
-            page_limit=context.fetching.page_limit,
+            page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
         )
         for course, first in zip(courses, session.read(read), strict=True)
     ]
