@@ -65,18 +65,17 @@ def credential_for(
 ) -> Credential:
     """Return the token of a source: its own, or else the default where its mode allows one.
 
-    A source with `auth_mode` mtls is never sent the default token. Raises ExporterError where the
-    source's token cannot be read, or is needed and missing.
+    A source with `auth_mode` mtls or none is never sent the default token. Raises ExporterError
+    where the source's token cannot be read, or is needed and missing.
     """
     if source.credential_ref is not None:
         token = read_credential(source.credential_ref, environ)
         return Credential(token, _file_notes(source.credential_ref))
-    if source.auth_mode == "mtls":
+    if source.auth_mode != "bearer":
         return Credential(None)
-    if default_token is not None:
-        _check_text(default_token.reveal(), "the default token")
-    elif source.auth_mode == "bearer":
+    if default_token is None:
         raise ExporterError("auth_mode bearer needs a credential_ref or a default token")
+    _check_text(default_token.reveal(), "the default token")
     return Credential(default_token)
 
 

@@ -25,15 +25,15 @@ SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::
  WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
 """
 
-# Streams that had vanished, asked for by name because a new snapshot holds them again.
+# Streams asked for by name, because a new snapshot holds them: those that had vanished, and those
+# of a node that its source has not spoken for lately. The last column is when they were seen.
 READ_NAMED_STREAMS = """
 SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::text,
-       uplink_total, downlink_total, reset_epoch, absent_since
+       uplink_total, downlink_total, reset_epoch, coalesce(absent_since, seen_at)
   FROM billing.streams
   JOIN unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[], %(sample_uuids)s::uuid[])
     AS named (stored_node_id, inbound_tag, sample_uuid)
  USING (stored_node_id, inbound_tag, sample_uuid)
- WHERE absent_since IS NOT NULL
 """
 
 # What flowed on the nodes' streams while nobody knew whose they were.
@@ -174,6 +174,7 @@ def read_streams(
             },
         )
         _add_rows(nodes, watermarks, named)
+    known = {"stored_node_ids": arrays.texts(nodes)}
     for row in connection.execute(READ_PENDING_USAGE, known):
         node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
         from_at, to_at, epoch, up_start, up_end, down_start, down_end = row[5:]
@@ -316,9 +317,19 @@ def _add_rows(
     watermarks: Mapping[str, datetime],
     rows: Iterable[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
 ) -> None:
-    for stream_id, node, inbound_tag, sample_uuid, account, uplink, downlink, epoch, absent in rows:
+    for (
+        stream_id,
+        node,
+        inbound_tag,
+        sample_uuid,
+        account,
+        uplink,
+        downlink,
+        epoch,
+        seen_at,
+    ) in rows:
         name = StreamName(inbound_tag, sample_uuid)
         nodes[node].rows[name] = StreamRow(stream_id, account)
         nodes[node].checkpoints[name] = Checkpoint(
-            absent or watermarks[node], Totals(uplink, downlink), epoch
+            seen_at or watermarks[node], Totals(uplink, downlink), epoch
         )

@@ -74,7 +74,7 @@ def test_a_token_is_sent_as_bearer(exporter: responses.RequestsMock) -> None:
     """The source's own token, or else the default."""
     answer(exporter, page(minutes(3)))
     answer(exporter, page(minutes(3)))
-    fetched(BASE, default_token=SecretToken("default"))
+    fetched(BASE, auth_mode="bearer", default_token=SecretToken("default"))
     fetched(
         BASE,
         default_token=SecretToken("default"),
@@ -389,7 +389,10 @@ def test_an_address_that_is_refused_is_never_asked(exporter: responses.RequestsM
     assert len(exporter.calls) == 0
     url = "http://jp-1.example:80/v1/snapshots/window"
     exporter.get(url, body=encoded(page(minutes(3))))
-    result = fetched("http://jp-1.example", allow_http=True, default_token=SecretToken("default"))
+    token = SecretToken("default")
+    result = fetched(
+        "http://jp-1.example", allow_http=True, auth_mode="bearer", default_token=token
+    )
     assert len(result.snapshots) == 3
     assert requests_of(exporter)[0].headers["Authorization"] == "Bearer default"
     assert result.notes == ("the token goes to jp-1.example:80 without encryption",)
@@ -399,14 +402,14 @@ def test_an_answer_that_repeats_the_token_is_not_used(exporter: responses.Reques
     """What it holds may be stored and shown."""
     token = SecretToken("0123456789abcdef")
     answer(exporter, page([snapshot(node_id=token.reveal())]))
-    error = failure(default_token=token)
+    error = failure(auth_mode="bearer", default_token=token)
     assert error.reason == "the answer repeats the token that it was asked with"
 
 
 def test_a_token_in_a_reason_is_masked(exporter: responses.RequestsMock) -> None:
     """Short tokens may be words, so an answer may hold them; reasons do not."""
     answer(exporter, page([snapshot("hunter2")]))
-    error = failure(default_token=SecretToken("hunter2"))
+    error = failure(auth_mode="bearer", default_token=SecretToken("hunter2"))
     assert "'***'" in error.reason
     assert "hunter2" not in error.reason
 

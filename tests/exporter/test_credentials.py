@@ -105,7 +105,7 @@ def test_a_reference_of_no_kind_is_not_repeated(ref: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "own", "sent"),
     [
-        ("none", None, "default-token"),
+        ("none", None, None),
         ("bearer", None, "default-token"),
         ("mtls", None, None),
         ("none", "env:OWN", "own-token"),
@@ -138,7 +138,7 @@ def test_bearer_without_any_token_is_an_error() -> None:
 
 def test_a_default_token_that_no_header_can_carry_is_an_error() -> None:
     """It is named by its role and not shown."""
-    source = Source("jp-1", "https://jp-1.example")
+    source = Source("jp-1", "https://jp-1.example", auth_mode="bearer")
     with pytest.raises(ExporterError, match="the default token: ") as caught:
         credential_for(source, {}, SecretToken(f"{MARKER}\n{MARKER}"))
     assert MARKER not in caught.value.reason

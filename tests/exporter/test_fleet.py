@@ -285,7 +285,7 @@ def test_no_secret_is_in_anything_that_comes_back(tmp_path: Any) -> None:
         ]
         outcomes = run(
             [
-                request(url, source_id=f"{ref}-{number}", credential_ref=ref)
+                request(url, source_id=f"{ref}-{number}", auth_mode="bearer", credential_ref=ref)
                 for ref in (None, f"file:{path}", "env:TOKEN", "env:BROKEN", MARKER)
                 for number, url in enumerate(urls)
             ],

@@ -39,6 +39,7 @@ def test_it_fails_alone_in_time_and_in_one_line(hostility: Hostility) -> None:
                     request(
                         address,
                         source_id="hostile",
+                        auth_mode="bearer",
                         timeout_seconds=hostility.timeout_seconds,
                         expected_node_id="jp-1" if "token" not in hostility.name else None,
                         expected_env="prod",

@@ -406,6 +406,7 @@ def test_a_redirect_takes_no_token_elsewhere(authority: Authority) -> None:
             why = refusal(
                 server,
                 ca_bundle=authority.bundle,
+                auth_mode="bearer",
                 default_token=SecretToken("default-token"),
                 unreachable=False,
             )
@@ -419,9 +420,14 @@ def test_a_tunnel_through_a_proxy_ends_at_the_verified_exporter(
 ) -> None:
     """The proxy sees the address and no token; its certificate would not do."""
     with serving(tunnel_to(exporter.port), greets=True) as proxy:
-        more: dict[str, Any] = {"proxy": proxy.url, "default_token": SecretToken("default-token")}
+        more: dict[str, Any] = {
+            "proxy": proxy.url,
+            "auth_mode": "bearer",
+            "default_token": SecretToken("default-token"),
+        }
         assert_good(fetched(exporter.url, ca_bundle=authority.bundle, **more))
         assert "certificate" in refusal(exporter, ca_bundle=stranger.bundle, **more)
+    assert "Authorization: Bearer default-token" in exporter.heads[0]
     assert all(head.startswith("CONNECT 127.0.0.1:") for head in proxy.heads)
     assert not any("default-token" in head for head in proxy.heads)
 
