@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     exporter_base_url: str | None = None
     internal_service_token: Token | None = None
     internal_service_token_ref: Annotated[str, AfterValidator(check_reference)] | None = None
-    fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 16
+    fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 32
     run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
     page_limit: Annotated[Whole, Field(ge=1, le=10_000)] = 60
     step_max_samples: Annotated[Whole, Field(ge=1, le=100_000_000)] = 200_000

@@ -42,7 +42,7 @@ class FetchPolicy:
 
     step_max_samples: int = 200_000
     page_limit: int = 60
-    concurrency: int = 16
+    concurrency: int = 32
     deadline_seconds: float = 45.0
 
 

@@ -36,7 +36,7 @@ def test_nothing_configured_gives_the_defaults() -> None:
     assert settings.settle_seconds == 30
     assert settings.step_max_samples == 200_000
     assert settings.page_limit == 60
-    assert settings.fetch_concurrency == 16
+    assert settings.fetch_concurrency == 32
     assert settings.run_deadline_seconds == 45
     assert settings.initial_lookback_hours == 72
     assert settings.delta_policy() == DeltaPolicy()
