@@ -15,8 +15,9 @@ from billing_cli.core.deltas import advance, not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.core.result import SourceResult
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
+from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
-from billing_cli.jobs.write import SourcePlan, Written, write_isolated
+from billing_cli.jobs.write import SourcePlan, Written
 from billing_cli.store.schema import require_head
 from billing_cli.store.sources import (
     read_node_owners,

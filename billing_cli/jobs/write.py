@@ -1,4 +1,4 @@
-"""What a step writes: set-based for all its sources at once, each source isolated if need be."""
+"""What a step writes: set-based, for all its sources at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage
 from billing_cli.core.times import minute_of
@@ -16,7 +14,6 @@ from billing_cli.jobs.billing import bill
 from billing_cli.jobs.payers import FactConflictError, lock_payers
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
-from billing_cli.store.connection import translate
 from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
 
 if TYPE_CHECKING:
@@ -81,44 +78,10 @@ class Written:
         )
 
 
-def write_isolated(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
-) -> tuple[Written, dict[str, str]]:
-    """Write all plans in a savepoint; where the data is at fault, each in one of its own.
-
-    Returns what was written and, by source id, why a source was left out. A bad source rolls
-    back alone. Errors that are not about the data (lost connection, deadlock) are raised.
-    """
-    moving = [plan for plan in plans if plan.advance.snapshots]
-    if not moving:
-        return Written(), {}
-    try:
-        with connection.transaction():
-            return _write(context, connection, moving, now), {}
-    except (psycopg.DataError, psycopg.IntegrityError, FactConflictError) as error:
-        if len(moving) == 1:
-            reason = translate(error) if isinstance(error, psycopg.Error) else error
-            return Written(), {moving[0].source_id: str(reason)}
-    written, failed = Written(), {}
-    for plan in moving:
-        alone, problems = write_isolated(context, connection, [plan], now)
-        written = written.plus(alone)
-        failed.update(problems)
-    return written, failed
-
-
-@dataclass(frozen=True, slots=True)
-class _Owners:
-    """Whose streams are, by sample uuid within a source, and the accounts that can be charged."""
-
-    account_by_name: Mapping[tuple[str, StreamName], str]
-    accounts: Mapping[str, Account]
-    notes: Mapping[str, list[str]]
-
-
-def _write(
+def write(
     context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
 ) -> Written:
+    """Write all that the plans amount to, for all their sources at once."""
     owners = _lock_owners(context, connection, plans)
     stream_ids = _write_streams(connection, plans, owners)
     usage = _write_usage(connection, plans, owners, stream_ids, now)
@@ -148,6 +111,15 @@ def _write(
         unresolved={plan.source_id: _count_unresolved(plan, owners) for plan in plans},
         notes=owners.notes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Whose streams are, by sample uuid within a source, and the accounts that can be charged."""
+
+    account_by_name: Mapping[tuple[str, StreamName], str]
+    accounts: Mapping[str, Account]
+    notes: Mapping[str, list[str]]
 
 
 def _lock_owners(

@@ -46,10 +46,11 @@ SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, dow
 """
 
 # An entry and its evidence are written together, so that neither can be without the other.
-# Created-at rises in the order given, because readers take the newest entries by it.
+# Created-at rises in the order given, because readers take the newest entries by it. It counts
+# from the statement, not from the transaction, which may have waited for another one's entries.
 ADD_LEDGER_ENTRIES = """
 WITH given AS MATERIALIZED (
-  SELECT *, now() + ordinal * interval '1 microsecond' AS written_at
+  SELECT *, statement_timestamp() + ordinal * interval '1 microsecond' AS written_at
     FROM unnest(%(ledger_ids)s::uuid[], %(entry_types)s::text[], %(adjusts)s::uuid[],
                 %(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
                 %(regions)s::text[], %(lines)s::text[],
