@@ -147,14 +147,14 @@ def test_libraries_join_in_from_warning_on() -> None:
     stream = json_stream("debug")
     logs.bind_run("run-7", "collect")
     logs.register_secret(SECRET)
-    library = logging.getLogger("urllib3.connectionpool")
+    library = logging.getLogger("somelibrary.pool")
     library.debug("header %s", SECRET)
     library.info("header %s", SECRET)
     library.warning("retrying with %s", SECRET)
     library.error("100%% wrong: %s", SECRET)
     first, second = logged(stream)
     assert first["event"] == "retrying with ***"
-    assert first["logger"] == "urllib3.connectionpool"
+    assert first["logger"] == "somelibrary.pool"
     assert first["run_id"] == "run-7"
     assert second["level"] == "error"
     assert second["event"] == "100% wrong: ***"
