@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.times import format_rfc3339
 from billing_cli.simulator.books import ZERO, Books, Bucket, Funds, money, read_funds, rows
+from billing_cli.simulator.prices import ledger_id_of, price_violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,6 +96,7 @@ def money_violations(
         *_entries_against_charges(entries, charges),
         *_funds(connection, before, top_ups, entries, charges),
         *_order(entries, charges),
+        *price_violations(connection),
         *_arrears(connection, top_ups),
     ]
 
@@ -167,7 +168,7 @@ def _entries_against_charges(
         )
         if told != proven:
             yield f"ledger {entry.ledger_id}: says {_said(told)}, its evidence {_said(proven)}"
-        if charge.entry_type == "traffic_charge" and entry.ledger_id != _ledger_id(bucket):
+        if charge.entry_type == "traffic_charge" and entry.ledger_id != ledger_id_of(bucket):
             yield f"ledger {entry.ledger_id}: is not the id of {_said(bucket)}"
         if charge.entry_type == "traffic_charge" and entry.amount_delta > 0:
             yield f"ledger {entry.ledger_id}: a charge of {entry.amount_delta} pays the account"
@@ -233,10 +234,18 @@ def _order(entries: Sequence[Entry], charges: Mapping[str, Charge]) -> Iterator[
             first, second = charges[earlier.ledger_id], charges[later.ledger_id]
             if earlier.created_at == later.created_at:
                 yield f"ledger {later.ledger_id}: created at the same instant as the row before"
-            elif first.bucket >= second.bucket and first.entry_type == second.entry_type:
+            elif not _follows(first, second):
                 yield f"ledger {later.ledger_id}: created after a row of a later bucket"
             elif first.after != second.before:
                 yield f"ledger {later.ledger_id}: does not go on where the row before ended"
+
+
+def _follows(first: Charge, second: Charge) -> bool:
+    """Whether rows written together are in bucket order; a bucket may have many adjustments."""
+    if first.entry_type != second.entry_type:
+        return True
+    is_charge = second.entry_type == "traffic_charge"
+    return first.bucket < second.bucket or (first.bucket == second.bucket and not is_charge)
 
 
 def _arrears(connection: Connection[Any], top_ups: Mapping[str, Funds]) -> Iterator[str]:
@@ -244,12 +253,6 @@ def _arrears(connection: Connection[Any], top_ups: Mapping[str, Funds]) -> Itera
     for account, balance, arrears, throttle_state in rows(connection, READ_ARREARS):
         if account not in top_ups:
             yield f"account {account}: arrears {arrears}, {throttle_state} at {money(balance)}"
-
-
-def _ledger_id(bucket: Bucket) -> str:
-    """Return the id that every writer gives to the charge of this minute."""
-    minute = format_rfc3339(bucket.bucket_start)
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, "|".join((minute, *bucket[1:]))))
 
 
 def _said(values: Sequence[object]) -> str:
