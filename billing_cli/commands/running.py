@@ -8,7 +8,7 @@ import signal
 import sys
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from billing_cli.config.settings import Settings
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
+
+
+Result = TypeVar("Result", bound="RunResult")
 
 
 class MomentType(click.ParamType[datetime]):
@@ -65,29 +68,39 @@ json_option = click.option(
 
 
 def run_job(
-    options: Options, job: str, as_json: bool, work: Callable[[JobContext], RunResult]
+    options: Options,
+    job: str,
+    as_json: bool,
+    work: Callable[[JobContext], Result],
+    *,
+    text_of: Callable[[Result], str] | None = None,
+    files_checked: bool = True,
 ) -> NoReturn:
-    """Run a job, print its result, and exit with the code that the contract gives it."""
+    """Run a job, print its result, and exit with the code that the contract gives it.
+
+    `text_of` tells a person what a job did that is not about sources.
+    """
     from billing_cli.core.result import RunResult, result_object  # noqa: PLC0415
+    from billing_cli.report.text import run_text  # noqa: PLC0415
 
     run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
-    exit_code: int
     try:
-        result = work(open_context(options, job, run_id))
-        exit_code = exit_code_of(result)
-        _log(result)
+        result = work(open_context(options, job, run_id, files_checked=files_checked))
     except (BillingError, InterruptedBySignalError) as error:
-        exit_code = error.exit_code
-        result = RunResult(job, run_id, "error", started_at, datetime.now(UTC), error=str(error))
-        if not as_json:
+        if as_json:
+            failed = RunResult(
+                job, run_id, "error", started_at, datetime.now(UTC), error=str(error)
+            )
+            click.echo(json.dumps(result_object(failed)))
+        else:
             click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    _log(result)
     if as_json:
         click.echo(json.dumps(result_object(result)))
-    elif result.sources:
-        from billing_cli.report.text import run_text  # noqa: PLC0415
-
-        click.echo(run_text(result))
-    sys.exit(exit_code)
+    else:
+        click.echo(text_of(result) if text_of else run_text(result))
+    sys.exit(exit_code_of(result))
 
 
 def exit_code_of(result: RunResult) -> int:
@@ -110,6 +123,8 @@ def _log(result: RunResult) -> None:
                 logger.error("source failed", error=source.error)
             for note in source.notes:
                 logger.warning("note", note=note)
+    for note in result.notes:
+        logger.warning("note", note=note)
     logger.info(
         "run finished",
         status=result.status,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 MAX_DIFFERENCES_SHOWN = 1000
@@ -58,11 +59,11 @@ class MinuteDifference:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One run of collect, catch-up or reconcile.
+    """One run of a job that writes.
 
     `charged_bytes` are the bytes beyond the included quota, `included_bytes` those within it;
     together they are the bytes of the written minutes. `amount` is what was charged, as a
-    positive figure.
+    positive figure. `notes` are about the run as a whole.
     """
 
     job: str
@@ -82,10 +83,16 @@ class RunResult:
     error: str | None = None
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
     differences: tuple[MinuteDifference, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What this job alone adds to the result object."""
+        return {}
 
 
 def result_object(result: RunResult) -> dict[str, Any]:
-    """Return the result object of collect, catch-up and reconcile; `amount` is a decimal string."""
+    """Return the result object of a job that writes; `amount` is a decimal string."""
     return {
         "job": result.job,
         "run_id": result.run_id,
@@ -102,6 +109,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "steps": result.steps,
         "dry_run": result.dry_run,
         "error": result.error,
+        "notes": list(result.notes),
         "sources": [_source_object(source) for source in result.sources],
         "differences": [
             {
@@ -115,6 +123,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
             }
             for one in result.differences[:MAX_DIFFERENCES_SHOWN]
         ],
+        **result.details,
     }
 
 
