@@ -14,6 +14,9 @@ SUMMARIES = {
     "collect": "Move each source one bounded step forward.",
     "catch-up": "Repeat bounded steps until each source is current.",
     "reconcile": "Compare the books with history again, append corrections.",
+    "rerate": "Bring the charges of a range to today's prices.",
+    "held": "List, release or reject deltas that no line can carry.",
+    "streams": "Show counters: whose they are, where they stand.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
 }
