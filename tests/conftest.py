@@ -25,6 +25,12 @@ def database_url(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture
+def job_url(databases: Databases, database_url: str) -> str:
+    """Return the URI of `database_url` for the role that runs jobs and may do nothing more."""
+    return databases.job_url(database_url)
+
+
+@pytest.fixture
 def empty_database_url(databases: Databases) -> Iterator[str]:
     """Return the URI of a database in which nothing was ever created."""
     with databases.database(migrated=False) as url:

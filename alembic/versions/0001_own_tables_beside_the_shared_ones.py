@@ -157,8 +157,39 @@ CREATE TABLE billing.runs (
 )
 """
 
+TOTALS = """
+CREATE TABLE billing.totals (
+  job text PRIMARY KEY,
+  last_status text NOT NULL,
+  last_started_at timestamptz NOT NULL,
+  last_finished_at timestamptz NOT NULL,
+  last_success_at timestamptz,
+  runs bigint NOT NULL,
+  failed_runs bigint NOT NULL,
+  samples bigint NOT NULL,
+  written_minutes bigint NOT NULL,
+  replayed_minutes bigint NOT NULL,
+  included_bytes bigint NOT NULL,
+  returned_included_bytes bigint NOT NULL,
+  charged_bytes bigint NOT NULL,
+  returned_charged_bytes bigint NOT NULL,
+  charged_amount numeric(30, 9) NOT NULL,
+  returned_amount numeric(30, 9) NOT NULL,
+  corrections bigint NOT NULL,
+  resets bigint NOT NULL,
+  gaps bigint NOT NULL,
+  rejected_samples bigint NOT NULL,
+  held_deltas bigint NOT NULL,
+  violations bigint,
+  notices bigint
+) WITH (fillfactor = 50)
+"""
+
 INDEXES = (
     "CREATE INDEX streams_account ON billing.streams (account_uuid, stored_node_id)",
+    "CREATE INDEX streams_unresolved ON billing.streams (stored_node_id) "
+    "WHERE account_uuid IS NULL",
+    "CREATE INDEX held_deltas_waiting ON billing.held_deltas (stream_id) WHERE state = 'held'",
     "CREATE INDEX usage_records_account ON billing.usage_records (account_uuid, bucket_start)",
     "CREATE INDEX charges_account ON billing.charges (account_uuid, bucket_start)",
     "CREATE INDEX runs_started ON billing.runs (started_at DESC)",
@@ -183,7 +214,17 @@ FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_change()
 """
 TRIGGERS = (APPEND_ONLY.format(table="usage_records"), APPEND_ONLY.format(table="charges"))
 
-TABLES = (SOURCES, STREAMS, USAGE_RECORDS, PENDING_USAGE, HELD_DELTAS, CHARGES, GAPS, RUNS)
+# Locking a row takes the right to update it, which nobody but the accounts' owner should have. Who
+# runs jobs may call this instead: it locks accounts as the role that migrates, and does no more.
+LOCK_ACCOUNTS = """
+CREATE FUNCTION billing.lock_accounts(uuid[]) RETURNS SETOF uuid
+LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid FOR KEY SHARE
+$$
+"""
+NOT_FOR_EVERYONE = "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC"
+
+TABLES = (SOURCES, STREAMS, USAGE_RECORDS, PENDING_USAGE, HELD_DELTAS, CHARGES, GAPS, RUNS, TOTALS)
 
 TABLE_COMMENTS = {
     "sources": "How far each source has been applied. A node belongs to one source.",
@@ -196,6 +237,7 @@ TABLE_COMMENTS = {
     "charges": "Append-only evidence of each ledger row: what was included, rated, at which price.",
     "gaps": "Stretches of a source's time that its history does not plainly cover.",
     "runs": "The journal: one row for each run.",
+    "totals": "One row a job: what all its runs did together, and how the last one ended.",
 }
 
 COLUMN_COMMENTS = {
@@ -216,13 +258,17 @@ COLUMN_COMMENTS = {
     "gaps.to_at": "Null while it lasts.",
     "gaps.streams": "How many streams it touches, where that is known.",
     "runs.result": "The result object as printed.",
+    "totals.last_success_at": "The end of the last run that was ok or partial.",
+    "totals.violations": "What the last audit found; null for other jobs.",
+    "totals.notices": "What the last audit found; null for other jobs.",
 }
 
 
 def upgrade() -> None:
     for table in shared_metadata.sorted_tables:
         op.execute(create_if_missing(table))
-    for statement in (*TABLES, *INDEXES, REFUSE_CHANGE, *TRIGGERS):
+    functions = (REFUSE_CHANGE, LOCK_ACCOUNTS, NOT_FOR_EVERYONE)
+    for statement in (*TABLES, *INDEXES, *functions, *TRIGGERS):
         op.execute(statement)
     for name, comment in TABLE_COMMENTS.items():
         op.execute(f"COMMENT ON TABLE billing.{name} IS {_quoted(comment)}")
@@ -235,6 +281,7 @@ def downgrade() -> None:
     names = ", ".join(f"billing.{name}" for name in TABLE_COMMENTS)
     op.execute(f"DROP TABLE {names}")
     op.execute("DROP FUNCTION billing.refuse_change()")
+    op.execute("DROP FUNCTION billing.lock_accounts(uuid[])")
 
 
 def _quoted(comment: str) -> str:

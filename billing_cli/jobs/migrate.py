@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import billing_cli
-from billing_cli.errors import SchemaError
+from billing_cli.errors import SchemaError, UsageError
 from billing_cli.store.connection import Database, Session
+from billing_cli.store.grants import grant_script
+from billing_cli.store.privileges import lock_function_problem, read_privileges, read_role
 from billing_cli.store.schema import (
     APPEND_ONLY_TABLES,
     HEAD_REVISION,
@@ -46,26 +48,39 @@ class Migration:
     """What `migrate` did. `script` is the SQL that was asked for instead of a migration.
 
     `from_revision` is None for a database that was never migrated. `created_tables` are the
-    shared tables that were missing, such as `public.users`.
+    shared tables that were missing, such as `public.users`. `needless_privileges` are what the
+    role that was granted to has beyond its grants.
     """
 
     from_revision: str | None
     to_revision: str
     created_tables: tuple[str, ...] = ()
     script: str | None = None
+    needless_privileges: tuple[str, ...] = ()
 
 
-def migrate(dsn: str, *, check: bool = False, sql: bool = False) -> Migration:
+def migrate(
+    dsn: str, *, check: bool = False, sql: bool = False, grant_to: str | None = None
+) -> Migration:
     """Migrate to this version's revision and verify the tables, all of it or nothing.
 
     `check` only verifies. `sql` returns the script for an empty database, and opens no connection.
-    Raises SchemaError where the tables or the revision are not what this version needs,
+    `grant_to` names the role that is to run the jobs and is given what they need, as part of the
+    same transaction, or of the script. Raises SchemaError where the tables or the revision are
+    not what this version needs, UsageError where the role can't be limited to it,
     DatabaseUnavailableError where the database can't be reached.
     """
+    if grant_to is not None:
+        _check_role_name(grant_to)
     if sql:
-        return Migration(None, HEAD_REVISION, script=_script())
+        return Migration(None, HEAD_REVISION, script=_script(grant_to))
+
+    def work(connection: psycopg.Connection) -> Migration:
+        done = _upgrade(connection)
+        return done if grant_to is None else _grant(connection, grant_to, done)
+
     with open_session(dsn) as session:
-        return session.read(_verify) if check else session.transaction(_upgrade)
+        return session.read(_verify) if check else session.transaction(work)
 
 
 def open_session(dsn: str) -> Session:
@@ -134,6 +149,28 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
     return Migration(revision, HEAD_REVISION, created_tables=created)
 
 
+def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migration:
+    role = read_role(connection, name)
+    if role is None:
+        raise UsageError(f"there is no role {name!r}; create it first, such as by CREATE ROLE")
+    if role.is_superuser:
+        raise UsageError(f"role {name!r} is a superuser: grants can't limit it")
+    if role.owned_tables:
+        raise UsageError(f"role {name!r} owns {role.owned_tables[0]}: grants can't limit it")
+    # As bytes and without parameters, so that a percent sign in the name is nothing special.
+    connection.execute(grant_script(name).encode())
+    privileges = read_privileges(connection, role)
+    if privileges.missing:
+        raise SchemaError(f"role {name!r} still lacks {'; '.join(privileges.missing)}")
+    return replace(done, needless_privileges=privileges.needless)
+
+
+def _check_role_name(name: str) -> None:
+    # A dollar sign could end the quoted blocks of the script.
+    if not name or not name.isprintable() or "$" in name:
+        raise UsageError("--grant-to needs the name of a role")
+
+
 def _run_migrations(connection: psycopg.Connection) -> None:
     from alembic import command  # noqa: PLC0415 - loaded only to migrate
 
@@ -151,6 +188,9 @@ def _verify(connection: psycopg.Connection) -> Migration:
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
     for name in tables_without_guard(connection, guarded):
         raise SchemaError(f"{name} is not append-only: its trigger is missing or disabled")
+    problem = lock_function_problem(connection)
+    if problem is not None:
+        raise SchemaError(problem)
     return Migration(HEAD_REVISION, HEAD_REVISION)
 
 
@@ -201,11 +241,13 @@ def _leave_open(_connection: object) -> None:
     """Stand in for SQLAlchemy's COMMIT and ROLLBACK."""
 
 
-def _script() -> str:
+def _script(grant_to: str | None) -> str:
     from alembic import command  # noqa: PLC0415 - loaded only to migrate
 
     output = io.StringIO()
     command.upgrade(alembic_config(output), "head", sql=True)
+    if grant_to is not None:
+        output.write(f"BEGIN;\n\n{grant_script(grant_to)}\nCOMMIT;\n")
     return output.getvalue()
 
 

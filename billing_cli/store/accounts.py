@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from billing_cli.core.model import Account
 
 # The accounts that exist, kept from being deleted until we are done, and what they pay.
-# Locks are taken in key order, here and below, so that runs side by side never deadlock.
+# Locks are taken in key order, here and below, so that runs side by side never deadlock. Those
+# of accounts are taken by a function, because the role of the jobs may not change accounts.
 LOCK_USERS = """
 SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
        profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
-  FROM (SELECT uuid FROM public.users
-         WHERE uuid = ANY (%(account_uuids)s::uuid[])
-         ORDER BY uuid FOR KEY SHARE) AS account
+  FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
 """
 

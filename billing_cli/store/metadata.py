@@ -130,6 +130,7 @@ streams = Table(
     CheckConstraint("uplink_total >= 0", name="uplink_total"),
     CheckConstraint("downlink_total >= 0", name="downlink_total"),
     Index("streams_account", "account_uuid", "stored_node_id"),
+    Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
     comment="One counter pair each: where its evidence stands, and whose it is.",
     postgresql_with={"fillfactor": 60},
 )
@@ -186,6 +187,7 @@ held_deltas = Table(
     _reason("reason"),
     UniqueConstraint("stream_id", "from_at"),
     CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
+    Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
     comment="Deltas above what a line can carry, uncharged until an operator decides.",
 )
 
@@ -250,6 +252,40 @@ runs = Table(
     comment="The journal: one row for each run.",
 )
 
+totals = Table(
+    "totals",
+    metadata,
+    Column("job", Text, primary_key=True),
+    _text("last_status"),
+    _moment("last_started_at"),
+    _moment("last_finished_at"),
+    _maybe_moment("last_success_at", "The end of the last run that was ok or partial."),
+    *(
+        _bytes(name)
+        for name in (
+            "runs",
+            "failed_runs",
+            "samples",
+            "written_minutes",
+            "replayed_minutes",
+            "included_bytes",
+            "returned_included_bytes",
+            "charged_bytes",
+            "returned_charged_bytes",
+        )
+    ),
+    Column("charged_amount", Numeric(30, 9), nullable=False),
+    Column("returned_amount", Numeric(30, 9), nullable=False),
+    *(
+        _bytes(name)
+        for name in ("corrections", "resets", "gaps", "rejected_samples", "held_deltas")
+    ),
+    Column("violations", BigInteger, comment="What the last audit found; null for other jobs."),
+    Column("notices", BigInteger, comment="What the last audit found; null for other jobs."),
+    comment="One row a job: what all its runs did together, and how the last one ended.",
+    postgresql_with={"fillfactor": 50},
+)
+
 # The text is assembled with || because a percent sign would need different escapes online, where
 # the driver reads it, and in the script that `--sql` prints.
 REFUSE_CHANGE = f"""
@@ -262,6 +298,16 @@ BEGIN
 END
 $$
 """
+
+# A row can only be locked by who may update it. This lets the jobs' role lock accounts without
+# that right: it runs as its owner, who migrated, and gives nothing away but which uuids exist.
+LOCK_ACCOUNTS = """
+CREATE FUNCTION billing.lock_accounts(uuid[]) RETURNS SETOF uuid
+LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid FOR KEY SHARE
+$$
+"""
+NOT_FOR_EVERYONE = "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC"
 
 
 def append_only_trigger(table_name: str) -> str:
@@ -277,7 +323,12 @@ def append_only_trigger(table_name: str) -> str:
     )
 
 
-_STATEMENTS_BEFORE = (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", REFUSE_CHANGE)
+_STATEMENTS_BEFORE = (
+    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+    REFUSE_CHANGE,
+    LOCK_ACCOUNTS,
+    NOT_FOR_EVERYONE,
+)
 
 for _statement in _STATEMENTS_BEFORE:
     event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]

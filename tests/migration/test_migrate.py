@@ -217,8 +217,12 @@ def test_a_role_without_rights_is_told_so(deployed_database_url: str) -> None:
         try:
             with pytest.raises(SchemaError, match="permission denied for database"):
                 migrate(restricted)
-            # A schema made for the role beforehand is all that it needs.
+            # A schema made for the role beforehand, and the right to lock accounts, are enough.
             connection.execute(f"CREATE SCHEMA billing AUTHORIZATION {role}".encode())
+            with pytest.raises(SchemaError, match=f"can't lock accounts: its owner {role} needs"):
+                migrate(restricted)
+            grant = f"GRANT SELECT (uuid), UPDATE (uuid) ON public.users TO {role}"
+            connection.execute(grant.encode())
             assert migrate(restricted) == Migration(None, HEAD_REVISION)
         finally:
             connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}".encode())

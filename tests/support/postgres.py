@@ -3,6 +3,9 @@
 The server is an embedded one, started by the first test that needs it, or the one that
 BILLING_TEST_DATABASE_URL names (a URI whose role may create databases). Workers of pytest-xdist
 share it: what they do once for all of them happens behind a lock on a file.
+
+Jobs run as a role of their own, which may do what they need and nothing more; a test sets the
+scene, and looks at what became of it, as the role that owns the database.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Databases:
     def __init__(self, session_directory: Path, worker: str) -> None:
         self.names = (f"{_database_prefix(session_directory)}_{worker}_{i}" for i in count())
         self.template = f"{_database_prefix(session_directory)}_template"
+        self.job_role = _job_role(session_directory)
         # Copying files is the quicker way where nothing waits for the disk, as in our own server.
         self.strategy = sql.SQL("" if URL_VARIABLE in os.environ else "STRATEGY file_copy")
         with _locked(session_directory / "server.lock"):
@@ -43,13 +47,20 @@ class Databases:
             self.admin = psycopg.connect(self.server_url, autocommit=True)
             ready = session_directory / "template.ready"
             if not ready.exists():
+                self._create_job_role()
                 self._create(self.template, "template0")
-                migrate(self.url(self.template))
+                migrate(self.url(self.template), grant_to=self.job_role)
                 ready.touch()
 
     def url(self, name: str) -> str:
         """Return the URI of a database of the server."""
         return urlsplit(self.server_url)._replace(path=f"/{name}").geturl()
+
+    def job_url(self, url: str) -> str:
+        """Return the URI of the same database for the role that runs jobs."""
+        parts = urlsplit(url)
+        server = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{self.job_role}:{self.job_role}@{server}").geturl()
 
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
@@ -65,6 +76,13 @@ class Databases:
     def close(self) -> None:
         """Leave the server, which other workers may still need."""
         self.admin.close()
+
+    def _create_job_role(self) -> None:
+        # The password is for servers that ask for one; the embedded one trusts everyone.
+        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+        self.admin.execute(
+            statement.format(sql.Identifier(self.job_role), sql.Literal(self.job_role))
+        )
 
     def _create(self, name: str, template: str) -> None:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
@@ -104,6 +122,10 @@ def _database_prefix(session_directory: Path) -> str:
     return session_directory.name.replace("-", "_")
 
 
+def _job_role(session_directory: Path) -> str:
+    return f"{_database_prefix(session_directory)}_jobs"
+
+
 def _remove_abandoned() -> None:
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), (directory / "session.lock").open("r+") as lock:
@@ -115,15 +137,17 @@ def _remove(session_directory: Path) -> None:
     if (session_directory / "server").is_dir():
         stop_postgres(session_directory / "server")
     elif (session_directory / "template.ready").exists() and URL_VARIABLE in os.environ:
-        _drop_databases(os.environ[URL_VARIABLE], _database_prefix(session_directory))
+        _drop_databases(os.environ[URL_VARIABLE], session_directory)
     shutil.rmtree(session_directory)
 
 
-def _drop_databases(server_url: str, prefix: str) -> None:
+def _drop_databases(server_url: str, session_directory: Path) -> None:
     query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
     with psycopg.connect(server_url, autocommit=True) as admin:
-        for (name,) in admin.execute(query, (prefix,)).fetchall():
+        for (name,) in admin.execute(query, (_database_prefix(session_directory),)).fetchall():
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        role = sql.Identifier(_job_role(session_directory))
+        admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
 
 
 @contextmanager
