@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.result import RunResult, result_object
 from billing_cli.errors import BillingError, DatabaseUnavailableError
-from billing_cli.store.runs import save_run
+from billing_cli.store.runs import read_result, save_run
+from billing_cli.store.totals import add_to_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -63,25 +64,17 @@ def status_of(sources: Iterable[SourceResult]) -> RunStatus:
 
 
 def write_journal(context: JobContext, connection: Connection, result: RunResult) -> None:
-    """Write the run's journal row as part of the open transaction."""
-    save_run(
-        connection,
-        run_id=context.run_id,
-        job=result.job,
-        status=result.status,
-        started_at=result.started_at,
-        finished_at=result.finished_at,
-        host=context.host,
-        version=context.version,
-        error=result.error,
-        result=result_object(result),
-    )
+    """Write the run's journal row as part of the open transaction, and count it in the totals."""
+    _write(context, connection, result, result_object(result))
 
 
 def journal_failure(
     context: JobContext, session: Session, job: str, started_at: datetime, error: BillingError
 ) -> None:
-    """Note a run that failed, where the database can still be told; its own writes are undone."""
+    """Note a run that failed, where the database can still be told; its own writes are undone.
+
+    What the run's earlier steps did stands, and stays on record.
+    """
     if session.dry_run or isinstance(error, DatabaseUnavailableError):
         return
     result = RunResult(
@@ -92,8 +85,43 @@ def journal_failure(
         finished_at=context.clock(),
         error=str(error),
     )
+
+    def work(connection: Connection) -> None:
+        failure = result_object(result)
+        earlier = read_result(connection, context.run_id)
+        ended = {key: failure[key] for key in ("status", "finished_at", "error")}
+        _write(context, connection, result, {**failure, **earlier, **ended})
+
     try:
-        session.transaction(lambda connection: write_journal(context, connection, result))
+        session.transaction(work)
     except BillingError:
         # The failure itself is what the caller reports; a missing journal row adds nothing.
         session.close()
+
+
+def _write(
+    context: JobContext, connection: Connection, result: RunResult, row: Mapping[str, Any]
+) -> None:
+    if not result.dry_run:
+        # A dry run holds its locks for as long as it takes, and others would wait for this one.
+        add_to_totals(
+            connection,
+            run_id=context.run_id,
+            job=result.job,
+            status=result.status,
+            started_at=result.started_at,
+            finished_at=result.finished_at,
+            result=row,
+        )
+    save_run(
+        connection,
+        run_id=context.run_id,
+        job=result.job,
+        status=result.status,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        host=context.host,
+        version=context.version,
+        error=result.error,
+        result=row,
+    )

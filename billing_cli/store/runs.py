@@ -22,6 +22,9 @@ VALUES (%(run_id)s, %(job)s, %(status)s, %(started_at)s, %(finished_at)s, %(host
 """
 
 
+READ_RESULT = "SELECT result FROM billing.runs WHERE run_id = %(run_id)s"
+
+
 def save_run(
     connection: Connection,
     *,
@@ -50,3 +53,9 @@ def save_run(
             "result": json.dumps(result),
         },
     )
+
+
+def read_result(connection: Connection, run_id: str) -> dict[str, Any]:
+    """Return what a run's journal row says of it so far; nothing where there is none yet."""
+    row = connection.execute(READ_RESULT, {"run_id": run_id}).fetchone()
+    return {} if row is None else row[0]

@@ -88,7 +88,7 @@ def test_a_run_with_nothing_new_writes_the_attempt_and_the_journal_alone(world: 
     world.run(world.at(5))
     after = world.tables()
     changed = {table for table in before if before[table] != after[table]}
-    assert changed == {"public.billing_source_sync_state", "billing.runs"}
+    assert changed == {"public.billing_source_sync_state", "billing.runs", "billing.totals"}
 
 
 def statements_of(databases: Databases, samples: int) -> list[list[str]]:
