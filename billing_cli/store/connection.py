@@ -7,6 +7,7 @@ session locks.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -241,12 +242,26 @@ def _transaction_status(connection: Connection, transaction_id: str) -> str | No
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let a COMMIT end before SIGTERM or SIGINT is acted on: half a commit is no state to be in."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    """Let a COMMIT end before SIGTERM or SIGINT is acted on: half a commit is no state to be in.
+
+    Handlers are exchanged rather than signals blocked, because a blocked signal would be taken by
+    one of the fetching threads and handled here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda received, _frame: arrived.append(received))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
 
 
 def _is_lost_connection(error: psycopg.Error) -> bool:
