@@ -5,6 +5,8 @@ The codes follow the command line contract and, where they can, sysexits.h.
 
 from __future__ import annotations
 
+import signal
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -49,6 +51,7 @@ class InterruptedBySignalError(KeyboardInterrupt):
     """SIGTERM or SIGINT arrived. A KeyboardInterrupt, so that drivers cancel what they do."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
+        name = signal.Signals(signal_number).name
+        super().__init__(f"ended by {name}; what was not committed is rolled back")
         self.signal_number = signal_number
         self.exit_code = EXIT_SIGNAL_BASE + signal_number
