@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
-from billing_cli.exporter.address import endpoint_of, proxy_url_of
 from billing_cli.exporter.api import ExporterError, Fetched
-from billing_cli.exporter.credentials import credential_for
+from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.decode import Expected, decode_latest, decode_window_page
 from billing_cli.exporter.failures import NotFoundError
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.samples import StreamNames
-from billing_cli.exporter.sockets import Deadline
 from billing_cli.exporter.steps import is_new, weight, whole_minutes
-from billing_cli.exporter.tls import TlsContexts, key_file_notes
-from billing_cli.exporter.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,21 +21,14 @@ if TYPE_CHECKING:
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.api import FetchRequest
     from billing_cli.exporter.body import Body
+    from billing_cli.exporter.contact import Contact
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.decode import Page
-
-_WINDOW_PATH = "/v1/snapshots/window"
-_LATEST_PATH = "/v1/snapshots/latest"
+    from billing_cli.exporter.source import Contract
+    from billing_cli.exporter.tls import TlsContexts
 
 # Exporters may cut `since` to whole seconds.
 _EARLY_TOLERANCE = timedelta(seconds=1)
-_REASON_CHARACTERS = 500
-
-# Shorter tokens may be ordinary words, and turn up in an honest answer.
-_UNMISTAKABLE_CHARACTERS = 16
-
-# Decoding holds the interpreter anyway, so taking turns costs no time and bounds the memory.
-_decoding_turn = threading.Lock()
 
 
 def fetch(
@@ -62,53 +48,28 @@ def fetch(
     `timeout_seconds` for each page. Credentials and certificates are read anew. Raises
     ExporterError with one line that holds no secret.
     """
-    source = request.source
-    token = default_token
-    try:
-        credential = credential_for(source, os.environ if environ is None else environ, token)
-        token = credential.token
-        endpoint = endpoint_of(source)
-        context = (contexts or TlsContexts()).context_for(source) if endpoint.secure else None
-        transport = Transport(
-            endpoint,
-            context=context,
-            server_name=source.server_name,
-            proxy_url=proxy_url_of(source),
-            token=token,
-            timeout_seconds=source.timeout_seconds,
-            run_deadline=deadline,
-            limits=limits,
-        )
-        with contextlib.closing(transport):
-            step = _Step(request, now, Deadline(deadline), transport, token, limits)
-            step.notes += [*credential.notes, *key_file_notes(source)]
-            if endpoint.exposed and token is not None:
-                step.notes.append(f"the token goes to {endpoint.label} without encryption")
-            return _without_secrets(step.fetched(), token)
-    except ExporterError as error:
-        reason = _one_line(error.reason, token)
-        raise ExporterError(reason, unreachable=error.unreachable) from None
+    with in_contact(
+        request.source,
+        deadline=deadline,
+        default_token=default_token,
+        environ=environ,
+        contexts=contexts,
+        limits=limits,
+    ) as contact:
+        return _Step(request, now, contact, limits).fetched()
 
 
 class _Step:
     """The state of one step while its pages come in."""
 
     def __init__(
-        self,
-        request: FetchRequest,
-        now: datetime,
-        deadline: Deadline,
-        transport: Transport,
-        token: SecretToken | None,
-        limits: Limits,
+        self, request: FetchRequest, now: datetime, contact: Contact, limits: Limits
     ) -> None:
         self.request = request
         self.now = now
-        self.deadline = deadline
-        self.transport = transport
-        self.token = token
+        self.contact = contact
         self.limits = limits
-        self.notes: list[str] = []
+        self.notes = list(contact.notes)
         self.expected = Expected(request.source.expected_node_id, request.source.expected_env)
         self.answered = False
         self.identity: NodeIdentity | None = None
@@ -135,19 +96,17 @@ class _Step:
     def latest(self) -> Fetched:
         """Return the one snapshot on offer, whatever its minute."""
         try:
-            with self.transport.get(_LATEST_PATH, {}) as body, self.turn():
+            with self.contact.transport.get(LATEST_PATH, {}) as body, self.contact.turn():
                 snapshot = decode_latest(
-                    self.content(body),
+                    self.contact.content(body),
                     expected=self.expected,
                     now=self.now,
                     max_decoded_bytes=self.limits.decoded_bytes,
                 )
         except NotFoundError:
             self.notes.append("HTTP 404: no snapshot yet, or base_url leads elsewhere")
-            return Fetched("latest", None, (), complete=True, notes=tuple(self.notes))
-        return Fetched(
-            "latest", snapshot.identity, (snapshot,), complete=True, notes=tuple(self.notes)
-        )
+            return self.result("latest", None, (), complete=True)
+        return self.result("latest", snapshot.identity, (snapshot,), complete=True)
 
     def window(self) -> Fetched:
         """Return the snapshots of the window, as far as the step reaches."""
@@ -170,13 +129,8 @@ class _Step:
             self.notes.append(
                 f"the exporter sent {self.early + self.late} snapshots from outside the window"
             )
-        return Fetched(
-            "window",
-            self.identity,
-            tuple(self.wanted[:kept]),
-            complete=exhausted and kept == len(self.wanted),
-            notes=tuple(self.notes),
-        )
+        complete = exhausted and kept == len(self.wanted)
+        return self.result("window", self.identity, tuple(self.wanted[:kept]), complete=complete)
 
     def pages(self) -> Iterator[Page]:
         """Yield the pages; raises ExporterError where they would never end."""
@@ -189,7 +143,7 @@ class _Step:
         cursors: set[str] = set()
         was_empty = False
         for _ in range(self.limits.pages):
-            with self.transport.get(_WINDOW_PATH, parameters) as body:
+            with self.contact.transport.get(WINDOW_PATH, parameters) as body:
                 page = self.decoded(body)
             yield page
             if page.next_cursor is None:
@@ -205,9 +159,9 @@ class _Step:
 
     def decoded(self, body: Body) -> Page:
         """Return the decoded page, once it is this source's turn."""
-        with self.turn():
+        with self.contact.turn():
             page = decode_window_page(
-                self.content(body),
+                self.contact.content(body),
                 expected=self.expected,
                 now=self.now,
                 names=self.names,
@@ -235,39 +189,14 @@ class _Step:
                 self.samples += weight(snapshot)
         return not page.has_more or (self.last is not None and self.last.collected_at >= until)
 
-    def content(self, body: Body) -> bytes:
-        """Return the body, unless it sends our own token back: what it holds may get shown."""
-        content = body.read()
-        token = "" if self.token is None else self.token.reveal()
-        if len(token) >= _UNMISTAKABLE_CHARACTERS and token.encode("latin-1") in content:
-            raise ExporterError("the answer repeats the token that it was asked with")
-        return content
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until no other source is being decoded."""
-        try:
-            taken = _decoding_turn.acquire(timeout=self.deadline.remaining())
-        except TimeoutError:
-            taken = False
-        if not taken:
-            raise ExporterError(
-                "the run's deadline came before the answer was decoded", unreachable=True
-            )
-        try:
-            yield
-        finally:
-            _decoding_turn.release()
-
-
-def _without_secrets(fetched: Fetched, token: SecretToken | None) -> Fetched:
-    notes = tuple(_one_line(note, token) for note in fetched.notes)
-    return Fetched(fetched.contract, fetched.identity, fetched.snapshots, fetched.complete, notes)
-
-
-def _one_line(text: str, token: SecretToken | None) -> str:
-    """Return a text as a reason may be: without the token, on one line, of bounded length."""
-    if token is not None:
-        text = token.masked(text)
-    line = " ".join(text.split())
-    return line if len(line) <= _REASON_CHARACTERS else line[: _REASON_CHARACTERS - 1] + "…"
+    def result(
+        self,
+        contract: Contract,
+        identity: NodeIdentity | None,
+        snapshots: tuple[Snapshot, ...],
+        *,
+        complete: bool,
+    ) -> Fetched:
+        """Return what was fetched, with the notes of the whole step."""
+        notes = tuple(map(self.contact.one_line, self.notes))
+        return Fetched(contract, identity, snapshots, complete, notes)

@@ -6,7 +6,7 @@ import functools
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.client import fetch
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from billing_cli.exporter.api import Fetched, FetchRequest
     from billing_cli.exporter.credentials import SecretToken
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 
 # What a source that ends at the deadline by itself needs to say so in its own words.
 _GRACE_SECONDS = 0.25
@@ -40,37 +43,57 @@ def fetch_all(
     iteration; what is not there by then is an unreachable source. Beside the sources' own
     timeouts nothing slows the others down, provided that `concurrency` exceeds the number of
     sources that are down at the same time.
+    """
+    answers = side_by_side(
+        requests,
+        functools.partial(
+            fetch,
+            now=now,
+            default_token=default_token,
+            environ=environ,
+            contexts=TlsContexts(),
+            limits=limits,
+        ),
+        concurrency=concurrency,
+        deadline_seconds=deadline_seconds,
+    )
+    for request, answer in answers:
+        yield request.source.source_id, answer
+
+
+def side_by_side(
+    tasks: Sequence[Task],
+    work: Callable[..., Answer],
+    *,
+    concurrency: int,
+    deadline_seconds: float,
+) -> Iterator[tuple[Task, Answer | ExporterError]]:
+    """Yield each task with what `work(task, deadline=...)` returned or why it failed.
+
+    They come as they finish, every task once; the deadline that `work` is given is a monotonic
+    second. Whatever `work` raises becomes an ExporterError.
 
     The threads are daemons: neither a look-up that hangs nor a signal keeps the process alive,
     and an iteration that is given up leaves nothing to wait for.
     """
     deadline = time.monotonic() + deadline_seconds
-    fetch_one = functools.partial(
-        fetch,
-        now=now,
-        deadline=deadline,
-        default_token=default_token,
-        environ=environ,
-        contexts=TlsContexts(),
-        limits=limits,
-    )
-    waiting: queue.SimpleQueue[tuple[int, FetchRequest]] = queue.SimpleQueue()
-    finished: queue.SimpleQueue[tuple[int, Fetched | ExporterError]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[int, Answer | ExporterError]] = queue.SimpleQueue()
     given_up = threading.Event()
 
-    def work() -> None:
+    def work_through() -> None:
         while not given_up.is_set() and time.monotonic() < deadline:
             try:
-                position, request = waiting.get_nowait()
+                position, task = waiting.get_nowait()
             except queue.Empty:
                 return
-            finished.put((position, _outcome(fetch_one, request)))
+            finished.put((position, _outcome(functools.partial(work, task, deadline=deadline))))
 
-    pending = dict(enumerate(requests))
+    pending = dict(enumerate(tasks))
     for entry in pending.items():
         waiting.put(entry)
-    for number in range(min(max(1, concurrency), len(requests))):
-        threading.Thread(target=work, name=f"exporter-{number}", daemon=True).start()
+    for number in range(min(max(1, concurrency), len(tasks))):
+        threading.Thread(target=work_through, name=f"exporter-{number}", daemon=True).start()
     try:
         while pending:
             left = deadline + _GRACE_SECONDS - time.monotonic()
@@ -78,19 +101,17 @@ def fetch_all(
                 position, answer = finished.get(timeout=max(0.0, left))
             except queue.Empty:
                 break
-            yield pending.pop(position).source.source_id, answer
+            yield pending.pop(position), answer
     finally:
         given_up.set()
-    for request in pending.values():
+    for task in pending.values():
         reason = f"not finished at the run's deadline of {deadline_seconds:g} s"
-        yield request.source.source_id, ExporterError(reason, unreachable=True)
+        yield task, ExporterError(reason, unreachable=True)
 
 
-def _outcome(
-    fetch_one: Callable[[FetchRequest], Fetched], request: FetchRequest
-) -> Fetched | ExporterError:
+def _outcome(work: Callable[[], Answer]) -> Answer | ExporterError:
     try:
-        return fetch_one(request)
+        return work()
     except ExporterError as error:
         reason, unreachable = error.reason, error.unreachable
     except Exception as error:  # noqa: BLE001 - the other sources go on, whatever this was

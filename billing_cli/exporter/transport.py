@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -36,12 +36,23 @@ logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)
 _OK = 200
 
 
+class StatusLine(NamedTuple):
+    """What an answer began with: its status, its Date as it came, and the monotonic second."""
+
+    status: int
+    date: str
+    arrived_at: float
+
+
 class Transport:
     """Sends one source's requests, over one kept connection where the exporter allows it.
 
     `timeout_seconds` bounds each request as a whole, from looking up the name to the last byte of
     the body and with all its retries; `run_deadline` (monotonic seconds) bounds them all.
+    `last_status` is what the last answer began with, whatever became of it.
     """
+
+    last_status: StatusLine | None = None
 
     def __init__(
         self,
@@ -109,6 +120,9 @@ class Transport:
                     request, stream=True, timeout=self._deadline.remaining(), proxies=self._proxies
                 )
                 with contextlib.closing(response):
+                    self.last_status = StatusLine(
+                        response.status_code, response.headers.get("Date", ""), time.monotonic()
+                    )
                     if response.status_code != _OK:
                         raise status_failure(response.status_code)
                     answered = True
