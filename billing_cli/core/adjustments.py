@@ -115,8 +115,8 @@ def settle(
 def in_order(key: BucketKey, entries: Sequence[PriorEntry]) -> tuple[PriorEntry, ...]:
     """Return a bucket's entries as they followed each other.
 
-    The ids tell: an adjustment's is made from the number of entries before it. The clock does
-    not, because a run that waited for another is stamped with the time before it waited.
+    The ids tell, since an adjustment's is made from the number of entries before it. Their stamps
+    may not: a clock can be set back between two runs.
     """
     if len(entries) == 1:
         return tuple(entries)

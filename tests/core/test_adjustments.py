@@ -363,7 +363,7 @@ def test_repricing_leads_to_what_rating_at_that_price_would_have_cost(
 def test_the_order_of_entries_is_known_from_their_ids(
     steps: list[tuple[str, int | str]], is_charged: bool, shuffle: Random
 ) -> None:
-    """Stamps may be out of order where runs waited for each other."""
+    """Their stamps may be out of order, as clocks can be set back."""
     minute = Minute(account(), is_charged=is_charged)
     for step in steps:
         take(minute, step)

@@ -295,6 +295,28 @@ def test_runs_at_the_same_moment_charge_the_difference_once(story: Story, billed
     assert [story.paid(user) for user in billed.users] == [3 * one + later for one in paid]
 
 
+def test_entries_are_stamped_in_the_order_of_their_balances(story: Story, billed: Billed) -> None:
+    """Also where a run has waited for another that began after it."""
+    first, second = sorted(user.uuid for user in billed.users)
+    moves = [move for move in billed.moves(6) if move[0].name.sample_uuid == second]
+    until = billed.until
+    story.minute(*moves)
+    waiting = threading.Thread(target=run, args=(story,), kwargs={"until": until})
+    query = "SELECT FROM account_quota_states WHERE account_uuid = %s FOR UPDATE"
+    with psycopg.connect(story.database_url) as other, other.transaction():
+        other.execute(query, [first])
+        waiting.start()
+        while not story.rows("SELECT FROM pg_locks WHERE NOT granted"):
+            pass
+        story.collect()
+    waiting.join()
+    entries = story.rows(
+        "SELECT balance_after FROM billing_ledger WHERE account_uuid = %s ORDER BY created_at",
+        second,
+    )
+    assert entries == sorted(entries, reverse=True)
+
+
 def test_a_step_that_fails_leaves_those_before_it_as_they_are(story: Story, billed: Billed) -> None:
     """The failure is in the journal; the next run goes on from there."""
     late = story.add_user()
