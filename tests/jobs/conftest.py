@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
+def world(database_url: str, job_url: str) -> Iterator[World]:
     """Return an empty fleet that is served as long as the test lasts."""
-    with serving_world(database_url) as made:
+    with serving_world(database_url, job_url) as made:
         yield made

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # A sequence goes on counting when a transaction is rolled back.
 REFUSE_SOME_TIMES = """
 CREATE SEQUENCE public.refusals;
-CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   IF nextval('public.refusals') <= {times} THEN
     RAISE EXCEPTION 'simulated' USING ERRCODE = '{sqlstate}';
@@ -22,7 +22,7 @@ CREATE TRIGGER refuse AFTER INSERT ON public.billing_ledger
 """
 
 REFUSE_NODE = """
-CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   IF NEW.node_id = '{node}' THEN
     RAISE EXCEPTION 'simulated' USING ERRCODE = '{sqlstate}';

@@ -95,14 +95,13 @@ def statements_of(databases: Databases, samples: int) -> list[list[str]]:
     """Return the statements of a first run, of one with traffic, and of one with nothing new."""
     with (
         databases.database(migrated=True) as url,
-        relayed(url) as relay,
-        serving_world(url) as world,
+        relayed(databases.job_url(url)) as relay,
+        serving_world(url, relay.url) as world,
     ):
         node = world.fleet.add_node("jp-1")
         for (user,) in world.rows(ADD_USERS, samples):
             node.add_stream(user)
         node.run(world.at(3), activity=1.0)
-        world.database_url = relay.url
         runs, results = [], []
         for minute in (1, 2, 2):
             relay.statements.clear()

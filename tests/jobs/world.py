@@ -53,14 +53,14 @@ Job = Callable[..., "RunResult"]
 
 
 @contextmanager
-def serving_world(database_url: str) -> Iterator[World]:
-    """Serve an empty fleet as long as the block lasts."""
+def serving_world(database_url: str, job_url: str) -> Iterator[World]:
+    """Serve an empty fleet as long as the block lasts. `job_url` is what the jobs connect to."""
     fleet = Fleet(seed=11, start=START)
     with (
         serve(fleet) as running,
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
-        yield World(database_url, running, connection)
+        yield World(job_url, running, connection)
 
 
 class World:

@@ -92,7 +92,8 @@ class Relay:
                 line.pass_startup()
                 while True:
                     self._pass_message(line)
-            line.cut()
+            # Once the server has hung up as well, whatever it had locked is free again.
+            _shut(server, socket.SHUT_WR)
             line.ended.wait()
             with self._lock:
                 self._open -= {client, server}
@@ -112,6 +113,7 @@ class Relay:
             line.answer_is_cut = verdict == "cut answer"
         line.send(kind, body)
         if verdict == "cut after":
+            _shut(line.client)
             raise EOFError
 
     def _connect(self) -> socket.socket:
@@ -152,14 +154,13 @@ class _Line:
 
     def return_answers(self) -> None:
         with suppress(OSError):
-            while (answer := self.server.recv(65536)) and not self.answer_is_cut:
-                self.client.sendall(answer)
-        self.cut()
-        self.ended.set()
-
-    def cut(self) -> None:
+            while answer := self.server.recv(65536):
+                if self.answer_is_cut:
+                    _shut(self.server, socket.SHUT_WR)
+                else:
+                    self.client.sendall(answer)
         _shut(self.client)
-        _shut(self.server)
+        self.ended.set()
 
     def _read(self, count: int) -> bytes:
         data = b""
@@ -171,6 +172,6 @@ class _Line:
         return data
 
 
-def _shut(one: socket.socket) -> None:
+def _shut(one: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     with suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
+        one.shutdown(how)
