@@ -69,7 +69,7 @@ def command(
                 on_step=progress.on_step,
             )
 
-    run_job(options, "catch-up", as_json, work)
+    run_job(options, "catch-up", as_json, work, dry_run=dry_run)
 
 
 class ProgressBar:

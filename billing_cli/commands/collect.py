@@ -33,5 +33,9 @@ def command(options: Options, source_ids: tuple[str, ...], dry_run: bool, as_jso
     from billing_cli.jobs.collect import collect  # noqa: PLC0415
 
     run_job(
-        options, "collect", as_json, lambda context: collect(context, source_ids, dry_run=dry_run)
+        options,
+        "collect",
+        as_json,
+        lambda context: collect(context, source_ids, dry_run=dry_run),
+        dry_run=dry_run,
     )

@@ -78,6 +78,7 @@ def release_command(
         RELEASE_JOB,
         as_json,
         lambda context: release_held(context, held_ids, reason, dry_run=dry_run),
+        dry_run=dry_run,
         text_of=held_result_text,
         files_checked=False,
     )
@@ -101,6 +102,7 @@ def reject_command(
         REJECT_JOB,
         as_json,
         lambda context: reject_held(context, held_ids, reason, dry_run=dry_run),
+        dry_run=dry_run,
         text_of=held_result_text,
         files_checked=False,
     )

@@ -75,4 +75,4 @@ def command(
             context, source_ids, since=since, until=until, dry_run=dry_run, on_step=show
         )
 
-    run_job(options, "reconcile", as_json, work)
+    run_job(options, "reconcile", as_json, work, dry_run=dry_run)

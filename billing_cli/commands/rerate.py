@@ -98,4 +98,12 @@ def command(
     def work(context: JobContext) -> RerateResult:
         return rerate(context, order, dry_run=dry_run, on_step=show)
 
-    run_job(options, JOB, as_json, work, text_of=rerate_text, files_checked=False)
+    run_job(
+        options,
+        JOB,
+        as_json,
+        work,
+        dry_run=dry_run,
+        text_of=rerate_text,
+        files_checked=False,
+    )

@@ -73,6 +73,7 @@ def run_job(
     as_json: bool,
     work: Callable[[JobContext], Result],
     *,
+    dry_run: bool = False,
     text_of: Callable[[Result], str] | None = None,
     files_checked: bool = True,
 ) -> NoReturn:
@@ -80,26 +81,38 @@ def run_job(
 
     `text_of` tells a person what a job did that is not about sources.
     """
-    from billing_cli.core.result import RunResult, result_object  # noqa: PLC0415
-    from billing_cli.report.text import run_text  # noqa: PLC0415
+    from billing_cli.commands.observers import Observers  # noqa: PLC0415
+    from billing_cli.core.result import RunResult  # noqa: PLC0415
 
     run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
+    observers = Observers()
+
+    def failed(reason: str) -> RunResult:
+        return RunResult(
+            job, run_id, "error", started_at, datetime.now(UTC), dry_run=dry_run, error=reason
+        )
+
     try:
-        result = work(open_context(options, job, run_id, files_checked=files_checked))
+        settings = open_settings(options, job, run_id, files_checked=files_checked)
+        context = _context(settings, job, run_id)
+        if not dry_run:
+            observers.begin(settings, context, job)
+        result = work(context)
     except (BillingError, InterruptedBySignalError) as error:
-        if as_json:
-            failed = RunResult(
-                job, run_id, "error", started_at, datetime.now(UTC), error=str(error)
-            )
-            click.echo(json.dumps(result_object(failed)))
-        else:
-            click.echo(f"Error: {error}", err=True)
+        failure = failed(str(error))
+        try:
+            _print_failure(failure, as_json)
+        finally:
+            observers.end(failure, error.exit_code, error)
         sys.exit(error.exit_code)
+    except BaseException as error:
+        observers.end(failed(type(error).__name__), EXIT_FAILED, error)
+        raise
     _log(result)
-    if as_json:
-        click.echo(json.dumps(result_object(result)))
-    else:
-        click.echo(text_of(result) if text_of else run_text(result))
+    try:
+        _print(result, as_json, text_of)
+    finally:
+        observers.end(result, exit_code_of(result))
     sys.exit(exit_code_of(result))
 
 
@@ -110,6 +123,24 @@ def exit_code_of(result: RunResult) -> int:
         is_outage = bool(failed) and all(source.unreachable for source in failed)
         return EXIT_UNAVAILABLE if is_outage else EXIT_FAILED
     return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
+
+
+def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | None) -> None:
+    if as_json:
+        from billing_cli.core.result import result_object  # noqa: PLC0415
+
+        click.echo(json.dumps(result_object(result)))
+    else:
+        from billing_cli.report.text import run_text  # noqa: PLC0415
+
+        click.echo(text_of(result) if text_of else run_text(result))
+
+
+def _print_failure(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        _print(result, as_json, None)
+    else:
+        click.echo(f"Error: {result.error}", err=True)
 
 
 def _log(result: RunResult) -> None:
@@ -159,9 +190,13 @@ def open_context(
     options: Options, job: str, run_id: str, *, files_checked: bool = True
 ) -> JobContext:
     """Return what a job needs, from the configuration. Raises ConfigurationError."""
+    return _context(open_settings(options, job, run_id, files_checked=files_checked), job, run_id)
+
+
+def _context(settings: Settings, job: str, run_id: str) -> JobContext:
     from billing_cli.jobs.opening import context_of  # noqa: PLC0415
 
-    return context_of(open_settings(options, job, run_id, files_checked=files_checked), job, run_id)
+    return context_of(settings, job, run_id)
 
 
 def raise_on_signals() -> None:

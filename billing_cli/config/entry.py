@@ -7,7 +7,14 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
 from billing_cli.config.fields import Number, Text
 from billing_cli.config.references import check_path, check_reference
@@ -26,6 +33,27 @@ NOT_A_HOST = "is not a URL with a valid host and port"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
+
+def check_secret_url(value: SecretStr) -> SecretStr:
+    """Return a URL that is a secret, and so goes unencrypted to this machine only.
+
+    Raises ValueError as `check_url` does.
+    """
+    text = check_url(value.get_secret_value().strip())
+    parts = urlsplit(text)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("http is for loopback hosts only (use https)")
+    return SecretStr(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine, whatever a resolver says."""
+    address = _address_of(host)
+    if address is None:
+        return host == "localhost"
+    return any(address in network for network in _LOOPBACK)
+
+
 FilePath = Annotated[Text, AfterValidator(check_path)]
 
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -38,7 +66,7 @@ def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tu
     """
     parts = urlsplit(entry.base_url)
     encrypted = parts.scheme == "https"
-    if not (encrypted or entry.allow_http or _is_loopback(parts.hostname or "")):
+    if not (encrypted or entry.allow_http or is_loopback(parts.hostname or "")):
         yield (
             "base_url",
             "http is for loopback hosts only (use https, or a source with allow_http = true)",
@@ -115,6 +143,9 @@ def check_host(text: str) -> str:
     return text
 
 
+SecretUrl = Annotated[SecretStr, AfterValidator(check_secret_url)]
+
+
 class SourceEntry(BaseModel):
     """The keys of a source. Empty strings and nulls count as not given."""
 
@@ -151,13 +182,6 @@ def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:
     for key in ("client_cert", "client_key"):
         if wanted and getattr(entry, key) is None:
             yield key, "is missing (mTLS needs both client_cert and client_key)"
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address_of(host)
-    if address is None:
-        return host == "localhost"
-    return any(address in network for network in _LOOPBACK)
 
 
 def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MASK = "***"
+MIN_PATH_CHARACTERS = 8
 
 _CONNINFO_PASSWORD = re.compile(
     r"\b(?:ssl)?password\s*=\s*(?:'((?:\\.|[^'\\])*)'|(\S+))", re.DOTALL
@@ -41,6 +43,16 @@ def register_database_url(url: str) -> None:
     register_secret(url)
     for password in _passwords_in(url):
         register_secret(password)
+
+
+def register_url(url: str) -> None:
+    """Register a URL that is a secret as a whole, and its path, which is what makes it one."""
+    register_secret(url)
+    with suppress(ValueError):
+        path = urlsplit(url).path.strip("/")
+        # Shorter ones may be ordinary words.
+        if len(path) >= MIN_PATH_CHARACTERS:
+            register_secret(path)
 
 
 def forget_secrets() -> None:

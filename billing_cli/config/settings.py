@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from billing_cli.config.entry import SecretUrl
 from billing_cli.config.fields import (
     Amount,
     CaseFree,
@@ -32,7 +33,7 @@ from billing_cli.config.fields import (
 )
 from billing_cli.config.layers import DEFAULT, label, read_layers, unknown_variables
 from billing_cli.config.problems import first_problem
-from billing_cli.config.redaction import register_database_url, register_secret
+from billing_cli.config.redaction import register_database_url, register_secret, register_url
 from billing_cli.config.references import check_reference, read_secret
 from billing_cli.config.registry import check_files, default_source, located, sources_of
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 REFERENCE_KEYS = {
     "database_url": "database_url_ref",
     "internal_service_token": "internal_service_token_ref",
+    "ping_url": "ping_url_ref",
 }
 MAX_LATENESS_SECONDS = 30 * 86_400
 
@@ -75,6 +77,7 @@ def load_settings(
     )
     if files_checked:
         _resolve("internal_service_token", values, origins, environ)
+        _resolve("ping_url", values, origins, environ)
     values["sources"] = located(_sources(values, origins, has_token), environ)
     if files_checked:
         check_files(values["sources"], origins.get("sources", DEFAULT), environ)
@@ -134,6 +137,10 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], CaseFree] = "info"
     log_format: Annotated[Literal["auto", "console", "json"], CaseFree] = "auto"
+
+    metrics_file: Text | None = None
+    ping_url: SecretUrl | None = None
+    ping_url_ref: Annotated[str, AfterValidator(check_reference)] | None = None
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _unknown_environment: tuple[str, ...] = PrivateAttr(default=())
@@ -217,6 +224,8 @@ def _register_secrets(values: Mapping[str, Any]) -> None:
         register_database_url(url.strip())
     if isinstance(token := values.get("internal_service_token"), str):
         register_secret(token.strip())
+    if isinstance(url := values.get("ping_url"), str):
+        register_url(url.strip())
 
 
 def _register_tokens(sources: Sequence[Source], environ: Mapping[str, str]) -> None:

@@ -46,9 +46,9 @@ class TlsContexts:
         if source.client_cert is None:
             with self._lock:
                 if source.ca_bundle not in self._shared:
-                    self._shared[source.ca_bundle] = _verifying_context(source.ca_bundle)
+                    self._shared[source.ca_bundle] = verifying_context(source.ca_bundle)
                 return self._shared[source.ca_bundle]
-        context = _verifying_context(source.ca_bundle)
+        context = verifying_context(source.ca_bundle)
         _load_client_certificate(context, source.client_cert, source.client_key)
         return context
 
@@ -67,7 +67,7 @@ def key_file_notes(source: Source) -> tuple[str, ...]:
     )
 
 
-def _verifying_context(ca_bundle: str | None) -> ssl.SSLContext:
+def verifying_context(ca_bundle: str | None) -> ssl.SSLContext:
     """Return a context that verifies chain and name against a bundle or the system's CAs.
 
     Built by hand instead of by `ssl.create_default_context`, which listens to SSL_CERT_FILE,

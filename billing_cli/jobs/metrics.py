@@ -1,0 +1,54 @@
+"""What the database tells for metrics: read at the end of a run, cheaply, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.totals import StoredMetrics
+from billing_cli.store.connection import Session
+from billing_cli.store.frozen import frozen
+from billing_cli.store.schema import require_head
+from billing_cli.store.status import read_source_status
+from billing_cli.store.totals import read_totals
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from billing_cli.jobs.context import JobContext
+
+# A run that is done doesn't wait long for what is merely told about it.
+MAX_CONNECT_SECONDS = 3
+MAX_STATEMENT_SECONDS = 5.0
+
+
+def read_metrics(context: JobContext) -> StoredMetrics:
+    """Return the totals of all jobs and the state of every enabled source, as of one moment.
+
+    What it costs depends on neither the number of runs nor that of streams. Raises BillingError
+    where the database can't tell.
+    """
+    database = replace(
+        context.database,
+        connect_timeout_seconds=min(context.database.connect_timeout_seconds, MAX_CONNECT_SECONDS),
+    )
+    now = context.clock()
+
+    def work(connection: Connection) -> StoredMetrics:
+        require_head(connection)
+        with frozen(connection, database, MAX_STATEMENT_SECONDS):
+            sources = read_source_status(
+                connection, [one.source_id for one in context.sources if one.enabled]
+            )
+            return StoredMetrics(
+                tuple(read_totals(connection)),
+                tuple(
+                    replace(one, lag_seconds=(now - one.watermark).total_seconds())
+                    if one.watermark
+                    else one
+                    for one in sources
+                ),
+            )
+
+    with Session(database) as session:
+        return session.read(work)
