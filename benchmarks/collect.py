@@ -62,7 +62,8 @@ FLOOR = (
     ),
     (
         "INSERT INTO traffic_stat_checkpoints AS c (node_id, account_uuid, last_uplink_total,"
-        " last_downlink_total, last_seen_at) SELECT 'floor', account, up, down, %(minute)s FROM given"
+        " last_downlink_total, last_seen_at)"
+        " SELECT 'floor', account, up, down, %(minute)s FROM given"
         " ON CONFLICT (node_id, account_uuid) DO UPDATE SET last_seen_at = excluded.last_seen_at,"
         " last_uplink_total = excluded.last_uplink_total,"
         " last_downlink_total = excluded.last_downlink_total, updated_at = now()"
