@@ -8,7 +8,7 @@ import psycopg
 
 from billing_cli.jobs.payers import FactConflictError
 from billing_cli.jobs.write import Written, write
-from billing_cli.store.connection import translate
+from billing_cli.store.failures import translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

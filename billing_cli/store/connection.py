@@ -11,18 +11,14 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
 
-from billing_cli.errors import (
-    BillingError,
-    ConfigurationError,
-    DatabaseUnavailableError,
-    SchemaError,
-)
-from billing_cli.store.schema import MIGRATE_HINT
+from billing_cli.errors import ConfigurationError, DatabaseUnavailableError
+from billing_cli.store.failures import is_transient, refusal_for_good, translate
+from billing_cli.store.patience import PatientConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,20 +38,14 @@ SELECT set_config('statement_timeout', %(statement_timeout)s, true),
 # Tells whether the transaction whose COMMIT was never answered became durable.
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
 
-TRANSIENT = (
-    pg.SerializationFailure,
-    pg.DeadlockDetected,
-    pg.AdminShutdown,
-    pg.CrashShutdown,
-    pg.CannotConnectNow,
-    pg.IdleInTransactionSessionTimeout,
+UNREADABLE_DSN = (
+    "DATABASE_URL: not a PostgreSQL URI or libpq keyword string; "
+    "special characters in a password must be percent-encoded in a URI"
 )
-UNREACHABLE = (pg.CannotConnectNow, pg.AdminShutdown, pg.CrashShutdown, pg.TooManyConnections)
-SCHEMA_MISMATCH = (
-    pg.UndefinedTable,
-    pg.UndefinedColumn,
-    pg.InvalidSchemaName,
-    pg.UndefinedFunction,
+
+FATE_UNKNOWN = (
+    "the connection was lost during COMMIT, and whether it took place can't be told yet; "
+    "the next run goes on from what is stored"
 )
 
 ATTEMPTS = 3
@@ -66,13 +56,18 @@ COMMIT_CHECK_PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where PostgreSQL is and how long it may take. `dsn` is a URI or a libpq keyword string."""
+    """Where PostgreSQL is and how long it may take. `dsn` is a URI or a libpq keyword string.
+
+    The timeouts of statements and locks are the server's to keep; one that has not done so after
+    another `grace_seconds` is taken for dead.
+    """
 
     dsn: str
     application_name: str = "billing"
     connect_timeout_seconds: int = 10
     statement_timeout_seconds: float = 50.0
     lock_timeout_seconds: float = 20.0
+    grace_seconds: float = 5.0
 
     def __repr__(self) -> str:
         return "Database(dsn=***)"
@@ -127,8 +122,10 @@ class Session:
         the server was at fault: serialization failure, deadlock, shutdown, lost connection.
         Where the answer to COMMIT was lost, the server is asked whether it took place before
         anything is repeated. Raises DatabaseUnavailableError where the server can't be reached,
-        SchemaError where its schema is not ours, BillingError for any other database error.
+        ConfigurationError where it lets nobody in like this, SchemaError where its schema is not
+        ours, BillingError for any other database error.
         """
+        began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
             progress = _Progress()
             try:
@@ -137,7 +134,9 @@ class Session:
                 self.close()
                 if progress.committing and self._became_durable(progress.transaction_id):
                     return progress.result  # type: ignore[return-value]
-                last = attempt == ATTEMPTS or self.dry_run
+                # Whoever waited that long in vain leaves the rest to the next run.
+                is_late = time.monotonic() - began > self.database.statement_timeout_seconds
+                last = attempt == ATTEMPTS or self.dry_run or is_late
                 if last or not is_transient(error):
                     raise translate(error) from None
             except BaseException:
@@ -180,31 +179,14 @@ class Session:
         While the server still works on it, neither answer is true yet.
         """
         for _ in range(COMMIT_CHECKS):
-            status = self.read(lambda connection: _transaction_status(connection, transaction_id))
+            try:
+                status = self.read(lambda one: _transaction_status(one, transaction_id))
+            except DatabaseUnavailableError as error:
+                raise DatabaseUnavailableError(f"{error}; {FATE_UNKNOWN}") from None
             if status != "in progress":
                 return status == "committed"
             self.pause(COMMIT_CHECK_PAUSE_SECONDS)
-        raise DatabaseUnavailableError(
-            "database: the connection was lost while committing and the server has not finished "
-            "yet; the next run goes on from what is stored"
-        )
-
-
-def translate(error: psycopg.Error) -> BillingError:
-    """Return the one-line failure for a database error; its text holds no DSN and no row data."""
-    detail = _one_line(error)
-    if isinstance(error, SCHEMA_MISMATCH):
-        return SchemaError(f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}")
-    if isinstance(error, pg.InsufficientPrivilege):
-        return SchemaError(f"the database role may not do this: {detail}")
-    if isinstance(error, UNREACHABLE) or _is_lost_connection(error):
-        return DatabaseUnavailableError(f"database: {detail}")
-    return BillingError(f"database: {detail}")
-
-
-def is_transient(error: psycopg.Error) -> bool:
-    """Tell whether the same transaction may well succeed when it is tried again."""
-    return isinstance(error, TRANSIENT) or _is_lost_connection(error)
+        raise DatabaseUnavailableError(f"database: {FATE_UNKNOWN}")
 
 
 class _Progress:
@@ -216,23 +198,53 @@ class _Progress:
 
 
 def _connect(database: Database) -> Connection:
+    # What the connection string says itself goes before our own choice.
+    parameters = _defaults(database) | _parameters(database.dsn)
     try:
-        return psycopg.connect(
-            database.dsn,
-            autocommit=True,
-            prepare_threshold=None,
-            application_name=database.application_name,
-            connect_timeout=database.connect_timeout_seconds,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=int(database.statement_timeout_seconds * 1000),
+        connection = PatientConnection[tuple[Any, ...]].connect(
+            **parameters, autocommit=True, prepare_threshold=None
         )
     except psycopg.ProgrammingError:
-        # The driver's own text would repeat the string, password and all.
-        raise ConfigurationError(
-            "DATABASE_URL: not a PostgreSQL URI or libpq keyword string"
-        ) from None
+        raise ConfigurationError(UNREADABLE_DSN) from None
+    except psycopg.OperationalError as error:
+        refusal = refusal_for_good(error)
+        if refusal is not None:
+            raise refusal from None
+        raise
+    connection.patience_seconds = database.statement_timeout_seconds + database.grace_seconds
+    connection.grace_seconds = database.grace_seconds
+    return connection
+
+
+def _parameters(dsn: str) -> dict[str, Any]:
+    """Return the connection string's parameters.
+
+    Raises ConfigurationError where it can't be read, without repeating it: where a password with
+    special characters took it apart, a piece of that stands in place of the host or the port.
+    """
+    try:
+        given = {name: value for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(UNREADABLE_DSN) from None
+    hosts = str(given.get("host", "")).split(",")
+    ports = str(given.get("port", "")).split(",")
+    # A socket's directory stands for a host, and a name that begins with @ for an abstract one.
+    is_odd = any("@" in host[1:] or not host.isprintable() for host in hosts)
+    if is_odd or not all(port.isdecimal() or not port for port in ports):
+        raise ConfigurationError(UNREADABLE_DSN)
+    return given
+
+
+def _defaults(database: Database) -> dict[str, Any]:
+    return {
+        "application_name": database.application_name,
+        "connect_timeout": database.connect_timeout_seconds,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        # Data that is sent into the void is noticed as soon as silence is.
+        "tcp_user_timeout": 25_000,
+    }
 
 
 def _transaction_status(connection: Connection, transaction_id: str) -> str | None:
@@ -262,15 +274,3 @@ def _signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
     if arrived:
         signal.raise_signal(arrived[0])
-
-
-def _is_lost_connection(error: psycopg.Error) -> bool:
-    if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate.startswith("08")
-
-
-def _one_line(error: psycopg.Error) -> str:
-    """Return the server's primary message, or the driver's without hosts' details after it."""
-    message = error.diag.message_primary or str(error) or type(error).__name__
-    return " ".join(message.split())

@@ -1,0 +1,62 @@
+"""A connection that does not wait for ever.
+
+`statement_timeout` is kept by the server, so it is of no help where the server itself hangs, nor
+where a tunnel or pooler in between stays up while the line behind it is dead. TCP keepalives end
+at that tunnel as well. So this side counts too, and gives the server a little longer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.rows import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+Result = TypeVar("Result")
+
+
+class PatientConnection(psycopg.Connection[Row]):
+    """Waits for each answer for `patience_seconds`, then cancels, and hangs up after `grace`.
+
+    A statement that can be cancelled raises QueryCanceled; one without an answer even to that
+    raises OperationalError, and the connection is closed.
+    """
+
+    patience_seconds: float = math.inf
+    grace_seconds: float = 5.0
+
+    def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **options: Any) -> Result:
+        """Consume what the driver wants to wait for."""
+        return super().wait(self._bounded(gen), *arguments, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
+        # The driver looks in ten times a second, also when nothing has come.
+        deadline = time.monotonic() + self.patience_seconds
+        is_cancelled = False
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready and time.monotonic() > deadline:
+                    if is_cancelled:
+                        self.close()
+                        raise psycopg.OperationalError("the server has stopped answering")
+                    is_cancelled = True
+                    self._cancel()
+                    deadline = time.monotonic() + self.grace_seconds
+                state = gen.send(ready)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    def _cancel(self) -> None:
+        # Older libraries cancel without a limit to their own waiting.
+        if psycopg.capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=self.grace_seconds)
