@@ -236,7 +236,8 @@ def _write(
 ) -> _Differences:
     """Write a step in the open transaction, with its accounts locked; return what is done then."""
     users = lock_users(connection, store.read_accounts(connection, step))
-    accounts = dict(lock_payers(context, connection, users.values()).accounts)
+    payers = lock_payers(context, connection, users.values())
+    accounts = dict(payers.accounts)
     step = replace(step, account_uuids=tuple(accounts))
     charged = store.read_charged_buckets(connection, step)
     changes = _changes(context, charged.histories, accounts, order.reason)
@@ -254,6 +255,7 @@ def _write(
     )
     for entries in changes.values():
         done.add(entries)
+    done.notes = tuple(dict.fromkeys([*done.notes, *payers.problems.values()]))
     done.steps += 1
     return done
 

@@ -394,6 +394,23 @@ def test_an_account_with_a_price_beyond_reason_is_left_alone_and_told(
     assert story.paid(second) == 3 * paid[second.uuid]
 
 
+def test_an_account_with_a_balance_beyond_reason_is_left_alone_and_told(
+    story: Story, billed: Billed
+) -> None:
+    """Its charges are brought to the price when the balance is right again."""
+    first, second = billed.users
+    paid = story.paid(second)
+    query = "UPDATE account_quota_states SET current_balance = %s WHERE account_uuid = %s"
+    balance = float(story.funds(first).balance)
+    story.connection.execute(query, [float("inf"), first.uuid])
+    result = run(story)
+    assert (result.status, result.corrections) == ("partial", 2 * Billed.MINUTES)
+    assert result.notes == (f"account {first.uuid} can't be charged: a balance of inf",)
+    assert story.paid(second) == 3 * paid
+    story.connection.execute(query, [balance, first.uuid])
+    assert [one.account_uuid for one in run(story).accounts] == [first.uuid]
+
+
 @pytest.mark.usefixtures("billed")
 def test_what_does_not_exist_can_not_be_re_rated(story: Story) -> None:
     """One line names it, and nothing is written."""
