@@ -54,7 +54,7 @@ DEFAULT_RANGE = timedelta(hours=1)
 STEP_MAX_SAMPLES = 60_000
 MAX_PAGE_SNAPSHOTS = 15
 # A record that bridges a long outage can be longer than a step; then a step may grow this far.
-MAX_STEP_FACTOR = 64
+LARGEST_STEP_SAMPLES = 1_000_000
 
 
 @dataclass(slots=True)
@@ -126,11 +126,12 @@ def reconcile(
         try:
             courses, results = _courses(session, sources, since, until, context.clock())
             while courses:
-                share = max(1, min(STEP_MAX_SAMPLES, context.fetching.step_max_samples))
-                fetched = _fetch(context, session, courses, share // len(courses))
+                most = min(STEP_MAX_SAMPLES, context.fetching.step_max_samples)
+                share = max(1, most // len(courses))
+                fetched = _fetch(context, session, courses, share)
                 for course in list(courses):
                     answer = fetched[course.source.source_id]
-                    snapshots, covered = _usable(course, answer)
+                    snapshots, covered = _usable(course, answer, share)
                     if covered > course.at:
 
                         def work(
@@ -216,7 +217,7 @@ def _fetch(
             source=course.source,
             since=min(course.at, first or course.at),
             until=course.end,
-            max_samples=max(1, share) * course.factor,
+            max_samples=share * course.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
         )
         for course, first in zip(courses, session.read(read), strict=True)
@@ -233,7 +234,7 @@ def _fetch(
 
 
 def _usable(
-    course: _Course, answer: Fetched | ExporterError
+    course: _Course, answer: Fetched | ExporterError, share: int
 ) -> tuple[tuple[Snapshot, ...], datetime]:
     """Return the snapshots to compare with, and the end of the minutes that they cover.
 
@@ -256,10 +257,13 @@ def _usable(
     else:
         last = answer.snapshots[-1].collected_at
         covered = course.end if answer.complete else minute_of(last) + MINUTE
-        if covered <= course.at and course.factor < MAX_STEP_FACTOR:
+        if covered <= course.at and share * course.factor < LARGEST_STEP_SAMPLES:
             course.factor *= 2
         elif covered <= course.at:
-            _fail(course, f"a step can't hold the history up to {format_rfc3339(course.at)}")
+            minute = format_rfc3339(course.at)
+            course.notes[f"the records of {minute} reach too far back to be compared"] = None
+            course.at, course.factor = course.at + MINUTE, 1
+            covered = course.at
         return answer.snapshots, covered
     return (), course.at
 
