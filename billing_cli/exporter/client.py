@@ -103,6 +103,7 @@ class _Step:
                     now=self.now,
                     max_decoded_bytes=self.limits.decoded_bytes,
                 )
+            self.contact.check_names(snapshot.identity, (snapshot,))
         except NotFoundError:
             self.notes.append("HTTP 404: no snapshot yet, or base_url leads elsewhere")
             return self.result("latest", None, (), complete=True)
@@ -167,6 +168,7 @@ class _Step:
                 names=self.names,
                 max_decoded_bytes=self.limits.decoded_bytes,
             )
+        self.contact.check_names(page.identity, page.snapshots)
         if None not in (page.identity, self.identity) and page.identity != self.identity:
             raise ExporterError("the pages of one window are of different nodes")
         self.answered = True

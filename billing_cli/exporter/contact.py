@@ -16,8 +16,9 @@ from billing_cli.exporter.tls import TlsContexts, key_file_notes
 from billing_cli.exporter.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.body import Body
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.source import Source
@@ -29,6 +30,7 @@ _REASON_CHARACTERS = 500
 
 # Shorter tokens may be ordinary words, and turn up in an honest answer.
 _UNMISTAKABLE_CHARACTERS = 16
+_REFLECTION = "the answer repeats the token that it was asked with"
 
 # Decoding holds the interpreter anyway, so taking turns costs no time and bounds the memory.
 _decoding_turn = threading.Lock()
@@ -90,6 +92,12 @@ class Contact:
         self.notes = notes
         self._token = token
         self._deadline = deadline
+        self._may_hide_token = False
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token is sent."""
+        return self._token is not None
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -111,9 +119,23 @@ class Contact:
         """Return the body, unless it sends our own token back: what it holds may get shown."""
         content = body.read()
         token = "" if self._token is None else self._token.reveal()
-        if len(token) >= _UNMISTAKABLE_CHARACTERS and token.encode("latin-1") in content:
-            raise ExporterError("the answer repeats the token that it was asked with")
+        if len(token) >= _UNMISTAKABLE_CHARACTERS:
+            if token.encode("latin-1") in content:
+                raise ExporterError(_REFLECTION)
+            # Spelled with escapes, or in UTF-8, it only shows once it is decoded.
+            self._may_hide_token = b"\\" in content or not token.isascii()
         return content
+
+    def check_names(self, identity: NodeIdentity | None, snapshots: Iterable[Snapshot]) -> None:
+        """Raise ExporterError where a decoded answer sends our own token back as a name."""
+        if self._token is None or not self._may_hide_token:
+            return
+        names = set(identity or ())
+        for snapshot in snapshots:
+            names.update(snapshot.identity, snapshot.rejected)
+            names.update(name.inbound_tag for name in snapshot.totals)
+        if any(self._token.masked(name) != name for name in names):
+            raise ExporterError(_REFLECTION)
 
     def one_line(self, text: str) -> str:
         """Return a text as it may be shown: without the token, on one line, not too long."""

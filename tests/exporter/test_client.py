@@ -406,6 +406,30 @@ def test_an_answer_that_repeats_the_token_is_not_used(exporter: responses.Reques
     assert error.reason == "the answer repeats the token that it was asked with"
 
 
+@pytest.mark.parametrize("token", ["0123456789/abcdef", "0123456789abcd\xe9f"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"node_id": "?"},
+        {"env": "a ? b"},
+        {"samples": [sample(inbound_tag="?")]},
+        {"samples": [sample("?")]},
+    ],
+)
+def test_a_token_is_recognised_however_it_is_spelled(
+    exporter: responses.RequestsMock, token: str, named: dict[str, Any]
+) -> None:
+    """JSON has escapes for every character, and the header's encoding is not the answer's."""
+    escaped = "".join(f"\\u{ord(one):04x}" for one in token)
+    plain = token.replace("/", "\\/")
+    for spelled in (escaped, plain):
+        body = encoded(page([snapshot(**named)], node_id="", env=""))
+        exporter.get(WINDOW, body=body.replace(b"?", spelled.encode()))
+        error = failure(auth_mode="bearer", default_token=SecretToken(token))
+        assert error.reason == "the answer repeats the token that it was asked with"
+        exporter.reset()
+
+
 def test_a_token_in_a_reason_is_masked(exporter: responses.RequestsMock) -> None:
     """Short tokens may be words, so an answer may hold them; reasons do not."""
     answer(exporter, page([snapshot("hunter2")]))
