@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def story(database_url: str) -> Iterator[Story]:
+def story(database_url: str, job_url: str) -> Iterator[Story]:
     """Return a story without nodes or users yet; afterwards its books are checked."""
-    with told_story(database_url) as begun:
+    with told_story(database_url, job_url) as begun:
         yield begun

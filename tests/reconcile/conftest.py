@@ -34,10 +34,14 @@ START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
 
 
 class World:
-    """A fleet of one node with three users, billed at one price, at a time that tests set."""
+    """A fleet of one node with three users, billed at one price, at a time that tests set.
 
-    def __init__(self, database_url: str) -> None:
+    Jobs connect to `job_url`, as a role that may do nothing else; `database_url` is the owner's.
+    """
+
+    def __init__(self, database_url: str, job_url: str) -> None:
         self.database_url = database_url
+        self.job_url = job_url
         self.fleet = Fleet(seed=11, start=START)
         self.node = self.fleet.add_node("jp-1", node_id="jp-1.example", env="prod")
         self.users = [self.fleet.add_user() for _ in range(3)]
@@ -66,7 +70,7 @@ class World:
         context = JobContext(
             run_id=str(uuid.uuid4()),
             clock=lambda: now,
-            database=Database(self.database_url),
+            database=Database(self.job_url),
             sources=tuple(Source(**one) for one in listed),
             tariff=Tariff(self.price, self.quota, Decimal(5), "v1", "", None),
             deltas=DeltaPolicy(),
@@ -112,9 +116,9 @@ class World:
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
+def world(database_url: str, job_url: str) -> Iterator[World]:
     """Return a fleet that is served as long as the test lasts."""
-    made = World(database_url)
+    made = World(database_url, job_url)
     with serve(made.fleet) as running:
         made.running = running
         yield made

@@ -56,11 +56,14 @@ TABLES = (
 
 
 @contextmanager
-def told_story(database_url: str) -> Iterator[Story]:
-    """Serve the fleet of a story as long as the block lasts; its books must agree at the end."""
+def told_story(database_url: str, job_url: str) -> Iterator[Story]:
+    """Serve the fleet of a story as long as the block lasts; its books must agree at the end.
+
+    Jobs connect to `job_url`, as a role that may do nothing else; `database_url` is the owner's.
+    """
     fleet = Fleet(seed=5, start=START)
     with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        story = Story(database_url, fleet, running, connection)
+        story = Story(database_url, job_url, fleet, running, connection)
         yield story
         assert story.broken_invariants() == []
 
@@ -71,11 +74,13 @@ class Story:
     def __init__(
         self,
         database_url: str,
+        job_url: str,
         fleet: Fleet,
         running: RunningFleet,
         connection: psycopg.Connection[tuple[Any, ...]],
     ) -> None:
         self.database_url = database_url
+        self.job_url = job_url
         self.fleet = fleet
         self.running = running
         self.connection = connection
@@ -131,7 +136,7 @@ class Story:
         return JobContext(
             run_id=str(uuid.uuid4()),
             clock=lambda: now,
-            database=Database(self.database_url, lock_timeout_seconds=self.lock_timeout_seconds),
+            database=Database(self.job_url, lock_timeout_seconds=self.lock_timeout_seconds),
             sources=tuple(Source(**one) for one in self.running.sources()),
             tariff=Tariff(
                 self.price, self.quota, OPENING_BALANCE, self.version, self.region, self.peak_hours
@@ -145,7 +150,7 @@ class Story:
             [sys.executable, "-m", "billing_cli", *arguments],
             env={
                 **{name: os.environ[name] for name in os.environ if "BILLING" not in name},
-                "DATABASE_URL": self.database_url,
+                "DATABASE_URL": self.job_url,
                 "EXPORTER_SOURCES_JSON": json.dumps(self.running.sources()),
                 "PRICE_PER_BYTE": f"{self.price:f}",
                 "SOURCE_REVISION": self.version,
