@@ -1,8 +1,9 @@
-"""What `status` tells: the state of each source and the last runs, as values."""
+"""What `status` tells: the state of each source, the day so far and the last runs, as values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import format_rfc3339
@@ -50,12 +51,32 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DayTotals:
+    """What is billed for the minutes of a UTC day so far, corrections included.
+
+    `included_bytes` were paid from quotas, `charged_bytes` are beyond them, `amount` is what those
+    cost, as a positive figure.
+    """
+
+    since: datetime
+    included_bytes: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+    @property
+    def billed_bytes(self) -> int:
+        """All bytes, whoever paid for them."""
+        return self.included_bytes + self.charged_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StatusReport:
     """Everything that `status` shows; `needs_attention` decides the exit code."""
 
     checked_at: datetime
     sources: tuple[SourceStatus, ...]
     runs: tuple[JournalEntry, ...]
+    today: DayTotals
 
     @property
     def needs_attention(self) -> bool:
@@ -90,6 +111,13 @@ def status_object(report: StatusReport) -> dict[str, Any]:
         "status": "attention" if report.needs_attention else "ok",
         "checked_at": format_rfc3339(report.checked_at),
         "error": None,
+        "today": {
+            "since": format_rfc3339(report.today.since),
+            "billed_bytes": report.today.billed_bytes,
+            "included_bytes": report.today.included_bytes,
+            "charged_bytes": report.today.charged_bytes,
+            "amount": f"{report.today.amount:f}",
+        },
         "sources": [
             {
                 "source_id": one.source_id,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.status import StatusReport, attention_of
 from billing_cli.store.connection import Session
 from billing_cli.store.schema import require_head
-from billing_cli.store.status import read_last_runs, read_source_status
+from billing_cli.store.status import read_day_totals, read_last_runs, read_source_status
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -21,6 +21,7 @@ RUNS_SHOWN = 5
 def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
     """Return the state of every configured source. Raises BillingError where it can't be read."""
     now = context.clock()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     enabled = {source.source_id: source.enabled for source in context.sources}
 
     def work(connection: Connection) -> StatusReport:
@@ -30,7 +31,12 @@ def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
             lag = (now - found.watermark).total_seconds() if found.watermark else None
             source = replace(found, enabled=enabled[found.source_id], lag_seconds=lag)
             sources.append(replace(source, attention=attention_of(source, max_lag_seconds)))
-        return StatusReport(now, tuple(sources), tuple(read_last_runs(connection, RUNS_SHOWN)))
+        return StatusReport(
+            checked_at=now,
+            sources=tuple(sources),
+            runs=tuple(read_last_runs(connection, RUNS_SHOWN)),
+            today=read_day_totals(connection, midnight),
+        )
 
     with Session(context.database) as session:
         return session.read(work)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from billing_cli.core.result import RunResult, SourceResult
-    from billing_cli.core.status import StatusReport
 
 BYTES_IN_A_KIBIBYTE = 1024
 SECONDS_IN_A_MINUTE = 60
@@ -42,57 +41,25 @@ def run_text(result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def status_text(report: StatusReport) -> str:
-    """Return a table of the sources, what needs a look, and the last runs."""
-    rows = [
-        (
-            one.source_id,
-            "disabled" if not one.enabled else "look" if one.attention else "ok",
-            f"{one.env}:{one.node_id}" if one.env else one.node_id or "-",
-            one.contract or "-",
-            format_rfc3339(one.watermark) if one.watermark else "-",
-            human_seconds(one.lag_seconds),
-            ", ".join(f"{count} {kind}" for kind, count in sorted(one.gaps.items())) or "-",
-            str(one.held_deltas),
-            str(one.unresolved_streams),
-        )
-        for one in report.sources
-    ]
-    header = (
-        "SOURCE",
-        "STATE",
-        "NODE",
-        "CONTRACT",
-        "WATERMARK",
-        "LAG",
-        "GAPS",
-        "HELD",
-        "UNRESOLVED",
-    )
-    lines = [table(header, rows)] if rows else ["no source is configured"]
-    lines += [f"{one.source_id}: {reason}" for one in report.sources for reason in one.attention]
-    runs = [
-        (
-            format_rfc3339(one.started_at.replace(microsecond=0)),
-            one.job,
-            one.status,
-            f"{one.duration_seconds:.1f} s",
-            str(one.written_minutes),
-            one.error or "-",
-        )
-        for one in report.runs
-    ]
-    if runs:
-        lines += ["", table(("RUN", "JOB", "STATUS", "TOOK", "MINUTES", "ERROR"), runs)]
-    return "\n".join(lines)
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    paint: Callable[[int, int, str], str] | None = None,
+) -> str:
+    """Return left-aligned columns, two spaces apart.
 
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return left-aligned columns, two spaces apart."""
+    `paint` is given each cell's row, with the header as -1, its column, and its text as wide as
+    the column, so that colours do not count as text.
+    """
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    # A line has no white space at its end.
+    widths[-1] = 0
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
+        "  ".join(
+            paint(number, column, cell.ljust(width)) if paint else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for number, row in enumerate((header, *rows), start=-1)
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.core.status import JournalEntry, SourceStatus
+from billing_cli.core.status import DayTotals, JournalEntry, SourceStatus
 from billing_cli.store import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from psycopg import Connection
 
@@ -34,6 +35,22 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
  ORDER BY place
+"""
+
+# Account by account, because charges are indexed by account and minute: however many there are,
+# only those of the day are read.
+READ_DAY_TOTALS = """
+SELECT coalesce(sum(charged.included_bytes), 0)::bigint,
+       coalesce(sum(charged.rated_bytes), 0)::bigint,
+       0 - coalesce(sum(charged.amount_delta), 0)
+  FROM (SELECT DISTINCT account_uuid
+          FROM billing.streams
+         WHERE account_uuid IS NOT NULL) AS account
+ CROSS JOIN LATERAL (
+       SELECT sum(included_bytes) AS included_bytes, sum(rated_bytes) AS rated_bytes,
+              sum(amount_delta) AS amount_delta
+         FROM billing.charges
+        WHERE account_uuid = account.account_uuid AND bucket_start >= %(since)s) AS charged
 """
 
 READ_LAST_RUNS = """
@@ -77,6 +94,12 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             unresolved,
         ) in rows
     ]
+
+
+def read_day_totals(connection: Connection, since: datetime) -> DayTotals:
+    """Return what is billed for the minutes from `since` on."""
+    row = connection.execute(READ_DAY_TOTALS, {"since": since}).fetchone()
+    return DayTotals(since, *row) if row else DayTotals(since)
 
 
 def read_last_runs(connection: Connection, limit: int) -> list[JournalEntry]:

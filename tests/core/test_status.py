@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from billing_cli.core.status import (
+    DayTotals,
     JournalEntry,
     SourceStatus,
     StatusReport,
@@ -17,6 +19,7 @@ from billing_cli.core.status import (
 from tests.core.stories import NOON
 
 MAX_LAG_SECONDS = 300.0
+TODAY = DayTotals(NOON.replace(hour=0), 1000, 24, Decimal("0.000000072"))
 WELL = SourceStatus("jp-1", watermark=NOON, lag_seconds=45.0)
 RUN = JournalEntry("11111111-2222-3333-4444-555555555555", "collect", "ok", NOON, 0.25, 3, None)
 
@@ -60,16 +63,16 @@ def test_a_disabled_source_needs_no_look() -> None:
 def test_one_source_that_needs_a_look_is_enough() -> None:
     """The report's word is the exit code's."""
     needy = replace(WELL, source_id="us-1", attention=("history lost",))
-    assert not StatusReport(NOON, (WELL,), (RUN,)).needs_attention
-    report = StatusReport(NOON, (WELL, needy), (RUN,))
+    assert not StatusReport(NOON, (WELL,), (RUN,), TODAY).needs_attention
+    report = StatusReport(NOON, (WELL, needy), (RUN,), TODAY)
     assert report.needs_attention
     assert status_object(report)["status"] == "attention"
-    assert status_object(StatusReport(NOON, (WELL,), ()))["status"] == "ok"
+    assert status_object(StatusReport(NOON, (WELL,), (), TODAY))["status"] == "ok"
 
 
 def test_the_report_survives_json() -> None:
     """Plain values only; what is missing is null."""
-    report = StatusReport(NOON, (WELL, SourceStatus("us-1", gaps={"late": 1})), (RUN,))
+    report = StatusReport(NOON, (WELL, SourceStatus("us-1", gaps={"late": 1})), (RUN,), TODAY)
     told = status_object(report)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     first, second = told["sources"]
@@ -77,3 +80,10 @@ def test_the_report_survives_json() -> None:
     assert (second["last_completed_until"], second["last_error"]) == (None, None)
     assert second["gaps"] == {"late": 1}
     assert told["runs"][0]["started_at"] == "2026-04-08T12:00:00Z"
+    assert told["today"] == {
+        "since": "2026-04-08T00:00:00Z",
+        "billed_bytes": 1024,
+        "included_bytes": 1000,
+        "charged_bytes": 24,
+        "amount": "0.000000072",
+    }

@@ -150,11 +150,7 @@ class Story:
             [sys.executable, "-m", "billing_cli", *arguments],
             env={
                 **{name: os.environ[name] for name in os.environ if "BILLING" not in name},
-                "DATABASE_URL": self.job_url,
-                "EXPORTER_SOURCES_JSON": json.dumps(self.running.sources()),
-                "PRICE_PER_BYTE": f"{self.price:f}",
-                "SOURCE_REVISION": self.version,
-                "INITIAL_BALANCE": f"{OPENING_BALANCE:f}",
+                **self.environment(),
                 **environment,
             },
             capture_output=True,
@@ -162,6 +158,16 @@ class Story:
             check=False,
         )
         return Command(done.returncode, done.stdout, done.stderr)
+
+    def environment(self) -> dict[str, str]:
+        """Return the story's configuration."""
+        return {
+            "DATABASE_URL": self.job_url,
+            "EXPORTER_SOURCES_JSON": json.dumps(self.running.sources()),
+            "PRICE_PER_BYTE": f"{self.price:f}",
+            "SOURCE_REVISION": self.version,
+            "INITIAL_BALANCE": f"{OPENING_BALANCE:f}",
+        }
 
     def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
         """Return what a query finds."""

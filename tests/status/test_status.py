@@ -1,0 +1,168 @@
+"""`billing status` reads what runs have stored, and tells what needs a look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.core.model import DeltaPolicy
+from billing_cli.core.status import DayTotals, SourceStatus, StatusReport
+from billing_cli.errors import SchemaError
+from billing_cli.jobs.context import JobContext, Tariff
+from billing_cli.jobs.status import status
+from billing_cli.store.connection import Database
+from tests.support.story import MINUTE, START
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tests.support.story import Story
+
+MAX_LAG_SECONDS = 300.0
+
+
+def report_of(story: Story, now: datetime | None = None) -> StatusReport:
+    """Return what the command shows a little later than all that was told, or at `now`."""
+    context = story.context()
+    if now is not None:
+        context = replace(context, clock=lambda: now)
+    return status(context, max_lag_seconds=MAX_LAG_SECONDS)
+
+
+def only(report: StatusReport) -> SourceStatus:
+    """Return the one source."""
+    (source,) = report.sources
+    return source
+
+
+def test_a_source_is_shown_as_its_last_run_left_it(story: Story) -> None:
+    """Whose counters it carries, how far it is, and when it was last asked and answered."""
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 40, 60))
+    story.collect()
+    report = report_of(story)
+    source = only(report)
+    assert (source.source_id, source.node_id, source.env) == ("jp-1", "jp-1.svc.plus", "prod")
+    assert (source.contract, source.watermark) == ("window", START + MINUTE)
+    assert source.lag_seconds == (report.checked_at - START - MINUTE).total_seconds()
+    assert source.last_attempted_at == source.last_succeeded_at == report.checked_at
+    assert (source.last_error, source.gaps, source.attention) == ("", {}, ())
+    assert [(run.job, run.status, run.written_minutes) for run in report.runs] == [
+        ("collect", "ok", 1)
+    ]
+
+
+def test_a_source_that_was_never_collected_is_shown_too(story: Story) -> None:
+    """It is configured, so somebody expects something of it."""
+    story.add_node("jp-1")
+    assert only(report_of(story)).attention == ("nothing collected yet",)
+
+
+def test_a_failure_is_shown_beside_the_last_success(story: Story) -> None:
+    """When it was last well, when it was last tried, and what went wrong then."""
+    story.add_node("jp-1")
+    story.minute()
+    story.collect()
+    story.minute()
+    story.running["jp-1"].status = 500
+    story.collect()
+    source = only(report_of(story))
+    assert source.last_succeeded_at is not None
+    assert source.last_attempted_at == source.last_succeeded_at + MINUTE
+    assert "500" in source.last_error
+    assert source.attention == (f"last attempt failed: {source.last_error}",)
+
+
+def test_what_waits_for_somebody_is_counted(story: Story) -> None:
+    """Held deltas, streams of unknown accounts, and gaps until they are resolved."""
+    node = story.add_node("jp-1")
+    stream = node.add_stream(story.add_user().uuid, "xhttp")
+    stranger = node.add_stream(story.fleet.new_uuid(), "xhttp")
+    story.minute()
+    story.minute((stream, 10**6, 0), (stranger, 10, 10))
+    node.restart_xray(story.now + timedelta(seconds=20))
+    story.minute((stream, 5, 5), (stranger, 1, 1))
+    story.collect()
+    source = only(report_of(story))
+    assert (source.held_deltas, source.unresolved_streams) == (1, 1)
+    assert source.gaps == {"reset": 1}
+    assert source.attention == ("1 implausible deltas held",)
+    story.connection.execute("UPDATE billing.gaps SET resolved_at = now()")
+    assert only(report_of(story)).gaps == {}
+
+
+def test_a_source_behind_its_time_needs_a_look(story: Story) -> None:
+    """The limit is the caller's; the lag is from the watermark to now."""
+    story.add_node("jp-1")
+    story.minute()
+    story.collect()
+    at_the_limit = START + timedelta(seconds=MAX_LAG_SECONDS)
+    assert not report_of(story, at_the_limit).needs_attention
+    assert report_of(story, at_the_limit + timedelta(seconds=1)).needs_attention
+
+
+def test_today_is_what_was_billed_for_the_minutes_since_midnight_utc(story: Story) -> None:
+    """Included bytes, bytes that were paid for, and what they cost; tomorrow begins with none."""
+    story.quota = 130
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 40, 60))
+    story.minute((stream, 20, 30))
+    story.collect()
+    midnight = START.replace(hour=0)
+    assert report_of(story).today == DayTotals(midnight, 130, 20, Decimal("0.02"))
+    tomorrow = midnight + timedelta(days=1)
+    assert report_of(story, tomorrow).today == DayTotals(tomorrow)
+
+
+def test_today_holds_what_corrections_gave_back(story: Story) -> None:
+    """A charge and what was taken back of it are one figure."""
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 500, 500))
+    story.collect()
+    before = report_of(story).today
+    story.connection.execute(
+        """INSERT INTO billing.charges
+           SELECT gen_random_uuid(), 'traffic_adjustment', ledger_id, bucket_start, stored_node_id,
+                  account_uuid, region, line_code, 0, -rated_bytes / 2, price_per_byte,
+                  multiplier, -amount_delta / 2, quota_before, balance_before,
+                  pricing_rule_version, run_id, 'a test', now()
+             FROM billing.charges"""
+    )
+    after = report_of(story).today
+    story.connection.execute(
+        "ALTER TABLE billing.charges DISABLE TRIGGER USER;"
+        "DELETE FROM billing.charges WHERE entry_type = 'traffic_adjustment'"
+    )
+    assert (after.charged_bytes, after.amount) == (before.charged_bytes / 2, before.amount / 2)
+
+
+def test_the_newest_runs_are_shown_first(story: Story) -> None:
+    """Five of them, with how each ended."""
+    story.add_node("jp-1")
+    for _ in range(7):
+        story.minute()
+        story.collect()
+    started = [run.started_at for run in report_of(story).runs]
+    assert len(started) == 5
+    assert started == sorted(started, reverse=True)
+
+
+def test_a_database_without_our_tables_is_a_schema_error(empty_database_url: str) -> None:
+    """One line that says what to do."""
+    context = JobContext(
+        run_id="",
+        clock=lambda: START,
+        database=Database(empty_database_url),
+        sources=(),
+        tariff=Tariff(Decimal(0), 0, Decimal(0), "", "", None),
+        deltas=DeltaPolicy(),
+    )
+    with pytest.raises(SchemaError, match="run `billing migrate`"):
+        status(context, max_lag_seconds=MAX_LAG_SECONDS)
