@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @click.pass_obj
-def command(
-    options: Options, check: bool, sql: bool, grant_to: str | None, as_json: bool
-) -> None:
+def command(options: Options, check: bool, sql: bool, grant_to: str | None, as_json: bool) -> None:
     """Bring the database schema to this version, all of it or nothing.
 
     Our own tables live in the schema `billing`. The shared tables in `public` are created only
