@@ -1,0 +1,203 @@
+"""What an audit finds, as values: violations, notices, and the sums that it compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value = int | str | datetime | Decimal
+
+VIOLATIONS: Mapping[str, str] = {
+    "chain_broken": "a record does not start at the totals where the one before it ended",
+    "chain_overlaps": "a record begins before the one before it ended, or ends before it begins",
+    "checkpoint_differs": "a stream's checkpoint is not where its records end",
+    "stream_missing": "records belong to a stream that is not there",
+    "correction_broken": "a correction does not start at what was on record before it",
+    "release_unmatched": "held deltas that were released and records of releases do not match",
+    "bucket_missing": "records and charges agree on a bucket that is not there",
+    "bucket_differs": "a bucket shows other bytes than its records and charges",
+    "bucket_unproven": "a bucket of ours without any record or charge",
+    "records_differ": "records are not the bytes that bucket and charges agree on",
+    "charges_differ": "charges are not the bytes that bucket and records agree on",
+    "region_differs": "bucket and charges of a line are of different regions",
+    "bytes_differ": "bucket, records and charges have different bytes",
+    "ledger_missing": "a charge has no ledger row",
+    "ledger_differs": "a ledger row says something else than its charge",
+    "ledger_unproven": "a ledger row of ours without a charge that proves it",
+    "balance_after_differs": "a ledger row's balance is not the one its charge leads to",
+    "amount_wrong": "an amount is not rated bytes x price x multiplier",
+    "split_wrong": "included and rated bytes do not use the quota up first",
+    "adjustments_wrong": "a charge with its adjustments is not what is left at the price it has",
+    "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
+    "quota_state_missing": "an account was charged and has no quota state",
+    "watermark_differs": "a source's watermark is not its shared one, or is behind its streams",
+    "shared_checkpoint_differs": "a shared checkpoint is not the sum of the account's streams",
+}
+"""Each kind of broken invariant, in the order of the checks."""
+
+NOTICES: Mapping[str, str] = {
+    "balance_outside": "a balance was changed outside of the ledger, as a top-up does",
+    "quota_outside": "an included quota was changed outside of the ledger, as a renewal does",
+    "other_writer_ledger": "ledger rows were written by someone else",
+    "other_writer_buckets": "buckets were written by someone else",
+    "shared_minutes": "buckets hold bytes that someone else charged before us",
+    "account_deleted": "the account is deleted: its evidence is all that is left of it",
+}
+"""Each kind of thing that is worth knowing and no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One violation or notice.
+
+    `keys` name the row, `expected` and `found` hold the values that disagree by column. Where one
+    of them is empty, the row is missing, or there should be none.
+    """
+
+    kind: str
+    account_uuid: str | None
+    keys: Mapping[str, Value]
+    expected: Mapping[str, Value] = field(default_factory=dict)
+    found: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def is_violation(self) -> bool:
+        """Tell a broken invariant from a notice."""
+        return self.kind not in NOTICES
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was compared, of one account or of all: bytes, and money with 9 decimal places.
+
+    `amount` is the sum of all ledger amounts, zero or negative.
+    """
+
+    recorded_bytes: int = 0
+    bucket_bytes: int = 0
+    included_bytes: int = 0
+    rated_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFigures:
+    """One account's figures.
+
+    `outside` is what came in beside the ledger since the first charge, as far as charges show it.
+    `violations` and `notices` count what was found of the account.
+    """
+
+    account_uuid: str
+    figures: Figures
+    current_balance: Decimal | None = None
+    outside: Decimal = Decimal(0)
+    violations: int = 0
+    notices: int = 0
+
+    @property
+    def opening_balance(self) -> Decimal | None:
+        """What the account had before its first charge, None where it has no balance now."""
+        if self.current_balance is None:
+            return None
+        return self.current_balance - self.outside - self.figures.amount
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """Everything that an audit says.
+
+    `findings` holds at most `limit` of each kind, `counts` how many there are. `rows` counts the
+    rows that were read, by table. `accounts` holds at most `limit`, those with violations first.
+    """
+
+    checked_at: datetime
+    account_uuid: str | None
+    limit: int
+    findings: tuple[Finding, ...]
+    counts: Mapping[str, int]
+    rows: Mapping[str, int]
+    totals: Figures
+    accounts: tuple[AccountFigures, ...]
+
+    @property
+    def violations(self) -> int:
+        """How many violations there are, listed or not."""
+        return sum(count for kind, count in self.counts.items() if kind not in NOTICES)
+
+    @property
+    def notices(self) -> int:
+        """How many notices there are, listed or not."""
+        return sum(count for kind, count in self.counts.items() if kind in NOTICES)
+
+
+def audit_object(report: AuditReport) -> dict[str, Any]:
+    """Return the report as a JSON object; amounts and balances are decimal strings."""
+    return {
+        "job": "audit",
+        "status": "violations" if report.violations else "ok",
+        "error": None,
+        "checked_at": format_rfc3339(report.checked_at),
+        "account_uuid": report.account_uuid,
+        "limit": report.limit,
+        "violations": [_finding(one) for one in report.findings if one.is_violation],
+        "notices": [_finding(one) for one in report.findings if not one.is_violation],
+        "totals": {
+            "violations": report.violations,
+            "notices": report.notices,
+            "by_kind": dict(report.counts),
+            "rows": dict(report.rows),
+            **_figures(report.totals),
+        },
+        "accounts": [
+            {
+                "account_uuid": one.account_uuid,
+                "violations": one.violations,
+                "notices": one.notices,
+                **_figures(one.figures),
+                "opening_balance": _money(one.opening_balance),
+                "outside": _money(one.outside),
+                "current_balance": _money(one.current_balance),
+            }
+            for one in report.accounts
+        ],
+    }
+
+
+def plain(value: Value) -> int | str:
+    """Return a value as JSON has it: times and amounts as text."""
+    if isinstance(value, datetime):
+        return format_rfc3339(value)
+    return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "meaning": (VIOLATIONS if finding.is_violation else NOTICES)[finding.kind],
+        "account_uuid": finding.account_uuid,
+        "keys": {name: plain(value) for name, value in finding.keys.items()},
+        "expected": {name: plain(value) for name, value in finding.expected.items()},
+        "found": {name: plain(value) for name, value in finding.found.items()},
+    }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    return {
+        "recorded_bytes": figures.recorded_bytes,
+        "bucket_bytes": figures.bucket_bytes,
+        "included_bytes": figures.included_bytes,
+        "rated_bytes": figures.rated_bytes,
+        "amount": _money(figures.amount),
+    }
+
+
+def _money(amount: Decimal | None) -> str | None:
+    return None if amount is None else f"{amount:.9f}"

@@ -1,0 +1,125 @@
+"""`audit`: proves the invariants from the database alone, and changes nothing.
+
+All checks see one state of the database, so that runs which go on meanwhile neither disturb it
+nor are disturbed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.core.audit import AccountFigures, AuditReport
+from billing_cli.store.audit import (
+    CHECKS,
+    find,
+    read_account_figures,
+    read_accounts,
+    read_totals,
+)
+from billing_cli.store.connection import Session
+from billing_cli.store.frozen import frozen
+from billing_cli.store.lookup import find_account
+from billing_cli.store.schema import require_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import Connection
+
+    from billing_cli.core.audit import Finding
+    from billing_cli.jobs.context import JobContext
+
+DEFAULT_LIMIT = 50
+
+# Nothing waits for an audit, and ten million records take it minutes.
+STATEMENT_TIMEOUT_SECONDS = 3600.0
+
+
+def audit(
+    context: JobContext,
+    *,
+    account: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    on_check: Callable[[int, int, str], None] | None = None,
+) -> AuditReport:
+    """Check one account, or all, against the invariants.
+
+    `account` is an account's uuid or one of its proxy uuids. Of each kind of finding, and of the
+    accounts, at most `limit` are listed; they are all counted. `on_check` is called with number,
+    count and title of each check as it begins. Raises UsageError for an unknown account,
+    BillingError where the database can't be read.
+    """
+    now = context.clock()
+
+    def work(connection: Connection) -> AuditReport:
+        with frozen(connection, context.database, STATEMENT_TIMEOUT_SECONDS):
+            require_head(connection)
+            account_uuid = account and find_account(connection, account).account_uuid
+            tally = _Tally(limit)
+            for number, check in enumerate(CHECKS, start=1):
+                if on_check is not None:
+                    on_check(number, len(CHECKS), check.title)
+                for finding in find(connection, check, account_uuid):
+                    tally.add(finding)
+            totals = read_totals(connection, account_uuid)
+            return AuditReport(
+                checked_at=now,
+                account_uuid=account_uuid,
+                limit=limit,
+                findings=tuple(tally.listed),
+                counts=dict(tally.kinds),
+                rows=totals.rows,
+                totals=totals.figures,
+                accounts=_accounts(connection, account_uuid, tally),
+            )
+
+    with Session(context.database) as session:
+        return session.read(work)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was found so far. Grows with the accounts that something was found of, not with it."""
+
+    limit: int
+    listed: list[Finding] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    violations: Counter[str] = field(default_factory=Counter)
+    notices: Counter[str] = field(default_factory=Counter)
+    outside: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+
+    def add(self, finding: Finding) -> None:
+        self.kinds[finding.kind] += 1
+        if self.kinds[finding.kind] <= self.limit:
+            self.listed.append(finding)
+        account = finding.account_uuid
+        if account is None:
+            return
+        (self.violations if finding.is_violation else self.notices)[account] += 1
+        difference = finding.found.get("difference")
+        if finding.kind == "balance_outside" and isinstance(difference, Decimal):
+            self.outside[account] += difference
+
+
+def _accounts(
+    connection: Connection, account_uuid: str | None, tally: _Tally
+) -> tuple[AccountFigures, ...]:
+    """Return the figures of the accounts to show: those with most violations come first."""
+    ranked = [account for account, _ in tally.violations.most_common(tally.limit)]
+    ranked += sorted(tally.notices.keys() - tally.violations.keys())
+    shown = ranked[: tally.limit]
+    shown += read_accounts(connection, account_uuid, shown, tally.limit - len(shown))
+    return tuple(
+        AccountFigures(
+            account_uuid=account,
+            figures=figures,
+            current_balance=balance,
+            outside=tally.outside.get(account, Decimal(0)),
+            violations=tally.violations[account],
+            notices=tally.notices[account],
+        )
+        for account, figures, balance in read_account_figures(connection, shown)
+    )
