@@ -184,7 +184,7 @@ class _Walk:
         checkpoints = {
             name: self.known[name]
             if name in self.absent or watermark is None
-            else replace(self.known[name], seen_at=watermark)
+            else Checkpoint(watermark, self.known[name].totals, self.known[name].reset_epoch)
             for name in self.touched
         }
         return Advance(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -186,10 +185,11 @@ def amount_of(rated_bytes: int, price_per_byte: Decimal, multiplier: Decimal) ->
 
 def after(account: Account, charge: Charge) -> Account:
     """Return what a charge leaves of its account."""
-    return replace(
-        account,
-        remaining_included_quota=account.remaining_included_quota - charge.included_bytes,
-        current_balance=charge.balance_after,
+    return Account(
+        account.account_uuid,
+        account.remaining_included_quota - charge.included_bytes,
+        charge.balance_after,
+        account.price,
     )
 
 

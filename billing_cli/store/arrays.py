@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from billing_cli.core.model import BucketKey
 
 
-def plain(values: Iterable[int | Decimal | str | None]) -> str:
+def plain(values: Iterable[int | Decimal | str]) -> str:
     """Return an array literal of numbers or canonical UUIDs, whose text never needs quotes."""
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def optional(values: Iterable[str | None]) -> str:
+    """Return an array literal of canonical UUIDs, or NULL where there is none."""
+    return "{" + ",".join(["NULL" if value is None else value for value in values]) + "}"
 
 
 def moments(values: Iterable[datetime | None]) -> str:

@@ -149,7 +149,7 @@ def add_ledger_entries(
         {
             "ledger_ids": arrays.plain(one.ledger_id for one in charges),
             "entry_types": arrays.plain(one.entry_type for one in charges),
-            "adjusts": arrays.plain(one.adjusts for one in charges),
+            "adjusts": arrays.optional(one.adjusts for one in charges),
             **arrays.bucket_keys([one.key for one in charges]),
             "included": arrays.plain(one.included_bytes for one in charges),
             "rated": arrays.plain(one.rated_bytes for one in charges),

@@ -217,7 +217,7 @@ def add_streams(
             "stored_node_ids": arrays.texts(one[0] for one in streams),
             "inbound_tags": arrays.texts(one[1].inbound_tag for one in streams),
             "sample_uuids": arrays.plain(one[1].sample_uuid for one in streams),
-            "account_uuids": arrays.plain(one[2] for one in streams),
+            "account_uuids": arrays.optional(one[2] for one in streams),
             "first_sights": arrays.plain(one[3] for one in streams),
             "first_seen_ats": arrays.moments(one[4].seen_at for one in streams),
             "first_uplinks": arrays.plain(one[4].totals.uplink for one in streams),
