@@ -24,9 +24,15 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (BillingError, InterruptedBySignalError) as error:
+    except BillingError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.Abort as abort:
+        # Click makes this of every KeyboardInterrupt, which is what our signals are raised as.
+        if not isinstance(abort.__cause__, InterruptedBySignalError):
+            raise
+        click.echo(f"Error: {abort.__cause__}", err=True)
+        sys.exit(abort.__cause__.exit_code)
     except BrokenPipeError:
         # The reader of our output is gone; flushing once more at exit would say so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

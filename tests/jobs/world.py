@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from billing_cli.simulator.invariants import (
 )
 from billing_cli.simulator.oracle import Oracle
 from billing_cli.simulator.server import serve
-from billing_cli.simulator.traffic import Fleet
+from billing_cli.simulator.traffic import DEFAULT_START, Fleet
 from billing_cli.store.connection import Database
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from billing_cli.core.result import RunResult, SourceResult
     from billing_cli.simulator.server import RunningFleet
     from billing_cli.simulator.traffic import Node, Stream, User
-
-START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
 
 # When within a minute the timer fires: the minute before is closed and settled by then.
 FIRES_AT = timedelta(seconds=40)
@@ -53,9 +51,11 @@ Job = Callable[..., "RunResult"]
 
 
 @contextmanager
-def serving_world(database_url: str, job_url: str) -> Iterator[World]:
+def serving_world(
+    database_url: str, job_url: str, start: datetime = DEFAULT_START
+) -> Iterator[World]:
     """Serve an empty fleet as long as the block lasts. `job_url` is what the jobs connect to."""
-    fleet = Fleet(seed=11, start=START)
+    fleet = Fleet(seed=11, start=start)
     with (
         serve(fleet) as running,
         psycopg.connect(database_url, autocommit=True) as connection,
@@ -109,7 +109,7 @@ class World:
 
     def at(self, minutes: float) -> datetime:
         """Return the time so many minutes after the start."""
-        return START + timedelta(minutes=minutes)
+        return self.fleet.start + timedelta(minutes=minutes)
 
     def flow_until(self, minutes: float, poll_seconds: float = 60, rate: float = 1e5) -> None:
         """Let traffic flow on all nodes; the last snapshot tells of all of it."""
