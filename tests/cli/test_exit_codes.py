@@ -1,0 +1,195 @@
+"""Every exit code of the contract, each with what leads to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from billing_cli.store.sources import try_lock_sources
+from tests.cli.command import billing
+from tests.jobs.faults import refuse_some_times
+
+if TYPE_CHECKING:
+    from tests.cli.command import Site
+
+JOBS = pytest.mark.parametrize("job", ["collect", "catch-up", "reconcile"])
+
+NOBODY = "postgresql://postgres@127.0.0.1:1/account"
+
+
+@JOBS
+def test_0_where_all_is_done(site: Site, job: str) -> None:
+    """Every source is ok, and so is the run."""
+    site.has_two_nodes()
+    site.world.run_unchecked(site.world.at(4))
+    finished = site.billing(job, "--json")
+    assert (finished.code, finished.result["status"]) == (0, "ok")
+
+
+def test_0_where_nothing_is_new(site: Site) -> None:
+    """A run that comes too often has nothing to do, which is fine."""
+    site.has_two_nodes()
+    first = site.billing("collect", "--json")
+    second = site.billing("collect", "--json")
+    assert (first.code, second.code) == (0, 0)
+    assert first.result["written_minutes"] > 0
+    assert second.result["written_minutes"] == 0
+    site.world.assert_all_is_billed()
+
+
+def test_1_where_the_run_failed(site: Site) -> None:
+    """The database refuses: nothing is stored, and the reason is one line."""
+    site.has_two_nodes()
+    refuse_some_times(site.world, "XX000", times=9)
+    finished = site.billing("collect")
+    assert finished.code == 1
+    assert finished.stdout == ""
+    assert finished.stderr.splitlines()[-1] == "Error: database: simulated"
+    assert site.world.billed_bytes() == (0, 0)
+
+
+def test_1_where_every_source_answers_nonsense(site: Site) -> None:
+    """They were reached, so it is no outage."""
+    site.has_two_nodes()
+    for source_id in ("jp-1", "us-1"):
+        site.world.running[source_id].body = b"nonsense"
+    finished = site.billing("collect", "--json")
+    assert (finished.code, finished.result["status"]) == (1, "error")
+    assert finished.result["error"] == "every selected source failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("collect", "--source", "nobody"), "unknown source nobody; configured: jp-1, us-1"),
+        (("collect", "--sources", "jp-1"), "No such option"),
+        (("collect", "jp-1"), "unexpected extra argument"),
+        (("collekt",), "No such command"),
+        (("--log-level", "loud", "collect"), "is not one of"),
+        (("catch-up", "--since", "yesterday"), "is not an RFC 3339 time with a zone"),
+        (("catch-up", "--until", "2026-04-08T12:00:00"), "is not an RFC 3339 time with a zone"),
+        (
+            ("catch-up", "--since", "2026-04-08T12:01:00Z", "--until", "2026-04-08T12:00:00Z"),
+            "--since is after --until",
+        ),
+        (("migrate", "--check", "--sql"), "exclude each other"),
+        (("status", "--max-lag", "-1"), "is not in the range"),
+    ],
+    ids=" ".join,
+)
+def test_2_where_the_usage_is_wrong(site: Site, arguments: tuple[str, ...], reason: str) -> None:
+    """The last line of stderr says what it is; stdout stays empty."""
+    site.has_two_nodes()
+    finished = site.billing(*arguments)
+    assert finished.code == 2
+    assert finished.stdout == ""
+    assert reason in " ".join(finished.stderr.split())
+
+
+def test_3_where_some_sources_failed(site: Site) -> None:
+    """The others are stored."""
+    site.has_two_nodes()
+    site.world.running["us-1"].status = 500
+    finished = site.billing("collect", "--json")
+    assert (finished.code, finished.result["status"]) == (3, "partial")
+    assert finished.source("us-1")["error"] == "HTTP 500"
+    assert finished.source("jp-1")["status"] == "ok"
+    assert site.world.billed_bytes()[0] > 0
+
+
+def test_3_where_status_sees_what_needs_a_look(site: Site) -> None:
+    """A source that nothing was collected from yet; 0 once it is."""
+    site.has_two_nodes()
+    assert site.billing("status").code == 3
+    assert site.billing("collect").code == 0
+    assert site.billing("status").code == 0
+
+
+@pytest.mark.parametrize("command", ["collect", "catch-up", "reconcile", "status", "migrate"])
+def test_69_where_the_database_cannot_be_reached(site: Site, command: str) -> None:
+    """Nobody listens at that port."""
+    site.has_two_nodes()
+    site.extra["DATABASE_URL"] = NOBODY
+    finished = site.billing(command)
+    assert finished.code == 69
+    assert finished.stderr.splitlines()[-1].startswith("Error: database: connection")
+
+
+@JOBS
+def test_69_where_no_selected_source_can_be_reached(site: Site, job: str) -> None:
+    """The one that is named is down; the other one does not matter."""
+    site.has_two_nodes()
+    site.world.run_unchecked(site.world.at(4))
+    site.world.running["us-1"].refused = True
+    finished = site.billing(job, "--source", "us-1", "--json")
+    assert (finished.code, finished.result["status"]) == (69, "error")
+
+
+def test_75_where_another_run_holds_the_sources(site: Site) -> None:
+    """Nothing to do now, says the table as well."""
+    site.has_two_nodes()
+    with psycopg.connect(site.world.database_url) as other:
+        try_lock_sources(other, ["jp-1", "us-1"])
+        finished = site.billing("collect")
+    assert finished.code == 75
+    assert finished.stdout.startswith("collect: busy - 0 minutes written")
+
+
+@JOBS
+def test_75_where_the_selected_source_is_held(site: Site, job: str) -> None:
+    """The other one is not asked for."""
+    site.has_two_nodes()
+    site.world.run_unchecked(site.world.at(4))
+    with psycopg.connect(site.world.database_url) as other:
+        try_lock_sources(other, ["us-1"])
+        finished = site.billing(job, "--source", "us-1", "--json")
+    assert (finished.code, finished.result["status"]) == (75, "busy")
+
+
+@pytest.mark.parametrize("command", ["collect", "catch-up", "reconcile", "status"])
+def test_78_where_the_schema_is_missing(site: Site, empty_database_url: str, command: str) -> None:
+    """It says what to run."""
+    site.has_two_nodes()
+    site.extra["DATABASE_URL"] = empty_database_url
+    finished = site.billing(command)
+    assert finished.code == 78
+    assert finished.stderr.splitlines()[-1] == (
+        "Error: the database has no billing tables yet; run `billing migrate`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("DATABASE_URL", "", "DATABASE_URL is not set"),
+        ("DATABASE_URL", "mysql://db", "DATABASE_URL"),
+        ("EXPORTER_SOURCES_JSON", "[]", "no exporter source is configured"),
+        ("EXPORTER_SOURCES_JSON", "[{", "EXPORTER_SOURCES_JSON (environment): not JSON"),
+        ("PRICE_PER_BYTE", "cheap", "PRICE_PER_BYTE (environment)"),
+        ("BILLING_CONFIG", "/nowhere.toml", "/nowhere.toml"),
+    ],
+)
+def test_78_where_the_configuration_is_wrong(
+    site: Site, variable: str, value: str, reason: str
+) -> None:
+    """One line names the key."""
+    site.has_two_nodes()
+    site.extra[variable] = value
+    finished = site.billing("collect")
+    assert finished.code == 78
+    assert reason in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+
+
+def test_help_needs_no_configuration() -> None:
+    """Every command explains itself, anywhere."""
+    finished = billing("--help", environment={})
+    assert finished.code == 0
+    for line in ("collect", "catch-up", "reconcile", "migrate", "status", "Exit codes: 0 done"):
+        assert line in finished.stdout
+    for command in ("collect", "catch-up", "reconcile", "migrate", "status"):
+        assert "Examples:" in billing(command, "--help", environment={}).stdout or command == (
+            "status"
+        )

@@ -1,0 +1,196 @@
+"""With --json, stdout holds one object with all contracted keys; all else goes to stderr."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from billing_cli.core.times import parse_rfc3339
+from billing_cli.store.sources import try_lock_sources
+from tests.jobs.faults import refuse_some_times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.command import Finished, Site
+
+RUN_KEYS = {
+    "job", "run_id", "status", "started_at", "finished_at", "processed_samples",
+    "written_minutes", "replayed_minutes", "charged_bytes", "amount", "corrections", "error",
+    "sources",
+}  # fmt: skip
+SOURCE_KEYS = {
+    "source_id", "status", "node_id", "env", "snapshots", "last_completed_until", "lag_seconds",
+    "resets", "gaps", "rejected_samples", "unresolved_streams", "held_deltas", "error",
+}  # fmt: skip
+COUNTS = ("processed_samples", "written_minutes", "replayed_minutes", "charged_bytes")
+
+JOBS = pytest.mark.parametrize("job", ["collect", "catch-up", "reconcile"])
+
+
+@JOBS
+def test_a_good_run_is_one_object_with_all_keys(site: Site, job: str) -> None:
+    """Each of the kind that the contract says; the log carries the same run id, as JSON."""
+    site.has_two_nodes()
+    site.world.quota = 0
+    site.world.run_unchecked(site.world.at(2))
+    finished = site.billing(job, "--json")
+    result = finished.result
+    assert_contracted(result, job)
+    assert (result["status"], result["error"]) == ("ok", None)
+    assert [one["source_id"] for one in result["sources"]] == ["jp-1", "us-1"]
+    assert result["sources"][0]["node_id"] == "jp-1.svc.plus"
+    assert result["sources"][0]["env"] == "prod"
+    assert finished.log[-1]["event"] == "run finished"
+    assert {(line["job"], line["run_id"]) for line in finished.log} == {(job, result["run_id"])}
+
+
+def test_the_result_is_what_the_journal_keeps(site: Site) -> None:
+    """Under the same run id, word for word."""
+    site.has_two_nodes()
+    result = site.billing("collect", "--json").result
+    (kept,) = site.world.rows("SELECT run_id::text, result FROM billing.runs")
+    assert kept[0] == result["run_id"]
+    assert {**kept[1], "finished_at": ""} == {**result, "finished_at": ""}
+
+
+def test_the_figures_are_those_of_the_ledger(site: Site) -> None:
+    """Minutes, bytes and money of a run are what it wrote."""
+    site.has_two_nodes()
+    result = site.billing("collect", "--json").result
+    minutes, charged, amount = site.world.rows(
+        "SELECT count(*), sum(rated_bytes)::bigint, -sum(amount_delta) FROM billing.charges"
+    )[0]
+    assert result["written_minutes"] == minutes > 0
+    assert result["charged_bytes"] == charged > 0
+    assert Decimal(result["amount"]) == amount > 0
+
+
+def no_database(site: Site) -> int:
+    """Nobody listens."""
+    site.extra["DATABASE_URL"] = "postgresql://postgres@127.0.0.1:1/account"
+    return 69
+
+
+def no_configuration(site: Site) -> int:
+    """A key has a wrong value."""
+    site.extra["PRICE_PER_BYTE"] = "cheap"
+    return 78
+
+
+def no_source(site: Site) -> int:
+    """None is configured."""
+    site.extra["EXPORTER_SOURCES_JSON"] = "[]"
+    return 78
+
+
+def all_refused(site: Site) -> int:
+    """All exporters are down."""
+    for source_id in ("jp-1", "us-1"):
+        site.world.running[source_id].refused = True
+    return 69
+
+
+def all_wrong(site: Site) -> int:
+    """All exporters answer nonsense."""
+    for source_id in ("jp-1", "us-1"):
+        site.world.running[source_id].body = b"nonsense"
+    return 1
+
+
+def one_wrong(site: Site) -> int:
+    """One exporter answers nonsense."""
+    site.world.running["us-1"].body = b"nonsense"
+    return 3
+
+
+@JOBS
+@pytest.mark.parametrize(
+    "failure",
+    [no_database, no_configuration, no_source, all_refused, all_wrong, one_wrong],
+    ids=lambda failure: failure.__name__,
+)
+def test_a_failed_run_is_one_object_with_all_keys(
+    site: Site, job: str, failure: Callable[[Site], int]
+) -> None:
+    """The reason is in it, as one line."""
+    site.has_two_nodes()
+    site.world.run_unchecked(site.world.at(4))
+    code = failure(site)
+    finished = site.billing(job, "--json")
+    assert finished.code == code
+    assert_contracted(finished.result, job)
+    reasons = [finished.result["error"], *(one["error"] for one in finished.result["sources"])]
+    assert any(reasons)
+    assert all("\n" not in (reason or "") for reason in reasons)
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_refused_write_is_one_object_with_all_keys(site: Site) -> None:
+    """The database's own words are the error."""
+    site.has_two_nodes()
+    refuse_some_times(site.world, "XX000", times=9)
+    finished = site.billing("collect", "--json")
+    assert finished.code == 1
+    assert_contracted(finished.result, "collect")
+    assert finished.result["error"] == "database: simulated"
+
+
+def test_a_busy_run_is_one_object_with_all_keys(site: Site) -> None:
+    """Each source says that it is busy."""
+    site.has_two_nodes()
+    with psycopg.connect(site.world.database_url) as other:
+        try_lock_sources(other, ["jp-1", "us-1"])
+        finished = site.billing("collect", "--json")
+    assert finished.code == 75
+    assert_contracted(finished.result, "collect")
+    assert [one["status"] for one in finished.result["sources"]] == ["busy", "busy"]
+
+
+def test_an_unknown_source_is_one_object_with_all_keys(site: Site) -> None:
+    """Wrong usage that only the configuration tells."""
+    site.has_two_nodes()
+    finished = site.billing("collect", "--source", "x", "--json")
+    assert finished.code == 2
+    assert_contracted(finished.result, "collect")
+
+
+@pytest.mark.parametrize("command", ["status", "migrate"])
+def test_other_commands_print_one_object_as_well(site: Site, command: str) -> None:
+    """Where all is well, and where the database is not there."""
+    site.has_two_nodes()
+    assert_one_object(site.billing(command, "--json"), command)
+    site.extra["DATABASE_URL"] = "postgresql://postgres@127.0.0.1:1/account"
+    finished = site.billing(command, "--json")
+    assert finished.code == 69
+    assert_one_object(finished, command)
+    assert finished.result["error"].startswith("database: ")
+
+
+def assert_one_object(finished: Finished, command: str) -> None:
+    """There is one object, about that command."""
+    assert finished.result["job"] == command
+    assert "error" in finished.result
+
+
+def assert_contracted(result: dict[str, Any], job: str) -> None:
+    """Every key is there, with a value of its kind."""
+    assert result.keys() >= RUN_KEYS
+    assert result["job"] == job
+    assert str(UUID(result["run_id"])) == result["run_id"]
+    assert result["status"] in {"ok", "partial", "error", "busy"}
+    assert parse_rfc3339(result["started_at"]) <= parse_rfc3339(result["finished_at"])
+    assert all(type(result[key]) is int for key in COUNTS)
+    assert type(result["amount"]) is str
+    Decimal(result["amount"])
+    assert result["error"] is None or isinstance(result["error"], str)
+    for source in result["sources"]:
+        assert source.keys() >= SOURCE_KEYS
+        assert source["last_completed_until"] is None or parse_rfc3339(
+            source["last_completed_until"]
+        )
+        assert source["lag_seconds"] is None or source["lag_seconds"] >= 0
