@@ -187,8 +187,10 @@ CREATE TABLE billing.totals (
 
 INDEXES = (
     "CREATE INDEX streams_account ON billing.streams (account_uuid, stored_node_id)",
-    "CREATE INDEX streams_unresolved ON billing.streams (stored_node_id) "
-    "WHERE account_uuid IS NULL",
+    (
+        "CREATE INDEX streams_unresolved ON billing.streams (stored_node_id) "
+        "WHERE account_uuid IS NULL"
+    ),
     "CREATE INDEX held_deltas_waiting ON billing.held_deltas (stream_id) WHERE state = 'held'",
     "CREATE INDEX usage_records_account ON billing.usage_records (account_uuid, bucket_start)",
     "CREATE INDEX charges_account ON billing.charges (account_uuid, bucket_start)",
