@@ -19,6 +19,7 @@ SUMMARIES = {
     "streams": "Show counters: whose they are, where they stand.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
+    "check": "Look at everything before the timer is enabled.",
 }
 
 

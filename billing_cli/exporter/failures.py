@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _NOT_FOUND = 404
-_DENIED = frozenset({401, 403})
+DENIED = frozenset({401, 403})
 _PASSING = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
 
@@ -75,7 +75,7 @@ def status_failure(status: int) -> ExporterError:
         return NotFoundError("HTTP 404")
     if status in _PASSING:
         return PassingError(f"HTTP {status}")
-    if status in _DENIED:
+    if status in DENIED:
         return ExporterError(f"HTTP {status}: the exporter refuses the credentials")
     if status in _REDIRECTS:
         return ExporterError(f"HTTP {status}: redirects are not followed")

@@ -1,0 +1,100 @@
+"""What `check` finds: one statement after the other, good or bad, and what they amount to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Area = Literal["configuration", "database", "source"]
+State = Literal["ok", "warning", "failed"]
+Outcome = Literal["ok", "attention", "configuration", "unreachable"]
+
+DATABASE_CONNECTION = "connection"
+DATABASE_RIGHTS = ("schema", "privileges")
+
+CLOCK_WARNING_SECONDS = 5.0
+CLOCK_FAILED_SECONDS = 300.0
+"""Snapshots that lie further ahead than this are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `text` is one line without secrets.
+
+    `source_id` says which source a finding of the area `source` is about.
+    """
+
+    area: Area
+    name: str
+    state: State
+    text: str
+    source_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """All findings, in the order in which they are to be read."""
+
+    checked_at: datetime
+    findings: tuple[Finding, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the failed findings amount to; the gravest reason for a run to fail counts."""
+        failed = [one for one in self.findings if one.state == "failed"]
+        if any(one.area == "configuration" for one in failed):
+            return "configuration"
+        database = {one.name for one in failed if one.area == "database"}
+        if DATABASE_CONNECTION in database:
+            return "unreachable"
+        if not database.isdisjoint(DATABASE_RIGHTS):
+            return "configuration"
+        return "attention" if failed else "ok"
+
+    def count(self, state: State) -> int:
+        """Return how many findings are in a state."""
+        return sum(one.state == state for one in self.findings)
+
+
+def check_object(report: CheckReport) -> dict[str, Any]:
+    """Return the report as a JSON object; `error` is what a run would end with, or null."""
+    outcome = report.outcome
+    is_fatal = outcome in {"configuration", "unreachable"}
+    failed = [one for one in report.findings if one.state == "failed"]
+    return {
+        "job": "check",
+        "status": "error" if is_fatal else outcome,
+        "checked_at": format_rfc3339(report.checked_at),
+        "error": next((one.text for one in failed), None) if is_fatal else None,
+        "findings": [
+            {
+                "area": one.area,
+                "source_id": one.source_id,
+                "name": one.name,
+                "state": one.state,
+                "text": one.text,
+            }
+            for one in report.findings
+        ],
+    }
+
+
+def clock_state(difference_seconds: float) -> State:
+    """Return how bad it is that another clock differs from ours by so much."""
+    distance = abs(difference_seconds)
+    if distance > CLOCK_FAILED_SECONDS:
+        return "failed"
+    return "warning" if distance > CLOCK_WARNING_SECONDS else "ok"
+
+
+def clock_text(difference_seconds: float, uncertainty_seconds: float = 0.0) -> str:
+    """Return in words how another clock differs from ours; positive seconds are ahead."""
+    if abs(difference_seconds) <= max(uncertainty_seconds, 0.05):
+        return "no difference to this machine's clock"
+    way = "ahead of" if difference_seconds > 0 else "behind"
+    return f"{abs(difference_seconds):.1f} s {way} this machine's clock"

@@ -1,0 +1,253 @@
+"""What `check` says of real databases and roles; it never writes to any."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from billing_cli.config.settings import load_settings
+from billing_cli.errors import UsageError
+from billing_cli.jobs.check import check
+from billing_cli.simulator.server import serve
+from billing_cli.simulator.traffic import Fleet
+from billing_cli.store.check import reading
+
+if TYPE_CHECKING:
+    from billing_cli.core.check import CheckReport, Finding
+    from tests.support.postgres import Databases
+
+DOWN = {"EXPORTER_BASE_URL": "http://127.0.0.1:1"}
+
+
+def test_the_role_of_the_jobs_is_all_right(job_url: str) -> None:
+    """It may do what it needs and nothing else."""
+    report = checked(DATABASE_URL=job_url, **DOWN)
+    states = {one.name: one.state for one in report.findings if one.area == "database"}
+    assert states == dict.fromkeys(
+        ("connection", "encryption", "clock", "schema", "privileges", "role"), "ok"
+    )
+    # Only the exporter is down.
+    assert report.outcome == "attention"
+
+
+def test_a_superuser_is_a_warning(database_url: str) -> None:
+    """It works, and that is all."""
+    report = checked(DATABASE_URL=database_url, **DOWN)
+    assert one_of(report, "privileges").state == "ok"
+    found = one_of(report, "role")
+    assert (found.state, found.text.startswith("a superuser")) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("REVOKE INSERT ON billing.charges FROM {role}", "INSERT (ledger_id"),
+        ("REVOKE UPDATE (current_balance) ON public.account_quota_states FROM {role}", "UPDATE"),
+        ("REVOKE USAGE ON SCHEMA billing FROM {role}", "USAGE on schema billing"),
+        ("REVOKE USAGE ON SCHEMA public FROM {role}, PUBLIC", "USAGE on schema public"),
+    ],
+)
+def test_a_missing_privilege_is_named(
+    connection: psycopg.Connection[Any],
+    job_url: str,
+    databases: Databases,
+    statement: Any,
+    text: str,
+) -> None:
+    """A job would end with 78 for it."""
+    connection.execute(sql.SQL(statement).format(role=sql.Identifier(databases.job_role)))
+    report = checked(DATABASE_URL=job_url, **DOWN)
+    found = one_of(report, "privileges")
+    assert (found.state, text in found.text) == ("failed", True), found
+    assert report.outcome == "configuration"
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("GRANT DELETE ON public.billing_ledger TO {role}", "DELETE on public.billing_ledger"),
+        ("GRANT UPDATE ON billing.charges TO {role}", "UPDATE (ledger_id"),
+        ("GRANT CREATE ON SCHEMA public TO {role}", "CREATE on schema public"),
+        ("ALTER TABLE billing.usage_records OWNER TO {role}", "owns billing.usage_records"),
+    ],
+)
+def test_a_privilege_too_many_is_a_warning(
+    connection: psycopg.Connection[Any],
+    job_url: str,
+    databases: Databases,
+    statement: Any,
+    text: str,
+) -> None:
+    """Evidence is safest where nobody can change it."""
+    connection.execute(sql.SQL(statement).format(role=sql.Identifier(databases.job_role)))
+    report = checked(DATABASE_URL=job_url, **DOWN)
+    assert one_of(report, "privileges").state == "ok"
+    found = one_of(report, "role")
+    assert (found.state, text in found.text) == ("warning", True), found
+
+
+def test_powers_beyond_the_database_are_a_warning(databases: Databases, database_url: str) -> None:
+    """A role that can make roles, or read files, is not limited by what it is granted here."""
+    name = f"powerful_{uuid.uuid4().hex}"
+    role = sql.Identifier(name)
+    create = "CREATE ROLE {} LOGIN CREATEROLE PASSWORD {} IN ROLE pg_read_server_files"
+    databases.admin.execute(sql.SQL(create).format(role, sql.Literal(name)))
+    try:
+        own_url = databases.job_url(database_url).replace(databases.job_role, name)
+        report = checked(DATABASE_URL=own_url, **DOWN)
+    finally:
+        databases.admin.execute(sql.SQL("DROP ROLE {}").format(role))
+    assert "USAGE on schema billing" in one_of(report, "privileges").text
+    assert "act as pg_read_server_files; create roles" in one_of(report, "role").text
+
+
+def test_a_database_that_was_never_migrated_is_told_from_one_that_is_wrong(
+    empty_database_url: str, connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    """Both end with 78; nothing is said of privileges then."""
+    new = checked(DATABASE_URL=empty_database_url, **DOWN)
+    assert "no billing tables yet; run `billing migrate`" in one_of(new, "schema").text
+    connection.execute("ALTER TABLE billing.streams DROP COLUMN absent_since")
+    wrong = checked(DATABASE_URL=database_url, **DOWN)
+    assert "billing.streams.absent_since is missing" in one_of(wrong, "schema").text
+    for report in (new, wrong):
+        assert report.outcome == "configuration"
+        assert "privileges" not in {one.name for one in report.findings}
+
+
+def test_a_database_of_another_version_is_told(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    """A newer one has been here."""
+    connection.execute("UPDATE billing.alembic_version SET version_num = '9999'")
+    assert "9999" in one_of(checked(DATABASE_URL=database_url, **DOWN), "schema").text
+
+
+def test_a_database_that_cannot_be_reached_is_one_finding() -> None:
+    """The sources are looked at all the same."""
+    report = checked(DATABASE_URL="postgresql://billing:hunter2@127.0.0.1:1/account", **DOWN)
+    (only,) = [one for one in report.findings if one.area == "database"]
+    assert (only.name, only.state, report.outcome) == ("connection", "failed", "unreachable")
+    assert "hunter2" not in only.text
+    assert any(one.area == "source" for one in report.findings)
+
+
+def test_a_database_that_does_not_exist_is_the_configurations_fault(database_url: str) -> None:
+    """The server answers, and says so."""
+    report = checked(DATABASE_URL=f"{database_url}&dbname=mars", **DOWN)
+    assert report.outcome == "configuration"
+    assert 'database "mars" does not exist' in one_of(report, "settings").text
+
+
+def test_a_broken_connection_string_is_the_configurations_fault() -> None:
+    """Without a word of it."""
+    report = checked(DATABASE_URL="postgresql://u:hunter2@[broken/db", **DOWN)
+    found = one_of(report, "settings")
+    assert (report.outcome, found.state) == ("configuration", "failed")
+    assert "hunter2" not in found.text
+
+
+def test_without_a_database_or_a_source_there_is_nothing_to_do(database_url: str) -> None:
+    """Both are configuration errors."""
+    for variables in (DOWN, {"DATABASE_URL": database_url}):
+        report = checked(**variables)
+        assert (report.outcome, one_of(report, "settings").state) == ("configuration", "failed")
+
+
+def test_a_source_that_is_unknown_is_wrong_usage(database_url: str) -> None:
+    """Before anything is looked at."""
+    with pytest.raises(UsageError, match="unknown source mars"):
+        checked("mars", DATABASE_URL=database_url, **DOWN)
+
+
+def test_every_setting_is_shown_with_its_origin_and_without_secrets(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stray variable is a warning."""
+    monkeypatch.setenv("DSN", database_url)
+    report = checked(
+        BILLING_DATABASE_URL_REF="env:DSN",
+        DSN=database_url,
+        INTERNAL_SERVICE_TOKEN="hunter2hunter2",
+        PRICE_PER_BYTE="1e-12",
+        BILLING_SETLE_SECONDS="5",
+        BILLING_PEAK_HOURS="18:00-23:30",
+        **DOWN,
+    )
+    found = {one.name: f"{one.state} {one.text}" for one in report.findings}
+    assert found["database_url"] == "ok *** (environment, env:DSN)"
+    assert found["internal_service_token"] == "ok *** (INTERNAL_SERVICE_TOKEN in the environment)"
+    assert found["price_per_byte"] == "ok 0.000000000001 (PRICE_PER_BYTE in the environment)"
+    assert found["charge_first_snapshot"] == "ok false (default)"
+    assert found["peak_hours"].startswith("ok 18:00-23:30 ")
+    assert found["sources"].startswith("ok 1 enabled, 0 disabled")
+    assert found["BILLING_SETLE_SECONDS"] == "warning means nothing to this program"
+    assert "hunter2" not in repr(report)
+
+
+def test_a_source_is_held_against_what_is_stored(
+    connection: psycopg.Connection[Any], job_url: str
+) -> None:
+    """Its node, its contract, and how far it was collected from."""
+    connection.execute(
+        """
+        INSERT INTO billing.sources
+               (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark)
+        VALUES ('old', 'prod', 'jp-1.svc.plus', 'prod:jp-1.svc.plus', 'window', now(), now()),
+               ('us-1', 'prod', 'us-1.svc.plus', 'prod:us-1.svc.plus', 'latest',
+                now() - interval '1 day', now() - interval '1 day')
+        """
+    )
+    start = datetime.now(UTC) - timedelta(minutes=3)
+    fleet = Fleet(seed=1, start=start)
+    for source_id in ("jp-1", "us-1"):
+        fleet.add_node(source_id).run(start + timedelta(minutes=3))
+    with serve(fleet) as running:
+        report = checked(DATABASE_URL=job_url, EXPORTER_SOURCES_JSON=json.dumps(running.sources()))
+    told = {
+        (one.source_id, one.name): f"{one.state} {one.text}"
+        for one in report.findings
+        if one.area == "source" and one.state != "ok"
+    }
+    assert told.keys() == {("jp-1", "identity"), ("us-1", "contract"), ("us-1", "history")}
+    assert "belongs to source 'old'" in told["jp-1", "identity"]
+    assert told["us-1", "contract"] == "warning window, but it was latest when last collected from"
+    assert "not as far as what was last collected" in told["us-1", "history"]
+
+
+def test_the_transaction_that_looks_cannot_write(database_url: str) -> None:
+    """Whatever a statement may say."""
+    work = reading(
+        lambda connection: connection.execute("DELETE FROM billing.runs"), timeout_seconds=5
+    )
+    with (
+        psycopg.connect(database_url, autocommit=True) as connection,
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+    ):
+        work(connection)
+
+
+def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -> None:
+    """All is well also where the database lets nobody write."""
+    name = sql.Identifier(connection.info.dbname)
+    forbid = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
+    connection.execute(forbid)
+    report = checked(DATABASE_URL=job_url, **DOWN)
+    assert [one for one in report.findings if one.area == "database" and one.state != "ok"] == []
+
+
+def checked(*source_ids: str, **variables: str) -> CheckReport:
+    """Return what a check says under an environment of these variables."""
+    return check(load_settings(None, variables), "4711", source_ids)
+
+
+def one_of(report: CheckReport, name: str) -> Finding:
+    """Return the one finding of that name that is not about a source."""
+    (only,) = [one for one in report.findings if one.name == name and one.area != "source"]
+    return only
