@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 import click
 
 from billing_cli.commands.root import cli
 from billing_cli.commands.running import raise_on_signals
-from billing_cli.errors import EXIT_FAILED, BillingError, InterruptedBySignalError
+from billing_cli.errors import BillingError, InterruptedBySignalError
 
 
 def main() -> None:
@@ -33,10 +32,6 @@ def main() -> None:
             raise
         click.echo(f"Error: {abort.__cause__}", err=True)
         sys.exit(abort.__cause__.exit_code)
-    except BrokenPipeError:
-        # The reader of our output is gone; flushing once more at exit would say so again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ class ProgressBar:
         self.bar.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *error: object) -> None:
+        if error_type is None:
+            # Whoever is current stands at its last snapshot, a little before the goal.
+            self.bar.update(self.LENGTH - self.bar.pos)
         self.bar.__exit__(None, None, None)
 
     def on_step(self, results: Mapping[str, SourceResult], goal: datetime) -> None:

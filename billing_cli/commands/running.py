@@ -129,11 +129,19 @@ def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | Non
     if as_json:
         from billing_cli.core.result import result_object  # noqa: PLC0415
 
-        click.echo(json.dumps(result_object(result)))
+        text = json.dumps(result_object(result))
+    elif text_of:
+        text = text_of(result)
     else:
         from billing_cli.report.text import run_text  # noqa: PLC0415
 
-        click.echo(text_of(result) if text_of else run_text(result))
+        text = run_text(result)
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # The reader is gone, and the exit code goes on telling how the run went. What is left in
+        # the buffer goes nowhere, so that nobody hears of it once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_failure(result: RunResult, as_json: bool) -> None:
