@@ -108,11 +108,20 @@ def one_wrong(site: Site) -> int:
     return 3
 
 
-@JOBS
 @pytest.mark.parametrize(
-    "failure",
-    [no_database, no_configuration, no_source, all_refused, all_wrong, one_wrong],
-    ids=lambda failure: failure.__name__,
+    ("job", "failure"),
+    [
+        ("collect", no_database),
+        ("collect", no_configuration),
+        ("collect", no_source),
+        ("collect", all_refused),
+        ("collect", all_wrong),
+        ("collect", one_wrong),
+        ("catch-up", no_database),
+        ("catch-up", one_wrong),
+        ("reconcile", no_database),
+        ("reconcile", one_wrong),
+    ],
 )
 def test_a_failed_run_is_one_object_with_all_keys(
     site: Site, job: str, failure: Callable[[Site], int]
