@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.commands.running import json_option, open_context
+from billing_cli.core.audit import DEFAULT_LIMIT
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError
 
 if TYPE_CHECKING:
     from billing_cli.commands.root import Options
-
-DEFAULT_LIMIT = 50
 
 
 @click.command("audit")

@@ -17,6 +17,8 @@ SUMMARIES = {
     "rerate": "Bring the charges of a range to today's prices.",
     "held": "List, release or reject deltas that no line can carry.",
     "streams": "Show counters: whose they are, where they stand.",
+    "audit": "Prove from the database that nothing was skipped or counted twice.",
+    "explain": "Tell the story of an account's charges.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
     "check": "Look at everything before the timer is enabled.",

@@ -12,6 +12,9 @@ from billing_cli.core.times import format_rfc3339
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DEFAULT_LIMIT = 50
+"""Of each kind of finding, and of accounts, no more are listed than this unless asked for."""
+
 Value = int | str | datetime | Decimal
 
 VIOLATIONS: Mapping[str, str] = {

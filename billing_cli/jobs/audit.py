@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.core.audit import AccountFigures, AuditReport
+from billing_cli.core.audit import DEFAULT_LIMIT, AccountFigures, AuditReport
 from billing_cli.store.audit import (
     CHECKS,
     find,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from billing_cli.core.audit import Finding
     from billing_cli.jobs.context import JobContext
 
-DEFAULT_LIMIT = 50
 
 # Nothing waits for an audit, and ten million records take it minutes.
 STATEMENT_TIMEOUT_SECONDS = 3600.0

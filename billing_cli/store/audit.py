@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.audit import Figures, Finding
 from billing_cli.store import arrays
+from billing_cli.store import audit_amounts as amounts
 from billing_cli.store import audit_balances as balances
 from billing_cli.store import audit_evidence as evidence
-from billing_cli.store import audit_money as money
+from billing_cli.store import audit_facts as facts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -32,10 +33,10 @@ CHECKS = (
     Check("usage records lead from one to the next", evidence.BROKEN_CHAINS),
     Check("corrections start at what was on record", evidence.BROKEN_CORRECTIONS),
     Check("released deltas are charged once", evidence.UNMATCHED_RELEASES),
-    Check("buckets, records and charges have the same bytes", money.DIFFERENT_BYTES),
-    Check("ledger rows say what their charges say", money.DIFFERENT_LEDGER),
-    Check("amounts are bytes x price x multiplier", money.WRONG_AMOUNTS),
-    Check("adjustments are about charges of their bucket", money.UNFOUNDED_ADJUSTMENTS),
+    Check("buckets, records and charges have the same bytes", facts.DIFFERENT_BYTES),
+    Check("ledger rows say what their charges say", facts.DIFFERENT_LEDGER),
+    Check("amounts are bytes x price x multiplier", amounts.WRONG_AMOUNTS),
+    Check("adjustments are about charges of their bucket", amounts.UNFOUNDED_ADJUSTMENTS),
     Check("balances follow from the ledger", balances.CHANGED_BALANCES),
     Check("quotas follow from the charges", balances.CHANGED_QUOTAS),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),

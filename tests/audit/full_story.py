@@ -21,6 +21,11 @@ JUMP_BYTES = 10**12
 RELEASE_REASON = "the line was upgraded"
 
 
+def kinds(report: AuditReport) -> dict[str, int]:
+    """Return how many findings there are of each kind."""
+    return dict(report.counts)
+
+
 class FullStory(World):
     """A restart, a stranger who registers, a jump that is held and released, a reconcile.
 

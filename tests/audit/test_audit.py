@@ -15,13 +15,13 @@ from billing_cli.core.rating import EXACT, NANO
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.jobs.audit import audit
 from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.store import audit_money
+from billing_cli.store import audit_amounts
 from billing_cli.store.connection import Database
 from billing_cli.store.frozen import frozen
+from tests.audit.full_story import kinds
 from tests.reconcile.conftest import START
 
 if TYPE_CHECKING:
-    from billing_cli.core.audit import AuditReport
     from tests.audit.full_story import FullStory
 
 PLANTED_PRODUCTS = (
@@ -35,11 +35,6 @@ PLANTED_PRODUCTS = (
     "123456789012345678.9999999995",
     "0",
 )
-
-
-def kinds(report: AuditReport) -> dict[str, int]:
-    """Return how many findings there are of each kind."""
-    return dict(report.counts)
 
 
 def test_a_story_with_everything_in_it_is_clean(billed: FullStory) -> None:
@@ -140,89 +135,6 @@ def test_an_unknown_account_is_a_usage_error(billed: FullStory) -> None:
         billed.audit(account=nobody)
 
 
-def test_a_top_up_is_a_notice_with_its_amount(billed: FullStory) -> None:
-    """A balance that someone else changed is told, wherever in time that was."""
-    charged = billed.users[0].uuid
-    top_up = "UPDATE public.account_quota_states SET current_balance = current_balance + 12.5"
-    for stream in billed.streams:
-        billed.node.flow(stream, 1000, 1000)
-    billed.node.snapshot(billed.minutes(21))
-    billed.execute(top_up)
-    billed.catch_up(billed.minutes(22.7))
-    billed.execute(top_up)
-
-    report = billed.audit()
-
-    assert kinds(report) == {"balance_outside": 2 * len(billed.users)}
-    found = [one for one in report.findings if one.account_uuid == charged]
-    assert [one.found["difference"] for one in found] == [Decimal("12.5"), Decimal("12.5")]
-    assert "found_at" in found[0].keys  # Between two charges ...
-    assert "found_at" not in found[1].keys  # ... and after the last one.
-    account = next(one for one in report.accounts if one.account_uuid == charged)
-    assert account.outside == 25
-    assert account.opening_balance == 5
-
-
-def test_a_renewed_quota_is_a_notice_with_its_bytes(billed: FullStory) -> None:
-    """A quota that someone else changed is told."""
-    billed.execute("UPDATE public.account_quota_states SET remaining_included_quota = 7")
-
-    report = billed.audit()
-
-    assert kinds(report) == {"quota_outside": len(billed.users)}
-    assert {one.found["difference"] for one in report.findings} == {7}
-
-
-def test_a_deleted_account_is_a_notice(billed: FullStory) -> None:
-    """Its facts are gone with it, its evidence stays and agrees with itself."""
-    gone = billed.users[1].uuid
-    with psycopg.connect(billed.database_url) as connection:
-        connection.execute("DELETE FROM public.users WHERE uuid = %s", (gone,))
-
-    report = billed.audit()
-
-    assert kinds(report) == {"account_deleted": 1}
-    assert report.findings[0].account_uuid == gone
-    assert billed.audit(account=gone).totals.recorded_bytes > 0
-
-
-def test_charges_stamped_out_of_order_are_no_notice(billed: FullStory) -> None:
-    """Runs that wait for each other stamp their charges before they wait for an account."""
-    billed.damage(
-        "UPDATE billing.charges AS charge SET created_at = other.created_at"
-        "  FROM billing.charges AS other, (SELECT array_agg(ledger_id ORDER BY created_at)"
-        "         AS ids FROM billing.charges GROUP BY account_uuid LIMIT 1) AS of"
-        " WHERE (charge.ledger_id, other.ledger_id)"
-        "    IN ((of.ids[1], of.ids[2]), (of.ids[2], of.ids[1]), (of.ids[4], of.ids[6]),"
-        "        (of.ids[6], of.ids[4]))"
-    )
-
-    assert kinds(billed.audit()) == {}
-
-
-def test_what_an_older_writer_left_is_a_notice(billed: FullStory) -> None:
-    """Its ledger rows and buckets have no evidence of ours, and need none."""
-    billed.execute(
-        "INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end,"
-        " entry_type, rated_bytes, amount_delta, balance_after, created_at)"
-        " SELECT gen_random_uuid(), uuid, at, at + interval '1 minute', 'traffic_charge', 10,"
-        " -0.5, 0, at + interval '1 minute'"
-        " FROM public.users, generate_series('2026-04-08 10:00Z'::timestamptz,"
-        " '2026-04-08 11:59Z', '1 minute') AS at;"
-        "INSERT INTO public.traffic_minute_buckets (bucket_start, node_id, account_uuid,"
-        " uplink_bytes, downlink_bytes, total_bytes)"
-        " SELECT bucket_start, 'prod:jp-1.example', account_uuid, 4, 6, 10"
-        " FROM public.billing_ledger WHERE bucket_start < '2026-04-08 12:00Z'",
-    )
-
-    report = billed.audit()
-
-    accounts = len(billed.users)
-    assert kinds(report) == {"other_writer_ledger": accounts, "other_writer_buckets": accounts}
-    ledger = next(one for one in report.findings if one.kind == "other_writer_ledger")
-    assert (ledger.found["rows"], ledger.found["amount_delta"]) == (120, Decimal(-60))
-
-
 def test_findings_beyond_the_limit_are_counted(billed: FullStory) -> None:
     """Each kind is listed up to the limit."""
     billed.execute("UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1")
@@ -312,8 +224,8 @@ def test_halves_are_rounded_to_the_even_neighbour(
     connection: psycopg.Connection[dict[str, object]], product: str
 ) -> None:
     """The database rounds as the money was rounded, to the last half nano."""
-    start = audit_money.WRONG_AMOUNTS.index("CASE WHEN mod(")
-    expression = audit_money.WRONG_AMOUNTS[start:].partition(" AS expected_amount")[0]
+    start = audit_amounts.WRONG_AMOUNTS.index("CASE WHEN mod(")
+    expression = audit_amounts.WRONG_AMOUNTS[start:].partition(" AS expected_amount")[0]
 
     row = connection.execute(
         f"SELECT {expression} AS rounded FROM (SELECT %s::numeric AS product) AS given".encode(),  # noqa: S608

@@ -1,0 +1,259 @@
+"""An account's minutes as they are on record: counters, buckets, ledger, what is held back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from billing_cli.core.deltas import ZERO
+from billing_cli.core.explain import (
+    BucketRow,
+    Entry,
+    ForeignEntry,
+    GapStory,
+    HeldBack,
+    LineStory,
+    MinuteStory,
+    Movement,
+    with_standing,
+)
+from billing_cli.core.model import Totals
+from billing_cli.store import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+# Records that are links of a stream's chain: they begin where the one before ended.
+CHAIN_KINDS = ("delta", "pending")
+
+# Minutes of which anything is on record. What was released is in the minute of its record.
+READ_MINUTES = """
+SELECT bucket_start, count(*) OVER ()
+  FROM (SELECT bucket_start FROM billing.usage_records WHERE account_uuid = %(account)s
+         UNION
+        SELECT bucket_start FROM billing.charges WHERE account_uuid = %(account)s
+         UNION
+        SELECT bucket_start FROM public.traffic_minute_buckets WHERE account_uuid = %(account)s
+         UNION
+        SELECT bucket_start FROM billing.held_deltas JOIN billing.streams USING (stream_id)
+         WHERE account_uuid = %(account)s AND state <> 'released') AS known
+ WHERE (%(since)s::timestamptz IS NULL OR bucket_start >= %(since)s)
+   AND (%(until)s::timestamptz IS NULL OR bucket_start < %(until)s)
+ ORDER BY bucket_start
+ LIMIT %(limit)s
+"""
+
+# Each of the first three has an index that leads to its last minute.
+READ_LAST_MINUTE = """
+SELECT greatest(
+  (SELECT max(bucket_start) FROM billing.usage_records
+    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
+  (SELECT max(bucket_start) FROM billing.charges
+    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
+  (SELECT max(bucket_start) FROM public.traffic_minute_buckets
+    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
+  (SELECT max(bucket_start) FROM billing.held_deltas JOIN billing.streams USING (stream_id)
+    WHERE account_uuid = %(account)s AND state <> 'released' AND bucket_start < %(until)s))
+"""
+
+# Each record with what the stream had come to before it: the end of the link before, which may
+# wait for its account or be held, else the totals at first sight.
+READ_MOVEMENTS = """
+SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
+       stream.sample_uuid::text, record.kind, record.revision, record.reset_epoch,
+       record.from_at, record.to_at,
+       record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
+       coalesce(before.uplink_end, stream.first_uplink_total),
+       coalesce(before.downlink_end, stream.first_downlink_total),
+       CASE WHEN record.kind IN ('delta', 'pending') AND before.uplink_end IS NULL
+            THEN stream.first_sight END,
+       coalesce(held.reason, '')
+  FROM billing.usage_records AS record
+  JOIN billing.streams AS stream USING (stream_id)
+  LEFT JOIN billing.held_deltas AS held
+    ON record.kind = 'released' AND held.stream_id = record.stream_id
+   AND held.from_at = record.from_at
+  LEFT JOIN LATERAL (
+    SELECT uplink_end, downlink_end
+      FROM ((SELECT reset_epoch, from_at, uplink_end, downlink_end
+               FROM billing.usage_records AS earlier
+              WHERE earlier.stream_id = record.stream_id AND earlier.kind IN ('delta', 'pending')
+                AND earlier.bucket_start <= record.bucket_start
+                AND earlier.from_at < record.from_at
+              ORDER BY earlier.bucket_start DESC, earlier.from_at DESC LIMIT 1)
+            UNION ALL
+            (SELECT reset_epoch, from_at, uplink_end, downlink_end
+               FROM billing.held_deltas AS earlier
+              WHERE earlier.stream_id = record.stream_id AND earlier.from_at < record.from_at
+              ORDER BY earlier.from_at DESC LIMIT 1)
+            UNION ALL
+            (SELECT reset_epoch, from_at, uplink_end, downlink_end
+               FROM billing.pending_usage AS earlier
+              WHERE earlier.stream_id = record.stream_id AND earlier.from_at < record.from_at
+              ORDER BY earlier.from_at DESC LIMIT 1)) AS link
+     ORDER BY reset_epoch DESC, from_at DESC LIMIT 1) AS before
+    ON record.kind IN ('delta', 'pending')
+ WHERE record.account_uuid = %(account)s
+   AND record.bucket_start = ANY (%(minutes)s::timestamptz[])
+ ORDER BY record.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.sample_uuid,
+          record.from_at, record.revision
+"""
+
+READ_HELD_BACK = """
+SELECT held.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.sample_uuid::text,
+       held.reset_epoch, held.from_at, held.to_at, held.uplink_start, held.downlink_start,
+       held.uplink_end, held.downlink_end, held.reason, held.state
+  FROM billing.held_deltas AS held
+  JOIN billing.streams AS stream USING (stream_id)
+ WHERE stream.account_uuid = %(account)s AND held.state <> 'released'
+   AND held.bucket_start = ANY (%(minutes)s::timestamptz[])
+ ORDER BY held.bucket_start, stream.stored_node_id, stream.inbound_tag, held.from_at
+"""
+
+READ_BUCKETS = """
+SELECT bucket_start, node_id, line_code, region, uplink_bytes, downlink_bytes, total_bytes
+  FROM public.traffic_minute_buckets
+ WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
+ ORDER BY bucket_start, node_id, line_code, region
+"""
+
+READ_ENTRIES = """
+SELECT charge.bucket_start, charge.stored_node_id, charge.line_code,
+       charge.ledger_id::text, charge.entry_type, charge.adjusts::text, charge.region,
+       charge.included_bytes, charge.rated_bytes, charge.price_per_byte, charge.multiplier,
+       charge.amount_delta, charge.quota_before, charge.balance_before,
+       charge.pricing_rule_version, charge.run_id::text, charge.reason, charge.created_at,
+       EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = charge.ledger_id)
+  FROM billing.charges AS charge
+ WHERE charge.account_uuid = %(account)s
+   AND charge.bucket_start = ANY (%(minutes)s::timestamptz[])
+ ORDER BY charge.bucket_start, charge.created_at
+"""
+
+# The ledger has no node: what others wrote is known by account and minute alone.
+READ_FOREIGN_ENTRIES = """
+SELECT bucket_start, id::text, entry_type, rated_bytes, amount_delta::text::numeric, created_at
+  FROM public.billing_ledger AS entry
+ WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
+   AND NOT EXISTS (SELECT FROM billing.charges AS charge WHERE charge.ledger_id = entry.id)
+ ORDER BY bucket_start, created_at
+"""
+
+# Gaps of the nodes that overlap the minutes shown.
+READ_GAPS = """
+SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.resolved_at, gap.resolution
+  FROM billing.gaps AS gap
+  JOIN billing.sources AS source USING (source_id)
+ WHERE source.stored_node_id = ANY (%(nodes)s::text[])
+   AND gap.from_at < %(last)s + interval '1 minute'
+   AND (gap.to_at IS NULL OR gap.to_at >= %(first)s)
+ ORDER BY gap.from_at, gap.source_id, gap.kind
+"""
+
+
+def read_minutes(
+    connection: Connection,
+    account_uuid: str,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+) -> tuple[list[datetime], int]:
+    """Return the account's first minutes in [since, until), and how many there are."""
+    rows = connection.execute(
+        READ_MINUTES,
+        {"account": account_uuid, "since": since, "until": until, "limit": limit},
+    ).fetchall()
+    return [minute for minute, _ in rows], rows[0][1] if rows else 0
+
+
+def read_last_minute(
+    connection: Connection, account_uuid: str, until: datetime | None
+) -> datetime | None:
+    """Return the account's last minute before `until`; None where it has none."""
+    row = connection.execute(
+        READ_LAST_MINUTE, {"account": account_uuid, "until": until or "infinity"}
+    ).fetchone()
+    return row[0] if row else None
+
+
+def read_stories(
+    connection: Connection, account_uuid: str, minutes: Sequence[datetime]
+) -> tuple[MinuteStory, ...]:
+    """Return all that is on record for the account's minutes, in the order given."""
+    wanted = {"account": account_uuid, "minutes": arrays.moments(minutes)}
+    lines: defaultdict[tuple[datetime, str, str], _Line] = defaultdict(_Line)
+    for minute, node, line, sample, kind, revision, *row in connection.execute(
+        READ_MOVEMENTS, wanted
+    ):
+        epoch, from_at, to_at, *totals, first_sight, reason = row
+        start, end, before = Totals(*totals[:2]), Totals(*totals[2:4]), Totals(*totals[4:])
+        has_restarted = kind in CHAIN_KINDS and epoch > 0 and start == ZERO
+        lines[minute, node, line].movements.append(
+            Movement(
+                sample_uuid=sample,
+                kind=kind,
+                revision=revision,
+                reset_epoch=epoch,
+                from_at=from_at,
+                to_at=to_at,
+                start=start,
+                end=end,
+                before=before if has_restarted else None,
+                first_sight=first_sight,
+                reason=reason,
+            )
+        )
+    for minute, node, line, sample, epoch, from_at, to_at, *row in connection.execute(
+        READ_HELD_BACK, wanted
+    ):
+        *totals, reason, state = row
+        start, end = Totals(*totals[:2]), Totals(*totals[2:])
+        movement = Movement(sample, "delta", 0, epoch, from_at, to_at, start, end, reason=reason)
+        lines[minute, node, line].held.append(HeldBack(movement, state))
+    for minute, node, line, *rest in connection.execute(READ_BUCKETS, wanted):
+        lines[minute, node, line].buckets.append(BucketRow(*rest))
+    for minute, node, line, *rest in connection.execute(READ_ENTRIES, wanted):
+        lines[minute, node, line].entries.append(Entry(*rest))
+    foreign: defaultdict[datetime, list[ForeignEntry]] = defaultdict(list)
+    for minute, *rest in connection.execute(READ_FOREIGN_ENTRIES, wanted):
+        foreign[minute].append(ForeignEntry(*rest))
+    by_minute: defaultdict[datetime, list[LineStory]] = defaultdict(list)
+    for minute, node, line in sorted(lines):
+        by_minute[minute].append(lines[minute, node, line].story(node, line))
+    return tuple(
+        MinuteStory(minute, tuple(by_minute[minute]), tuple(foreign[minute])) for minute in minutes
+    )
+
+
+def read_gaps(
+    connection: Connection, stored_node_ids: Iterable[str], first: datetime, last: datetime
+) -> tuple[GapStory, ...]:
+    """Return the nodes' gaps that overlap the minutes from the first to the last."""
+    rows = connection.execute(
+        READ_GAPS, {"nodes": arrays.texts(stored_node_ids), "first": first, "last": last}
+    )
+    return tuple(GapStory(*row) for row in rows)
+
+
+@dataclass(slots=True)
+class _Line:
+    """A line's story while its rows come in."""
+
+    movements: list[Movement] = field(default_factory=list)
+    held: list[HeldBack] = field(default_factory=list)
+    buckets: list[BucketRow] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    def story(self, stored_node_id: str, line_code: str) -> LineStory:
+        return LineStory(
+            stored_node_id,
+            line_code,
+            tuple(self.movements),
+            tuple(self.held),
+            tuple(self.buckets),
+            with_standing(self.entries),
+        )

@@ -1,0 +1,114 @@
+"""`billing audit` as a process: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.story import told_story
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from billing_cli.simulator.traffic import User
+    from tests.support.story import Story
+
+HARM = "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + %s"
+
+
+@pytest.fixture
+def told(database_url: str, job_url: str) -> Iterator[Story]:
+    """Return a story without nodes or users yet; afterwards its books are checked."""
+    with told_story(database_url, job_url) as begun:
+        yield begun
+
+
+@pytest.fixture
+def user(told: Story) -> User:
+    """Return a user with two charged minutes."""
+    made = told.add_user()
+    stream = told.add_node("jp-1").add_stream(made.uuid, "xhttp")
+    told.minute()
+    told.minute((stream, 10, 20))
+    told.minute((stream, 1, 2))
+    told.collect()
+    return made
+
+
+def test_a_clean_audit_ends_with_0(told: Story, user: User) -> None:
+    """The verdict comes first, then the accounts and what was read."""
+    done = told.billing("audit")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("audit: clean\n")
+    assert user.uuid in done.stdout
+    assert "bytes: 33 in records, 33 in buckets, 0 included + 33 rated = 33 charged" in done.stdout
+    assert "money: -0.033000000" in done.stdout
+
+
+def test_a_violation_ends_with_3_and_is_named_with_its_row(told: Story, user: User) -> None:
+    """As text and as one JSON object."""
+    told.connection.execute(HARM, (1,))
+
+    plain = told.billing("audit")
+    as_json = told.billing("audit", "--json", "--limit", "1")
+
+    assert plain.exit_code == as_json.exit_code == 3
+    assert plain.stdout.startswith("audit: 2 violations\n")
+    assert "VIOLATION bucket_differs: a bucket shows other bytes" in plain.stdout
+    assert f"account {user.uuid}, bucket start 2026-04-08T12:01:00Z" in plain.stdout
+    assert "total bytes 31, expected 30" in plain.stdout
+    told_object = as_json.json
+    assert (told_object["status"], told_object["totals"]["violations"]) == ("violations", 2)
+    (violation,) = told_object["violations"]
+    assert violation["keys"]["bucket_start"] == "2026-04-08T12:01:00Z"
+    assert (violation["expected"], violation["found"]) == ({"total_bytes": 30}, {"total_bytes": 31})
+    told.connection.execute(HARM, (-1,))
+
+
+def test_a_notice_is_no_violation(told: Story, user: User) -> None:
+    """A top-up is told with its amount, and the audit ends with 0."""
+    told.top_up(user, told.paid(user))
+
+    done = told.billing("audit", "--account", user.proxy_uuid)
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"audit of account {user.uuid}: clean, 1 notice\n")
+    assert "NOTICE balance_outside" in done.stdout
+    assert "difference 0.033000000" in done.stdout
+
+
+def test_progress_is_for_terminals(told: Story, user: User) -> None:
+    """Where standard error is none, nothing is said there."""
+    done = told.billing("audit", "--account", user.uuid)
+
+    assert done.stderr == ""
+
+
+def test_an_unknown_account_ends_with_2(told: Story, user: User) -> None:
+    """One clear line; with --json it is in the object."""
+    nobody = told.fleet.new_uuid()
+
+    plain = told.billing("audit", "--account", nobody)
+    as_json = told.billing("audit", "--account", nobody, "--json")
+
+    assert nobody != user.uuid
+    assert (plain.exit_code, plain.stdout, as_json.exit_code) == (2, "", 2)
+    assert plain.stderr.startswith(f"Error: unknown account {nobody}")
+    assert as_json.json["status"] == "error"
+
+
+def test_a_database_that_is_away_ends_with_69(told: Story) -> None:
+    """Nobody listens there."""
+    done = told.billing("audit", "--json", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+
+    assert (done.exit_code, done.json["status"]) == (69, "error")
+
+
+def test_a_database_without_our_tables_ends_with_78(told: Story, empty_database_url: str) -> None:
+    """The error says what to do."""
+    done = told.billing("audit", DATABASE_URL=empty_database_url)
+
+    assert done.exit_code == 78
+    assert "billing migrate" in done.stderr

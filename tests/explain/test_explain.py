@@ -1,0 +1,270 @@
+"""The story of charges: from what counters said to what became of the balance."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.model import Totals
+from billing_cli.jobs.explain import explain
+from billing_cli.jobs.held import release_held
+from billing_cli.jobs.reconcile import reconcile
+from billing_cli.jobs.rerate import Order, rerate
+from billing_cli.report.explain import explain_text
+from billing_cli.simulator.accounts import save_users
+from billing_cli.simulator.books import read_books
+from tests.support.story import MINUTE, SHORTLY_AFTER, START
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from billing_cli.core.explain import Explanation, LineStory
+    from billing_cli.simulator.traffic import User
+    from tests.support.story import Story
+
+NODE = "prod:jp-1.svc.plus"
+JUMP = 1_000_000
+
+
+def told(story: Story, user: User, **options: Any) -> Explanation:
+    """Return the story of a user's charges."""
+    return explain(story.context(), user.uuid, **options)
+
+
+def only_line(explanation: Explanation, minute: datetime) -> LineStory:
+    """Return the one line of a minute."""
+    (story,) = (one for one in explanation.minutes if one.minute == minute)
+    (line,) = story.lines
+    return line
+
+
+def test_a_minute_is_told_from_the_snapshots_to_the_balance(story: Story) -> None:
+    """Stamps and totals, bytes, quota, price, ledger entry, balance."""
+    story.quota = 25
+    user = story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
+    story.minute((stream, 100, 200))
+    minute = story.minute((stream, 10, 30))
+    story.collect()
+
+    explanation = told(story, user)
+    line = only_line(explanation, minute)
+
+    assert (line.stored_node_id, line.line_code) == (NODE, "xhttp")
+    (movement,) = line.movements
+    assert (movement.from_at, movement.to_at) == (START, minute)
+    assert (movement.start, movement.end) == (Totals(100, 200), Totals(110, 230))
+    assert movement.first_sight == "baseline"
+    (bucket,) = line.buckets
+    assert (bucket.uplink_bytes, bucket.downlink_bytes, bucket.total_bytes) == (10, 30, 40)
+    (entry,) = line.entries
+    assert (entry.included_bytes, entry.rated_bytes) == (25, 15)
+    assert (entry.price_per_byte, entry.product) == (Decimal("0.001"), Decimal("0.015"))
+    assert (entry.quota_before, entry.quota_after) == (25, 0)
+    assert (entry.balance_before, entry.balance_after) == (Decimal(5), Decimal("4.985"))
+    assert entry.is_in_ledger
+
+    text = explain_text(explanation)
+    steps = [
+        f"account {user.uuid}",
+        "2026-04-08T12:01:00Z",
+        f"node {NODE}, line xhttp",
+        f"stream {user.uuid}: snapshots 2026-04-08T12:00:00Z to 2026-04-08T12:01:00Z",
+        "totals: up 100 -> 110, down 200 -> 230 (+10 up, +30 down)",
+        "bucket: 10 up + 30 down = 40 bytes",
+        f"charge {entry.ledger_id}",
+        "40 bytes: 25 included in the quota of 25, 15 rated",
+        "15 x 0.001 x 1 = 0.015",
+        "amount -0.015000000 by pricing rule v1",
+        "balance 5.000000000 -> 4.985000000, quota 25 -> 0",
+    ]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_a_restart_is_told_with_what_the_counters_had_come_to(story: Story) -> None:
+    """The record begins at zero, and says at which totals the one before ended."""
+    user = story.add_user()
+    node = story.add_node("jp-1")
+    stream = node.add_stream(user.uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 10, 20))
+    node.restart_xray(story.now)
+    minute = story.minute((stream, 1, 2))
+    story.collect()
+
+    explanation = told(story, user)
+
+    (movement,) = only_line(explanation, minute).movements
+    assert movement.before == Totals(10, 20)
+    assert (movement.start, movement.end) == (Totals(0, 0), Totals(1, 2))
+    assert "had come to 10 up and 20 down, and began again at 0" in explain_text(explanation)
+    assert [gap.kind for gap in explanation.gaps] == ["reset"]
+
+
+def test_a_stream_that_appears_is_told_as_new(story: Story) -> None:
+    """All that it counted is charged, and the story says why."""
+    user = story.add_user()
+    node = story.add_node("jp-1")
+    story.minute()
+    minute = story.minute((node.add_stream(user.uuid, "xhttp"), 3, 4))
+    story.collect()
+
+    explanation = told(story, user)
+
+    assert only_line(explanation, minute).movements[0].first_sight == "new"
+    assert "it appeared then" in explain_text(explanation)
+
+
+def test_usage_that_waited_for_its_account_is_told_in_the_minute_of_that(story: Story) -> None:
+    """The stamps are those of the usage, the minute that of the account."""
+    node = story.add_node("jp-1")
+    stranger = story.fleet.new_uuid()
+    stream = node.add_stream(stranger, "xhttp")
+    story.minute()
+    story.minute((stream, 5, 5))
+    story.collect()
+    user = story.fleet.add_user(stranger)
+    save_users(story.connection, [user])
+    minute = story.minute((stream, 1, 0))
+    story.collect()
+
+    explanation = told(story, user)
+
+    pending, delta = only_line(explanation, minute).movements
+    assert (pending.kind, pending.to_at, pending.end) == ("pending", minute - MINUTE, Totals(5, 5))
+    assert (delta.kind, delta.start, delta.end) == ("delta", Totals(5, 5), Totals(6, 5))
+    assert "it waited until its account was known" in explain_text(explanation)
+
+
+def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) -> None:
+    """The reason of the operator is part of the story."""
+    user = story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
+    story.minute()
+    minute = story.minute((stream, JUMP, 0))
+    story.collect()
+    ((held_id,),) = story.rows("SELECT held_id FROM billing.held_deltas")
+
+    held = told(story, user)
+    release_held(story.context(), [held_id], "the line was upgraded")
+    released = told(story, user)
+
+    (one,) = only_line(held, minute).held
+    assert (one.state, one.movement.uplink_bytes) == ("held", JUMP)
+    assert "more than the line can carry, not charged, held" in explain_text(held)
+    line = only_line(released, minute)
+    assert line.held == ()
+    assert [one.kind for one in line.movements] == ["released"]
+    text = explain_text(released)
+    assert "it was held as implausible and released: the line was upgraded" in text
+    assert f"reason: held delta {held_id} released: the line was upgraded" in text
+
+
+def test_a_correction_is_told_with_its_refund(story: Story) -> None:
+    """What was on record, what is right, and what goes back at the price that was charged."""
+    user = story.add_user()
+    node = story.add_node("jp-1")
+    stream = node.add_stream(user.uuid, "xhttp")
+    story.minute()
+    hidden = story.minute((stream, 10, 0))
+    node.withhold(hidden, hidden + MINUTE, hidden + 3 * MINUTE)
+    blurred = story.minute((stream, 1, 0))
+    story.fleet.present = blurred + SHORTLY_AFTER
+    story.collect()
+    story.minute()
+    story.fleet.present = None
+    reconcile(story.context())
+
+    explanation = told(story, user)
+
+    delta, correction = only_line(explanation, blurred).movements
+    assert (delta.uplink_bytes, correction.kind, correction.uplink_bytes) == (11, "correction", -10)
+    charge, refund = only_line(explanation, blurred).entries
+    assert refund.adjusts == charge.ledger_id
+    assert (refund.rated_bytes, refund.standing_rated_bytes) == (-10, 1)
+    assert refund.charged_before == Decimal("-0.011")
+    assert refund.amount_delta == Decimal("0.01")
+    assert only_line(explanation, hidden).movements[0].uplink_bytes == 10
+    text = explain_text(explanation)
+    assert "bytes of this minute: up 11 -> 1, down 0 -> 0 (-10 up, +0 down)" in text
+    assert "1 rated bytes are left of it: 1 x 0.001 x 1 = 0.001; charged before: 0.011" in text
+    assert "reconciled with the exporter's history" in text
+
+
+def test_another_price_is_told_with_its_reason(story: Story) -> None:
+    """A re-rated charge shows what it cost before, and the difference."""
+    user = story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
+    story.minute()
+    minute = story.minute((stream, 10, 0))
+    story.collect()
+    story.price = Decimal("0.003")
+    order = Order(minute, minute + MINUTE, "v2", "the price list was wrong")
+    rerate(story.context(), order)
+
+    explanation = told(story, user)
+
+    _, repriced = only_line(explanation, minute).entries
+    assert (repriced.amount_delta, repriced.product) == (Decimal("-0.02"), Decimal("0.03"))
+    text = explain_text(explanation)
+    assert "10 rated bytes are left of it: 10 x 0.003 x 1 = 0.03; charged before: 0.01" in text
+    assert "reason: the price list was wrong" in text
+    assert "amount -0.020000000 by pricing rule v2" in text
+
+
+def test_an_amount_that_had_to_be_rounded_says_so(story: Story) -> None:
+    """The product is shown in full."""
+    story.price = Decimal("0.0000000005")
+    user = story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 3, 0))
+    story.collect()
+
+    text = explain_text(told(story, user))
+
+    assert "3 x 0.0000000005 x 1 = 0.0000000015, rounded to 9 places" in text
+    assert "amount -0.000000002" in text
+
+
+def test_several_lines_of_a_minute_stand_side_by_side(story: Story) -> None:
+    """Each line of each node has its own steps."""
+    user = story.add_user()
+    first, second = story.add_node("jp-1"), story.add_node("us-1")
+    streams = [first.add_stream(user.uuid, "a"), first.add_stream(user.uuid, "b")]
+    streams.append(second.add_stream(user.uuid, "a"))
+    story.minute()
+    story.minute(*((stream, 1, 1) for stream in streams))
+    story.collect()
+
+    (minute,) = told(story, user).minutes
+
+    assert [(line.stored_node_id, line.line_code) for line in minute.lines] == [
+        (NODE, "a"),
+        (NODE, "b"),
+        ("prod:us-1.svc.plus", "a"),
+    ]
+    assert all(len(line.movements) == len(line.entries) == 1 for line in minute.lines)
+
+
+def test_what_another_writer_charged_is_told_as_such(story: Story) -> None:
+    """A ledger row without our evidence is shown beside the minute's own."""
+    user = story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
+    story.minute()
+    minute = story.minute((stream, 1, 1))
+    story.connection.execute(
+        "INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end,"
+        " entry_type, rated_bytes, amount_delta, balance_after)"
+        " VALUES (gen_random_uuid(), %(user)s, %(minute)s, %(minute)s, 'gift', 0, 0.25, 0)",
+        {"user": user.uuid, "minute": minute},
+    )
+    story.books = read_books(story.connection)
+    story.collect()
+
+    (told_minute,) = told(story, user).minutes
+
+    (foreign,) = told_minute.foreign
+    assert (foreign.entry_type, foreign.amount_delta) == ("gift", Decimal("0.25"))
+    assert "someone else's ledger entry" in explain_text(told(story, user))
