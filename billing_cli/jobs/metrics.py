@@ -35,15 +35,15 @@ def read_metrics(context: JobContext) -> StoredMetrics:
     now = context.clock()
 
     def work(connection: Connection) -> StoredMetrics:
-        require_head(connection)
         with frozen(connection, database, MAX_STATEMENT_SECONDS):
+            require_head(connection)
             sources = read_source_status(
                 connection, [one.source_id for one in context.sources if one.enabled]
             )
             return StoredMetrics(
                 tuple(read_totals(connection)),
                 tuple(
-                    replace(one, lag_seconds=(now - one.watermark).total_seconds())
+                    replace(one, lag_seconds=max(0.0, (now - one.watermark).total_seconds()))
                     if one.watermark
                     else one
                     for one in sources

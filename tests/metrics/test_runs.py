@@ -10,13 +10,18 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+import psycopg
 import pytest
 
+from billing_cli import logs
 from billing_cli.commands import observers
+from billing_cli.commands.root import Options
+from billing_cli.commands.running import run_job
 from billing_cli.core.result import RunResult
 from billing_cli.errors import InterruptedBySignalError
+from billing_cli.jobs import metrics
 from billing_cli.jobs.journal import write_journal
 from billing_cli.report import textfile
 from billing_cli.store.connection import Session
@@ -176,7 +181,7 @@ def test_a_run_whose_reader_is_gone_is_told_of(story: Story, path: Path) -> None
             stderr=subprocess.DEVNULL,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert ("billing_run_success", "collect") in read(path)
 
 
@@ -207,6 +212,38 @@ def test_a_run_that_is_ended_by_a_signal_says_so(story: Story, path: Path) -> No
     found = read(path)
     assert found["billing_run_success", "collect"] == 0
     assert "billing_database_up" not in {name for name, *_ in found}
+
+
+def test_a_run_that_crashes_is_a_failed_one(
+    story: Story, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was, the error goes on its way afterwards."""
+    monkeypatch.setenv("DATABASE_URL", story.job_url)
+    monkeypatch.setenv("BILLING_METRICS_FILE", str(path))
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+
+    def crash(_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_job(Options(None, None, None), "collect", as_json=False, work=crash)
+    found = read(path)
+    assert found["billing_run_status", "collect", "error"] == 1
+    assert found["billing_database_up",] == 1
+
+
+def test_a_database_that_does_not_answer_in_time_is_not_waited_for(
+    story: Story, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run itself knows is told without it."""
+    monkeypatch.setattr(metrics, "MAX_STATEMENT_SECONDS", 0.05)
+    context = story.context()
+    with psycopg.connect(story.database_url) as other, other.transaction():
+        other.execute("LOCK TABLE billing.totals")
+        observers._write_metrics(path, context, RunResult("collect", "", "ok", START, START), None)
+    found = read(path)
+    assert found["billing_run_success", "collect"] == 1
+    assert {name for name, *_ in found}.isdisjoint(DATABASE_METRICS)
 
 
 def test_a_signal_at_the_end_does_not_change_how_the_run_ended(
