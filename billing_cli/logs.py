@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -92,20 +93,27 @@ class _LineSink:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._lock = threading.RLock()
+        self._for_journal = _is_journal(stream)
 
-    def msg(self, line: str) -> None:
+    def msg(self, priority: int, line: str) -> None:
         with self._lock:
             if self._stream is None:
                 return
             try:
-                self._stream.write(line + "\n")
+                # The journal takes the number off again, and can be asked for warnings by it.
+                prefix = f"<{priority}>" if self._for_journal else ""
+                self._stream.write(f"{prefix}{line}\n")
                 self._stream.flush()
             except BlockingIOError:
                 pass  # A full pipe that nobody waits for: this line is lost, the next may not be.
             except (OSError, ValueError):
                 self._stream = None  # The reader is gone, the disk is full, or it was closed.
 
-    debug = info = warning = error = critical = msg
+    debug = partialmethod(msg, 7)
+    info = partialmethod(msg, 6)
+    warning = partialmethod(msg, 4)
+    error = partialmethod(msg, 3)
+    critical = partialmethod(msg, 2)
 
 
 class _Bridge(logging.Handler):
@@ -217,6 +225,17 @@ def _escaped(value: Any, keep: str) -> Any:
 
 def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {key: event[key] for key in FIRST_KEYS if key in event} | dict(event)
+
+
+def _is_journal(stream: TextIO | None) -> bool:
+    """Tell whether the stream is what systemd reads into its journal, and not redirected since."""
+    if stream is None or "JOURNAL_STREAM" not in os.environ:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ["JOURNAL_STREAM"] == f"{status.st_dev}:{status.st_ino}"
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

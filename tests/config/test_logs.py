@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from billing_cli import logs
 from tests.config.support import json_stream, logged
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Terminal(io.StringIO):
@@ -205,3 +208,23 @@ def test_a_process_ends_with_its_own_code_when_stderr_is_gone(how: str) -> None:
         os.close(writer)
     assert finished.returncode == 3
     assert finished.stdout == b"done\n"
+
+
+def test_the_journal_is_told_how_grave_a_line_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where systemd reads the stream, a number goes before each line; elsewhere none does."""
+    path = tmp_path / "journal"
+    for names_stream in (True, False):
+        with path.open("w") as stream:
+            status = os.fstat(stream.fileno())
+            inode = status.st_ino if names_stream else status.st_ino + 1
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{inode}")
+            logs.configure("debug", "json", stream)
+            logger = logs.get_logger()
+            for write in (logger.debug, logger.info, logger.warning, logger.error):
+                write("told")
+        prefixes = [line.partition("{")[0] for line in path.read_text("utf-8").splitlines()]
+        assert prefixes == (["<7>", "<6>", "<4>", "<3>"] if names_stream else [""] * 4)
+    logs.configure("info", "json", io.StringIO())
+    logs.get_logger().info("a stream without a file is no journal")

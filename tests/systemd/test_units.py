@@ -124,7 +124,7 @@ def test_reconcile_compares_two_hours(tmp_path: Path) -> None:
 def test_the_hook_speaks_up_and_calls_the_operators_script(tmp_path: Path) -> None:
     """One critical line for the journal, then the script, which is told what failed and how."""
     script = tmp_path / "on-failure"
-    hook = shell_script(HOOK).replace("/etc/billing/on-failure", str(script))
+    hook = awake(shell_script(HOOK)).replace("/etc/billing/on-failure", str(script))
     outcome = {"MONITOR_SERVICE_RESULT": "exit-code", "MONITOR_EXIT_STATUS": "69"}
     line = (
         "<2>billing-collect has failed (exit-code, exit status 69): journalctl -u billing-collect\n"
@@ -138,8 +138,23 @@ def test_the_hook_speaks_up_and_calls_the_operators_script(tmp_path: Path) -> No
 
 def test_the_hook_speaks_up_without_knowing_the_outcome() -> None:
     """Older systemd does not pass it on."""
-    hook = shell_script(HOOK).replace("/etc/billing/on-failure", "/nowhere")
+    hook = awake(shell_script(HOOK)).replace("/etc/billing/on-failure", "/nowhere")
     assert "x has failed (unknown, exit status unknown)" in run_shell(hook, "on-failure", "x")
+
+
+def test_a_script_that_fails_or_hangs_does_not_end_the_silence(tmp_path: Path) -> None:
+    """The hook sleeps in any case, so that an outage does not call it each minute."""
+    hook = shell_script(HOOK)
+    assert hook.endswith("; exec sleep 900")
+    assert "timeout 60 /etc/billing/on-failure" in hook
+    script = executable(tmp_path / "on-failure", "exit 1")
+    hook = hook.replace("/etc/billing/on-failure", str(script)).replace("sleep 900", "echo asleep")
+    assert run_shell(hook, "on-failure", "x").endswith("\nasleep\n")
+
+
+def awake(script: str) -> str:
+    """Return the hook's script without the sleep at its end."""
+    return script.replace("exec sleep 900", ":")
 
 
 def setting_list(name: str, key: str) -> str:
