@@ -199,7 +199,8 @@ class Fault:
             return None
         self.happened = True
         if self.fault == "terminate":
-            assert self.world.rows(TERMINATE) == [(1,)]
+            # An earlier run's backend may not be gone yet.
+            assert self.world.rows(TERMINATE)[0][0] >= 1
             return None
         return "cut" if self.fault == "cut" else "cut answer"
 
