@@ -149,8 +149,8 @@ SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.resolved_at, gap.res
   FROM billing.gaps AS gap
   JOIN billing.sources AS source USING (source_id)
  WHERE source.stored_node_id = ANY (%(nodes)s::text[])
-   AND gap.from_at < %(last)s + interval '1 minute'
-   AND (gap.to_at IS NULL OR gap.to_at >= %(first)s)
+   AND gap.from_at < %(last)s::timestamptz + interval '1 minute'
+   AND (gap.to_at IS NULL OR gap.to_at >= %(first)s::timestamptz)
  ORDER BY gap.from_at, gap.source_id, gap.kind
 """
 
