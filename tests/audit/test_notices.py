@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tests.audit.full_story import kinds
+from tests.takeover.test_takeover import OlderWriter
 
 if TYPE_CHECKING:
     from tests.audit.full_story import FullStory
@@ -94,3 +95,32 @@ def test_what_an_older_writer_left_is_a_notice(billed: FullStory) -> None:
     assert kinds(report) == {"other_writer_ledger": accounts, "other_writer_buckets": accounts}
     ledger = next(one for one in report.findings if one.kind == "other_writer_ledger")
     assert (ledger.found["rows"], ledger.found["amount_delta"]) == (120, Decimal(-60))
+
+
+def test_taking_over_from_an_older_writer_leaves_notices_alone(story: FullStory) -> None:
+    """Its minutes, its totals and its balance are no violation; damage to ours still is one."""
+    story.quota = 0
+    story.register_stranger()
+    story.node.run(story.end, poll_seconds=60)
+    older = OlderWriter(story)
+    older.play(story.minutes(8))
+    for at, accounts in older.readings(story.minutes(10), since=story.minutes(8)):
+        for account, totals in accounts.items():
+            older.charge(at, account, totals)  # And killed before it wrote its checkpoints.
+    older.connection.close()
+    story.catch_up(story.end)
+
+    report = story.audit()
+
+    assert report.counts.keys() <= {
+        "other_writer_ledger",
+        "other_writer_buckets",
+        "shared_minutes",
+    }
+    assert report.counts["other_writer_ledger"] == len(story.users)
+
+    story.execute(
+        "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
+        " WHERE bucket_start = (SELECT max(bucket_start) FROM public.traffic_minute_buckets)"
+    )
+    assert story.audit().counts["bucket_differs"] > 0
