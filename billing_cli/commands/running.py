@@ -94,7 +94,7 @@ def run_job(
 
     try:
         settings = open_settings(options, job, run_id, files_checked=files_checked)
-        context = _context(settings, job, run_id)
+        context = context_from(settings, job, run_id)
         if not dry_run:
             observers.begin(settings, context, job)
         result = work(context)
@@ -198,10 +198,13 @@ def open_context(
     options: Options, job: str, run_id: str, *, files_checked: bool = True
 ) -> JobContext:
     """Return what a job needs, from the configuration. Raises ConfigurationError."""
-    return _context(open_settings(options, job, run_id, files_checked=files_checked), job, run_id)
+    return context_from(
+        open_settings(options, job, run_id, files_checked=files_checked), job, run_id
+    )
 
 
-def _context(settings: Settings, job: str, run_id: str) -> JobContext:
+def context_from(settings: Settings, job: str, run_id: str) -> JobContext:
+    """Return what a job needs, from loaded settings. Raises ConfigurationError."""
     from billing_cli.jobs.opening import context_of  # noqa: PLC0415
 
     return context_of(settings, job, run_id)

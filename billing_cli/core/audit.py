@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -139,6 +140,19 @@ class AuditReport:
     def notices(self) -> int:
         """How many notices there are, listed or not."""
         return sum(count for kind, count in self.counts.items() if kind in NOTICES)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult(RunResult):
+    """An audit of all accounts as a run of the journal: how many findings there were."""
+
+    violations: int = 0
+    notices: int = 0
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The two counts."""
+        return {"violations": self.violations, "notices": self.notices}
 
 
 def audit_object(report: AuditReport) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`audit`: proves the invariants from the database alone, and changes nothing.
+"""`audit`: proves the invariants from the database alone, and changes none of what it checks.
 
 All checks see one state of the database, so that runs which go on meanwhile neither disturb it
 nor are disturbed.
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.core.audit import DEFAULT_LIMIT, AccountFigures, AuditReport
+from billing_cli.core.audit import DEFAULT_LIMIT, AccountFigures, AuditReport, AuditResult
+from billing_cli.jobs.journal import write_journal
 from billing_cli.store.audit import (
     CHECKS,
     find,
@@ -26,12 +27,14 @@ from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.audit import Finding
     from billing_cli.jobs.context import JobContext
 
+JOB = "audit"
 
 # Nothing waits for an audit, and ten million records take it minutes.
 STATEMENT_TIMEOUT_SECONDS = 3600.0
@@ -77,6 +80,25 @@ def audit(
 
     with Session(context.database) as session:
         return session.read(work)
+
+
+def audit_result(context: JobContext, report: AuditReport, started_at: datetime) -> AuditResult:
+    """Return an audit of all accounts as a run; violations make it partial."""
+    return AuditResult(
+        job=JOB,
+        run_id=context.run_id,
+        status="partial" if report.violations else "ok",
+        started_at=started_at,
+        finished_at=context.clock(),
+        violations=report.violations,
+        notices=report.notices,
+    )
+
+
+def journal_audit(context: JobContext, result: AuditResult) -> None:
+    """Note in the journal that an audit took place. Raises BillingError where that can't be."""
+    with Session(context.database) as session:
+        session.transaction(lambda connection: write_journal(context, connection, result))
 
 
 @dataclass(slots=True)

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.metrics.support import ALERT_TESTS, ALERTS, DASHBOARD
-from tests.metrics.test_totals import AuditRun, journal
 from tests.support.prometheus import scraping
-from tests.support.story import START
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.story import Story
-
-AUDIT = AuditRun("audit", "", "ok", START, START, violations=0, notices=1)
 
 
 @pytest.mark.parametrize("arguments", [("check", "rules", ALERTS), ("test", "rules", ALERT_TESTS)])
@@ -62,8 +58,7 @@ def written(story: Story, path: Path) -> None:
     (stream,) = story.fleet.nodes["jp-1"].streams
     story.minute((stream, 100, 50))
     story.collect()
-    journal(story, AUDIT)
-    for job in ("reconcile", "collect"):
+    for job in ("audit", "reconcile", "collect"):
         done = story.billing(job, BILLING_METRICS_FILE=str(path))
         assert done.exit_code == 0, done.stderr
 

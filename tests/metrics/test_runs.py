@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from billing_cli import logs
 from billing_cli.commands import observers
@@ -140,6 +142,42 @@ def test_a_busy_run_is_no_failure(story: Story, path: Path) -> None:
     found = read(path)
     assert found["billing_run_success", "collect"] == 1
     assert found["billing_run_status", "collect", "busy"] == 1
+
+
+def test_an_audit_of_all_accounts_is_told_of(story: Story, path: Path) -> None:
+    """What it found stays in the file when the next run leaves it anew."""
+    billed(story)
+    damage = "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + %s"
+    story.connection.execute(damage, [1])
+    found = story.billing("audit", BILLING_METRICS_FILE=str(path))
+    assert found.exit_code == 3
+    story.billing("collect", BILLING_METRICS_FILE=str(path))
+    told = read(path)
+    assert (told["billing_audit_violations",], told["billing_audit_notices",]) == (2, 0)
+    assert told["billing_run_status", "audit", "partial"] == 1
+    story.connection.execute(damage, [-1])
+
+
+def test_an_audit_of_one_account_is_not(story: Story, path: Path) -> None:
+    """It says nothing about the others."""
+    billed(story)
+    (account,) = (user.uuid for user in story.fleet.users)
+    done = story.billing("audit", "--account", account, BILLING_METRICS_FILE=str(path))
+    assert done.exit_code == 0
+    assert not path.exists()
+    assert story.rows("SELECT FROM billing.runs WHERE job = 'audit'") == []
+
+
+def test_an_audit_that_may_not_write_is_an_audit_all_the_same(story: Story, path: Path) -> None:
+    """An auditor's role may only read; that nothing is noted then is a warning."""
+    billed(story)
+    role = conninfo_to_dict(story.job_url)["user"]
+    revoke = sql.SQL("REVOKE INSERT ON billing.totals FROM {}").format(sql.Identifier(str(role)))
+    story.connection.execute(revoke)
+    done = story.billing("audit", "--json", BILLING_METRICS_FILE=str(path))
+    assert (done.exit_code, done.json["status"]) == (0, "ok")
+    assert "audit not journaled" in done.stderr
+    assert read(path)["billing_run_success", "audit"] == 1
 
 
 @pytest.mark.parametrize("arguments", [("--dry-run",), ("--source", "mars-1")])

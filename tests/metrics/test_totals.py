@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from billing_cli.core.audit import AuditResult
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.errors import BillingError
 from billing_cli.jobs.catch_up import catch_up
@@ -21,8 +22,6 @@ from billing_cli.store.totals import read_totals
 from tests.support.story import START
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from billing_cli.core.result import RunStatus
     from billing_cli.core.totals import JobTotals
     from tests.support.story import Story
@@ -184,24 +183,13 @@ def test_runs_side_by_side_are_all_counted(story: Story) -> None:
 def test_the_last_audit_is_kept(story: Story) -> None:
     """What it found stands until the next one; other jobs have no such figure."""
     for violations in (3, 0):
-        journal(story, AuditRun("audit", "", "ok", START, START, violations=violations, notices=2))
+        journal(
+            story, AuditResult("audit", "", "ok", START, START, violations=violations, notices=2)
+        )
     journal(story, RESULT)
     totals = totals_of(story)
     assert (totals["audit"].violations, totals["audit"].notices) == (0, 2)
     assert (totals["collect"].violations, totals["collect"].notices) == (None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRun(RunResult):
-    """A run of the audit, as the journal has it."""
-
-    violations: int = 0
-    notices: int = 0
-
-    @property
-    def details(self) -> Mapping[str, Any]:
-        """What the audit alone says."""
-        return {"violations": self.violations, "notices": self.notices}
 
 
 def journal(story: Story, result: RunResult, context: Any = None) -> None:
