@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 
+from billing_cli.config.redaction import redact
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -18,9 +20,16 @@ EXIT_SIGNAL_BASE = 128
 
 
 class BillingError(Exception):
-    """The run failed and nothing of it is stored. The text is one line and holds no secret."""
+    """The run failed and nothing of it is stored. The text is one line and holds no secret.
+
+    Part of a text may be what a server said, and a server may repeat the password that it got;
+    so whatever is known as a secret is taken out here, wherever the error goes.
+    """
 
     exit_code = EXIT_FAILED
+
+    def __init__(self, text: str) -> None:
+        super().__init__(redact(text))
 
 
 class UsageError(BillingError):
