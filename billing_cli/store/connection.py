@@ -6,6 +6,7 @@ session locks.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -198,6 +199,9 @@ class _Progress:
 
 
 def _connect(database: Database) -> Connection:
+    # The driver reads no other style, and a role or a database may have one as its default. Libpq
+    # takes it from here alone; a pooler keeps it apart for each of its clients.
+    os.environ["PGDATESTYLE"] = "ISO"
     # What the connection string says itself goes before our own choice.
     parameters = _defaults(database) | _parameters(database.dsn)
     try:

@@ -1,0 +1,43 @@
+"""Defaults that a role or database may have: what is billed does not depend on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.jobs.stories import an_unknown_uuid_is_reset
+
+if TYPE_CHECKING:
+    from tests.jobs.world import World
+
+DEFAULTS = (
+    "default_transaction_isolation = 'serializable'",
+    "TimeZone = 'Asia/Kathmandu'",
+    "DateStyle = 'SQL, DMY'",
+    "IntervalStyle = 'postgres_verbose'",
+    "extra_float_digits = 0",
+    "search_path = 'nowhere'",
+    "client_encoding = 'LATIN1'",
+    "standard_conforming_strings = off",
+)
+
+
+@pytest.fixture
+def peculiar_url(request: pytest.FixtureRequest, database_url: str, job_url: str) -> str:
+    """Return how jobs connect to a database with a peculiar default."""
+    job_role = psycopg.conninfo.conninfo_to_dict(job_url)["user"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        database = connection.info.dbname
+        statement = f"ALTER ROLE {job_role} IN DATABASE {database} SET {request.param}"
+        connection.execute(statement.encode())
+    return job_url
+
+
+@pytest.mark.parametrize("peculiar_url", DEFAULTS, indirect=True)
+@pytest.mark.usefixtures("peculiar_url")
+def test_the_server_s_defaults_change_nothing(world: World) -> None:
+    """Isolation, zones, styles and paths are the jobs' own."""
+    an_unknown_uuid_is_reset(world)
+    world.assert_all_is_billed()
