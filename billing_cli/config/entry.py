@@ -71,6 +71,8 @@ def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tu
             "base_url",
             "http is for loopback hosts only (use https, or a source with allow_http = true)",
         )
+    if entry.proxy is not None and not (encrypted or entry.allow_http):
+        yield "proxy", "needs an https base_url: it would see the token and the answers"
     if entry.auth_mode == "mtls" and not encrypted:
         yield "auth_mode", "mtls needs an https base_url"
     yield from _missing_certificate(entry)

@@ -25,7 +25,7 @@ class Endpoint:
     """A checked base address.
 
     `label` is `host:port`, fit for reasons and notes. `secure` tells that TLS protects it, and
-    `exposed` that nothing does: plain HTTP to another host than loopback.
+    `exposed` that nothing does: plain HTTP to another host than loopback, or through a proxy.
     """
 
     base_url: str
@@ -42,13 +42,14 @@ def endpoint_of(source: Source) -> Endpoint:
     """Return the source's endpoint.
 
     Raises ExporterError where the address is none, holds user information, or is `http://` to
-    another host than loopback without the source's `allow_http`. No reason repeats the address:
-    what is wrong with it may be a password.
+    another host than loopback, or through a proxy, without the source's `allow_http`. No reason
+    repeats the address: what is wrong with it may be a password.
     """
     scheme, host, port, path = _parts(source.base_url, "base_url")
-    exposed = scheme == "http" and not _is_loopback(host)
+    exposed = scheme == "http" and not (_is_loopback(host) and source.proxy is None)
     if exposed and not source.allow_http:
-        raise ExporterError("base_url is http:// to another host than loopback; use https://")
+        where = "to another host than loopback" if source.proxy is None else "through a proxy"
+        raise ExporterError(f"base_url is http:// {where}; use https://")
     if scheme == "http" and source.auth_mode == "mtls":
         raise ExporterError("auth_mode mtls needs an https:// base_url")
     label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -169,6 +169,8 @@ def test_the_auth_mode_is_what_is_said_else_what_the_credentials_mean(
         ({"proxy": "http://proxy/path"}, "proxy", "must be http://host:port"),
         ({"proxy": "http://user:word@proxy"}, "proxy",
          "must not hold a user name or password"),
+        ({"base_url": "http://127.0.0.1", "proxy": "http://proxy"}, "proxy",
+         "needs an https base_url: it would see the token and the answers"),
         ({"timeout_seconds": 0}, "timeout_seconds", "must be > 0"),
         ({"timeout_seconds": -1}, "timeout_seconds", "must be > 0"),
         ({"timeout_seconds": 301}, "timeout_seconds", "must be <= 300"),

@@ -55,6 +55,15 @@ def test_plain_http_is_for_loopback(base_url: str) -> None:
     assert not endpoint.secure
 
 
+def test_plain_http_through_a_proxy_leaves_this_machine() -> None:
+    """The proxy would see the token, and could change the answers."""
+    proxy = "http://127.0.0.1:3128"
+    with pytest.raises(ExporterError, match="http:// through a proxy; use https://"):
+        endpoint_of(Source("s", "http://127.0.0.1", proxy=proxy))
+    assert endpoint_of(Source("s", "http://127.0.0.1", proxy=proxy, allow_http=True)).exposed
+    assert not endpoint_of(Source("s", "https://127.0.0.1", proxy=proxy)).exposed
+
+
 @pytest.mark.parametrize(
     "base_url",
     [
