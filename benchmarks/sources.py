@@ -1,0 +1,106 @@
+"""200 sources of which 20 hang: the whole may take the slowest one's deadline plus 20 %.
+
+    python benchmarks/sources.py [--sources 200] [--down 20] [--timeout 3]
+
+One process serves all of them on loopback. Those that are down accept the connection and never
+answer, which is worse than a refusal; they stand last in the list, where they end last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from billing_cli.core.times import format_rfc3339
+from billing_cli.exporter.api import ExporterError, FetchRequest
+from billing_cli.exporter.fleet import fetch_all
+from billing_cli.exporter.source import Source
+from billing_cli.jobs.context import FetchPolicy
+
+LIMIT = 1.2
+
+
+def main() -> int:
+    """Measure, print, and fail beyond the limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sources", type=int, default=200)
+    parser.add_argument("--down", type=int, default=20)
+    parser.add_argument("--timeout", type=float, default=3.0)
+    options = parser.parse_args()
+    now = datetime.now(UTC)
+    over = threading.Event()
+    server = _serve(now, over)
+    port = server.server_address[1]
+    up = options.sources - options.down
+    requests = [
+        FetchRequest(
+            Source(
+                f"source-{number}",
+                f"http://127.0.0.1:{port}/{'up' if number < up else 'down'}/{number}",
+                mode="window",
+                timeout_seconds=options.timeout,
+            ),
+            now - timedelta(hours=1),
+            now,
+            max_samples=1000,
+            page_limit=60,
+        )
+        for number in range(options.sources)
+    ]
+    started = time.perf_counter()
+    outcomes = dict(
+        fetch_all(
+            requests,
+            now=now,
+            concurrency=FetchPolicy().concurrency,
+            deadline_seconds=45,
+            default_token=None,
+        )
+    )
+    seconds = time.perf_counter() - started
+    over.set()
+    server.shutdown()
+    failed = sum(isinstance(one, ExporterError) for one in outcomes.values())
+    print(
+        f"{options.sources} sources, {failed} of them down: {seconds:.2f} s, "
+        f"{seconds / options.timeout:.2f} x the deadline of the slowest (limit {LIMIT})"
+    )
+    return int(failed != options.down or seconds > LIMIT * options.timeout)
+
+
+def _serve(now: datetime, over: threading.Event) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            kind, number = self.path.split("/")[1:3]
+            if kind == "down":
+                over.wait()
+                return
+            stamp = format_rfc3339(now - timedelta(minutes=1))
+            node = f'"node_id": "n{number}", "env": "bench"'
+            body = (
+                f'{{{node}, "snapshots": [{{"collected_at": "{stamp}", {node}, "samples": []}}],'
+                ' "has_more": false}'
+            ).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+if __name__ == "__main__":
+    sys.exit(main())
