@@ -106,7 +106,12 @@ def run_job(
             observers.end(failure, error.exit_code, error)
         sys.exit(error.exit_code)
     except BaseException as error:
-        observers.end(failed(type(error).__name__), EXIT_FAILED, error)
+        failure = failed(f"unexpected {type(error).__name__}")
+        try:
+            if as_json:
+                _print(failure, as_json, None)
+        finally:
+            observers.end(failure, EXIT_FAILED, error)
         raise
     _log(result)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -9,6 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from billing_cli.commands.root import Options
+from billing_cli.commands.running import run_job
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.store.sources import try_lock_sources
 from tests.jobs.faults import refuse_some_times
@@ -16,6 +19,8 @@ from tests.jobs.faults import refuse_some_times
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
     from tests.cli.command import Finished, Site
 
 RUN_KEYS = {
@@ -158,6 +163,22 @@ def test_a_busy_run_is_one_object_with_all_keys(site: Site) -> None:
     assert finished.code == 75
     assert_contracted(finished.result, "collect")
     assert [one["status"] for one in finished.result["sources"]] == ["busy", "busy"]
+
+
+def test_an_error_that_nobody_thought_of_is_one_object_as_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job_url: str
+) -> None:
+    """It goes on as a traceback, because it is a bug; whoever reads stdout is told even so."""
+    monkeypatch.setenv("DATABASE_URL", job_url)
+
+    def work(_context: JobContext) -> RunResult:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_job(Options(None, "error", "json"), "collect", as_json=True, work=work)
+    result = json.loads(capsys.readouterr().out)
+    assert_contracted(result, "collect")
+    assert (result["status"], result["error"]) == ("error", "unexpected ZeroDivisionError")
 
 
 def test_an_unknown_source_is_one_object_with_all_keys(site: Site) -> None:

@@ -55,8 +55,12 @@ def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) ->
 
     most_seconds = life_of_a_writer(site)
     codes: list[int | None] = []
+    stored = [(0,)]
     while codes.count(KILLED) < KILLS:
         codes += kill_some(site, dice, most_seconds)
+        before, stored = stored, world.rows("SELECT count(*) FROM billing.runs")
+        # However busy the machine is: some come to their COMMIT, and some do not.
+        most_seconds *= 1.2 if stored == before else 0.9
 
     assert set(codes) <= {KILLED, 0, 75}
     world.check()
