@@ -113,7 +113,7 @@ def lock_quota_states(
     if missing:
         quotas = [
             user.included_quota_bytes
-            if (user.included_quota_bytes or 0) > 0
+            if user.included_quota_bytes is not None and user.included_quota_bytes > 0
             else default_quota_bytes
             for user in missing
         ]
