@@ -49,10 +49,15 @@ def command(
     Use it after an outage, or to begin a new source somewhere in its history. It may be
     interrupted at any time: the steps that are done stand, the next call goes on from there.
 
+    --since counts for sources that were never collected: the first snapshot from then on is
+    their baseline, which charges nothing. All others go on from their watermark. Times are
+    RFC 3339, with a zone.
+
     \b
     Examples:
       billing catch-up
       billing catch-up --source jp-1 --since 2026-04-08T00:00:00Z
+      billing catch-up --until 2026-04-08T12:00:00Z --dry-run
     """
     from billing_cli.jobs.catch_up import catch_up  # noqa: PLC0415
 

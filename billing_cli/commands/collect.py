@@ -24,11 +24,20 @@ def command(options: Options, source_ids: tuple[str, ...], dry_run: bool, as_jso
     fetched, rated and committed in one transaction; a source that fails is left where it was,
     and the others go on. Running it twice is the same as running it once.
 
+    A source that is seen for the first time is asked for its last 72 hours (a setting); the
+    oldest snapshot is the baseline, and what flowed since is charged. To begin somewhere else,
+    use catch-up --since for the first run.
+
+    A source that was named is asked whatever its interval. Ends with 3 where some sources or
+    samples failed, with 69 where all sources or the database are out of reach, and with 75 where
+    another run is at it: then there is nothing to do.
+
     \b
     Examples:
       billing collect
       billing collect --source jp-1 --source jp-2
-      billing collect --dry-run --json
+      billing collect --dry-run
+      billing collect --json | jq .amount
     """
     from billing_cli.jobs.collect import collect  # noqa: PLC0415
 

@@ -41,7 +41,15 @@ def command() -> None:
 def list_command(
     options: Options, source_ids: tuple[str, ...], is_decided_shown: bool, as_json: bool
 ) -> None:
-    """Show the deltas that wait for a decision, oldest first."""
+    """Show the deltas that wait for a decision, oldest first.
+
+    The rate tells what the line would have had to carry; streams and totals tell where to look.
+
+    \b
+    Examples:
+      billing held list
+      billing held list --source jp-1 --all
+    """
     from billing_cli.core.held import held_list_object  # noqa: PLC0415
     from billing_cli.jobs.held import list_held  # noqa: PLC0415
     from billing_cli.report.held import held_list_text  # noqa: PLC0415
@@ -69,6 +77,11 @@ def release_command(
 
     Their bytes count in the minute of the source's watermark, at today's price. A decision is
     final: bytes that were released by mistake are not taken back here.
+
+    \b
+    Examples:
+      billing held release 17 --reason 'the line was upgraded to 10 Gbit/s' --dry-run
+      billing held release 17 --reason 'the line was upgraded to 10 Gbit/s'
     """
     from billing_cli.jobs.held import RELEASE_JOB, release_held  # noqa: PLC0415
     from billing_cli.report.held import held_result_text  # noqa: PLC0415
@@ -93,7 +106,14 @@ def release_command(
 def reject_command(
     options: Options, held_ids: tuple[int, ...], reason: str, dry_run: bool, as_json: bool
 ) -> None:
-    """Decide that held deltas are never charged, all that are named or none."""
+    """Decide that held deltas are never charged, all that are named or none.
+
+    They stay on record with the reason. A decision is final.
+
+    \b
+    Example:
+      billing held reject 18 19 --reason 'the exporter mixed up two nodes'
+    """
     from billing_cli.jobs.held import REJECT_JOB, reject_held  # noqa: PLC0415
     from billing_cli.report.held import held_result_text  # noqa: PLC0415
 

@@ -84,13 +84,16 @@ def cli(
 ) -> None:
     """Turn cumulative traffic counters of proxy nodes into usage, ledger and quota.
 
-    Every byte is billed once: not twice after a retry, not zero times after a crash.
+    Every byte is billed once: not twice after a retry, not zero times after a crash. Each
+    command does its work and ends; what it has to remember is in PostgreSQL. Every command has a
+    --help with examples; with --json, stdout holds one JSON object and nothing else.
 
     \b
-    Try it:
+    To begin:
       billing migrate                  create or update the schema
-      billing collect                  what the timer runs every minute
-      billing collect --source jp-1    one source, now
+      billing check                    look at everything, change nothing
       billing collect --dry-run        show what would be written, write nothing
+      billing collect                  what the timer runs every minute
+      billing status                   where everything stands
     """
     ctx.obj = Options(config_path, log_level, log_format)

@@ -1,0 +1,77 @@
+"""The help pages teach: each has examples, and each example is a command that exists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from billing_cli.commands.root import SUMMARIES, cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# An example may go on in the next line, and ends where the shell takes over.
+EXAMPLE = re.compile(r"^ +billing ((?:[^\n|>\\]|\\\n)+)", re.MULTILINE)
+
+
+def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that does something, by its full name."""
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    for part in command.list_commands(click.Context(command)):
+        found = command.get_command(click.Context(command), part)
+        assert found is not None
+        yield from leaves(found, f"{name} {part}".strip())
+
+
+LEAVES = dict(leaves(cli, ""))
+
+
+def examples(name: str) -> list[str]:
+    """Return the examples of a help page, without the program's name."""
+    text = inspect.cleandoc(LEAVES[name].help or "")
+    return [one.replace("\\\n", " ").strip() for one in EXAMPLE.findall(text)]
+
+
+def test_every_command_is_looked_at() -> None:
+    """Also those within another."""
+    assert {name.split()[0] for name in LEAVES} == set(SUMMARIES)
+    assert "held release" in LEAVES
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_help_page_has_examples_that_are_right(name: str) -> None:
+    """Of this command, with options that it has: unknown ones are told before the help is shown."""
+    found = examples(name)
+    assert found
+    for example in found:
+        assert example.startswith(name), example
+        shown = CliRunner().invoke(cli, [*shlex.split(example), "--help"])
+        assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_option_says_what_it_does(name: str) -> None:
+    """An option without words would be a riddle."""
+    silent = [
+        option.name
+        for option in LEAVES[name].params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert silent == []
+
+
+def test_the_first_page_lists_every_command_and_exit_code() -> None:
+    """It is written by hand, so that no subcommand is imported for it."""
+    shown = CliRunner().invoke(cli, ["--help"]).output
+    listed = shown.partition("Commands:\n")[2]
+    assert re.findall(r"^  ([a-z-]+)  ", listed, re.MULTILINE) == list(SUMMARIES)
+    for code in ("0 done", "1 failed", "2 usage", "3 partial", "69 ", "75 ", "78 ", "128+n"):
+        assert code in " ".join(shown.split())
