@@ -82,10 +82,11 @@ def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
 def _show(report: CheckReport, *, as_json: bool) -> NoReturn:
     from billing_cli.core.check import check_object  # noqa: PLC0415
     from billing_cli.report.check import check_text  # noqa: PLC0415
+    from billing_cli.report.status import plain  # noqa: PLC0415
 
     if as_json:
         click.echo(json.dumps(check_object(report)))
     else:
-        is_colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(check_text(report, is_colored=is_colored))
+        has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        click.echo(check_text(report, click.style if has_colors else plain))
     sys.exit(EXIT_CODES[report.outcome])

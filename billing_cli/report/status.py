@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
-from billing_cli.report.text import human_bytes, human_seconds, table
+from billing_cli.report.text import human_bytes, human_seconds, printable, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def status_text(report: StatusReport, style: Style = plain) -> str:
         rows = [_source_row(one, report.checked_at) for one in report.sources]
         lines = [_styled_table(_SOURCE_HEADER, rows, style)]
     lines += [
-        style(f"{one.source_id}: {_printable(reason)}", fg="yellow")
+        style(f"{one.source_id}: {printable(reason)}", fg="yellow")
         for one in report.sources
         for reason in one.attention
     ]
@@ -60,7 +60,7 @@ def status_text(report: StatusReport, style: Style = plain) -> str:
                 one.status,
                 f"{one.duration_seconds:.1f} s",
                 str(one.written_minutes),
-                _printable(one.error or "-"),
+                one.error or "-",
             )
             for one in report.runs
         ]
@@ -88,7 +88,7 @@ def _source_row(one: SourceStatus, now: datetime) -> tuple[str, ...]:
     return (
         one.source_id,
         _state(one),
-        _printable(f"{one.env}:{one.node_id}" if one.env else one.node_id or "-"),
+        f"{one.env}:{one.node_id}" if one.env else one.node_id or "-",
         one.contract or "-",
         _moment(one.watermark),
         human_seconds(one.lag_seconds),
@@ -128,10 +128,3 @@ def _age(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "-"
     return f"{human_seconds(max(0.0, (now - moment).total_seconds()))} ago"
-
-
-def _printable(text: str) -> str:
-    # What an exporter says of itself must not move the cursor or forge a line.
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )

@@ -33,11 +33,11 @@ def run_text(result: RunResult) -> str:
     if result.differences:
         lines += ["", _differences_table(result)]
     if result.error:
-        lines.append(f"error: {result.error}")
+        lines.append(f"error: {printable(result.error)}")
     for source in result.sources:
         if source.error:
-            lines.append(f"{source.source_id}: error: {source.error}")
-        lines.extend(f"{source.source_id}: {note}" for note in source.notes)
+            lines.append(f"{source.source_id}: error: {printable(source.error)}")
+        lines.extend(f"{source.source_id}: {printable(note)}" for note in source.notes)
     return "\n".join(lines)
 
 
@@ -46,11 +46,12 @@ def table(
     rows: Sequence[Sequence[str]],
     paint: Callable[[int, int, str], str] | None = None,
 ) -> str:
-    """Return left-aligned columns, two spaces apart.
+    """Return left-aligned columns, two spaces apart; the cells are made printable.
 
     `paint` is given each cell's row, with the header as -1, its column, and its text as wide as
     the column, so that colours do not count as text.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     # A line has no white space at its end.
     widths[-1] = 0
@@ -60,6 +61,16 @@ def table(
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for number, row in enumerate((header, *rows), start=-1)
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text that neither moves a terminal's cursor nor forges a line.
+
+    An exporter's names, and what a server says of itself, may hold any character.
+    """
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
 
 

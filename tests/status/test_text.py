@@ -7,8 +7,10 @@ from decimal import Decimal
 
 import click
 
+from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.core.status import DayTotals, JournalEntry, SourceStatus, StatusReport
 from billing_cli.report.status import status_text
+from billing_cli.report.text import run_text
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
 TODAY = DayTotals(NOON.replace(hour=0), 2**30, 2**29, Decimal("1.250000000"))
@@ -77,3 +79,13 @@ def test_what_an_exporter_says_does_not_reach_the_terminal_as_it_is() -> None:
     text = status_text(StatusReport(NOON, (source,), (), TODAY))
     assert "\x1b" not in text
     assert text.count("\\x1b[2J\\nus-1  ok") == 2
+
+
+def test_a_run_is_told_without_touching_the_terminal() -> None:
+    """Neither by names nor by reasons, which hold what exporters and servers said."""
+    hostile = "\x1b[2J\u202e"
+    source = SourceResult("jp-1", "error", node_id=hostile, error=hostile, notes=(hostile,))
+    result = RunResult("collect", "", "error", NOON, NOON, error=hostile, sources=(source,))
+    text = run_text(result)
+    assert text.count("\\x1b[2J\\u202e") == 4
+    assert all(line.isprintable() for line in text.splitlines())
