@@ -19,6 +19,8 @@ from billing_cli.simulator.traffic import Fleet
 from billing_cli.store.check import reading
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from billing_cli.core.check import CheckReport, Finding
     from tests.support.postgres import Databases
 
@@ -189,6 +191,30 @@ def test_every_setting_is_shown_with_its_origin_and_without_secrets(
     assert found["sources"].startswith("ok 1 enabled, 0 disabled")
     assert found["BILLING_SETLE_SECONDS"] == "warning means nothing to this program"
     assert "hunter2" not in repr(report)
+
+
+def test_a_file_with_a_secret_that_everybody_can_read_is_a_warning(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The configuration itself, and what it refers to."""
+    token, config = tmp_path / "token", tmp_path / "billing.toml"
+    token.write_text("hunter2hunter2")
+    config.write_text(
+        f'database_url = "{database_url}"\ninternal_service_token_ref = "file:{token}"\n'
+    )
+    told = "can be read by every user of this machine"
+    expected = {
+        0o644: [
+            f"{config}, which holds database_url, {told}",
+            f"{token}, which holds internal_service_token, {told}",
+        ],
+        0o640: [],
+    }
+    for mode, warnings in expected.items():
+        token.chmod(mode)
+        config.chmod(mode)
+        report = checked(BILLING_CONFIG=str(config), **DOWN)
+        assert [one.text for one in report.findings if one.name == "secrecy"] == warnings
 
 
 def test_a_source_is_held_against_what_is_stored(
