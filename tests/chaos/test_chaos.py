@@ -52,9 +52,11 @@ def seeds() -> range:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_every_byte_is_billed_once_whatever_happens(database_url: str, seed: int) -> None:
+def test_every_byte_is_billed_once_whatever_happens(
+    database_url: str, job_url: str, seed: int
+) -> None:
     """After each step the books agree; after the faults stop, they say what flowed."""
-    chaos = Chaos(database_url, seed)
+    chaos = Chaos(job_url, seed)
     with psycopg.connect(database_url, autocommit=True) as connection, serve(chaos.fleet) as run:
         chaos.begin(connection, run)
         for step in range(STEPS):
@@ -68,9 +70,9 @@ def test_every_byte_is_billed_once_whatever_happens(database_url: str, seed: int
 class Chaos:
     """A fleet, its exporters and its billing, all driven by one seed."""
 
-    def __init__(self, database_url: str, seed: int) -> None:
+    def __init__(self, job_url: str, seed: int) -> None:
         self.rng = random.Random(seed)  # noqa: S311 - a seed that replays is the point
-        self.database_url = database_url
+        self.job_url = job_url
         self.fleet = Fleet(seed=seed)
         self.users = [self.fleet.add_user() for _ in range(6)]
         self.strangers = [self.fleet.new_uuid() for _ in range(2)]
@@ -171,7 +173,7 @@ class Chaos:
         return JobContext(
             run_id=str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             clock=lambda: now,
-            database=Database(self.database_url),
+            database=Database(self.job_url),
             sources=tuple(Source(**one) for one in self.running.sources()),
             tariff=Tariff(self.price, OPENING.quota, OPENING.balance, "v1", "", None),
             deltas=DeltaPolicy(line_rate_bits_per_second=0),
