@@ -7,7 +7,7 @@ nor are disturbed.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -55,9 +55,10 @@ def audit(
     BillingError where the database can't be read.
     """
     now = context.clock()
+    patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
 
     def work(connection: Connection) -> AuditReport:
-        with frozen(connection, context.database, STATEMENT_TIMEOUT_SECONDS):
+        with frozen(connection, patient):
             require_head(connection)
             account_uuid = account and find_account(connection, account).account_uuid
             tally = _Tally(limit)
@@ -78,7 +79,7 @@ def audit(
                 accounts=_accounts(connection, account_uuid, tally),
             )
 
-    with Session(context.database) as session:
+    with Session(patient) as session:
         return session.read(work)
 
 
