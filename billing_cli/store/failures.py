@@ -54,8 +54,10 @@ REFUSED_FOR_GOOD = re.compile(
     authentication\ failed | no\ password\ supplied | no\ pg_hba\.conf\ entry
   | pg_hba\.conf\ rejects | requires\ a\ valid\ client\ certificate
   | (?:role|database|user)\ ".*"\ does\ not\ exist | no\ such\ (?:database|user)
+  | bouncer\ config\ error
   | is\ not\ permitted\ to\ log\ in | permission\ denied\ for\ database
   | unrecognized\ configuration\ parameter | unsupported\ startup\ parameter
+  | server\ does\ not\ support\ SSL
     """,
     re.VERBOSE,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -35,10 +36,10 @@ logfile = {directory}/log
 
 
 @contextmanager
-def pooled(database_url: str, *, pool_size: int = 2) -> Iterator[str]:
+def pooled(database_url: str, *, pool_size: int = 2, is_up: bool = True) -> Iterator[str]:
     """Run a pooler for the length of the block, and return the URI of the database through it.
 
-    Skips the test where the program is not installed.
+    Skips the test where the program is not installed. `is_up` says whether there is a database.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
@@ -58,7 +59,10 @@ def pooled(database_url: str, *, pool_size: int = 2) -> Iterator[str]:
         url = f"postgresql://postgres@/pooled?host={directory}&port=6432"
         with subprocess.Popen(arguments, stdin=subprocess.DEVNULL) as process:  # noqa: S603
             try:
-                wait_until_open(url, process)
+                if is_up:
+                    wait_until_open(url, process)
+                else:
+                    wait_until_listening(directory / ".s.PGSQL.6432", process)
                 yield url
             finally:
                 process.terminate()
@@ -73,4 +77,13 @@ def wait_until_open(url: str, process: subprocess.Popen[bytes]) -> None:
             continue
         else:
             return
+    pytest.fail(f"pgbouncer ended with status {process.returncode}")
+
+
+def wait_until_listening(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Return as soon as the pooler takes connections, whatever it does with them."""
+    while process.poll() is None:
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(str(path)) == 0:
+                return
     pytest.fail(f"pgbouncer ended with status {process.returncode}")
