@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl | None = None
     database_url_ref: Annotated[str, AfterValidator(check_reference)] | None = None
     connect_timeout_seconds: Annotated[Whole, Field(ge=1, le=300)] = 10
-    statement_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 50
-    lock_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 20
+    statement_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 30
+    lock_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 15
 
     sources: tuple[InstanceOf[Source], ...] = ()
     exporter_base_url: str | None = None

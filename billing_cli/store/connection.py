@@ -66,8 +66,8 @@ class Database:
     dsn: str
     application_name: str = "billing"
     connect_timeout_seconds: int = 10
-    statement_timeout_seconds: float = 50.0
-    lock_timeout_seconds: float = 20.0
+    statement_timeout_seconds: float = 30.0
+    lock_timeout_seconds: float = 15.0
     grace_seconds: float = 5.0
 
     def __repr__(self) -> str:

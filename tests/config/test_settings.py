@@ -44,8 +44,8 @@ def test_nothing_configured_gives_the_defaults() -> None:
     assert settings.peak_hours is None
     assert (settings.log_level, settings.log_format) == ("info", "auto")
     assert settings.connect_timeout_seconds == 10
-    assert settings.statement_timeout_seconds == 50
-    assert settings.lock_timeout_seconds == 20
+    assert settings.statement_timeout_seconds == 30
+    assert settings.lock_timeout_seconds == 15
     assert settings.unknown_environment == ()
 
 

@@ -86,9 +86,9 @@ def test_a_line_that_died_is_noticed_within_half_a_minute(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("statement_timeout", "50s"),
-        ("lock_timeout", "20s"),
-        ("idle_in_transaction_session_timeout", "50s"),
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "15s"),
+        ("idle_in_transaction_session_timeout", "30s"),
     ],
 )
 def test_timeouts_hold_within_a_transaction_alone(database_url: str, name: str, value: str) -> None:
@@ -104,7 +104,7 @@ def test_a_dry_run_may_pause_in_its_transaction(database_url: str) -> None:
     """It asks exporters while the transaction is open; other limits are the same."""
     with Session(Database(database_url), dry_run=True) as session:
         assert session.transaction(showing("idle_in_transaction_session_timeout")) == "0"
-        assert session.transaction(showing("statement_timeout")) == "50s"
+        assert session.transaction(showing("statement_timeout")) == "30s"
 
 
 def error_of(dsn: str) -> BillingError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
 from billing_cli.jobs.migrate import migrate
@@ -133,6 +134,13 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
         world.database_url, direct = url, world.database_url
         seen = status(world.context(world.at(MINUTE)), max_lag_seconds=600)
         world.database_url = direct
+        # A string that names both finds the one that takes writes.
+        both = with_parameters(
+            direct,
+            host=f"{standby.directory},{server.directory}",
+            target_session_attrs="read-write",
+        )
+        assert collect_through(world, both).status == "ok"
     assert failure.exit_code == EXIT_UNAVAILABLE
     assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
     assert [one.watermark for one in seen.sources] == [world.watermarks["jp-1"]]
@@ -243,6 +251,11 @@ def access_rules(server: EmbeddedPostgres) -> Iterator[None]:
     finally:
         path.write_text(before)
         server.run("pg_ctl", "reload", "--silent")
+
+
+def socket_of(server: EmbeddedPostgres) -> str:
+    """Return the directory of a server's socket, which stands for its host."""
+    return str(conninfo_to_dict(server.url())["host"])
 
 
 def refusal(url: str) -> str:

@@ -34,14 +34,14 @@ accept = 127.0.0.1:{port}
 {service}
 """
 
-# The near end, as it stands beside `billing`.
-CLIENT = """
-client = yes
-connect = 127.0.0.1:{port}
-CAfile = {directory}/ca.pem
-verifyChain = yes
-checkHost = {name}
-"""
+# The near end, as it stands beside `billing`: what the manual says, with our own addresses.
+MANUAL = Path(__file__).parents[2] / "docs" / "database.md"
+OWN_ADDRESSES = {
+    "accept": None,
+    "connect": "127.0.0.1:{port}",
+    "CAfile": "{directory}/ca.pem",
+    "checkHost": "{name}",
+}
 
 # The far end, as it stands beside PostgreSQL.
 SERVER = """
@@ -118,7 +118,9 @@ class FarEnd:
     @contextmanager
     def near_end(self, name: str = SERVER_NAME) -> Iterator[tuple[End, str]]:
         """Run the other end, which trusts it under a name; gives the database's URI as well."""
-        service = CLIENT.format(port=self.end.port, directory=self.directory, name=name)
+        service = _service_of_the_manual().format(
+            port=self.end.port, directory=self.directory, name=name
+        )
         with _running(self.directory, "near", service, postgresql=self.postgresql) as end:
             yield end, _through(self.database_url, end, {"sslmode": "disable"})
 
@@ -152,6 +154,18 @@ def _running(directory: Path, name: str, service: str, *, postgresql: bool) -> I
             yield end
         finally:
             end.stop()
+
+
+def _service_of_the_manual() -> str:
+    """Return the manual's configuration as a template."""
+    _, _, rest = MANUAL.read_text(encoding="utf-8").partition("[account]\n")
+    lines = []
+    for line in rest.partition("```")[0].splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        own = OWN_ADDRESSES.get(key, value)
+        if own is not None:
+            lines.append(f"{key} = {own}" if value else line)
+    return "\n".join([*lines, ""])
 
 
 def _through(database_url: str, end: End, parameters: dict[str, str]) -> str:
