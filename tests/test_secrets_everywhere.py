@@ -95,7 +95,7 @@ def test_exporters_that_send_everything_back_make_nobody_show_a_secret(place: Pl
             rb'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"', f'"{spelled(SHARED_TOKEN)}"'
         )
         place.run_all("collect", "reconcile", "check", "status")
-        assert "check" not in place.worked
+        assert "collect" not in place.worked  # Not one of the answers is used.
 
 
 def test_refused_credentials_make_nobody_show_them(place: Place) -> None:
