@@ -11,7 +11,8 @@ import click
 
 from billing_cli.commands.root import SUMMARIES, cli
 from billing_cli.commands.running import raise_on_signals
-from billing_cli.errors import BillingError, InterruptedBySignalError
+from billing_cli.config.redaction import redact
+from billing_cli.errors import EXIT_FAILED, BillingError, InterruptedBySignalError
 
 
 def main() -> None:
@@ -35,6 +36,23 @@ def main() -> None:
             raise
         click.echo(f"Error: {abort.__cause__}", err=True)
         _end(str(abort.__cause__), abort.__cause__.exit_code)
+    except Exception as error:  # noqa: BLE001 - a bug of ours, told in one line all the same
+        click.echo(_bug_report(error), err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _bug_report(error: Exception) -> str:
+    """Say what went wrong and where; all of it at debug level. What is secret stays masked."""
+    import traceback  # noqa: PLC0415 - only where it is needed
+
+    if "debug" in sys.argv:
+        return redact("".join(traceback.format_exception(error)))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - pathlib costs time
+    return redact(
+        f"Error: unexpected {type(error).__name__} at {place}: this is a bug in billing; "
+        "--log-level debug tells more"
+    )
 
 
 def _end(reason: str, exit_code: int) -> NoReturn:

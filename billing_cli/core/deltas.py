@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ZERO = Totals(0, 0)
+
+LONGEST_CREDITED_SECONDS = 72 * 3600.0
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -98,11 +100,15 @@ def not_yet_applied(
 
 
 def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
-    """Return the most bytes a stream can have moved in the time; at least a second's worth."""
+    """Return the most bytes a stream can have moved in the time.
+
+    At least a second's worth, and at most that of the history which exporters keep: the stamp of
+    a clock that once stood at 1970 must not make room for anything.
+    """
     if policy.line_rate_bits_per_second <= 0:
         return MAX_TOTAL
-    most = int(policy.line_rate_bits_per_second / 8 * max(elapsed_seconds, 1.0))
-    return min(most, MAX_TOTAL)
+    credited_seconds = min(max(elapsed_seconds, 1.0), LONGEST_CREDITED_SECONDS)
+    return min(int(policy.line_rate_bits_per_second / 8 * credited_seconds), MAX_TOTAL)
 
 
 def _differences(
@@ -185,7 +191,7 @@ class _Walk:
             name: self.known[name]
             if name in self.absent or watermark is None
             else Checkpoint(watermark, self.known[name].totals, self.known[name].reset_epoch)
-            for name in self.touched
+            for name in sorted(self.touched)
         }
         return Advance(
             watermark=watermark,

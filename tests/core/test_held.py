@@ -135,3 +135,10 @@ def test_more_than_a_bigint_is_held_even_where_everything_is_believed() -> None:
     step = first_run(alice("00:00", 0), alice("01:00", MAX_TOTAL, MAX_TOTAL))
     assert step.records == ()
     assert [one.end for one in step.held] == [Totals(MAX_TOTAL, MAX_TOTAL)]
+
+
+def test_a_clock_that_once_stood_wrong_makes_no_room_for_anything() -> None:
+    """However long ago a stamp claims to be, no more than 72 hours are credited."""
+    policy = DeltaPolicy(line_rate_bits_per_second=8)
+    assert plausible_bytes(policy, 60.0) == 60
+    assert plausible_bytes(policy, 50 * 365 * 86_400.0) == 72 * 3600
