@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from billing_cli.errors import ConfigurationError, DatabaseUnavailableError
 from billing_cli.store.failures import is_transient, refusal_for_good, translate
@@ -48,6 +49,9 @@ FATE_UNKNOWN = (
     "the connection was lost during COMMIT, and whether it took place can't be told yet; "
     "the next run goes on from what is stored"
 )
+
+INTRANS, INERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
+ROLLBACK_SECONDS = 1.0
 
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.1
@@ -91,7 +95,7 @@ class Session:
         self.database = database
         self.dry_run = dry_run
         self.pause = pause
-        self._connection: Connection | None = None
+        self._connection: PatientConnection[tuple[Any, ...]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +104,21 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Give the connection back; what is not committed is rolled back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Give the connection back; what is not committed is rolled back.
+
+        Locks are free once this returns, as far as the server still answers, so that an attempt
+        that follows at once does not find those of the one before.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if connection.info.transaction_status in {INTRANS, INERROR}:
+                connection.patience_seconds = connection.grace_seconds = ROLLBACK_SECONDS
+                with suppress(psycopg.Error):
+                    connection.rollback()
+        finally:
+            connection.close()
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """Do work that changes nothing. Raises as `transaction` does, without trying again."""
@@ -168,7 +183,7 @@ class Session:
                 connection.commit()
         return result
 
-    def _open(self) -> Connection:
+    def _open(self) -> PatientConnection[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = _connect(self.database)
             self._connection.autocommit = not self.dry_run
@@ -198,7 +213,7 @@ class _Progress:
     result: object = None
 
 
-def _connect(database: Database) -> Connection:
+def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
     # The driver reads no other style, and a role or a database may have one as its default. Libpq
     # takes it from here alone; a pooler keeps it apart for each of its clients.
     os.environ["PGDATESTYLE"] = "ISO"

@@ -11,6 +11,8 @@ import pytest
 
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, BillingError
 from billing_cli.store import connection as store_connection
+from billing_cli.store.connection import Database, Session
+from billing_cli.store.sources import try_lock_sources
 from tests.database.stage import (
     PASSWORD,
     assert_heals,
@@ -226,3 +228,21 @@ def test_a_database_set_to_be_read_only_is_an_outage(world: World) -> None:
     assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
     world.connection.execute(f"{setting} = off".encode())
     assert_heals(world)
+
+
+def test_an_attempt_does_not_find_the_locks_of_the_one_before(world: World) -> None:
+    """They are given back before the connection is, so that a run is not busy with itself."""
+    attempts = 0
+
+    def work(connection: psycopg.Connection) -> set[str]:
+        nonlocal attempts
+        attempts += 1
+        locked = try_lock_sources(connection, ["jp-1"])
+        if attempts % 3:
+            raise psycopg.errors.SerializationFailure("simulated")
+        return locked
+
+    with Session(Database(world.database_url)) as session:
+        for _ in range(10):
+            assert session.transaction(work) == {"jp-1"}
+    assert attempts == 30
