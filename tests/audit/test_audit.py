@@ -195,6 +195,21 @@ def test_an_audit_can_not_write(billed: FullStory) -> None:
         connection.execute("DELETE FROM public.billing_ledger")
 
 
+def test_an_audit_takes_the_time_it_needs(billed: FullStory) -> None:
+    """The limits that keep a run within its minute are not for audits."""
+    database = Database(billed.database_url, statement_timeout_seconds=0.001, grace_seconds=0.001)
+    context = JobContext(
+        run_id="",
+        clock=lambda: START,
+        database=database,
+        sources=(),
+        tariff=Tariff(Decimal(0), 0, Decimal(0), "", "", None),
+        deltas=DeltaPolicy(),
+    )
+
+    assert kinds(audit(context)) == {}
+
+
 def test_an_audit_leaves_everything_as_it_was(billed: FullStory) -> None:
     """Every row is the same afterwards."""
     before = billed.facts()
