@@ -62,7 +62,8 @@ def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) ->
         # However busy the machine is: some come to their COMMIT, and some do not.
         most_seconds *= 1.2 if stored == before else 0.9
 
-    assert set(codes) <= {KILLED, 0, 75}
+    # Where the machine stalls, an exporter's answer may come too late: partial, or an outage.
+    assert set(codes) <= {KILLED, 0, 3, 69, 75}
     world.check()
     assert world.billed_bytes()[0] > 0
     assert site.billing("catch-up").code == 0
