@@ -1,0 +1,72 @@
+"""Runs one `billing` command line as it is, and leaves what it cost in a file.
+
+    python -m benchmarks.launch REPORT PROFILE COMMAND [ARGUMENT]...
+
+The modules that jobs use are loaded before the clock starts: what loading them costs is measured
+by itself. PROFILE is a file for cProfile's figures, or `-` for none.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import os
+import resource
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+MODULES = (
+    "psycopg",
+    "billing_cli.__main__",
+    "billing_cli.config.settings",
+    "billing_cli.commands.observers",
+    "billing_cli.exporter.fleet",
+    "billing_cli.jobs.opening",
+    "billing_cli.report.text",
+)
+
+
+def main() -> None:
+    """Run the command line; exit as it does."""
+    report, profile_file, *arguments = sys.argv[1:]
+    for name in (*MODULES, f"billing_cli.jobs.{arguments[0].replace('-', '_')}"):
+        import_module(name)
+    sys.argv = ["billing", *arguments]
+    profile = None if profile_file == "-" else cProfile.Profile()
+    started, cpu_started = time.perf_counter(), time.process_time()
+    try:
+        if profile:
+            profile.enable()
+        import_module("billing_cli.__main__").main()
+    finally:
+        if profile:
+            profile.disable()
+            profile.dump_stats(profile_file)
+        Path(report).write_text(
+            json.dumps(
+                {
+                    "seconds": time.perf_counter() - started,
+                    "cpu_seconds": time.process_time() - cpu_started,
+                    "peak_megabytes": peak_megabytes(),
+                }
+            )
+        )
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has had resident.
+
+    The kernel's figure for the program that runs now: getrusage would count what the parent held
+    when it started us. Where there is no such file, that is all there is.
+    """
+    if os.path.exists("/proc/self/status"):  # noqa: PTH110 - this is the file's only use
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(one.split()[1]) / 1024 for one in lines if one.startswith("VmHWM:"))
+    # Bytes on macOS, the other system that this runs on.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""A server, a fleet of exporters, and `billing` run as a command: what every benchmark needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from benchmarks.exporter import Exporter, Fleet, running_exporter
+from billing_cli.jobs.migrate import migrate
+from billing_cli.simulator.postgres import EmbeddedPostgres, running_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).parents[1]
+
+# A durable server (fsync, synchronous_commit and full_page_writes are on, as by default) that
+# makes its checkpoints when it is told to, so that each measured run begins right after one.
+# Vacuum and analyze are run by hand between the runs, never beside one.
+SETTINGS = {
+    "shared_buffers": "512MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
+    "autovacuum": "off",
+    "log_parameter_max_length": "0",
+    "log_line_prefix": "@@ ",
+    "log_statement": "all",
+}
+
+PRICE_PER_BYTE = "0.000000001"
+INITIAL_BALANCE = "100000"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A migrated database with the fleet's accounts, and the exporters that tell of them."""
+
+    server: EmbeddedPostgres
+    exporter: Exporter
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """The database, as its owner."""
+        return self.server.url()
+
+    @property
+    def fleet(self) -> Fleet:
+        """What the exporters tell of."""
+        return self.exporter.fleet
+
+    def billing(
+        self,
+        *arguments: str,
+        profile: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """Run a command with `--json`; return its result object and what it cost."""
+        report = self.directory / "report.json"
+        words = [sys.executable, "-m", "benchmarks.launch", str(report), str(profile or "-")]
+        done = subprocess.run(
+            [*words, *arguments, "--json"],
+            cwd=ROOT,
+            env=self.environment() | dict(settings or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)}: {done.stdout} {done.stderr}")
+        return json.loads(done.stdout), json.loads(report.read_text())
+
+    def environment(self) -> dict[str, str]:
+        """Return an environment that tells `billing` about this world, and nothing else."""
+        ours = ("BILLING_", "EXPORTER_", "DATABASE_URL", "PG", "INITIAL_", "PRICE_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return kept | {
+            "DATABASE_URL": self.url,
+            "EXPORTER_SOURCES_JSON": json.dumps(self.exporter.sources()),
+            "PRICE_PER_BYTE": PRICE_PER_BYTE,
+            "INITIAL_BALANCE": INITIAL_BALANCE,
+            "BILLING_STATEMENT_TIMEOUT_SECONDS": "3600",
+            "BILLING_RUN_DEADLINE_SECONDS": "3600",
+        }
+
+    def vacuum(self) -> None:
+        """Clear away dead rows and tell the planner how large the tables are."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+
+
+@contextmanager
+def running_world(fleet: Fleet, settings: Mapping[str, str] | None = None) -> Iterator[World]:
+    """Set up a server and exporters as long as the block lasts."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="billing-")))
+        # The server of a root run is someone else's process, who must be let in.
+        directory.chmod(0o755)
+        server = stack.enter_context(running_server(directory / "postgres", settings))
+        migrate(server.url())
+        add_users(server.url(), fleet.accounts())
+        yield World(server, stack.enter_context(running_exporter(fleet)), directory)
+
+
+@contextmanager
+def running_server(
+    directory: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[EmbeddedPostgres]:
+    """Run a durable server with `SETTINGS` and those that are given beside."""
+    with (
+        running_postgres(directory) as server,
+        psycopg.connect(server.url(), autocommit=True) as connection,
+    ):
+        for name, value in {**SETTINGS, **(settings or {})}.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+    # Some settings are only read at the start.
+    with running_postgres(directory) as server:
+        yield server
+
+
+def add_users(url: str, accounts: Sequence[str]) -> None:
+    """Add accounts that nobody has charged yet."""
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        with cursor.copy("COPY users (uuid, proxy_uuid, username, password) FROM STDIN") as copy:
+            copy.write("".join(f"{one}\t{one}\tuser\t-\n" for one in accounts))
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("VACUUM ANALYZE")
