@@ -7,7 +7,7 @@ beyond the quota before those that the quota covered, because the quota was used
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import localcontext
 from typing import TYPE_CHECKING
 
@@ -98,12 +98,11 @@ def settle(
             if total > 0:
                 charge = charge_bytes(account, key, total, peak_hours)
                 if history.is_charged:
-                    charge = replace(
-                        charge,
+                    charge = charge._replace(
                         ledger_id=adjustment_id(key, ordinal),
                         entry_type="traffic_adjustment",
                     )
-                entries = [replace(charge, reason=correction.reason)]
+                entries = [charge._replace(reason=correction.reason)]
                 account = after(account, charge)
             else:
                 account, entries = _give_back(account, key, -total, history, correction.reason)

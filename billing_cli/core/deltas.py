@@ -6,7 +6,7 @@ source's snapshots oldest first and turns each step of each stream into bytes wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -253,7 +253,7 @@ class _Walk:
         earlier = self.open_records.get(name)
         if earlier is not None:
             if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
-                record = replace(record, from_at=earlier.from_at, start=earlier.start)
+                record = record._replace(from_at=earlier.from_at, start=earlier.start)
             else:
                 self.records.append(earlier)
         self.open_records[name] = record
@@ -264,7 +264,7 @@ class _Walk:
 
     def _vanish(self, snapshot: Snapshot, last_held_at: datetime) -> None:
         for name in self.known.keys() - snapshot.totals.keys() - self.absent:
-            self.known[name] = replace(self.known[name], seen_at=last_held_at)
+            self.known[name] = self.known[name]._replace(seen_at=last_held_at)
             self.absent.add(name)
             self.touched.add(name)
 

@@ -1,5 +1,8 @@
 """The values that flow through the core: frozen, plain, free of I/O.
 
+Those of which a run makes one for each stream are named tuples, which are made several times
+faster than data classes.
+
 Units: totals and bytes are whole bytes, times are aware UTC datetimes with microseconds,
 money is `Decimal`.
 """
@@ -62,8 +65,7 @@ FirstSight = Literal["baseline", "new", "taken_over"]
 """How a stream's history began: total not charged, total charged, older writer's total kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """Where a stream's evidence stands.
 
     `seen_at` is the stamp of the last snapshot that held the stream; `totals` its counters there.
@@ -75,8 +77,7 @@ class Checkpoint:
     reset_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """What a stream moved in one minute within one epoch, with the evidence for it.
 
     The bytes are `end - start`, always: a counter restart begins a new record from zero.
@@ -142,8 +143,7 @@ class BucketKey(NamedTuple):
     line_code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """An account's bytes in one minute on one line of one node."""
 
     key: BucketKey
@@ -182,8 +182,7 @@ class Account:
 EntryType = Literal["traffic_charge", "traffic_adjustment"]
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """One ledger entry and the evidence for it.
 
     A minute's own charge has positive bytes and an amount of zero or less. An adjustment may take

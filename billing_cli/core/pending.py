@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def merge_pending(
     for record in records:
         last = merged[-1] if merged else None
         if last and last.reset_epoch == record.reset_epoch and last.end == record.start:
-            merged[-1] = replace(last, to_at=record.to_at, end=record.end)
+            merged[-1] = last._replace(to_at=record.to_at, end=record.end)
         else:
             merged.append(record)
     return merged
@@ -32,4 +31,4 @@ def merge_pending(
 
 def bill_pending(pending: Iterable[UsageRecord], minute: datetime) -> list[UsageRecord]:
     """Return a stream's pending usage as records of the minute in which its account appeared."""
-    return [replace(record, bucket_start=minute) for record in pending]
+    return [record._replace(bucket_start=minute) for record in pending]

@@ -208,7 +208,7 @@ def _add_records(
             one.stream_id,
             _account(one),
             "released",
-            replace(one.record, bucket_start=minutes[one.stored_node_id]),
+            one.record._replace(bucket_start=minutes[one.stored_node_id]),
         )
         for one in deltas
     ]

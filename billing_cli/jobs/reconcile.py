@@ -375,8 +375,8 @@ def _rows_and_buckets(
     uplink: defaultdict[BucketKey, int] = defaultdict(int)
     downlink: defaultdict[BucketKey, int] = defaultdict(int)
     for stored, one in different:
-        record = replace(
-            stored.cell.record, bucket_start=one.minute, start=one.recorded, end=one.shown
+        record = stored.cell.record._replace(
+            bucket_start=one.minute, start=one.recorded, end=one.shown
         )
         revision = stored.revisions.get(one.minute, 0) + 1
         rows.append((stored.stream_id, stored.account_uuid, revision, record))
