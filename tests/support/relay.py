@@ -107,6 +107,8 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # Each message is a write of its own, and none is to wait for the one before.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.torture import cuts
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,4 +30,13 @@ class Attack:
     seconds_per_round: float
 
 
-ATTACKS: tuple[Attack, ...] = ()
+# More rounds than a job has messages are as many as it has.
+ALL_POINTS = 1_000_000
+
+ATTACKS: tuple[Attack, ...] = (
+    Attack("cut-collect", cuts.cut_collect, ALL_POINTS, 20, 0.2),
+    Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 20, 0.25),
+    Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 20, 0.2),
+    Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 20, 0.2),
+    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 20, 0.25),
+)
