@@ -9,6 +9,7 @@ from billing_cli.core.times import closed_until, minute_of
 from billing_cli.errors import BillingError
 from billing_cli.jobs.context import select_sources
 from billing_cli.jobs.journal import journal_failure, result_of, write_journal
+from billing_cli.jobs.pace import Pace
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.write import Written
 from billing_cli.store.connection import Session
@@ -64,17 +65,17 @@ def catch_up(
         write_journal(context, connection, outcome(step))
 
     with Session(context.database, dry_run=dry_run) as session:
-        remaining = sources
+        remaining, pace = sources, Pace()
         while remaining:
             try:
                 step = take_step(
-                    context, session, remaining, until=goal, since=since, journal=journal
+                    context, session, remaining, until=goal, since=since, pace=pace, journal=journal
                 )
             except BillingError as error:
                 journal_failure(context, session, JOB, started_at, error)
                 raise
             _merge(results, step)
-            written, steps = written.plus(step.written), steps + 1
+            written, steps, pace = written.plus(step.written), steps + 1, step.pace
             if on_step is not None:
                 on_step(results, goal)
             remaining = [source for source in remaining if source.source_id in step.behind]
@@ -87,6 +88,14 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
         earlier = results.get(latest.source_id)
         if earlier is None:
             results[latest.source_id] = latest
+            continue
+        if latest.status == "skipped":
+            # Another run has brought it to the goal meanwhile.
+            results[latest.source_id] = replace(
+                earlier,
+                last_completed_until=latest.last_completed_until,
+                lag_seconds=latest.lag_seconds,
+            )
             continue
         was_partial = "partial" in {earlier.status, latest.status}
         results[latest.source_id] = replace(

@@ -1,0 +1,74 @@
+"""What a step says of each source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.result import SourceResult
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from billing_cli.core.result import SourceStatus
+    from billing_cli.exporter.api import ExporterError, Fetched
+    from billing_cli.jobs.write import SourcePlan, Written
+    from billing_cli.store.sources import SourceState
+
+
+def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:
+    """Return the result of a source whose plan was carried out."""
+    step = plan.advance
+    notes = list(plan.notes)
+    if step.differences:
+        notes.append(
+            f"{step.differences} streams at the watermark are not what was seen there before"
+        )
+    notes.extend(written.notes.get(plan.source_id, ()))
+    needs_a_look = bool(step.rejected or step.held or step.differences)
+    return SourceResult(
+        source_id=plan.source_id,
+        status="partial" if needs_a_look else "ok",
+        node_id=plan.identity.node_id,
+        env=plan.identity.env,
+        contract=plan.contract,
+        snapshots=step.snapshots,
+        samples=step.samples,
+        last_completed_until=step.watermark,
+        lag_seconds=lag_seconds(step.watermark, now),
+        resets=step.resets,
+        gaps=len(step.gaps),
+        rejected_samples=len(step.rejected),
+        unresolved_streams=written.unresolved.get(plan.source_id, 0),
+        held_deltas=len(step.held),
+        notes=(*notes, *dict.fromkeys(step.rejected)),
+    )
+
+
+def result_without_plan(
+    source_id: str,
+    state: SourceState,
+    now: datetime,
+    *,
+    status: SourceStatus = "ok",
+    error: ExporterError | None = None,
+    fetched: Fetched | None = None,
+) -> SourceResult:
+    """Return the result of a source that did not move; an error makes it one that failed."""
+    identity = state.identity or (fetched.identity if fetched else None)
+    return SourceResult(
+        source_id=source_id,
+        status="error" if error else status,
+        node_id=identity.node_id if identity else "",
+        env=identity.env if identity else "",
+        contract=(fetched.contract if fetched else state.contract) or "",
+        last_completed_until=state.watermark,
+        lag_seconds=lag_seconds(state.watermark, now),
+        notes=fetched.notes if fetched else (),
+        error=error.reason if error else None,
+        unreachable=error.unreachable if error else False,
+    )
+
+
+def lag_seconds(watermark: datetime | None, now: datetime) -> float | None:
+    """Return how far a watermark is behind, in seconds; None where there is none."""
+    return None if watermark is None else max(0.0, (now - watermark).total_seconds())
