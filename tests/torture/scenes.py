@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from billing_cli.core.times import format_rfc3339
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy
@@ -16,14 +17,18 @@ from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet
+from tests.cli.command import environment_of as command_environment
 from tests.jobs.world import World
+from tests.support.relay import relayed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Iterator, Mapping
 
     from billing_cli.core.rerate import RerateResult
     from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.simulator.server import RunningFleet
+    from tests.support.relay import Side
     from tests.torture.arena import Arena, Place
 
 NODES = ("jp-1", "us-1")
@@ -33,43 +38,84 @@ HELD_BYTES = 40_000_000_000
 
 DOUBLED_PRICE = 2
 
+# A catch-up takes several of them.
+SMALL_STEPS = FetchPolicy(step_max_samples=36, page_limit=3)
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What comes before a job, and the job itself.
+    """What comes before a job, and the job itself: called here, and as a command line.
 
-    `prepare` lets things flow and runs what goes before; `finish` changes what the job then
-    meets. `blurred` says that until the job is done minutes may be coarser than the truth.
+    `blurred` says that until the job is done minutes may be coarser than the truth. `settings`
+    are what the command needs to do the same as the call.
     """
 
     name: str
-    prepare: Callable[[World], None]
-    work: Callable[[World], RunResult | RerateResult]
+    prepare: Callable[[LimitedWorld], None]
+    work: Callable[[LimitedWorld], RunResult | RerateResult]
+    command: Callable[[LimitedWorld], list[str]]
+    settings: Mapping[str, str] = field(default_factory=dict)
     blurred: bool = False
 
 
+class LimitedWorld(World):
+    """A world whose jobs have limits of their own: fields of `Database` by their name.
+
+    `is_live` says that they run now, and not at the time that the scene is set in.
+    """
+
+    def __init__(
+        self, database_url: str, running: RunningFleet, connection: psycopg.Connection[Any]
+    ) -> None:
+        super().__init__(database_url, running, connection)
+        self.limits: dict[str, float] = {}
+        self.is_live = False
+
+    def context(self, now: datetime) -> JobContext:
+        """Return what a run at that time gets."""
+        context = super().context(now)
+        limits: dict[str, Any] = dict(self.limits)
+        return replace(context, database=replace(context.database, **limits))
+
+
 @contextmanager
-def prepared(arena: Arena, scene: Scene) -> Iterator[tuple[World, Place]]:
+def prepared(
+    arena: Arena, scene: Scene, start: datetime = DEFAULT_START
+) -> Iterator[tuple[LimitedWorld, Place]]:
     """Serve the scene's fleet as long as the block lasts; the place is to be copied only."""
-    fleet = Fleet(seed=11, start=DEFAULT_START)
+    fleet = Fleet(seed=11, start=start)
     with serve(fleet) as running, arena.database() as place:
         with psycopg.connect(place.database_url, autocommit=True) as connection:
-            world = World(place.job_url, running, connection)
+            world = LimitedWorld(place.job_url, running, connection)
             scene.prepare(world)
         yield world, place
 
 
 @contextmanager
-def copied(arena: Arena, world: World, place: Place) -> Iterator[tuple[World, Place]]:
+def copied(arena: Arena, world: LimitedWorld, place: Place) -> Iterator[tuple[LimitedWorld, Place]]:
     """Give the block the same world once more, in a copy of its database."""
     with (
         arena.database(copy_of=place) as copy,
         psycopg.connect(copy.database_url, autocommit=True) as connection,
     ):
-        again = World(copy.job_url, world.running, connection)
+        again = LimitedWorld(copy.job_url, world.running, connection)
         again.price, again.quota, again.fetching = world.price, world.quota, world.fetching
         again.watermarks = dict(world.watermarks)
+        again.is_live = world.is_live
         yield again, copy
+
+
+def messages_of(arena: Arena, scene: Scene, world: LimitedWorld, place: Place) -> dict[Side, int]:
+    """Return how many messages either side sends in a run that nothing happens to."""
+    with copied(arena, world, place) as (copy, _), relayed(copy.database_url) as relay:
+        copy.database_url = relay.url
+        scene.work(copy)
+        return dict(relay.messages)
+
+
+def environment_of(scene: Scene, world: LimitedWorld) -> dict[str, str]:
+    """Return what configures the command."""
+    return command_environment(world) | {"SOURCE_REVISION": "v1"} | dict(scene.settings)
 
 
 def held_bytes(world: World) -> dict[str, int]:
@@ -124,7 +170,7 @@ def _before_collect(world: World) -> None:
 
 def _before_catch_up(world: World) -> None:
     _before_collect(world)
-    world.fetching = FetchPolicy(step_max_samples=36, page_limit=3)
+    world.fetching = SMALL_STEPS
 
 
 def _before_reconcile(world: World) -> None:
@@ -152,23 +198,47 @@ def _before_rerate(world: World) -> None:
     world.price *= DOUBLED_PRICE
 
 
-def _now(world: World) -> datetime:
-    return world.at(13)
+def _now(world: LimitedWorld) -> datetime:
+    return datetime.now(UTC) if world.is_live else world.at(13)
 
 
-def _rerate(world: World) -> RerateResult:
+def _rerate(world: LimitedWorld) -> RerateResult:
     order = Order(world.fleet.start, _now(world), "v2", "dearer from now on")
     return rerate(world.context(_now(world)), order, step_buckets=30)
 
 
-COLLECT = Scene("collect", _before_collect, lambda world: world.run_unchecked(_now(world), collect))
+def _range(world: LimitedWorld) -> list[str]:
+    times = (format_rfc3339(moment) for moment in (world.fleet.start, _now(world)))
+    return [part for pair in zip(("--since", "--until"), times, strict=True) for part in pair]
+
+
+COLLECT = Scene(
+    "collect",
+    _before_collect,
+    lambda world: world.run_unchecked(_now(world), collect),
+    lambda _world: ["collect"],
+)
 CATCH_UP = Scene(
-    "catch-up", _before_catch_up, lambda world: world.run_unchecked(_now(world), catch_up)
+    "catch-up",
+    _before_catch_up,
+    lambda world: world.run_unchecked(_now(world), catch_up),
+    lambda _world: ["catch-up"],
+    {
+        "BILLING_STEP_MAX_SAMPLES": f"{SMALL_STEPS.step_max_samples}",
+        "BILLING_PAGE_LIMIT": f"{SMALL_STEPS.page_limit}",
+    },
 )
 RECONCILE = Scene(
     "reconcile",
     _before_reconcile,
     lambda world: world.run_unchecked(_now(world), reconcile, since=world.fleet.start),
+    lambda world: ["reconcile", *_range(world)],
     blurred=True,
 )
-RERATE = Scene("rerate", _before_rerate, _rerate)
+RERATE = Scene(
+    "rerate",
+    _before_rerate,
+    _rerate,
+    lambda world: ["rerate", *_range(world), "--pricing-rule-version", "v2", "--reason", "dearer"],
+)
+SCENES = (COLLECT, CATCH_UP, RECONCILE, RERATE)
