@@ -6,6 +6,7 @@ All of them happen in one transaction, behind a lock that lasts as long as it do
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from alembic import context
@@ -27,6 +28,10 @@ CREATE_SCHEMA = (
     f"DO $create$ BEGIN IF to_regnamespace('{SCHEMA}') IS NULL "
     f"THEN CREATE SCHEMA {SCHEMA}; END IF; END $create$"
 )
+
+
+# Partitions are not declared: they are made by the month, and stay behind where they were detached.
+PARTITION = re.compile(r".*_(\d{4}_\d{2}|default)")
 
 
 def run_offline() -> None:
@@ -78,6 +83,8 @@ def is_ours(
     """Tell autogenerate which names of the database to look at."""
     if type_ == "schema":
         return name == SCHEMA
+    if type_ == "table" and PARTITION.fullmatch(name or ""):
+        return False
     return parents["schema_name"] == SCHEMA
 
 

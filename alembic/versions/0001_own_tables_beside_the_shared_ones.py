@@ -47,10 +47,12 @@ CREATE TABLE billing.streams (
 ) WITH (fillfactor = 60)
 """
 
+# Minutes come in order, so that a key that begins with the minute grows at its right edge; one that
+# begins with the stream would touch a page of the index for each stream and minute.
 USAGE_RECORDS = """
 CREATE TABLE billing.usage_records (
-  stream_id bigint NOT NULL REFERENCES billing.streams,
   bucket_start timestamptz NOT NULL,
+  stream_id bigint NOT NULL,
   from_at timestamptz NOT NULL,
   revision integer NOT NULL DEFAULT 0,
   reset_epoch integer NOT NULL,
@@ -62,11 +64,11 @@ CREATE TABLE billing.usage_records (
   account_uuid uuid NOT NULL,
   kind text NOT NULL DEFAULT 'delta'
     CHECK (kind IN ('delta', 'pending', 'released', 'correction')),
-  PRIMARY KEY (stream_id, bucket_start, from_at, revision),
+  PRIMARY KEY (bucket_start, stream_id, from_at, revision),
   CONSTRAINT usage_records_growth_check CHECK (
     kind = 'correction' OR (uplink_end >= uplink_start AND downlink_end >= downlink_start)
   )
-)
+) PARTITION BY RANGE (bucket_start)
 """
 
 PENDING_USAGE = """
@@ -106,26 +108,27 @@ CREATE TABLE billing.held_deltas (
 
 CHARGES = """
 CREATE TABLE billing.charges (
-  ledger_id uuid PRIMARY KEY,
-  entry_type text NOT NULL CHECK (entry_type IN ('traffic_charge', 'traffic_adjustment')),
-  adjusts uuid,
   bucket_start timestamptz NOT NULL,
-  stored_node_id text NOT NULL,
-  account_uuid uuid NOT NULL,
-  region text NOT NULL,
-  line_code text NOT NULL,
   included_bytes bigint NOT NULL,
   rated_bytes bigint NOT NULL,
+  quota_before bigint NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  account_uuid uuid NOT NULL,
+  ledger_id uuid NOT NULL,
+  run_id uuid NOT NULL,
+  adjusts uuid,
+  entry_type text NOT NULL CHECK (entry_type IN ('traffic_charge', 'traffic_adjustment')),
+  stored_node_id text NOT NULL,
+  region text NOT NULL,
+  line_code text NOT NULL,
   price_per_byte numeric NOT NULL,
   multiplier numeric NOT NULL,
   amount_delta numeric(30, 9) NOT NULL,
-  quota_before bigint NOT NULL,
   balance_before numeric(30, 9) NOT NULL,
   pricing_rule_version text NOT NULL,
-  run_id uuid NOT NULL,
   reason text NOT NULL DEFAULT '',
-  created_at timestamptz NOT NULL DEFAULT now()
-)
+  PRIMARY KEY (bucket_start, account_uuid, ledger_id)
+) PARTITION BY RANGE (bucket_start)
 """
 
 GAPS = """
@@ -192,8 +195,6 @@ INDEXES = (
         "WHERE account_uuid IS NULL"
     ),
     "CREATE INDEX held_deltas_waiting ON billing.held_deltas (stream_id) WHERE state = 'held'",
-    "CREATE INDEX usage_records_account ON billing.usage_records (account_uuid, bucket_start)",
-    "CREATE INDEX charges_account ON billing.charges (account_uuid, bucket_start)",
     "CREATE INDEX runs_started ON billing.runs (started_at DESC)",
 )
 
@@ -211,10 +212,20 @@ $$
 
 # For each statement, not each row: TRUNCATE has no rows.
 APPEND_ONLY = """
-CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing.{table}
+CREATE TRIGGER {parent}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing.{table}
 FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_change()
 """
-TRIGGERS = (APPEND_ONLY.format(table="usage_records"), APPEND_ONLY.format(table="charges"))
+# What no month's partition takes goes to the rest.
+REST = "CREATE TABLE billing.{parent}_default PARTITION OF billing.{parent} DEFAULT"
+PARTITIONS = tuple(
+    statement
+    for parent in ("usage_records", "charges")
+    for statement in (
+        APPEND_ONLY.format(parent=parent, table=parent),
+        REST.format(parent=parent),
+        APPEND_ONLY.format(parent=parent, table=f"{parent}_default"),
+    )
+)
 
 # Locking a row takes the right to update it, which nobody but the accounts' owner should have. Who
 # runs jobs may call this instead: it locks accounts as the role that migrates, and does no more.
@@ -224,7 +235,70 @@ LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_t
   SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid FOR KEY SHARE
 $$
 """
-NOT_FOR_EVERYONE = "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC"
+
+# Made first and attached then, so that writers of other months wait for neither.
+MAKE_PARTITION = """
+CREATE FUNCTION billing.make_partition(moment timestamptz) RETURNS boolean
+LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+  first timestamptz := date_trunc('month', moment);
+  parent text;
+  partition text;
+  is_made boolean := false;
+BEGIN
+  FOREACH parent IN ARRAY ARRAY['usage_records', 'charges'] LOOP
+    partition := 'billing.' || parent || '_' || to_char(first, 'YYYY_MM');
+    CONTINUE WHEN to_regclass(partition) IS NOT NULL;
+    EXECUTE 'CREATE TABLE ' || partition || ' (LIKE billing.' || parent
+      || ' INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)';
+    EXECUTE 'CREATE TRIGGER ' || parent || '_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON '
+      || partition || ' FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_change()';
+    EXECUTE 'ALTER TABLE billing.' || parent || ' ATTACH PARTITION ' || partition
+      || ' FOR VALUES FROM (' || quote_literal(first)
+      || ') TO (' || quote_literal(first + interval '1 month') || ')';
+    is_made := true;
+  END LOOP;
+  RETURN is_made;
+END
+$$
+"""
+
+# For who runs jobs: no arguments, no long waits, and no failure where a month can't be made now.
+MAKE_PARTITIONS = """
+CREATE FUNCTION billing.make_partitions() RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '500ms' AS $$
+DECLARE
+  this_month timestamptz := date_trunc('month', now());
+  ahead integer;
+  made integer := 0;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(27700462113877608) THEN
+    RETURN 0;
+  END IF;
+  FOR ahead IN -1 .. 2 LOOP
+    BEGIN
+      IF billing.make_partition(this_month + ahead * interval '1 month') THEN
+        made := made + 1;
+      END IF;
+    EXCEPTION WHEN lock_not_available OR check_violation THEN
+      NULL;
+    END;
+  END LOOP;
+  RETURN made;
+END
+$$
+"""
+
+FUNCTIONS = (
+    REFUSE_CHANGE,
+    LOCK_ACCOUNTS,
+    "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC",
+    MAKE_PARTITION,
+    "REVOKE ALL ON FUNCTION billing.make_partition(timestamptz) FROM PUBLIC",
+    MAKE_PARTITIONS,
+    "REVOKE ALL ON FUNCTION billing.make_partitions() FROM PUBLIC",
+)
 
 TABLES = (SOURCES, STREAMS, USAGE_RECORDS, PENDING_USAGE, HELD_DELTAS, CHARGES, GAPS, RUNS, TOTALS)
 
@@ -250,6 +324,7 @@ COLUMN_COMMENTS = {
     "streams.seen_at": "The snapshot in which the totals last changed.",
     "streams.reset_epoch": "Counter restarts seen so far.",
     "streams.absent_since": "The last snapshot that held it, where a later one did not.",
+    "usage_records.stream_id": "No foreign key: streams stay.",
     "usage_records.bucket_start": "The UTC minute that the bytes count in.",
     "usage_records.revision": "0 as collected; above 0 a correction.",
     "pending_usage.billed_at": "When it became usage records.",
@@ -269,13 +344,13 @@ COLUMN_COMMENTS = {
 def upgrade() -> None:
     for table in shared_metadata.sorted_tables:
         op.execute(create_if_missing(table))
-    functions = (REFUSE_CHANGE, LOCK_ACCOUNTS, NOT_FOR_EVERYONE)
-    for statement in (*TABLES, *INDEXES, *functions, *TRIGGERS):
+    for statement in (*TABLES, *INDEXES, *FUNCTIONS, *PARTITIONS):
         op.execute(statement)
     for name, comment in TABLE_COMMENTS.items():
         op.execute(f"COMMENT ON TABLE billing.{name} IS {_quoted(comment)}")
     for name, comment in COLUMN_COMMENTS.items():
         op.execute(f"COMMENT ON COLUMN billing.{name} IS {_quoted(comment)}")
+    op.execute("SELECT billing.make_partitions()")
 
 
 def downgrade() -> None:
@@ -284,6 +359,8 @@ def downgrade() -> None:
     op.execute(f"DROP TABLE {names}")
     op.execute("DROP FUNCTION billing.refuse_change()")
     op.execute("DROP FUNCTION billing.lock_accounts(uuid[])")
+    op.execute("DROP FUNCTION billing.make_partition(timestamptz)")
+    op.execute("DROP FUNCTION billing.make_partitions()")
 
 
 def _quoted(comment: str) -> str:

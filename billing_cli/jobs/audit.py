@@ -143,5 +143,5 @@ def _accounts(
             violations=tally.violations[account],
             notices=tally.notices[account],
         )
-        for account, figures, balance in read_account_figures(connection, shown)
+        for account, figures, balance in read_account_figures(connection, account_uuid, shown)
     )

@@ -12,9 +12,10 @@ from billing_cli.core.explain import DEFAULT_LIMIT, Explanation
 from billing_cli.core.times import MINUTE, minute_of
 from billing_cli.errors import UsageError
 from billing_cli.store.connection import Session
-from billing_cli.store.explain import read_gaps, read_last_minute, read_minutes, read_stories
+from billing_cli.store.explain import read_gaps, read_stories
 from billing_cli.store.frozen import frozen
 from billing_cli.store.lookup import find_account
+from billing_cli.store.minutes import read_last_minute, read_minutes
 from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import billing_cli
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.store.connection import Database, Session
 from billing_cli.store.grants import grant_script
-from billing_cli.store.privileges import lock_function_problem, read_privileges, read_role
+from billing_cli.store.privileges import function_problem, read_privileges, read_role
 from billing_cli.store.schema import (
     APPEND_ONLY_TABLES,
     HEAD_REVISION,
+    MAKE_PARTITIONS_NOW,
     REVISIONS,
     SCHEMA,
     WAIT_FOR_OTHER_MIGRATIONS,
@@ -145,6 +146,7 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
     if revision != HEAD_REVISION:
         _run_migrations(connection)
     _verify(connection)
+    connection.execute(MAKE_PARTITIONS_NOW)
     created = tuple(name for name in shared if name not in found)
     return Migration(revision, HEAD_REVISION, created_tables=created)
 
@@ -188,7 +190,7 @@ def _verify(connection: psycopg.Connection) -> Migration:
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
     for name in tables_without_guard(connection, guarded):
         raise SchemaError(f"{name} is not append-only: its trigger is missing or disabled")
-    problem = lock_function_problem(connection)
+    problem = function_problem(connection)
     if problem is not None:
         raise SchemaError(problem)
     return Migration(HEAD_REVISION, HEAD_REVISION)

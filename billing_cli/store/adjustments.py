@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import Bucket
 
-# The evidence of every entry for the buckets.
+# The evidence of every entry for the buckets. The range tells the planner which months to look in.
 READ_ENTRIES = """
 SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, charge.region,
        charge.line_code, charge.ledger_id::text, charge.adjusts::text, charge.included_bytes,
@@ -29,6 +29,7 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
               %(regions)s::text[], %(lines)s::text[])
     AS wanted (bucket_start, stored_node_id, account_uuid, region, line_code)
  USING (account_uuid, bucket_start, stored_node_id, region, line_code)
+ WHERE charge.bucket_start BETWEEN %(first_bucket)s AND %(last_bucket)s
  ORDER BY charge.created_at
 """
 
@@ -76,7 +77,12 @@ def read_bucket_histories(
     if not wanted:
         return {}
     entries: defaultdict[BucketKey, list[PriorEntry]] = defaultdict(list)
-    for row in connection.execute(READ_ENTRIES, arrays.bucket_keys(wanted)):
+    parameters = {
+        **arrays.bucket_keys(wanted),
+        "first_bucket": wanted[0].bucket_start,
+        "last_bucket": wanted[-1].bucket_start,
+    }
+    for row in connection.execute(READ_ENTRIES, parameters):
         entries[BucketKey(*row[:5])].append(PriorEntry(*row[5:]))
     ids = {ledger_id(key): key for key in wanted}
     charged = {

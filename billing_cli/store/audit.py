@@ -95,11 +95,15 @@ def read_accounts(
 
 
 def read_account_figures(
-    connection: Connection, account_uuids: Sequence[str]
+    connection: Connection, account_uuid: str | None, account_uuids: Sequence[str]
 ) -> list[tuple[str, Figures, Decimal | None]]:
-    """Return each account's figures and its balance now, in the order given."""
+    """Return each account's figures and its balance now, in the order given.
+
+    `account_uuid` is the one that is audited, None where all are.
+    """
     rows = connection.execute(
-        balances.READ_ACCOUNT_FIGURES, {"account_uuids": arrays.plain(account_uuids)}
+        balances.READ_ACCOUNT_FIGURES,
+        {"account": account_uuid, "account_uuids": arrays.plain(account_uuids)},
     )
     return [
         (account, Figures(int(recorded), int(shown), int(included), int(rated), amount), balance)

@@ -5,27 +5,30 @@ The columns are those of the other audit statements. All arithmetic on money is 
 
 from __future__ import annotations
 
+from billing_cli.store.spans import CHARGES
+
 # An entry that stands for itself uses the quota up first, and costs its rated bytes x price x
 # multiplier. One that was adjusted must, taken together with its adjustments, cost what is left
 # of it at the price that it was given last.
 #
 # PostgreSQL rounds halves away from zero. Half of a product that ends in half a nano has a
 # quarter there, never a half, so that rounding and doubling it leads to the even neighbour.
-WRONG_AMOUNTS = """
-WITH adjusted AS (
+WRONG_AMOUNTS = f"""
+WITH charge AS NOT MATERIALIZED ({CHARGES}
+), adjusted AS (
   SELECT adjusts AS ledger_id, sum(included_bytes) AS included, sum(rated_bytes) AS rated,
          sum(amount_delta) AS amount, count(*) AS adjustments,
          (array_agg(price_per_byte ORDER BY created_at DESC)
             FILTER (WHERE rated_bytes = 0 AND included_bytes = 0))[1] AS price_per_byte,
          (array_agg(multiplier ORDER BY created_at DESC)
             FILTER (WHERE rated_bytes = 0 AND included_bytes = 0))[1] AS multiplier
-    FROM billing.charges
-   WHERE adjusts IS NOT NULL AND (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+    FROM charge
+   WHERE adjusts IS NOT NULL
    GROUP BY adjusts
 ), alone AS NOT MATERIALIZED (
   SELECT *
-    FROM billing.charges
-   WHERE adjusts IS NULL AND (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+    FROM charge
+   WHERE adjusts IS NULL
 ), due AS (
   SELECT ledger_id, account_uuid, bucket_start, stored_node_id, line_code,
          NULL::bigint AS adjustments, included_bytes::numeric AS included,
@@ -69,7 +72,9 @@ SELECT CASE WHEN adjustments > 0 THEN 'adjustments_wrong'
 
 # What an adjustment is about is an entry that stands for itself, of the same bucket. What takes
 # bytes back does so at a price that the entry has had.
-UNFOUNDED_ADJUSTMENTS = """
+UNFOUNDED_ADJUSTMENTS = f"""
+WITH charge AS NOT MATERIALIZED ({CHARGES}
+)
 SELECT 'adjustment_unfounded' AS kind, entry.account_uuid::text AS account_uuid,
        entry.ledger_id::text AS "key.ledger_id", entry.adjusts::text AS "key.adjusts",
        original.account_uuid::text AS "expected.account_uuid",
@@ -85,11 +90,10 @@ SELECT 'adjustment_unfounded' AS kind, entry.account_uuid::text AS account_uuid,
        entry.stored_node_id AS "found.node_id", entry.line_code AS "found.line_code",
        entry.region AS "found.region", entry.entry_type AS "found.entry_type",
        entry.price_per_byte AS "found.price_per_byte", entry.multiplier AS "found.multiplier"
-  FROM billing.charges AS entry
-  LEFT JOIN billing.charges AS original
+  FROM charge AS entry
+  LEFT JOIN charge AS original
     ON original.ledger_id = entry.adjusts AND original.adjusts IS NULL
  WHERE entry.adjusts IS NOT NULL
-   AND (%(account)s::uuid IS NULL OR entry.account_uuid = %(account)s)
    AND (original.ledger_id IS NULL OR entry.entry_type <> 'traffic_adjustment'
         OR (original.account_uuid, original.bucket_start, original.stored_node_id,
             original.line_code, original.region)

@@ -5,6 +5,8 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
+from billing_cli.store.spans import CHARGES, RECORDS
+
 # Each charge says what it found, and so what it left. Taken together, what was left is found
 # again: by another charge, or by the quota state as it is now. What was left and never found, and
 # what was found and left by nobody, are the two sides of a change from outside.
@@ -14,12 +16,12 @@ from __future__ import annotations
 # one charge does not go on where the one before ended are set off against each other, and only
 # what remains is told, in order. The first that was left by nobody is where the account began.
 OUTSIDE_CHANGES = """
-WITH walk AS (
+WITH charge AS NOT MATERIALIZED ({charges}
+), walk AS (
   SELECT account_uuid, created_at, {before} AS found, {after} AS ended,
          lag(created_at) OVER steps AS before_at, lag({after}) OVER steps AS before_ended,
          lead(ledger_id) OVER steps IS NULL AS is_last
-    FROM billing.charges
-   WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
+    FROM charge
   WINDOW steps AS (PARTITION BY account_uuid ORDER BY created_at, ledger_id)
 ), step AS MATERIALIZED (
   SELECT walk.*, before_at IS NULL AS is_first,
@@ -73,6 +75,7 @@ SELECT '{kind}' AS kind, abandoned.account_uuid::text AS account_uuid,
 """
 
 CHANGED_BALANCES = OUTSIDE_CHANGES.format(
+    charges=CHARGES,
     kind="balance_outside",
     column="current_balance",
     stored="double precision",
@@ -82,6 +85,7 @@ CHANGED_BALANCES = OUTSIDE_CHANGES.format(
 )
 
 CHANGED_QUOTAS = OUTSIDE_CHANGES.format(
+    charges=CHARGES,
     kind="quota_outside",
     column="remaining_included_quota",
     stored="bigint",
@@ -91,15 +95,14 @@ CHANGED_QUOTAS = OUTSIDE_CHANGES.format(
 )
 
 # Our evidence has no foreign key to accounts, and stays when one is deleted with all its facts.
-ACCOUNTS_WITHOUT_STATE = """
+ACCOUNTS_WITHOUT_STATE = f"""
 SELECT CASE WHEN account.uuid IS NULL THEN 'account_deleted' ELSE 'quota_state_missing' END AS kind,
        charged.account_uuid::text AS account_uuid,
        charged.first_bucket AS "key.bucket_start", charged.last_bucket AS "key.last_bucket_start",
        charged.charges AS "found.charges", charged.amount AS "found.amount_delta"
   FROM (SELECT account_uuid, min(bucket_start) AS first_bucket, max(bucket_start) AS last_bucket,
                count(*) AS charges, sum(amount_delta) AS amount
-          FROM billing.charges
-         WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
+          FROM ({CHARGES}) AS charge
          GROUP BY account_uuid) AS charged
   LEFT JOIN public.users AS account ON account.uuid = charged.account_uuid
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
@@ -108,7 +111,7 @@ SELECT CASE WHEN account.uuid IS NULL THEN 'account_deleted' ELSE 'quota_state_m
 """
 
 # One row: how many rows of each table were read, and the sums over them.
-READ_TOTALS = """
+READ_TOTALS = f"""
 SELECT (SELECT count(*) FROM billing.streams
          WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS streams,
        record.*, bucket.*, charge.*,
@@ -119,16 +122,14 @@ SELECT (SELECT count(*) FROM billing.streams
   FROM (SELECT count(*) AS usage_records,
                coalesce(sum(uplink_end) - sum(uplink_start)
                         + sum(downlink_end) - sum(downlink_start), 0) AS recorded_bytes
-          FROM billing.usage_records
-         WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS record,
+          FROM ({RECORDS}) AS record) AS record,
        (SELECT count(*) AS buckets, coalesce(sum(total_bytes), 0) AS bucket_bytes
           FROM public.traffic_minute_buckets
          WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS bucket,
        (SELECT count(*) AS charges, coalesce(sum(included_bytes), 0) AS included_bytes,
                coalesce(sum(rated_bytes), 0) AS rated_bytes,
                coalesce(sum(amount_delta), 0) AS amount
-          FROM billing.charges
-         WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS charge
+          FROM ({CHARGES}) AS charge) AS charge
 """
 
 # The accounts to show: those that something is wrong with, then the others that were charged.
@@ -142,23 +143,25 @@ SELECT account_uuid::text
  LIMIT %(limit)s
 """
 
-READ_ACCOUNT_FIGURES = """
-SELECT account_uuid::text,
-       (SELECT coalesce(sum(uplink_end) - sum(uplink_start)
-                        + sum(downlink_end) - sum(downlink_start), 0)
-          FROM billing.usage_records AS record
-         WHERE record.account_uuid = wanted.account_uuid),
+# Of one account by its keys; of several by one look at everything.
+READ_ACCOUNT_FIGURES = f"""
+SELECT account_uuid::text, coalesce(recorded.total, 0),
        (SELECT coalesce(sum(total_bytes), 0)
           FROM public.traffic_minute_buckets AS bucket
          WHERE bucket.account_uuid = wanted.account_uuid),
-       charge.included, charge.rated, charge.amount,
+       coalesce(charged.included, 0), coalesce(charged.rated, 0), coalesce(charged.amount, 0),
        round(state.current_balance::text::numeric, 9)
   FROM unnest(%(account_uuids)s::uuid[]) WITH ORDINALITY AS wanted (account_uuid, place)
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
- CROSS JOIN LATERAL (SELECT coalesce(sum(included_bytes), 0) AS included,
-                            coalesce(sum(rated_bytes), 0) AS rated,
-                            coalesce(sum(amount_delta), 0) AS amount
-                       FROM billing.charges AS charge
-                      WHERE charge.account_uuid = wanted.account_uuid) AS charge
+  LEFT JOIN (SELECT account_uuid, sum(uplink_end) - sum(uplink_start)
+                                  + sum(downlink_end) - sum(downlink_start) AS total
+               FROM ({RECORDS}) AS record
+              WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+              GROUP BY account_uuid) AS recorded USING (account_uuid)
+  LEFT JOIN (SELECT account_uuid, sum(included_bytes) AS included, sum(rated_bytes) AS rated,
+                    sum(amount_delta) AS amount
+               FROM ({CHARGES}) AS charge
+              WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+              GROUP BY account_uuid) AS charged USING (account_uuid)
  ORDER BY place
 """

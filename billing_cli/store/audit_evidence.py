@@ -6,6 +6,8 @@ Each statement returns what is wrong, one row each: `kind`, `account_uuid`, and 
 
 from __future__ import annotations
 
+from billing_cli.store.spans import RECORDS
+
 # Whatever a stream moved is in one of three places: billed, held, or waiting for its account.
 # Laid end to end they lead from its first totals to its checkpoint: each link starts where the
 # one before ended, or at zero where the counters restarted. What was released has its place as a
@@ -13,11 +15,12 @@ from __future__ import annotations
 #
 # A restart that no growth followed leaves no link: then the checkpoint stands at zero in an epoch
 # that has none. Only links that are first, last or wrong are looked at beside their stream.
-BROKEN_CHAINS = """
-WITH link AS (
+BROKEN_CHAINS = f"""
+WITH record AS NOT MATERIALIZED ({RECORDS}
+), link AS (
   SELECT stream_id, reset_epoch, from_at, to_at,
          uplink_start, downlink_start, uplink_end, downlink_end, 'usage_records' AS place
-    FROM billing.usage_records
+    FROM record
    WHERE kind IN ('delta', 'pending')
   UNION ALL
   SELECT stream_id, reset_epoch, from_at, to_at,
@@ -106,14 +109,15 @@ SELECT 'checkpoint_differs', account_uuid::text,
 # A correction belongs to a cell, the delta that begins where it does. What it starts from is what
 # was on record for that minute of the cell: the correction before it, else the delta itself, else
 # nothing.
-BROKEN_CORRECTIONS = """
-WITH correction AS (
+BROKEN_CORRECTIONS = f"""
+WITH record AS NOT MATERIALIZED ({RECORDS}
+), correction AS (
   SELECT *,
          lag(revision) OVER revisions AS before_revision,
          lag(uplink_end) OVER revisions AS before_uplink,
          lag(downlink_end) OVER revisions AS before_downlink
-    FROM billing.usage_records
-   WHERE kind = 'correction' AND (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+    FROM record
+   WHERE kind = 'correction'
   WINDOW revisions AS (PARTITION BY stream_id, from_at, bucket_start ORDER BY revision)
 ), placed AS (
   SELECT correction.*, cell.account_uuid AS cell_account,
@@ -125,7 +129,7 @@ WITH correction AS (
                   CASE WHEN cell.bucket_start = correction.bucket_start
                        THEN cell.downlink_end - cell.downlink_start END, 0) AS expected_downlink
     FROM correction
-    LEFT JOIN billing.usage_records AS cell
+    LEFT JOIN record AS cell
       ON cell.stream_id = correction.stream_id AND cell.from_at = correction.from_at
      AND cell.kind = 'delta'
 )
@@ -143,8 +147,9 @@ SELECT 'correction_broken' AS kind, account_uuid::text AS account_uuid,
 """
 
 # Each held delta that was released has one record that charges it, with the same range.
-UNMATCHED_RELEASES = """
-WITH side AS (
+UNMATCHED_RELEASES = f"""
+WITH record AS NOT MATERIALIZED ({RECORDS}
+), side AS (
   SELECT stream_id, reset_epoch, from_at, uplink_start, uplink_end, downlink_start, downlink_end,
          1 AS released, 0 AS recorded
     FROM billing.held_deltas
@@ -152,7 +157,7 @@ WITH side AS (
   UNION ALL
   SELECT stream_id, reset_epoch, from_at, uplink_start, uplink_end, downlink_start, downlink_end,
          0, 1
-    FROM billing.usage_records
+    FROM record
    WHERE kind = 'released'
 )
 SELECT 'release_unmatched' AS kind, stream.account_uuid::text AS account_uuid,

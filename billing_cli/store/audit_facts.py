@@ -9,6 +9,8 @@ which is what was stored; where a double is read, it is as the shortest decimal 
 
 from __future__ import annotations
 
+from billing_cli.store.spans import CHARGES, RECORDS
+
 # A bucket's bytes are told three times: by itself, by its records and by its charges. Where one
 # of the three differs from the other two, it is the one that is wrong. Records know no regions,
 # but a bucket and its charges are of the same one.
@@ -16,7 +18,7 @@ from __future__ import annotations
 # An older writer may have been there before us, on nodes that we took over from it: what it wrote
 # before the transaction of our first charge there is its own, and worth one notice an account.
 # Accounts that are deleted have no buckets any more, and their evidence still agrees.
-DIFFERENT_BYTES = """
+DIFFERENT_BYTES = f"""
 WITH told AS MATERIALIZED (
   SELECT bucket_start, stored_node_id, account_uuid, line_code,
          count(bucket_region) AS buckets, count(charge_region) AS charges,
@@ -34,14 +36,13 @@ WITH told AS MATERIALIZED (
           UNION ALL
           SELECT bucket_start, stored_node_id, account_uuid, line_code,
                  NULL, region, 0, NULL, 0, 0, 0, included_bytes, rated_bytes, 0, 0
-            FROM billing.charges
-           WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
+            FROM ({CHARGES}) AS charge
           UNION ALL
           SELECT record.bucket_start, stream.stored_node_id, record.account_uuid,
                  stream.inbound_tag, NULL, NULL, 1, NULL, 0, 0, 0, 0, 0,
                  record.uplink_end - record.uplink_start,
                  record.downlink_end - record.downlink_start
-            FROM billing.usage_records AS record
+            FROM ({RECORDS}) AS record
             JOIN billing.streams AS stream USING (stream_id)
            WHERE %(account)s::uuid IS NULL OR record.account_uuid = %(account)s) AS told
    GROUP BY 1, 2, 3, 4
@@ -131,7 +132,7 @@ SELECT kind, account_uuid::text, min(bucket_start), stored_node_id, NULL, max(bu
 # Every charge has its ledger row and the other way round, and they say the same. A row without a
 # charge is someone else's where we have no evidence for its account and minute, or where it was
 # written before our first charge for them; on nodes that were taken over, before our first there.
-DIFFERENT_LEDGER = """
+DIFFERENT_LEDGER = f"""
 WITH paired AS MATERIALIZED (
   SELECT charge.ledger_id, charge.account_uuid, charge.bucket_start, charge.entry_type,
          charge.rated_bytes, charge.amount_delta, charge.pricing_rule_version,
@@ -141,8 +142,7 @@ WITH paired AS MATERIALIZED (
          entry.rated_bytes AS entry_rated, entry.amount_delta AS entry_amount,
          entry.balance_after AS entry_balance, entry.pricing_rule_version AS entry_version,
          entry.created_at AS entry_created_at
-    FROM (SELECT * FROM billing.charges
-           WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS charge
+    FROM ({CHARGES}) AS charge
     FULL JOIN (SELECT * FROM public.billing_ledger
                 WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS entry
       ON entry.id = charge.ledger_id
@@ -177,11 +177,12 @@ WITH paired AS MATERIALIZED (
          LATERAL (SELECT count(*) AS records,
                          bool_or(stream.first_sight = 'taken_over') AS is_taken_over,
                          max(begun.at) FILTER (WHERE stream.first_sight = 'taken_over') AS begun_at
-                    FROM billing.usage_records AS record
-                    JOIN billing.streams AS stream USING (stream_id)
+                    FROM billing.streams AS stream
+                    JOIN billing.usage_records AS record
+                      ON record.bucket_start = entry_bucket
+                     AND record.stream_id = stream.stream_id
                     LEFT JOIN begun USING (stored_node_id)
-                   WHERE record.account_uuid = entry_account
-                     AND record.bucket_start = entry_bucket) AS recorded
+                   WHERE stream.account_uuid = entry_account) AS recorded
    WHERE ledger_id IS NULL
 ), told AS (
   SELECT *,

@@ -20,6 +20,8 @@ from billing_cli.core.explain import (
 )
 from billing_cli.core.model import Totals
 from billing_cli.store import arrays
+from billing_cli.store.minutes import further_back
+from billing_cli.store.spans import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,78 +32,55 @@ if TYPE_CHECKING:
 # Records that are links of a stream's chain: they begin where the one before ended.
 CHAIN_KINDS = ("delta", "pending")
 
-# Minutes of which anything is on record. What was released is in the minute of its record.
-READ_MINUTES = """
-SELECT bucket_start, count(*) OVER ()
-  FROM (SELECT bucket_start FROM billing.usage_records WHERE account_uuid = %(account)s
-         UNION
-        SELECT bucket_start FROM billing.charges WHERE account_uuid = %(account)s
-         UNION
-        SELECT bucket_start FROM public.traffic_minute_buckets WHERE account_uuid = %(account)s
-         UNION
-        SELECT bucket_start FROM billing.held_deltas JOIN billing.streams USING (stream_id)
-         WHERE account_uuid = %(account)s AND state <> 'released') AS known
- WHERE (%(since)s::timestamptz IS NULL OR bucket_start >= %(since)s)
-   AND (%(until)s::timestamptz IS NULL OR bucket_start < %(until)s)
- ORDER BY bucket_start
- LIMIT %(limit)s
-"""
-
-# Each of the first three has an index that leads to its last minute.
-READ_LAST_MINUTE = """
-SELECT greatest(
-  (SELECT max(bucket_start) FROM billing.usage_records
-    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
-  (SELECT max(bucket_start) FROM billing.charges
-    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
-  (SELECT max(bucket_start) FROM public.traffic_minute_buckets
-    WHERE account_uuid = %(account)s AND bucket_start < %(until)s),
-  (SELECT max(bucket_start) FROM billing.held_deltas JOIN billing.streams USING (stream_id)
-    WHERE account_uuid = %(account)s AND state <> 'released' AND bucket_start < %(until)s))
-"""
-
-# Each record with what the stream had come to before it: the end of the link before, which may
-# wait for its account or be held, else the totals at first sight.
 READ_MOVEMENTS = """
 SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
        stream.sample_uuid::text, record.kind, record.revision, record.reset_epoch,
        record.from_at, record.to_at,
        record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
-       coalesce(before.uplink_end, stream.first_uplink_total),
-       coalesce(before.downlink_end, stream.first_downlink_total),
-       CASE WHEN record.kind IN ('delta', 'pending') AND before.uplink_end IS NULL
-            THEN stream.first_sight END,
-       coalesce(held.reason, '')
-  FROM billing.usage_records AS record
-  JOIN billing.streams AS stream USING (stream_id)
+       CASE stream.first_sight WHEN 'new' THEN 0 ELSE stream.first_uplink_total END,
+       CASE stream.first_sight WHEN 'new' THEN 0 ELSE stream.first_downlink_total END,
+       stream.first_sight, coalesce(held.reason, ''), stream.stream_id
+  FROM billing.streams AS stream
+ CROSS JOIN unnest(%(minutes)s::timestamptz[]) AS minute (at)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM billing.usage_records AS one
+        WHERE one.bucket_start = minute.at AND one.stream_id = stream.stream_id
+       OFFSET 0) AS record
   LEFT JOIN billing.held_deltas AS held
     ON record.kind = 'released' AND held.stream_id = record.stream_id
    AND held.from_at = record.from_at
-  LEFT JOIN LATERAL (
-    SELECT uplink_end, downlink_end
-      FROM ((SELECT reset_epoch, from_at, uplink_end, downlink_end
-               FROM billing.usage_records AS earlier
-              WHERE earlier.stream_id = record.stream_id AND earlier.kind IN ('delta', 'pending')
-                AND earlier.bucket_start <= record.bucket_start
-                AND earlier.from_at < record.from_at
-              ORDER BY earlier.bucket_start DESC, earlier.from_at DESC LIMIT 1)
-            UNION ALL
-            (SELECT reset_epoch, from_at, uplink_end, downlink_end
-               FROM billing.held_deltas AS earlier
-              WHERE earlier.stream_id = record.stream_id AND earlier.from_at < record.from_at
-              ORDER BY earlier.from_at DESC LIMIT 1)
-            UNION ALL
-            (SELECT reset_epoch, from_at, uplink_end, downlink_end
-               FROM billing.pending_usage AS earlier
-              WHERE earlier.stream_id = record.stream_id AND earlier.from_at < record.from_at
-              ORDER BY earlier.from_at DESC LIMIT 1)) AS link
-     ORDER BY reset_epoch DESC, from_at DESC LIMIT 1) AS before
-    ON record.kind IN ('delta', 'pending')
- WHERE record.account_uuid = %(account)s
-   AND record.bucket_start = ANY (%(minutes)s::timestamptz[])
+ WHERE stream.account_uuid = %(account)s
  ORDER BY record.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.sample_uuid,
           record.from_at, record.revision
 """
+
+# What a stream had come to before a link of its chain, as far as a record from `since` on tells
+# it, usage that waits for its account, or a held delta.
+READ_LINK_BEFORE = """
+SELECT from_at, uplink_end, downlink_end
+  FROM (SELECT reset_epoch, from_at, uplink_end, downlink_end
+          FROM generate_series(%(since)s::timestamptz, %(minute)s, interval '1 minute')
+            AS minute (at)
+         CROSS JOIN LATERAL (
+               SELECT *
+                 FROM billing.usage_records AS earlier
+                WHERE earlier.bucket_start = minute.at AND earlier.stream_id = %(stream_id)s
+                  AND earlier.kind IN ('delta', 'pending') AND earlier.from_at < %(from_at)s
+               OFFSET 0) AS record
+         UNION ALL
+        SELECT reset_epoch, from_at, uplink_end, downlink_end
+          FROM billing.held_deltas
+         WHERE stream_id = %(stream_id)s AND from_at < %(from_at)s
+         UNION ALL
+        SELECT reset_epoch, from_at, uplink_end, downlink_end
+          FROM billing.pending_usage
+         WHERE stream_id = %(stream_id)s AND from_at < %(from_at)s) AS link
+ ORDER BY reset_epoch DESC, from_at DESC
+ LIMIT 1
+"""
+
+READ_FIRST_MINUTE = f"SELECT min(first_minute) FROM ({SPANS}) AS span"
 
 READ_HELD_BACK = """
 SELECT held.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.sample_uuid::text,
@@ -139,7 +118,10 @@ READ_FOREIGN_ENTRIES = """
 SELECT bucket_start, id::text, entry_type, rated_bytes, amount_delta::text::numeric, created_at
   FROM public.billing_ledger AS entry
  WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
-   AND NOT EXISTS (SELECT FROM billing.charges AS charge WHERE charge.ledger_id = entry.id)
+   AND NOT EXISTS (SELECT FROM billing.charges AS charge
+                    WHERE charge.bucket_start = entry.bucket_start
+                      AND charge.account_uuid = entry.account_uuid
+                      AND charge.ledger_id = entry.id)
  ORDER BY bucket_start, created_at
 """
 
@@ -155,43 +137,22 @@ SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.resolved_at, gap.res
 """
 
 
-def read_minutes(
-    connection: Connection,
-    account_uuid: str,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-) -> tuple[list[datetime], int]:
-    """Return the account's first minutes in [since, until), and how many there are."""
-    rows = connection.execute(
-        READ_MINUTES,
-        {"account": account_uuid, "since": since, "until": until, "limit": limit},
-    ).fetchall()
-    return [minute for minute, _ in rows], rows[0][1] if rows else 0
-
-
-def read_last_minute(
-    connection: Connection, account_uuid: str, until: datetime | None
-) -> datetime | None:
-    """Return the account's last minute before `until`; None where it has none."""
-    row = connection.execute(
-        READ_LAST_MINUTE, {"account": account_uuid, "until": until or "infinity"}
-    ).fetchone()
-    return row[0] if row else None
-
-
 def read_stories(
     connection: Connection, account_uuid: str, minutes: Sequence[datetime]
 ) -> tuple[MinuteStory, ...]:
     """Return all that is on record for the account's minutes, in the order given."""
     wanted = {"account": account_uuid, "minutes": arrays.moments(minutes)}
     lines: defaultdict[tuple[datetime, str, str], _Line] = defaultdict(_Line)
-    for minute, node, line, sample, kind, revision, *row in connection.execute(
+    for minute, node, line, sample, kind, revision, *rest in connection.execute(
         READ_MOVEMENTS, wanted
-    ):
-        epoch, from_at, to_at, *totals, first_sight, reason = row
-        start, end, before = Totals(*totals[:2]), Totals(*totals[2:4]), Totals(*totals[4:])
-        has_restarted = kind in CHAIN_KINDS and epoch > 0 and start == ZERO
+    ).fetchall():
+        epoch, from_at, to_at, *totals, first_sight, reason, stream_id = rest
+        start, end, first = Totals(*totals[:2]), Totals(*totals[2:4]), Totals(*totals[4:])
+        is_first, before = epoch == 0 and start == first, None
+        if epoch > 0 and start == ZERO and kind in CHAIN_KINDS:
+            link = stream_id, minute, from_at
+            before = _before(connection, account_uuid, *link)
+            is_first, before = before is None, before or first
         lines[minute, node, line].movements.append(
             Movement(
                 sample_uuid=sample,
@@ -202,8 +163,8 @@ def read_stories(
                 to_at=to_at,
                 start=start,
                 end=end,
-                before=before if has_restarted else None,
-                first_sight=first_sight,
+                before=before,
+                first_sight=first_sight if is_first and kind in CHAIN_KINDS else None,
                 reason=reason,
             )
         )
@@ -237,6 +198,28 @@ def read_gaps(
         READ_GAPS, {"nodes": arrays.texts(stored_node_ids), "first": first, "last": last}
     )
     return tuple(GapStory(*row) for row in rows)
+
+
+def _before(
+    connection: Connection,
+    account_uuid: str,
+    stream_id: int,
+    minute: datetime,
+    from_at: datetime,
+) -> Totals | None:
+    """Return what a stream of the account had come to before a link; None for its first."""
+    row = connection.execute(READ_FIRST_MINUTE, {"account": account_uuid}).fetchone()
+    first = row[0] if row and row[0] else minute
+    found = None
+    for since in further_back(minute, first):
+        found = connection.execute(
+            READ_LINK_BEFORE,
+            {"stream_id": stream_id, "minute": minute, "from_at": from_at, "since": since},
+        ).fetchone()
+        # Beyond the stretch there may be a record after what was found.
+        if found is not None and found[0] >= since:
+            break
+    return Totals(*found[1:]) if found else None
 
 
 @dataclass(slots=True)

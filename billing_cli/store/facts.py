@@ -28,7 +28,7 @@ SELECT * FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
               %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
               %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[],
               %(account_uuids)s::uuid[], %(kinds)s::text[])
-    ON CONFLICT (stream_id, bucket_start, from_at, revision) DO NOTHING
+    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
 """
 
 ADD_BUCKETS = """
@@ -80,7 +80,7 @@ WITH given AS MATERIALIZED (
          line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
          quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s, reason, written_at
     FROM given
-      ON CONFLICT (ledger_id) DO NOTHING
+      ON CONFLICT (bucket_start, account_uuid, ledger_id) DO NOTHING
   RETURNING 1
 )
 SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM evidence)

@@ -22,7 +22,7 @@ def grant_script(role: str) -> str:
     lines = [
         f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
         f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
-        f"GRANT EXECUTE ON FUNCTION {LOCK_FUNCTION} TO {name};",
+        *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
         *(f"{_statement(one)} TO {name};" for one in GRANTS),
     ]
     lines += [
@@ -140,3 +140,6 @@ OPTIONAL_GRANTS = _grants(
 )
 
 LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"
+PARTITION_FUNCTION = f"{SCHEMA}.make_partitions()"
+FUNCTIONS = (LOCK_FUNCTION, PARTITION_FUNCTION)
+"""What the role may call that runs as the owner of our tables."""

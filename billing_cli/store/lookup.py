@@ -19,8 +19,7 @@ UNION
 SELECT uuid::text, 'proxy uuid', true, 2 FROM public.users WHERE proxy_uuid = %(uuid)s
 UNION
 SELECT %(uuid)s::uuid::text, 'account uuid', false, 3
- WHERE EXISTS (SELECT FROM billing.charges WHERE account_uuid = %(uuid)s)
-    OR EXISTS (SELECT FROM billing.streams WHERE account_uuid = %(uuid)s)
+ WHERE EXISTS (SELECT FROM billing.streams WHERE account_uuid = %(uuid)s)
 UNION
 SELECT stream.account_uuid::text, 'former proxy uuid', account.uuid IS NOT NULL, 4
   FROM billing.streams AS stream

@@ -27,7 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
 
-from billing_cli.store.schema import APPEND_ONLY_TABLES, SCHEMA
+from billing_cli.store.functions import FUNCTIONS, partitions_of
+from billing_cli.store.schema import APPEND_ONLY_TABLES, MAKE_PARTITIONS_NOW, SCHEMA
 
 # PostgreSQL's own habits, so that a table made by hand from the same columns has the same names.
 NAMING_CONVENTION = {
@@ -138,8 +139,8 @@ streams = Table(
 usage_records = Table(
     "usage_records",
     metadata,
-    _stream(),
     _moment("bucket_start", "The UTC minute that the bytes count in."),
+    Column("stream_id", BigInteger, nullable=False, comment="No foreign key: streams stay."),
     _moment("from_at"),
     _count("revision", "0 as collected; above 0 a correction."),
     Column("reset_epoch", Integer, nullable=False),
@@ -147,14 +148,14 @@ usage_records = Table(
     *_evidence(),
     _uuid("account_uuid"),
     Column("kind", Text, nullable=False, server_default=text("'delta'")),
-    PrimaryKeyConstraint("stream_id", "bucket_start", "from_at", "revision"),
+    PrimaryKeyConstraint("bucket_start", "stream_id", "from_at", "revision"),
     CheckConstraint("kind IN ('delta', 'pending', 'released', 'correction')", name="kind"),
     CheckConstraint(
         "kind = 'correction' OR (uplink_end >= uplink_start AND downlink_end >= downlink_start)",
         name="growth",
     ),
-    Index("usage_records_account", "account_uuid", "bucket_start"),
     comment="Append-only evidence: what a stream moved in one minute. Bytes are end - start.",
+    postgresql_partition_by="RANGE (bucket_start)",
 )
 
 pending_usage = Table(
@@ -194,28 +195,30 @@ held_deltas = Table(
 charges = Table(
     "charges",
     metadata,
-    Column("ledger_id", UUID, primary_key=True, comment="The id in public.billing_ledger."),
-    _text("entry_type"),
-    Column("adjusts", UUID, comment="The charge that this row takes back or prices anew."),
+    # The columns of fixed width come first: between others they would take up to 7 bytes more.
     _moment("bucket_start"),
-    _text("stored_node_id"),
-    _uuid("account_uuid"),
-    _text("region"),
-    _text("line_code"),
     _bytes("included_bytes", "Paid from the quota; negative where an adjustment gives back."),
     _bytes("rated_bytes", "Beyond the quota; negative where an adjustment gives back."),
+    _bytes("quota_before"),
+    _now("created_at"),
+    _uuid("account_uuid"),
+    Column("ledger_id", UUID, nullable=False, comment="The id in public.billing_ledger."),
+    _uuid("run_id"),
+    Column("adjusts", UUID, comment="The charge that this row takes back or prices anew."),
+    _text("entry_type"),
+    _text("stored_node_id"),
+    _text("region"),
+    _text("line_code"),
     Column("price_per_byte", Numeric, nullable=False),
     Column("multiplier", Numeric, nullable=False),
     Column("amount_delta", Numeric(30, 9), nullable=False),
-    _bytes("quota_before"),
     Column("balance_before", Numeric(30, 9), nullable=False),
     _text("pricing_rule_version"),
-    _uuid("run_id"),
     _reason("reason"),
-    _now("created_at"),
+    PrimaryKeyConstraint("bucket_start", "account_uuid", "ledger_id"),
     CheckConstraint("entry_type IN ('traffic_charge', 'traffic_adjustment')", name="entry_type"),
-    Index("charges_account", "account_uuid", "bucket_start"),
     comment="Append-only evidence of each ledger row: what was included, rated, at which price.",
+    postgresql_partition_by="RANGE (bucket_start)",
 )
 
 gaps = Table(
@@ -286,52 +289,13 @@ totals = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# The text is assembled with || because a percent sign would need different escapes online, where
-# the driver reads it, and in the script that `--sql` prints.
-REFUSE_CHANGE = f"""
-CREATE FUNCTION {SCHEMA}.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  RAISE EXCEPTION USING
-    ERRCODE = 'restrict_violation',
-    MESSAGE = TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME || ' is append-only: '
-              || TG_OP || ' is refused';
-END
-$$
-"""
-
-# A row can only be locked by who may update it. This lets the jobs' role lock accounts without
-# that right: it runs as its owner, who migrated, and gives nothing away but which uuids exist.
-LOCK_ACCOUNTS = """
-CREATE FUNCTION billing.lock_accounts(uuid[]) RETURNS SETOF uuid
-LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid FOR KEY SHARE
-$$
-"""
-NOT_FOR_EVERYONE = "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC"
-
-
-def append_only_trigger(table_name: str) -> str:
-    """Return the statement that has the database refuse changes to a table's rows.
-
-    It fires for each statement, not for each row: TRUNCATE has no rows, and a change that meets
-    none is refused as well.
-    """
-    return (
-        f"CREATE TRIGGER {table_name}_append_only "
-        f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {SCHEMA}.{table_name} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.refuse_change()"
-    )
-
-
-_STATEMENTS_BEFORE = (
-    f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
-    REFUSE_CHANGE,
-    LOCK_ACCOUNTS,
-    NOT_FOR_EVERYONE,
-)
-
-for _statement in _STATEMENTS_BEFORE:
+for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):
     event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]
 for _name in APPEND_ONLY_TABLES:
-    _trigger = DDL(append_only_trigger(_name))  # type: ignore[no-untyped-call]
-    event.listen(metadata.tables[f"{SCHEMA}.{_name}"], "after_create", _trigger)
+    for _statement in partitions_of(_name):
+        event.listen(
+            metadata.tables[f"{SCHEMA}.{_name}"],
+            "after_create",
+            DDL(_statement),  # type: ignore[no-untyped-call]
+        )
+event.listen(metadata, "after_create", DDL(MAKE_PARTITIONS_NOW))  # type: ignore[no-untyped-call]

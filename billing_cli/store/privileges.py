@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import tuple_row
 
 from billing_cli.store import arrays
-from billing_cli.store.grants import GRANTS, LOCK_FUNCTION, OPTIONAL_GRANTS
+from billing_cli.store.grants import (
+    FUNCTIONS,
+    GRANTS,
+    LOCK_FUNCTION,
+    OPTIONAL_GRANTS,
+    PARTITION_FUNCTION,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +28,16 @@ READ_LOCK_FUNCTION = """
 SELECT pg_get_userbyid(proowner), prosecdef,
        has_column_privilege(proowner, 'public.users', 'uuid', 'SELECT')
        AND has_any_column_privilege(proowner, 'public.users', 'UPDATE')
+  FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
+"""
+
+# Partitions are made by a function that runs as its owner, who must own their tables.
+READ_PARTITION_FUNCTION = """
+SELECT pg_get_userbyid(proowner), prosecdef,
+       NOT EXISTS (SELECT FROM pg_class
+                    WHERE oid = ANY (ARRAY[to_regclass('billing.usage_records'),
+                                           to_regclass('billing.charges')])
+                      AND NOT pg_has_role(proowner, relowner, 'USAGE'))
   FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
 """
 
@@ -73,8 +89,9 @@ SELECT 'USAGE on schema ' || name
   FROM unnest('{billing,public}'::text[]) AS schemas (name)
  WHERE NOT has_schema_privilege(%(role)s, name, 'USAGE')
  UNION ALL
-SELECT 'EXECUTE on function ' || %(function)s
- WHERE NOT has_function_privilege(%(role)s, to_regprocedure(%(function)s), 'EXECUTE')
+SELECT 'EXECUTE on function ' || name
+  FROM unnest(%(functions)s::text[]) AS functions (name)
+ WHERE NOT has_function_privilege(%(role)s, to_regprocedure(name), 'EXECUTE')
  ORDER BY 1
 """
 
@@ -117,7 +134,7 @@ def read_privileges(connection: Connection[Any], role: Role) -> Privileges:
     wanted = {
         "role": role.name,
         "tables": arrays.texts(TABLES),
-        "function": LOCK_FUNCTION,
+        "functions": arrays.texts(FUNCTIONS),
         "grant_tables": arrays.texts(table for table, _, _ in grants),
         "grant_privileges": arrays.texts(privilege for _, privilege, _ in grants),
         "grant_columns": arrays.texts(column for _, _, column in grants),
@@ -133,21 +150,31 @@ def read_privileges(connection: Connection[Any], role: Role) -> Privileges:
     return Privileges(tuple(missing), tuple(needless))
 
 
-def lock_function_problem(connection: Connection[Any]) -> str | None:
-    """Return why accounts can't be locked for the jobs, or None."""
+def function_problem(connection: Connection[Any]) -> str | None:
+    """Return why a function that the jobs call could not do its work for them, or None."""
+    return _problem(
+        connection,
+        LOCK_FUNCTION,
+        READ_LOCK_FUNCTION,
+        "can't lock accounts: its owner {} needs SELECT (uuid) and UPDATE (uuid) on public.users",
+    ) or _problem(
+        connection,
+        PARTITION_FUNCTION,
+        READ_PARTITION_FUNCTION,
+        "can't make partitions: its owner {} does not own billing.usage_records and"
+        " billing.charges",
+    )
+
+
+def _problem(connection: Connection[Any], function: str, query: str, unable: str) -> str | None:
     with connection.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute(READ_LOCK_FUNCTION, {"function": LOCK_FUNCTION}).fetchone()
+        row = cursor.execute(query.encode(), {"function": function}).fetchone()
     if row is None:
-        return f"{LOCK_FUNCTION} is missing"
-    owner, is_definer, can_lock = row
+        return f"{function} is missing"
+    owner, is_definer, is_able = row
     if not is_definer:
-        return f"{LOCK_FUNCTION} is not SECURITY DEFINER"
-    if not can_lock:
-        return (
-            f"{LOCK_FUNCTION} can't lock accounts: its owner {owner} needs SELECT (uuid) and"
-            " UPDATE (uuid) on public.users"
-        )
-    return None
+        return f"{function} is not SECURITY DEFINER"
+    return None if is_able else f"{function} {unable.format(owner)}"
 
 
 def _in_words(columns: Iterable[tuple[str, str, str, bool]], *, needed: bool) -> list[str]:

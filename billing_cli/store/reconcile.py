@@ -64,7 +64,7 @@ SELECT *, 'correction'
               %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
               %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[],
               %(account_uuids)s::uuid[], %(revisions)s::integer[])
-    ON CONFLICT (stream_id, bucket_start, from_at, revision) DO NOTHING
+    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
 """
 
 # Late and reset gaps are closed where history now shows snapshots inside them; lost history where

@@ -58,6 +58,7 @@ SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.re
     ON charge.account_uuid = bucket.account_uuid AND charge.bucket_start = bucket.bucket_start
    AND charge.stored_node_id = bucket.node_id AND charge.region = bucket.region
    AND charge.line_code = bucket.line_code
+   AND charge.bucket_start >= %(since)s AND charge.bucket_start < %(until)s
 """
     + IN_SCOPE
 )

@@ -19,7 +19,10 @@ REVISIONS = ("0001",)
 HEAD_REVISION = REVISIONS[-1]
 
 APPEND_ONLY_TABLES = ("usage_records", "charges")
-"""Tables in which the database refuses UPDATE, DELETE and TRUNCATE."""
+"""Tables in which the database refuses UPDATE, DELETE and TRUNCATE; partitioned by month."""
+
+# Their partitions are made by the month: what is there, and what the next run may need.
+MAKE_PARTITIONS_NOW = "SELECT billing.make_partitions()"
 
 MIGRATE_HINT = "run `billing migrate`"
 

@@ -42,16 +42,18 @@ SELECT wanted.name AS table_name,
  ORDER BY wanted.name, attribute.attnum
 """
 
-# Which of the tables lack an enabled trigger of that name.
+# Which of the tables and of their partitions lack an enabled trigger of the table's name.
 TABLES_WITHOUT_TRIGGER = """
-SELECT wanted.name
+SELECT relation.oid::regclass::text
   FROM unnest(%(names)s::text[]) AS wanted (name)
+ CROSS JOIN LATERAL pg_partition_tree(to_regclass(wanted.name)) AS member
+  JOIN pg_class AS relation ON relation.oid = member.relid
  WHERE NOT EXISTS (
        SELECT FROM pg_trigger
-        WHERE tgrelid = to_regclass(wanted.name)
+        WHERE tgrelid = relation.oid
           AND tgname = split_part(wanted.name, '.', 2) || '_append_only'
           AND tgenabled IN ('O', 'A'))
- ORDER BY wanted.name
+ ORDER BY 1
 """
 
 
@@ -80,7 +82,7 @@ def read_shapes(connection: Connection[Any], names: Iterable[str]) -> dict[str, 
 
 
 def tables_without_guard(connection: Connection[Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the append-only tables that would let a row be changed."""
+    """Return those of the append-only tables and partitions that would let a row be changed."""
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(TABLES_WITHOUT_TRIGGER, {"names": sorted(names)})
         return tuple(str(name) for (name,) in cursor)

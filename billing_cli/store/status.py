@@ -48,20 +48,13 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
  ORDER BY place
 """
 
-# Account by account, because charges are indexed by account and minute: however many there are,
-# only those of the day are read.
+# The key of charges begins with the minute: however many there are, only the day's are read.
 READ_DAY_TOTALS = """
-SELECT coalesce(sum(charged.included_bytes), 0)::bigint,
-       coalesce(sum(charged.rated_bytes), 0)::bigint,
-       0 - coalesce(sum(charged.amount_delta), 0)
-  FROM (SELECT DISTINCT account_uuid
-          FROM billing.streams
-         WHERE account_uuid IS NOT NULL) AS account
- CROSS JOIN LATERAL (
-       SELECT sum(included_bytes) AS included_bytes, sum(rated_bytes) AS rated_bytes,
-              sum(amount_delta) AS amount_delta
-         FROM billing.charges
-        WHERE account_uuid = account.account_uuid AND bucket_start >= %(since)s) AS charged
+SELECT coalesce(sum(included_bytes), 0)::bigint,
+       coalesce(sum(rated_bytes), 0)::bigint,
+       0 - coalesce(sum(amount_delta), 0)
+  FROM billing.charges
+ WHERE bucket_start >= %(since)s
 """
 
 READ_LAST_RUNS = """

@@ -36,7 +36,9 @@ SELECT wanted.bucket_start, wanted.node_id, wanted.account_uuid::text, wanted.re
  USING (bucket_start, node_id, account_uuid, region, line_code)
  WHERE (bucket.bucket_start IS NOT NULL
         OR EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = wanted.id))
-   AND NOT EXISTS (SELECT FROM billing.charges AS own WHERE own.ledger_id = wanted.id)
+   AND NOT EXISTS (SELECT FROM billing.charges AS own
+                    WHERE own.bucket_start = wanted.bucket_start
+                      AND own.account_uuid = wanted.account_uuid AND own.ledger_id = wanted.id)
 """
 
 

@@ -49,7 +49,7 @@ def test_a_superuser_is_a_warning(database_url: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "text"),
     [
-        ("REVOKE INSERT ON billing.charges FROM {role}", "INSERT (ledger_id"),
+        ("REVOKE INSERT ON billing.charges FROM {role}", "INSERT (bucket_start"),
         ("REVOKE UPDATE (current_balance) ON public.account_quota_states FROM {role}", "UPDATE"),
         ("REVOKE USAGE ON SCHEMA billing FROM {role}", "USAGE on schema billing"),
         ("REVOKE USAGE ON SCHEMA public FROM {role}, PUBLIC", "USAGE on schema public"),
@@ -74,7 +74,7 @@ def test_a_missing_privilege_is_named(
     ("statement", "text"),
     [
         ("GRANT DELETE ON public.billing_ledger TO {role}", "DELETE on public.billing_ledger"),
-        ("GRANT UPDATE ON billing.charges TO {role}", "UPDATE (ledger_id"),
+        ("GRANT UPDATE ON billing.charges TO {role}", "UPDATE (bucket_start"),
         ("GRANT CREATE ON SCHEMA public TO {role}", "CREATE on schema public"),
         ("ALTER TABLE billing.usage_records OWNER TO {role}", "owns billing.usage_records"),
     ],

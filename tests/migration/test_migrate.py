@@ -174,6 +174,10 @@ def test_an_unknown_revision_is_left_to_the_version_that_knows_it(
             "DROP TRIGGER usage_records_append_only ON billing.usage_records",
             "billing.usage_records is not append-only",
         ),
+        (
+            "DROP TRIGGER charges_append_only ON billing.charges_default",
+            "billing.charges_default is not append-only",
+        ),
         ("DROP TABLE public.billing_source_sync_state", "billing_source_sync_state is missing"),
     ],
 )

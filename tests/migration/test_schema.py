@@ -132,12 +132,25 @@ def test_evidence_is_append_only(
 def test_evidence_can_not_be_truncated(
     connection: psycopg.Connection[dict[str, Any]], table: str
 ) -> None:
-    """Not even by way of the table that it refers to."""
+    """A statement that has no rows is refused as well."""
     store_evidence(connection)
     with pytest.raises(RestrictViolation, match=f"{table} is append-only: TRUNCATE is refused"):
         connection.execute(f"TRUNCATE billing.{table}".encode())
-    with pytest.raises(RestrictViolation, match="usage_records is append-only"):
-        connection.execute("TRUNCATE billing.streams CASCADE")
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE {} SET account_uuid = NULL", "DELETE FROM {}", "TRUNCATE {}"]
+)
+@pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
+def test_no_partition_is_a_way_around(
+    connection: psycopg.Connection[dict[str, Any]], table: str, statement: str
+) -> None:
+    """A statement that names the partition fires no trigger of the table, but its own."""
+    connection.execute("SELECT billing.make_partition('2026-04-08T00:00:00Z')")
+    store_evidence(connection)
+    for partition in (f"{table}_2026_04", f"{table}_default"):
+        with pytest.raises(RestrictViolation, match=f"^billing.{partition} is append-only"):
+            connection.execute(statement.format(f"billing.{partition}").encode())
 
 
 @pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
@@ -147,10 +160,12 @@ def test_an_upsert_can_not_change_evidence(
     """A conflict may be ignored, never turned into an UPDATE."""
     store_evidence(connection)
     again = f"INSERT INTO billing.{table} TABLE billing.{table} ON CONFLICT"
-    key = "ledger_id" if table == "charges" else "stream_id, bucket_start, from_at, revision"
+    key = "account_uuid, ledger_id" if table == "charges" else "stream_id, from_at, revision"
     assert connection.execute(f"{again} DO NOTHING".encode()).rowcount == 0
     with pytest.raises(RestrictViolation):
-        connection.execute(f"{again} ({key}) DO UPDATE SET account_uuid = NULL".encode())
+        connection.execute(
+            f"{again} (bucket_start, {key}) DO UPDATE SET account_uuid = NULL".encode()
+        )
 
 
 def store_evidence(connection: psycopg.Connection[dict[str, Any]]) -> None:

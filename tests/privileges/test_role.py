@@ -45,6 +45,9 @@ FORBIDDEN = {
     "switch a guard off": "ALTER TABLE billing.charges DISABLE TRIGGER ALL",
     "switch all triggers off": "SET session_replication_role = replica",
     "replace the function that locks": "ALTER FUNCTION billing.lock_accounts(uuid[]) STABLE",
+    "make a partition of any month": "SELECT billing.make_partition('1999-01-01')",
+    "read a partition": "SELECT FROM billing.charges_default",
+    "write to a partition": "INSERT INTO billing.charges_default (bucket_start) VALUES (now())",
     "become the owner": "SET ROLE postgres",
 }
 

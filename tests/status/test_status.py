@@ -129,10 +129,13 @@ def test_today_holds_what_corrections_gave_back(story: Story) -> None:
     before = report_of(story).today
     story.connection.execute(
         """INSERT INTO billing.charges
+                  (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid,
+                   region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
+                   amount_delta, quota_before, balance_before, pricing_rule_version, run_id, reason)
            SELECT gen_random_uuid(), 'traffic_adjustment', ledger_id, bucket_start, stored_node_id,
                   account_uuid, region, line_code, 0, -rated_bytes / 2, price_per_byte,
                   multiplier, -amount_delta / 2, quota_before, balance_before,
-                  pricing_rule_version, run_id, 'a test', now()
+                  pricing_rule_version, run_id, 'a test'
              FROM billing.charges"""
     )
     after = report_of(story).today

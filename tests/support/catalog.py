@@ -1,4 +1,7 @@
-"""What PostgreSQL knows of a schema, as plain values that can be compared."""
+"""What PostgreSQL knows of a schema, as plain values that can be compared.
+
+Partitions are left out: which there are depends on the month.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,39 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-COLUMNS = """
+# Tables that are not partitions of another.
+IS_TABLE = "relkind IN ('r', 'p') AND NOT relispartition"
+
+COLUMNS = f"""
 SELECT attrelid::regclass::text, attnum, attname, format_type(atttypid, atttypmod), attnotnull,
        attidentity, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
   FROM pg_attribute
-  JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
+  JOIN pg_class ON pg_class.oid = attrelid AND {IS_TABLE}
   LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
  WHERE relnamespace = %(schema)s::regnamespace AND attnum > 0 AND NOT attisdropped
  ORDER BY 1, 2
 """
 
-TABLES = """
-SELECT oid::regclass::text, reloptions, obj_description(oid)
-  FROM pg_class WHERE relnamespace = %(schema)s::regnamespace AND relkind = 'r' ORDER BY 1
+TABLES = f"""
+SELECT oid::regclass::text, reloptions, pg_get_partkeydef(oid), obj_description(oid)
+  FROM pg_class WHERE relnamespace = %(schema)s::regnamespace AND {IS_TABLE} ORDER BY 1
 """
 
-CONSTRAINTS = """
-SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
-  FROM pg_constraint WHERE connamespace = %(schema)s::regnamespace ORDER BY 1, 2
+CONSTRAINTS = f"""
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(pg_constraint.oid)
+  FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid AND {IS_TABLE}
+ WHERE connamespace = %(schema)s::regnamespace ORDER BY 1, 2
 """
 
-INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = %(schema)s ORDER BY 1"
+INDEXES = f"""
+SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+  FROM pg_index JOIN pg_class ON pg_class.oid = indrelid AND {IS_TABLE}
+ WHERE relnamespace = %(schema)s::regnamespace ORDER BY 1
+"""
 
-TRIGGERS = """
+TRIGGERS = f"""
 SELECT pg_get_triggerdef(pg_trigger.oid)
-  FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+  FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid AND {IS_TABLE}
  WHERE relnamespace = %(schema)s::regnamespace AND NOT tgisinternal ORDER BY 1
 """
 
@@ -59,7 +70,7 @@ def rows_of(database_url: str, schema: str) -> dict[str, list[str]]:
             name: [
                 text
                 for (text,) in connection.execute(
-                    f"SELECT whole::text FROM {schema}.{name} AS whole ORDER BY 1"  # noqa: S608
+                    f"SELECT whole::text FROM {schema}.{name} AS whole ORDER BY 1"
                 )
             ]
             for name in tables

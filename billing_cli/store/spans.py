@@ -1,0 +1,70 @@
+"""Finding an account's evidence by its key: by minute, and by stream or account.
+
+The evidence has no index that begins with an account or a stream, because keeping one up to date
+would cost each run a page for each stream. What there may be of an account follows from its
+streams: each has minutes in which it can have moved, and a look at the key for each of them costs
+as much as the account's own minutes, however many streams there are beside.
+
+These are pieces of statements. `%(account)s` is the account; the pieces that audits use read all
+accounts where it is NULL. The planner sees which, and drops the other half.
+"""
+
+from __future__ import annotations
+
+# The account's streams, and the first and last minute that can hold evidence of each. A stream
+# that was new may have had its bytes moved by corrections to before it was first seen, but not to
+# before its first record begins. Usage that had waited, and deltas that were held, are billed in
+# the minute of a watermark.
+SPANS = """
+  SELECT stream.stream_id,
+         date_trunc('minute', least(stream.first_seen_at, (
+           SELECT min(first.from_at)
+             FROM billing.usage_records AS first
+            WHERE first.stream_id = stream.stream_id
+              AND first.bucket_start = date_trunc('minute', stream.first_seen_at)
+           ))) AS first_minute,
+         date_trunc('minute', greatest(stream.seen_at, source.watermark, (
+           SELECT max(pending.billed_at)
+             FROM billing.pending_usage AS pending
+            WHERE pending.stream_id = stream.stream_id), (
+           SELECT max(held.decided_at)
+             FROM billing.held_deltas AS held
+            WHERE held.stream_id = stream.stream_id))) AS last_minute
+    FROM billing.streams AS stream
+    LEFT JOIN billing.sources AS source USING (stored_node_id)
+   WHERE stream.account_uuid = %(account)s
+"""
+
+# The OFFSET keeps the planner from reading whole months in place of looking at each key.
+RECORDS = f"""
+  SELECT *
+    FROM billing.usage_records
+   WHERE %(account)s::uuid IS NULL
+  UNION ALL
+  SELECT record.*
+    FROM ({SPANS}) AS span
+   CROSS JOIN LATERAL generate_series(span.first_minute, span.last_minute, interval '1 minute')
+      AS minute (at)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.usage_records AS one
+          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
+         OFFSET 0) AS record
+"""
+
+CHARGES = f"""
+  SELECT *
+    FROM billing.charges
+   WHERE %(account)s::uuid IS NULL
+  UNION ALL
+  SELECT charge.*
+    FROM (SELECT min(first_minute) AS first_minute, max(last_minute) AS last_minute
+            FROM ({SPANS}) AS span) AS life
+   CROSS JOIN LATERAL generate_series(life.first_minute, life.last_minute, interval '1 minute')
+      AS minute (at)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.charges AS one
+          WHERE one.bucket_start = minute.at AND one.account_uuid = %(account)s
+         OFFSET 0) AS charge
+"""
