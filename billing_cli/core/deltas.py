@@ -144,7 +144,7 @@ class _Walk:
         self.continuity_lost = False
         self.known = dict(checkpoints)
         self.absent = {name for name, one in checkpoints.items() if one.seen_at != watermark}
-        self.touched: set[StreamName] = set()
+        self.touched: dict[StreamName, None] = {}
         self.first_sights: dict[StreamName, tuple[FirstSight, Checkpoint]] = {}
         self.open_records: dict[StreamName, UsageRecord] = {}
         self.open_minute: datetime | None = None
@@ -154,6 +154,8 @@ class _Walk:
         self.rejected: list[str] = []
         self.resets = 0
         self.samples = 0
+        self.measured: tuple[datetime, datetime] | None = None
+        self.measured_limit = MAX_TOTAL
 
     def apply(self, snapshot: Snapshot) -> None:
         at, previous_at = snapshot.collected_at, self.previous_at
@@ -187,12 +189,12 @@ class _Walk:
     def finish(self, applied: Sequence[Snapshot], differences: int) -> Advance:
         self._close_minute()
         watermark = self.previous_at
-        checkpoints = {
-            name: self.known[name]
-            if name in self.absent or watermark is None
-            else Checkpoint(watermark, self.known[name].totals, self.known[name].reset_epoch)
-            for name in sorted(self.touched)
-        }
+        checkpoints = {}
+        for name in self.touched:
+            checkpoint = self.known[name]
+            if checkpoint.seen_at != watermark and watermark and name not in self.absent:
+                checkpoint = checkpoint._replace(seen_at=watermark)
+            checkpoints[name] = checkpoint
         return Advance(
             watermark=watermark,
             first_at=applied[0].collected_at,
@@ -215,7 +217,7 @@ class _Walk:
         previous_at = self.previous_at
         is_baseline = previous_at is None
         self.known[name] = checkpoint = Checkpoint(at, totals)
-        self.touched.add(name)
+        self.touched[name] = None
         if is_baseline and not self.policy.charge_first_snapshot:
             self.first_sights[name] = "baseline", checkpoint
             return
@@ -240,14 +242,14 @@ class _Walk:
             start, epoch = ZERO, epoch + 1
             self.resets += 1
         self.known[name] = Checkpoint(at, totals, epoch)
-        self.touched.add(name)
+        self.touched[name] = None
         if totals != start:
             self._record(name, UsageRecord(name, minute, epoch, from_at, at, start, totals))
 
     def _record(self, name: StreamName, record: UsageRecord, elapsed_unknown: bool = False) -> None:
-        elapsed = (record.to_at - record.from_at).total_seconds()
-        limit = MAX_TOTAL if elapsed_unknown else plausible_bytes(self.policy, elapsed)
-        if record.uplink_bytes + record.downlink_bytes > limit:
+        start, end = record.start, record.end
+        moved = end.uplink - start.uplink + end.downlink - start.downlink
+        if not elapsed_unknown and moved > self._plausible(record.from_at, record.to_at):
             self.held.append(record)
             return
         earlier = self.open_records.get(name)
@@ -258,6 +260,14 @@ class _Walk:
                 self.records.append(earlier)
         self.open_records[name] = record
 
+    def _plausible(self, from_at: datetime, to_at: datetime) -> int:
+        """Return what a stream can have moved; nearly all of a snapshot's go the same way."""
+        if (from_at, to_at) != self.measured:
+            self.measured = from_at, to_at
+            elapsed_seconds = (to_at - from_at).total_seconds()
+            self.measured_limit = plausible_bytes(self.policy, elapsed_seconds)
+        return self.measured_limit
+
     def _close_minute(self) -> None:
         self.records.extend(self.open_records.values())
         self.open_records.clear()
@@ -266,7 +276,7 @@ class _Walk:
         for name in self.known.keys() - snapshot.totals.keys() - self.absent:
             self.known[name] = self.known[name]._replace(seen_at=last_held_at)
             self.absent.add(name)
-            self.touched.add(name)
+            self.touched[name] = None
 
     def _note_gaps(self, previous_at: datetime | None, at: datetime, resets: int) -> None:
         if previous_at is None:

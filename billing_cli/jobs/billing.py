@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.model import BucketKey
-from billing_cli.core.rating import after, buckets_of, ledger_id, rate
+from billing_cli.core.rating import ledger_id, rate
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.jobs.payers import FactConflictError, write_corrections, write_rating
-from billing_cli.store import facts
 from billing_cli.store.takeover import read_foreign_charges
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Account, Bucket, Charge
+    from billing_cli.core.model import Account, Bucket, Charge, Rating
     from billing_cli.core.rating import BilledUsage
     from billing_cli.jobs.context import JobContext
 
@@ -28,39 +27,24 @@ def bill(
     context: JobContext,
     connection: Connection,
     usage: Sequence[BilledUsage],
+    buckets: Sequence[Bucket],
+    rating: Rating,
     accounts: Mapping[str, Account],
 ) -> tuple[tuple[Charge, ...], int]:
-    """Charge the usage; return the ledger entries and how many minutes were replays.
+    """Write the usage's buckets and what they cost the accounts.
 
-    That a minute is new is taken for granted and then proven by its keys: only where a row was
-    there already does anyone look at whose it is. Raises FactConflictError where it is ours.
+    Returns the ledger entries and how many minutes were replays. That a minute is new is taken
+    for granted and then proven by its keys: only where a row was there already does anyone look
+    at whose it is. Raises FactConflictError where it is ours.
     """
-    buckets = buckets_of(usage)
     if not buckets:
         return (), 0
     try:
         with connection.transaction():
-            return _charge(context, connection, buckets, accounts), 0
+            write_rating(context, connection, rating, new_buckets=buckets)
+            return rating.charges, 0
     except FactConflictError:
         return _charge_beside_older(context, connection, buckets, usage, accounts)
-
-
-def _charge(
-    context: JobContext,
-    connection: Connection,
-    buckets: Sequence[Bucket],
-    accounts: Mapping[str, Account],
-) -> tuple[Charge, ...]:
-    rating = rate(buckets, accounts, context.tariff.peak_hours)
-    new_buckets = facts.add_buckets(
-        connection,
-        [(bucket, one.multiplier) for bucket, one in zip(buckets, rating.charges, strict=True)],
-        context.tariff.pricing_rule_version,
-    )
-    if new_buckets != len(buckets):
-        raise FactConflictError("some of these minutes are on record already with other figures")
-    write_rating(context, connection, rating)
-    return rating.charges
 
 
 def _charge_beside_older(
@@ -96,12 +80,8 @@ def _charge_beside_older(
             replayed += overlap == "identical"
             if surplus.total_bytes:
                 corrections.append(Correction(surplus, TAKEOVER_REASON))
-    charges = _charge(
-        context, connection, [one for one in buckets if one.key not in foreign], accounts
-    )
-    left = dict(accounts)
-    for charge in charges:
-        account = left[charge.key.account_uuid]
-        left[charge.key.account_uuid] = after(account, charge)
-    settled = write_corrections(context, connection, corrections, left)
-    return (*charges, *settled.charges), replayed
+    ours = [one for one in buckets if one.key not in foreign]
+    rating = rate(ours, accounts, context.tariff.peak_hours)
+    write_rating(context, connection, rating, new_buckets=ours)
+    settled = write_corrections(context, connection, corrections, rating.accounts)
+    return (*rating.charges, *settled.charges), replayed

@@ -212,7 +212,7 @@ def _add_records(
         )
         for one in deltas
     ]
-    if add_usage_records(connection, records) != len(records):
+    if not add_usage_records(connection, records).was_all_new:
         raise FactConflictError("some of this usage is on record already with other figures")
 
 

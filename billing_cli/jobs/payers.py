@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.adjustments import Correction
-    from billing_cli.core.model import Price, Rating
+    from billing_cli.core.model import Bucket, Price, Rating
     from billing_cli.core.rating import ProfileRow
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.accounts import LockedUser
+    from billing_cli.store.accounts import LockedUser, QuotaState
 
 
 class FactConflictError(BillingError):
@@ -38,35 +38,42 @@ class Payers:
 
 
 def lock_payers(context: JobContext, connection: Connection, users: Iterable[LockedUser]) -> Payers:
-    """Lock the quota states of accounts that exist, in key order, and read what they pay.
+    """Lock the quota states of accounts that exist, in key order, and read what they pay."""
+    ordered = sorted(users)
+    return payers_of(context, ordered, lock_quota_states(context, connection, ordered))
+
+
+def lock_quota_states(
+    context: JobContext, connection: Connection, users: Sequence[LockedUser]
+) -> Mapping[str, QuotaState]:
+    """Lock and return the quota states of users in key order; an account's first is made here."""
+    return store_accounts.lock_quota_states(
+        connection,
+        users,
+        context.tariff.initial_included_quota_bytes,
+        context.tariff.initial_balance,
+    )
+
+
+def payers_of(
+    context: JobContext, users: Iterable[LockedUser], states: Mapping[str, QuotaState]
+) -> Payers:
+    """Return the accounts that can be charged.
 
     An account whose figures money can't be computed with is a problem, never an error: what it
     used waits for it.
     """
-    ordered = sorted(users)
-    states = store_accounts.lock_quota_states(
-        connection,
-        ordered,
-        context.tariff.initial_included_quota_bytes,
-        context.tariff.initial_balance,
-    )
     accounts, problems = {}, {}
     prices: dict[ProfileRow, Price] = {}
-    for user in ordered:
-        state = states[user.account_uuid]
+    for account_uuid, _, profile in users:
+        quota, balance = states[account_uuid]
         try:
-            price = prices.get(user.profile)
+            price = prices.get(profile)
             if price is None:
-                price = price_of(user.profile, context.tariff.price_per_byte)
-                prices[user.profile] = price
-            accounts[user.account_uuid] = Account(
-                user.account_uuid,
-                state.remaining_included_quota,
-                balance_of(state.current_balance),
-                price,
-            )
+                price = prices[profile] = price_of(profile, context.tariff.price_per_byte)
+            accounts[account_uuid] = Account(account_uuid, quota, balance_of(balance), price)
         except ValueError as error:
-            problems[user.account_uuid] = f"account {user.account_uuid} can't be charged: {error}"
+            problems[account_uuid] = f"account {account_uuid} can't be charged: {error}"
     return Payers(accounts, problems)
 
 
@@ -75,23 +82,36 @@ def write_rating(
     connection: Connection,
     rating: Rating,
     *,
+    new_buckets: Sequence[Bucket] = (),
     pricing_rule_version: str | None = None,
 ) -> None:
     """Append a rating's ledger entries and write what it leaves of the accounts.
 
-    Raises FactConflictError where an entry exists already.
+    `new_buckets` are those that its entries are the first of, in their order. Raises
+    FactConflictError where a bucket or an entry exists already.
     """
     charges = rating.charges
+    if not charges:
+        return
     version = pricing_rule_version or context.tariff.pricing_rule_version
-    if facts.add_ledger_entries(connection, charges, version, context.run_id) != 2 * len(charges):
+    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
+    has_arrears_since = store_accounts.has_arrears_since(connection)
+    with connection.pipeline():
+        multipliers = [one.multiplier for one in charges] if new_buckets else []
+        buckets = facts.add_buckets(connection, new_buckets, multipliers, version)
+        entries = facts.add_ledger_entries(connection, charges, version)
+        evidence = facts.add_charges(connection, charges, version, context.run_id)
+        store_accounts.save_accounts(
+            connection,
+            [(rating.accounts[account], last) for account, last in sorted(last_bucket.items())],
+            has_arrears_since=has_arrears_since,
+        )
+    if not buckets.was_all_new:
+        raise FactConflictError("some of these minutes are on record already with other figures")
+    if not (entries.was_all_new and evidence.was_all_new):
         raise FactConflictError(
             "some of these minutes were charged before, and not from these counters"
         )
-    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
-    store_accounts.save_accounts(
-        connection,
-        [(rating.accounts[account], last_bucket[account]) for account in sorted(last_bucket)],
-    )
 
 
 def write_corrections(

@@ -8,16 +8,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.pending import bill_pending, merge_pending
-from billing_cli.core.rating import BilledUsage
+from billing_cli.core.rating import BilledUsage, buckets_of, rate
 from billing_cli.core.times import minute_of
 from billing_cli.jobs.billing import bill
-from billing_cli.jobs.payers import FactConflictError, lock_payers
+from billing_cli.jobs.payers import FactConflictError, lock_quota_states, payers_of
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -81,26 +81,33 @@ class Written:
 def write(
     context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
 ) -> Written:
-    """Write all that the plans amount to, for all their sources at once."""
-    owners = _lock_owners(context, connection, plans)
-    stream_ids = _write_streams(connection, plans, owners)
-    usage = _write_usage(connection, plans, owners, stream_ids, now)
+    """Write all that the plans amount to, for all their sources at once.
 
-    billed = [
-        BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
-        for plan, _, account_uuid, _, record in usage
-    ]
-    charges, replayed = bill(context, connection, billed, owners.accounts)
-    facts.save_shared_checkpoints(
-        connection,
-        (
-            (plan.identity.stored, owners.account_by_name[plan.source_id, name])
-            for plan in plans
-            for name in _names_to_own(plan)
-            if (plan.source_id, name) in owners.account_by_name
-        ),
-    )
-    _write_progress(connection, plans, now)
+    Statements are sent without waiting for their answers, so that the server stores the usage
+    while it is rated here.
+    """
+    with connection.pipeline():
+        owners = _lock_owners(context, connection, plans)
+        stream_ids = _write_streams(connection, plans, owners)
+        usage, recorded = _write_usage(connection, plans, owners, stream_ids, now)
+        facts.save_shared_checkpoints(
+            connection,
+            (
+                (plan.identity.stored, account_uuid)
+                for plan in plans
+                for account_uuid in owners.accounts_of(plan).values()
+            ),
+        )
+        _write_progress(connection, plans, now)
+        billed = [
+            BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
+            for plan, _, account_uuid, _, record in usage
+        ]
+        buckets = buckets_of(billed)
+        rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
+    if not recorded.was_all_new:
+        raise FactConflictError("some of this usage is on record already with other figures")
+    charges, replayed = bill(context, connection, billed, buckets, rating, owners.accounts)
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
         written_minutes=len({one.key for one in charges}),
@@ -108,18 +115,23 @@ def write(
         included_bytes=sum(one.included_bytes for one in charges),
         charged_bytes=sum(one.rated_bytes for one in charges),
         amount=-sum((one.amount_delta for one in charges), Decimal(0)),
-        unresolved={plan.source_id: _count_unresolved(plan, owners) for plan in plans},
+        unresolved=owners.unresolved,
         notes=owners.notes,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Owners:
-    """Whose streams are, by sample uuid within a source, and the accounts that can be charged."""
+    """Whose streams are, by source id and name, and the accounts that can be charged."""
 
-    account_by_name: Mapping[tuple[str, StreamName], str]
+    by_source: Mapping[str, Mapping[StreamName, str]]
     accounts: Mapping[str, Account]
+    unresolved: Mapping[str, int]
     notes: Mapping[str, list[str]]
+
+    def accounts_of(self, plan: SourcePlan) -> Mapping[StreamName, str]:
+        """Return the accounts of a plan's streams, as far as they have one."""
+        return self.by_source[plan.source_id]
 
 
 def _lock_owners(
@@ -130,63 +142,105 @@ def _lock_owners(
     An account that is gone, or whose figures money can't be computed with, owns nothing for now:
     its usage stays pending instead of being lost or blocking the others.
     """
-    candidates = [(plan, name) for plan in plans for name in _names_to_own(plan)]
-    resolved = streams.resolve_accounts(
-        connection,
-        (name.sample_uuid for plan, name in candidates if _settled_account(plan, name) is None),
+    by_source, wanted = _find_owners(connection, plans)
+    users = store_accounts.lock_users(
+        connection, {account for owners in by_source.values() for account in owners.values()}
     )
-    account_by_name = {}
-    for plan, name in candidates:
-        account = _settled_account(plan, name) or resolved.get(name.sample_uuid)
-        if account is not None:
-            account_by_name[plan.source_id, name] = account
-    users = store_accounts.lock_users(connection, account_by_name.values())
+    billed: set[str | None] = set()
+    for plan in plans:
+        owners = by_source[plan.source_id]
+        billed.update(owners.get(record.name) for record in plan.advance.records)
+        billed.update(map(owners.get, plan.streams.pending))
+    to_charge = sorted(users[account] for account in users.keys() & billed)
+    states = lock_quota_states(context, connection, to_charge)
+    # Nobody else touches the streams of a source that is locked: the server may write them while
+    # we look at the accounts.
+    _update_streams(connection, plans)
+    payers = payers_of(context, to_charge, states)
 
-    billed = {
-        account_by_name[plan.source_id, name]
-        for plan in plans
-        for name in {record.name for record in plan.advance.records} | plan.streams.pending.keys()
-        if (plan.source_id, name) in account_by_name
-    }
-    payers = lock_payers(context, connection, [users[account] for account in billed & users.keys()])
-
-    notes: dict[str, list[str]] = defaultdict(list)
-    for (source_id, _), account in account_by_name.items():
-        problem = payers.problems.get(account)
-        if problem is not None and problem not in notes[source_id]:
-            notes[source_id].append(problem)
+    notes: dict[str, list[str]] = {}
+    for source_id, owners in by_source.items():
+        problems = payers.problems.keys() & owners.values() if payers.problems else ()
+        notes[source_id] = [payers.problems[account] for account in sorted(problems)]
     usable = users.keys() - payers.problems.keys()
+    usable_by_source = {
+        source_id: owners
+        if usable.issuperset(owners.values())
+        else {name: account for name, account in owners.items() if account in usable}
+        for source_id, owners in by_source.items()
+    }
     return _Owners(
-        {key: account for key, account in account_by_name.items() if account in usable},
+        usable_by_source,
         payers.accounts,
+        {source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted},
         notes,
+    )
+
+
+def _find_owners(
+    connection: Connection, plans: Sequence[SourcePlan]
+) -> tuple[dict[str, dict[StreamName, str]], dict[str, int]]:
+    """Return whose each plan's streams are, and how many would have to be somebody's.
+
+    Those are the streams that were touched, and those still without an owner.
+    """
+    by_source: dict[str, dict[StreamName, str]] = {}
+    wanted: dict[str, int] = {}
+    strangers: list[tuple[str, StreamName]] = []
+    for plan in plans:
+        rows = plan.streams.rows
+        names = {*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending}
+        names.update(name for name, row in rows.items() if row.account_uuid is None)
+        owners = by_source[plan.source_id] = {}
+        for name in names:
+            row = rows.get(name)
+            if row is None or row.account_uuid is None:
+                strangers.append((plan.source_id, name))
+            else:
+                owners[name] = row.account_uuid
+        wanted[plan.source_id] = len(names)
+    resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
+    for source_id, name in strangers:
+        if name.sample_uuid in resolved:
+            by_source[source_id][name] = resolved[name.sample_uuid]
+    return by_source, wanted
+
+
+def _update_streams(connection: Connection, plans: Sequence[SourcePlan]) -> None:
+    """Bring the known streams up to date that have changed."""
+    streams.update_streams(
+        connection,
+        [
+            (row.stream_id, plan.identity.stored, checkpoint)
+            for plan in plans
+            for name, checkpoint in plan.advance.checkpoints.items()
+            if (row := plan.streams.rows.get(name)) is not None
+        ],
+        {plan.identity.stored: _watermark(plan) for plan in plans},
     )
 
 
 def _write_streams(
     connection: Connection, plans: Sequence[SourcePlan], owners: _Owners
-) -> dict[tuple[str, StreamName], int]:
-    """Write new, changed and newly owned streams; return the ids of all that were touched."""
+) -> dict[str, dict[StreamName, int]]:
+    """Write new and newly owned streams; return the ids of all that are known, by node."""
     watermarks = {plan.identity.stored: _watermark(plan) for plan in plans}
-    new, changed, assigned = [], [], []
-    stream_ids: dict[tuple[str, StreamName], int] = {}
+    new, assigned = [], []
+    stream_ids: dict[str, dict[StreamName, int]] = {}
     for plan in plans:
         node, rows = plan.identity.stored, plan.streams.rows
+        accounts = owners.accounts_of(plan)
         for name, checkpoint in {**plan.taken_over, **plan.advance.checkpoints}.items():
-            row = rows.get(name)
-            if row is None:
+            if name not in rows:
                 first_sight, first = _first_sight(plan, name)
-                owner = owners.account_by_name.get((plan.source_id, name))
-                new.append((node, name, owner, first_sight, first, checkpoint))
-            else:
-                changed.append((row.stream_id, node, checkpoint))
+                new.append((node, name, accounts.get(name), first_sight, first, checkpoint))
+        ids = stream_ids[node] = {}
         for name, row in rows.items():
-            stream_ids[node, name] = row.stream_id
-            owner = owners.account_by_name.get((plan.source_id, name))
-            if row.account_uuid is None and owner is not None:
-                assigned.append((row.stream_id, owner))
-    stream_ids.update(streams.add_streams(connection, new, watermarks))
-    streams.update_streams(connection, changed, watermarks)
+            ids[name] = row.stream_id
+            if row.account_uuid is None and name in accounts:
+                assigned.append((row.stream_id, accounts[name]))
+    for (node, name), stream_id in streams.add_streams(connection, new, watermarks).items():
+        stream_ids[node][name] = stream_id
     streams.assign_streams(connection, assigned)
     return stream_ids
 
@@ -201,46 +255,40 @@ def _write_usage(
     connection: Connection,
     plans: Sequence[SourcePlan],
     owners: _Owners,
-    stream_ids: Mapping[tuple[str, StreamName], int],
+    stream_ids: Mapping[str, Mapping[StreamName, int]],
     now: datetime,
-) -> list[tuple[SourcePlan, int, str, str, UsageRecord]]:
-    """Write records that have an owner, keep those that have none; return what is to be billed."""
+) -> tuple[list[tuple[SourcePlan, int, str, str, UsageRecord]], facts.Addition]:
+    """Send records that have an owner, keep those that have none; return what is to be billed."""
     billed: list[tuple[SourcePlan, int, str, str, UsageRecord]] = []
     waiting: list[tuple[int, UsageRecord]] = []
     settled: list[int] = []
     held: list[tuple[int, UsageRecord]] = []
     for plan in plans:
-        node = plan.identity.stored
+        ids, accounts = stream_ids[plan.identity.stored], owners.accounts_of(plan)
         unowned: dict[StreamName, list[UsageRecord]] = defaultdict(list)
         for record in plan.advance.records:
-            owner = owners.account_by_name.get((plan.source_id, record.name))
-            stream_id = stream_ids[node, record.name]
+            owner = accounts.get(record.name)
             if owner is None:
                 unowned[record.name].append(record)
             else:
-                billed.append((plan, stream_id, owner, "delta", record))
+                billed.append((plan, ids[record.name], owner, "delta", record))
         for name, pending in plan.streams.pending.items():
-            owner = owners.account_by_name.get((plan.source_id, name))
+            owner = accounts.get(name)
             if owner is not None:
-                stream_id = stream_ids[node, name]
-                settled.append(stream_id)
+                settled.append(ids[name])
                 billed.extend(
-                    (plan, stream_id, owner, "pending", record)
+                    (plan, ids[name], owner, "pending", record)
                     for record in bill_pending(pending, minute_of(_watermark(plan)))
                 )
         for name, records in unowned.items():
             pending = plan.streams.pending.get(name, [])
-            waiting.extend(
-                (stream_ids[node, name], record) for record in merge_pending(pending, records)
-            )
-        held.extend((stream_ids[node, record.name], record) for record in plan.advance.held)
-    new_rows = facts.add_usage_records(connection, [one[1:] for one in billed])
-    if new_rows != len(billed):
-        raise FactConflictError("some of this usage is on record already with other figures")
+            waiting.extend((ids[name], record) for record in merge_pending(pending, records))
+        held.extend((ids[record.name], record) for record in plan.advance.held)
+    recorded = facts.add_usage_records(connection, [one[1:] for one in billed])
     streams.save_pending(connection, waiting)
     streams.mark_pending_billed(connection, settled, now)
     streams.save_held(connection, held)
-    return billed
+    return billed, recorded
 
 
 def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: datetime) -> None:
@@ -263,21 +311,6 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
         [(plan.source_id, plan.advance.first_at or _watermark(plan)) for plan in plans],
         now,
     )
-
-
-def _names_to_own(plan: SourcePlan) -> Iterable[StreamName]:
-    """Streams whose owner matters now: touched ones, and those still without an owner."""
-    unowned = (name for name, row in plan.streams.rows.items() if row.account_uuid is None)
-    return {*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned}
-
-
-def _settled_account(plan: SourcePlan, name: StreamName) -> str | None:
-    row = plan.streams.rows.get(name)
-    return row.account_uuid if row else None
-
-
-def _count_unresolved(plan: SourcePlan, owners: _Owners) -> int:
-    return sum((plan.source_id, name) not in owners.account_by_name for name in _names_to_own(plan))
 
 
 def _watermark(plan: SourcePlan) -> datetime:

@@ -96,8 +96,16 @@ def lock_users(connection: Connection, account_uuids: Iterable[str]) -> dict[str
     wanted = sorted(set(account_uuids))
     if not wanted:
         return {}
-    rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(wanted)})
-    return {row[0]: LockedUser(row[0], row[1], ProfileRow(*row[2:])) for row in rows}
+    rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.uuids(wanted)}).fetchall()
+    # Most accounts have the same profile, or none.
+    profiles: dict[tuple[float | None, ...], ProfileRow] = {}
+    users = {}
+    for account_uuid, included_quota_bytes, *prices in rows:
+        profile = profiles.get(key := tuple(prices))
+        if profile is None:
+            profile = profiles[key] = ProfileRow(*key)
+        users[account_uuid] = LockedUser(account_uuid, included_quota_bytes, profile)
+    return users
 
 
 def lock_quota_states(
@@ -107,7 +115,7 @@ def lock_quota_states(
     initial_balance: Decimal,
 ) -> dict[str, QuotaState]:
     """Lock and return the quota state of each user; those without one get the initial one."""
-    wanted = {"account_uuids": arrays.plain(user.account_uuid for user in users)}
+    wanted = {"account_uuids": arrays.uuids([user.account_uuid for user in users])}
     states = _read_quota_states(connection, wanted)
     missing = sorted(user for user in users if user.account_uuid not in states)
     if missing:
@@ -120,8 +128,8 @@ def lock_quota_states(
         connection.execute(
             ADD_QUOTA_STATES,
             {
-                "account_uuids": arrays.plain(user.account_uuid for user in missing),
-                "quotas": arrays.plain(quotas),
+                "account_uuids": arrays.uuids([user.account_uuid for user in missing]),
+                "quotas": arrays.bigints(quotas),
                 "balance": initial_balance,
             },
         )
@@ -129,23 +137,33 @@ def lock_quota_states(
     return states
 
 
-def save_accounts(connection: Connection, accounts: Sequence[tuple[Account, datetime]]) -> None:
+def has_arrears_since(connection: Connection) -> bool:
+    """Tell whether this deployment keeps the start of an account's arrears."""
+    row = connection.execute(HAS_ARREARS_SINCE).fetchone()
+    return bool(row and row[0])
+
+
+def save_accounts(
+    connection: Connection,
+    accounts: Sequence[tuple[Account, datetime]],
+    *,
+    has_arrears_since: bool,
+) -> None:
     """Write what is left of each (account, last rated bucket's start)."""
     if not accounts:
         return
-    row = connection.execute(HAS_ARREARS_SINCE).fetchone()
-    statement = UPDATE_QUOTA_STATES.format(arrears_since=ARREARS_SINCE if row and row[0] else "")
+    arrears_since = ARREARS_SINCE if has_arrears_since else ""
     connection.execute(
-        statement.encode(),
+        UPDATE_QUOTA_STATES.format(arrears_since=arrears_since).encode(),
         {
-            "account_uuids": arrays.plain(one.account_uuid for one, _ in accounts),
-            "quotas": arrays.plain(one.remaining_included_quota for one, _ in accounts),
-            "balances": arrays.plain(one.current_balance for one, _ in accounts),
+            "account_uuids": arrays.uuids([one.account_uuid for one, _ in accounts]),
+            "quotas": arrays.bigints([one.remaining_included_quota for one, _ in accounts]),
+            "balances": arrays.doubles([one.current_balance for one, _ in accounts]),
             "last_buckets": arrays.moments(last for _, last in accounts),
         },
     )
 
 
-def _read_quota_states(connection: Connection, wanted: dict[str, str]) -> dict[str, QuotaState]:
-    rows = connection.execute(LOCK_QUOTA_STATES, wanted)
-    return {account_uuid: QuotaState(*rest) for account_uuid, *rest in rows}
+def _read_quota_states(connection: Connection, wanted: dict[str, arrays.BinaryArray]) -> dict[str, QuotaState]:
+    rows = connection.execute(LOCK_QUOTA_STATES, wanted).fetchall()
+    return {account_uuid: QuotaState(quota, balance) for account_uuid, quota, balance in rows}

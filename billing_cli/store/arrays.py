@@ -1,63 +1,141 @@
-"""Whole columns as PostgreSQL array literals.
+"""Whole columns as PostgreSQL arrays, most of them in the binary format.
 
 A statement receives all rows of a run as a few arrays and unfolds them with `unnest`, so that the
-number of statements does not grow with the number of rows. Building the literals here costs a
-small part of what adapting every element through the driver would.
+number of statements does not grow with the number of rows. Building the arrays here costs a small
+part of what adapting every element through the driver would; and what is binary costs the server
+a third of what reading text would.
+
+A parameter must be cast to the type that its function here names: `%(stream_ids)s::bigint[]`.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from struct import Struct, error
 from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     from billing_cli.core.model import BucketKey
 
+# The format of `array_recv`: dimensions, whether there are NULLs, the type of the elements, their
+# number, and what the first is counted as; then each element's length in bytes and its value. All
+# is big-endian, a length of -1 stands for NULL, and types have their numbers in `pg_type`.
+_HEAD = Struct(">iiIii").pack
+_NULL = b"\xff\xff\xff\xff"
+_BIGINT, _INTEGER, _TEXT, _DOUBLE, _TIMESTAMPTZ, _UUID = 20, 23, 25, 701, 1184, 2950
+
+_LENGTH = Struct(">i").pack
+_bigint, _integer, _double = Struct(">iq").pack, Struct(">ii").pack, Struct(">id").pack
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class BinaryArray(bytes):
+    """An array in the format in which PostgreSQL receives it."""
+
+    __slots__ = ()
+
+
+def bigints(values: Sequence[int]) -> BinaryArray:
+    """Return a `bigint[]`. Raises NumericValueOutOfRange, as the server would."""
+    try:
+        return _array(_BIGINT, len(values), b"".join([_bigint(8, value) for value in values]))
+    except error:
+        raise psycopg.errors.NumericValueOutOfRange("bigint out of range") from None
+
+
+def integers(values: Sequence[int]) -> BinaryArray:
+    """Return an `integer[]`. Raises NumericValueOutOfRange, as the server would."""
+    try:
+        return _array(_INTEGER, len(values), b"".join([_integer(4, value) for value in values]))
+    except error:
+        raise psycopg.errors.NumericValueOutOfRange("integer out of range") from None
+
+
+def doubles(values: Sequence[Decimal]) -> BinaryArray:
+    """Return a `double precision[]` of the doubles that are nearest to the values."""
+    return _array(_DOUBLE, len(values), b"".join([_double(8, float(value)) for value in values]))
+
+
+def uuids(values: Sequence[str]) -> BinaryArray:
+    """Return a `uuid[]` of canonical UUIDs."""
+    separator = "00000010"
+    digits = (separator + separator.join(values)).replace("-", "") if values else ""
+    return _array(_UUID, len(values), bytes.fromhex(digits))
+
+
+def optional(values: Sequence[str | None]) -> BinaryArray:
+    """Return a `uuid[]` of canonical UUIDs, with NULL where there is none."""
+    known = {
+        value: _NULL if value is None else _sized(bytes.fromhex(value.replace("-", "")))
+        for value in set(values)
+    }
+    return _array(_UUID, len(values), b"".join(map(known.__getitem__, values)), None in known)
+
+
+def moments(values: Iterable[datetime | None]) -> BinaryArray:
+    """Return a `timestamptz[]`. A run holds few different times: each is converted once."""
+    column = list(values)
+    known = {
+        value: _NULL if value is None else _bigint(8, (value - _EPOCH) // _MICROSECOND)
+        for value in set(column)
+    }
+    elements = b"".join(map(known.__getitem__, column))
+    return _array(_TIMESTAMPTZ, len(column), elements, None in known)
+
+
+def texts(values: Iterable[str]) -> BinaryArray:
+    """Return a `text[]`, each different text converted once."""
+    column = list(values)
+    known = {value: _sized(value.encode()) for value in set(column)}
+    return _array(_TEXT, len(column), b"".join(map(known.__getitem__, column)))
+
 
 def plain(values: Iterable[int | Decimal | str]) -> str:
-    """Return an array literal of numbers or canonical UUIDs, whose text never needs quotes."""
+    """Return an array literal of numbers or canonical UUIDs, whose text never needs quotes.
+
+    It fits any type of number, and is how exact decimals are sent.
+    """
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def optional(values: Iterable[str | None]) -> str:
-    """Return an array literal of canonical UUIDs, or NULL where there is none."""
-    return "{" + ",".join(["NULL" if value is None else value for value in values]) + "}"
-
-
-def moments(values: Iterable[datetime | None]) -> str:
-    """Return an array literal of times. A run holds few different ones: each is formatted once."""
-    known: dict[datetime | None, str] = {None: "NULL"}
-    texts = []
-    for value in values:
-        text = known.get(value)
-        if text is None and value is not None:
-            text = known[value] = value.isoformat()
-        texts.append(text or "NULL")
-    return "{" + ",".join(texts) + "}"
-
-
-def texts(values: Iterable[str]) -> str:
-    """Return an array literal of any texts, each quoted once however often it occurs."""
-    known: dict[str, str] = {}
-    quoted = []
-    for value in values:
-        text = known.get(value)
-        if text is None:
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            text = known[value] = f'"{escaped}"'
-        quoted.append(text)
-    return "{" + ",".join(quoted) + "}"
-
-
-def bucket_keys(keys: Sequence[BucketKey]) -> dict[str, str]:
+def bucket_keys(keys: Sequence[BucketKey]) -> dict[str, BinaryArray]:
     """Return bucket keys as columns, by the parameter names of the statements that take them."""
+    buckets, nodes, account_uuids, regions, lines = zip(*keys, strict=True) if keys else [()] * 5
     return {
-        "buckets": moments(key.bucket_start for key in keys),
-        "nodes": texts(key.stored_node_id for key in keys),
-        "account_uuids": plain(key.account_uuid for key in keys),
-        "regions": texts(key.region for key in keys),
-        "lines": texts(key.line_code for key in keys),
+        "buckets": moments(buckets),
+        "nodes": texts(nodes),
+        "account_uuids": uuids(account_uuids),
+        "regions": texts(regions),
+        "lines": texts(lines),
     }
+
+
+def _array(element_type: int, count: int, elements: bytes, has_nulls: bool = False) -> BinaryArray:
+    if count == 0:
+        return BinaryArray(_HEAD(0, 0, element_type, 0, 0)[:12])
+    return BinaryArray(_HEAD(1, has_nulls, element_type, count, 1) + elements)
+
+
+def _sized(value: bytes) -> bytes:
+    return _LENGTH(len(value)) + value
+
+
+class _BinaryArrayDumper(Dumper):
+    """Hands an array over as it is; the statement's cast says of which type it is."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: BinaryArray) -> BinaryArray:
+        return obj
+
+
+psycopg.adapters.register_dumper(BinaryArray, _BinaryArrayDumper)

@@ -6,10 +6,14 @@ Every fact has a deterministic key behind ON CONFLICT. What is there already is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psycopg import Cursor as AnyCursor
 
 from billing_cli.store import arrays
 from billing_cli.store.streams import usage_columns
+
+Cursor = AnyCursor[Any]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,45 +49,41 @@ SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, dow
     ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
 """
 
-# An entry and its evidence are written together, so that neither can be without the other.
 # Created-at rises in the order given, because readers take the newest entries by it. It counts
 # from the statement, not from the transaction, which may have waited for another one's entries.
 ADD_LEDGER_ENTRIES = """
-WITH given AS MATERIALIZED (
-  SELECT *, statement_timestamp() + ordinal * interval '1 microsecond' AS written_at
-    FROM unnest(%(ledger_ids)s::uuid[], %(entry_types)s::text[], %(adjusts)s::uuid[],
-                %(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
-                %(regions)s::text[], %(lines)s::text[],
-                %(included)s::bigint[], %(rated)s::bigint[],
-                %(prices)s::numeric[], %(multipliers)s::numeric[], %(amounts)s::numeric[],
-                %(quotas_before)s::bigint[], %(balances_before)s::numeric[],
-                %(balances_after)s::numeric[], %(reasons)s::text[])
-      WITH ORDINALITY
-      AS given (ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid,
-                region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
-                amount_delta, quota_before, balance_before, balance_after, reason, ordinal)
-), entry AS (
-  INSERT INTO public.billing_ledger
-         (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
-          balance_after, pricing_rule_version, created_at)
-  SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute', entry_type,
-         rated_bytes, amount_delta, balance_after, %(pricing_rule_version)s, written_at
-    FROM given
-      ON CONFLICT (id) DO NOTHING
-  RETURNING 1
-), evidence AS (
-  INSERT INTO billing.charges
-         (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
-          line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-          quota_before, balance_before, pricing_rule_version, run_id, reason, created_at)
-  SELECT ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid, region,
-         line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-         quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s, reason, written_at
-    FROM given
-      ON CONFLICT (bucket_start, account_uuid, ledger_id) DO NOTHING
-  RETURNING 1
-)
-SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM evidence)
+INSERT INTO public.billing_ledger
+       (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
+        balance_after, pricing_rule_version, created_at)
+SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute', entry_type,
+       rated_bytes, amount_delta, balance_after, %(pricing_rule_version)s,
+       statement_timestamp() + ordinal * interval '1 microsecond'
+  FROM unnest(%(ledger_ids)s::uuid[], %(buckets)s::timestamptz[], %(account_uuids)s::uuid[],
+              %(entry_types)s::text[], %(rated)s::bigint[], %(amounts)s::double precision[],
+              %(balances_after)s::double precision[])
+    WITH ORDINALITY
+    AS given (ledger_id, bucket_start, account_uuid, entry_type, rated_bytes, amount_delta,
+              balance_after, ordinal)
+    ON CONFLICT (id) DO NOTHING
+"""
+
+ADD_CHARGES = """
+INSERT INTO billing.charges
+       (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
+        line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
+        quota_before, balance_before, pricing_rule_version, run_id, reason)
+SELECT ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid, region, line_code,
+       included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta, quota_before,
+       balance_before, %(pricing_rule_version)s, %(run_id)s, reason
+  FROM unnest(%(ledger_ids)s::uuid[], %(entry_types)s::text[], %(adjusts)s::uuid[],
+              %(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(regions)s::text[], %(lines)s::text[], %(included)s::bigint[], %(rated)s::bigint[],
+              %(prices)s::numeric[], %(multipliers)s::numeric[], %(amounts)s::numeric[],
+              %(quotas_before)s::bigint[], %(balances_before)s::numeric[], %(reasons)s::text[])
+    AS given (ledger_id, entry_type, adjusts, bucket_start, node_id, account_uuid, region,
+              line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
+              quota_before, balance_before, reason)
+    ON CONFLICT (bucket_start, account_uuid, ledger_id) DO NOTHING
 """
 
 # The shared checkpoint knows no inbounds: it carries the sum over an account's streams on a node.
@@ -108,63 +108,95 @@ SELECT stored_node_id, streams.account_uuid,
 """
 
 
+class Addition(NamedTuple):
+    """Rows that were sent, and the cursor that their answer comes to.
+
+    Within a pipeline the answer is there when the pipeline has ended.
+    """
+
+    rows: int = 0
+    cursor: Cursor | None = None
+
+    @property
+    def was_all_new(self) -> bool:
+        """Tell whether none of the rows was there already."""
+        return self.cursor is None or self.cursor.rowcount == self.rows
+
+
 def add_usage_records(
     connection: Connection, usage: Sequence[tuple[int, str, str, UsageRecord]]
-) -> int:
-    """Append (stream id, account, kind, record) evidence; return how many rows were new."""
+) -> Addition:
+    """Append (stream id, account, kind, record) evidence."""
     if not usage:
-        return 0
-    columns = usage_columns([(one[0], one[3]) for one in usage])
-    columns["account_uuids"] = arrays.plain(one[1] for one in usage)
-    columns["kinds"] = arrays.plain(one[2] for one in usage)
-    return connection.execute(ADD_USAGE_RECORDS, columns).rowcount
+        return Addition()
+    stream_ids, account_uuids, kinds, records = zip(*usage, strict=True)
+    columns = usage_columns(stream_ids, records)
+    columns["account_uuids"] = arrays.uuids(account_uuids)
+    columns["kinds"] = arrays.texts(kinds)
+    return Addition(len(usage), connection.execute(ADD_USAGE_RECORDS, columns))
 
 
 def add_buckets(
     connection: Connection,
-    buckets: Sequence[tuple[Bucket, Decimal]],
+    buckets: Sequence[Bucket],
+    multipliers: Sequence[Decimal],
     pricing_rule_version: str,
-) -> int:
-    """Write each (bucket, multiplier) that is not there yet; return how many were new."""
+) -> Addition:
+    """Write each bucket, with its multiplier, that is not there yet."""
     if not buckets:
-        return 0
+        return Addition()
     columns = {
-        **arrays.bucket_keys([bucket.key for bucket, _ in buckets]),
-        "uplinks": arrays.plain(bucket.uplink_bytes for bucket, _ in buckets),
-        "downlinks": arrays.plain(bucket.downlink_bytes for bucket, _ in buckets),
-        "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
+        **arrays.bucket_keys([bucket.key for bucket in buckets]),
+        "uplinks": arrays.bigints([bucket.uplink_bytes for bucket in buckets]),
+        "downlinks": arrays.bigints([bucket.downlink_bytes for bucket in buckets]),
+        "multipliers": arrays.doubles(multipliers),
         "pricing_rule_version": pricing_rule_version,
     }
-    return connection.execute(ADD_BUCKETS, columns).rowcount
+    return Addition(len(buckets), connection.execute(ADD_BUCKETS, columns))
 
 
 def add_ledger_entries(
-    connection: Connection, charges: Sequence[Charge], pricing_rule_version: str, run_id: str
-) -> int:
-    """Append each ledger entry with its evidence; return how many rows were new: two for each."""
+    connection: Connection, charges: Sequence[Charge], pricing_rule_version: str
+) -> Addition:
+    """Append each charge's ledger entry."""
     if not charges:
-        return 0
-    row = connection.execute(
-        ADD_LEDGER_ENTRIES,
-        {
-            "ledger_ids": arrays.plain(one.ledger_id for one in charges),
-            "entry_types": arrays.plain(one.entry_type for one in charges),
-            "adjusts": arrays.optional(one.adjusts for one in charges),
-            **arrays.bucket_keys([one.key for one in charges]),
-            "included": arrays.plain(one.included_bytes for one in charges),
-            "rated": arrays.plain(one.rated_bytes for one in charges),
-            "prices": arrays.plain(one.price_per_byte for one in charges),
-            "multipliers": arrays.plain(one.multiplier for one in charges),
-            "amounts": arrays.plain(one.amount_delta for one in charges),
-            "quotas_before": arrays.plain(one.quota_before for one in charges),
-            "balances_before": arrays.plain(one.balance_before for one in charges),
-            "balances_after": arrays.plain(one.balance_after for one in charges),
-            "reasons": arrays.texts(one.reason for one in charges),
-            "pricing_rule_version": pricing_rule_version,
-            "run_id": run_id,
-        },
-    ).fetchone()
-    return int(row[0]) if row else 0
+        return Addition()
+    columns = {
+        "ledger_ids": arrays.uuids([one.ledger_id for one in charges]),
+        "buckets": arrays.moments([one.key.bucket_start for one in charges]),
+        "account_uuids": arrays.uuids([one.key.account_uuid for one in charges]),
+        "entry_types": arrays.texts([one.entry_type for one in charges]),
+        "rated": arrays.bigints([one.rated_bytes for one in charges]),
+        "amounts": arrays.doubles([one.amount_delta for one in charges]),
+        "balances_after": arrays.doubles([one.balance_after for one in charges]),
+        "pricing_rule_version": pricing_rule_version,
+    }
+    return Addition(len(charges), connection.execute(ADD_LEDGER_ENTRIES, columns))
+
+
+def add_charges(
+    connection: Connection, charges: Sequence[Charge], pricing_rule_version: str, run_id: str
+) -> Addition:
+    """Append the evidence of each ledger entry."""
+    if not charges:
+        return Addition()
+    columns = {
+        "ledger_ids": arrays.uuids([one.ledger_id for one in charges]),
+        "entry_types": arrays.texts([one.entry_type for one in charges]),
+        "adjusts": arrays.optional([one.adjusts for one in charges]),
+        **arrays.bucket_keys([one.key for one in charges]),
+        "included": arrays.bigints([one.included_bytes for one in charges]),
+        "rated": arrays.bigints([one.rated_bytes for one in charges]),
+        "prices": arrays.plain([one.price_per_byte for one in charges]),
+        "multipliers": arrays.plain([one.multiplier for one in charges]),
+        "amounts": arrays.plain([one.amount_delta for one in charges]),
+        "quotas_before": arrays.bigints([one.quota_before for one in charges]),
+        "balances_before": arrays.plain([one.balance_before for one in charges]),
+        "reasons": arrays.texts([one.reason for one in charges]),
+        "pricing_rule_version": pricing_rule_version,
+        "run_id": run_id,
+    }
+    return Addition(len(charges), connection.execute(ADD_CHARGES, columns))
 
 
 def save_shared_checkpoints(connection: Connection, accounts: Iterable[tuple[str, str]]) -> None:
@@ -175,6 +207,6 @@ def save_shared_checkpoints(connection: Connection, accounts: Iterable[tuple[str
             SAVE_SHARED_CHECKPOINTS,
             {
                 "nodes": arrays.texts(node for node, _ in wanted),
-                "account_uuids": arrays.plain(account for _, account in wanted),
+                "account_uuids": arrays.uuids([account for _, account in wanted]),
             },
         )

@@ -1,4 +1,4 @@
-"""A connection that does not wait for ever.
+"""A connection that does not wait for ever, and hands over what it can while others compute.
 
 `statement_timeout` is kept by the server, so it is of no help where the server itself hangs, nor
 where a tunnel or pooler in between stays up while the line behind it is dead. TCP keepalives end
@@ -13,7 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg.rows import Row
+from psycopg.waiting import Ready, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,10 +28,23 @@ class PatientConnection(psycopg.Connection[Row]):
 
     A statement that can be cancelled raises QueryCanceled; one without an answer even to that
     raises OperationalError, and the connection is closed.
+
+    Within `pipeline()` a statement is on its way to the server when `execute` returns, and its
+    answer comes later: the server works on it while the next one is made.
     """
 
     patience_seconds: float = math.inf
     grace_seconds: float = 5.0
+
+    def execute(self, *arguments: Any, **options: Any) -> psycopg.Cursor[Row]:
+        """Execute a statement, or within a pipeline send all of it."""
+        cursor = super().execute(*arguments, **options)
+        if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            # Left alone, the driver would send the rest of a large statement with the next one;
+            # and the server would keep its answers until all is done, which looks like silence.
+            self.pgconn.send_flush_request()
+            self.wait(self._all_sent())
+        return cursor
 
     def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **options: Any) -> Result:
         """Consume what the driver wants to wait for."""
@@ -43,7 +58,9 @@ class PatientConnection(psycopg.Connection[Row]):
             state = next(gen)
             while True:
                 ready = yield state
-                if not ready and time.monotonic() > deadline:
+                if ready and not is_cancelled:
+                    deadline = time.monotonic() + self.patience_seconds
+                elif not ready and time.monotonic() > deadline:
                     if is_cancelled:
                         self.close()
                         raise psycopg.OperationalError("the server has stopped answering")
@@ -54,6 +71,13 @@ class PatientConnection(psycopg.Connection[Row]):
         except StopIteration as end:
             result: Result = end.value
             return result
+
+    def _all_sent(self) -> Generator[Wait, Ready, None]:
+        # A server that has answers for us may not read on before we have taken them.
+        while self.pgconn.flush():
+            ready = yield Wait.RW
+            if ready & Ready.R:
+                self.pgconn.consume_input()
 
     def _cancel(self) -> None:
         # Older libraries cancel without a limit to their own waiting.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
@@ -129,8 +129,7 @@ SELECT * FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
 """
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRow:
+class StreamRow(NamedTuple):
     """A stream's database identity. `account_uuid` is None while nobody knows whose it is."""
 
     stream_id: int
@@ -160,7 +159,7 @@ def read_streams(
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
-    _add_rows(nodes, watermarks, connection.execute(READ_PRESENT_STREAMS, known))
+    _add_rows(nodes, watermarks, connection.execute(READ_PRESENT_STREAMS, known).fetchall())
     unknown = [
         (node, name) for node in watermarks for name in names[node] if name not in nodes[node].rows
     ]
@@ -170,7 +169,7 @@ def read_streams(
             {
                 "stored_node_ids": arrays.texts(node for node, _ in unknown),
                 "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
-                "sample_uuids": arrays.plain(name.sample_uuid for _, name in unknown),
+                "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
             },
         )
         _add_rows(nodes, watermarks, named)
@@ -199,7 +198,7 @@ def resolve_accounts(connection: Connection, sample_uuids: Iterable[str]) -> dic
     wanted = sorted(set(sample_uuids))
     if not wanted:
         return {}
-    rows = connection.execute(RESOLVE_ACCOUNTS, {"sample_uuids": arrays.plain(wanted)})
+    rows = connection.execute(RESOLVE_ACCOUNTS, {"sample_uuids": arrays.uuids(wanted)})
     return dict(rows.fetchall())
 
 
@@ -216,13 +215,15 @@ def add_streams(
         {
             "stored_node_ids": arrays.texts(one[0] for one in streams),
             "inbound_tags": arrays.texts(one[1].inbound_tag for one in streams),
-            "sample_uuids": arrays.plain(one[1].sample_uuid for one in streams),
-            "account_uuids": arrays.optional(one[2] for one in streams),
-            "first_sights": arrays.plain(one[3] for one in streams),
+            "sample_uuids": arrays.uuids([one[1].sample_uuid for one in streams]),
+            "account_uuids": arrays.optional([one[2] for one in streams]),
+            "first_sights": arrays.texts(one[3] for one in streams),
             "first_seen_ats": arrays.moments(one[4].seen_at for one in streams),
-            "first_uplinks": arrays.plain(one[4].totals.uplink for one in streams),
-            "first_downlinks": arrays.plain(one[4].totals.downlink for one in streams),
-            **_checkpoint_columns([(one[0], one[5]) for one in streams], watermarks),
+            "first_uplinks": arrays.bigints([one[4].totals.uplink for one in streams]),
+            "first_downlinks": arrays.bigints([one[4].totals.downlink for one in streams]),
+            **_checkpoint_columns(
+                [one[0] for one in streams], [one[5] for one in streams], watermarks
+            ),
         },
     )
     return {
@@ -239,11 +240,12 @@ def update_streams(
     """Bring (stream id, node, checkpoint) rows up to date."""
     if not streams:
         return
+    stream_ids, nodes, checkpoints = zip(*streams, strict=True)
     connection.execute(
         UPDATE_STREAMS,
         {
-            "stream_ids": arrays.plain(one[0] for one in streams),
-            **_checkpoint_columns([(one[1], one[2]) for one in streams], watermarks),
+            "stream_ids": arrays.bigints(stream_ids),
+            **_checkpoint_columns(nodes, checkpoints, watermarks),
         },
     )
 
@@ -255,8 +257,8 @@ def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) ->
     connection.execute(
         ASSIGN_STREAMS,
         {
-            "stream_ids": arrays.plain(stream_id for stream_id, _ in owners),
-            "account_uuids": arrays.plain(account_uuid for _, account_uuid in owners),
+            "stream_ids": arrays.bigints([stream_id for stream_id, _ in owners]),
+            "account_uuids": arrays.uuids([account_uuid for _, account_uuid in owners]),
         },
     )
 
@@ -264,50 +266,52 @@ def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) ->
 def save_pending(connection: Connection, usage: Sequence[tuple[int, UsageRecord]]) -> None:
     """Keep (stream id, record) usage that has no account yet."""
     if usage:
-        connection.execute(SAVE_PENDING_USAGE, usage_columns(usage))
+        connection.execute(SAVE_PENDING_USAGE, usage_columns(*zip(*usage, strict=True)))
 
 
 def mark_pending_billed(connection: Connection, stream_ids: Sequence[int], now: datetime) -> None:
     """Mark the streams' pending usage as billed."""
     if stream_ids:
         connection.execute(
-            MARK_PENDING_BILLED, {"stream_ids": arrays.plain(stream_ids), "now": now}
+            MARK_PENDING_BILLED, {"stream_ids": arrays.bigints(stream_ids), "now": now}
         )
 
 
 def save_held(connection: Connection, held: Sequence[tuple[int, UsageRecord]]) -> None:
     """Keep (stream id, record) deltas that no line can carry."""
     if held:
-        connection.execute(SAVE_HELD_DELTAS, usage_columns(held))
+        connection.execute(SAVE_HELD_DELTAS, usage_columns(*zip(*held, strict=True)))
 
 
-def usage_columns(usage: Sequence[tuple[int, UsageRecord]]) -> dict[str, str]:
+def usage_columns(stream_ids: Sequence[int], records: Sequence[UsageRecord]) -> dict[str, arrays.BinaryArray]:
     """Return the columns of records as arrays, by the parameter names of the statements here."""
-    records = [record for _, record in usage]
     return {
-        "stream_ids": arrays.plain(stream_id for stream_id, _ in usage),
-        "buckets": arrays.moments(one.bucket_start for one in records),
-        "froms": arrays.moments(one.from_at for one in records),
-        "tos": arrays.moments(one.to_at for one in records),
-        "epochs": arrays.plain(one.reset_epoch for one in records),
-        "uplink_starts": arrays.plain(one.start.uplink for one in records),
-        "uplink_ends": arrays.plain(one.end.uplink for one in records),
-        "downlink_starts": arrays.plain(one.start.downlink for one in records),
-        "downlink_ends": arrays.plain(one.end.downlink for one in records),
+        "stream_ids": arrays.bigints(stream_ids),
+        "buckets": arrays.moments([one.bucket_start for one in records]),
+        "froms": arrays.moments([one.from_at for one in records]),
+        "tos": arrays.moments([one.to_at for one in records]),
+        "epochs": arrays.integers([one.reset_epoch for one in records]),
+        "uplink_starts": arrays.bigints([one.start.uplink for one in records]),
+        "uplink_ends": arrays.bigints([one.end.uplink for one in records]),
+        "downlink_starts": arrays.bigints([one.start.downlink for one in records]),
+        "downlink_ends": arrays.bigints([one.end.downlink for one in records]),
     }
 
 
 def _checkpoint_columns(
-    checkpoints: Sequence[tuple[str, Checkpoint]], watermarks: Mapping[str, datetime]
-) -> dict[str, str]:
+    nodes: Iterable[str], checkpoints: Sequence[Checkpoint], watermarks: Mapping[str, datetime]
+) -> dict[str, arrays.BinaryArray]:
     """`absent_since` is where a stream was last seen, if that is not its node's watermark."""
     return {
-        "seen_ats": arrays.moments(one.seen_at for _, one in checkpoints),
-        "uplinks": arrays.plain(one.totals.uplink for _, one in checkpoints),
-        "downlinks": arrays.plain(one.totals.downlink for _, one in checkpoints),
-        "epochs": arrays.plain(one.reset_epoch for _, one in checkpoints),
+        "seen_ats": arrays.moments([one.seen_at for one in checkpoints]),
+        "uplinks": arrays.bigints([one.totals.uplink for one in checkpoints]),
+        "downlinks": arrays.bigints([one.totals.downlink for one in checkpoints]),
+        "epochs": arrays.integers([one.reset_epoch for one in checkpoints]),
         "absents": arrays.moments(
-            one.seen_at if one.seen_at != watermarks[node] else None for node, one in checkpoints
+            [
+                None if one.seen_at == watermarks[node] else one.seen_at
+                for node, one in zip(nodes, checkpoints, strict=True)
+            ]
         ),
     }
 
@@ -328,8 +332,9 @@ def _add_rows(
         epoch,
         seen_at,
     ) in rows:
+        streams = nodes[node]
         name = StreamName(inbound_tag, sample_uuid)
-        nodes[node].rows[name] = StreamRow(stream_id, account)
-        nodes[node].checkpoints[name] = Checkpoint(
+        streams.rows[name] = StreamRow(stream_id, account)
+        streams.checkpoints[name] = Checkpoint(
             seen_at or watermarks[node], Totals(uplink, downlink), epoch
         )

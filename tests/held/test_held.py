@@ -373,7 +373,7 @@ def test_the_list_can_be_narrowed_to_sources(story: Story, jump: Jump) -> None:
 def test_stamps_that_meet_give_no_endless_rate(story: Story) -> None:
     """The rate is that of a second where no time has passed."""
     (held,) = waiting(story)
-    record = replace(held.record, from_at=held.record.to_at)
+    record = held.record._replace(from_at=held.record.to_at)
     assert replace(held, record=record).bits_per_second == JUMP * 8
-    record = replace(held.record, from_at=held.record.to_at - timedelta(seconds=2))
+    record = held.record._replace(from_at=held.record.to_at - timedelta(seconds=2))
     assert replace(held, record=record).bits_per_second == JUMP * 4

@@ -1,0 +1,73 @@
+"""Statements that are sent before the one ahead of them has been answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
+
+from billing_cli.store import arrays
+from billing_cli.store.patience import PatientConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Far more than the buffers between two processes hold.
+MANY = range(500_000)
+
+INSERT = "INSERT INTO numbers SELECT * FROM unnest(%s::bigint[])"
+
+
+@pytest.fixture
+def patient(database_url: str) -> Iterator[PatientConnection[Any]]:
+    """Return a connection with a table of numbers, in a transaction."""
+    with PatientConnection[Any].connect(database_url, prepare_threshold=None) as connection:
+        connection.execute("CREATE TEMPORARY TABLE numbers (number bigint PRIMARY KEY)")
+        yield connection
+
+
+def test_the_server_has_all_of_a_statement_before_it_answers(
+    patient: PatientConnection[Any],
+) -> None:
+    """It works on a large statement although nobody asks for its answer yet."""
+    with patient.pipeline():
+        cursor = patient.execute(INSERT, [arrays.bigints(MANY)])
+        assert patient.pgconn.flush() == 0
+        assert cursor.rowcount == -1
+    assert cursor.rowcount == len(MANY)
+
+
+def test_large_statements_follow_each_other(patient: PatientConnection[Any]) -> None:
+    """Neither side waits for the other for ever, whatever both have to say."""
+    with patient.pipeline():
+        patient.execute(INSERT, [arrays.bigints(MANY)])
+        answer = patient.execute("SELECT number, repeat('x', 20) FROM numbers")
+        again = patient.execute(f"{INSERT} ON CONFLICT DO NOTHING", [arrays.bigints(MANY)])
+    assert (answer.rowcount, again.rowcount) == (len(MANY), 0)
+
+
+def test_patience_begins_anew_with_each_answer(patient: PatientConnection[Any]) -> None:
+    """Many statements may take longer together than one is given."""
+    patient.patience_seconds = 1.5
+    assert len(in_a_pipeline(patient, *["SELECT pg_sleep(0.4)"] * 5)) == 5
+
+
+def test_a_statement_without_an_end_is_cancelled(patient: PatientConnection[Any]) -> None:
+    """One of a pipeline like any other."""
+    patient.patience_seconds = 0.3
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        in_a_pipeline(patient, "SELECT 1", "SELECT pg_sleep(60)")
+
+
+def test_the_first_error_is_the_one_that_is_raised(patient: PatientConnection[Any]) -> None:
+    """What follows it is not done, and not what is complained of."""
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        in_a_pipeline(patient, "SELECT 1", "SELECT FROM nowhere", "SELECT 1 / 0")
+
+
+def in_a_pipeline(connection: PatientConnection[Any], *statements: LiteralString) -> list[int]:
+    """Send all the statements, then wait; return how many rows each gave."""
+    with connection.pipeline():
+        cursors = [connection.execute(statement) for statement in statements]
+    return [cursor.rowcount for cursor in cursors]
