@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.torture import cuts
+from tests.torture import blows, cuts, disks, kills, locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,8 @@ class Attack:
 
     `run` gets an arena, a seed and a number of rounds; what a round is, is the attack's own to
     say. The same seed and rounds do the same again. `seconds_per_round` is about what a round
-    takes, by which a run of limited time shares its minutes out.
+    takes, by which a run of limited time shares its minutes out. An attack that ends by itself has
+    more `rounds` than it needs, and about so many that it needs.
     """
 
     name: str
@@ -28,15 +29,29 @@ class Attack:
     rounds: int
     rounds_in_tests: int
     seconds_per_round: float
+    needed_rounds: int | None = None
+
+    @property
+    def typical_rounds(self) -> int:
+        """How many rounds a full run has."""
+        return self.needed_rounds or self.rounds
 
 
-# More rounds than a job has messages are as many as it has.
+# A job has far fewer messages.
 ALL_POINTS = 1_000_000
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack("cut-collect", cuts.cut_collect, ALL_POINTS, 20, 0.2),
-    Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 20, 0.25),
-    Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 20, 0.2),
-    Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 20, 0.2),
-    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 20, 0.25),
+    Attack("cut-collect", cuts.cut_collect, ALL_POINTS, 15, 0.2, 600),
+    Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 15, 0.25, 1800),
+    Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 15, 0.2, 700),
+    Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 15, 0.2, 600),
+    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 15, 0.25, 750),
+    Attack("kill-forks", kills.kill_forks, 900, 15, 0.4),
+    Attack("kill-commands", kills.kill_commands, 200, 3, 1.0),
+    Attack("pause", kills.pause, 40, 2, 2.0),
+    Attack("crash", blows.crash, 100, 4, 1.0),
+    Attack("terminate", blows.terminate, 200, 10, 0.4),
+    Attack("locks", locks.hold, 100, 6, 0.7),
+    Attack("deadlock", locks.deadlock, 60, 4, 0.7),
+    Attack("disk", disks.fill, 30, 2, 2.0),
 )

@@ -82,13 +82,27 @@ class LimitedWorld(World):
 def prepared(
     arena: Arena, scene: Scene, start: datetime = DEFAULT_START
 ) -> Iterator[tuple[LimitedWorld, Place]]:
-    """Serve the scene's fleet as long as the block lasts; the place is to be copied only."""
-    fleet = Fleet(seed=11, start=start)
-    with serve(fleet) as running, arena.database() as place:
-        with psycopg.connect(place.database_url, autocommit=True) as connection:
-            world = LimitedWorld(place.job_url, running, connection)
-            scene.prepare(world)
+    """Play a scene up to its job, and serve it as long as the block lasts.
+
+    Nobody is connected to the place any more: it is there to be copied.
+    """
+    with arena.database() as place, played(scene, *place, start=start) as world:
+        world.connection.close()
         yield world, place
+
+
+@contextmanager
+def played(
+    scene: Scene, database_url: str, job_url: str, *, start: datetime = DEFAULT_START
+) -> Iterator[LimitedWorld]:
+    """Play a scene up to its job in an empty database, and serve it as long as the block lasts."""
+    with (
+        serve(Fleet(seed=11, start=start)) as running,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        world = LimitedWorld(job_url, running, connection)
+        scene.prepare(world)
+        yield world
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""Runs the attacks, two at a time, and ends with the table: `python -m tests.torture --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.torture.attacks import ATTACKS
+from tests.torture.runner import rounds_of, run_all, say
+from tests.torture.table import Circumstances, table_of, write_into
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return 0 where nothing was lost, doubled or broken."""
+    options = _options(arguments)
+    rounds = rounds_of(options.attacks, options.rounds, options.minutes)
+    began = time.monotonic()
+    say(f"seed {options.seed}; {', '.join(attack.name for attack in options.attacks)}")
+    outcomes = run_all(rounds, options.seed)
+    minutes = (time.monotonic() - began) / 60
+    tallies = [
+        tally for attack in options.attacks for tally in outcomes.get(attack.name, ([], ""))[0]
+    ]
+    table = table_of(tallies)
+    sys.stdout.write(table)
+    if options.write is not None:
+        version = next((version for _, version in outcomes.values()), "")
+        command = " ".join(["python -m tests.torture", *_repeatable(options)])
+        day = datetime.now(UTC).date()
+        write_into(
+            options.write, table, Circumstances(day, command, options.seed, version, minutes)
+        )
+    is_complete = outcomes.keys() == rounds.keys()
+    return 0 if is_complete and all(tally.is_clean for tally in tallies) else 1
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.torture", description=__doc__)
+    parser.add_argument("--minutes", type=float, help="about how long; default: the full rounds")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed does the same again")
+    parser.add_argument("--rounds", type=int, help="as many rounds of each attack")
+    parser.add_argument("--only", help="these attacks, with commas between them")
+    parser.add_argument("--write", type=Path, help="a page to write the table into")
+    options = parser.parse_args(arguments)
+    known = {attack.name: attack for attack in ATTACKS}
+    wanted = options.only.split(",") if options.only else list(known)
+    unknown = sorted(set(wanted) - known.keys())
+    if unknown:
+        parser.error(f"unknown attack {', '.join(unknown)}; known: {', '.join(known)}")
+    options.attacks = [known[name] for name in wanted]
+    return options
+
+
+def _repeatable(options: argparse.Namespace) -> list[str]:
+    given = {"--minutes": options.minutes, "--rounds": options.rounds, "--only": options.only}
+    parts = [f"{name} {value}" for name, value in given.items() if value is not None]
+    return [*parts, f"--seed {options.seed}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""A disk that is full: a real one of a megabyte, with one of the tables that a job writes on it.
+
+A round is one of four jobs, and a table. Only root may mount a disk; for others there are no
+rounds, and the table says so.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tests.torture import scenes
+from tests.torture.tally import Tally
+from tests.torture.trial import ends_well, impatient, see_to_the_books
+from tests.torture.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.torture.arena import Arena, Place
+    from tests.torture.scenes import LimitedWorld, Scene
+
+DISK_BYTES = 1024 * 1024
+PAGE_BYTES = 8192
+
+FAULT = "disk full"
+
+READ_TABLES = """
+SELECT format('%I.%I', nspname, relname)
+  FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace
+ WHERE relkind = 'r' AND nspname IN ('public', 'billing')
+   AND relname NOT IN ('users', 'alembic_version', 'account_billing_profiles')
+ ORDER BY 1
+"""
+
+# Not compressed, and not moved out of the row: each takes a page.
+FILLER = """
+CREATE TABLE public.filler (filler text) TABLESPACE small;
+ALTER TABLE public.filler ALTER filler SET STORAGE PLAIN
+"""
+
+
+def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
+    """Let a job find no room for one of its tables; a round is a run without room."""
+    total = Tally(FAULT, 0)
+    with ExitStack() as stack:
+        disk = stack.enter_context(_small_disk(arena))
+        if disk is None:
+            return [Tally(FAULT, 0, detail="not attacked: only root may mount a disk")]
+        stack.enter_context(impatient())
+        targets = [
+            (scene, *stack.enter_context(scenes.prepared(arena, scene))) for scene in scenes.SCENES
+        ]
+        number = seed
+        while total.runs < rounds:
+            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place = dice.choice(targets)
+            verdict = Verdict()
+            with scenes.copied(arena, world, place) as (copy, database):
+                table, was_full = _without_room(scene, copy, database, dice, verdict)
+            if not verdict.is_clean:
+                verdict.tell("disk", number, f"{scene.name}, no room in {table}")
+            if was_full or not verdict.is_clean:
+                total = total.plus(verdict.tally(FAULT))
+            number += 1
+    return [total]
+
+
+def _without_room(
+    scene: Scene, world: LimitedWorld, place: Place, dice: random.Random, verdict: Verdict
+) -> tuple[str, bool]:
+    """Tell which table had no room, and whether the job has met that."""
+    with psycopg.connect(place.database_url, autocommit=True) as owner:
+        table = dice.choice([name for (name,) in owner.execute(READ_TABLES)])
+        owner.execute(f"ALTER TABLE {table} SET TABLESPACE small".encode())
+        owner.execute(FILLER)
+        _fill_up(owner)
+        done = ends_well(lambda: scene.work(world), verdict)
+        owner.execute("DROP TABLE public.filler")
+    see_to_the_books(scene, world, place, verdict, done=done)
+    return table, not done
+
+
+def _fill_up(owner: psycopg.Connection) -> None:
+    for _ in range(2 * DISK_BYTES // PAGE_BYTES):
+        try:
+            owner.execute("INSERT INTO public.filler VALUES (repeat('x', 8000))")
+        except psycopg.errors.DiskFull:
+            return
+    raise AssertionError("the disk is larger than it should be")
+
+
+@contextmanager
+def _small_disk(arena: Arena) -> Iterator[Path | None]:
+    """Mount a disk that is soon full, as the tablespace `small`; None where that is not allowed."""
+    path = arena.server.directory / "small"
+    path.mkdir()
+    owner = arena.server.directory.stat()
+    options = f"size={DISK_BYTES},uid={owner.st_uid},gid={owner.st_gid},mode=700"
+    mounted = subprocess.run(  # noqa: S603 - a program of the system, our own arguments
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(path)],  # noqa: S607 - wherever it is
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        path.rmdir()
+        yield None
+        return
+    try:
+        with psycopg.connect(arena.server_url, autocommit=True) as server:
+            server.execute(f"CREATE TABLESPACE small LOCATION '{path}'".encode())
+            try:
+                yield path
+            finally:
+                server.execute("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)  # noqa: S603, S607 - as above
+        path.rmdir()

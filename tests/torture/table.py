@@ -1,0 +1,71 @@
+"""The table that a run of all attacks ends with, and its place in a page."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from billing_cli import __version__
+from tests.torture.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+    from pathlib import Path
+
+BEGIN = "<!-- written by a run: begin -->"
+END = "<!-- written by a run: end -->"
+
+HEADER = """\
+| fault | runs | bytes lost | bytes doubled | invariants broken | balances off, in 1e-9 | |
+| --- | ---: | ---: | ---: | ---: | ---: | --- |
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """When and how a run was made."""
+
+    day: date
+    command: str
+    seed: int
+    server_version: str
+    minutes: float
+
+    def __str__(self) -> str:
+        return (
+            f"Written by `{self.command}` on {self.day}: billing {__version__}, seed {self.seed}, "
+            f"PostgreSQL {self.server_version}, Python {platform.python_version()}, "
+            f"{self.minutes:.0f} minutes on {os.cpu_count()} cores."
+        )
+
+
+def table_of(tallies: Sequence[Tally]) -> str:
+    """Return the tallies as a table, with their sum as its last row."""
+    total = reduce(Tally.plus, tallies, Tally("**all**", 0))
+    return HEADER + "".join(f"{_row(tally)}\n" for tally in (*tallies, total))
+
+
+def write_into(page: Path, table: str, circumstances: Circumstances) -> None:
+    """Replace what stands between the two marks of a page. Raises ValueError where they lack."""
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the table, between {BEGIN} and {END}")
+    page.write_text(f"{before}{begin}\n\n{circumstances}\n\n{table}\n{end}{after}")
+
+
+def _row(tally: Tally) -> str:
+    figures = (
+        tally.runs,
+        tally.lost_bytes,
+        tally.doubled_bytes,
+        tally.broken_invariants,
+        tally.wrong_nanos,
+    )
+    cells = [tally.fault, *(f"{figure:,}" for figure in figures), tally.detail]
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,40 @@
+"""A cut of all attacks, small enough for every run of the tests: nothing is lost or doubled.
+
+The full ones are run by `make torture`, and their figures are in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.torture.arena import opened_arena
+from tests.torture.attacks import ATTACKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.torture.arena import Arena
+    from tests.torture.attacks import Attack
+
+SEED = 20
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    """Return a server that attacks may crash."""
+    with opened_arena() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "attack", [pytest.param(one, id=one.name) for one in ATTACKS if one.rounds_in_tests]
+)
+def test_an_attack_finds_nothing_wrong(arena: Arena, attack: Attack) -> None:
+    """Each fault strikes a few times; what is wrong is told on stderr, with how to replay it."""
+    for tally in attack.run(arena, SEED, attack.rounds_in_tests):
+        if not tally.runs and tally.detail.startswith("not attacked"):
+            pytest.skip(tally.detail)
+        assert tally.runs > 0
+        assert tally.is_clean, tally
