@@ -6,8 +6,12 @@ The codes follow the command line contract and, where they can, sysexits.h.
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
+
+if TYPE_CHECKING:
+    from billing_cli.core.result import RunResult
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -22,11 +26,15 @@ EXIT_SIGNAL_BASE = 128
 class BillingError(Exception):
     """The run failed and nothing of it is stored. The text is one line and holds no secret.
 
+    Where a run of several transactions had come to some end before, `so_far` tells what of it is
+    stored all the same.
+
     Part of a text may be what a server said, and a server may repeat the password that it got;
     so whatever is known as a secret is taken out here, wherever the error goes.
     """
 
     exit_code = EXIT_FAILED
+    so_far: RunResult | None = None
 
     def __init__(self, text: str) -> None:
         super().__init__(redact(text))
@@ -57,7 +65,12 @@ class DatabaseUnavailableError(BillingError):
 
 
 class InterruptedBySignalError(KeyboardInterrupt):
-    """SIGTERM or SIGINT arrived. A KeyboardInterrupt, so that drivers cancel what they do."""
+    """SIGTERM or SIGINT arrived. A KeyboardInterrupt, so that drivers cancel what they do.
+
+    `so_far` is as in BillingError.
+    """
+
+    so_far: RunResult | None = None
 
     def __init__(self, signal_number: int) -> None:
         name = signal.Signals(signal_number).name

@@ -99,7 +99,7 @@ def run_job(
             observers.begin(settings, context, job)
         result = work(context)
     except (BillingError, InterruptedBySignalError) as error:
-        failure = failed(str(error))
+        failure = error.so_far or failed(str(error))
         try:
             _print_failure(failure, as_json)
         finally:
@@ -150,9 +150,10 @@ def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | Non
 
 
 def _print_failure(result: RunResult, as_json: bool) -> None:
-    if as_json:
+    """Print why a run failed, and what is stored of it all the same."""
+    if as_json or result.steps:
         _print(result, as_json, None)
-    else:
+    if not as_json:
         click.echo(f"Error: {result.error}", err=True)
 
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until, minute_of
-from billing_cli.errors import BillingError
 from billing_cli.jobs.context import select_sources
-from billing_cli.jobs.journal import journal_failure, result_of, write_journal
+from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.pace import Pace
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.write import Written
@@ -41,7 +40,7 @@ def catch_up(
     `since` is where a source begins that has no watermark yet; `until` defaults to the end of
     the last closed minute and is cut to a whole minute. `on_step` is called after each step with
     every source's result so far and the goal. Raises BillingError where a step failed; the steps
-    before it stand.
+    before it stand, and the error's `so_far` is what they did.
     """
     sources = select_sources(context, source_ids)
     started_at = context.clock()
@@ -51,7 +50,7 @@ def catch_up(
     results: dict[str, SourceResult] = {}
     written, steps = Written(), 0
 
-    def outcome(step: Step | None) -> RunResult:
+    def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
         if step is not None:
             _merge(merged, step)
@@ -64,22 +63,21 @@ def catch_up(
     def journal(connection: Connection, step: Step) -> None:
         write_journal(context, connection, outcome(step))
 
-    with Session(context.database, dry_run=dry_run) as session:
+    with (
+        Session(context.database, dry_run=dry_run) as session,
+        failing_on_record(context, session, outcome),
+    ):
         remaining, pace = sources, Pace()
         while remaining:
-            try:
-                step = take_step(
-                    context, session, remaining, until=goal, since=since, pace=pace, journal=journal
-                )
-            except BillingError as error:
-                journal_failure(context, session, JOB, started_at, error)
-                raise
+            step = take_step(
+                context, session, remaining, until=goal, since=since, pace=pace, journal=journal
+            )
             _merge(results, step)
             written, steps, pace = written.plus(step.written), steps + 1, step.pace
             if on_step is not None:
                 on_step(results, goal)
             remaining = [source for source in remaining if source.source_id in step.behind]
-    return outcome(None)
+    return outcome()
 
 
 def _merge(results: dict[str, SourceResult], step: Step) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until
-from billing_cli.errors import BillingError
 from billing_cli.jobs.context import select_sources
-from billing_cli.jobs.journal import journal_failure, result_of, write_journal
+from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.step import take_step
+from billing_cli.jobs.write import Written
 from billing_cli.store.connection import Session
 
 if TYPE_CHECKING:
@@ -35,26 +35,31 @@ def collect(
     started_at = context.clock()
     until = closed_until(started_at, context.settle)
 
-    def outcome(step: Step) -> RunResult:
+    def outcome(step: Step | None = None) -> RunResult:
         return result_of(
-            context, JOB, started_at, step.sources, step.written, steps=1, dry_run=dry_run
+            context,
+            JOB,
+            started_at,
+            step.sources if step else (),
+            step.written if step else Written(),
+            steps=1 if step else 0,
+            dry_run=dry_run,
         )
 
     def journal(connection: Connection, step: Step) -> None:
         write_journal(context, connection, outcome(step))
 
-    with Session(context.database, dry_run=dry_run) as session:
-        try:
-            # Sources that are named are wanted now, whatever their interval.
-            step = take_step(
-                context,
-                session,
-                sources,
-                until=until,
-                respect_intervals=not source_ids,
-                journal=journal,
-            )
-        except BillingError as error:
-            journal_failure(context, session, JOB, started_at, error)
-            raise
+    with (
+        Session(context.database, dry_run=dry_run) as session,
+        failing_on_record(context, session, outcome),
+    ):
+        # Sources that are named are wanted now, whatever their interval.
+        step = take_step(
+            context,
+            session,
+            sources,
+            until=until,
+            respect_intervals=not source_ids,
+            journal=journal,
+        )
     return outcome(step)

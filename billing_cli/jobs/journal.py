@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.result import RunResult, result_object
-from billing_cli.errors import BillingError, DatabaseUnavailableError
+from billing_cli.errors import BillingError, DatabaseUnavailableError, InterruptedBySignalError
 from billing_cli.store.runs import read_result, save_run
 from billing_cli.store.totals import add_to_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -66,6 +68,25 @@ def status_of(sources: Iterable[SourceResult]) -> RunStatus:
 def write_journal(context: JobContext, connection: Connection, result: RunResult) -> None:
     """Write the run's journal row as part of the open transaction, and count it in the totals."""
     _write(context, connection, result, result_object(result))
+
+
+@contextmanager
+def failing_on_record(
+    context: JobContext, session: Session, so_far: Callable[[], RunResult]
+) -> Iterator[None]:
+    """Note in the journal why the block failed; let the error tell what is stored all the same.
+
+    `so_far` gives what the run's finished steps did.
+    """
+    try:
+        yield
+    except (BillingError, InterruptedBySignalError) as error:
+        result = so_far()
+        if result.steps:
+            error.so_far = replace(result, status="error", error=str(error))
+        if isinstance(error, BillingError):
+            journal_failure(context, session, result.job, result.started_at, error)
+        raise
 
 
 def journal_failure(

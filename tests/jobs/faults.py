@@ -12,7 +12,7 @@ REFUSE_SOME_TIMES = """
 CREATE SEQUENCE public.refusals;
 CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  IF nextval('public.refusals') <= {times} THEN
+  IF nextval('public.refusals') {which} THEN
     RAISE EXCEPTION 'simulated' USING ERRCODE = '{sqlstate}';
   END IF;
   RETURN NULL;
@@ -29,7 +29,7 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER refuse BEFORE INSERT ON public.traffic_minute_buckets
+CREATE TRIGGER refuse BEFORE {event} ON public.traffic_minute_buckets
   FOR EACH ROW EXECUTE FUNCTION public.refuse()
 """
 
@@ -38,15 +38,32 @@ ACCEPT_AGAIN = "DROP FUNCTION public.refuse() CASCADE"
 
 def refuse_some_times(world: World, sqlstate: str, times: int) -> None:
     """Let so many writes of ledger entries fail."""
-    world.connection.execute(REFUSE_SOME_TIMES.format(sqlstate=sqlstate, times=times).encode())
+    statement = REFUSE_SOME_TIMES.format(sqlstate=sqlstate, which=f"<= {times}")
+    world.connection.execute(statement.encode())
+
+
+def refuse_later(world: World, sqlstate: str, accepted: int) -> None:
+    """Let all writes of ledger entries fail that come after so many."""
+    statement = REFUSE_SOME_TIMES.format(sqlstate=sqlstate, which=f"> {accepted}")
+    world.connection.execute(statement.encode())
 
 
 def refuse_node(world: World, source_id: str, sqlstate: str) -> None:
-    """Let every write of a node's buckets fail."""
-    node = world.fleet.nodes[source_id].identity.stored
-    world.connection.execute(REFUSE_NODE.format(node=node, sqlstate=sqlstate).encode())
+    """Let every new bucket of a node fail."""
+    _refuse_node(world, source_id, sqlstate, "INSERT")
+
+
+def refuse_changes_of_node(world: World, source_id: str, sqlstate: str) -> None:
+    """Let every change of a node's buckets fail."""
+    _refuse_node(world, source_id, sqlstate, "UPDATE")
 
 
 def accept_again(world: World) -> None:
     """Take the refusal back."""
     world.connection.execute(ACCEPT_AGAIN)
+
+
+def _refuse_node(world: World, source_id: str, sqlstate: str, event: str) -> None:
+    node = world.fleet.nodes[source_id].identity.stored
+    statement = REFUSE_NODE.format(node=node, sqlstate=sqlstate, event=event)
+    world.connection.execute(statement.encode())

@@ -1,0 +1,256 @@
+"""Holding evidence against the exporters' history, and appending what follows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from billing_cli.core.adjustments import Correction
+from billing_cli.core.corrections import differences
+from billing_cli.core.model import Bucket, BucketKey
+from billing_cli.core.result import MinuteDifference
+from billing_cli.core.times import minute_of
+from billing_cli.jobs.isolation import DATA_ERRORS
+from billing_cli.jobs.payers import FactConflictError, lock_payers, write_corrections
+from billing_cli.jobs.write import Written
+from billing_cli.store.accounts import lock_users
+from billing_cli.store.adjustments import read_regions
+from billing_cli.store.failures import translate
+from billing_cli.store.reconcile import add_corrections, read_cells, read_first_from, resolve_gaps
+from billing_cli.store.sources import try_lock_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.corrections import Difference
+    from billing_cli.core.model import Snapshot, UsageRecord
+    from billing_cli.jobs.context import JobContext
+from billing_cli.store.reconcile import StoredCell
+
+REASON = "reconciled with the exporter's history"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The minutes [at, until) of one source, and the snapshots that tell of them."""
+
+    source_id: str
+    stored_node_id: str
+    region: str
+    at: datetime
+    until: datetime
+    snapshots: tuple[Snapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the comparison did about one source. `skipped` counts what tells nothing certain."""
+
+    corrections: int = 0
+    skipped: int = 0
+    resolved_gaps: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What one transaction did, and why sources failed; one that it says nothing of is busy."""
+
+    written: Written = field(default_factory=Written)
+    differences: tuple[MinuteDifference, ...] = ()
+    by_source: Mapping[str, Compared] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def plus(self, other: Comparison) -> Comparison:
+        """Return both together."""
+        return Comparison(
+            self.written.plus(other.written),
+            (*self.differences, *other.differences),
+            {**self.by_source, **other.by_source},
+            {**self.failed, **other.failed},
+        )
+
+
+def compare(
+    context: JobContext, connection: Connection, stretches: Sequence[Stretch]
+) -> Comparison:
+    """Compare the stretches of several sources and append what follows, in the open transaction.
+
+    They are settled together, so that the entries of an account rise in the order of its buckets,
+    whichever node they are of. Only where the data of some are refused, each is settled by itself,
+    and those fail alone.
+    """
+    try:
+        with connection.transaction():
+            return _compare_together(context, connection, stretches)
+    except DATA_ERRORS as error:
+        if len(stretches) == 1:
+            reason = str(translate(error) if isinstance(error, psycopg.Error) else error)
+            return Comparison(failed={stretches[0].source_id: reason})
+    comparison = Comparison()
+    for one in stretches:
+        comparison = comparison.plus(compare(context, connection, [one]))
+    return comparison
+
+
+def _compare_together(
+    context: JobContext, connection: Connection, stretches: Sequence[Stretch]
+) -> Comparison:
+    locked = try_lock_sources(connection, [one.source_id for one in stretches])
+    findings = [_find(context, connection, one) for one in stretches if one.source_id in locked]
+    accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
+    users = lock_users(connection, accounts)
+    payers = lock_payers(
+        context, connection, [users[account] for account in accounts & users.keys()]
+    )
+
+    rows = {
+        finding.stretch.source_id: _correction_rows(finding, payers.accounts)
+        for finding in findings
+    }
+    all_rows = [row for one in rows.values() for row in one]
+    buckets = _buckets(connection, findings, rows)
+    if add_corrections(connection, all_rows) != len(all_rows):
+        raise FactConflictError("a correction is on record already with other figures")
+    rating = write_corrections(
+        context, connection, [Correction(bucket, REASON) for bucket in buckets], payers.accounts
+    )
+    amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)
+    for charge in rating.charges:
+        amounts[charge.key] += charge.amount_delta
+    source_ids = {one.stored_node_id: one.source_id for one in stretches}
+    return Comparison(
+        written=Written(
+            processed_samples=sum(
+                len(snapshot.totals) for one in findings for snapshot in one.stretch.snapshots
+            ),
+            included_bytes=sum(one.included_bytes for one in rating.charges),
+            charged_bytes=sum(one.rated_bytes for one in rating.charges),
+            amount=-sum(amounts.values(), Decimal(0)),
+        ),
+        differences=tuple(
+            MinuteDifference(
+                source_ids[one.key.stored_node_id],
+                one.key.account_uuid,
+                one.key.line_code,
+                one.key.bucket_start,
+                one.uplink_bytes,
+                one.downlink_bytes,
+                amounts[one.key],
+            )
+            for one in buckets
+        ),
+        by_source={
+            one.stretch.source_id: Compared(
+                corrections=len(rows[one.stretch.source_id]),
+                skipped=one.skipped,
+                resolved_gaps=_resolve_gaps(context, connection, one.stretch),
+                problems=tuple(
+                    payers.problems[account]
+                    for account in sorted({stored.account_uuid for stored, _ in one.different})
+                    if account in payers.problems
+                ),
+            )
+            for one in findings
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """Where a stretch's evidence and its history differ."""
+
+    stretch: Stretch
+    different: Sequence[tuple[StoredCell, Difference]]
+    skipped: int
+
+
+_CorrectionRow = tuple[int, str, int, "UsageRecord"]
+
+
+def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Finding:
+    """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
+    node, snapshots = stretch.stored_node_id, stretch.snapshots
+    first_from = read_first_from(connection, node, stretch.at, stretch.until)
+    stamps = [one.collected_at for one in snapshots]
+    cells, skipped = read_cells(
+        connection,
+        node,
+        stretch.at,
+        stretch.until,
+        minute_of(min(first_from or stretch.at, stretch.at)),
+        {one.collected_at: one.totals for one in snapshots},
+    )
+    different: list[tuple[StoredCell, Difference]] = []
+    for stored in cells:
+        record = stored.cell.record
+        after_start = bisect_right(stamps, record.from_at)
+        past_end = bisect_right(stamps, record.to_at, lo=after_start)
+        if bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
+            continue
+        history = [
+            (one.collected_at, one.totals[record.name])
+            for one in snapshots[after_start:past_end]
+            if record.name in one.totals
+        ]
+        found = differences(stored.cell, history, context.deltas)
+        if found is None:
+            skipped += 1
+        else:
+            different.extend((stored, one) for one in found)
+    return _Finding(stretch, different, skipped)
+
+
+def _correction_rows(finding: _Finding, accounts: Collection[str]) -> list[_CorrectionRow]:
+    """Return the correction records of the accounts that can be charged."""
+    return [
+        (
+            stored.stream_id,
+            stored.account_uuid,
+            stored.revisions.get(one.minute, 0) + 1,
+            stored.cell.record._replace(bucket_start=one.minute, start=one.recorded, end=one.shown),
+        )
+        for stored, one in finding.different
+        if stored.account_uuid in accounts
+    ]
+
+
+def _buckets(
+    connection: Connection,
+    findings: Sequence[_Finding],
+    rows: Mapping[str, Sequence[_CorrectionRow]],
+) -> list[Bucket]:
+    """Return the buckets' changes, where anything changes."""
+    uplink: defaultdict[BucketKey, int] = defaultdict(int)
+    downlink: defaultdict[BucketKey, int] = defaultdict(int)
+    for stretch in (one.stretch for one in findings):
+        for _, account, _, record in rows[stretch.source_id]:
+            key = BucketKey(
+                record.bucket_start,
+                stretch.stored_node_id,
+                account,
+                stretch.region,
+                record.name.inbound_tag,
+            )
+            uplink[key] += record.uplink_bytes
+            downlink[key] += record.downlink_bytes
+    regions = read_regions(connection, uplink)
+    return [
+        Bucket(key._replace(region=regions.get(key, key.region)), uplink[key], downlink[key])
+        for key in sorted(uplink)
+        if uplink[key] or downlink[key]
+    ]
+
+
+def _resolve_gaps(context: JobContext, connection: Connection, stretch: Stretch) -> int:
+    stamps = [one.collected_at for one in stretch.snapshots]
+    until = max(stretch.until, stamps[-1])
+    return resolve_gaps(connection, stretch.source_id, stamps[0], until, stamps, context.clock())
