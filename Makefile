@@ -3,6 +3,9 @@
 PYTHON ?= python3
 # More arguments: make test ARGS='-k migrate', make demo ARGS='--keep demo-data'
 ARGS ?=
+# How long `make torture` is to take (empty: as long as everything takes), and with which dice.
+MINUTES ?=
+SEED ?= 0
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -11,10 +14,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format bench bench-quick torture lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Bill a simulated fleet in a real PostgreSQL, and compare with the truth
 	@$(BIN)/python -m billing_cli.simulator demo $(ARGS)
@@ -32,10 +35,14 @@ format: $(INSTALLED) ## Put the code into the one format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(INSTALLED) ## Run each benchmark; fails where one is beyond its limit
-	@status=0; for script in benchmarks/[a-z]*.py; do \
-	  echo "== $$script"; $(BIN)/python "$$script" || status=1; \
-	done; exit $$status
+bench: $(INSTALLED) ## Measure everything anew and write docs/performance.md, in a quarter of an hour
+	@$(BIN)/python -m benchmarks --write docs/performance.md $(ARGS)
+
+bench-quick: $(INSTALLED) ## Measure in small sizes; fails where a ratio is twice beyond its limit
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
+
+torture: $(INSTALLED) ## Attack billing with all faults, and print the table (MINUTES=5 SEED=7)
+	@$(BIN)/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED) $(ARGS)
 
 lock: $(INSTALLED) ## Write requirements.lock anew, with the newest versions
 	@$(BIN)/python -m pip install --quiet uv

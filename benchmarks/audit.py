@@ -1,65 +1,68 @@
-"""How long an audit takes, and how much memory, where there are many records.
+"""`audit` of many records, beside merely reading the same rows; and of a database full of damage.
 
-Run as `python benchmarks/audit.py [RECORDS]`, by default a million. The first audit finds a clean
-database; before the second one, every single bucket is changed. Memory must not grow with either.
+The records are written by SQL, each table by a connection of its own. Memory must grow neither
+with the records nor with what is wrong with them.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-import tempfile
 import time
-from datetime import UTC, datetime
-from decimal import Decimal
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from billing_cli.core.model import DeltaPolicy
-from billing_cli.jobs.audit import audit
-from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.jobs.migrate import migrate
-from billing_cli.simulator.postgres import running_postgres
-from billing_cli.store.connection import Database
+from benchmarks.exporter import MINUTE, Fleet, minutes_ago
+from benchmarks.measure import Cost, billing_cost
+from benchmarks.sizes import short
+from benchmarks.world import running_world
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import LiteralString
 
-ACCOUNTS = 2_500
-DEFAULT_RECORDS = 1_000_000
-LIMIT_MEGABYTES = 200.0
+    from benchmarks.results import Results
+    from benchmarks.sizes import Sizes
+    from benchmarks.world import World
+    from billing_cli.simulator.postgres import EmbeddedPostgres
 
-# Each account moves its own fixed number of bytes in each minute, at a nano each.
-FILL: tuple[LiteralString, ...] = (
-    """
-    CREATE UNLOGGED TABLE public.load AS
-    SELECT number, minute, account, '2026-01-01 00:00Z'::timestamptz + minute * interval '1 minute'
-           AS bucket_start, number * 1000::bigint AS uplink, number * 2000::bigint AS downlink,
-           md5(account::text || minute)::uuid AS ledger_id
-      FROM (SELECT number, md5(number::text)::uuid AS account
-              FROM generate_series(1, %(accounts)s) AS number) AS account,
-           generate_series(1, %(minutes)s) AS minute
-    """,
+ACCOUNTS = 2_500
+NODE = "prod:audit"
+
+# What a record is made of: each account moves its own number of bytes in each minute, at a nano
+# each, and once more the same in the next.
+LOAD: LiteralString = """
+CREATE UNLOGGED TABLE public.load AS
+SELECT number, account, stream_id, uplink, downlink, minute,
+       %(start)s + minute * interval '1 minute' AS bucket_start,
+       md5(account::text || minute)::uuid AS ledger_id
+  FROM (SELECT number, md5(number::text)::uuid AS account, number AS stream_id,
+               number * 1000::bigint AS uplink, number * 2000::bigint AS downlink
+          FROM generate_series(1, %(accounts)s) AS number) AS account,
+       generate_series(1, %(minutes)s) AS minute
+ ORDER BY minute, number
+"""
+
+# What does not depend on how many records there are.
+BEGIN: tuple[LiteralString, ...] = (
     """
     INSERT INTO public.users (uuid, proxy_uuid, username, password)
     SELECT account, account, number, '' FROM public.load WHERE minute = 1
     """,
     """
     INSERT INTO billing.sources
-    VALUES ('jp-1', '', 'jp-1', 'jp-1', 'window', '2026-01-01 00:00Z',
-            '2026-01-01 00:00Z'::timestamptz + %(minutes)s * interval '1 minute')
+    VALUES ('audit', 'prod', 'audit', %(node)s, 'window', %(start)s, %(end)s)
     """,
     """
     INSERT INTO public.billing_source_sync_state (source_id, last_completed_until)
-    SELECT source_id, watermark FROM billing.sources
+    VALUES ('audit', %(end)s)
     """,
     """
-    INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, account_uuid,
+    INSERT INTO billing.streams (stream_id, stored_node_id, inbound_tag, sample_uuid, account_uuid,
            first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
            uplink_total, downlink_total)
-    SELECT 'jp-1', '', account, account, 'baseline', '2026-01-01 00:00Z', 0, 0, bucket_start,
+           OVERRIDING SYSTEM VALUE
+    SELECT stream_id, %(node)s, '', account, account, 'baseline', %(start)s, 0, 0, bucket_start,
            minute * uplink, minute * downlink
       FROM public.load WHERE minute = %(minutes)s
     """,
@@ -69,111 +72,105 @@ FILL: tuple[LiteralString, ...] = (
     SELECT stored_node_id, account_uuid, uplink_total, downlink_total, seen_at FROM billing.streams
     """,
     """
-    INSERT INTO billing.usage_records (stream_id, bucket_start, from_at, reset_epoch, to_at,
-           uplink_start, uplink_end, downlink_start, downlink_end, account_uuid)
-    SELECT stream_id, bucket_start, bucket_start - interval '1 minute', 0, bucket_start,
-           (minute - 1) * uplink, minute * uplink, (minute - 1) * downlink, minute * downlink,
-           account
-      FROM public.load JOIN billing.streams ON account_uuid = account
-    """,
-    """
-    INSERT INTO public.traffic_minute_buckets (bucket_start, node_id, account_uuid, uplink_bytes,
-           downlink_bytes, total_bytes, rating_status)
-    SELECT bucket_start, 'jp-1', account, uplink, downlink, uplink + downlink, 'rated'
-      FROM public.load
-    """,
-    """
-    INSERT INTO billing.charges (ledger_id, entry_type, bucket_start, stored_node_id,
-           account_uuid, region, line_code, included_bytes, rated_bytes, price_per_byte,
-           multiplier, amount_delta, quota_before, balance_before, pricing_rule_version, run_id,
-           created_at)
-    SELECT ledger_id, 'traffic_charge', bucket_start, 'jp-1', account, '', '', 0,
-           uplink + downlink, 0.000000001, 1, -0.000000001 * (uplink + downlink), 0,
-           1000 - 0.000000001 * (uplink + downlink) * (minute - 1), '', account,
-           bucket_start + number * interval '1 microsecond'
-      FROM public.load
-    """,
-    """
-    INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,
-           rated_bytes, amount_delta, balance_after, created_at)
-    SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute', entry_type,
-           rated_bytes, amount_delta, balance_before + amount_delta, created_at
-      FROM billing.charges
-    """,
-    """
     INSERT INTO public.account_quota_states (account_uuid, remaining_included_quota,
            current_balance, arrears, effective_at)
     SELECT account, 0, 1000 - 0.000000001 * (uplink + downlink) * minute, false, now()
       FROM public.load WHERE minute = %(minutes)s
     """,
-    "DROP TABLE public.load",
+)
+
+# One table each, side by side.
+RECORDS: tuple[LiteralString, ...] = (
+    """
+    INSERT INTO billing.usage_records (stream_id, bucket_start, from_at, reset_epoch, to_at,
+           uplink_start, uplink_end, downlink_start, downlink_end, account_uuid)
+    SELECT stream_id, bucket_start, bucket_start - interval '1 minute', 0, bucket_start,
+           (minute - 1) * uplink, minute * uplink, (minute - 1) * downlink, minute * downlink,
+           account
+      FROM public.load
+    """,
+    """
+    INSERT INTO public.traffic_minute_buckets (bucket_start, node_id, account_uuid, uplink_bytes,
+           downlink_bytes, total_bytes, rating_status)
+    SELECT bucket_start, %(node)s, account, uplink, downlink, uplink + downlink, 'rated'
+      FROM public.load
+    """,
+    """
+    INSERT INTO billing.charges (ledger_id, entry_type, bucket_start, stored_node_id,
+           account_uuid, region, line_code, included_bytes, rated_bytes, price_per_byte,
+           multiplier, amount_delta, quota_before, balance_before, pricing_rule_version, run_id)
+    SELECT ledger_id, 'traffic_charge', bucket_start, %(node)s, account, '', '', 0,
+           uplink + downlink, 0.000000001, 1, -0.000000001 * (uplink + downlink), 0,
+           1000 - 0.000000001 * (uplink + downlink) * (minute - 1), '', account
+      FROM public.load
+    """,
+    """
+    INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,
+           rated_bytes, amount_delta, balance_after, created_at)
+    SELECT ledger_id, account, bucket_start, bucket_start + interval '1 minute', 'traffic_charge',
+           uplink + downlink, -0.000000001 * (uplink + downlink),
+           1000 - 0.000000001 * (uplink + downlink) * minute,
+           bucket_start + number * interval '1 microsecond'
+      FROM public.load
+    """,
+)
+
+READ: tuple[LiteralString, ...] = (
+    "SELECT sum(uplink_end - uplink_start) FROM billing.usage_records",
+    "SELECT sum(total_bytes) FROM public.traffic_minute_buckets",
+    "SELECT sum(amount_delta) FROM billing.charges",
+    "SELECT sum(amount_delta) FROM public.billing_ledger",
 )
 
 
-def main() -> int:
-    """Print the figures; 1 where memory is beyond its limit or a finding is missing."""
-    minutes = max(1, int(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_RECORDS) // ACCOUNTS)
-    with tempfile.TemporaryDirectory(prefix="billing-") as directory:
-        Path(directory).chmod(0o755)
-        with running_postgres(Path(directory) / "server", durable=False) as server:
-            migrate(server.url())
-            with psycopg.connect(server.url(), autocommit=True) as connection:
-                started = time.perf_counter()
-                _fill(connection, minutes)
-                print(f"{ACCOUNTS * minutes:,} records in {time.perf_counter() - started:.0f} s")
-                clean = _audited(server.url(), "clean")
+def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    """Measure a clean database, and one in which every bucket was changed."""
+    _measure(server, sizes.audit_records, results, is_damaged=False)
+    _measure(server, sizes.damaged_records, results, is_damaged=True)
+
+
+def _measure(server: EmbeddedPostgres, records: int, results: Results, *, is_damaged: bool) -> None:
+    minutes = records // ACCOUNTS
+    fleet = Fleet(minutes_ago(minutes + 5), streams=1)
+    with running_world(server, fleet) as world:
+        _fill(world, fleet.start, minutes)
+        if is_damaged:
+            with psycopg.connect(world.url) as connection:
                 connection.execute(
                     "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
                 )
-                damaged = _audited(server.url(), "all damaged")
-    peak = _peak_megabytes()
-    print(f"peak memory         {peak:8.0f} MB  limit {LIMIT_MEGABYTES:.0f} MB")
-    is_right = clean == 0 and damaged == ACCOUNTS * minutes
-    return 0 if is_right and peak <= LIMIT_MEGABYTES else 1
+        started = time.perf_counter()
+        with psycopg.connect(world.url) as connection:
+            for statement in READ:
+                connection.execute(statement)
+        bare = time.perf_counter() - started
+        result, cost = billing_cost(world, "audit")
+    assert result["totals"]["violations"] == (minutes * ACCOUNTS if is_damaged else 0)
+    what = f"`audit`, {short(records)} records" + (", each wrong" if is_damaged else "")
+    results.run(f"reading them once, {short(records)} records", Cost(bare), records)
+    results.run(what, cost, records)
+    results.figure(what, cost.seconds / bare, "x reading them once")
+    results.figure(what, cost.peak_megabytes or 0.0, "MB of memory", "audit memory")
 
 
-def _fill(connection: psycopg.Connection, minutes: int) -> None:
-    connection.execute("SET session_replication_role = replica")
-    for statement in FILL:
-        # Sent with the values in it: statements that create tables take no parameters.
-        with psycopg.ClientCursor(connection) as cursor:
-            cursor.execute(statement, {"accounts": ACCOUNTS, "minutes": minutes})
-    connection.execute("VACUUM ANALYZE")
+def _fill(world: World, start: datetime, minutes: int) -> None:
+    values = {
+        "accounts": ACCOUNTS,
+        "minutes": minutes,
+        "node": NODE,
+        "start": start,
+        "end": start + minutes * MINUTE,
+    }
 
+    def write(*statements: LiteralString) -> None:
+        with psycopg.connect(world.url) as connection, psycopg.ClientCursor(connection) as cursor:
+            # Foreign keys are not looked at: the rows are known to fit.
+            cursor.execute("SET session_replication_role = replica")
+            for statement in statements:
+                cursor.execute(statement, values)
 
-def _audited(database_url: str, what: str) -> int:
-    """Audit the database, print the figures, and return how many violations there are."""
-    context = JobContext(
-        run_id="00000000-0000-0000-0000-000000000000",
-        clock=lambda: datetime.now(UTC),
-        database=Database(database_url),
-        sources=(),
-        tariff=Tariff(Decimal(0), 0, Decimal(0), "", "", None),
-        deltas=DeltaPolicy(),
-    )
-    started = last = time.perf_counter()
-    titles: list[str] = []
-
-    def on_check(_number: int, _count: int, title: str) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if titles:
-            print(f"  {now - last:8.1f} s  {titles[-1]}")
-        titles.append(title)
-        last = now
-
-    report = audit(context, on_check=on_check)
-    print(f"  {time.perf_counter() - last:8.1f} s  {titles[-1]}, sums")
-    print(
-        f"{what:19} {time.perf_counter() - started:8.1f} s   {report.violations:,} violations, "
-        f"peak memory {_peak_megabytes():.0f} MB"
-    )
-    return report.violations
-
-
-def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write(LOAD, *BEGIN)
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(write, RECORDS))
+    write("DROP TABLE public.load")
+    world.vacuum()

@@ -1,213 +1,128 @@
-"""`collect` against the floor: the same facts by bare SQL in one transaction, foreign keys on.
+"""`collect` against the floor, in turns: every stream moving, none, from one source or from many.
 
-    python benchmarks/collect.py [--streams 10000] [--rounds 3]
-
-The floor writes a minute's buckets, ledger entries, checkpoints and quota states of N accounts by
-COPY, INSERT ... SELECT and UPDATE ... FROM. `collect` fetches the same minute over HTTP, decodes,
-computes, rates, and writes the same facts and its evidence; once with every stream moving, once
-with all of them idle, once with nothing new. In turns within one run: only ratios count.
+All databases stand in one server, and each round measures every one of them, so that a ratio
+compares what was measured within the same minute. A writer that goes row by row runs beside.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import resource
-import statistics
-import sys
-import tempfile
-import time
-import uuid
+from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from billing_cli.core.model import DeltaPolicy
-from billing_cli.core.times import format_rfc3339
-from billing_cli.exporter.source import Source
-from billing_cli.jobs.collect import collect
-from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.jobs.migrate import migrate
-from billing_cli.simulator.postgres import running_postgres
-from billing_cli.store.connection import Database
+from benchmarks.exporter import MINUTE, Fleet, minutes_ago
+from benchmarks.floor import OWN, SHARED, Floor
+from benchmarks.measure import billing_cost, median_cost, median_ratio
+from benchmarks.naive import write_naively
+from benchmarks.sizes import short
+from benchmarks.world import running_world
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from multiprocessing.connection import Connection as Pipe
+    from benchmarks.measure import Cost
+    from benchmarks.results import Results
+    from benchmarks.sizes import Sizes
+    from benchmarks.world import World
+    from billing_cli.simulator.postgres import EmbeddedPostgres
 
-START = datetime(2026, 4, 8, 12, 0, 30, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-NODE = "prod:bench"
+# Runs are at most this many minutes behind, so that none of their snapshots is in the future.
+MINUTES_BACK = 60
 
-FLOOR = (
-    "CREATE TEMP TABLE given (account uuid, id uuid, up bigint, down bigint) ON COMMIT DROP",
-    "COPY given FROM STDIN",
-    (
-        "INSERT INTO traffic_minute_buckets (bucket_start, node_id, account_uuid, line_code,"
-        " uplink_bytes, downlink_bytes, total_bytes, rating_status)"
-        " SELECT %(minute)s, 'floor', account, 'x', up, down, up + down, 'rated' FROM given"
-    ),
-    (
-        "INSERT INTO billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,"
-        " rated_bytes, amount_delta, balance_after)"
-        " SELECT id, account, %(minute)s, %(minute)s + interval '1 minute', 'traffic_charge',"
-        " up + down, -0.003, 1 FROM given"
-    ),
-    (
-        "INSERT INTO traffic_stat_checkpoints AS c (node_id, account_uuid, last_uplink_total,"
-        " last_downlink_total, last_seen_at)"
-        " SELECT 'floor', account, up, down, %(minute)s FROM given"
-        " ON CONFLICT (node_id, account_uuid) DO UPDATE SET last_seen_at = excluded.last_seen_at,"
-        " last_uplink_total = excluded.last_uplink_total,"
-        " last_downlink_total = excluded.last_downlink_total, updated_at = now()"
-    ),
-    (
-        "UPDATE account_quota_states AS q SET current_balance = q.current_balance - 0.003,"
-        " last_rated_bucket_at = %(minute)s, updated_at = now() FROM given"
-        " WHERE q.account_uuid = given.account"
-    ),
-)
+Costs = dict[str, list["Cost"]]
 
 
-def main() -> int:
-    """Measure in turns and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    accounts = [str(uuid.UUID(int=number * 2**64 + 1)) for number in range(options.streams)]
-    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        # The server of a root run is someone else's process, who must be let in.
-        Path(directory).chmod(0o755)
-        server = stack.enter_context(running_postgres(Path(directory) / "postgres"))
-        url = server.url()
-        migrate(url)
-        _add_users(url, accounts)
-        pipe, there = multiprocessing.Pipe()
-        exporter = multiprocessing.Process(target=_serve, args=(there, accounts), daemon=True)
-        exporter.start()
-        context = _context(url, pipe.recv())
-        times = _measure(context, url, pipe, accounts, options.rounds)
-        exporter.terminate()
-    _report(options.streams, times)
-    return 0
+def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    """Measure in rounds."""
+    largest = sizes.active[-1]
+    start = minutes_ago(MINUTES_BACK)
+    with ExitStack() as stack:
+        fleets = [Fleet(start, streams) for streams in sizes.active]
+        fleets.append(Fleet(start, largest // sizes.sources, sizes.sources))
+        worlds = [
+            stack.enter_context(running_world(server, fleet, f"bench{number}"))
+            for number, fleet in enumerate(fleets)
+        ]
+        floors = [_begin(world) for world in worlds]
+        costs: Costs = defaultdict(list)
+        for number in range(sizes.rounds):
+            for world, floor in zip(worlds, floors, strict=True):
+                _round(world, floor, number, costs, is_largest=world is worlds[-2])
+            naive = write_naively(
+                worlds[-2],
+                worlds[-2].fleet.accounts()[: sizes.naive_samples],
+                start + number * MINUTE,
+            )
+            costs["naive"].append(naive)
+    _report(sizes, costs, results)
 
 
-def _measure(
-    context: JobContext, url: str, pipe: Pipe, accounts: Sequence[str], rounds: int
-) -> dict[str, list[float]]:
-    def run(minute: int, *, moving: bool, expected: int) -> float:
-        pipe.send((minute, moving))
-        pipe.recv()
-        now = START + minute * MINUTE + timedelta(seconds=65)
-        started = time.perf_counter()
-        result = collect(replace(context, run_id=str(uuid.uuid4()), clock=lambda: now))
-        seconds = time.perf_counter() - started
-        assert (result.status, result.written_minutes) == ("ok", expected)
-        return seconds
-
-    run(0, moving=True, expected=0)
-    run(1, moving=True, expected=len(accounts))
-    times: dict[str, list[float]] = {"floor": [], "active": [], "idle": [], "nothing": []}
-    for round_number in range(rounds):
-        minute = 2 + 2 * round_number
-        times["floor"].append(_floor(url, accounts, START + minute * MINUTE))
-        times["active"].append(run(minute, moving=True, expected=len(accounts)))
-        times["idle"].append(run(minute + 1, moving=False, expected=0))
-        times["nothing"].append(run(minute + 1, moving=False, expected=0))
-    return times
+def _begin(world: World) -> Floor:
+    """Let the streams be known and every account be charged once."""
+    for minute in (0, 1):
+        world.exporter.offer(minute)
+        world.billing("collect")
+    return Floor(world)
 
 
-def _floor(url: str, accounts: Sequence[str], minute: datetime) -> float:
-    with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        started = time.perf_counter()
-        for statement in FLOOR:
-            if statement.startswith("COPY"):
-                with cursor.copy(statement) as copy:
-                    copy.write("".join(f"{one}\t{uuid.uuid4()}\t1000\t2000\n" for one in accounts))
-            else:
-                cursor.execute(statement.encode(), {"minute": minute})
-        connection.commit()
-        return time.perf_counter() - started
+def _round(world: World, floor: Floor, number: int, costs: Costs, *, is_largest: bool) -> None:
+    """Measure floor and job; the largest one also runs over a minute in which nothing moves."""
+    fleet = world.fleet
+    key = f"{fleet.sources}x{fleet.streams}"
+    minute = 2 + number * (2 if is_largest else 1)
+    world.vacuum()
+    if fleet.sources == 1:
+        costs[f"all {key}"].append(floor.write(fleet.start + 2 * number * MINUTE, *SHARED, *OWN))
+        costs[f"shared {key}"].append(floor.write(fleet.start + (2 * number + 1) * MINUTE, *SHARED))
+    world.exporter.offer(minute)
+    costs[f"active {key}"].append(_collected(world, fleet.sources * fleet.streams))
+    if is_largest:
+        world.exporter.offer(minute + 1, moving=False)
+        costs[f"idle {key}"].append(_collected(world, 0))
 
 
-def _add_users(url: str, accounts: Sequence[str]) -> None:
-    with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        with cursor.copy("COPY users (uuid, proxy_uuid, username, password) FROM STDIN") as copy:
-            copy.write("".join(f"{one}\t{one}\tu\tp\n" for one in accounts))
-        connection.commit()
-        connection.autocommit = True
-        connection.execute("VACUUM ANALYZE")
+def _collected(world: World, minutes: int) -> Cost:
+    result, cost = billing_cost(world, "collect")
+    assert (result["status"], result["written_minutes"]) == ("ok", minutes), result
+    return cost
 
 
-def _context(url: str, port: int) -> JobContext:
-    return JobContext(
-        run_id="",
-        clock=lambda: START,
-        database=Database(url, statement_timeout_seconds=600),
-        sources=(Source("bench", f"http://127.0.0.1:{port}", mode="window"),),
-        tariff=Tariff(Decimal("0.000001"), 0, Decimal(10**5), "v1", "", None),
-        deltas=DeltaPolicy(),
+def _report(sizes: Sizes, costs: Costs, results: Results) -> None:
+    typical = {key: median_cost(values) for key, values in costs.items()}
+    largest = f"1x{sizes.active[-1]}"
+    for streams in sizes.active:
+        key, size = f"1x{streams}", short(streams)
+        results.run(f"floor, {size}, shared tables", typical[f"shared {key}"], streams)
+        results.run(f"floor, {size}, all tables", typical[f"all {key}"], streams)
+        results.run(f"`collect`, {size} active", typical[f"active {key}"], streams)
+        ratio = median_ratio(costs[f"active {key}"], costs[f"all {key}"])
+        limit = "active" if key == largest else ""
+        results.figure(f"`collect`, {size} active", ratio, "x floor, all tables", limit)
+        ratio = median_ratio(costs[f"active {key}"], costs[f"shared {key}"])
+        results.figure(f"`collect`, {size} active", ratio, "x floor, shared tables")
+    large, small = sizes.active[-1], sizes.active[-2]
+    ratio = median_ratio(costs[f"active {largest}"], costs[f"active 1x{small}"])
+    results.figure(f"`collect`, {short(large)} active", ratio, f"x {short(small)} active", "linear")
+    peak = typical[f"active {largest}"].peak_megabytes or 0.0
+    results.figure(f"`collect`, {short(large)} active", peak, "MB of memory", "active memory")
+
+    idle = typical[f"idle {largest}"]
+    what = f"`collect`, {short(large)} idle"
+    results.run(what, idle, large)
+    ratio = median_ratio(costs[f"idle {largest}"], costs[f"all {largest}"])
+    results.figure(what, ratio, "x floor, all tables", "idle")
+    ratio = median_ratio(costs[f"idle {largest}"], costs[f"shared {largest}"])
+    results.figure(what, ratio, "x floor, shared tables")
+    results.figure(what, idle.rows or 0, "rows written", "idle rows")
+
+    each = large // sizes.sources
+    what = f"`collect`, {sizes.sources} sources x {short(each)}"
+    many = f"active {sizes.sources}x{each}"
+    results.run(what, typical[many], large)
+    ratio = median_ratio(costs[many], costs[f"active {largest}"])
+    results.figure(what, ratio, f"x one source of {short(large)}")
+
+    naive = typical["naive"]
+    results.run("row by row, shared tables", naive, sizes.naive_samples)
+    ratio = median_ratio(costs["naive"], costs[f"active {largest}"])
+    results.figure(
+        "row by row, each sample", ratio * large / sizes.naive_samples, "x `collect`, each sample"
     )
-
-
-def _serve(pipe: Pipe, accounts: Sequence[str]) -> None:
-    """Answer each window with the snapshot before and the one of the minute that was named."""
-    state = {"body": b"", "last": b"", "total": 0}
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(state["body"])))
-            self.end_headers()
-            self.wfile.write(state["body"])
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.timeout = 0.02
-    pipe.send(server.server_address[1])
-    snapshots: list[str] = []
-    while True:
-        if pipe.poll():
-            minute, moving = pipe.recv()
-            state["total"] += 1000 if moving else 0
-            stamp = format_rfc3339(START + minute * MINUTE)
-            if not snapshots or stamp not in snapshots[-1][:60]:
-                snapshots = [*snapshots[-1:], _snapshot(stamp, accounts, state["total"])]
-            page = f'{{"snapshots": [{",".join(snapshots)}], "has_more": false}}'
-            state["body"] = page.encode()
-            pipe.send("ready")
-        server.handle_request()
-
-
-def _snapshot(stamp: str, accounts: Sequence[str], total: int) -> str:
-    head = {"collected_at": stamp, "node_id": "bench", "env": "prod"}
-    samples = ",".join(
-        f'{{"uuid": "{one}", "inbound_tag": "x", "uplink_bytes_total": {total},'
-        f' "downlink_bytes_total": {2 * total}}}'
-        for one in accounts
-    )
-    return f'{json.dumps(head)[:-1]}, "samples": [{samples}]}}'
-
-
-def _report(streams: int, times: dict[str, list[float]]) -> None:
-    floor = statistics.median(times["floor"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{streams} streams, median of {len(times['floor'])} rounds, peak {peak:.0f} MB")
-    print(f"{'what':10} {'seconds':>9} {'x floor':>9}")
-    for what, values in times.items():
-        seconds = statistics.median(values)
-        print(f"{what:10} {seconds:9.2f} {seconds / floor:9.2f}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,44 +1,42 @@
-"""How long a page of 100,000 samples takes to decode, beside what plain JSON parsing takes.
-
-Run as `python benchmarks/decode.py`. The ratio is comparable between machines, the time is not.
-"""
+"""How long a page of many samples takes to decode, beside what plain JSON parsing takes."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from benchmarks.measure import Cost
+from benchmarks.sizes import short
 from billing_cli.exporter.decode import Expected, decode_window_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SAMPLES = 100_000
+    from benchmarks.results import Results
+    from benchmarks.sizes import Sizes
+    from billing_cli.simulator.postgres import EmbeddedPostgres
+
 ROUNDS = 7
-LIMIT_SECONDS = 0.25
 
 
-def main() -> int:
-    """Print the figures; 1 where decoding takes longer than its limit."""
-    body = page_body(SAMPLES)
+def run(_server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    """Measure the shortest of several rounds: the one that the machine disturbed least."""
+    samples = sizes.decode_samples
+    body = page_body(samples)
     now = datetime(2026, 4, 8, 12, 1, tzinfo=UTC)
 
     def decode() -> None:
         page = decode_window_page(body, expected=Expected("jp-1", "prod"), now=now)
-        assert len(page.snapshots[0].totals) == SAMPLES
+        assert len(page.snapshots[0].totals) == samples
 
-    plain = best_seconds(lambda: json.loads(body))
-    strict = best_seconds(decode)
-    print(f"page                {len(body) / 1e6:8.1f} MB, {SAMPLES} samples")
-    print(f"json.loads          {plain:8.3f} s")
-    print(f"strict decoding     {strict:8.3f} s   limit {LIMIT_SECONDS} s")
-    print(f"ratio               {strict / plain:8.2f}")
-    return 0 if strict <= LIMIT_SECONDS else 1
+    plain = _shortest(lambda: json.loads(body))
+    strict = _shortest(decode)
+    results.run(f"decoding {short(samples)} samples", Cost(strict), samples)
+    results.figure(f"decoding {short(samples)} samples", strict / plain, "x `json.loads`", "decode")
 
 
 def page_body(samples: int) -> bytes:
@@ -60,15 +58,10 @@ def page_body(samples: int) -> bytes:
     return json.dumps(page, separators=(",", ":")).encode()
 
 
-def best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of several runs: the one that the machine disturbed least."""
+def _shortest(work: Callable[[], object]) -> float:
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)
     return best
-
-
-if __name__ == "__main__":
-    sys.exit(main())

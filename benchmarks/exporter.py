@@ -92,6 +92,8 @@ def running_exporter(fleet: Fleet) -> Iterator[Exporter]:
     pipe, there = start.Pipe()
     process = start.Process(target=_serve, args=(fleet, there), daemon=True)
     process.start()
+    # Ours alone is the other end: should the process die, whoever waits for it learns that.
+    there.close()
     try:
         yield Exporter(fleet, pipe.recv(), pipe)
     finally:

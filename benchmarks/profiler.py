@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from benchmarks.exporter import Fleet, minutes_ago
-from benchmarks.world import running_world
+from benchmarks.world import running_server, running_world
 
 if TYPE_CHECKING:
     from benchmarks.world import World
 
 DURATION = re.compile(
-    r"LOG:  duration: ([\d.]+) ms(?:  (parse|bind|execute|statement)[^:]*: (.*))?", re.DOTALL
+    r"\w+ LOG:  duration: ([\d.]+) ms(?:  (parse|bind|execute|statement)[^:]*: (.*))?", re.DOTALL
 )
 PHASES = ("parse", "bind", "execute")
 TITLE_LENGTH = 70
@@ -45,7 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     fleet = Fleet(minutes_ago(4 * options.minutes + 10), options.streams)
     settings = {"log_min_duration_statement": "0", "log_statement": "none"}
-    with running_world(fleet, settings) as world:
+    with running_server(settings) as server, running_world(server, fleet) as world:
         world.exporter.offer(0)
         world.billing("collect")
         world.exporter.offer(options.minutes)

@@ -1,169 +1,135 @@
-"""`billing reconcile` over a day of history: seconds and peak memory, which must stay bounded.
+"""`reconcile` over a stretch of history, beside merely reading the same history and evidence.
 
-    python benchmarks/reconcile.py [--hours 24] [--streams 2000] [--limit-mb 300]
-
-The evidence is written by SQL, the history served over HTTP by this process, and the command runs
-as a child whose peak memory the kernel reports. Every stream moves every minute.
+The evidence is written by SQL. What it is compared with asks the exporter for the same pages,
+parses their JSON, and reads the same records by COPY.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-import uuid
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
 
 import psycopg
+import requests
 
-from billing_cli.core.times import format_rfc3339, minute_of, parse_rfc3339
-from billing_cli.jobs.migrate import migrate
-from billing_cli.simulator.postgres import running_postgres
+from benchmarks.exporter import (
+    DOWNLINK_STEP,
+    FIRST_TOTAL,
+    INBOUND_TAG,
+    MINUTE,
+    UPLINK_STEP,
+    Fleet,
+    minutes_ago,
+)
+from benchmarks.measure import Cost, billing_cost
+from benchmarks.sizes import short
+from benchmarks.world import running_world
+from billing_cli.core.times import format_rfc3339
 
-NODE = "prod:bench"
-MINUTE = timedelta(minutes=1)
+if TYPE_CHECKING:
+    from typing import LiteralString
 
-WRITE_EVIDENCE = """
-INSERT INTO billing.usage_records
-       (stream_id, bucket_start, from_at, to_at, reset_epoch,
-        uplink_start, uplink_end, downlink_start, downlink_end, account_uuid)
-SELECT stream_id, %(first)s + minute * interval '1 minute',
-       %(first)s + (minute - 1) * interval '1 minute' + interval '30 seconds',
-       %(first)s + minute * interval '1 minute' + interval '30 seconds', 0,
-       (minute - 1) * 1000, minute * 1000, (minute - 1) * 9000, minute * 9000, account_uuid
-  FROM billing.streams, generate_series(1, %(minutes)s) AS minute
+    from benchmarks.results import Results
+    from benchmarks.sizes import Sizes
+    from benchmarks.world import World
+    from billing_cli.simulator.postgres import EmbeddedPostgres
+
+NODE = "prod:n0"
+
+# As the exporter tells it: stream by stream a step further, and a step in each minute.
+FILL: tuple[LiteralString, ...] = (
+    """
+    INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, account_uuid,
+           first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+           uplink_total, downlink_total)
+    SELECT %(node)s, %(tag)s, account, account, 'baseline', %(first)s,
+           %(total)s + (number - 1) * %(up)s, %(total)s + (number - 1) * %(down)s, %(last)s,
+           %(total)s + (number - 1 + %(minutes)s) * %(up)s,
+           %(total)s + (number - 1 + %(minutes)s) * %(down)s
+      FROM unnest(%(accounts)s::uuid[]) WITH ORDINALITY AS given (account, number)
+    """,
+    """
+    INSERT INTO billing.usage_records (stream_id, bucket_start, from_at, to_at, reset_epoch,
+           uplink_start, uplink_end, downlink_start, downlink_end, account_uuid)
+    SELECT stream_id, %(start)s + minute * interval '1 minute',
+           %(first)s + (minute - 1) * interval '1 minute', %(first)s + minute * interval '1 minute',
+           0, first_uplink_total + (minute - 1) * %(up)s, first_uplink_total + minute * %(up)s,
+           first_downlink_total + (minute - 1) * %(down)s,
+           first_downlink_total + minute * %(down)s, account_uuid
+      FROM generate_series(1, %(minutes)s) AS minute, billing.streams
+    """,
+    """
+    INSERT INTO billing.sources (source_id, env, node_id, stored_node_id, contract,
+           first_snapshot_at, watermark)
+    VALUES ('n0', 'prod', 'n0', %(node)s, 'window', %(first)s, %(last)s)
+    """,
+)
+
+READ_EVIDENCE: LiteralString = """
+COPY (SELECT stream_id, bucket_start, from_at, to_at, uplink_start, uplink_end, downlink_start,
+             downlink_end
+        FROM billing.usage_records) TO STDOUT WITH (FORMAT binary)
 """
 
 
-def main() -> int:
-    """Measure, print, and fail where memory is beyond its limit."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=int, default=24)
-    parser.add_argument("--streams", type=int, default=2000)
-    parser.add_argument("--limit-mb", type=float, default=300.0)
-    options = parser.parse_args()
-    minutes = options.hours * 60
-    first = minute_of(datetime.now(UTC)) - (minutes + 2) * MINUTE
-    names = [str(uuid.UUID(int=number + 1)) for number in range(options.streams)]
-    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        # The server of a root run is someone else's process, who must be let in.
-        Path(directory).chmod(0o755)
-        server = stack.enter_context(running_postgres(Path(directory) / "postgres", durable=False))
-        migrate(server.url())
-        _write(server.url(), names, first, minutes)
-        exporter = _exporter(names, first, minutes)
-        environment = {
-            **os.environ,
-            "DATABASE_URL": server.url(),
-            "EXPORTER_BASE_URL": f"http://127.0.0.1:{exporter.server_address[1]}",
-            "BILLING_RUN_DEADLINE_SECONDS": "600",
-        }
-        since = format_rfc3339(first + MINUTE)
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "billing_cli", "reconcile", "--json", "--since", since],
-            env=environment,
-            capture_output=True,
-            check=False,
+def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    """Measure one run over all of it."""
+    minutes, streams = sizes.reconcile_minutes, sizes.reconcile_streams
+    fleet = Fleet(minutes_ago(minutes + 5), streams)
+    with running_world(server, fleet) as world:
+        _fill(world, minutes)
+        world.exporter.offer(minutes)
+        bare = _bare_seconds(world, minutes)
+        result, cost = billing_cost(
+            world, "reconcile", "--since", format_rfc3339(fleet.start + MINUTE)
         )
-        seconds = time.perf_counter() - started
-        exporter.shutdown()
-    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    result = json.loads(done.stdout)
-    records = minutes * options.streams
-    print(
-        f"reconcile {options.hours} h x {options.streams} streams: {result['status']}, "
-        f"{result['processed_samples']} samples against {records} records, "
-        f"{result['corrections']} corrections, {seconds:.1f} s, peak {megabytes:.0f} MB "
-        f"(limit {options.limit_mb:.0f} MB)"
-    )
-    return int(result["status"] != "ok" or megabytes > options.limit_mb)
+    assert (result["status"], result["corrections"]) == ("ok", 0)
+    assert result["processed_samples"] >= minutes * streams
+    what = f"`reconcile`, {minutes} min x {short(streams)} streams"
+    results.run("reading what it reads", Cost(bare), minutes * streams)
+    results.run(what, cost, minutes * streams)
+    results.figure(what, cost.seconds / bare, "x reading what it reads")
+    results.figure(what, cost.peak_megabytes or 0.0, "MB of memory", "reconcile memory")
 
 
-def _write(url: str, names: list[str], first: datetime, minutes: int) -> None:
-    last = first + minutes * MINUTE + timedelta(seconds=30)
-    with psycopg.connect(url) as connection:
-        for name in names:
-            connection.execute(
-                "INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid,"
-                " account_uuid, first_sight, first_seen_at, first_uplink_total,"
-                " first_downlink_total, seen_at, uplink_total, downlink_total)"
-                " VALUES (%s, 'x', %s, %s, 'baseline', %s, 0, 0, %s, %s, %s)",
-                (NODE, name, name, first, last, minutes * 1000, minutes * 9000),
-            )
-        connection.execute(WRITE_EVIDENCE, {"first": first, "minutes": minutes})
-        connection.execute(
-            "INSERT INTO billing.sources (source_id, env, node_id, stored_node_id, contract,"
-            " first_snapshot_at, watermark) VALUES ('default', 'prod', 'bench', %s, 'window',"
-            " %s, %s)",
-            (NODE, first, last),
-        )
-        connection.commit()
-        connection.autocommit = True
-        connection.execute("ANALYZE")
-
-
-def _exporter(names: list[str], first: datetime, minutes: int) -> ThreadingHTTPServer:
-    """Serve a history in which every stream moves every minute, as JSON made on demand."""
-    stamps = [first + timedelta(minutes=number, seconds=30) for number in range(minutes + 1)]
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            query = {key: value[0] for key, value in parse_qs(urlsplit(self.path).query).items()}
-            start = parse_rfc3339(query.get("cursor") or query["since"])
-            until, limit = parse_rfc3339(query["until"]), int(query["limit"])
-            wanted = [one for one in stamps if start <= one <= until]
-            page = wanted[:limit]
-            has_more = len(wanted) > limit
-            body = json.dumps(
-                {
-                    "node_id": "bench",
-                    "env": "prod",
-                    "snapshots": [_snapshot(names, first, one) for one in page],
-                    "has_more": has_more,
-                    "next_cursor": format_rfc3339(wanted[limit]) if has_more else None,
-                }
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-def _snapshot(names: list[str], first: datetime, at: datetime) -> dict[str, object]:
-    number = int((at - first).total_seconds() // 60)
-    return {
-        "collected_at": format_rfc3339(at),
-        "node_id": "bench",
-        "env": "prod",
-        "samples": [
-            {
-                "uuid": name,
-                "inbound_tag": "x",
-                "uplink_bytes_total": number * 1000,
-                "downlink_bytes_total": number * 9000,
-            }
-            for name in names
-        ],
+def _fill(world: World, minutes: int) -> None:
+    fleet = world.fleet
+    values = {
+        "node": NODE,
+        "tag": INBOUND_TAG,
+        "accounts": fleet.accounts(),
+        "start": fleet.start,
+        "first": fleet.stamp(0),
+        "last": fleet.stamp(minutes),
+        "minutes": minutes,
+        "total": FIRST_TOTAL,
+        "up": UPLINK_STEP,
+        "down": DOWNLINK_STEP,
     }
+    with psycopg.connect(world.url) as connection, psycopg.ClientCursor(connection) as cursor:
+        for statement in FILL:
+            cursor.execute(statement, values)
+        connection.commit()
+    world.vacuum()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _bare_seconds(world: World, minutes: int) -> float:
+    started = time.perf_counter()
+    query = {
+        "since": format_rfc3339(world.fleet.stamp(0)),
+        "until": format_rfc3339(world.fleet.stamp(minutes)),
+        "limit": "60",
+    }
+    address = f"{world.exporter.sources()[0]['base_url']}/v1/snapshots/window"
+    cursor: str | None = "0"
+    while cursor is not None:
+        page = requests.get(address, query | {"cursor": cursor}, timeout=60).json()
+        cursor = page["next_cursor"] if page["has_more"] else None
+    with (
+        psycopg.connect(world.url) as connection,
+        connection.cursor() as reading,
+        reading.copy(READ_EVIDENCE) as copy,
+    ):
+        for _ in copy:
+            pass
+    return time.perf_counter() - started

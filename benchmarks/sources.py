@@ -1,6 +1,4 @@
-"""200 sources of which 20 hang: the whole may take the slowest one's deadline plus 20 %.
-
-    python benchmarks/sources.py [--sources 200] [--down 20] [--timeout 3]
+"""200 sources of which 20 hang: the whole may take little longer than the slowest one's deadline.
 
 One process serves all of them on loopback. Those that are down accept the connection and never
 answer, which is worse than a refusal; they stand last in the list, where they end last.
@@ -8,48 +6,47 @@ answer, which is worse than a refusal; they stand last in the list, where they e
 
 from __future__ import annotations
 
-import argparse
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
+from benchmarks.measure import Cost
 from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.api import ExporterError, FetchRequest
 from billing_cli.exporter.fleet import fetch_all
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.context import FetchPolicy
 
-LIMIT = 1.2
+if TYPE_CHECKING:
+    from benchmarks.results import Results
+    from benchmarks.sizes import Sizes
+    from billing_cli.simulator.postgres import EmbeddedPostgres
+
+SOURCES, DOWN = 200, 20
 
 
-def main() -> int:
-    """Measure, print, and fail beyond the limit."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", type=int, default=200)
-    parser.add_argument("--down", type=int, default=20)
-    parser.add_argument("--timeout", type=float, default=3.0)
-    options = parser.parse_args()
+def run(_server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    """Measure one round of fetching."""
     now = datetime.now(UTC)
     over = threading.Event()
     server = _serve(now, over)
     port = server.server_address[1]
-    up = options.sources - options.down
     requests = [
         FetchRequest(
             Source(
                 f"source-{number}",
-                f"http://127.0.0.1:{port}/{'up' if number < up else 'down'}/{number}",
+                f"http://127.0.0.1:{port}/{'up' if number < SOURCES - DOWN else 'down'}/{number}",
                 mode="window",
-                timeout_seconds=options.timeout,
+                timeout_seconds=sizes.hanging_seconds,
             ),
             now - timedelta(hours=1),
             now,
             max_samples=1000,
             page_limit=60,
         )
-        for number in range(options.sources)
+        for number in range(SOURCES)
     ]
     started = time.perf_counter()
     outcomes = dict(
@@ -64,12 +61,11 @@ def main() -> int:
     seconds = time.perf_counter() - started
     over.set()
     server.shutdown()
-    failed = sum(isinstance(one, ExporterError) for one in outcomes.values())
-    print(
-        f"{options.sources} sources, {failed} of them down: {seconds:.2f} s, "
-        f"{seconds / options.timeout:.2f} x the deadline of the slowest (limit {LIMIT})"
-    )
-    return int(failed != options.down or seconds > LIMIT * options.timeout)
+    server.server_close()
+    assert sum(isinstance(one, ExporterError) for one in outcomes.values()) == DOWN
+    what = f"fetching from {SOURCES} sources, {DOWN} of them hanging"
+    results.run(what, Cost(seconds))
+    results.figure(what, seconds / sizes.hanging_seconds, "x one source's deadline", "hanging")
 
 
 def _serve(now: datetime, over: threading.Event) -> ThreadingHTTPServer:
@@ -100,7 +96,3 @@ def _serve(now: datetime, over: threading.Event) -> ThreadingHTTPServer:
     server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
-
-
-if __name__ == "__main__":
-    sys.exit(main())

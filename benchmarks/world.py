@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from benchmarks.exporter import Exporter, Fleet, running_exporter
+from billing_cli.errors import EXIT_OK, EXIT_PARTIAL
 from billing_cli.jobs.migrate import migrate
 from billing_cli.simulator.postgres import EmbeddedPostgres, running_postgres
 
@@ -32,7 +33,7 @@ SETTINGS = {
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
     "log_parameter_max_length": "0",
-    "log_line_prefix": "@@ ",
+    "log_line_prefix": "@@ %d ",
     "log_statement": "all",
 }
 
@@ -45,18 +46,23 @@ class World:
     """A migrated database with the fleet's accounts, and the exporters that tell of them."""
 
     server: EmbeddedPostgres
+    database: str
     exporter: Exporter
-    directory: Path
 
     @property
     def url(self) -> str:
         """The database, as its owner."""
-        return self.server.url()
+        return self.server.url(self.database)
 
     @property
     def fleet(self) -> Fleet:
         """What the exporters tell of."""
         return self.exporter.fleet
+
+    @property
+    def directory(self) -> Path:
+        """Where files of ours can be."""
+        return self.server.directory.parent
 
     def billing(
         self,
@@ -64,8 +70,11 @@ class World:
         profile: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, Any], dict[str, float]]:
-        """Run a command with `--json`; return its result object and what it cost."""
-        report = self.directory / "report.json"
+        """Run a command with `--json`; return its result object and what it cost.
+
+        Raises RuntimeError where it could not do its work; what it found is in the result.
+        """
+        report = self.directory / f"{self.database}.json"
         words = [sys.executable, "-m", "benchmarks.launch", str(report), str(profile or "-")]
         done = subprocess.run(
             [*words, *arguments, "--json"],
@@ -75,7 +84,7 @@ class World:
             text=True,
             check=False,
         )
-        if done.returncode:
+        if done.returncode not in {EXIT_OK, EXIT_PARTIAL}:
             raise RuntimeError(f"{' '.join(arguments)}: {done.stdout} {done.stderr}")
         return json.loads(done.stdout), json.loads(report.read_text())
 
@@ -88,6 +97,8 @@ class World:
             "EXPORTER_SOURCES_JSON": json.dumps(self.exporter.sources()),
             "PRICE_PER_BYTE": PRICE_PER_BYTE,
             "INITIAL_BALANCE": INITIAL_BALANCE,
+            # No backlog of ours is too old, and nothing here takes too long.
+            "BILLING_INITIAL_LOOKBACK_HOURS": "240",
             "BILLING_STATEMENT_TIMEOUT_SECONDS": "3600",
             "BILLING_RUN_DEADLINE_SECONDS": "3600",
         }
@@ -99,36 +110,40 @@ class World:
 
 
 @contextmanager
-def running_world(fleet: Fleet, settings: Mapping[str, str] | None = None) -> Iterator[World]:
-    """Set up a server and exporters as long as the block lasts."""
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="billing-")))
+def running_server(settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedPostgres]:
+    """Run a durable server with `SETTINGS` and those that are given beside, in a new directory."""
+    with tempfile.TemporaryDirectory(prefix="billing-") as name:
+        directory = Path(name)
         # The server of a root run is someone else's process, who must be let in.
         directory.chmod(0o755)
-        server = stack.enter_context(running_server(directory / "postgres", settings))
-        migrate(server.url())
-        add_users(server.url(), fleet.accounts())
-        yield World(server, stack.enter_context(running_exporter(fleet)), directory)
+        with (
+            running_postgres(directory / "postgres") as server,
+            psycopg.connect(server.url(), autocommit=True) as connection,
+        ):
+            for key, value in {**SETTINGS, **(settings or {})}.items():
+                connection.execute(f"ALTER SYSTEM SET {key} = '{value}'".encode())
+        # Some settings are only read at the start.
+        with running_postgres(directory / "postgres") as server:
+            yield server
 
 
 @contextmanager
-def running_server(
-    directory: Path, settings: Mapping[str, str] | None = None
-) -> Iterator[EmbeddedPostgres]:
-    """Run a durable server with `SETTINGS` and those that are given beside."""
-    with (
-        running_postgres(directory) as server,
-        psycopg.connect(server.url(), autocommit=True) as connection,
-    ):
-        for name, value in {**SETTINGS, **(settings or {})}.items():
-            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-    # Some settings are only read at the start.
-    with running_postgres(directory) as server:
-        yield server
+def running_world(
+    server: EmbeddedPostgres, fleet: Fleet, database: str = "account"
+) -> Iterator[World]:
+    """Make a database for a fleet, and run its exporters; both are gone after the block."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database}".encode())
+        try:
+            migrate(server.url(database))
+            _add_users(server.url(database), fleet.accounts())
+            with running_exporter(fleet) as exporter:
+                yield World(server, database, exporter)
+        finally:
+            connection.execute(f"DROP DATABASE {database} WITH (FORCE)".encode())
 
 
-def add_users(url: str, accounts: Sequence[str]) -> None:
-    """Add accounts that nobody has charged yet."""
+def _add_users(url: str, accounts: Sequence[str]) -> None:
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY users (uuid, proxy_uuid, username, password) FROM STDIN") as copy:
             copy.write("".join(f"{one}\t{one}\tuser\t-\n" for one in accounts))

@@ -1,0 +1,57 @@
+"""The benchmarks: `make bench`, `make bench-quick`.
+
+    python -m benchmarks [--quick] [--only NAME,...] [--write FILE]
+
+Prints each figure as it comes and fails where one is beyond its limit; with `--quick`, in small
+sizes, only where it is twice beyond. `--write` puts the tables between the marks in a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.page import write_page
+from benchmarks.results import QUICK_TOLERANCE, Results
+from benchmarks.sizes import FULL, QUICK
+from benchmarks.world import running_server
+
+BENCHMARKS = ("collect", "backlog", "startup", "decode", "sources", "reconcile", "audit")
+
+
+def main() -> int:
+    """Run them; 1 where a limit is not met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
+    parser.add_argument(
+        "--only", metavar="NAME,...", default=",".join(BENCHMARKS), help=", ".join(BENCHMARKS)
+    )
+    parser.add_argument("--write", metavar="FILE", type=Path, help="the page with the tables")
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    sizes, results = QUICK if options.quick else FULL, Results()
+    began = time.monotonic()
+    with running_server() as server:
+        for name in names:
+            print(f"{name}:", flush=True)
+            started = time.monotonic()
+            import_module(f"benchmarks.{name}").run(server, sizes, results)
+            print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
+        minutes = (time.monotonic() - began) / 60
+        if options.write:
+            write_page(options.write, server, results, minutes, names)
+    tolerance = QUICK_TOLERANCE if options.quick else 1.0
+    missed = [figure for figure in results.figures if not figure.is_met(tolerance)]
+    for figure in missed:
+        print(f"beyond its limit: {figure.what}: {figure.value:.2f} {figure.unit}")
+    print(f"{len(results.figures)} figures in {minutes:.1f} minutes, {len(missed)} beyond")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

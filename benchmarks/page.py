@@ -1,0 +1,92 @@
+"""The tables of docs/performance.md, written by the run that measured them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from benchmarks.world import SETTINGS
+from billing_cli import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from benchmarks.results import Figure, Results, Run
+    from billing_cli.simulator.postgres import EmbeddedPostgres
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def write_page(
+    page: Path, server: EmbeddedPostgres, results: Results, minutes: float, names: Sequence[str]
+) -> None:
+    """Replace what stands between the page's marks. Raises ValueError where they are missing."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} lacks the marks {BEGIN} and {END}")
+    text = "\n\n".join([_circumstances(server, minutes, names), *_tables(results)])
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def _circumstances(server: EmbeddedPostgres, minutes: float, names: Sequence[str]) -> str:
+    with psycopg.connect(server.url()) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    assert row is not None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    settings = ", ".join(
+        f"`{name}` {value}" for name, value in SETTINGS.items() if not name.startswith("log_")
+    )
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} with billing {__version__}, Python "
+        f"{platform.python_version()}, PostgreSQL {row[0]}, {platform.system()} "
+        f"{platform.machine()}, {cores} cores, in {minutes:.0f} minutes, by "
+        f"`python -m benchmarks --only {','.join(names)}`.\n"
+        f"Server: {settings}; everything else as PostgreSQL has it, so `fsync`, "
+        "`synchronous_commit` and `full_page_writes` are on."
+    )
+
+
+def _tables(results: Results) -> list[str]:
+    return [
+        _table(("what", "measured", "", "at most", "met"), map(_figure_row, results.figures)),
+        _table(
+            ("what", "samples", "memory, MB", "statements", "WAL, MB", "rows", "seconds"),
+            map(_run_row, results.runs),
+        ),
+    ]
+
+
+def _figure_row(figure: Figure) -> tuple[str, ...]:
+    value = f"{figure.value:.2f}" if figure.unit.startswith("x ") else f"{figure.value:.0f}"
+    if figure.limit is None:
+        return figure.what, value, figure.unit, "", ""
+    is_met = "yes" if figure.is_met() else "**no**"
+    return figure.what, value, figure.unit, f"{figure.limit:.3g}", is_met
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    cost = run.cost
+    return (
+        run.what,
+        _number(run.samples),
+        _number(cost.peak_megabytes),
+        _number(cost.statements),
+        "" if cost.wal_bytes is None else f"{cost.wal_bytes / 1e6:.1f}",
+        _number(cost.rows),
+        f"{cost.seconds:.2f}",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,78 @@
+"""What was measured, and the limits that it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Cost
+
+# Every limit there is, by what it limits. A ratio has no unit; memory is in MB.
+LIMITS = {
+    "active": 1.5,
+    "linear": 10.5,
+    "active memory": 350.0,
+    "idle": 0.25,
+    "idle rows": 5.0,
+    "nothing new": 1.5,
+    "help": 1 / 3,
+    "backlog": 1.3,
+    "backlog memory": 250.0,
+    "reconcile memory": 300.0,
+    "audit memory": 200.0,
+    "decode": 4.0,
+    "hanging": 1.2,
+}
+
+# How far beyond its limit a figure must be for `--quick` to fail: no noise is that large.
+QUICK_TOLERANCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value. `limit_name` is a key of `LIMITS`, or empty where there is no limit."""
+
+    what: str
+    value: float
+    unit: str
+    limit_name: str = ""
+
+    @property
+    def limit(self) -> float | None:
+        """The limit, where there is one."""
+        return LIMITS[self.limit_name] if self.limit_name else None
+
+    def is_met(self, tolerance: float = 1.0) -> bool:
+        """Tell whether the value is within its limit, stretched by a factor."""
+        return self.limit is None or self.value <= self.limit * tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run cost. `samples` is what it had to look at, None where that means nothing."""
+
+    what: str
+    samples: int | None
+    cost: Cost
+
+
+@dataclass(slots=True)
+class Results:
+    """Collects figures and costs in the order in which they come, and says them as they come."""
+
+    figures: list[Figure] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+    def figure(self, what: str, value: float, unit: str, limit_name: str = "") -> None:
+        """Take down a value: a ratio where `unit` begins with x, as in `x the floor`."""
+        figure = Figure(what, value, unit, limit_name)
+        self.figures.append(figure)
+        limit = "" if figure.limit is None else f"  (limit {figure.limit:.2f})"
+        print(f"  {what:55} {value:9.2f} {unit}{limit}", flush=True)
+
+    def run(self, what: str, cost: Cost, samples: int | None = None) -> None:
+        """Take down what a run cost."""
+        self.runs.append(Run(what, samples, cost))
+        peak = "" if cost.peak_megabytes is None else f", {cost.peak_megabytes:.0f} MB"
+        print(f"  {what:55} {cost.seconds:9.3f} s{peak}", flush=True)
