@@ -39,7 +39,7 @@ HELD_BYTES = 40_000_000_000
 DOUBLED_PRICE = 2
 
 # A catch-up takes several of them.
-SMALL_STEPS = FetchPolicy(step_max_samples=36, page_limit=3)
+SMALL_STEPS = FetchPolicy(step_max_samples=60, page_limit=3)
 
 
 @dataclass(frozen=True, slots=True)
