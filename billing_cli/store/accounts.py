@@ -164,6 +164,8 @@ def save_accounts(
     )
 
 
-def _read_quota_states(connection: Connection, wanted: dict[str, arrays.BinaryArray]) -> dict[str, QuotaState]:
+def _read_quota_states(
+    connection: Connection, wanted: dict[str, arrays.BinaryArray]
+) -> dict[str, QuotaState]:
     rows = connection.execute(LOCK_QUOTA_STATES, wanted).fetchall()
     return {account_uuid: QuotaState(quota, balance) for account_uuid, quota, balance in rows}

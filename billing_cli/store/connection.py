@@ -6,6 +6,7 @@ session locks.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -29,11 +30,19 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Each limits this transaction only, because a pooled session belongs to others afterwards.
-SET_LOCAL_TIMEOUTS = """
+# All that the driver warns of is what it ignores on the way out of something that failed, and what
+# failed is told anyway.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+
+# Each holds for this transaction only, because a pooled session belongs to others afterwards. The
+# columns of a hundred thousand rows fit into the memory that is asked for; with PostgreSQL's own
+# 4 MB they would go through temporary files.
+SET_LOCALLY = """
 SELECT set_config('statement_timeout', %(statement_timeout)s, true),
        set_config('lock_timeout', %(lock_timeout)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
+       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024,
+                                       %(work_mem_kilobytes)s)::text, true),
        pg_current_xact_id()::text
 """
 
@@ -52,6 +61,8 @@ FATE_UNKNOWN = (
 
 INTRANS, INERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
 ROLLBACK_SECONDS = 1.0
+
+WORK_MEM_KILOBYTES = 64 * 1024
 
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.1
@@ -167,15 +178,16 @@ class Session:
             connection.autocommit = False
         milliseconds = f"{self.database.statement_timeout_seconds * 1000:.0f}"
         row = connection.execute(
-            SET_LOCAL_TIMEOUTS,
+            SET_LOCALLY,
             {
                 "statement_timeout": milliseconds,
                 "lock_timeout": f"{self.database.lock_timeout_seconds * 1000:.0f}",
                 # A dry run keeps its transaction open while it fetches.
                 "idle_timeout": "0" if self.dry_run else milliseconds,
+                "work_mem_kilobytes": WORK_MEM_KILOBYTES,
             },
         ).fetchone()
-        progress.transaction_id = row[3] if row else ""
+        progress.transaction_id = row[4] if row else ""
         progress.result = result = work(connection)
         if not self.dry_run:
             with _signals_wait():
@@ -217,8 +229,13 @@ def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
     # The driver reads no other style, and a role or a database may have one as its default. Libpq
     # takes it from here alone; a pooler keeps it apart for each of its clients.
     os.environ["PGDATESTYLE"] = "ISO"
-    # What the connection string says itself goes before our own choice.
-    parameters = _defaults(database) | _parameters(database.dsn)
+    # What the connection string says itself goes before our own choice; but texts are sent in this
+    # encoding, whatever others of the database like to speak.
+    parameters = {
+        **_defaults(database),
+        **_parameters(database.dsn),
+        "client_encoding": "UTF8",
+    }
     try:
         connection = PatientConnection[tuple[Any, ...]].connect(
             **parameters, autocommit=True, prepare_threshold=None

@@ -283,7 +283,9 @@ def save_held(connection: Connection, held: Sequence[tuple[int, UsageRecord]]) -
         connection.execute(SAVE_HELD_DELTAS, usage_columns(*zip(*held, strict=True)))
 
 
-def usage_columns(stream_ids: Sequence[int], records: Sequence[UsageRecord]) -> dict[str, arrays.BinaryArray]:
+def usage_columns(
+    stream_ids: Sequence[int], records: Sequence[UsageRecord]
+) -> dict[str, arrays.BinaryArray]:
     """Return the columns of records as arrays, by the parameter names of the statements here."""
     return {
         "stream_ids": arrays.bigints(stream_ids),

@@ -41,3 +41,16 @@ def test_the_server_s_defaults_change_nothing(world: World) -> None:
     """Isolation, zones, styles and paths are the jobs' own."""
     an_unknown_uuid_is_reset(world)
     world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("peculiar_url", ["client_encoding = 'LATIN1'"], indirect=True)
+@pytest.mark.usefixtures("peculiar_url")
+def test_names_of_any_script_are_kept(world: World) -> None:
+    """An inbound's tag arrives as the exporter wrote it, whatever the role's encoding is."""
+    world.add_node("jp-1", world.add_users(1), tag="東京-é")
+    world.flow_until(3)
+    world.collect_every_minute(1, 4)
+    world.assert_all_is_billed()
+    assert world.rows("SELECT DISTINCT line_code FROM public.traffic_minute_buckets") == [
+        ("東京-é",)
+    ]
