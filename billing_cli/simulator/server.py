@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from billing_cli.simulator.wire import (
     BadRequestError,
+    Order,
     Seam,
     WindowQuery,
     encode_snapshot,
@@ -45,7 +46,8 @@ class Endpoint:
     What is wrong with it: `refused` (nobody listens; read by `sources()`), `down` (connections
     are closed unanswered), `status` (answered instead of content), `latency_seconds`, `body`
     (sent in place of the right one), `rewrite` (changes the right one), `identity` (another
-    node's name), `answer` (takes over the whole response, for everything else).
+    node's name), `order` (snapshots of a page repeat, or go backwards), `answer` (takes over the
+    whole response, for everything else).
     What it has seen: `requests`, each as path and query.
     """
 
@@ -60,6 +62,7 @@ class Endpoint:
     body: bytes | None = None
     rewrite: Callable[[bytes], bytes] | None = None
     identity: NodeIdentity | None = None
+    order: Order = "rising"
     answer: Callable[[BaseHTTPRequestHandler], None] | None = None
     requests: list[str] = field(default_factory=list)
 
@@ -236,7 +239,9 @@ def _content(
         parameters = dict(parse_qsl(urlsplit(url).query))
         try:
             query = WindowQuery.parse(parameters, endpoint.max_page)
-            body = window_page(node, offered, query, endpoint.seam, endpoint.identity)
+            body = window_page(
+                node, offered, query, endpoint.seam, endpoint.identity, endpoint.order
+            )
         except BadRequestError as error:
             return _HTTP_BAD_REQUEST, f'{{"error":"{error}"}}'.encode()
     else:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 import uuid
 from array import array
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 from billing_cli.core.model import NodeIdentity, StreamName
 from billing_cli.simulator.stamps import (
@@ -104,6 +106,8 @@ class Node:
         self.restarts: list[tuple[int, datetime]] = []
         self.outages: list[tuple[datetime, datetime]] = []
         self.poll_jitter_seconds = 0.25
+        self.clock_error = timedelta()
+        self._polled_at: datetime | None = None
         self._hidden: list[tuple[int, datetime, datetime]] = []
         self._dropped: set[int] = set()
         self._names: set[StreamName] = set()
@@ -139,7 +143,8 @@ class Node:
 
         Polls stand in [now, until), so that runs chain without a seam. `rate` is the mean of a
         stream that is busy in an interval, `activity` the share of intervals in which it is.
-        Polls within an outage are skipped while the traffic flows on.
+        Polls within an outage are skipped while the traffic flows on; so are those that the
+        exporter's clock, set back, would stamp before what it has.
         """
         step = timedelta(seconds=poll_seconds)
         poll = self.start + -((self.start - self.now) // step) * step
@@ -147,17 +152,20 @@ class Node:
             self._advance(poll, rate, activity)
             if not self._already_polled(poll) and not self.is_down(poll):
                 jitter = self._rng.randrange(int(self.poll_jitter_seconds * 1e6) + 1)
-                self.snapshot(poll + timedelta(microseconds=jitter))
+                at = poll + timedelta(microseconds=jitter)
+                if not self.snapshots or at + self.clock_error > self.snapshots[-1].collected_at:
+                    self.snapshot(at)
             poll += step
         self._advance(until, rate, activity)
 
     def snapshot(self, at: datetime, published_at: datetime | None = None) -> Snapshot:
         """Record a snapshot; the digits below microseconds are made up, as a real clock has them.
 
-        Raises ValueError where it is not later than the one before, or lies before `now`.
+        Its stamp is off by the exporter's `clock_error`. Raises ValueError where that is not
+        later than the one before.
         """
-        stamp = nanoseconds_of(at) + self._rng.randrange(1000)
-        if self.snapshots and nanoseconds_of(at) <= self.snapshots[-1].stamp_nanoseconds:
+        stamp = nanoseconds_of(at + self.clock_error) + self._rng.randrange(1000)
+        if self.snapshots and stamp // 1000 <= self.snapshots[-1].stamp_nanoseconds // 1000:
             raise ValueError(f"{self.source_id} already has a snapshot at or after {at}")
         totals = array("q")
         for stream in self.streams:
@@ -167,12 +175,13 @@ class Node:
         snapshot = Snapshot(
             index=len(self.snapshots),
             stamp_nanoseconds=stamp,
-            published_nanoseconds=max(stamp, nanoseconds_of(published_at or at)),
+            published_nanoseconds=nanoseconds_of(max(at, published_at or at)),
             restarts=len(self.restarts),
             totals=totals,
             absent=frozenset(hidden | self._dropped),
         )
         self.snapshots.append(snapshot)
+        self._polled_at = at
         self.now = max(self.now, at)
         return snapshot
 
@@ -217,12 +226,11 @@ class Node:
             return [snapshot for snapshot in self.snapshots if not snapshot.forgotten]
         latest = nanoseconds_of(present) + 999
         oldest = latest - int(HISTORY.total_seconds()) * NANOSECONDS_PER_SECOND
+        kept = bisect_left(self.snapshots, oldest, key=attrgetter("stamp_nanoseconds"))
         return [
             snapshot
-            for snapshot in self.snapshots
-            if not snapshot.forgotten
-            and snapshot.stamp_nanoseconds >= oldest
-            and snapshot.published_nanoseconds <= latest
+            for snapshot in self.snapshots[kept:]
+            if not snapshot.forgotten and snapshot.published_nanoseconds <= latest
         ]
 
     def _advance(self, moment: datetime, rate: float, activity: float) -> None:
@@ -239,7 +247,7 @@ class Node:
         self.now = moment
 
     def _already_polled(self, poll: datetime) -> bool:
-        return bool(self.snapshots) and self.snapshots[-1].collected_at >= poll
+        return self._polled_at is not None and self._polled_at >= poll
 
 
 class Fleet:

@@ -27,6 +27,10 @@ repeat: as `after`, but the next page tells the last snapshot once more (beyond 
 """
 
 
+Order = Literal["rising", "twice", "reversed"]
+"""How a page tells its snapshots: oldest first, each of them twice, or newest first."""
+
+
 class BadRequestError(Exception):
     """The query string is not one that an exporter understands. The text names the parameter."""
 
@@ -63,6 +67,7 @@ def window_page(
     query: WindowQuery,
     seam: Seam,
     identity: NodeIdentity | None = None,
+    order: Order = "rising",
 ) -> bytes:
     """Return one page of the window. `snapshots` is what the exporter offers, oldest first."""
     begin = query.since
@@ -78,7 +83,12 @@ def window_page(
     elif page:
         cursor_text = format_stamp(page[-1].stamp_nanoseconds)
     speaker = identity or node.identity
-    body = b",".join(encode_snapshot(node, one, identity) for one in page)
+    told = [encode_snapshot(node, one, identity) for one in page]
+    if order == "reversed":
+        told.reverse()
+    elif order == "twice":
+        told = [one for one in told for _ in range(2)]
+    body = b",".join(told)
     return b'{"node_id":%b,"env":%b,"snapshots":[%b],"has_more":%b,"next_cursor":%b}' % (
         _json(speaker.node_id if page else ""),
         _json(speaker.env if page else ""),

@@ -137,6 +137,20 @@ def test_snapshots_only_go_forward() -> None:
         node.snapshot(node.start)
 
 
+def test_a_clock_that_is_ahead_stamps_the_future_and_one_set_back_takes_no_polls() -> None:
+    """Stamps are off by the clock's error and never fall; the snapshot is on offer at once."""
+    node, _ = lone_stream()
+    node.poll_jitter_seconds = 0
+    node.clock_error = 90 * SECOND
+    node.run(node.start + 2 * MINUTE)
+    ahead = [node.start + 90 * SECOND, node.start + 150 * SECOND]
+    assert [one.collected_at for one in node.published(node.start + MINUTE)] == ahead
+    node.clock_error = timedelta()
+    node.run(node.start + 5 * MINUTE)
+    later = [node.start + n * MINUTE for n in (3, 4)]
+    assert [one.collected_at for one in node.published(None)] == [*ahead, *later]
+
+
 def test_stamps_have_digits_below_microseconds() -> None:
     """What billing cuts off is really there."""
     node, _ = lone_stream()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.torture import blows, cuts, disks, kills, locks
+from tests.torture import blows, cuts, disks, kills, locks, model, soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,4 +54,6 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("locks", locks.hold, 100, 6, 0.7),
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
     Attack("disk", disks.fill, 30, 2, 2.0),
+    Attack("model", model.attack, 10_000, 250, 0.05),
+    Attack("soak", soak.attack, 30, 1, 20.0),
 )
