@@ -16,7 +16,7 @@ import psycopg
 
 from tests.torture import scenes
 from tests.torture.tally import Tally
-from tests.torture.trial import face, impatient
+from tests.torture.trial import chances, face, impatient
 from tests.torture.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def _strike(
         for scene in scenes.SCENES:
             world, place = stack.enter_context(scenes.prepared(arena, scene))
             targets.append((scene, world, place, scenes.messages_of(arena, scene, world, place)))
-        number = seed
-        while total.runs < rounds:
+        for number in chances(seed, rounds):
             dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
             scene, world, place, messages = dice.choice(targets)
             side: Side = dice.choice(["client", "server"])
@@ -84,7 +83,8 @@ def _strike(
                 verdict.tell(attack, number, f"{scene.name}, {side} message {blow.number}")
             if blow.has_fallen or not verdict.is_clean:
                 total = total.plus(verdict.tally(fault))
-            number += 1
+            if total.runs == rounds:
+                break
     return total
 
 

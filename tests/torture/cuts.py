@@ -78,10 +78,10 @@ def cut_migrate(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     total = Tally("connection cut in migrate", 0)
     with arena.database(migrated=False) as place, relayed(place.database_url) as relay:
         migrate(relay.url, grant_to=JOB_ROLE)
-        points = _points(relay.messages)
+        points = points_of(relay.messages)
         tables = count(place, COUNT_TABLES)
     with impatient():
-        for number, point in _chosen(points, seed, rounds):
+        for number, point in chosen_points(points, seed, rounds):
             verdict = Verdict()
             with arena.database(migrated=False) as place:
                 cut = _migrate_cut_at(place, point, tables, verdict)
@@ -93,9 +93,9 @@ def cut_migrate(arena: Arena, seed: int, rounds: int) -> list[Tally]:
 def _cut_scene(arena: Arena, scene: Scene, seed: int, rounds: int) -> list[Tally]:
     total = Tally(f"connection cut in {scene.name}", 0)
     with scenes.prepared(arena, scene) as (world, place):
-        points = _points(scenes.messages_of(arena, scene, world, place))
+        points = points_of(scenes.messages_of(arena, scene, world, place))
         with impatient():
-            for number, point in _chosen(points, seed, rounds):
+            for number, point in chosen_points(points, seed, rounds):
                 verdict = Verdict()
                 with scenes.copied(arena, world, place) as (copy, database):
                     severing = Severing(point)
@@ -105,7 +105,8 @@ def _cut_scene(arena: Arena, scene: Scene, seed: int, rounds: int) -> list[Tally
     return [_with_points(total, points)]
 
 
-def _points(messages: dict[Side, int]) -> list[Point]:
+def points_of(messages: dict[Side, int]) -> list[Point]:
+    """Return where a line that carries so many messages can be severed."""
     return [
         *(Point("client", number, "withheld") for number in range(messages["client"])),
         *(Point("client", number, "delivered") for number in range(messages["client"])),
@@ -113,7 +114,7 @@ def _points(messages: dict[Side, int]) -> list[Point]:
     ]
 
 
-def _chosen(points: list[Point], seed: int, rounds: int) -> Iterator[tuple[int, Point]]:
+def chosen_points(points: list[Point], seed: int, rounds: int) -> Iterator[tuple[int, Point]]:
     """Return as many points as there are rounds, each with the seed by which it comes first."""
     for number in range(seed, seed + min(rounds, len(points))):
         yield number, points[number * STRIDE % len(points)]

@@ -15,7 +15,7 @@ import psycopg
 
 from tests.torture import scenes
 from tests.torture.tally import Tally
-from tests.torture.trial import ends_well, impatient, see_to_the_books
+from tests.torture.trial import chances, ends_well, impatient, see_to_the_books
 from tests.torture.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
         targets = [
             (scene, *stack.enter_context(scenes.prepared(arena, scene))) for scene in scenes.SCENES
         ]
-        number = seed
-        while total.runs < rounds:
+        for number in chances(seed, rounds):
             dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
             scene, world, place = dice.choice(targets)
             verdict = Verdict()
@@ -67,7 +66,8 @@ def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
                 verdict.tell("disk", number, f"{scene.name}, no room in {table}")
             if was_full or not verdict.is_clean:
                 total = total.plus(verdict.tally(FAULT))
-            number += 1
+            if total.runs == rounds:
+                break
     return [total]
 
 

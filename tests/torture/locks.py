@@ -16,7 +16,7 @@ import psycopg
 from tests.database.stage import eventually
 from tests.torture import scenes
 from tests.torture.tally import Tally
-from tests.torture.trial import count, ends_well, impatient, see_to_the_books
+from tests.torture.trial import chances, count, ends_well, impatient, see_to_the_books
 from tests.torture.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def deadlock(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     """Lock accounts the other way round; a round is a deadlock, of which somebody is the victim."""
     total = Tally("deadlock provoked", 0)
     with _targets(arena) as targets:
-        number = seed
-        while total.runs < rounds:
+        for number in chances(seed, rounds):
             dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
             scene, world, place = dice.choice(targets)
             verdict = Verdict()
@@ -111,7 +110,8 @@ def deadlock(arena: Arena, seed: int, rounds: int) -> list[Tally]:
                 verdict.tell("deadlock", number, scene.name)
             if noticed or not verdict.is_clean:
                 total = total.plus(verdict.tally(total.fault))
-            number += 1
+            if total.runs == rounds:
+                break
     return [total]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 import time
@@ -64,6 +65,8 @@ def run_all(rounds: Mapping[str, int], seed: int) -> dict[str, Outcome]:
 
 def run_one(name: str, seed: int, rounds: int) -> Outcome:
     """Run an attack in an arena of its own; return its tallies and the server's version."""
+    # The driver remarks on each line that is cut, and cutting lines is what this is about.
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     (attack,) = (one for one in ATTACKS if one.name == name)
     with opened_arena() as arena:
         with psycopg.connect(arena.server_url) as connection:

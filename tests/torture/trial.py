@@ -20,7 +20,7 @@ from tests.torture import scenes
 from tests.torture.verdict import look_between, look_finally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import LiteralString
 
     from tests.support.relay import Severance, Side
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tests.torture.verdict import Verdict
 
 RERUNS = 5
+MOST_CHANCES = 20
 DONE = {"ok", "partial"}
 
 # Backends of jobs, alive or not yet aware that their client is not.
@@ -68,6 +69,11 @@ def see_to_the_books(
         if not done and not ends_well_at_last(lambda: scene.work(world), verdict):
             verdict.problems.append(f"{RERUNS} further runs did not end well")
         look_finally(world, verdict, scenes.held_bytes(world))
+
+
+def chances(seed: int, rounds: int) -> Iterable[int]:
+    """Return the seeds to try, of which some may lead to no round that counts."""
+    return range(seed, seed + MOST_CHANCES * rounds)
 
 
 def ends_well_at_last(work: Callable[[], object], verdict: Verdict) -> bool:
