@@ -10,8 +10,10 @@ import click
 from billing_cli.commands.running import (
     MomentType,
     dry_run_option,
+    in_shard,
     json_option,
     run_job,
+    shard_option,
     source_option,
 )
 from billing_cli.errors import UsageError
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 
     from billing_cli.commands.root import Options
     from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.core.shard import Shard
     from billing_cli.jobs.context import JobContext
 
 
 @click.command("catch-up")
 @source_option
+@shard_option
 @click.option(
     "--since", type=MomentType(), metavar="TIME", help="Where a source without watermark begins."
 )
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 def command(
     options: Options,
     source_ids: tuple[str, ...],
+    shard: Shard | None,
     since: datetime | None,
     until: datetime | None,
     dry_run: bool,
@@ -66,7 +71,7 @@ def command(
             raise UsageError("--since is after --until")
         with ProgressBar(enabled=not as_json and sys.stderr.isatty()) as progress:
             return catch_up(
-                context,
+                in_shard(context, source_ids, shard),
                 source_ids,
                 since=since,
                 until=until,

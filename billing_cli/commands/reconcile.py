@@ -10,8 +10,10 @@ import click
 from billing_cli.commands.running import (
     MomentType,
     dry_run_option,
+    in_shard,
     json_option,
     run_job,
+    shard_option,
     source_option,
 )
 
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
     from billing_cli.commands.root import Options
     from billing_cli.core.result import RunResult
+    from billing_cli.core.shard import Shard
     from billing_cli.jobs.context import JobContext
 
 
 @click.command("reconcile")
 @source_option
+@shard_option
 @click.option(
     "--since",
     type=MomentType(),
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 def command(
     options: Options,
     source_ids: tuple[str, ...],
+    shard: Shard | None,
     since: datetime | None,
     until: datetime | None,
     dry_run: bool,
@@ -77,7 +82,12 @@ def command(
 
     def work(context: JobContext) -> RunResult:
         return reconcile(
-            context, source_ids, since=since, until=until, dry_run=dry_run, on_step=show
+            in_shard(context, source_ids, shard),
+            source_ids,
+            since=since,
+            until=until,
+            dry_run=dry_run,
+            on_step=show,
         )
 
     run_job(options, "reconcile", as_json, work, dry_run=dry_run)

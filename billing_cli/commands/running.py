@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.errors import (
     EXIT_BUSY,
@@ -21,10 +23,11 @@ from billing_cli.errors import (
     EXIT_UNAVAILABLE,
     BillingError,
     InterruptedBySignalError,
+    UsageError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from billing_cli.commands.root import Options
     from billing_cli.config.settings import Settings
@@ -52,12 +55,35 @@ class MomentType(click.ParamType[datetime]):
             self.fail(f"{error}, such as 2026-04-08T12:00:00Z", param, ctx)
 
 
+class ShardType(click.ParamType[Shard]):
+    """A shard such as 2/8."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        """Return the shard, or fail as a usage error."""
+        if isinstance(value, Shard):
+            return value
+        try:
+            return parse_shard(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 source_option = click.option(
     "--source",
     "source_ids",
     multiple=True,
     metavar="ID",
     help="Only this source; may be given several times. [default: every enabled source]",
+)
+shard_option = click.option(
+    "--shard",
+    type=ShardType(),
+    metavar="I/N",
+    help="Only the I-th of N parts of the sources. [default: BILLING_SHARD, else all]",
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Do everything, roll it back, and say what would be written."
@@ -119,6 +145,15 @@ def run_job(
     finally:
         observers.end(result, exit_code_of(result))
     sys.exit(exit_code_of(result))
+
+
+def in_shard(context: JobContext, source_ids: Sequence[str], shard: Shard | None) -> JobContext:
+    """Return the context with the shard of the command line. Raises UsageError beside sources."""
+    if shard is None:
+        return context
+    if source_ids:
+        raise UsageError("--shard can't stand beside --source: a named source is worked on anyway")
+    return replace(context, shard=shard)
 
 
 def exit_code_of(result: RunResult) -> int:

@@ -38,6 +38,7 @@ from billing_cli.config.references import check_reference, read_secret
 from billing_cli.config.registry import check_files, default_source, located, sources_of
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
 from billing_cli.core.peak import PeakHours, parse_ranges
+from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.errors import ConfigurationError
 from billing_cli.exporter.source import Source
 
@@ -114,6 +115,7 @@ class Settings(BaseSettings):
     exporter_base_url: str | None = None
     internal_service_token: Token | None = None
     internal_service_token_ref: Annotated[str, AfterValidator(check_reference)] | None = None
+    shard: InstanceOf[Shard] | None = None
     fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 32
     run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
     page_limit: Annotated[Whole, Field(ge=1, le=10_000)] = 60
@@ -156,6 +158,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load_settings` has read counts, never the process behind its back."""
         return (init_settings,)
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _parse_shard(cls, value: Any) -> Any:
+        return parse_shard(value) if isinstance(value, str) else value
+
+    @field_serializer("shard", when_used="json-unless-none")
+    def _format_shard(self, value: Shard) -> str:
+        return str(value)
 
     @field_validator("peak_hours", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until
-from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.write import Written
@@ -31,7 +31,7 @@ def collect(
     Raises BillingError (with its exit code) where the run as a whole failed; nothing of it is
     stored then.
     """
-    sources = select_sources(context, source_ids)
+    sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     until = closed_until(started_at, context.settle)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
+    from billing_cli.core.shard import Shard
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.source import Source
     from billing_cli.store.connection import Database
@@ -48,7 +49,10 @@ class FetchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere."""
+    """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
+
+    `shard` is the part of the sources that is this host's to work on.
+    """
 
     run_id: str
     clock: Callable[[], datetime]
@@ -56,6 +60,7 @@ class JobContext:
     sources: tuple[Source, ...]
     tariff: Tariff
     deltas: DeltaPolicy
+    shard: Shard | None = None
     fetching: FetchPolicy = FetchPolicy()
     default_token: SecretToken | None = None
     settle: timedelta = timedelta(seconds=30)
@@ -63,6 +68,18 @@ class JobContext:
     initial_lookback: timedelta = timedelta(hours=72)
     host: str = ""
     version: str = ""
+
+
+def sources_to_work_on(context: JobContext, source_ids: Sequence[str]) -> list[Source]:
+    """Return the sources that are named, or else the enabled ones of this host's shard.
+
+    Whoever names a source wants it worked on here and now. A shard may be empty. Raises as
+    `select_sources` does.
+    """
+    selected = select_sources(context, source_ids)
+    if source_ids or context.shard is None:
+        return selected
+    return [source for source in selected if context.shard.holds(source.source_id)]
 
 
 def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Source]:

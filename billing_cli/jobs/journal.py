@@ -52,6 +52,7 @@ def result_of(
         dry_run=dry_run,
         error="every selected source failed" if status == "error" else None,
         sources=ordered,
+        notes=() if ordered or not context.shard else (f"no source is in shard {context.shard}",),
     )
 
 

@@ -23,6 +23,7 @@ def context_of(settings: Settings, job: str, run_id: str) -> JobContext:
         clock=lambda: datetime.now(UTC),
         database=database_of(settings, job),
         sources=settings.sources,
+        shard=settings.shard,
         tariff=Tariff(
             price_per_byte=settings.price_per_byte,
             initial_included_quota_bytes=settings.initial_included_quota_bytes,

@@ -15,7 +15,7 @@ from billing_cli.core.times import MINUTE, format_rfc3339, minute_of
 from billing_cli.errors import UsageError
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
-from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
@@ -86,7 +86,7 @@ def reconcile(
     """
     if since is not None and until is not None and since > until:
         raise UsageError("--since is after --until")
-    sources = select_sources(context, source_ids)
+    sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     courses: list[_Course] = []
     results: dict[str, SourceResult] = {}
