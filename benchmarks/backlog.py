@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.exporter import Fleet, minutes_ago
 from benchmarks.measure import billing_cost, median_cost
+from benchmarks.storage import FACTS, read_storage
 from benchmarks.world import running_world
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _measure(server: EmbeddedPostgres, backlog: Backlog, results: Results) -> No
         world.vacuum()
         steps = [billing_cost(world, "collect", settings=settings) for _ in range(2)]
         result, cost = billing_cost(world, "catch-up", settings=settings)
+        storage = read_storage(world, FACTS) if backlog.period == 1 else []
     assert result["status"] == "ok"
     step_samples = steps[-1][0]["processed_samples"]
     step = median_cost([one for _, one in steps])
@@ -49,3 +51,5 @@ def _measure(server: EmbeddedPostgres, backlog: Backlog, results: Results) -> No
         name, cost.seconds / (as_many_steps * step.seconds), "x as many single steps", "backlog"
     )
     results.figure(name, cost.peak_megabytes or 0.0, "MB of memory", "backlog memory")
+    for one in storage:
+        results.stored(one)

@@ -15,6 +15,7 @@ from benchmarks.floor import OWN, SHARED, Floor
 from benchmarks.measure import billing_cost, median_cost, median_ratio
 from benchmarks.naive import write_naively
 from benchmarks.sizes import short
+from benchmarks.storage import CHECKPOINTS, read_storage
 from benchmarks.world import running_world
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
                 start + number * MINUTE,
             )
             costs["naive"].append(naive)
+        storage = read_storage(worlds[-2], CHECKPOINTS)
     _report(sizes, costs, results)
+    for one in storage:
+        results.stored(one)
 
 
 def _begin(world: World) -> Floor:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from benchmarks.results import Figure, Results, Run
+    from benchmarks.results import Figure, Results, Run, Storage
     from billing_cli.simulator.postgres import EmbeddedPostgres
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -59,6 +59,10 @@ def _tables(results: Results) -> list[str]:
             ("what", "samples", "memory, MB", "statements", "WAL, MB", "rows", "seconds"),
             map(_run_row, results.runs),
         ),
+        _table(
+            ("table", "rows", "bytes a row", "in indexes", "together"),
+            map(_storage_row, results.storage),
+        ),
     ]
 
 
@@ -81,6 +85,12 @@ def _run_row(run: Run) -> tuple[str, ...]:
         _number(cost.rows),
         f"{cost.seconds:.2f}",
     )
+
+
+def _storage_row(storage: Storage) -> tuple[str, ...]:
+    together = storage.table_bytes + storage.index_bytes
+    figures = (storage.rows, storage.table_bytes, storage.index_bytes, together)
+    return f"`{storage.table}`", *map(_number, figures)
 
 
 def _number(value: float | None) -> str:

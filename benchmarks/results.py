@@ -57,12 +57,23 @@ class Run:
     cost: Cost
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What a table takes on disk for each of its rows, in bytes."""
+
+    table: str
+    rows: int
+    table_bytes: float
+    index_bytes: float
+
+
 @dataclass(slots=True)
 class Results:
     """Collects figures and costs in the order in which they come, and says them as they come."""
 
     figures: list[Figure] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    storage: list[Storage] = field(default_factory=list)
 
     def figure(self, what: str, value: float, unit: str, limit_name: str = "") -> None:
         """Take down a value: a ratio where `unit` begins with x, as in `x the floor`."""
@@ -76,3 +87,12 @@ class Results:
         self.runs.append(Run(what, samples, cost))
         peak = "" if cost.peak_megabytes is None else f", {cost.peak_megabytes:.0f} MB"
         print(f"  {what:55} {cost.seconds:9.3f} s{peak}", flush=True)
+
+    def stored(self, storage: Storage) -> None:
+        """Take down what a table takes on disk."""
+        self.storage.append(storage)
+        print(
+            f"  {storage.table:55} {storage.table_bytes:9.0f} bytes a row, "
+            f"{storage.index_bytes:.0f} more in indexes",
+            flush=True,
+        )
