@@ -78,7 +78,7 @@ def pause(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     """
     total = Tally("client stopped beyond its timeouts, and continued", 0)
     with _targets(arena, Fork) as targets:
-        for number in range(seed, seed + rounds):
+        for number in chances(seed, rounds):
             dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
             target = dice.choice(targets)
             stop = _at_some_message(dice, target, signal.SIGSTOP)
@@ -89,7 +89,10 @@ def pause(arena: Arena, seed: int, rounds: int) -> list[Tally]:
                 _judge(target.scene, world, place, verdict, code, done=False)
             if not verdict.is_clean:
                 verdict.tell("pause", number, f"{target.scene.name}, stopped at {stop.where}")
-            total = total.plus(verdict.tally(total.fault))
+            if stop.has_struck.is_set() or not verdict.is_clean:
+                total = total.plus(verdict.tally(total.fault))
+            if total.runs == rounds:
+                break
     return [total]
 
 
@@ -179,13 +182,15 @@ def _stopped(
         writer = _start(scene, world, Fork, TIMEOUTS)
         world.database_url = direct
         stop.takes_aim_at(writer)
-        stop.has_struck.wait(PAUSE_SECONDS)
+        while writer.is_alive() and not stop.has_struck.wait(0.01):
+            pass
         deadline = time.monotonic() + PAUSE_SECONDS
         while count(place, COUNT_RUNNING) and time.monotonic() < deadline:
             time.sleep(0.02)
         if somebody_else_works:
             ends_well_at_last(lambda: scene.work(world), verdict)
-        os.kill(writer.pid, signal.SIGCONT)
+        if stop.has_struck.is_set():
+            os.kill(writer.pid, signal.SIGCONT)
         return writer.wait()
 
 

@@ -44,6 +44,9 @@ class Writer(Protocol):
     def pid(self) -> int:
         """Its process id."""
 
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended yet."""
+
     def wait(self) -> int:
         """Wait for its end, and return its exit code, or the negative number of a signal."""
 
@@ -55,6 +58,10 @@ class Fork:
         self._process = FORKS.Process(target=_be_billing, args=(arguments, environment))
         self._process.start()
         self.pid = self._process.pid or 0
+
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended yet."""
+        return self._process.is_alive()
 
     def wait(self) -> int:
         """Wait for its end, and return its exit code, or the negative number of a signal."""
@@ -76,6 +83,10 @@ class Command:
             stderr=subprocess.DEVNULL,
         )
         self.pid = self._process.pid
+
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended yet."""
+        return self._process.poll() is None
 
     def wait(self) -> int:
         """Wait for its end, and return its exit code, or the negative number of a signal."""
