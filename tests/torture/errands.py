@@ -102,14 +102,17 @@ def deciding(ground: Ground, number: int, *, is_released: bool) -> Errand | None
     )
 
 
-def settle(ground: Ground) -> None:
-    """Let all faults end, and run what brings back everything that flowed (I6)."""
+def settle(ground: Ground, seconds: float = 900) -> None:
+    """Let all faults end, and run what brings back everything that flowed (I6).
+
+    So many seconds pass first, in which what was to last a while comes to its end.
+    """
     for node in ground.fleet.nodes.values():
         node.clock_error = timedelta()
         endpoint = ground.running[node.source_id]
         endpoint.down, endpoint.status, endpoint.windowed = False, None, True
         endpoint.order = "rising"
-    ground.elapse(900, 60)
+    ground.elapse(seconds, 60)
     ground.elapse(180, 60, activity=0)
     for kind in ("catch-up", "reconcile", "catch-up"):
         ground.work(errand(ground, kind))

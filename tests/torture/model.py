@@ -43,6 +43,7 @@ STEPS = 50
 SEQUENCES_PER_SEED = 20
 """After so many sequences the next seed follows, so that what fails is soon done again."""
 
+PHASES = (Phase.generate, Phase.shrink)
 SOURCES = (("jp-1", "prod"), ("us-1", "prod"), ("de-1", ""))
 
 numbers = st.integers(0, 11)
@@ -109,7 +110,7 @@ def play(number: int, sequences: int) -> None:
         derandomize=False,
         database=None,
         deadline=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=PHASES,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )

@@ -33,6 +33,7 @@ CADENCE_MINUTES = 5
 RUNS_A_DAY = 24 * 60 // CADENCE_MINUTES
 DAYS_BETWEEN_FULL_CHECKS = 5
 ACTIVITY = 0.25
+LONGEST_FAULT_SECONDS = 4 * 3600
 SOURCES = (("jp-1", "prod"), ("us-1", "prod"), ("de-1", ""))
 
 # How often a day each of these happens, on average.
@@ -122,7 +123,7 @@ class Soak:
                 ground.elapse(60 * CADENCE_MINUTES, 60, ACTIVITY)
                 self._collect(day)
             self._end_day(day)
-        errands.settle(ground)
+        errands.settle(ground, LONGEST_FAULT_SECONDS)
         ground.is_dirty = True
         ground.check()
         ((self.revenue,),) = ground.connection.execute(READ_REVENUE).fetchall()
