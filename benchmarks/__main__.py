@@ -3,7 +3,8 @@
     python -m benchmarks [--quick] [--only NAME,...] [--write FILE]
 
 Prints each figure as it comes and fails where one is beyond its limit; with `--quick`, in small
-sizes, only where it is twice beyond. `--write` puts the tables between the marks in a page.
+sizes, only where it is twice beyond. `--write docs/performance.md` puts the tables between the
+marks of that page, and of scaling.md beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.page import write_page
+from benchmarks.page import write_pages
 from benchmarks.results import QUICK_TOLERANCE, Results
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.world import running_server
@@ -44,7 +45,7 @@ def main() -> int:
             print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
         minutes = (time.monotonic() - began) / 60
         if options.write:
-            write_page(options.write, server, results, minutes, names)
+            write_pages(options.write, server, results, minutes, names)
     tolerance = QUICK_TOLERANCE if options.quick else 1.0
     missed = [figure for figure in results.figures if not figure.is_met(tolerance)]
     for figure in missed:

@@ -10,7 +10,10 @@ from benchmarks.storage import FACTS, read_storage
 from benchmarks.world import running_world
 
 if TYPE_CHECKING:
-    from benchmarks.results import Results
+    from collections.abc import Sequence
+
+    from benchmarks.measure import Cost
+    from benchmarks.results import Results, Storage
     from benchmarks.sizes import Backlog, Sizes
     from billing_cli.simulator.postgres import EmbeddedPostgres
 
@@ -53,3 +56,20 @@ def _measure(server: EmbeddedPostgres, backlog: Backlog, results: Results) -> No
     results.figure(name, cost.peak_megabytes or 0.0, "MB of memory", "backlog memory")
     for one in storage:
         results.stored(one)
+    if storage:
+        _report_capacity(storage, cost, samples, results)
+
+
+def _report_capacity(
+    storage: Sequence[Storage], cost: Cost, samples: int, results: Results
+) -> None:
+    """Say what a million active streams leave behind in a minute, where no checkpoint is near."""
+    tables, indexes = (
+        sum(getattr(one, name) for one in storage) for name in ("table_bytes", "index_bytes")
+    )
+    wal = (cost.wal_bytes or 0) / samples
+    results.carries("WAL of a million active streams, between checkpoints", f"{wal / 1e3:.2f} GB")
+    results.carries(
+        "disk of a million active streams",
+        f"{tables / 1e3:.2f} GB in tables, {indexes / 1e3:.2f} GB in indexes",
+    )

@@ -124,9 +124,35 @@ def _report(sizes: Sizes, costs: Costs, results: Results) -> None:
     ratio = median_ratio(costs[many], costs[f"active {largest}"])
     results.figure(what, ratio, f"x one source of {short(large)}")
 
+    _report_capacity(
+        typical[f"active {largest}"], typical[f"active 1x{small}"], large, small, results
+    )
     naive = typical["naive"]
     results.run("row by row, shared tables", naive, sizes.naive_samples)
     ratio = median_ratio(costs["naive"], costs[f"active {largest}"])
     results.figure(
         "row by row, each sample", ratio * large / sizes.naive_samples, "x `collect`, each sample"
+    )
+
+
+def _report_capacity(
+    cost: Cost, smaller: Cost, streams: int, fewer_streams: int, results: Results
+) -> None:
+    """Say what a million active streams ask for in a minute, right after a checkpoint."""
+    per_stream = {name: getattr(cost, name) / streams for name in ("rows", "wal_bytes", "seconds")}
+    results.carries("rows of a million active streams", f"{per_stream['rows']:.1f} million")
+    results.carries(
+        "WAL of a million active streams, right after a checkpoint",
+        f"{per_stream['wal_bytes'] / 1e3:.2f} GB",
+    )
+    results.carries("statements of a run, whatever its size", f"{cost.statements}")
+    if cost.peak_megabytes and smaller.peak_megabytes:
+        slope = (cost.peak_megabytes - smaller.peak_megabytes) / (streams - fewer_streams) * 1000
+        base = cost.peak_megabytes - slope * streams / 1000
+        results.carries(
+            "memory of a run", f"{base:.0f} MB, and {slope:.1f} MB for each 1,000 active streams"
+        )
+    results.carries(
+        "active streams a minute for which one run takes 60 s",
+        f"{60 / per_stream['seconds'] / 1000:,.0f} thousand",
     )

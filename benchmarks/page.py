@@ -20,18 +20,31 @@ if TYPE_CHECKING:
     from billing_cli.simulator.postgres import EmbeddedPostgres
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+# The page beside it that holds the capacity model.
+SCALING = "scaling.md"
 
 
-def write_page(
+def write_pages(
     page: Path, server: EmbeddedPostgres, results: Results, minutes: float, names: Sequence[str]
 ) -> None:
-    """Replace what stands between the page's marks. Raises ValueError where they are missing."""
+    """Replace what stands between the marks of the page, and of the one on scaling beside it.
+
+    Raises ValueError where the marks are missing.
+    """
+    circumstances = _circumstances(server, minutes, names)
+    _write(page, [circumstances, *_tables(results)])
+    if results.capacity:
+        table = _table(("", "measured"), results.capacity)
+        _write(page.with_name(SCALING), [circumstances, table])
+
+
+def _write(page: Path, paragraphs: Sequence[str]) -> None:
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} lacks the marks {BEGIN} and {END}")
-    text = "\n\n".join([_circumstances(server, minutes, names), *_tables(results)])
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    text = "\n\n".join(paragraphs)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def _circumstances(server: EmbeddedPostgres, minutes: float, names: Sequence[str]) -> str:
@@ -59,11 +72,13 @@ def _tables(results: Results) -> list[str]:
             ("what", "samples", "memory, MB", "statements", "WAL, MB", "rows", "seconds"),
             map(_run_row, results.runs),
         ),
-        _table(
-            ("table", "rows", "bytes a row", "in indexes", "together"),
-            map(_storage_row, results.storage),
-        ),
+        *_storage_tables(results.storage),
     ]
+
+
+def _storage_tables(storage: Sequence[Storage]) -> list[str]:
+    head = ("table", "rows", "bytes a row", "in indexes", "together")
+    return [_table(head, map(_storage_row, storage))] if storage else []
 
 
 def _figure_row(figure: Figure) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ class Results:
     figures: list[Figure] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     storage: list[Storage] = field(default_factory=list)
+    capacity: list[tuple[str, str]] = field(default_factory=list)
 
     def figure(self, what: str, value: float, unit: str, limit_name: str = "") -> None:
         """Take down a value: a ratio where `unit` begins with x, as in `x the floor`."""
@@ -87,6 +88,11 @@ class Results:
         self.runs.append(Run(what, samples, cost))
         peak = "" if cost.peak_megabytes is None else f", {cost.peak_megabytes:.0f} MB"
         print(f"  {what:55} {cost.seconds:9.3f} s{peak}", flush=True)
+
+    def carries(self, what: str, value: str) -> None:
+        """Take down a line of the capacity model."""
+        self.capacity.append((what, value))
+        print(f"  {what}: {value}", flush=True)
 
     def stored(self, storage: Storage) -> None:
         """Take down what a table takes on disk."""
