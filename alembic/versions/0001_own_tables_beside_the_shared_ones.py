@@ -188,6 +188,48 @@ CREATE TABLE billing.totals (
 ) WITH (fillfactor = 50)
 """
 
+PRUNED = """
+CREATE TABLE billing.pruned (
+  month timestamptz NOT NULL,
+  account_uuid uuid NOT NULL,
+  records bigint NOT NULL,
+  recorded_bytes numeric NOT NULL,
+  charges bigint NOT NULL,
+  included_bytes numeric NOT NULL,
+  rated_bytes numeric NOT NULL,
+  amount_delta numeric(30, 9) NOT NULL,
+  buckets bigint NOT NULL,
+  bucket_bytes numeric NOT NULL,
+  ledger_rows bigint NOT NULL,
+  ledger_amount numeric NOT NULL,
+  pruned_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (month, account_uuid)
+)
+"""
+
+PRUNED_STREAMS = """
+CREATE TABLE billing.pruned_streams (
+  stream_id bigint PRIMARY KEY,
+  reset_epoch integer NOT NULL,
+  from_at timestamptz NOT NULL,
+  to_at timestamptz NOT NULL,
+  uplink_end bigint NOT NULL,
+  downlink_end bigint NOT NULL
+)
+"""
+
+PRUNED_CHARGES = """
+CREATE TABLE billing.pruned_charges (
+  ledger_id uuid PRIMARY KEY,
+  account_uuid uuid NOT NULL,
+  created_at timestamptz NOT NULL,
+  included_bytes bigint NOT NULL,
+  amount_delta numeric(30, 9) NOT NULL,
+  quota_before bigint NOT NULL,
+  balance_before numeric(30, 9) NOT NULL
+)
+"""
+
 INDEXES = (
     "CREATE INDEX streams_account ON billing.streams (account_uuid, stored_node_id)",
     (
@@ -196,6 +238,7 @@ INDEXES = (
     ),
     "CREATE INDEX held_deltas_waiting ON billing.held_deltas (stream_id) WHERE state = 'held'",
     "CREATE INDEX runs_started ON billing.runs (started_at DESC)",
+    "CREATE INDEX pruned_charges_account ON billing.pruned_charges (account_uuid)",
 )
 
 # No percent sign: it would need one escape where the driver reads it and none in a script.
@@ -300,7 +343,20 @@ FUNCTIONS = (
     "REVOKE ALL ON FUNCTION billing.make_partitions() FROM PUBLIC",
 )
 
-TABLES = (SOURCES, STREAMS, USAGE_RECORDS, PENDING_USAGE, HELD_DELTAS, CHARGES, GAPS, RUNS, TOTALS)
+TABLES = (
+    SOURCES,
+    STREAMS,
+    USAGE_RECORDS,
+    PENDING_USAGE,
+    HELD_DELTAS,
+    CHARGES,
+    GAPS,
+    RUNS,
+    TOTALS,
+    PRUNED,
+    PRUNED_STREAMS,
+    PRUNED_CHARGES,
+)
 
 TABLE_COMMENTS = {
     "sources": "How far each source has been applied. A node belongs to one source.",
@@ -314,6 +370,9 @@ TABLE_COMMENTS = {
     "gaps": "Stretches of a source's time that its history does not plainly cover.",
     "runs": "The journal: one row for each run.",
     "totals": "One row a job: what all its runs did together, and how the last one ended.",
+    "pruned": "What an account had in a month whose evidence was taken away: sums to audit by.",
+    "pruned_streams": "Where a stream's pruned evidence ended, and what is left of it begins.",
+    "pruned_charges": "Pruned charges written after what is left began: steps of its balances.",
 }
 
 COLUMN_COMMENTS = {
@@ -335,6 +394,9 @@ COLUMN_COMMENTS = {
     "gaps.to_at": "Null while it lasts.",
     "gaps.streams": "How many streams it touches, where that is known.",
     "runs.result": "The result object as printed.",
+    "pruned.month": "Its first instant, UTC.",
+    "pruned.bucket_bytes": "In the shared buckets, whoever wrote them.",
+    "pruned.ledger_amount": "In the shared ledger, whoever wrote it.",
     "totals.last_success_at": "The end of the last run that was ok or partial.",
     "totals.violations": "What the last audit found; null for other jobs.",
     "totals.notices": "What the last audit found; null for other jobs.",

@@ -19,6 +19,7 @@ SUMMARIES = {
     "streams": "Show counters: whose they are, where they stand.",
     "audit": "Prove from the database that nothing was skipped or counted twice.",
     "explain": "Tell the story of an account's charges.",
+    "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
     "check": "Look at everything before the timer is enabled.",

@@ -41,6 +41,7 @@ VIOLATIONS: Mapping[str, str] = {
     "adjustments_wrong": "a charge with its adjustments is not what is left at the price it has",
     "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
     "quota_state_missing": "an account was charged and has no quota state",
+    "pruned_differs": "buckets or ledger of a pruned month are not what they were then",
     "watermark_differs": "a source's watermark is not its shared one, or is behind its streams",
     "shared_checkpoint_differs": "a shared checkpoint is not the sum of the account's streams",
 }
@@ -120,6 +121,7 @@ class AuditReport:
 
     `findings` holds at most `limit` of each kind, `counts` how many there are. `rows` counts the
     rows that were read, by table. `accounts` holds at most `limit`, those with violations first.
+    `evidence_since` is where what was read begins, where older evidence was pruned.
     """
 
     checked_at: datetime
@@ -130,6 +132,7 @@ class AuditReport:
     rows: Mapping[str, int]
     totals: Figures
     accounts: tuple[AccountFigures, ...]
+    evidence_since: datetime | None = None
 
     @property
     def violations(self) -> int:
@@ -164,6 +167,7 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "checked_at": format_rfc3339(report.checked_at),
         "account_uuid": report.account_uuid,
         "limit": report.limit,
+        "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
         "violations": [_finding(one) for one in report.findings if one.is_violation],
         "notices": [_finding(one) for one in report.findings if not one.is_violation],
         "totals": {

@@ -76,6 +76,19 @@ def role_findings(role: RoleFacts, powers: Sequence[str] = ()) -> tuple[Finding,
     return enough, *(_finding("role", "warning", text) for text in excess)
 
 
+def partition_findings(missing_months: Sequence[str], is_rest_used: bool) -> tuple[Finding, ...]:
+    """Return whether the evidence of this month and the next has partitions to go to."""
+    found = []
+    if missing_months:
+        months = ", ".join(missing_months)
+        text = f"missing for {months}: the next collect makes them, or `billing migrate`"
+        found.append(_finding("partitions", "warning", text))
+    if is_rest_used:
+        text = "minutes came in that had none: `billing prune` gives them theirs"
+        found.append(_finding("partitions", "warning", text))
+    return tuple(found) or (_finding("partitions", "ok", "there for this month and the next"),)
+
+
 def _excess(role: RoleFacts, powers: Sequence[str]) -> Iterator[str]:
     if role.is_superuser:
         # Everything else follows from it.

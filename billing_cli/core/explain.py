@@ -168,7 +168,8 @@ class Explanation:
 
     `minutes` are the first of `total_minutes`; `next_minute` is the first that is not shown.
     `since` and `until` are None where nothing limits them. `known_by` says what kind of uuid was
-    asked for, `exists` whether the account is still there.
+    asked for, `exists` whether the account is still there. `evidence_since` is where its evidence
+    begins, where older evidence was pruned.
     """
 
     asked: str
@@ -181,6 +182,7 @@ class Explanation:
     total_minutes: int = 0
     next_minute: datetime | None = None
     gaps: tuple[GapStory, ...] = ()
+    evidence_since: datetime | None = None
 
 
 def with_standing(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -209,6 +211,7 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "account_exists": explanation.exists,
         "since": _moment(explanation.since),
         "until": _moment(explanation.until),
+        "evidence_since": _moment(explanation.evidence_since),
         "total_minutes": explanation.total_minutes,
         "next_minute": _moment(explanation.next_minute),
         "minutes": [

@@ -77,11 +77,12 @@ class StatusReport:
     sources: tuple[SourceStatus, ...]
     runs: tuple[JournalEntry, ...]
     today: DayTotals
+    missing_partitions: tuple[str, ...] = ()
 
     @property
     def needs_attention(self) -> bool:
-        """Tell whether any source needs a look."""
-        return any(source.attention for source in self.sources)
+        """Tell whether any source needs a look, or a month has no partition for its evidence."""
+        return bool(self.missing_partitions) or any(source.attention for source in self.sources)
 
 
 def attention_of(source: SourceStatus, max_lag_seconds: float) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ def status_object(report: StatusReport) -> dict[str, Any]:
         "status": "attention" if report.needs_attention else "ok",
         "checked_at": format_rfc3339(report.checked_at),
         "error": None,
+        "missing_partitions": list(report.missing_partitions),
         "today": {
             "since": format_rfc3339(report.today.since),
             "billed_bytes": report.today.billed_bytes,

@@ -23,6 +23,7 @@ from billing_cli.store.audit import (
 from billing_cli.store.connection import Session
 from billing_cli.store.frozen import frozen
 from billing_cli.store.lookup import find_account
+from billing_cli.store.partitions import read_evidence_since
 from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def audit(
                 rows=totals.rows,
                 totals=totals.figures,
                 accounts=_accounts(connection, account_uuid, tally),
+                evidence_since=read_evidence_since(connection),
             )
 
     with Session(patient) as session:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
 from billing_cli.core.check import DATABASE_CONNECTION, CheckReport, Finding
-from billing_cli.core.check_database import RoleFacts, role_findings, server_findings
+from billing_cli.core.check_database import (
+    RoleFacts,
+    partition_findings,
+    role_findings,
+    server_findings,
+)
 from billing_cli.core.check_source import (
     Expectations,
     Failure,
@@ -33,6 +38,7 @@ from billing_cli.store.check import (
     reading,
 )
 from billing_cli.store.connection import Session
+from billing_cli.store.partitions import read_partition_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,6 +110,7 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
             if schema.state == "ok":
                 role, known = session.read(reading(look, timeout_seconds=timeout_seconds))
                 findings += role_findings(role, server.powers)
+                findings += partition_findings(*session.read(read_partition_state))
         except ConfigurationError as error:
             findings.append(configuration_failure(str(error)))
         except SchemaError as error:

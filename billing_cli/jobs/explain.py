@@ -16,6 +16,7 @@ from billing_cli.store.explain import read_gaps, read_stories
 from billing_cli.store.frozen import frozen
 from billing_cli.store.lookup import find_account
 from billing_cli.store.minutes import read_last_minute, read_minutes
+from billing_cli.store.partitions import read_evidence_since
 from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
@@ -93,4 +94,5 @@ def _explain(
         total_minutes=total,
         next_minute=minutes[limit] if len(minutes) > limit else None,
         gaps=read_gaps(connection, nodes, shown[0], shown[-1]) if shown else (),
+        evidence_since=read_evidence_since(connection),
     )

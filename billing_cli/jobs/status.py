@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.status import StatusReport, attention_of
 from billing_cli.store.connection import Session
+from billing_cli.store.partitions import read_partition_state
 from billing_cli.store.schema import require_head
 from billing_cli.store.status import read_day_totals, read_last_runs, read_source_status
 
@@ -36,6 +37,7 @@ def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
             sources=tuple(sources),
             runs=tuple(read_last_runs(connection, RUNS_SHOWN)),
             today=read_day_totals(connection, midnight),
+            missing_partitions=read_partition_state(connection).missing_months,
         )
 
     with Session(context.database) as session:

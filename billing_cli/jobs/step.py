@@ -17,6 +17,7 @@ from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
 from billing_cli.jobs.source_results import result_of_plan, result_without_plan
+from billing_cli.store.partitions import make_missing_partitions
 from billing_cli.store.schema import require_head
 from billing_cli.store.sources import read_sources, save_attempts, save_gaps, try_lock_sources
 
@@ -104,6 +105,7 @@ class _Asked:
 
 def _read_states(connection: Connection, source_ids: Sequence[str]) -> dict[str, SourceState]:
     require_head(connection)
+    make_missing_partitions(connection)
     return read_sources(connection, source_ids)
 
 

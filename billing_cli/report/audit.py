@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.audit import NOTICES, VIOLATIONS, plain
+from billing_cli.core.times import format_rfc3339
 from billing_cli.report.text import table
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ def audit_text(report: AuditReport) -> str:
     if len(report.accounts) < report.rows["accounts"]:
         lines.append(f"... and {report.rows['accounts'] - len(report.accounts)} more accounts")
     read = ", ".join(f"{count:,} {_words(name)}" for name, count in report.rows.items())
-    return "\n".join([*lines, "", f"read: {read}", _sums(report.totals)])
+    lines += ["", f"read: {read}", _sums(report.totals)]
+    if report.evidence_since is not None:
+        since = format_rfc3339(report.evidence_since)
+        lines.append(f"since: {since}; older evidence was pruned, and its sums are compared")
+    return "\n".join(lines)
 
 
 def _sums(totals: Figures) -> str:

@@ -31,6 +31,9 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     if not explanation.exists:
         account += ", which is deleted"
     yield account
+    if explanation.evidence_since is not None:
+        since = format_rfc3339(explanation.evidence_since)
+        yield f"evidence of minutes before {since} was pruned: of those only buckets are left"
     if not explanation.minutes:
         yield f"nothing is on record{_range(explanation)}"
         return

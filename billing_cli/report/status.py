@@ -48,6 +48,9 @@ def status_text(report: StatusReport, style: Style = plain) -> str:
         for one in report.sources
         for reason in one.attention
     ]
+    if report.missing_partitions:
+        months = ", ".join(report.missing_partitions)
+        lines.append(style(f"no partition for the evidence of {months}", fg="yellow"))
     today = report.today
     billed, included = human_bytes(today.billed_bytes), human_bytes(today.included_bytes)
     day = f"today ({today.since:%Y-%m-%d} UTC)"

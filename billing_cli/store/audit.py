@@ -40,6 +40,7 @@ CHECKS = (
     Check("balances follow from the ledger", balances.CHANGED_BALANCES),
     Check("quotas follow from the charges", balances.CHANGED_QUOTAS),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
+    Check("months that were pruned are as they were", balances.CHANGED_SINCE_PRUNED),
     Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
     Check("shared checkpoints are sums of streams", evidence.DIFFERENT_SHARED_CHECKPOINTS),
 )

@@ -5,7 +5,7 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
-from billing_cli.store.spans import CHARGES, RECORDS
+from billing_cli.store.spans import CHARGES, KEPT_SINCE, RECORDS
 
 # Each charge says what it found, and so what it left. Taken together, what was left is found
 # again: by another charge, or by the quota state as it is now. What was left and never found, and
@@ -16,7 +16,15 @@ from billing_cli.store.spans import CHARGES, RECORDS
 # one charge does not go on where the one before ended are set off against each other, and only
 # what remains is told, in order. The first that was left by nobody is where the account began.
 OUTSIDE_CHANGES = """
-WITH charge AS NOT MATERIALIZED ({charges}
+WITH charge AS NOT MATERIALIZED (
+  SELECT account_uuid, created_at, ledger_id, included_bytes, amount_delta, quota_before,
+         balance_before
+    FROM ({charges}) AS charge
+  UNION ALL
+  SELECT account_uuid, created_at, ledger_id, included_bytes, amount_delta, quota_before,
+         balance_before
+    FROM billing.pruned_charges
+   WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
 ), walk AS (
   SELECT account_uuid, created_at, {before} AS found, {after} AS ended,
          lag(created_at) OVER steps AS before_at, lag({after}) OVER steps AS before_ended,
@@ -110,13 +118,56 @@ SELECT CASE WHEN account.uuid IS NULL THEN 'account_deleted' ELSE 'quota_state_m
  ORDER BY 2
 """
 
-# One row: how many rows of each table were read, and the sums over them.
+# What the shared tables have of a month that was pruned is what they had then. An account that is
+# deleted took its facts along.
+CHANGED_SINCE_PRUNED = """
+WITH sums AS MATERIALIZED (
+  SELECT pruned.*
+    FROM billing.pruned
+    JOIN public.users AS account ON account.uuid = pruned.account_uuid
+   WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
+), shown AS (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS buckets,
+         sum(total_bytes) AS bucket_bytes
+    FROM public.traffic_minute_buckets
+   WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+     AND bucket_start < (SELECT max(month) + interval '1 month' FROM sums)
+   GROUP BY 1, 2
+), entered AS (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS ledger_rows,
+         sum(amount_delta::text::numeric) AS ledger_amount
+    FROM public.billing_ledger
+   WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+     AND bucket_start < (SELECT max(month) + interval '1 month' FROM sums)
+   GROUP BY 1, 2
+)
+SELECT 'pruned_differs' AS kind, sums.account_uuid::text AS account_uuid,
+       sums.month AS "key.month", sums.buckets AS "expected.buckets",
+       sums.bucket_bytes AS "expected.bucket_bytes", sums.ledger_rows AS "expected.ledger_rows",
+       sums.ledger_amount AS "expected.amount_delta",
+       coalesce(shown.buckets, 0) AS "found.buckets",
+       coalesce(shown.bucket_bytes, 0) AS "found.bucket_bytes",
+       coalesce(entered.ledger_rows, 0) AS "found.ledger_rows",
+       coalesce(entered.ledger_amount, 0) AS "found.amount_delta"
+  FROM sums
+  LEFT JOIN shown USING (month, account_uuid)
+  LEFT JOIN entered USING (month, account_uuid)
+ WHERE sums.buckets <> coalesce(shown.buckets, 0)
+    OR sums.bucket_bytes <> coalesce(shown.bucket_bytes, 0)
+    OR sums.ledger_rows <> coalesce(entered.ledger_rows, 0)
+    OR sums.ledger_amount <> coalesce(entered.ledger_amount, 0)
+ ORDER BY 2, 3
+"""
+
+# One row: how many rows of each table were read, and the sums over them. Of what was pruned none
+# is counted on any side.
 READ_TOTALS = f"""
 SELECT (SELECT count(*) FROM billing.streams
          WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS streams,
        record.*, bucket.*, charge.*,
        (SELECT count(*) FROM public.billing_ledger
-         WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS ledger_rows,
+         WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+           AND bucket_start >= {KEPT_SINCE}) AS ledger_rows,
        (SELECT count(*) FROM public.account_quota_states
          WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS accounts
   FROM (SELECT count(*) AS usage_records,
@@ -125,7 +176,8 @@ SELECT (SELECT count(*) FROM billing.streams
           FROM ({RECORDS}) AS record) AS record,
        (SELECT count(*) AS buckets, coalesce(sum(total_bytes), 0) AS bucket_bytes
           FROM public.traffic_minute_buckets
-         WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS bucket,
+         WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+           AND bucket_start >= {KEPT_SINCE}) AS bucket,
        (SELECT count(*) AS charges, coalesce(sum(included_bytes), 0) AS included_bytes,
                coalesce(sum(rated_bytes), 0) AS rated_bytes,
                coalesce(sum(amount_delta), 0) AS amount
@@ -148,7 +200,7 @@ READ_ACCOUNT_FIGURES = f"""
 SELECT account_uuid::text, coalesce(recorded.total, 0),
        (SELECT coalesce(sum(total_bytes), 0)
           FROM public.traffic_minute_buckets AS bucket
-         WHERE bucket.account_uuid = wanted.account_uuid),
+         WHERE bucket.account_uuid = wanted.account_uuid AND bucket_start >= {KEPT_SINCE}),
        coalesce(charged.included, 0), coalesce(charged.rated, 0), coalesce(charged.amount, 0),
        round(state.current_balance::text::numeric, 9)
   FROM unnest(%(account_uuids)s::uuid[]) WITH ORDINALITY AS wanted (account_uuid, place)

@@ -15,6 +15,8 @@ from billing_cli.store.spans import RECORDS
 #
 # A restart that no growth followed leaves no link: then the checkpoint stands at zero in an epoch
 # that has none. Only links that are first, last or wrong are looked at beside their stream.
+#
+# Where evidence was pruned, its last link is on record, and the chain goes on from there.
 BROKEN_CHAINS = f"""
 WITH record AS NOT MATERIALIZED ({RECORDS}
 ), link AS (
@@ -31,6 +33,10 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
          uplink_start, downlink_start, uplink_end, downlink_end, 'pending_usage'
     FROM billing.pending_usage
    WHERE billed_at IS NULL
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_end, downlink_end, uplink_end, downlink_end, 'pruned_streams'
+    FROM billing.pruned_streams
 ), walk AS (
   SELECT link.*,
          lag(reset_epoch) OVER chain AS before_epoch,
@@ -39,8 +45,13 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
          lag(downlink_end) OVER chain AS before_downlink,
          lead(stream_id) OVER chain IS NULL AS is_last
     FROM link
-   WHERE %(account)s::uuid IS NULL
-      OR stream_id IN (SELECT stream_id FROM billing.streams WHERE account_uuid = %(account)s)
+    LEFT JOIN (SELECT stream_id, reset_epoch AS pruned_epoch, from_at AS pruned_from,
+                      to_at AS pruned_to
+                 FROM billing.pruned_streams) AS pruned USING (stream_id)
+   WHERE (%(account)s::uuid IS NULL
+          OR stream_id IN (SELECT stream_id FROM billing.streams WHERE account_uuid = %(account)s))
+     AND (pruned_epoch IS NULL
+          OR (reset_epoch, from_at, to_at) >= (pruned_epoch, pruned_from, pruned_to))
   WINDOW chain AS (PARTITION BY stream_id ORDER BY reset_epoch, from_at, to_at)
 ), notable AS MATERIALIZED (
   SELECT *
@@ -88,8 +99,10 @@ SELECT CASE WHEN is_orphan THEN 'stream_missing'
        CASE WHEN to_at < from_at THEN to_at END AS "found.to_at",
        NULL::timestamptz AS "found.seen_at"
   FROM placed
- WHERE is_orphan AND is_last OR uplink_start <> expected_uplink
-    OR downlink_start <> expected_downlink OR from_at < before_to OR to_at < from_at
+ WHERE is_orphan AND is_last
+    OR place <> 'pruned_streams'
+       AND (uplink_start <> expected_uplink OR downlink_start <> expected_downlink
+            OR from_at < before_to OR to_at < from_at)
 UNION ALL
 SELECT 'checkpoint_differs', account_uuid::text,
        stream_id, stored_node_id, inbound_tag, sample_uuid::text, 'streams', NULL,

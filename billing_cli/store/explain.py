@@ -56,7 +56,7 @@ SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
 """
 
 # What a stream had come to before a link of its chain, as far as a record from `since` on tells
-# it, usage that waits for its account, or a held delta.
+# it, usage that waits for its account, a held delta, or the end of what was pruned.
 READ_LINK_BEFORE = """
 SELECT from_at, uplink_end, downlink_end
   FROM (SELECT reset_epoch, from_at, uplink_end, downlink_end
@@ -75,6 +75,10 @@ SELECT from_at, uplink_end, downlink_end
          UNION ALL
         SELECT reset_epoch, from_at, uplink_end, downlink_end
           FROM billing.pending_usage
+         WHERE stream_id = %(stream_id)s AND from_at < %(from_at)s
+         UNION ALL
+        SELECT reset_epoch, from_at, uplink_end, downlink_end
+          FROM billing.pruned_streams
          WHERE stream_id = %(stream_id)s AND from_at < %(from_at)s) AS link
  ORDER BY reset_epoch DESC, from_at DESC
  LIMIT 1

@@ -114,9 +114,13 @@ def append_only_trigger(table_name: str, parent: str | None = None) -> str:
 
 def partitions_of(table_name: str) -> tuple[str, ...]:
     """Return the statements that make a partitioned table ready for rows of whatever month."""
+    return append_only_trigger(table_name), *rest_of(table_name)
+
+
+def rest_of(table_name: str) -> tuple[str, ...]:
+    """Return the statements that make the partition for rows that no month's partition takes."""
     rest = f"{table_name}_default"
     return (
-        append_only_trigger(table_name),
         f"CREATE TABLE {SCHEMA}.{rest} PARTITION OF {SCHEMA}.{table_name} DEFAULT",
         append_only_trigger(rest, table_name),
     )

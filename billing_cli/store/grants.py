@@ -123,6 +123,9 @@ GRANTS = (
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *_grants("billing.pruned", select=""),
+    *_grants("billing.pruned_streams", select=""),
+    *_grants("billing.pruned_charges", select=""),
     *_grants(
         "billing.totals",
         select="",

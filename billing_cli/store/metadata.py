@@ -11,8 +11,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    ForeignKey,
-    Identity,
     Index,
     Integer,
     MetaData,
@@ -22,11 +20,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
-    func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
+from billing_cli.store import columns
 from billing_cli.store.functions import FUNCTIONS, partitions_of
 from billing_cli.store.schema import APPEND_ONLY_TABLES, MAKE_PARTITIONS_NOW, SCHEMA
 
@@ -42,66 +40,19 @@ NAMING_CONVENTION = {
 metadata = MetaData(schema=SCHEMA, naming_convention=NAMING_CONVENTION)
 
 
-def _text(name: str, comment: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=False, comment=comment)
-
-
-def _reason(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default=text("''"))
-
-
-def _moment(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True), nullable=False, comment=comment)
-
-
-def _maybe_moment(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True), comment=comment)
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True), nullable=False, server_default=func.now())
-
-
-def _bytes(name: str, comment: str | None = None) -> Column[int]:
-    return Column(name, BigInteger, nullable=False, comment=comment)
-
-
-def _uuid(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, UUID, nullable=False, comment=comment)
-
-
-def _count(name: str, comment: str | None = None) -> Column[int]:
-    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
-
-
-def _identity(name: str) -> Column[int]:
-    return Column(name, BigInteger, Identity(always=True), primary_key=True)
-
-
-def _stream() -> Column[int]:
-    return Column("stream_id", BigInteger, ForeignKey("billing.streams.stream_id"), nullable=False)
-
-
-def _evidence() -> tuple[Column[int], ...]:
-    return (
-        _bytes("uplink_start"),
-        _bytes("uplink_end"),
-        _bytes("downlink_start"),
-        _bytes("downlink_end"),
-    )
-
-
 sources = Table(
     "sources",
     metadata,
     Column("source_id", Text, primary_key=True),
-    _text("env"),
-    _text("node_id"),
-    _text("stored_node_id", "As in the shared tables: env:node_id, or node_id without an env."),
-    _text("contract"),
-    _moment("first_snapshot_at"),
-    _moment("watermark", "collected_at of the last snapshot applied."),
-    _now("updated_at"),
+    columns.text("env"),
+    columns.text("node_id"),
+    columns.text(
+        "stored_node_id", "As in the shared tables: env:node_id, or node_id without an env."
+    ),
+    columns.text("contract"),
+    columns.moment("first_snapshot_at"),
+    columns.moment("watermark", "collected_at of the last snapshot applied."),
+    columns.now("updated_at"),
     UniqueConstraint("stored_node_id"),
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
@@ -112,20 +63,22 @@ sources = Table(
 streams = Table(
     "streams",
     metadata,
-    _identity("stream_id"),
-    _text("stored_node_id"),
-    _text("inbound_tag"),
-    _uuid("sample_uuid", "As the exporter wrote it: an account's uuid or its proxy uuid."),
+    columns.identity("stream_id"),
+    columns.text("stored_node_id"),
+    columns.text("inbound_tag"),
+    columns.uuid("sample_uuid", "As the exporter wrote it: an account's uuid or its proxy uuid."),
     Column("account_uuid", UUID, comment="No foreign key: evidence outlives the account."),
-    _text("first_sight"),
-    _moment("first_seen_at"),
-    _bytes("first_uplink_total"),
-    _bytes("first_downlink_total"),
-    _moment("seen_at", "The snapshot in which the totals last changed."),
-    _bytes("uplink_total"),
-    _bytes("downlink_total"),
-    _count("reset_epoch", "Counter restarts seen so far."),
-    _maybe_moment("absent_since", "The last snapshot that held it, where a later one did not."),
+    columns.text("first_sight"),
+    columns.moment("first_seen_at"),
+    columns.bytes_("first_uplink_total"),
+    columns.bytes_("first_downlink_total"),
+    columns.moment("seen_at", "The snapshot in which the totals last changed."),
+    columns.bytes_("uplink_total"),
+    columns.bytes_("downlink_total"),
+    columns.count("reset_epoch", "Counter restarts seen so far."),
+    columns.maybe_moment(
+        "absent_since", "The last snapshot that held it, where a later one did not."
+    ),
     UniqueConstraint("stored_node_id", "inbound_tag", "sample_uuid"),
     CheckConstraint("first_sight IN ('baseline', 'new', 'taken_over')", name="first_sight"),
     CheckConstraint("uplink_total >= 0", name="uplink_total"),
@@ -139,14 +92,14 @@ streams = Table(
 usage_records = Table(
     "usage_records",
     metadata,
-    _moment("bucket_start", "The UTC minute that the bytes count in."),
+    columns.moment("bucket_start", "The UTC minute that the bytes count in."),
     Column("stream_id", BigInteger, nullable=False, comment="No foreign key: streams stay."),
-    _moment("from_at"),
-    _count("revision", "0 as collected; above 0 a correction."),
+    columns.moment("from_at"),
+    columns.count("revision", "0 as collected; above 0 a correction."),
     Column("reset_epoch", Integer, nullable=False),
-    _moment("to_at"),
-    *_evidence(),
-    _uuid("account_uuid"),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.uuid("account_uuid"),
     Column("kind", Text, nullable=False, server_default=text("'delta'")),
     PrimaryKeyConstraint("bucket_start", "stream_id", "from_at", "revision"),
     CheckConstraint("kind IN ('delta', 'pending', 'released', 'correction')", name="kind"),
@@ -161,12 +114,12 @@ usage_records = Table(
 pending_usage = Table(
     "pending_usage",
     metadata,
-    _stream(),
-    _moment("from_at"),
+    columns.stream(),
+    columns.moment("from_at"),
     Column("reset_epoch", Integer, nullable=False),
-    _moment("to_at"),
-    *_evidence(),
-    _maybe_moment("billed_at", "When it became usage records."),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.maybe_moment("billed_at", "When it became usage records."),
     PrimaryKeyConstraint("stream_id", "from_at"),
     comment="Usage of streams whose account is unknown, merged per epoch until it appears.",
     postgresql_with={"fillfactor": 60},
@@ -175,17 +128,17 @@ pending_usage = Table(
 held_deltas = Table(
     "held_deltas",
     metadata,
-    _identity("held_id"),
-    _stream(),
-    _moment("bucket_start"),
-    _moment("from_at"),
+    columns.identity("held_id"),
+    columns.stream(),
+    columns.moment("bucket_start"),
+    columns.moment("from_at"),
     Column("reset_epoch", Integer, nullable=False),
-    _moment("to_at"),
-    *_evidence(),
-    _now("found_at"),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.now("found_at"),
     Column("state", Text, nullable=False, server_default=text("'held'")),
-    _maybe_moment("decided_at"),
-    _reason("reason"),
+    columns.maybe_moment("decided_at"),
+    columns.reason("reason"),
     UniqueConstraint("stream_id", "from_at"),
     CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
     Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
@@ -196,25 +149,27 @@ charges = Table(
     "charges",
     metadata,
     # The columns of fixed width come first: between others they would take up to 7 bytes more.
-    _moment("bucket_start"),
-    _bytes("included_bytes", "Paid from the quota; negative where an adjustment gives back."),
-    _bytes("rated_bytes", "Beyond the quota; negative where an adjustment gives back."),
-    _bytes("quota_before"),
-    _now("created_at"),
-    _uuid("account_uuid"),
+    columns.moment("bucket_start"),
+    columns.bytes_(
+        "included_bytes", "Paid from the quota; negative where an adjustment gives back."
+    ),
+    columns.bytes_("rated_bytes", "Beyond the quota; negative where an adjustment gives back."),
+    columns.bytes_("quota_before"),
+    columns.now("created_at"),
+    columns.uuid("account_uuid"),
     Column("ledger_id", UUID, nullable=False, comment="The id in public.billing_ledger."),
-    _uuid("run_id"),
+    columns.uuid("run_id"),
     Column("adjusts", UUID, comment="The charge that this row takes back or prices anew."),
-    _text("entry_type"),
-    _text("stored_node_id"),
-    _text("region"),
-    _text("line_code"),
+    columns.text("entry_type"),
+    columns.text("stored_node_id"),
+    columns.text("region"),
+    columns.text("line_code"),
     Column("price_per_byte", Numeric, nullable=False),
     Column("multiplier", Numeric, nullable=False),
     Column("amount_delta", Numeric(30, 9), nullable=False),
     Column("balance_before", Numeric(30, 9), nullable=False),
-    _text("pricing_rule_version"),
-    _reason("reason"),
+    columns.text("pricing_rule_version"),
+    columns.reason("reason"),
     PrimaryKeyConstraint("bucket_start", "account_uuid", "ledger_id"),
     CheckConstraint("entry_type IN ('traffic_charge', 'traffic_adjustment')", name="entry_type"),
     comment="Append-only evidence of each ledger row: what was included, rated, at which price.",
@@ -224,15 +179,15 @@ charges = Table(
 gaps = Table(
     "gaps",
     metadata,
-    _identity("gap_id"),
-    _text("source_id"),
-    _text("kind"),
-    _moment("from_at"),
-    _maybe_moment("to_at", "Null while it lasts."),
-    _count("streams", "How many streams it touches, where that is known."),
-    _now("found_at"),
-    _maybe_moment("resolved_at"),
-    _reason("resolution"),
+    columns.identity("gap_id"),
+    columns.text("source_id"),
+    columns.text("kind"),
+    columns.moment("from_at"),
+    columns.maybe_moment("to_at", "Null while it lasts."),
+    columns.count("streams", "How many streams it touches, where that is known."),
+    columns.now("found_at"),
+    columns.maybe_moment("resolved_at"),
+    columns.reason("resolution"),
     UniqueConstraint("source_id", "kind", "from_at"),
     CheckConstraint("kind IN ('late', 'reset', 'history_lost', 'stalled')", name="kind"),
     comment="Stretches of a source's time that its history does not plainly cover.",
@@ -242,12 +197,12 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", UUID, primary_key=True),
-    _text("job"),
-    _text("status"),
-    _moment("started_at"),
-    _moment("finished_at"),
-    _text("host"),
-    _text("version"),
+    columns.text("job"),
+    columns.text("status"),
+    columns.moment("started_at"),
+    columns.moment("finished_at"),
+    columns.text("host"),
+    columns.text("version"),
     Column("error", Text),
     Column("result", JSONB, nullable=False, comment="The result object as printed."),
     CheckConstraint("status IN ('ok', 'partial', 'error', 'busy')", name="status"),
@@ -259,12 +214,12 @@ totals = Table(
     "totals",
     metadata,
     Column("job", Text, primary_key=True),
-    _text("last_status"),
-    _moment("last_started_at"),
-    _moment("last_finished_at"),
-    _maybe_moment("last_success_at", "The end of the last run that was ok or partial."),
+    columns.text("last_status"),
+    columns.moment("last_started_at"),
+    columns.moment("last_finished_at"),
+    columns.maybe_moment("last_success_at", "The end of the last run that was ok or partial."),
     *(
-        _bytes(name)
+        columns.bytes_(name)
         for name in (
             "runs",
             "failed_runs",
@@ -280,13 +235,66 @@ totals = Table(
     Column("charged_amount", Numeric(30, 9), nullable=False),
     Column("returned_amount", Numeric(30, 9), nullable=False),
     *(
-        _bytes(name)
+        columns.bytes_(name)
         for name in ("corrections", "resets", "gaps", "rejected_samples", "held_deltas")
     ),
     Column("violations", BigInteger, comment="What the last audit found; null for other jobs."),
     Column("notices", BigInteger, comment="What the last audit found; null for other jobs."),
     comment="One row a job: what all its runs did together, and how the last one ended.",
     postgresql_with={"fillfactor": 50},
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    columns.moment("month", "Its first instant, UTC."),
+    columns.uuid("account_uuid"),
+    columns.bytes_("records"),
+    Column("recorded_bytes", Numeric, nullable=False),
+    columns.bytes_("charges"),
+    Column("included_bytes", Numeric, nullable=False),
+    Column("rated_bytes", Numeric, nullable=False),
+    Column("amount_delta", Numeric(30, 9), nullable=False),
+    columns.bytes_("buckets"),
+    Column(
+        "bucket_bytes",
+        Numeric,
+        nullable=False,
+        comment="In the shared buckets, whoever wrote them.",
+    ),
+    columns.bytes_("ledger_rows"),
+    Column(
+        "ledger_amount", Numeric, nullable=False, comment="In the shared ledger, whoever wrote it."
+    ),
+    columns.now("pruned_at"),
+    PrimaryKeyConstraint("month", "account_uuid"),
+    comment="What an account had in a month whose evidence was taken away: sums to audit by.",
+)
+
+pruned_streams = Table(
+    "pruned_streams",
+    metadata,
+    Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("from_at"),
+    columns.moment("to_at"),
+    columns.bytes_("uplink_end"),
+    columns.bytes_("downlink_end"),
+    comment="Where a stream's pruned evidence ended, and what is left of it begins.",
+)
+
+pruned_charges = Table(
+    "pruned_charges",
+    metadata,
+    Column("ledger_id", UUID, primary_key=True),
+    columns.uuid("account_uuid"),
+    columns.moment("created_at"),
+    columns.bytes_("included_bytes"),
+    Column("amount_delta", Numeric(30, 9), nullable=False),
+    columns.bytes_("quota_before"),
+    Column("balance_before", Numeric(30, 9), nullable=False),
+    Index("pruned_charges_account", "account_uuid"),
+    comment="Pruned charges written after what is left began: steps of its balances.",
 )
 
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):

@@ -155,9 +155,9 @@ def add_corrections(
     """
     if not corrections:
         return 0
-    columns = usage_columns([(one[0], one[3]) for one in corrections])
-    columns["account_uuids"] = arrays.plain(one[1] for one in corrections)
-    columns["revisions"] = arrays.plain(one[2] for one in corrections)
+    columns = usage_columns([one[0] for one in corrections], [one[3] for one in corrections])
+    columns["account_uuids"] = arrays.uuids([one[1] for one in corrections])
+    columns["revisions"] = arrays.integers([one[2] for one in corrections])
     return connection.execute(ADD_CORRECTIONS, columns).rowcount
 
 

@@ -19,12 +19,13 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    func,
     text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.schema import CreateIndex, CreateTable
+
+from billing_cli.store import columns
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.ddl import ExecutableDDLElement
@@ -57,22 +58,6 @@ def _text(name: str, default: str | None = None) -> Column[str]:
     return Column(name, Text, nullable=False, server_default=server_default)
 
 
-def _moment(name: str) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True), nullable=False)
-
-
-def _maybe_moment(name: str) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True))
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, TIMESTAMP(timezone=True), nullable=False, server_default=func.now())
-
-
-def _bytes(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False)
-
-
 def _double(name: str) -> Column[float]:
     return Column(name, Double, nullable=False)
 
@@ -96,32 +81,32 @@ traffic_stat_checkpoints = Table(
     shared_metadata,
     _text("node_id"),
     _account(),
-    _bytes("last_uplink_total"),
-    _bytes("last_downlink_total"),
-    _moment("last_seen_at"),
+    columns.bytes_("last_uplink_total"),
+    columns.bytes_("last_downlink_total"),
+    columns.moment("last_seen_at"),
     _text("xray_revision", ""),
     Column("reset_epoch", BigInteger, nullable=False, server_default=text("0")),
-    _now("created_at"),
-    _now("updated_at"),
+    columns.now("created_at"),
+    columns.now("updated_at"),
     PrimaryKeyConstraint("node_id", "account_uuid"),
 )
 
 traffic_minute_buckets = Table(
     "traffic_minute_buckets",
     shared_metadata,
-    _moment("bucket_start"),
+    columns.moment("bucket_start"),
     _text("node_id"),
     _account(),
     _text("region", ""),
     _text("line_code", ""),
-    _bytes("uplink_bytes"),
-    _bytes("downlink_bytes"),
-    _bytes("total_bytes"),
+    columns.bytes_("uplink_bytes"),
+    columns.bytes_("downlink_bytes"),
+    columns.bytes_("total_bytes"),
     Column("multiplier", Double, nullable=False, server_default=text("1")),
     _text("rating_status", "pending"),
     _text("source_revision", ""),
-    _now("created_at"),
-    _now("updated_at"),
+    columns.now("created_at"),
+    columns.now("updated_at"),
     PrimaryKeyConstraint("bucket_start", "node_id", "account_uuid", "region", "line_code"),
     Index("traffic_minute_buckets_account_idx", "account_uuid", text("bucket_start DESC")),
 )
@@ -131,14 +116,14 @@ billing_ledger = Table(
     shared_metadata,
     Column("id", UUID, primary_key=True),
     _account(),
-    _moment("bucket_start"),
-    _moment("bucket_end"),
+    columns.moment("bucket_start"),
+    columns.moment("bucket_end"),
     _text("entry_type"),
-    _bytes("rated_bytes"),
+    columns.bytes_("rated_bytes"),
     _double("amount_delta"),
     _double("balance_after"),
     _text("pricing_rule_version", ""),
-    _now("created_at"),
+    columns.now("created_at"),
     Index("billing_ledger_account_idx", "account_uuid", text("created_at DESC")),
 )
 
@@ -146,14 +131,14 @@ account_quota_states = Table(
     "account_quota_states",
     shared_metadata,
     _account(primary_key=True),
-    _bytes("remaining_included_quota"),
+    columns.bytes_("remaining_included_quota"),
     _double("current_balance"),
     Column("arrears", Boolean, nullable=False),
     _text("throttle_state", "normal"),
     _text("suspend_state", "active"),
-    _maybe_moment("last_rated_bucket_at"),
-    _moment("effective_at"),
-    _now("updated_at"),
+    columns.maybe_moment("last_rated_bucket_at"),
+    columns.moment("effective_at"),
+    columns.now("updated_at"),
 )
 
 account_billing_profiles = Table(
@@ -161,24 +146,24 @@ account_billing_profiles = Table(
     shared_metadata,
     _account(primary_key=True),
     _text("package_name"),
-    _bytes("included_quota_bytes"),
+    columns.bytes_("included_quota_bytes"),
     _double("base_price_per_byte"),
     _double("region_multiplier"),
     _double("line_multiplier"),
     _double("peak_multiplier"),
     _double("offpeak_multiplier"),
     _text("pricing_rule_version"),
-    _now("created_at"),
-    _now("updated_at"),
+    columns.now("created_at"),
+    columns.now("updated_at"),
 )
 
 billing_source_sync_state = Table(
     "billing_source_sync_state",
     shared_metadata,
     Column("source_id", Text, primary_key=True),
-    _maybe_moment("last_completed_until"),
-    _maybe_moment("last_attempted_at"),
-    _maybe_moment("last_succeeded_at"),
+    columns.maybe_moment("last_completed_until"),
+    columns.maybe_moment("last_attempted_at"),
+    columns.maybe_moment("last_succeeded_at"),
     _text("last_error", ""),
-    _now("updated_at"),
+    columns.now("updated_at"),
 )

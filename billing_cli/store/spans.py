@@ -14,15 +14,15 @@ from __future__ import annotations
 # The account's streams, and the first and last minute that can hold evidence of each. A stream
 # that was new may have had its bytes moved by corrections to before it was first seen, but not to
 # before its first record begins. Usage that had waited, and deltas that were held, are billed in
-# the minute of a watermark.
+# the minute of a watermark. What was pruned is not there to be found.
 SPANS = """
   SELECT stream.stream_id,
-         date_trunc('minute', least(stream.first_seen_at, (
+         greatest(kept.since, date_trunc('minute', least(stream.first_seen_at, (
            SELECT min(first.from_at)
              FROM billing.usage_records AS first
             WHERE first.stream_id = stream.stream_id
               AND first.bucket_start = date_trunc('minute', stream.first_seen_at)
-           ))) AS first_minute,
+           )))) AS first_minute,
          date_trunc('minute', greatest(stream.seen_at, source.watermark, (
            SELECT max(pending.billed_at)
              FROM billing.pending_usage AS pending
@@ -32,7 +32,13 @@ SPANS = """
             WHERE held.stream_id = stream.stream_id))) AS last_minute
     FROM billing.streams AS stream
     LEFT JOIN billing.sources AS source USING (stored_node_id)
+   CROSS JOIN (SELECT max(month) + interval '1 month' AS since FROM billing.pruned) AS kept
    WHERE stream.account_uuid = %(account)s
+"""
+
+# Where the evidence begins: at the beginning, or after what was pruned.
+KEPT_SINCE = """
+  (SELECT coalesce(max(month) + interval '1 month', '-infinity') FROM billing.pruned)
 """
 
 # The OFFSET keeps the planner from reading whole months in place of looking at each key.

@@ -54,6 +54,14 @@ UPDATE public.billing_ledger AS entry
 }
 
 DAMAGES = {
+    "a bucket gone from a pruned month": damage(
+        """
+INSERT INTO billing.pruned (month, account_uuid, records, recorded_bytes, charges, included_bytes,
+       rated_bytes, amount_delta, buckets, bucket_bytes, ledger_rows, ledger_amount)
+SELECT '2025-01-01T00:00:00Z', account_uuid, 1, 9, 1, 9, 0, 0, 1, 9, 0, 0
+  FROM billing.streams WHERE stream_id = 1""",
+        "pruned_differs",
+    ),
     "a record deleted": damage(
         "DELETE FROM billing.usage_records {record}", "chain_broken", "records_differ"
     ),

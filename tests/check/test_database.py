@@ -32,7 +32,7 @@ def test_the_role_of_the_jobs_is_all_right(job_url: str) -> None:
     report = checked(DATABASE_URL=job_url, **DOWN)
     found = told_of(report, "database")
     assert {one.name: one.state for one in found} == dict.fromkeys(
-        ("connection", "encryption", "schema", "privileges", "role"), "ok"
+        ("connection", "encryption", "schema", "privileges", "role", "partitions"), "ok"
     )
     # Only the exporter is down.
     assert report.outcome == "attention"

@@ -9,8 +9,8 @@ from importlib import import_module
 import billing_cli.store
 from billing_cli.store.accounts import ARREARS_SINCE
 
-# The declared tables are for whoever migrates, who owns them.
-NOT_FOR_JOBS = {"metadata", "shared_metadata"}
+# Declaring tables and taking old rows away is for whoever migrates, who owns them.
+NOT_FOR_JOBS = {"columns", "metadata", "prune", "shared_metadata"}
 
 EXPLAINABLE = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 PARAMETER = re.compile(r"%\(\w+\)s")

@@ -1,0 +1,67 @@
+"""The kinds of columns that the declared tables are made of."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Integer, Text, func
+from sqlalchemy import text as sql_text
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+
+
+def text(name: str, comment: str | None = None) -> Column[str]:
+    """Return a column of text that is always there."""
+    return Column(name, Text, nullable=False, comment=comment)
+
+
+def reason(name: str) -> Column[str]:
+    """Return a column of text that is empty until somebody gives a reason."""
+    return Column(name, Text, nullable=False, server_default=sql_text("''"))
+
+
+def moment(name: str, comment: str | None = None) -> Column[object]:
+    """Return a column of time that is always there."""
+    return Column(name, TIMESTAMP(timezone=True), nullable=False, comment=comment)
+
+
+def maybe_moment(name: str, comment: str | None = None) -> Column[object]:
+    """Return a column of time, or none."""
+    return Column(name, TIMESTAMP(timezone=True), comment=comment)
+
+
+def now(name: str) -> Column[object]:
+    """Return a column of time that is the transaction's unless another is given."""
+    return Column(name, TIMESTAMP(timezone=True), nullable=False, server_default=func.now())
+
+
+def bytes_(name: str, comment: str | None = None) -> Column[int]:
+    """Return a column for a number of bytes, or of rows."""
+    return Column(name, BigInteger, nullable=False, comment=comment)
+
+
+def uuid(name: str, comment: str | None = None) -> Column[object]:
+    """Return a column for an identifier that is always there."""
+    return Column(name, UUID, nullable=False, comment=comment)
+
+
+def count(name: str, comment: str | None = None) -> Column[int]:
+    """Return a column for a small number that starts at 0."""
+    return Column(name, Integer, nullable=False, server_default=sql_text("0"), comment=comment)
+
+
+def identity(name: str) -> Column[int]:
+    """Return a column for a key that the database counts up."""
+    return Column(name, BigInteger, Identity(always=True), primary_key=True)
+
+
+def stream() -> Column[int]:
+    """Return a column for a stream that must be there."""
+    return Column("stream_id", BigInteger, ForeignKey("billing.streams.stream_id"), nullable=False)
+
+
+def evidence() -> tuple[Column[int], ...]:
+    """Return a column for a stream's totals at both ends of what it moved."""
+    return (
+        bytes_("uplink_start"),
+        bytes_("uplink_end"),
+        bytes_("downlink_start"),
+        bytes_("downlink_end"),
+    )
