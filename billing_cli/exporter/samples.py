@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from operator import itemgetter
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.model import MAX_TOTAL, StreamName, Totals
@@ -115,7 +116,8 @@ class StreamNames:
         """Return the names of the streams with these tags and uuids, in their order."""
         if tags == self._tags and uuids == self._uuids:
             return self._found
-        found = list(map(_stream_name, zip(tags, uuids, strict=True)))
+        # The database will name most accounts by the same uuids: each is kept once.
+        found = list(map(_stream_name, zip(tags, map(intern, uuids), strict=True)))
         if self._found:
             if len(self._known) > _MOST_KNOWN_NAMES:
                 self._known.clear()

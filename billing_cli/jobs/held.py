@@ -203,16 +203,14 @@ def _add_records(
     connection: Connection, deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]
 ) -> None:
     """Append the evidence of what is released; its place in the chain stays with the held row."""
-    records = [
-        (
-            one.stream_id,
-            _account(one),
-            "released",
-            one.record._replace(bucket_start=minutes[one.stored_node_id]),
-        )
-        for one in deltas
-    ]
-    if not add_usage_records(connection, records).was_all_new:
+    added = add_usage_records(
+        connection,
+        [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],
+        [one.stream_id for one in deltas],
+        [_account(one) for one in deltas],
+        ["released"] * len(deltas),
+    )
+    if not added.was_all_new:
         raise FactConflictError("some of this usage is on record already with other figures")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage, buckets_of, rate
@@ -88,8 +88,8 @@ def write(
     """
     with connection.pipeline():
         owners = _lock_owners(context, connection, plans)
-        stream_ids = _write_streams(connection, plans, owners)
-        usage, recorded = _write_usage(connection, plans, owners, stream_ids, now)
+        new_ids = _write_streams(connection, plans, owners)
+        billed, recorded = _write_usage(connection, plans, owners, new_ids, now)
         facts.save_shared_checkpoints(
             connection,
             (
@@ -99,10 +99,6 @@ def write(
             ),
         )
         _write_progress(connection, plans, now)
-        billed = [
-            BilledUsage(account_uuid, plan.identity.stored, plan.region, record)
-            for plan, _, account_uuid, _, record in usage
-        ]
         buckets = buckets_of(billed)
         rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
     if not recorded.was_all_new:
@@ -222,11 +218,10 @@ def _update_streams(connection: Connection, plans: Sequence[SourcePlan]) -> None
 
 def _write_streams(
     connection: Connection, plans: Sequence[SourcePlan], owners: _Owners
-) -> dict[str, dict[StreamName, int]]:
-    """Write new and newly owned streams; return the ids of all that are known, by node."""
+) -> dict[tuple[str, StreamName], int]:
+    """Write new and newly owned streams; return the ids of the new ones."""
     watermarks = {plan.identity.stored: _watermark(plan) for plan in plans}
     new, assigned = [], []
-    stream_ids: dict[str, dict[StreamName, int]] = {}
     for plan in plans:
         node, rows = plan.identity.stored, plan.streams.rows
         accounts = owners.accounts_of(plan)
@@ -234,15 +229,23 @@ def _write_streams(
             if name not in rows:
                 first_sight, first = _first_sight(plan, name)
                 new.append((node, name, accounts.get(name), first_sight, first, checkpoint))
-        ids = stream_ids[node] = {}
         for name, row in rows.items():
-            ids[name] = row.stream_id
             if row.account_uuid is None and name in accounts:
                 assigned.append((row.stream_id, accounts[name]))
-    for (node, name), stream_id in streams.add_streams(connection, new, watermarks).items():
-        stream_ids[node][name] = stream_id
     streams.assign_streams(connection, assigned)
-    return stream_ids
+    return streams.add_streams(connection, new, watermarks)
+
+
+class _Ids(NamedTuple):
+    """The ids of a node's streams: most are known, and few have just been made."""
+
+    node: str
+    rows: Mapping[StreamName, streams.StreamRow]
+    new: Mapping[tuple[str, StreamName], int]
+
+    def __call__(self, name: StreamName) -> int:
+        row = self.rows.get(name)
+        return self.new[self.node, name] if row is None else row.stream_id
 
 
 def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[FirstSight, Checkpoint]:
@@ -255,36 +258,48 @@ def _write_usage(
     connection: Connection,
     plans: Sequence[SourcePlan],
     owners: _Owners,
-    stream_ids: Mapping[str, Mapping[StreamName, int]],
+    new_ids: Mapping[tuple[str, StreamName], int],
     now: datetime,
-) -> tuple[list[tuple[SourcePlan, int, str, str, UsageRecord]], facts.Addition]:
+) -> tuple[list[BilledUsage], facts.Addition]:
     """Send records that have an owner, keep those that have none; return what is to be billed."""
-    billed: list[tuple[SourcePlan, int, str, str, UsageRecord]] = []
+    billed: list[BilledUsage] = []
+    billed_ids: list[int] = []
+    kinds: list[str] = []
     waiting: list[tuple[int, UsageRecord]] = []
     settled: list[int] = []
     held: list[tuple[int, UsageRecord]] = []
     for plan in plans:
-        ids, accounts = stream_ids[plan.identity.stored], owners.accounts_of(plan)
+        node, region = plan.identity.stored, plan.region
+        accounts = owners.accounts_of(plan)
+        id_of = _Ids(node, plan.streams.rows, new_ids)
         unowned: dict[StreamName, list[UsageRecord]] = defaultdict(list)
         for record in plan.advance.records:
             owner = accounts.get(record.name)
             if owner is None:
                 unowned[record.name].append(record)
             else:
-                billed.append((plan, ids[record.name], owner, "delta", record))
+                billed.append(BilledUsage(owner, node, region, record))
+                billed_ids.append(id_of(record.name))
+        kinds += ["delta"] * (len(billed) - len(kinds))
         for name, pending in plan.streams.pending.items():
             owner = accounts.get(name)
             if owner is not None:
-                settled.append(ids[name])
-                billed.extend(
-                    (plan, ids[name], owner, "pending", record)
-                    for record in bill_pending(pending, minute_of(_watermark(plan)))
-                )
+                settled.append(id_of(name))
+                for record in bill_pending(pending, minute_of(_watermark(plan))):
+                    billed.append(BilledUsage(owner, node, region, record))
+                    billed_ids.append(id_of(name))
+        kinds += ["pending"] * (len(billed) - len(kinds))
         for name, records in unowned.items():
             pending = plan.streams.pending.get(name, [])
-            waiting.extend((ids[name], record) for record in merge_pending(pending, records))
-        held.extend((ids[record.name], record) for record in plan.advance.held)
-    recorded = facts.add_usage_records(connection, [one[1:] for one in billed])
+            waiting.extend((id_of(name), record) for record in merge_pending(pending, records))
+        held.extend((id_of(record.name), record) for record in plan.advance.held)
+    recorded = facts.add_usage_records(
+        connection,
+        [one.record for one in billed],
+        billed_ids,
+        [one.account_uuid for one in billed],
+        kinds,
+    )
     streams.save_pending(connection, waiting)
     streams.mark_pending_billed(connection, settled, now)
     streams.save_held(connection, held)

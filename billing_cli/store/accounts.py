@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.rating import ProfileRow
 from billing_cli.store import arrays
+from billing_cli.store.batches import in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -96,14 +98,15 @@ def lock_users(connection: Connection, account_uuids: Iterable[str]) -> dict[str
     wanted = sorted(set(account_uuids))
     if not wanted:
         return {}
-    rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.uuids(wanted)}).fetchall()
+    rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.uuids(wanted)})
     # Most accounts have the same profile, or none.
     profiles: dict[tuple[float | None, ...], ProfileRow] = {}
     users = {}
-    for account_uuid, included_quota_bytes, *prices in rows:
+    for text, included_quota_bytes, *prices in in_batches(rows):
         profile = profiles.get(key := tuple(prices))
         if profile is None:
             profile = profiles[key] = ProfileRow(*key)
+        account_uuid = intern(text)
         users[account_uuid] = LockedUser(account_uuid, included_quota_bytes, profile)
     return users
 
@@ -167,5 +170,5 @@ def save_accounts(
 def _read_quota_states(
     connection: Connection, wanted: dict[str, arrays.BinaryArray]
 ) -> dict[str, QuotaState]:
-    rows = connection.execute(LOCK_QUOTA_STATES, wanted).fetchall()
-    return {account_uuid: QuotaState(quota, balance) for account_uuid, quota, balance in rows}
+    rows = in_batches(connection.execute(LOCK_QUOTA_STATES, wanted))
+    return {intern(account): QuotaState(quota, balance) for account, quota, balance in rows}

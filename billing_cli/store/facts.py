@@ -124,16 +124,19 @@ class Addition(NamedTuple):
 
 
 def add_usage_records(
-    connection: Connection, usage: Sequence[tuple[int, str, str, UsageRecord]]
+    connection: Connection,
+    records: Sequence[UsageRecord],
+    stream_ids: Sequence[int],
+    account_uuids: Sequence[str],
+    kinds: Sequence[str],
 ) -> Addition:
-    """Append (stream id, account, kind, record) evidence."""
-    if not usage:
+    """Append the evidence of each record: its stream, its account, and how it came about."""
+    if not records:
         return Addition()
-    stream_ids, account_uuids, kinds, records = zip(*usage, strict=True)
     columns = usage_columns(stream_ids, records)
     columns["account_uuids"] = arrays.uuids(account_uuids)
     columns["kinds"] = arrays.texts(kinds)
-    return Addition(len(usage), connection.execute(ADD_USAGE_RECORDS, columns))
+    return Addition(len(records), connection.execute(ADD_USAGE_RECORDS, columns))
 
 
 def add_buckets(

@@ -44,6 +44,8 @@ class PatientConnection(psycopg.Connection[Row]):
             # and the server would keep its answers until all is done, which looks like silence.
             self.pgconn.send_flush_request()
             self.wait(self._all_sent())
+            # The parameters, which the driver would keep as long as we keep the cursor.
+            cursor._query = None  # noqa: SLF001
         return cursor
 
     def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **options: Any) -> Result:

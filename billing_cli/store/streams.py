@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
 from billing_cli.store import arrays
+from billing_cli.store.batches import in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
     from billing_cli.core.model import FirstSight
 
@@ -159,7 +161,7 @@ def read_streams(
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
-    _add_rows(nodes, watermarks, connection.execute(READ_PRESENT_STREAMS, known).fetchall())
+    _add_rows(nodes, watermarks, names, connection.execute(READ_PRESENT_STREAMS, known))
     unknown = [
         (node, name) for node in watermarks for name in names[node] if name not in nodes[node].rows
     ]
@@ -172,7 +174,7 @@ def read_streams(
                 "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
             },
         )
-        _add_rows(nodes, watermarks, named)
+        _add_rows(nodes, watermarks, names, named)
     known = {"stored_node_ids": arrays.texts(nodes)}
     for row in connection.execute(READ_PENDING_USAGE, known):
         node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
@@ -321,22 +323,18 @@ def _checkpoint_columns(
 def _add_rows(
     nodes: Mapping[str, NodeStreams],
     watermarks: Mapping[str, datetime],
-    rows: Iterable[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
+    names: Mapping[str, Iterable[StreamName]],
+    rows: Cursor[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
 ) -> None:
-    for (
-        stream_id,
-        node,
-        inbound_tag,
-        sample_uuid,
-        account,
-        uplink,
-        downlink,
-        epoch,
-        seen_at,
-    ) in rows:
+    """Add the streams of the rows. What a snapshot names already keeps that one name."""
+    known = {node: {name: name for name in names[node]} for node in nodes}
+    for stream_id, node, tag, sample_uuid, account, uplink, downlink, epoch, seen_at in in_batches(
+        rows
+    ):
         streams = nodes[node]
-        name = StreamName(inbound_tag, sample_uuid)
-        streams.rows[name] = StreamRow(stream_id, account)
+        name = StreamName(tag, sample_uuid)
+        name = known[node].get(name, name)
+        streams.rows[name] = StreamRow(stream_id, account and intern(account))
         streams.checkpoints[name] = Checkpoint(
             seen_at or watermarks[node], Totals(uplink, downlink), epoch
         )
