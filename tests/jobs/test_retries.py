@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.jobs.world import World
 
 # What a run reads before it asks exporters is not tried again: the next run comes in a minute.
-READS_BEFORE_FETCHING = 3
+READS_BEFORE_FETCHING = 4
 
 TERMINATE = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
