@@ -51,8 +51,9 @@ def run_all(rounds: Mapping[str, int], seed: int) -> dict[str, Outcome]:
             ended, _ = wait(running, HEARTBEAT_SECONDS, FIRST_COMPLETED)
             clock = f"{time.monotonic() - began:5.0f} s"
             if not ended:
-                at_work = (name for future, name in running.items() if future.running())
-                say(f"{clock}  at work: {', '.join(at_work)}")
+                # The pool takes in the next one before there is anyone to do it.
+                at_work = [name for future, name in running.items() if future.running()]
+                say(f"{clock}  at work: {', '.join(at_work[:AT_ONCE])}")
             for future in ended:
                 name = running.pop(future)
                 outcome = _outcome_of(name, future)
