@@ -47,7 +47,8 @@ class Scene:
     """What comes before a job, and the job itself: called here, and as a command line.
 
     `blurred` says that until the job is done minutes may be coarser than the truth. `settings`
-    are what the command needs to do the same as the call.
+    are what the command needs to do the same as the call. Of a job that `takes_one_step` nothing
+    is stored where it fails.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scene:
     command: Callable[[LimitedWorld], list[str]]
     settings: Mapping[str, str] = field(default_factory=dict)
     blurred: bool = False
+    takes_one_step: bool = False
 
 
 class LimitedWorld(World):
@@ -231,6 +233,7 @@ COLLECT = Scene(
     _before_collect,
     lambda world: world.run_unchecked(_now(world), collect),
     lambda _world: ["collect"],
+    takes_one_step=True,
 )
 CATCH_UP = Scene(
     "catch-up",

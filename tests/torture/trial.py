@@ -13,7 +13,9 @@ from unittest import mock
 import psycopg
 
 from billing_cli.errors import BillingError
+from billing_cli.simulator.invariants import read_watermarks
 from billing_cli.store import connection as store_connection
+from billing_cli.store.connection import FATE_UNKNOWN
 from tests.database.stage import eventually
 from tests.support.relay import relayed
 from tests.torture import scenes
@@ -65,6 +67,9 @@ def see_to_the_books(
     eventually(lambda: not count(place, COUNT_RUNNING))
     with psycopg.connect(place.database_url, autocommit=True) as connection:
         world.connection = connection
+        is_clear = verdict.failure and FATE_UNKNOWN not in verdict.failure
+        if is_clear and scene.takes_one_step and read_watermarks(connection) != world.watermarks:
+            verdict.problems.append("a run that failed has stored something")
         look_between(world, verdict, blurred=scene.blurred)
         if not done and not ends_well_at_last(lambda: scene.work(world), verdict):
             verdict.problems.append(f"{RERUNS} further runs did not end well")
@@ -85,7 +90,8 @@ def ends_well(work: Callable[[], object], verdict: Verdict) -> bool:
     """Tell whether a job does its work. Anything but an error of its own kind is a bug."""
     try:
         result = work()
-    except BillingError:
+    except BillingError as error:
+        verdict.failure = str(error)
         return False
     except Exception as error:  # noqa: BLE001 - the books are to be looked at all the more
         verdict.problems.append(f"unexpected {type(error).__name__}: {error}")

@@ -27,12 +27,16 @@ SHOWN = 5
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found wrong so far. `problems` are lines, of which each is a contradiction."""
+    """What was found wrong so far. `problems` are lines, of which each is a contradiction.
+
+    `failure` is how a run said that it had failed, which is no wrong in itself.
+    """
 
     lost_bytes: int = 0
     doubled_bytes: int = 0
     wrong_nanos: int = 0
     problems: list[str] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def is_clean(self) -> bool:
