@@ -7,7 +7,7 @@ beyond the quota before those that the quota covered, because the quota was used
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import localcontext
 from typing import TYPE_CHECKING
 
@@ -43,22 +43,6 @@ class PriorEntry:
 
     ledger_id: str
     adjusts: str | None
-    included_bytes: int
-    rated_bytes: int
-    price_per_byte: Decimal
-    multiplier: Decimal
-    amount_delta: Decimal
-    pricing_rule_version: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What is left of a charge after all its adjustments, at the price that now holds for it.
-
-    `pricing_rule_version` is the one under which that price was set.
-    """
-
-    ledger_id: str
     included_bytes: int
     rated_bytes: int
     price_per_byte: Decimal
@@ -123,31 +107,27 @@ def in_order(key: BucketKey, entries: Sequence[PriorEntry]) -> tuple[PriorEntry,
     return tuple(sorted(entries, key=lambda entry: places.get(entry.ledger_id, -1)))
 
 
-def standing_charges(entries: Sequence[PriorEntry]) -> list[Standing]:
-    """Fold a bucket's entries, `in_order`, into what is left of each charge."""
-    standing: dict[str, Standing] = {}
+def standing_charges(entries: Sequence[PriorEntry]) -> list[PriorEntry]:
+    """Fold a bucket's entries, `in_order`, into what is left of each charge.
+
+    That is at the price which now holds for it; `pricing_rule_version` is the one under which
+    that price was set.
+    """
+    standing: dict[str, PriorEntry] = {}
     for entry in entries:
         charge = standing.get(entry.adjusts or entry.ledger_id)
         if charge is None:
-            standing[entry.ledger_id] = Standing(
-                entry.ledger_id,
-                entry.included_bytes,
-                entry.rated_bytes,
-                entry.price_per_byte,
-                entry.multiplier,
-                entry.amount_delta,
-                entry.pricing_rule_version,
-            )
+            standing[entry.ledger_id] = entry
             continue
         is_repricing = entry.included_bytes == entry.rated_bytes == 0
-        standing[charge.ledger_id] = Standing(
-            charge.ledger_id,
-            charge.included_bytes + entry.included_bytes,
-            charge.rated_bytes + entry.rated_bytes,
-            entry.price_per_byte,
-            entry.multiplier,
-            charge.amount_delta + entry.amount_delta,
-            entry.pricing_rule_version if is_repricing else charge.pricing_rule_version,
+        standing[charge.ledger_id] = replace(
+            charge,
+            included_bytes=charge.included_bytes + entry.included_bytes,
+            rated_bytes=charge.rated_bytes + entry.rated_bytes,
+            price_per_byte=entry.price_per_byte,
+            multiplier=entry.multiplier,
+            amount_delta=charge.amount_delta + entry.amount_delta,
+            pricing_rule_version=(entry if is_repricing else charge).pricing_rule_version,
         )
     return list(standing.values())
 
@@ -163,22 +143,13 @@ def _give_back(
             continue
         # What stays is priced anew as a whole, so that giving back all gives back every nano.
         stays = amount_of(charge.rated_bytes - rated, charge.price_per_byte, charge.multiplier)
-        amount = stays - charge.amount_delta
-        entry = Charge(
-            ledger_id=adjustment_id(key, len(history.entries) + len(entries)),
-            key=key,
+        taken = replace(
+            charge,
             included_bytes=-included,
             rated_bytes=-rated,
-            price_per_byte=charge.price_per_byte,
-            multiplier=charge.multiplier,
-            amount_delta=amount,
-            quota_before=account.remaining_included_quota,
-            balance_before=account.current_balance,
-            balance_after=account.current_balance + amount,
-            entry_type="traffic_adjustment",
-            adjusts=charge.ledger_id,
-            reason=reason,
+            amount_delta=stays - charge.amount_delta,
         )
+        entry = _adjustment(account, key, len(history.entries) + len(entries), taken, reason)
         entries.append(entry)
         account = after(account, entry)
         total_bytes -= rated + included
@@ -205,21 +176,36 @@ def reprice(
             amount = amount_of(charge.rated_bytes, price, multiplier) - charge.amount_delta
             if amount == 0:
                 continue
-            entry = Charge(
-                ledger_id=adjustment_id(key, len(history.entries) + len(entries)),
-                key=key,
+            change = replace(
+                charge,
                 included_bytes=0,
                 rated_bytes=0,
                 price_per_byte=price,
                 multiplier=multiplier,
                 amount_delta=amount,
-                quota_before=account.remaining_included_quota,
-                balance_before=account.current_balance,
-                balance_after=account.current_balance + amount,
-                entry_type="traffic_adjustment",
-                adjusts=charge.ledger_id,
-                reason=reason,
             )
+            entry = _adjustment(account, key, len(history.entries) + len(entries), change, reason)
             entries.append(entry)
             account = after(account, entry)
     return account, entries
+
+
+def _adjustment(
+    account: Account, key: BucketKey, ordinal: int, change: PriorEntry, reason: str
+) -> Charge:
+    """Return the entry that makes a change to the charge whose id the change carries."""
+    return Charge(
+        ledger_id=adjustment_id(key, ordinal),
+        key=key,
+        included_bytes=change.included_bytes,
+        rated_bytes=change.rated_bytes,
+        price_per_byte=change.price_per_byte,
+        multiplier=change.multiplier,
+        amount_delta=change.amount_delta,
+        quota_before=account.remaining_included_quota,
+        balance_before=account.current_balance,
+        balance_after=account.current_balance + change.amount_delta,
+        entry_type="traffic_adjustment",
+        adjusts=change.ledger_id,
+        reason=reason,
+    )

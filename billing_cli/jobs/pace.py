@@ -44,12 +44,15 @@ class Pace:
         return until if minutes >= (until - at) / MINUTE else at + minutes * MINUTE
 
     def shares(self, source_ids: Iterable[str], max_samples: int) -> dict[str, int]:
-        """Share `max_samples` out among the sources: by density, or equally where none is known."""
+        """Share `max_samples` out: equally among sources of unknown density, else by density."""
         densities = {one: self.samples_per_minute.get(one, 0.0) for one in source_ids}
+        equal = max_samples // max(1, len(densities))
+        left = max_samples - equal * list(densities.values()).count(0.0)
         whole = sum(densities.values())
-        if not whole:
-            return {one: max(1, max_samples // len(densities)) for one in densities}
-        return {one: max(1, int(max_samples * part / whole)) for one, part in densities.items()}
+        return {
+            one: max(1, int(left * density / whole) if density else equal)
+            for one, density in densities.items()
+        }
 
     def after(
         self, begins: Mapping[str, datetime], fetched: Mapping[str, Fetched], horizon: datetime
