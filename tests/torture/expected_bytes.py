@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 NOTHING = Bytes()
 
+# Further back no clock of an exporter is ever set.
+LONGEST_AGO = timedelta(days=1)
+
 
 class HeldBytes(NamedTuple):
     """More than a line can carry: which stream, from where on, and how much."""
@@ -125,7 +128,7 @@ class FollowedNode:
         old = self.watermark
         assert old is None or minute_of(watermark) > minute_of(old), f"{old} went to {watermark}"
         self._meet_new_streams()
-        since = old or self.node.start
+        since = old or self.node.start - LONGEST_AGO
         read = between(offered, since - timedelta.resolution, watermark + timedelta.resolution)
         assert read, f"nobody said {watermark}"
         assert read[-1].collected_at == watermark, f"nobody said {watermark}"
@@ -200,7 +203,8 @@ class FollowedNode:
 
     def is_current(self, offered: Sequence[Snapshot], until: datetime) -> bool:
         """Whether nothing is on offer in closed minutes after the watermark's."""
-        since = minute_of(self.watermark) + MINUTE if self.watermark else self.node.start
+        began_at = self.node.start - LONGEST_AGO
+        since = minute_of(self.watermark) + MINUTE if self.watermark else began_at
         return not between(offered, since - timedelta.resolution, until)
 
     def _meet_new_streams(self) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import ExitStack
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import HealthCheck, Phase, settings
@@ -25,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from tests.torture import errands
+from tests.torture.chance import BACKEND
 from tests.torture.checks import Findings, findings_of
 from tests.torture.expected_cells import IMPOSSIBLE_BYTES
 from tests.torture.ground import PRICE, opened_ground
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from billing_cli.simulator.traffic import Node, Stream, User
     from tests.torture.arena import Arena
     from tests.torture.ground import Errand
+    from tests.torture.interference import Strike
 
 STEPS = 50
 """How many steps a sequence has. Each begins with an empty database."""
@@ -46,6 +49,22 @@ SEQUENCES_PER_SEED = 20
 PHASES = (Phase.generate, Phase.shrink)
 SOURCES = (("jp-1", "prod"), ("us-1", "prod"), ("de-1", ""))
 
+STRIKES = ("kill", "cut-off", "top-up")
+MEANWHILE = ("nothing", "nothing", "nothing", *STRIKES, "clock", "dry")
+NODE_TROUBLES = ("restart", "late", "late", "left out", "away", "clock", "leap", "forgotten")
+ACCOUNT_CHANGES = (
+    "credit",
+    "renewed",
+    "renamed",
+    "late user",
+    "new line",
+    "new user",
+    "price",
+    "profile",
+    "deleted",
+)
+
+jobs = st.sampled_from(["collect", "collect", "catch-up", "reconcile", "reconcile", "rerate"])
 numbers = st.integers(0, 11)
 seconds = st.sampled_from([61, 20, 180, 420])
 moments = st.integers(1, 40)
@@ -87,18 +106,25 @@ def attack(arena: Arena, seed: int, rounds: int) -> list[Tally]:
 
 # Which steps a fault of the table is made of.
 FAULTS: dict[str, tuple[str, ...]] = {
-    "xray restarted": ("restart",),
-    "exporter away, failing, or with its latest snapshot only": ("outage",),
-    "clock of an exporter or of billing set": ("clock",),
-    "history late, forgotten, or without a stream": ("hidden",),
-    "pages small, repeated, or out of order": ("pages",),
-    "users renewed, deleted, late, or with new lines": ("users",),
-    "prices changed": ("prices",),
-    "counter leaps that no line can carry": ("held",),
-    "top-up between two statements": ("top-up",),
     "run ended at a statement": ("kill",),
     "session terminated at a statement": ("cut-off",),
+    "top-up between two statements": ("top-up",),
     "several writers at once": ("together",),
+    "xray restarted": ("restart",),
+    "exporter away, failing, or without history": ("away", "behaviour"),
+    "pages small, repeated, or out of order": ("pages",),
+    "clock of an exporter or of billing set": ("clock",),
+    "history late, forgotten, or without a stream": ("late", "forgotten", "left out"),
+    "counter leaps that no line can carry": ("leap",),
+    "users renewed, renamed, deleted, late, new, with new lines": (
+        "renewed",
+        "renamed",
+        "deleted",
+        "late user",
+        "new user",
+        "new line",
+    ),
+    "prices changed": ("price", "profile"),
 }
 
 
@@ -111,6 +137,7 @@ def play(number: int, sequences: int) -> None:
         database=None,
         deadline=None,
         phases=PHASES,
+        backend=BACKEND,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
@@ -137,6 +164,7 @@ class Model(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.ground = self.stack.enter_context(opened_ground(self.arena, seed=1))
         self.strangers = [self.ground.fleet.new_uuid() for _ in range(2)]
+        self.lines = count()
 
     def teardown(self) -> None:
         """Let all faults end; then a few runs bring back what flowed (I6)."""
@@ -147,7 +175,6 @@ class Model(RuleBasedStateMachine):
     @initialize(number=numbers)
     def fleet_begins(self, number: int) -> None:
         """Three nodes, four users; some under their proxy uuid, some with a second line."""
-        self._took("begin")
         users = [self.ground.add_user() for _ in range(4)]
         for place, (source_id, env) in enumerate(SOURCES):
             node = self.ground.fleet.add_node(source_id, env=env)
@@ -156,197 +183,121 @@ class Model(RuleBasedStateMachine):
                 node.add_stream(user.proxy_uuid if is_proxied else user.uuid, "x")
             node.add_stream(users[number % 4].uuid, "second", idle=number % 2 == 1)
             node.add_stream(self.strangers[place % 2], "x")
+        self._took("begin")
 
-    @rule(after=seconds, poll=st.sampled_from([15, 30, 60]))
-    def time_passes(self, after: int, poll: int) -> None:
-        """Traffic flows, and exporters poll once or several times a minute."""
-        self._took("traffic")
-        self.ground.elapse(after, poll)
-
-    @rule(number=numbers, drops=st.booleans())
-    def xray_restarts(self, number: int, drops: bool) -> None:
-        """Counters begin again at zero; what flowed since the last poll is lost."""
-        self._took("restart")
-        self._node(number).restart_xray(self.ground.now, drop_counters=drops)
-
-    @rule(number=numbers, length=seconds)
-    def exporter_goes_away(self, number: int, length: int) -> None:
-        """No polls and no answers for a while."""
-        self._took("outage")
-        now = self.ground.now
-        self._node(number).hide(now, now + timedelta(seconds=length))
-
-    @rule(number=numbers, off_by=st.sampled_from([-150, -70, 0, 45, 200]))
-    def exporter_clock_steps(self, number: int, off_by: int) -> None:
-        """The clock of an exporter is set, forwards or backwards."""
-        self._took("clock")
-        self._node(number).clock_error = timedelta(seconds=off_by)
-
-    @rule(number=numbers, length=seconds, later=seconds)
-    def history_is_late(self, number: int, length: int, later: int) -> None:
-        """The last snapshots vanish, to be published again some time later."""
-        self._took("hidden")
-        now = self.ground.now
-        begin, end = now - timedelta(seconds=length), now + timedelta(seconds=later)
-        self._node(number).withhold(begin, now, end)
-
-    @rule(number=numbers, kept=seconds)
-    def history_is_forgotten(self, number: int, kept: int) -> None:
-        """An exporter restarts, and has but its latest history."""
-        self._took("hidden")
-        self._node(number).forget_before(self.ground.now - timedelta(seconds=kept))
-
-    @rule(number=numbers, length=seconds)
-    def stream_is_left_out(self, number: int, length: int) -> None:
-        """Snapshots do not hold one of the streams for a while."""
-        self._took("hidden")
-        node, now = self._node(number), self.ground.now
-        node.hide_stream(self._stream(number), now, now + timedelta(seconds=length))
-
+    # The simplest sequence is one of the rule that asks for least, and is always tried: this one.
     @rule(number=numbers)
-    def counter_leaps(self, number: int) -> None:
-        """More bytes than any line can carry."""
-        self._took("held")
-        node = self._node(number)
-        node.flow(self._stream(number), 0, IMPOSSIBLE_BYTES)
+    def a_timer_collects(self, number: int) -> None:
+        """A minute passes and is billed; now and then an operator decides on a held delta."""
+        self.ground.elapse(61, 30)
+        self._work(errands.errand(self.ground, "collect", number))
+        if number % 4 == 1:
+            decision = errands.deciding(self.ground, number, is_released=number % 3 != 0)
+            if decision is not None:
+                self._work(decision)
+        self._took("job")
+
+    @rule(
+        kind=jobs,
+        after=seconds,
+        number=numbers,
+        meanwhile=st.sampled_from(MEANWHILE),
+        at=moments,
+        is_after=st.booleans(),
+    )
+    def a_job_runs(
+        self, kind: str, after: int, number: int, meanwhile: str, at: int, is_after: bool
+    ) -> None:
+        """Some time passes; then a job runs, to which something may happen at a statement."""
+        ground = self.ground
+        ground.elapse(after, 30 if number % 2 else 15)
+        errand = errands.errand(ground, kind, number, is_dry=meanwhile == "dry")
+        if meanwhile == "clock":
+            errand.billing_clock_error = timedelta(seconds=-600 if is_after else 200)
+        elif meanwhile in STRIKES:
+            account = self._user(number).uuid
+            strikes: dict[str, Strike] = {
+                "kill": killed,
+                "cut-off": cut_off(ground.connection),
+                "top-up": ground.topped_up_meanwhile(account, 1_001 * (number + 1)),
+            }
+            errand.watch = Watch(at, strikes[meanwhile], after=is_after)
+        self._work(errand)
+        has_struck = errand.watch is not None and errand.watch.has_struck
+        is_job = meanwhile in {"nothing", "dry"} or (meanwhile in STRIKES and not has_struck)
+        self._took("job" if is_job else meanwhile)
+
+    @rule(kinds=st.lists(jobs, min_size=2, max_size=2), number=numbers)
+    def several_run_at_once(self, kinds: list[str], number: int) -> None:
+        """Writers meet: each source is worked by one of them at a time."""
+        self.ground.elapse(61, 30)
+        self._work(*(errands.errand(self.ground, kind, number) for kind in kinds))
+        self._took("together")
+
+    @rule(what=st.sampled_from(NODE_TROUBLES), number=numbers, length=seconds, later=seconds)
+    def node_has_trouble(self, what: str, number: int, length: int, later: int) -> None:
+        """Something goes wrong on a node, or with its exporter's history."""
+        node, now = self._node(number), self.ground.now
+        until, ago = now + timedelta(seconds=length), now - timedelta(seconds=length)
+        match what:
+            case "restart":
+                node.restart_xray(now, drop_counters=number % 2 == 1)
+            case "away":
+                node.hide(now, until)
+            case "clock":
+                node.clock_error = timedelta(seconds=(0, -150, 0, -70, 45, 200)[number % 6])
+            case "late":
+                node.withhold(ago, now, now + timedelta(seconds=later))
+            case "forgotten":
+                node.forget_before(ago)
+            case "left out":
+                node.hide_stream(self._stream(number), now, until)
+            case "leap":
+                node.flow(self._stream(number), 0, IMPOSSIBLE_BYTES)
+        self._took(what)
 
     @rule(
         number=numbers,
+        how=st.sampled_from(["well", "well", "well", "down", "status", "latest"]),
         seam=st.sampled_from(["after", "next", "repeat"]),
-        size=st.sampled_from([1, 2, 3, 100]),
-        order=st.sampled_from(["rising", "rising", "twice", "reversed"]),
+        size=st.sampled_from([100, 1, 2, 3]),
+        order=st.sampled_from(["rising", "rising", "rising", "twice", "reversed"]),
     )
-    def pages_change(self, number: int, seam: Any, size: int, order: Any) -> None:
-        """Pages of another size, joined in another way; snapshots twice, or out of order."""
-        self._took("pages")
+    def exporter_behaves(self, number: int, how: str, seam: Any, size: int, order: Any) -> None:
+        """It is well, hangs up, answers with an error, or knows its latest snapshot only."""
         endpoint = self._endpoint(number)
-        endpoint.seam, endpoint.max_page = seam, size
-        endpoint.order = order
-
-    @rule(number=numbers, how=st.sampled_from(["down", "status", "latest", "well", "well"]))
-    def exporter_behaves(self, number: int, how: str) -> None:
-        """It hangs up, answers with an error, knows its latest snapshot only, or is well again."""
-        self._took("outage")
-        endpoint = self._endpoint(number)
+        endpoint.seam, endpoint.max_page, endpoint.order = seam, size, order
         endpoint.down = how == "down"
         endpoint.status = 500 if how == "status" else None
         endpoint.windowed = how != "latest"
+        self._took("pages" if how == "well" else "behaviour")
 
-    @rule(number=numbers)
-    def user_changes(self, number: int) -> None:
-        """A proxy uuid is renewed, an account deleted, a name changed."""
-        self._took("users")
-        user = self._user(number)
-        if number % 3 == 0:
-            self.ground.fleet.renew_proxy(user)
-        elif number % 3 == 1 and len(self.ground.fleet.users) > 2:
-            self.ground.delete(user)
-            return
-        else:
-            user.email = f"renamed-{number}-{user.email}"
-        self.ground.save(user)
-
-    @rule(number=numbers)
-    def user_appears(self, number: int) -> None:
-        """An account appears, whose counters were there before, or with a new line."""
-        self._took("users")
-        if self.strangers and number % 2:
-            self.ground.add_user(self.strangers.pop())
-            return
-        tag = f"line-{len(self.ground.fleet.users)}-{number}"
-        user = self._user(number) if number % 4 else self.ground.add_user()
-        node = self._node(number)
-        if all(one.name != (tag, user.uuid) for one in node.streams):
-            node.add_stream(user.uuid, tag)
-
-    @rule(number=numbers)
-    def prices_change(self, number: int) -> None:
-        """The price for all, or that of one account."""
-        self._took("prices")
-        if number % 2:
-            self.ground.price = PRICE * (number + 1)
-        else:
-            multiplier = Decimal(number + 3) / 4
-            self.ground.give_profile(self._user(number), PRICE * (number % 3), multiplier)
-
-    @rule(number=numbers)
-    def account_is_topped_up(self, number: int) -> None:
-        """accounts.svc.plus adds to a balance between two runs."""
-        self._took("credit")
-        self.ground.top_up(self._user(number).uuid, 1_000_001 * (number + 1))
-
-    # The simplest sequence is one of the first rule by name alone, and is always tried: this one.
-    @rule(after=seconds, number=numbers, is_dry=st.booleans())
-    def a_timer_collects(self, after: int, number: int, is_dry: bool) -> None:
-        """What happens every minute."""
-        self._run("collect", after, number, is_dry=is_dry and number % 2 == 0)
-
-    @rule(after=seconds, number=numbers)
-    def catch_up(self, after: int, number: int) -> None:
-        """What an operator does after an outage."""
-        self._run("catch-up", after, number)
-
-    @rule(after=seconds, number=numbers)
-    def reconcile(self, after: int, number: int) -> None:
-        """What the control plane does."""
-        self._run("reconcile", after, number)
-
-    @rule(number=numbers)
-    def rerate(self, number: int) -> None:
-        """What an operator does after a price was wrong."""
-        self._run("rerate", 0, number)
-
-    @rule(number=numbers, is_released=st.booleans())
-    def held_is_decided(self, number: int, is_released: bool) -> None:
-        """An operator releases or rejects what no line can carry."""
-        self._took("held")
-        decision = errands.deciding(self.ground, number, is_released=is_released)
-        if decision is not None:
-            self._work(decision)
-
-    @rule(kind=st.sampled_from(errands.KINDS), number=numbers, skew=st.sampled_from([-600, 200]))
-    def clock_of_billing_is_wrong(self, kind: str, number: int, skew: int) -> None:
-        """The machine that runs a job has another time."""
-        self._took("clock")
-        errand = errands.errand(self.ground, kind, number)
-        errand.billing_clock_error = timedelta(seconds=skew)
-        self._work(errand)
-
-    @rule(kind=st.sampled_from(errands.KINDS), number=numbers, at=moments, is_after=st.booleans())
-    def job_is_killed(self, kind: str, number: int, at: int, is_after: bool) -> None:
-        """A run ends before or after one of its statements, COMMIT included."""
-        self._interfere("kill", kind, number, Watch(at, killed, after=is_after))
-
-    @rule(kind=st.sampled_from(errands.KINDS), number=numbers, at=moments, is_after=st.booleans())
-    def session_is_terminated(self, kind: str, number: int, at: int, is_after: bool) -> None:
-        """The server ends a run's session before or after one of its statements."""
-        strike = cut_off(self.ground.connection)
-        self._interfere("cut-off", kind, number, Watch(at, strike, after=is_after))
-
-    @rule(kind=st.sampled_from(errands.KINDS), number=numbers, at=moments)
-    def account_is_topped_up_meanwhile(self, kind: str, number: int, at: int) -> None:
-        """accounts.svc.plus adds to a balance between two statements of a run."""
-        strike = self.ground.topped_up_meanwhile(self._user(number).uuid, 1_001 * (number + 1))
-        self._interfere("top-up", kind, number, Watch(at, strike))
-
-    @rule(kinds=st.lists(st.sampled_from(errands.KINDS), min_size=2, max_size=3), number=numbers)
-    def several_run_at_once(self, kinds: list[str], number: int) -> None:
-        """Writers meet: each source is worked by one of them at a time."""
-        self._took("together")
-        self.ground.elapse(61, 30)
-        self._work(*(errands.errand(self.ground, kind, number) for kind in kinds))
-
-    def _run(self, kind: str, after: int, number: int, *, is_dry: bool = False) -> None:
-        self._took("job")
-        self.ground.elapse(after, 30)
-        self._work(errands.errand(self.ground, kind, number, is_dry=is_dry))
-
-    def _interfere(self, fault: str, kind: str, number: int, watch: Watch) -> None:
-        self.ground.elapse(61, 30)
-        errand = errands.errand(self.ground, kind, number)
-        errand.watch = watch
-        self._work(errand)
-        self._took(fault if watch.has_struck else "job")
+    @rule(what=st.sampled_from(ACCOUNT_CHANGES), number=numbers)
+    def account_changes(self, what: str, number: int) -> None:
+        """accounts.svc.plus changes what is its own."""
+        ground, user = self.ground, self._user(number)
+        match what:
+            case "credit":
+                ground.top_up(user.uuid, 1_000_001 * (number + 1))
+            case "renewed":
+                ground.fleet.renew_proxy(user)
+                ground.save(user)
+            case "renamed":
+                user.email = f"renamed-{user.email}"
+                ground.save(user)
+            case "deleted" if len(ground.fleet.users) > 3:
+                ground.delete(user)
+            case "late user" if self.strangers:
+                ground.add_user(self.strangers.pop())
+            case "new line":
+                self._node(number).add_stream(user.uuid, f"line-{next(self.lines)}")
+            case "new user":
+                self._node(number).add_stream(ground.add_user().proxy_uuid, "x")
+            case "price":
+                ground.price = PRICE * (number + 1)
+            case "profile":
+                ground.give_profile(user, PRICE * (number % 3), Decimal(number + 3) / 4)
+        self._took(what)
 
     def _work(self, *several: Errand) -> None:
         self.ground.work(*several)
