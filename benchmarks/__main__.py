@@ -10,6 +10,7 @@ marks of that page, and of scaling.md beside it.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
@@ -35,6 +36,8 @@ def main() -> int:
     names = options.only.split(",")
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    # Whoever ends it ends its server with it.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     sizes, results = QUICK if options.quick else FULL, Results()
     began = time.monotonic()
     with running_server() as server:

@@ -17,11 +17,15 @@ from benchmarks.exporter import DOWNLINK_STEP, FIRST_TOTAL, INBOUND_TAG, MINUTE,
 from benchmarks.measure import metered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
-    from typing import LiteralString
+    from typing import Any, LiteralString
 
     from benchmarks.measure import Cost
     from benchmarks.world import World
+
+    Cursor = psycopg.ClientCursor[tuple[Any, ...]]
+    Values = Mapping[str, object]
 
 NODE = "prod:floor"
 
@@ -157,6 +161,28 @@ class Floor:
     def write(self, minute: datetime, *statements: LiteralString) -> Cost:
         """Write a minute's rows by some of the statements above; return what it cost."""
         rows = self._rows()
+        with metered(self.world) as meter:
+            self._transaction(minute, rows, statements, lambda cursor, *one: cursor.execute(*one))
+        return meter.cost
+
+    def explain(self, minute: datetime, *statements: LiteralString) -> list[str]:
+        """Write a minute's rows; return what PostgreSQL says about each statement."""
+        texts = []
+
+        def explained(cursor: Cursor, statement: LiteralString, values: Values) -> None:
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, WAL) {statement}", values)
+            texts.append("\n".join(row[0] for row in cursor))
+
+        self._transaction(minute, self._rows(), statements, explained)
+        return texts
+
+    def _transaction(
+        self,
+        minute: datetime,
+        rows: bytes,
+        statements: Sequence[LiteralString],
+        execute: Callable[[Cursor, LiteralString, Values], object],
+    ) -> None:
         values = {
             "node": NODE,
             "tag": INBOUND_TAG,
@@ -165,16 +191,15 @@ class Floor:
             "version": "billing-service-v1",
             "run_id": uuid.uuid4(),
         }
-        with metered(self.world) as meter, psycopg.connect(self.world.url) as connection:
+        with psycopg.connect(self.world.url) as connection:
             # Values go into the text: the plans then know them.
             with psycopg.ClientCursor(connection) as cursor:
                 cursor.execute(STAGE)
                 with cursor.copy(COPY) as copy:
                     copy.write(rows)
                 for statement in statements:
-                    cursor.execute(statement, values)
+                    execute(cursor, statement, values)
             connection.commit()
-        return meter.cost
 
     def _rows(self) -> bytes:
         up, down = (

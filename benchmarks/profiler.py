@@ -1,13 +1,15 @@
 """Where the time of one run goes: on the server by statement, in Python by function.
 
     python -m benchmarks.profiler [--streams 100000] [--minutes 1] [--job collect] [--lines 25]
+                                  [--floor]
 
 Three runs of the job, each over one more minute (or `--minutes` of them): the first makes the
 streams and is not shown; the second is timed, with what the server logs about each statement (its
 time to parse, bind and execute: bind is where array parameters are read); the third runs under
 cProfile, which makes Python slower, so that only its proportions count. Fetching and decoding are
 done in threads, which it does not see: they appear as waiting (`SimpleQueue.get`). `wal` is what
-the second run added to the log: how many records, and how many of them whole pages.
+the second run added to the log: how many records, and how many of them whole pages. `--floor` adds
+what EXPLAIN (ANALYZE, BUFFERS, WAL) says about each statement of the floor, with its foreign keys.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from benchmarks.exporter import Fleet, minutes_ago
+from benchmarks.exporter import MINUTE, Fleet, minutes_ago
+from benchmarks.floor import OWN, SHARED, Floor
 from benchmarks.world import running_server, running_world
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=int, default=1)
     parser.add_argument("--job", default="collect")
     parser.add_argument("--lines", type=int, default=25)
+    parser.add_argument("--floor", action="store_true")
     options = parser.parse_args()
     fleet = Fleet(minutes_ago(4 * options.minutes + 10), options.streams)
     settings = {"log_min_duration_statement": "0", "log_statement": "none"}
@@ -53,6 +57,11 @@ def main() -> int:
         world.vacuum()
         _timed(world, options.job, 2 * options.minutes)
         _profiled(world, options.job, 3 * options.minutes, options.lines)
+        if options.floor:
+            floor = Floor(world)
+            world.vacuum()
+            floor.write(fleet.start, *SHARED, *OWN)
+            print(*floor.explain(fleet.start + MINUTE, *SHARED, *OWN), sep="\n\n")
     return 0
 
 
