@@ -69,16 +69,32 @@ def differences(
     shown = _minutes_shown(cell, inside, policy)
     if shown is None:
         return None
-    is_corrected = len(cell.recorded) > 1
-    if is_corrected and any(
-        cell.recorded[minute] != ZERO for minute in cell.recorded.keys() - shown.keys()
-    ):
+    if _knows_less(cell, shown):
         return []
     return [
         Difference(cell, minute, cell.recorded.get(minute, ZERO), shown.get(minute, ZERO))
         for minute in sorted(cell.recorded.keys() | shown.keys())
         if cell.recorded.get(minute, ZERO) != shown.get(minute, ZERO)
     ]
+
+
+def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
+    """Tell whether history lacks what an earlier comparison saw.
+
+    Further snapshots can only find a counter restart, and with it more bytes. So fewer bytes mean
+    that the snapshots which told of a restart are gone; a minute that has lost all of its bytes
+    means that those of a corrected cell are.
+    """
+    is_corrected = len(cell.recorded) > 1
+    gone = cell.recorded.keys() - shown.keys()
+    if is_corrected and any(cell.recorded[minute] != ZERO for minute in gone):
+        return True
+    known = cell.recorded.values()
+    uplink = sum(one.uplink for one in shown.values())
+    downlink = sum(one.downlink for one in shown.values())
+    return uplink < sum(one.uplink for one in known) or downlink < sum(
+        one.downlink for one in known
+    )
 
 
 def _minutes_shown(
