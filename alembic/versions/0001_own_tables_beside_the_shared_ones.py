@@ -44,7 +44,9 @@ CREATE TABLE billing.streams (
   reset_epoch integer NOT NULL DEFAULT 0,
   absent_since timestamptz,
   UNIQUE (stored_node_id, inbound_tag, sample_uuid)
-) WITH (fillfactor = 60)
+) WITH (
+  fillfactor = 45, autovacuum_vacuum_scale_factor = 1, autovacuum_vacuum_cost_delay = 0
+)
 """
 
 # Minutes come in order, so that a key that begins with the minute grows at its right edge; one that

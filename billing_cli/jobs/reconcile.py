@@ -20,6 +20,7 @@ from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
 from billing_cli.store.connection import Session
+from billing_cli.store.partitions import require_evidence
 from billing_cli.store.reconcile import read_first_from
 from billing_cli.store.schema import require_head
 from billing_cli.store.sources import read_sources
@@ -153,6 +154,7 @@ def _courses(
 
     def read(connection: Connection) -> dict[str, SourceState]:
         require_head(connection)
+        require_evidence(connection, since)
         return read_sources(connection, [source.source_id for source in sources])
 
     states = session.read(read)

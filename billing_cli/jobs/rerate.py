@@ -16,7 +16,6 @@ from billing_cli.core.adjustments import reprice, standing_charges
 from billing_cli.core.model import Account, Rating
 from billing_cli.core.rating import price_of
 from billing_cli.core.rerate import AccountDifference, RerateResult
-from billing_cli.core.times import format_rfc3339
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
@@ -24,7 +23,7 @@ from billing_cli.jobs.payers import lock_payers, write_rating
 from billing_cli.store import rerate as store
 from billing_cli.store.accounts import lock_users
 from billing_cli.store.connection import Session
-from billing_cli.store.partitions import read_evidence_since
+from billing_cli.store.partitions import require_evidence
 from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
@@ -153,12 +152,7 @@ class _Differences:
 def _scope(context: JobContext, connection: Connection, order: Order) -> Scope:
     """Return which buckets are meant. Raises UsageError where that names what does not exist."""
     require_head(connection)
-    evidence_since = read_evidence_since(connection)
-    if evidence_since is not None and order.since < evidence_since:
-        raise UsageError(
-            f"--since is before {format_rfc3339(evidence_since)}: the charges of earlier minutes "
-            "were pruned, and can't be rated again"
-        )
+    require_evidence(connection, order.since)
     known = store.read_profiles(connection, order.account_uuids)
     unknown = sorted(set(order.account_uuids) - known.keys())
     if unknown:

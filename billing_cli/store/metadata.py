@@ -86,7 +86,7 @@ streams = Table(
     Index("streams_account", "account_uuid", "stored_node_id"),
     Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
     comment="One counter pair each: where its evidence stands, and whose it is.",
-    postgresql_with={"fillfactor": 60},
+    postgresql_with=columns.CHANGED_EVERY_MINUTE,
 )
 
 usage_records = Table(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # How far back is looked for what is probably near, before all of an account's life is.
 NEARBY = (timedelta(hours=1), timedelta(days=1), timedelta(days=30))
 
-# The minutes of [since, until) in which the account has evidence, bucket or not.
+# The minutes of [since, until) in which an account has evidence that is deleted. One that is there
+# has a bucket for each.
 EVIDENCE_MINUTES = f"""
 span AS MATERIALIZED ({SPANS}
 ), minute AS (
@@ -25,6 +26,7 @@ span AS MATERIALIZED ({SPANS}
            least(max(last_minute), %(until)s::timestamptz - interval '1 microsecond'),
            interval '1 minute') AS at
     FROM span
+  HAVING NOT EXISTS (SELECT FROM public.users WHERE uuid = %(account)s)
 ), evidence AS (
   SELECT minute.at AS bucket_start
     FROM minute

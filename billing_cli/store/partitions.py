@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from billing_cli.core.times import format_rfc3339
+from billing_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -53,6 +56,16 @@ def read_partition_state(connection: Connection) -> PartitionState:
 def make_missing_partitions(connection: Connection) -> None:
     """Make the partitions of the coming months where they are missing; cheap where they are not."""
     connection.execute(MAKE_MISSING_PARTITIONS)
+
+
+def require_evidence(connection: Connection, since: datetime | None) -> None:
+    """Raise UsageError where evidence of minutes from `since` on was pruned."""
+    kept_since = read_evidence_since(connection)
+    if since is not None and kept_since is not None and since < kept_since:
+        raise UsageError(
+            f"--since is before {format_rfc3339(kept_since)}: evidence of earlier minutes was "
+            "pruned, and what they were billed by can't be looked at again"
+        )
 
 
 def read_evidence_since(connection: Connection) -> datetime | None:

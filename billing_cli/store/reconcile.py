@@ -9,6 +9,7 @@ from billing_cli.core.corrections import Cell
 from billing_cli.core.deltas import ZERO
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.store import arrays
+from billing_cli.store.spans import KEPT_SINCE
 from billing_cli.store.streams import usage_columns
 
 if TYPE_CHECKING:
@@ -17,40 +18,47 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Where the evidence begins that ends in the range: history must be read from there on.
-READ_FIRST_FROM = """
-SELECT min(record.from_at)
-  FROM billing.usage_records AS record
-  JOIN billing.streams AS stream USING (stream_id)
- WHERE stream.stored_node_id = %(stored_node_id)s
-   AND record.bucket_start >= %(since)s AND record.bucket_start < %(until)s
-   AND record.kind = 'delta'
+# A node's records in [since, until), minute by minute through the key. The OFFSET keeps the planner
+# from reading the records of all other nodes in that time.
+NODE_RECORDS = """
+ (SELECT array_agg(stream_id ORDER BY stream_id) AS stream_ids
+    FROM billing.streams
+   WHERE stored_node_id = %(stored_node_id)s) AS node
+ CROSS JOIN LATERAL generate_series(
+       date_trunc('minute', %(since)s::timestamptz),
+       %(until)s::timestamptz - interval '1 microsecond', interval '1 minute') AS minute (at)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM billing.usage_records AS one
+        WHERE one.bucket_start = minute.at AND one.stream_id = ANY (node.stream_ids)
+          AND one.bucket_start >= %(since)s
+       OFFSET 0) AS record
 """
 
+# Where the evidence begins that ends in the range: history must be read from there on.
+READ_FIRST_FROM = f"SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind = 'delta'"
+
 # The chain's records of the range, each stream's in order. The one before a counter restart
-# tells what had been seen until then.
-READ_CELLS = """
+# tells what had been seen until then. Corrections of a record that reaches back to where evidence
+# was pruned may be gone.
+READ_CELLS = f"""
 SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
        record.account_uuid::text, record.bucket_start, record.reset_epoch,
        record.from_at, record.to_at,
-       record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end
-  FROM billing.usage_records AS record
+       record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
+       record.from_at < {KEPT_SINCE}
+  FROM {NODE_RECORDS}
   JOIN billing.streams AS stream USING (stream_id)
- WHERE stream.stored_node_id = %(stored_node_id)s
-   AND record.bucket_start >= %(since)s AND record.bucket_start < %(until)s
-   AND record.kind = 'delta'
+ WHERE record.kind = 'delta'
  ORDER BY stream.stream_id, record.from_at
 """
 
 # What earlier comparisons have changed about these records, newest revision last.
-READ_CORRECTIONS = """
+READ_CORRECTIONS = f"""
 SELECT record.stream_id, record.from_at, record.bucket_start, record.revision,
        record.uplink_end, record.downlink_end
-  FROM billing.usage_records AS record
-  JOIN billing.streams AS stream USING (stream_id)
- WHERE stream.stored_node_id = %(stored_node_id)s
-   AND record.bucket_start >= %(first)s AND record.bucket_start < %(until)s
-   AND record.kind = 'correction'
+  FROM {NODE_RECORDS}
+ WHERE record.kind = 'correction'
  ORDER BY record.revision
 """
 
@@ -113,12 +121,13 @@ def read_cells(
 
     `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
     history by stamp: what a stream had come to before its counters restarted is looked up there
-    where the record before does not tell it; a cell for which nobody knows is left out.
+    where the record before does not tell it; a cell for which nobody knows is left out, and so is
+    one that began in a month that was pruned.
     """
-    node = {"stored_node_id": stored_node_id, "since": since, "until": until, "first": first}
+    node = {"stored_node_id": stored_node_id, "since": since, "until": until}
     corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals]]] = {}
     for stream_id, from_at, minute, revision, up, down in connection.execute(
-        READ_CORRECTIONS, node
+        READ_CORRECTIONS, {**node, "since": first}
     ):
         minutes = corrected.setdefault((stream_id, from_at), {})
         minutes[minute] = revision, Totals(up, down)
@@ -126,7 +135,7 @@ def read_cells(
     cells, skipped = [], 0
     previous: tuple[int, Totals] = (0, ZERO)
     for row in connection.execute(READ_CELLS, node):
-        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals = row
+        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals, is_cut = row
         name = StreamName(tag, sample)
         start, end = Totals(*totals[:2]), Totals(*totals[2:])
         before: Totals | None = start
@@ -134,7 +143,7 @@ def read_cells(
             seen = totals_at.get(from_at, {}).get(name)
             before = seen or (previous[1] if previous[0] == stream_id else None)
         previous = stream_id, end
-        if before is None:
+        if before is None or is_cut:
             skipped += 1
             continue
         record = UsageRecord(name, minute, epoch, from_at, to_at, start, end)

@@ -89,6 +89,7 @@ traffic_stat_checkpoints = Table(
     columns.now("created_at"),
     columns.now("updated_at"),
     PrimaryKeyConstraint("node_id", "account_uuid"),
+    postgresql_with=columns.CHANGED_EVERY_MINUTE,
 )
 
 traffic_minute_buckets = Table(
@@ -139,6 +140,7 @@ account_quota_states = Table(
     columns.maybe_moment("last_rated_bucket_at"),
     columns.moment("effective_at"),
     columns.now("updated_at"),
+    postgresql_with=columns.CHANGED_EVERY_MINUTE,
 )
 
 account_billing_profiles = Table(
@@ -166,4 +168,5 @@ billing_source_sync_state = Table(
     columns.maybe_moment("last_succeeded_at"),
     _text("last_error", ""),
     columns.now("updated_at"),
+    postgresql_with=columns.CHANGED_EVERY_MINUTE,
 )

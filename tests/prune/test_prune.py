@@ -11,6 +11,7 @@ from billing_cli.core.prune import kept_since, months_of
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.jobs.explain import explain
 from billing_cli.jobs.prune import prune
+from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.report.explain import explain_text
 from tests.audit.full_story import kinds
@@ -170,8 +171,8 @@ def test_a_top_up_is_all_that_is_told_of_the_balances(story: LongStory) -> None:
     assert kinds(story.audit()) == before == {"balance_outside": len(story.users)}
 
 
-def test_pruned_minutes_are_told_and_not_rated_again(story: LongStory) -> None:
-    """Explain says from when on there is evidence; re-rating refuses."""
+def test_pruned_minutes_are_told_and_neither_rated_nor_compared_again(story: LongStory) -> None:
+    """Explain says from when on there is evidence; re-rating and reconciling refuse."""
     story.prune(JUNE)
     job: Any = story.job
     text = explain_text(
@@ -179,8 +180,13 @@ def test_pruned_minutes_are_told_and_not_rated_again(story: LongStory) -> None:
     )
     assert "evidence of minutes before 2026-05-01T00:00:00Z was pruned" in text
     order = Order(MAY - timedelta(minutes=5), JUNE, "v2", "a test")
-    with pytest.raises(UsageError, match="charges of earlier minutes were pruned"):
-        job(rerate, JUNE, order=order)
+    for work, options in ((rerate, {"order": order}), (reconcile, {"since": order.since})):
+        with pytest.raises(UsageError, match="evidence of earlier minutes was pruned"):
+            job(work, JUNE, **options)
+    # What reaches back over the end of the month can't be compared, and is left as it is.
+    result = story.reconcile(story.minutes(21), since=MAY)
+    assert (result.status, result.corrections) == ("ok", 0)
+    assert kinds(story.audit()) == {}
 
 
 def test_the_journal_and_resolved_gaps_of_that_time_go_as_well(story: LongStory) -> None:
