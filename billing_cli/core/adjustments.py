@@ -48,7 +48,7 @@ class PriorEntry:
     price_per_byte: Decimal
     multiplier: Decimal
     amount_delta: Decimal
-    pricing_rule_version: str = ""
+    pricing_rule_version: str
 
 
 @dataclass(frozen=True, slots=True)
