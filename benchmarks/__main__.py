@@ -16,7 +16,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.page import write_pages
+from benchmarks.page import circumstances_of, write_pages
 from benchmarks.results import QUICK_TOLERANCE, Results
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.world import running_server
@@ -48,7 +48,7 @@ def main() -> int:
             print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
         minutes = (time.monotonic() - began) / 60
         if options.write:
-            write_pages(options.write, server, results, minutes, names)
+            write_pages(options.write, results, circumstances_of(server, minutes, names))
     tolerance = QUICK_TOLERANCE if options.quick else 1.0
     missed = [figure for figure in results.figures if not figure.is_met(tolerance)]
     for figure in missed:

@@ -24,14 +24,11 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 SCALING = "scaling.md"
 
 
-def write_pages(
-    page: Path, server: EmbeddedPostgres, results: Results, minutes: float, names: Sequence[str]
-) -> None:
+def write_pages(page: Path, results: Results, circumstances: str) -> None:
     """Replace what stands between the marks of the page, and of the one on scaling beside it.
 
     Raises ValueError where the marks are missing.
     """
-    circumstances = _circumstances(server, minutes, names)
     _write(page, [circumstances, *_tables(results)])
     if results.capacity:
         table = _table(("", "measured"), results.capacity)
@@ -47,7 +44,8 @@ def _write(page: Path, paragraphs: Sequence[str]) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
-def _circumstances(server: EmbeddedPostgres, minutes: float, names: Sequence[str]) -> str:
+def circumstances_of(server: EmbeddedPostgres, minutes: float, names: Sequence[str]) -> str:
+    """Say when, where and with what everything was measured."""
     with psycopg.connect(server.url()) as connection:
         row = connection.execute("SHOW server_version").fetchone()
     assert row is not None
