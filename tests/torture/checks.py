@@ -15,10 +15,12 @@ from tests.torture.expected import nanos_of
 from tests.torture.expected_bytes import FollowedNode
 
 if TYPE_CHECKING:
+    from billing_cli.simulator.traffic import Node
     from tests.torture.ground import Errand, Ground
 
 NOTHING = Bytes()
 SHOWN_PROBLEMS = 12
+WORK_ON_SOURCES = ("collect", "catch-up", "reconcile")
 SETTLE = timedelta(seconds=30)
 """How long after its end a minute is closed."""
 
@@ -74,30 +76,41 @@ def wrong_funds(ground: Ground) -> Findings:
     return findings
 
 
-def unkept_promises(ground: Ground, errand: Errand) -> list[str]:
-    """Return what a run that nothing befell should have done, and has not."""
-    if errand.result is None or errand.kind not in {"collect", "catch-up", "reconcile"}:
+def unkept_promises(ground: Ground, errand: Errand, *, has_moved: bool) -> list[str]:
+    """Return what a run that nothing befell should have done, and has not.
+
+    `has_moved` tells whether it moved any source.
+    """
+    result = errand.result
+    if result is None or errand.billing_clock_error or errand.kind not in WORK_ON_SOURCES:
         return []
     found = []
-    until = closed_until(ground.now + errand.billing_clock_error, SETTLE)
-    for source in errand.result.sources:
+    for source in result.sources:
         node = ground.fleet.nodes[source.source_id]
-        if not ground.is_well(node) or errand.billing_clock_error:
+        if not ground.is_well(node):
             continue
-        followed = ground.expected.nodes.get(node.identity.stored)
-        offered = ground.offered(node)
         if errand.kind == "reconcile":
-            if source.status == "ok" and followed and not errand.result.dry_run:
-                found += ground.expected.left_to_reconcile(
-                    node.identity.stored, errand.since, errand.until
-                )
+            if source.status == "ok" and not result.dry_run:
+                found += _not_reconciled(ground, node, errand)
         elif source.status == "error":
             found.append(f"source {source.source_id} failed without a fault: {source.error}")
-        elif errand.kind == "catch-up" and not errand.result.dry_run:
-            behind = FollowedNode(node) if followed is None else followed
-            if not behind.is_current(offered, until):
-                found.append(f"source {source.source_id} is behind after a catch-up")
+        elif not result.dry_run and not (errand.kind == "collect" and has_moved):
+            found += _not_collected(ground, node)
     return found
+
+
+def _not_reconciled(ground: Ground, node: Node, errand: Errand) -> list[str]:
+    node_id = node.identity.stored
+    if node_id not in ground.expected.nodes:
+        return []
+    return ground.expected.left_to_reconcile(node_id, errand.since, errand.until)
+
+
+def _not_collected(ground: Ground, node: Node) -> list[str]:
+    followed = ground.expected.nodes.get(node.identity.stored) or FollowedNode(node)
+    if followed.is_current(ground.offered(node), closed_until(ground.now, SETTLE)):
+        return []
+    return [f"{node.source_id} has more than {followed.watermark}, and it was not collected"]
 
 
 def unsettled(ground: Ground) -> list[str]:

@@ -214,7 +214,8 @@ class Ground:
             ):
                 raise errand.error
             if len(errands) == 1 and not struck:
-                self._require(unkept_promises(self, errand))
+                has_moved = any(deed.watermarks for deed in deeds)
+                self._require(unkept_promises(self, errand, has_moved=has_moved))
 
     def is_well(self, node: Node) -> bool:
         """Whether a node's exporter answers at present, in order, and with stamps of the past."""
