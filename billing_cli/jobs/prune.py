@@ -135,7 +135,15 @@ def _foreseen(
 
 def _make_room(connection: Connection) -> int:
     """Make the partitions of the coming months, and those of rows that have none."""
-    moved = store.spread_rest(connection)
+    months, moved = store.read_rest_months(connection), 0
+    for found, is_attached in store.read_months(connection):
+        if found.month in months and not is_attached:
+            raise BillingError(
+                f"{', '.join(found.tables)} are detached, and rows of their month came in since: "
+                "archive them and drop or rename them, so that the month can have partitions again"
+            )
+    if months:
+        moved = store.spread_rest(connection, months)
     connection.execute(MAKE_PARTITIONS_NOW)
     return moved
 

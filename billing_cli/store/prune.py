@@ -179,18 +179,20 @@ def read_months(connection: Connection) -> list[tuple[PrunedMonth, bool]]:
     ]
 
 
-def spread_rest(connection: Connection) -> int:
-    """Give the months of rows that found no partition theirs; return how many rows these were.
-
-    Nobody can read or write the evidence meanwhile. Nothing is done where there are none.
-    """
-    months = {
+def read_rest_months(connection: Connection) -> set[datetime]:
+    """Return the months of rows that found no partition of theirs."""
+    return {
         month
         for table in APPEND_ONLY_TABLES
         for (month,) in connection.execute(READ_REST_MONTHS.format(table=table).encode())
     }
-    if not months:
-        return 0
+
+
+def spread_rest(connection: Connection, months: Iterable[datetime]) -> int:
+    """Give the months of the rest their partitions; return how many rows go there.
+
+    Nobody can read or write the evidence meanwhile.
+    """
     # A partition can't be made while rows of its month are in the rest.
     for table in APPEND_ONLY_TABLES:
         rest = f"{SCHEMA}.{table}_default"

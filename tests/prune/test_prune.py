@@ -124,6 +124,18 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(story: LongStory) -> N
     )
 
 
+def test_rows_of_a_month_that_is_detached_are_told(story: LongStory) -> None:
+    """They wait in the rest, and count, until the month can have a partition again."""
+    story.prune(JUNE)
+    story.execute(
+        "INSERT INTO billing.charges SELECT (jsonb_populate_record(charge, jsonb_build_object("
+        "'bucket_start', charge.bucket_start - interval '1 hour'))).*"
+        " FROM billing.charges AS charge LIMIT 1"
+    )
+    with pytest.raises(BillingError, match="are detached, and rows of their month came in since"):
+        story.prune(JUNE, is_unproven_meant=True)
+
+
 def test_a_role_that_does_not_own_the_tables_is_refused(story: LongStory) -> None:
     """The role of the jobs may delete nothing."""
     job: Any = story.job
