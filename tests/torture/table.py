@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BEGIN = "<!-- written by a run: begin -->"
 END = "<!-- written by a run: end -->"
 
+CELL_LENGTH = 60
+
 HEADER = """\
 | fault | runs | bytes lost | bytes doubled | invariants broken | balances off, in 1e-9 | |
 | --- | ---: | ---: | ---: | ---: | ---: | --- |
@@ -44,10 +46,15 @@ class Circumstances:
 
 
 def table_of(tallies: Sequence[Tally]) -> str:
-    """Return the tallies as a table; its last row is the sum of what was found wrong."""
+    """Return the tallies as a table; its last row is the sum of what was found wrong.
+
+    Remarks that are too long for a cell follow as a list.
+    """
     total = reduce(Tally.plus, tallies, Tally("", 0))
     rows = [_row(tally.fault, f"{tally.runs:,}", tally) for tally in tallies]
-    return HEADER + "".join(f"{row}\n" for row in (*rows, _row("**all**", "", total)))
+    table = HEADER + "".join(f"{row}\n" for row in (*rows, _row("**all**", "", total)))
+    remarks = [f"- {one.fault}: {one.detail}\n" for one in tallies if len(one.detail) > CELL_LENGTH]
+    return "\n".join([table, "".join(remarks)]) if remarks else table
 
 
 def write_into(page: Path, table: str, circumstances: Circumstances) -> None:
@@ -67,5 +74,6 @@ def _row(fault: str, runs: str, tally: Tally) -> str:
         tally.broken_invariants,
         tally.wrong_nanos,
     )
-    cells = [fault, runs, *(f"{figure:,}" for figure in figures), tally.detail]
+    remark = tally.detail if len(tally.detail) <= CELL_LENGTH else ""
+    cells = [fault, runs, *(f"{figure:,}" for figure in figures), remark]
     return f"| {' | '.join(cells)} |"

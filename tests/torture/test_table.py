@@ -25,6 +25,15 @@ def test_the_last_row_is_the_sum_of_all() -> None:
     assert "| **all** |  | 1 | 0 | 2 | 0 |  |" in table
 
 
+def test_a_long_remark_follows_the_table() -> None:
+    """A short one stands in its row."""
+    table = table_of(
+        [Tally("cut", 3, detail="3 of 9 cut points"), Tally("soak", 1, detail="x" * 99)]
+    )
+    assert "| cut | 3 | 0 | 0 | 0 | 0 | 3 of 9 cut points |" in table
+    assert table.endswith(f"\n\n- soak: {'x' * 99}\n")
+
+
 def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     """The text around it stays, and so do the marks for the next one."""
     page = tmp_path / "page.md"
