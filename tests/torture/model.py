@@ -100,6 +100,7 @@ def attack(arena: Arena, seed: int, rounds: int) -> list[Tally]:
         wrong.doubled_bytes,
         len(wrong.problems),
         wrong.wrong_nanos,
+        "what follows is part of these",
     )
     return [first, *tallies]
 
