@@ -16,7 +16,6 @@ from billing_cli.commands.running import (
     shard_option,
     source_option,
 )
-from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,8 +66,6 @@ def command(
     from billing_cli.jobs.catch_up import catch_up  # noqa: PLC0415
 
     def work(context: JobContext) -> RunResult:
-        if since is not None and until is not None and since > until:
-            raise UsageError("--since is after --until")
         with ProgressBar(enabled=not as_json and sys.stderr.isatty()) as progress:
             return catch_up(
                 in_shard(context, source_ids, shard),

@@ -127,7 +127,7 @@ def run_job(
     except (BillingError, InterruptedBySignalError) as error:
         failure = error.so_far or failed(str(error))
         try:
-            _print_failure(failure, as_json)
+            _print_failure(failure, as_json, text_of)
         finally:
             observers.end(failure, error.exit_code, error)
         sys.exit(error.exit_code)
@@ -184,10 +184,10 @@ def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_failure(result: RunResult, as_json: bool) -> None:
+def _print_failure(result: RunResult, as_json: bool, text_of: Callable[[Any], str] | None) -> None:
     """Print why a run failed, and what is stored of it all the same."""
     if as_json or result.steps:
-        _print(result, as_json, None)
+        _print(result, as_json, text_of)
     if not as_json:
         click.echo(f"Error: {result.error}", err=True)
 

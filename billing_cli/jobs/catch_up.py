@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until, minute_of
-from billing_cli.jobs.context import sources_to_work_on
+from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.pace import Pace
 from billing_cli.jobs.step import take_step
@@ -42,6 +42,7 @@ def catch_up(
     every source's result so far and the goal. Raises BillingError where a step failed; the steps
     before it stand, and the error's `so_far` is what they did.
     """
+    check_range(since, until)
     sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     goal = closed_until(started_at, context.settle)

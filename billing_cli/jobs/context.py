@@ -70,6 +70,12 @@ class JobContext:
     version: str = ""
 
 
+def check_range(since: datetime | None, until: datetime | None) -> None:
+    """Raise UsageError where a range ends before it begins."""
+    if since is not None and until is not None and since > until:
+        raise UsageError("--since is after --until")
+
+
 def sources_to_work_on(context: JobContext, source_ids: Sequence[str]) -> list[Source]:
     """Return the sources that are named, or else the enabled ones of this host's shard.
 

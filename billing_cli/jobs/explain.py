@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.explain import DEFAULT_LIMIT, Explanation
 from billing_cli.core.times import MINUTE, minute_of
 from billing_cli.errors import UsageError
+from billing_cli.jobs.context import check_range
 from billing_cli.store.connection import Session
 from billing_cli.store.explain import read_gaps, read_stories
 from billing_cli.store.frozen import frozen
@@ -48,8 +49,7 @@ def explain(
     """
     if minute is not None and (since is not None or until is not None):
         raise UsageError("--minute excludes --since and --until")
-    if since is not None and until is not None and since > until:
-        raise UsageError("--since is after --until")
+    check_range(since, until)
 
     def work(connection: Connection) -> Explanation:
         with frozen(connection, context.database):

@@ -7,7 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.result import RunResult, result_object
-from billing_cli.errors import BillingError, DatabaseUnavailableError, InterruptedBySignalError
+from billing_cli.errors import (
+    BillingError,
+    DatabaseUnavailableError,
+    InterruptedBySignalError,
+    UsageError,
+)
 from billing_cli.store.runs import read_result, save_run
 from billing_cli.store.totals import add_to_totals
 
@@ -77,7 +82,8 @@ def failing_on_record(
 ) -> Iterator[None]:
     """Note in the journal why the block failed; let the error tell what is stored all the same.
 
-    `so_far` gives what the run's finished steps did.
+    `so_far` gives what the run's finished steps did. A command line that asks for what can't be is
+    no run, and is not noted.
     """
     try:
         yield
@@ -85,7 +91,7 @@ def failing_on_record(
         result = so_far()
         if result.steps:
             error.so_far = replace(result, status="error", error=str(error))
-        if isinstance(error, BillingError):
+        if isinstance(error, BillingError) and not isinstance(error, UsageError):
             journal_failure(context, session, result.job, result.started_at, error)
         raise
 
@@ -124,26 +130,15 @@ def journal_failure(
 def _write(
     context: JobContext, connection: Connection, result: RunResult, row: Mapping[str, Any]
 ) -> None:
+    told: dict[str, Any] = {
+        "run_id": context.run_id,
+        "job": result.job,
+        "status": result.status,
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "result": row,
+    }
     if not result.dry_run:
         # A dry run holds its locks for as long as it takes, and others would wait for this one.
-        add_to_totals(
-            connection,
-            run_id=context.run_id,
-            job=result.job,
-            status=result.status,
-            started_at=result.started_at,
-            finished_at=result.finished_at,
-            result=row,
-        )
-    save_run(
-        connection,
-        run_id=context.run_id,
-        job=result.job,
-        status=result.status,
-        started_at=result.started_at,
-        finished_at=result.finished_at,
-        host=context.host,
-        version=context.version,
-        error=result.error,
-        result=row,
-    )
+        add_to_totals(connection, **told)
+    save_run(connection, **told, host=context.host, version=context.version, error=result.error)

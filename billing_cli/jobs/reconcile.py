@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.result import MinuteDifference, SourceResult
 from billing_cli.core.times import MINUTE, format_rfc3339, minute_of
-from billing_cli.errors import UsageError
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
-from billing_cli.jobs.context import sources_to_work_on
+from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
@@ -85,8 +84,7 @@ def reconcile(
     Raises BillingError where the run as a whole failed; the steps before it stand, and the error's
     `so_far` is what they did.
     """
-    if since is not None and until is not None and since > until:
-        raise UsageError("--since is after --until")
+    check_range(since, until)
     sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     courses: list[_Course] = []

@@ -16,8 +16,9 @@ from billing_cli.core.adjustments import reprice, standing_charges
 from billing_cli.core.model import Account, Rating
 from billing_cli.core.rating import price_of
 from billing_cli.core.rerate import AccountDifference, RerateResult
-from billing_cli.errors import BillingError, UsageError
-from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.errors import UsageError
+from billing_cli.jobs.context import check_range
+from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.payers import lock_payers, write_rating
 from billing_cli.store import rerate as store
@@ -73,10 +74,10 @@ def rerate(
     A dry run only reads. `on_step` is called with how far the writing has come. Raises
     UsageError, with nothing written, for an account or a source that does not exist, for a
     version that charges of the range have at another price, and for a price of nothing that was
-    not said to be meant. Raises BillingError where a step failed; the steps before it stand.
+    not said to be meant. Raises BillingError where a step failed; the steps before it stand, and
+    the error's `so_far` is what they did.
     """
-    if order.since > order.until:
-        raise UsageError("--since is after --until")
+    check_range(order.since, order.until)
     started_at = context.clock()
     done = _Differences()
 
@@ -100,32 +101,29 @@ def rerate(
             ),
         )
 
-    with Session(context.database) as session:
-        try:
-            scope = session.read(lambda connection: _scope(context, connection, order))
-            steps, expected = _survey(context, session, scope, order, step_buckets)
-            if dry_run:
-                return outcome(expected)
-            done.notes = expected.notes
-            for step in steps:
+    with (
+        Session(context.database) as session,
+        failing_on_record(context, session, lambda: outcome(done)),
+    ):
+        scope = session.read(lambda connection: _scope(context, connection, order))
+        steps, expected = _survey(context, session, scope, order, step_buckets)
+        if dry_run:
+            return outcome(expected)
+        done.notes = expected.notes
+        for step in steps:
 
-                def work(
-                    connection: Connection, step: Scope = step, done: _Differences = done
-                ) -> _Differences:
-                    so_far = _write(context, connection, step, order, done.copy())
-                    _journal(context, connection, outcome(so_far))
-                    return so_far
+            def work(
+                connection: Connection, step: Scope = step, done: _Differences = done
+            ) -> _Differences:
+                so_far = _write(context, connection, step, order, done.copy())
+                _journal(context, connection, outcome(so_far))
+                return so_far
 
-                done = session.transaction(work)
-                if on_step is not None:
-                    on_step(step.until)
-            if not steps:
-                session.transaction(lambda one: _journal(context, one, outcome(done)))
-        except UsageError:
-            raise
-        except BillingError as error:
-            journal_failure(context, session, JOB, started_at, error)
-            raise
+            done = session.transaction(work)
+            if on_step is not None:
+                on_step(step.until)
+        if not steps:
+            session.transaction(lambda one: _journal(context, one, outcome(done)))
     return outcome(done)
 
 

@@ -318,7 +318,7 @@ def test_entries_are_stamped_in_the_order_of_their_balances(story: Story, billed
 
 
 def test_a_step_that_fails_leaves_those_before_it_as_they_are(story: Story, billed: Billed) -> None:
-    """The failure is in the journal; the next run goes on from there."""
+    """The failure is in the journal and tells what stands; the next run goes on from there."""
     late = story.add_user()
     story.minute((billed.nodes[0].add_stream(late.uuid, "xhttp"), 10, 0))
     story.price = OLD
@@ -327,9 +327,13 @@ def test_a_step_that_fails_leaves_those_before_it_as_they_are(story: Story, bill
     with psycopg.connect(story.database_url) as other, other.transaction():
         query = "SELECT FROM account_quota_states WHERE account_uuid = %s FOR UPDATE"
         other.execute(query, [late.uuid])
-        with pytest.raises(BillingError, match="lock timeout"):
+        with pytest.raises(BillingError, match="lock timeout") as failure:
             run(story, step_buckets=1)
     assert story.rows("SELECT status FROM billing.runs WHERE job = 'rerate'") == [("error",)]
+    so_far = failure.value.so_far
+    assert so_far is not None
+    written = "SELECT count(*) FROM billing_ledger WHERE entry_type = 'traffic_adjustment'"
+    assert [(so_far.corrections,)] == story.rows(written) != [(0,)]
     assert [one.account_uuid for one in run(story).accounts] == [late.uuid]
     assert story.paid(late) == 10 * NEW
 
