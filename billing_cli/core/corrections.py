@@ -71,11 +71,11 @@ def differences(
         return None
     if _knows_less(cell, shown):
         return []
-    return [
+    compared = (
         Difference(cell, minute, cell.recorded.get(minute, ZERO), shown.get(minute, ZERO))
         for minute in sorted(cell.recorded.keys() | shown.keys())
-        if cell.recorded.get(minute, ZERO) != shown.get(minute, ZERO)
-    ]
+    )
+    return [one for one in compared if one.recorded != one.shown]
 
 
 def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:

@@ -127,6 +127,14 @@ def test_streams_that_the_watermark_now_tells_differently_are_counted() -> None:
     assert books.run(added, snapshot("01:00", {})).differences == 1
 
 
+def test_a_watermark_that_is_not_met_has_no_differences() -> None:
+    """Nothing is told about it, so nothing is told differently; the gap says the rest."""
+    books = Books()
+    books.run(alice("00:00", 1))
+    step = books.run(alice("01:00", 2))
+    assert (step.differences, len(step.gaps)) == (0, 1)
+
+
 def test_a_stream_that_was_seen_further_than_its_source_waits_for_news() -> None:
     """An older writer's totals may be ahead of its watermark; what they hold is not new."""
     ahead = Checkpoint(after_noon("01:30"), Totals(100, 0))

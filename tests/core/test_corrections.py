@@ -64,6 +64,12 @@ def test_a_cell_without_snapshots_inside_stands() -> None:
     assert compare(BLURRED) == []
 
 
+def test_a_cell_without_snapshots_inside_stands_whatever_a_line_carries_today() -> None:
+    """It was believed when it was charged; nothing is skipped, as nothing is compared."""
+    slow = DeltaPolicy(line_rate_bits_per_second=8)
+    assert compare(BLURRED, ("10:30", (100, 10)), ("16:30", (700, 40)), policy=slow) == []
+
+
 def test_what_history_says_of_a_cells_beginning_is_not_asked() -> None:
     """The end of the cell before is that cell's own matter, and it may be of another epoch."""
     assert compare(BLURRED, ("10:30", (7, 7)), ("16:10", (500, 20))) == []
@@ -170,6 +176,27 @@ def test_a_corrected_cell_is_not_forgotten_when_history_holds_less() -> None:
     assert compare(corrected, ("14:30", (400, 20))) == []
 
 
+def test_a_minute_that_history_now_shows_idle_keeps_its_bytes() -> None:
+    """Where a later answer contradicts an earlier one, what was corrected once stays so."""
+    corrected = cell(
+        ("10:30", "16:30"),
+        ((100, 10), (700, 40)),
+        {"12:00": (300, 10), "16:00": (300, 20)},
+    )
+    assert compare(corrected, ("12:30", (100, 10)), ("14:30", (400, 20))) == []
+
+
+def test_a_restart_that_history_no_longer_shows_is_not_forgotten() -> None:
+    """Its bytes may be in minutes that are still shown: that there were more of them tells."""
+    for recorded, history in [
+        ({"16:00": (230, 0)}, [("16:20", (20, 0))]),
+        ({"12:00": (100, 0), "16:00": (130, 0)}, [("12:40", (20, 0))]),
+        ({"16:00": (230, 5)}, [("16:10", (180, 0)), ("16:20", (20, 0))]),
+    ]:
+        corrected = cell(("10:30", "16:30"), ((100, 0), (150, 0)), recorded)
+        assert compare(corrected, *history) == []
+
+
 def test_a_corrected_cell_can_be_corrected_further() -> None:
     """Where history shows all that was known, and more, the more is a difference."""
     corrected = cell(
@@ -247,8 +274,34 @@ def test_a_step_that_no_line_can_carry_is_no_ground_for_a_conclusion() -> None:
         assert compare(wide, *history, policy=KILOBYTE_A_SECOND) is None
 
 
+totals = st.tuples(st.integers(0, 50), st.integers(0, 50))
+
+
 @examples()
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=8))
+@given(st.lists(totals, min_size=1, max_size=8), totals, totals, st.data())
+def test_no_byte_that_was_found_is_lost_by_comparing_with_less(
+    seen: list[tuple[int, int]], start: tuple[int, int], end: tuple[int, int], data: st.DataObject
+) -> None:
+    """Whatever restarts there were, a part of the history can only confirm, or tell nothing."""
+    is_restart = end[0] < start[0] or end[1] < start[1]
+    whole = cell(("00:00", "05:00"), (ZERO if is_restart else start, end), before=start)
+    history = [
+        (after_noon(f"{place // 2:02}:{place % 2 * 30 + 5:02}"), Totals(*one))
+        for place, one in enumerate(seen)
+    ]
+    part = [one for one in history if data.draw(st.booleans())]
+    recorded = dict(whole.recorded)
+    recorded.update(
+        (one.minute, one.shown) for one in differences(whole, history, BELIEVE_ALL) or []
+    )
+    found = differences(Cell(whole.record, whole.before, recorded), part, BELIEVE_ALL)
+    assert found is not None
+    assert sum(one.shown.uplink - one.recorded.uplink for one in found) == 0
+    assert sum(one.shown.downlink - one.recorded.downlink for one in found) == 0
+
+
+@examples()
+@given(st.lists(totals, min_size=1, max_size=8))
 def test_without_a_restart_a_cells_sum_stays(growths: list[tuple[int, int]]) -> None:
     """Bytes only move between minutes, and a second comparison finds nothing to move."""
     uplink = downlink = 0

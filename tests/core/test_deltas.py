@@ -260,6 +260,7 @@ def test_no_snapshots_move_nothing() -> None:
     assert first_run().watermark is None
     step = advance(after_noon("00:00"), {}, [], BELIEVE_ALL)
     assert (step.watermark, step.first_at, step.snapshots) == (after_noon("00:00"), None, 0)
+    assert (step.samples, step.resets, step.differences, step.rejected) == (0, 0, 0, ())
 
 
 def test_samples_and_snapshots_that_were_applied_are_counted() -> None:
