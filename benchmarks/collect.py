@@ -142,11 +142,6 @@ def _report_capacity(
 ) -> None:
     """Say what a million active streams ask for in a minute, right after a checkpoint."""
     per_stream = {name: getattr(cost, name) / streams for name in ("rows", "wal_bytes", "seconds")}
-    results.carries("rows of a million active streams", f"{per_stream['rows']:.1f} million")
-    results.carries(
-        "WAL of a million active streams, right after a checkpoint",
-        f"{per_stream['wal_bytes'] / 1e3:.2f} GB",
-    )
     results.carries("statements of a run, whatever its size", f"{cost.statements}")
     if cost.peak_megabytes and smaller.peak_megabytes:
         slope = (cost.peak_megabytes - smaller.peak_megabytes) / (streams - fewer_streams) * 1000
@@ -157,4 +152,9 @@ def _report_capacity(
     results.carries(
         "active streams a minute for which one run takes 60 s",
         f"{60 / per_stream['seconds'] / 1000:,.0f} thousand",
+    )
+    results.carries("rows of a million active streams", f"{per_stream['rows']:.1f} million")
+    results.carries(
+        "WAL of a million active streams, right after a checkpoint",
+        f"{per_stream['wal_bytes'] / 1e3:.2f} GB",
     )

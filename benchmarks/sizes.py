@@ -30,6 +30,8 @@ class Sizes:
     rounds: int
     sources: int
     naive_samples: int
+    grown_streams: int
+    grown_minutes: int
     backlogs: tuple[Backlog, ...]
     reconcile_minutes: int
     reconcile_streams: int
@@ -45,6 +47,8 @@ FULL = Sizes(
     rounds=3,
     sources=100,
     naive_samples=500,
+    grown_streams=5_000,
+    grown_minutes=200,
     backlogs=(
         Backlog(24 * 60, 1_000, period=1, step_max_samples=200_000),
         Backlog(72 * 60, 1_000, period=10, step_max_samples=200_000),
@@ -63,6 +67,8 @@ QUICK = Sizes(
     rounds=2,
     sources=20,
     naive_samples=100,
+    grown_streams=500,
+    grown_minutes=50,
     backlogs=(Backlog(120, 200, period=1, step_max_samples=4_000),),
     reconcile_minutes=10,
     reconcile_streams=1_000,
