@@ -119,7 +119,7 @@ SELECT CASE WHEN account.uuid IS NULL THEN 'account_deleted' ELSE 'quota_state_m
 """
 
 # What the shared tables have of a month that was pruned is what they had then. An account that is
-# deleted took its facts along.
+# deleted took its facts along. Where nothing was pruned, nothing is read.
 CHANGED_SINCE_PRUNED = """
 WITH sums AS MATERIALIZED (
   SELECT pruned.*
@@ -132,6 +132,7 @@ WITH sums AS MATERIALIZED (
     FROM public.traffic_minute_buckets
    WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
      AND bucket_start < (SELECT max(month) + interval '1 month' FROM sums)
+     AND EXISTS (SELECT FROM billing.pruned)
    GROUP BY 1, 2
 ), entered AS (
   SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS ledger_rows,
@@ -139,6 +140,7 @@ WITH sums AS MATERIALIZED (
     FROM public.billing_ledger
    WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
      AND bucket_start < (SELECT max(month) + interval '1 month' FROM sums)
+     AND EXISTS (SELECT FROM billing.pruned)
    GROUP BY 1, 2
 )
 SELECT 'pruned_differs' AS kind, sums.account_uuid::text AS account_uuid,

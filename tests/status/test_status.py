@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.core.status import DayTotals, SourceStatus, StatusReport
+from billing_cli.core.status import DayTotals, SourceStatus, StatusReport, status_object
 from billing_cli.errors import SchemaError
 from billing_cli.jobs.context import JobContext, Tariff
 from billing_cli.jobs.status import status
+from billing_cli.report.status import status_text
 from billing_cli.store.connection import Database
 from tests.support.story import MINUTE, START
 
@@ -144,6 +145,20 @@ def test_today_holds_what_corrections_gave_back(story: Story) -> None:
         "DELETE FROM billing.charges WHERE entry_type = 'traffic_adjustment'"
     )
     assert (after.charged_bytes, after.amount) == (before.charged_bytes / 2, before.amount / 2)
+
+
+def test_a_month_without_a_partition_needs_a_look(story: Story) -> None:
+    """Its minutes are stored all the same; the next collect tries to make it."""
+    assert not report_of(story).missing_partitions
+    ((name, month),) = story.rows(
+        "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM'),"
+        " to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM')"
+    )
+    story.connection.execute(f"DROP TABLE billing.charges_{name}".encode())
+    report = report_of(story)
+    assert (report.missing_partitions, report.needs_attention) == ((month,), True)
+    assert status_object(report)["missing_partitions"] == [month]
+    assert f"no partition for the evidence of {month}" in status_text(report)
 
 
 def test_the_newest_runs_are_shown_first(story: Story) -> None:
