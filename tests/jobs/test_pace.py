@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -145,6 +146,22 @@ def test_steps_take_about_as_many_samples_as_they_may(world: World) -> None:
     assert result.steps <= samples[-1] / most + 3
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_any_fleet_is_caught_up_with_in_bucket_order(world: World, seed: int) -> None:
+    """Nodes polled often and seldom, with outages, by both contracts, begun before or not."""
+    dice = random.Random(seed)  # noqa: S311 - reproducible, no secret
+    random_fleet(world, dice)
+    world.fetching = replace(
+        world.fetching,
+        step_max_samples=dice.choice([1, 7, 30, 100, 1000]),
+        page_limit=dice.choice([1, 4, 60]),
+    )
+    result = world.run(world.at(END), catch_up)
+    assert inversions(world, run=result.run_id) == 0
+    for node in world.fleet.nodes.values():
+        assert world.watermarks[node.source_id] == node.snapshots[-1].collected_at
+
+
 def test_each_collect_by_itself_creates_entries_in_bucket_order(world: World) -> None:
     """Also where one source is far behind; its older minutes come with the runs after this one."""
     dense_and_sparse(world)
@@ -162,6 +179,29 @@ def dense_and_sparse(world: World) -> None:
         node = world.add_node(source_id, users[:count])
         node.run(world.at(HISTORY_MINUTES), poll_seconds, 1e5)
         node.snapshot(world.at(HISTORY_MINUTES))
+
+
+def random_fleet(world: World, dice: random.Random) -> None:
+    """Let five users use some nodes, of which some were collected before."""
+    users = world.add_users(5)
+    world.unknown_buckets = True
+    for number in range(dice.randint(2, 5)):
+        source_id = f"node-{number}"
+        node = world.add_node(source_id, dice.sample(users, dice.randint(1, 5)))
+        if dice.random() < 0.5:
+            begin = dice.uniform(1, 15)
+            node.hide(world.at(begin), world.at(begin + dice.uniform(1, 8)))
+        node.run(world.at(HISTORY_MINUTES), dice.choice([5, 15, 60, 200]), 1e5)
+        node.outages.clear()
+        node.snapshot(world.at(HISTORY_MINUTES))
+        world.running[source_id].max_page = dice.choice([1, 3, 50])
+    for source_id in world.fleet.nodes:
+        if dice.random() < 0.2:
+            world.running[source_id].windowed = False
+            # What an exporter without history shows first is where it begins.
+            world.run(world.at(0.05), source_ids=[source_id])
+        elif dice.random() < 0.4:
+            world.run(world.at(dice.choice([2, 5, 12])), source_ids=[source_id])
 
 
 def catch_up_in_small_steps(
