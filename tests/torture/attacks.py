@@ -21,7 +21,8 @@ class Attack:
     `run` gets an arena, a seed and a number of rounds; what a round is, is the attack's own to
     say. The same seed and rounds do the same again. `seconds_per_round` is about what a round
     takes, by which a run of limited time shares its minutes out. An attack that ends by itself has
-    more `rounds` than it needs, and about so many that it needs.
+    more `rounds` than it needs, and about so many that it needs. One without `rounds_in_tests` has
+    tests of its own.
     """
 
     name: str
@@ -54,6 +55,6 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("locks", locks.hold, 100, 6, 0.7),
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
     Attack("disk", disks.fill, 30, 2, 2.0),
-    Attack("model", model.attack, 10_000, 250, 0.05),
-    Attack("soak", soak.attack, 30, 1, 20.0),
+    Attack("model", model.attack, 10_000, 0, 0.05),
+    Attack("soak", soak.attack, 30, 0, 20.0),
 )
