@@ -82,8 +82,8 @@ def advance(
     if not fresh:
         return Advance(watermark, differences=differences)
 
-    walk = _Walk(watermark, checkpoints, policy)
-    walk.continuity_lost = continuity_expected and watermark is not None and met is None
+    continuity_lost = continuity_expected and watermark is not None and met is None
+    walk = _Walk(watermark, checkpoints, policy, continuity_lost=continuity_lost)
     for snapshot in fresh:
         walk.apply(snapshot)
     return walk.finish(fresh, differences)
@@ -138,10 +138,12 @@ class _Walk:
         watermark: datetime | None,
         checkpoints: Mapping[StreamName, Checkpoint],
         policy: DeltaPolicy,
+        *,
+        continuity_lost: bool,
     ) -> None:
         self.policy = policy
         self.previous_at = watermark
-        self.continuity_lost = False
+        self.continuity_lost = continuity_lost
         self.known = dict(checkpoints)
         self.absent = {name for name, one in checkpoints.items() if one.seen_at != watermark}
         self.touched: dict[StreamName, None] = {}
@@ -155,7 +157,7 @@ class _Walk:
         self.resets = 0
         self.samples = 0
         self.measured: tuple[datetime, datetime] | None = None
-        self.measured_limit = MAX_TOTAL
+        self.measured_limit: int
 
     def apply(self, snapshot: Snapshot) -> None:
         at, previous_at = snapshot.collected_at, self.previous_at
@@ -188,11 +190,11 @@ class _Walk:
 
     def finish(self, applied: Sequence[Snapshot], differences: int) -> Advance:
         self._close_minute()
-        watermark = self.previous_at
+        watermark = applied[-1].collected_at
         checkpoints = {}
         for name in self.touched:
             checkpoint = self.known[name]
-            if checkpoint.seen_at != watermark and watermark and name not in self.absent:
+            if checkpoint.seen_at != watermark and name not in self.absent:
                 checkpoint = checkpoint._replace(seen_at=watermark)
             checkpoints[name] = checkpoint
         return Advance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, time
 from decimal import Decimal, localcontext
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -124,6 +125,15 @@ def test_a_minute_that_another_writer_charged_gets_adjustments_only() -> None:
     assert (entry.ledger_id, entry.entry_type) == (adjustment_id(KEY, 0), "traffic_adjustment")
 
 
+def test_a_single_byte_is_charged_and_given_back() -> None:
+    """The smallest correction is one, in either direction."""
+    minute = Minute(account(price="0.01"))
+    (charge,) = minute.correct(1)
+    assert (charge.entry_type, charge.amount_delta) == ("traffic_charge", Decimal("-0.01"))
+    (refund,) = minute.correct(-1)
+    assert (refund.rated_bytes, refund.amount_delta) == (-1, Decimal("0.01"))
+
+
 def test_bytes_go_back_at_the_price_that_was_charged() -> None:
     """Today's price is nobody's business where something is taken back."""
     minute = Minute(account(price="0.01"))
@@ -143,6 +153,18 @@ def test_bytes_beyond_the_quota_go_back_before_those_within_it() -> None:
     assert (first.included_bytes, first.rated_bytes) == (0, -3)
     assert (second.included_bytes, second.rated_bytes) == (-2, -1)
     assert minute.account.remaining_included_quota == 2
+    (third,) = minute.correct(-5)
+    assert (third.included_bytes, third.rated_bytes) == (-4, 0)
+    assert minute.account.remaining_included_quota == 6
+
+
+def test_as_many_bytes_beyond_the_quota_as_within_it_go_back_together() -> None:
+    """Both parts are in one entry, whatever their sizes."""
+    minute = Minute(account(quota=6))
+    minute.correct(10)
+    (entry,) = minute.correct(-8)
+    assert (entry.included_bytes, entry.rated_bytes) == (-4, -4)
+    assert minute.account.remaining_included_quota == 4
 
 
 def test_what_was_charged_last_goes_back_first() -> None:
@@ -156,6 +178,8 @@ def test_what_was_charged_last_goes_back_first() -> None:
         (ledger_id(KEY), -3),
     ]
     assert [one.ledger_id for one in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
+    (last,) = minute.correct(-4)
+    assert (last.adjusts, last.rated_bytes) == (ledger_id(KEY), -4)
 
 
 def test_bytes_that_the_evidence_does_not_hold_are_left_out() -> None:
@@ -165,6 +189,17 @@ def test_bytes_that_the_evidence_does_not_hold_are_left_out() -> None:
     entries = minute.correct(-25)
     assert [one.rated_bytes for one in entries] == [-10]
     assert minute.correct(-1) == []
+
+
+def test_entries_are_put_in_order_by_their_ids() -> None:
+    """A charge comes before its adjustments, and these as they were counted."""
+    minute = Minute(account())
+    for total_bytes in (10, 5, -3):
+        minute.correct(total_bytes)
+    entries = prior_entries(minute.entries, minute.versions)
+    assert len(entries) == 3
+    for shuffled in permutations(entries):
+        assert in_order(KEY, shuffled) == tuple(entries)
 
 
 def test_bytes_that_change_direction_alone_leave_the_ledger_as_it_is() -> None:
@@ -185,6 +220,7 @@ def test_corrections_of_one_account_build_on_each_other_in_bucket_order() -> Non
     rating = settle(corrections, {}, {ALICE.sample_uuid: account(quota=7)})
     first, second = rating.charges
     assert [one.key for one in rating.charges] == [KEY, NEXT_KEY]
+    assert [one.ledger_id for one in rating.charges] == [ledger_id(KEY), ledger_id(NEXT_KEY)]
     assert (first.included_bytes, second.included_bytes, second.quota_before) == (5, 2, 2)
     assert second.balance_before == first.balance_after
     assert rating.accounts[ALICE.sample_uuid].current_balance == second.balance_after
@@ -256,6 +292,8 @@ def test_repricing_multiplies_as_rating_would_at_that_hour() -> None:
     minute.account = replace(minute.account, price=price)
     (entry,) = minute.reprice("0.01", peak_hours=NOON_IS_PEAK)
     assert (entry.multiplier, entry.amount_delta) == (Decimal(6), Decimal("-0.5"))
+    (refund,) = minute.correct(-4)
+    assert (refund.multiplier, refund.amount_delta) == (Decimal(6), Decimal("0.24"))
 
 
 def test_a_standing_charge_is_under_the_version_that_set_its_price() -> None:

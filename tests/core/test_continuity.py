@@ -149,6 +149,18 @@ def test_a_stream_that_was_seen_further_than_its_source_waits_for_news() -> None
     assert step.checkpoints == {ALICE: Checkpoint(after_noon("02:00"), Totals(107, 0))}
 
 
+def test_a_stream_that_is_ahead_holds_no_other_back() -> None:
+    """What its neighbours in the snapshot moved is charged meanwhile."""
+    known = {
+        ALICE: Checkpoint(after_noon("01:30"), Totals(100, 0)),
+        BOB: Checkpoint(after_noon("00:00"), Totals(5, 0)),
+    }
+    step = advance(
+        after_noon("00:00"), known, [snapshot("01:00", {ALICE: (60, 0), BOB: (8, 0)})], BELIEVE_ALL
+    )
+    assert step.records == (record(BOB, ("00:00", "01:00"), (5, 0), (8, 0)),)
+
+
 def test_reasons_of_rejected_samples_are_passed_on_once_applied() -> None:
     """Each applied snapshot's reasons are told; those of a snapshot that is dropped are not."""
     books = Books()
