@@ -182,6 +182,15 @@ def test_what_was_charged_last_goes_back_first() -> None:
     assert (last.adjusts, last.rated_bytes) == (ledger_id(KEY), -4)
 
 
+def test_what_one_charge_gives_back_is_not_asked_of_the_one_before() -> None:
+    """Included bytes count as given back just as rated ones do."""
+    minute = Minute(account(quota=12))
+    minute.correct(10)
+    minute.correct(5)
+    entries = minute.correct(-8)
+    assert [(one.included_bytes, one.rated_bytes) for one in entries] == [(-2, -3), (-3, 0)]
+
+
 def test_bytes_that_the_evidence_does_not_hold_are_left_out() -> None:
     """Nobody gets money for bytes that were never charged to them."""
     minute = Minute(account())
@@ -272,6 +281,16 @@ def test_each_charge_of_a_minute_is_repriced_on_its_own() -> None:
         (ledger_id(KEY), Decimal("-0.2")),
         (added.ledger_id, Decimal("-0.1")),
     ]
+    assert [one.ledger_id for one in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
+
+
+def test_a_charge_that_is_right_already_holds_no_other_back() -> None:
+    """The quota covered the first bytes; those that were added are brought to the new price."""
+    minute = Minute(account(quota=10, price="0.01"))
+    minute.correct(10)
+    (added,) = minute.correct(5)
+    (entry,) = minute.reprice("0.03")
+    assert (entry.adjusts, entry.amount_delta) == (added.ledger_id, Decimal("-0.1"))
 
 
 def test_bytes_go_back_at_the_price_that_they_were_brought_to() -> None:

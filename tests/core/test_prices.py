@@ -65,6 +65,16 @@ def test_a_price_that_money_cant_be_computed_with_is_refused(profile: ProfileRow
         price_of(profile, NANO_PRICE)
 
 
+def test_a_million_is_the_largest_price_and_multiplier() -> None:
+    """What is just as large can be computed with, and counts as it is."""
+    million = ProfileRow(1e6, 1e3, 1e3, 1e6, 1e6)
+    paid = price_of(million, NANO_PRICE)
+    figures = {paid.per_byte, paid.multiplier, paid.peak_multiplier, paid.offpeak_multiplier}
+    assert figures == {Decimal(1_000_000)}
+    with pytest.raises(ValueError, match=r"^a price or multiplier above 1000000$"):
+        price_of(NO_PROFILE, Decimal("1000000.000000001"))
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e15, -1e15, 1e300])
 def test_a_balance_that_is_no_amount_is_refused(value: float) -> None:
     """What can't be an amount of money is not computed with."""

@@ -183,6 +183,17 @@ def test_a_charges_id_is_what_the_older_writer_derives() -> None:
     assert ledger_id(KEY) == str(uuid.UUID(bytes=bytes(digest)))
 
 
+def test_ids_are_name_based_uuids_whatever_the_bucket() -> None:
+    """A run that is done again must find its own entries, and the older writer's, by their ids."""
+    for minute in range(200):
+        key = KEY._replace(bucket_start=NOON + timedelta(minutes=minute))
+        stamp = f"{key.bucket_start:%Y-%m-%dT%H:%M:%SZ}"
+        name = f"{stamp}|prod:jp-1.svc.plus|{ALICE_UUID}|jp|xhttp"
+        charge_id = uuid.uuid5(uuid.NAMESPACE_OID, name)
+        assert ledger_id(key) == str(charge_id)
+        assert adjustment_id(key, minute) == str(uuid.uuid5(charge_id, f"adjustment|{minute}"))
+
+
 def test_a_charges_id_names_the_minute_in_utc() -> None:
     """The zone in which a bucket's start happens to be written is no part of its id."""
     elsewhere = KEY._replace(bucket_start=NOON.astimezone(timezone(timedelta(hours=9))))

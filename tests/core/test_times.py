@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.times import closed_until, format_rfc3339, minute_of, parse_rfc3339
+from billing_cli.core.times import MINUTE, closed_until, format_rfc3339, minute_of, parse_rfc3339
 from tests.core.examples import examples
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
@@ -169,7 +169,7 @@ def test_a_minute_is_half_open() -> None:
     """Its first instant belongs to it, the first of the next does not."""
     assert minute_of(NOON) == NOON
     assert minute_of(NOON + timedelta(seconds=59, microseconds=999_999)) == NOON
-    assert minute_of(NOON + timedelta(seconds=60)) == NOON + timedelta(minutes=1)
+    assert minute_of(NOON + timedelta(seconds=60)) == NOON + MINUTE
 
 
 @pytest.mark.parametrize(
