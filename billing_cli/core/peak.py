@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, time, tzinfo  # all at run time: pydantic looks annotations up
 
-MIDNIGHT = time(0, 0)
+MIDNIGHT = time.min
 
 _RANGE = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24:00))", re.ASCII)
 

@@ -129,7 +129,15 @@ def test_a_refused_stamp_is_shown_in_part_only() -> None:
     """A long text from a stranger does not fill the log."""
     with pytest.raises(ValueError, match="is not an RFC 3339 time") as refused:
         parse_rfc3339("9" * 10_000)
-    assert len(str(refused.value)) < 100
+    assert str(refused.value) == f"'{40 * '9'}' is not an RFC 3339 time with a zone"
+
+
+def test_a_moment_that_does_not_exist_is_shown_whole() -> None:
+    """It has the length of a stamp, and any part of it may be wrong."""
+    longest = "2026-02-29T12:00:00.123456789+00:00"
+    with pytest.raises(ValueError, match="is not a time") as refused:
+        parse_rfc3339(longest)
+    assert str(refused.value) == f"'{longest}' is not a time that exists"
 
 
 @pytest.mark.parametrize(
