@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from billing_cli.core.prune import kept_since, months_of
@@ -20,6 +22,8 @@ from tests.prune.conftest import JULY, JUNE, MAY, told_long_story
 if TYPE_CHECKING:
     from typing import Any
 
+    from billing_cli.core.prune import PruneResult
+    from billing_cli.jobs.context import JobContext
     from tests.prune.conftest import LongStory
 
 COUNT = """
@@ -134,6 +138,28 @@ def test_rows_of_a_month_that_is_detached_are_told(story: LongStory) -> None:
     )
     with pytest.raises(BillingError, match="are detached, and rows of their month came in since"):
         story.prune(JUNE, is_unproven_meant=True)
+
+
+def test_a_reader_is_waited_for_no_longer_than_the_lock_timeout(story: LongStory) -> None:
+    """A long audit keeps its months: nothing is changed, and the next call prunes them."""
+    story.prune(MAY)
+    before = story.rows(COUNT)
+
+    def impatient(context: JobContext, **options: Any) -> PruneResult:
+        database = replace(context.database, lock_timeout_seconds=0.1)
+        return prune(replace(context, database=database), **options)
+
+    job: Any = story.job
+    story.job_url = story.database_url
+    with psycopg.connect(story.database_url) as reader:
+        reader.execute("SELECT count(*) FROM billing.usage_records")
+        with pytest.raises(BillingError, match="lock timeout"):
+            job(impatient, JUNE, keep_months=1)
+    assert (story.rows(COUNT), story.rows("SELECT count(*) FROM billing.pruned")) == (
+        before,
+        [(0,)],
+    )
+    assert len(story.prune(JUNE).months) == 1
 
 
 def test_a_role_that_does_not_own_the_tables_is_refused(story: LongStory) -> None:
