@@ -231,6 +231,8 @@ def test_a_vanished_stream_keeps_the_stamp_that_last_held_it() -> None:
     step = first_run(alice("00:00", 10), alice("01:00", 20), snapshot("02:00", {}))
     assert step.watermark == after_noon("02:00")
     assert step.checkpoints == {ALICE: Checkpoint(after_noon("01:00"), Totals(20, 0))}
+    step = first_run(alice("00:00", 10), alice("01:00", 10), snapshot("02:00", {}))
+    assert step.checkpoints == {ALICE: Checkpoint(after_noon("01:00"), Totals(10, 0))}
 
 
 def test_a_snapshot_in_the_watermarks_own_minute_is_passed_over() -> None:
