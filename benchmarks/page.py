@@ -44,7 +44,7 @@ def _write(page: Path, paragraphs: Sequence[str]) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
-def circumstances_of(server: EmbeddedPostgres, minutes: float, names: Sequence[str]) -> str:
+def circumstances_of(server: EmbeddedPostgres, minutes: float, command: str) -> str:
     """Say when, where and with what everything was measured."""
     with psycopg.connect(server.url()) as connection:
         row = connection.execute("SHOW server_version").fetchone()
@@ -57,7 +57,7 @@ def circumstances_of(server: EmbeddedPostgres, minutes: float, names: Sequence[s
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with billing {__version__}, Python "
         f"{platform.python_version()}, PostgreSQL {row[0]}, {platform.system()} "
         f"{platform.machine()}, {cores} cores, in {minutes:.0f} minutes, by "
-        f"`python -m benchmarks --only {','.join(names)}`.\n"
+        f"`{command}`.\n"
         f"Server: {settings}; everything else as PostgreSQL has it, so `fsync`, "
         "`synchronous_commit` and `full_page_writes` are on."
     )
