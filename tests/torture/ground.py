@@ -51,6 +51,9 @@ OPENING = Funds(Decimal("0.5"), 10**7)
 PRICE = Decimal("0.0000000123")
 START = datetime.fromisoformat("2026-04-08T12:00:00Z")
 
+# So long a job stops for another one, which may be waiting for its locks.
+LONGEST_STOP_SECONDS = 0.3
+
 TOP_UP = """
 UPDATE public.account_quota_states
    SET current_balance = current_balance + %s
@@ -170,9 +173,7 @@ class Ground:
         """Return what tops up an account beside a run, waiting for its locks where need be."""
 
         def strike(_connection: psycopg.Connection[Any]) -> None:
-            helper = threading.Thread(target=self.top_up, args=(account, nanos))
-            self.helpers.append(helper)
-            helper.start()
+            self._help(self.top_up, account, nanos)
 
         return strike
 
@@ -190,23 +191,40 @@ class Ground:
 
     def work(self, *errands: Errand) -> None:
         """Run the jobs, all at once where they are several, and take in what took place."""
-        top_ups = dict(self.top_ups)
-        self.fleet.present = self.now
         if len(errands) == 1:
             self._run(errands[0])
         else:
-            threads = [threading.Thread(target=self._run, args=(one,)) for one in errands]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            for errand in errands:
+                self._help(self._run, errand)
+        self._finish(errands)
+
+    def work_overtaken(self, errand: Errand, other: Errand, at: int, *, after: bool) -> None:
+        """Run a job that stops at a statement until another one has ended, or waits for it."""
+
+        def strike(_session: psycopg.Connection[Any]) -> None:
+            self._help(self._run, other).join(LONGEST_STOP_SECONDS)
+
+        errand.watch = Watch(at, strike, after=after)
+        self._run(errand)
+        has_met = errand.watch.has_struck
+        self._finish([errand, other] if has_met else [errand])
+        if errand.error is not None:
+            raise errand.error
+
+    def _help(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
+        helper = threading.Thread(target=work, args=arguments)
+        self.helpers.append(helper)
+        helper.start()
+        return helper
+
+    def _finish(self, errands: Sequence[Errand]) -> None:
         while self.helpers:
             self.helpers.pop().join()
         by_run = {errand.run_id: errand for errand in errands}
         deeds = self.progress.deeds()
         for deed in deeds:
             self._take_in(deed, by_run[deed.run_id])
-        self.is_dirty = self.is_dirty or bool(deeds) or top_ups != self.top_ups
+        self.is_dirty = self.is_dirty or bool(deeds)
         for errand in errands:
             struck = errand.watch is not None and errand.watch.has_struck
             if errand.error is not None and not (

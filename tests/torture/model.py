@@ -51,7 +51,17 @@ SOURCES = (("jp-1", "prod"), ("us-1", "prod"), ("de-1", ""))
 
 STRIKES = ("kill", "cut-off", "top-up")
 MEANWHILE = ("nothing", "nothing", "nothing", *STRIKES, "clock", "dry")
-NODE_TROUBLES = ("restart", "late", "late", "left out", "away", "clock", "leap", "forgotten")
+NODE_TROUBLES = (
+    "restart",
+    "late",
+    "late",
+    "late again",
+    "left out",
+    "away",
+    "clock",
+    "leap",
+    "forgotten",
+)
 ACCOUNT_CHANGES = (
     "credit",
     "renewed",
@@ -115,7 +125,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "exporter away, failing, or without history": ("away", "behaviour"),
     "pages small, repeated, or out of order": ("pages",),
     "clock of an exporter or of billing set": ("clock",),
-    "history late, forgotten, or without a stream": ("late", "forgotten", "left out"),
+    "history late, forgotten, or without a stream": ("late", "late again", "forgotten", "left out"),
     "counter leaps that no line can carry": ("leap",),
     "users renewed, renamed, deleted, late, new, with new lines": (
         "renewed",
@@ -228,6 +238,17 @@ class Model(RuleBasedStateMachine):
         is_job = meanwhile in {"nothing", "dry"} or (meanwhile in STRIKES and not has_struck)
         self._took("job" if is_job else meanwhile)
 
+    @rule(kinds=st.tuples(jobs, jobs), number=numbers, at=moments, is_after=st.booleans())
+    def a_job_is_overtaken(
+        self, kinds: tuple[str, str], number: int, at: int, is_after: bool
+    ) -> None:
+        """Another run comes between two statements, all of it or as far as locks let it."""
+        self.ground.elapse(61, 30)
+        errand, other = (errands.errand(self.ground, kind, number) for kind in kinds)
+        self.ground.work_overtaken(errand, other, at, after=is_after)
+        self.ground.check()
+        self._took("together" if errand.watch and errand.watch.has_struck else "job")
+
     @rule(kinds=st.lists(jobs, min_size=2, max_size=2), number=numbers)
     def several_run_at_once(self, kinds: list[str], number: int) -> None:
         """Writers meet: each source is worked by one of them at a time."""
@@ -248,6 +269,12 @@ class Model(RuleBasedStateMachine):
             case "clock":
                 node.clock_error = timedelta(seconds=(0, -150, 0, -70, 45, 200)[number % 6])
             case "late":
+                self.ground.elapse(length / 2, 20)
+                if number % 2:
+                    node.restart_xray(self.ground.now)
+                self.ground.elapse(length / 2, 20)
+                node.withhold(now, self.ground.now, self.ground.now + timedelta(seconds=later))
+            case "late again":
                 node.withhold(ago, now, now + timedelta(seconds=later))
             case "forgotten":
                 node.forget_before(ago)
