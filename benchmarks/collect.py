@@ -59,28 +59,45 @@ def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
         results.stored(one)
 
 
-def _begin(world: World) -> Floor:
+def _begin(world: World) -> Floor | None:
     """Let the streams be known and every account be charged once."""
     for minute in (0, 1):
         world.exporter.offer(minute)
         world.billing("collect")
-    return Floor(world)
+    return Floor(world) if world.fleet.sources == 1 else None
 
 
-def _round(world: World, floor: Floor, number: int, costs: Costs, *, is_largest: bool) -> None:
-    """Measure floor and job; the largest one also runs over a minute in which nothing moves."""
-    fleet = world.fleet
-    key = f"{fleet.sources}x{fleet.streams}"
-    minute = 2 + number * (2 if is_largest else 1)
+def _round(
+    world: World, floor: Floor | None, number: int, costs: Costs, *, is_largest: bool
+) -> None:
+    """Measure floor and job, one first in this round and the other in the next."""
     world.vacuum()
-    if fleet.sources == 1:
-        costs[f"all {key}"].append(floor.write(fleet.start + 2 * number * MINUTE, *SHARED, *OWN))
-        costs[f"shared {key}"].append(floor.write(fleet.start + (2 * number + 1) * MINUTE, *SHARED))
+    if floor and number % 2 == 0:
+        _write_floors(world, floor, number, costs)
+    _collect(world, number, costs, is_largest=is_largest)
+    if floor and number % 2 == 1:
+        _write_floors(world, floor, number, costs)
+
+
+def _write_floors(world: World, floor: Floor, number: int, costs: Costs) -> None:
+    at = world.fleet.start + 2 * number * MINUTE
+    costs[f"all {_key(world)}"].append(floor.write(at, *SHARED, *OWN))
+    costs[f"shared {_key(world)}"].append(floor.write(at + MINUTE, *SHARED))
+
+
+def _collect(world: World, number: int, costs: Costs, *, is_largest: bool) -> None:
+    """Let every stream move; in the largest world, also let a minute pass in which none does."""
+    minute = 2 + number * (2 if is_largest else 1)
     world.exporter.offer(minute)
-    costs[f"active {key}"].append(_collected(world, fleet.sources * fleet.streams))
+    streams = world.fleet.sources * world.fleet.streams
+    costs[f"active {_key(world)}"].append(_collected(world, streams))
     if is_largest:
         world.exporter.offer(minute + 1, moving=False)
-        costs[f"idle {key}"].append(_collected(world, 0))
+        costs[f"idle {_key(world)}"].append(_collected(world, 0))
+
+
+def _key(world: World) -> str:
+    return f"{world.fleet.sources}x{world.fleet.streams}"
 
 
 def _collected(world: World, minutes: int) -> Cost:
