@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "streams": ((), ("--json",)),
     "rerate": ((*RANGE, *REASON, "--pricing-rule-version", "v2", "--json", "--dry-run"),),
     "audit": ((), ("--json",)),
-    "prune": (("--keep", "1mo", "--unproven"), ("--keep", "18mo", "--dry-run", "--json")),
+    "prune": (("--keep", "999mo", "--unproven"), ("--keep", "1mo", "--dry-run", "--json")),
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
     "status": ((), ("--json",)),
 }
