@@ -45,6 +45,7 @@ class Advance:
     """
 
     watermark: datetime | None
+    differences: int
     first_at: datetime | None = None
     snapshots: int = 0
     samples: int = 0
@@ -55,7 +56,6 @@ class Advance:
     gaps: tuple[Gap, ...] = ()
     resets: int = 0
     rejected: tuple[str, ...] = ()
-    differences: int = 0
 
 
 def advance(
@@ -80,7 +80,7 @@ def advance(
     met = next((one for one in snapshots if one.collected_at == watermark), None)
     differences = _differences(watermark, checkpoints, met) if met else 0
     if not fresh:
-        return Advance(watermark, differences=differences)
+        return Advance(watermark, differences)
 
     continuity_lost = continuity_expected and watermark is not None and met is None
     walk = _Walk(watermark, checkpoints, policy, continuity_lost=continuity_lost)
@@ -199,6 +199,7 @@ class _Walk:
             checkpoints[name] = checkpoint
         return Advance(
             watermark=watermark,
+            differences=differences,
             first_at=applied[0].collected_at,
             snapshots=len(applied),
             samples=self.samples,
@@ -209,7 +210,6 @@ class _Walk:
             gaps=tuple(self.gaps),
             resets=self.resets,
             rejected=tuple(self.rejected),
-            differences=differences,
         )
 
     def _first_sight(

@@ -72,7 +72,7 @@ def rate(
     left = dict(accounts)
     charges: list[Charge] = []
     with localcontext(EXACT):
-        for bucket in sorted(buckets, key=lambda one: one.key):
+        for bucket in sorted(buckets):
             account = left[bucket.key.account_uuid]
             charge = charge_bytes(account, bucket.key, bucket.total_bytes, peak_hours)
             charges.append(charge)

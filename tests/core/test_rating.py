@@ -59,6 +59,15 @@ def test_the_quota_is_used_before_the_balance() -> None:
     assert left.current_balance == -33
 
 
+def test_the_quota_is_used_in_key_order() -> None:
+    """Whatever order the buckets come in, the earlier minute is covered first."""
+    rating = rate(
+        [bucket(60, minute=1), bucket(60)], {ALICE_UUID: account(price("0.5"), quota=100)}
+    )
+    assert [one.key for one in rating.charges] == [bucket(1).key, bucket(1, minute=1).key]
+    assert [one.rated_bytes for one in rating.charges] == [0, 20]
+
+
 def test_each_bucket_has_its_entry_also_where_the_quota_covers_it() -> None:
     """A charge of nothing is a fact as well: it says that the minute was rated."""
     rating = rate([bucket(5)], {ALICE_UUID: account(price("1"), quota=5)})
@@ -222,8 +231,8 @@ def test_records_of_one_line_and_minute_share_a_bucket() -> None:
     """Epochs, inbounds' samples and pending usage add up where the shared table has one row."""
     node = "prod:jp-1.svc.plus"
     usage = [
-        BilledUsage(ALICE_UUID, node, "jp", record(ALICE_TCP, ("00:10", "01:00"), (0, 0), (7, 7))),
         BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:00", "01:10"), (5, 5), (6, 9))),
+        BilledUsage(ALICE_UUID, node, "jp", record(ALICE_TCP, ("00:10", "01:00"), (0, 0), (7, 7))),
         BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:10", "01:20"), (0, 0), (2, 3), 1)),
         BilledUsage(BOB_UUID, node, "jp", record(ALICE, ("01:10", "01:20"), (0, 0), (1, 0))),
         BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:10", "00:50"), (0, 0), (4, 0))),
