@@ -78,7 +78,8 @@ def test_commands_that_succeed_show_no_secret(place: Place) -> None:
     place.run("collect", "--source", "jp-1")
     del place.extra["BILLING_LINE_RATE_BITS_PER_SECOND"]
     place.run_all()
-    assert place.worked == SUMMARIES.keys()
+    # Only the tables' owner may prune; what the others are told is looked at as well.
+    assert place.worked == SUMMARIES.keys() - {"prune"}
     # The secrets were really sent.
     sources = place.world.rows("SELECT source_id FROM billing.sources ORDER BY 1")
     assert sources == [("fra-1",), ("jp-1",), ("sg-1",), ("us-1",)]
