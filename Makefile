@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-quick torture lock clean
+.PHONY: help demo test lint format bench bench-quick torture mutants lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-quick: $(INSTALLED) ## Measure in small sizes; fails where a ratio is twic
 
 torture: $(INSTALLED) ## Attack billing with all faults, and print the table (MINUTES=5 SEED=7)
 	@$(BIN)/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED) $(ARGS)
+
+mutants: $(INSTALLED) ## Change the core in one place at a time; fails where no test notices (ARGS=rating)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lock: $(INSTALLED) ## Write requirements.lock anew, with the newest versions
 	@$(BIN)/python -m pip install --quiet uv

@@ -63,6 +63,23 @@ def test_records_before_and_after_a_held_delta_stay_apart_within_their_minute() 
     assert step.held == (record(ALICE, ("01:00", "01:10"), (200, 0), (10**9, 0)),)
 
 
+def test_a_restart_and_a_held_delta_that_meet_the_old_totals_leave_a_seam() -> None:
+    """Records of two epochs never become one, also where the totals look as if nothing had been."""
+    step = first_run(
+        alice("00:50", 10**9),
+        alice("01:00", 10**9 + 5),
+        alice("01:10", 0),
+        alice("01:20", 10**9 + 5),
+        alice("01:30", 10**9 + 7),
+        policy=KILOBYTE_A_SECOND,
+    )
+    assert step.records == (
+        record(ALICE, ("00:50", "01:00"), (10**9, 0), (10**9 + 5, 0)),
+        record(ALICE, ("01:20", "01:30"), (10**9 + 5, 0), (10**9 + 7, 0), epoch=1),
+    )
+    assert step.held == (record(ALICE, ("01:10", "01:20"), (0, 0), (10**9 + 5, 0), epoch=1),)
+
+
 def test_one_streams_held_delta_leaves_others_alone() -> None:
     """Plausibility is a matter of each stream."""
     step = first_run(

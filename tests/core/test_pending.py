@@ -43,6 +43,12 @@ def test_a_restart_leaves_a_seam() -> None:
     assert merge_pending([FIRST], [RESTARTED]) == [FIRST, RESTARTED]
 
 
+def test_a_restart_leaves_a_seam_also_where_the_totals_meet() -> None:
+    """A held delta behind the restart may end just where the counters had been before it."""
+    met = record(ALICE, ("02:00", "03:00"), (10, 20), (15, 20), epoch=1)
+    assert merge_pending([FIRST], [met]) == [FIRST, met]
+
+
 def test_a_held_delta_leaves_a_seam() -> None:
     """Usage on both sides of a held delta does not swallow the held bytes."""
     behind = record(ALICE, ("02:00", "03:00"), (10**12, 20), (10**12 + 1, 20))
