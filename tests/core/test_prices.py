@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 
 import pytest
 
@@ -39,11 +39,25 @@ def test_a_multiplier_that_is_missing_or_not_positive_counts_as_one(missing: flo
         assert told == [Decimal(one) for one in expected]
 
 
+def test_a_multiplier_below_one_is_a_discount() -> None:
+    """Only what is missing or not positive counts as one."""
+    paid = price_of(ProfileRow(None, 0.5, 0.5, 0.25, 1e-3), NANO_PRICE)
+    told = (paid.multiplier, paid.peak_multiplier, paid.offpeak_multiplier)
+    assert told == (Decimal("0.25"), Decimal("0.25"), Decimal("0.001"))
+
+
+def test_a_balance_is_whole_whatever_the_callers_precision_is() -> None:
+    """Nine places of a large balance are more digits than a caller may compute with."""
+    with localcontext(Context(prec=5)):
+        assert balance_of(123456.789) == Decimal("123456.789")
+
+
 def test_a_stored_double_means_its_shortest_decimal() -> None:
     """0.1 is a tenth, not the binary fraction beside it."""
     assert exact_decimal(0.1) == Decimal("0.1")
     assert exact_decimal(1e-9) == Decimal("1e-9")
     assert exact_decimal(1.1e-7) == Decimal("1.1e-7")
+    assert exact_decimal(None) == exact_decimal(math.nan) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,8 +92,9 @@ def test_a_million_is_the_largest_price_and_multiplier() -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e15, -1e15, 1e300])
 def test_a_balance_that_is_no_amount_is_refused(value: float) -> None:
     """What can't be an amount of money is not computed with."""
-    with pytest.raises(ValueError, match="a balance of"):
+    with pytest.raises(ValueError, match="a balance of") as refused:
         balance_of(value)
+    assert str(refused.value) == f"a balance of {value}"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def main() -> int:
     for change in sorted(argued - survivors):
         tell(f"argued, but noticed or gone:\n{page.row(change)}")
     if options.write:
-        page.write(figures)
+        page.write(figures, is_quick=options.quick)
     return 1 if argued ^ survivors else 0
 
 

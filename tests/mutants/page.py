@@ -43,15 +43,16 @@ def row(change: Change) -> str:
     return f"| `{change.module}.py` | `{change.function}` | `` {shown} `` |  |"
 
 
-def write(figures: Mapping[str, Figures]) -> None:
+def write(figures: Mapping[str, Figures], *, is_quick: bool) -> None:
     """Write the figures of a run to the page."""
+    tests = "the tests that do not make up examples" if is_quick else "all tests"
     lines = [
         "| module | mutants | killed | timed out | survived |",
         "| --- | ---: | ---: | ---: | ---: |",
         *(_line(f"`{module}.py`", counted) for module, counted in figures.items()),
         _line("together", sum(figures.values(), Figures())),
         "",
-        f"Run on {datetime.now(UTC):%Y-%m-%d} with {', '.join(_versions())}.",
+        f"Run on {datetime.now(UTC):%Y-%m-%d} against {tests}, with {', '.join(_versions())}.",
         "",
     ]
     text = PAGE.read_text("utf-8")
