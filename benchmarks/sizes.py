@@ -50,8 +50,8 @@ FULL = Sizes(
     grown_streams=5_000,
     grown_minutes=200,
     backlogs=(
-        Backlog(24 * 60, 1_000, period=1, step_max_samples=200_000),
-        Backlog(72 * 60, 1_000, period=10, step_max_samples=200_000),
+        Backlog(24 * 60, 1_000, period=1, step_max_samples=100_000),
+        Backlog(72 * 60, 1_000, period=10, step_max_samples=100_000),
     ),
     reconcile_minutes=60,
     reconcile_streams=10_000,

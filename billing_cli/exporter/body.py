@@ -7,6 +7,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.failures import TooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Body:
         """Add a piece; raises ExporterError where the body grows beyond the limit, in bytes."""
         self._length += len(piece)
         if self._length > limit:
-            raise ExporterError(f"the answer is longer than {limit} bytes")
+            raise TooLongError(limit)
         try:
             self._file.write(piece)
         except OSError as error:
@@ -79,12 +80,10 @@ def _inflate(body: Body, raw: Any, limit: int) -> None:
     for chunk in _chunks(raw):
         received += len(chunk)
         # Compressed data that unpacks to nothing would otherwise go on for ever.
-        if received > limit or decoder.eof:
-            raise ExporterError(
-                "the answer goes on after the end of its gzip data"
-                if decoder.eof
-                else f"the answer is longer than {limit} bytes"
-            )
+        if decoder.eof:
+            raise ExporterError("the answer goes on after the end of its gzip data")
+        if received > limit:
+            raise TooLongError(limit)
         pending = chunk
         while True:
             try:

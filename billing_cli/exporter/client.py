@@ -9,7 +9,7 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.decode import Expected, decode_latest, decode_window_page
-from billing_cli.exporter.failures import NotFoundError
+from billing_cli.exporter.failures import NotFoundError, TooLongError
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.samples import StreamNames
 from billing_cli.exporter.steps import is_new, weight, whole_minutes
@@ -144,8 +144,15 @@ class _Step:
         cursors: set[str] = set()
         was_empty = False
         for _ in range(self.limits.pages):
-            with self.contact.transport.get(WINDOW_PATH, parameters) as body:
-                page = self.decoded(body)
+            try:
+                with self.contact.transport.get(WINDOW_PATH, parameters) as body:
+                    page = self.decoded(body)
+            except TooLongError:
+                if parameters["limit"] == "1":
+                    raise
+                # A node of very many streams: its snapshots fit, if they come one by one.
+                parameters["limit"] = "1"
+                continue
             yield page
             if page.next_cursor is None:
                 return

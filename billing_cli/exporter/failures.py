@@ -29,6 +29,13 @@ class NotFoundError(ExporterError):
     """The exporter answered 404: it does not have what was asked for."""
 
 
+class TooLongError(ExporterError):
+    """The answer is longer than any may be; a shorter page may do."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is longer than {limit} bytes")
+
+
 class PassingError(ExporterError):
     """Nobody answered, or only a gateway; asking again may help."""
 

@@ -41,7 +41,7 @@ class Tariff:
 class FetchPolicy:
     """How exporters are asked: bounds per step, side by side, in seconds where not said."""
 
-    step_max_samples: int = 200_000
+    step_max_samples: int = 100_000
     page_limit: int = 60
     concurrency: int = 32
     deadline_seconds: float = 45.0

@@ -34,7 +34,7 @@ def test_nothing_configured_gives_the_defaults() -> None:
     assert settings.price_per_byte == settings.initial_balance == Decimal(0)
     assert settings.initial_included_quota_bytes == 0
     assert settings.settle_seconds == 30
-    assert settings.step_max_samples == 200_000
+    assert settings.step_max_samples == 100_000
     assert settings.page_limit == 60
     assert settings.fetch_concurrency == 32
     assert settings.run_deadline_seconds == 45

@@ -349,6 +349,20 @@ def test_pages_have_a_bound(exporter: responses.RequestsMock) -> None:
     assert failure(limits=Limits(pages=4)).reason == "more than 4 pages"
 
 
+def test_snapshots_that_are_too_long_together_are_asked_for_one_by_one(
+    exporter: responses.RequestsMock,
+) -> None:
+    """A node of very many streams: two of its snapshots need not fit into one answer."""
+    shots = minutes(2)
+    exporter.get(WINDOW, body=b" " * 5001)
+    answer(exporter, page(shots[:1], has_more=True, next_cursor="second"))
+    answer(exporter, page(shots[1:]))
+    result = fetched(BASE, limits=Limits(body_bytes=5000))
+    asked = [parse_qs(urlsplit(one.url).query) for one in requests_of(exporter)]
+    assert [one["limit"] for one in asked] == [["60"], ["1"], ["1"]]
+    assert stamps(result) == [START, START + MINUTE]
+
+
 def test_a_minute_has_a_bound(exporter: responses.RequestsMock) -> None:
     """A minute is never cut in two, so one without an end has to be refused."""
     for number in range(3):
