@@ -55,6 +55,7 @@ NODE_TROUBLES = (
     "restart",
     "late",
     "late",
+    "late",
     "late again",
     "left out",
     "away",
@@ -270,10 +271,12 @@ class Model(RuleBasedStateMachine):
                 node.clock_error = timedelta(seconds=(0, -150, 0, -70, 45, 200)[number % 6])
             case "late":
                 self.ground.elapse(length / 2, 20)
-                if number % 2:
+                if number % 4:
                     node.restart_xray(self.ground.now)
                 self.ground.elapse(length / 2, 20)
-                node.withhold(now, self.ground.now, self.ground.now + timedelta(seconds=later))
+                # Late enough for runs to pass it over.
+                end = self.ground.now + timedelta(seconds=240 + later)
+                node.withhold(now, self.ground.now, end)
             case "late again":
                 node.withhold(ago, now, now + timedelta(seconds=later))
             case "forgotten":
