@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# All that the driver warns of is what it ignores on the way out of something that failed, and what
-# failed is told anyway.
-logging.getLogger("psycopg").setLevel(logging.ERROR)
+# What else goes wrong in a pipeline that has failed: the failure itself is told anyway.
+logging.getLogger("psycopg").addFilter(
+    lambda record: not str(record.msg).startswith("error ignored terminating")
+)
 
 # Each holds for this transaction only, because a pooled session belongs to others afterwards. The
 # columns of a hundred thousand rows fit into the memory that is asked for; with PostgreSQL's own
