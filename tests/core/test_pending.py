@@ -43,6 +43,13 @@ def test_a_restart_leaves_a_seam() -> None:
     assert merge_pending([FIRST], [RESTARTED]) == [FIRST, RESTARTED]
 
 
+def test_new_usage_joins_the_last_that_waits() -> None:
+    """What is behind a seam is whole, and grows no more."""
+    more = record(ALICE, ("03:00", "04:00"), (4, 4), (9, 9), epoch=1)
+    merged = merge_pending([FIRST, RESTARTED], [more])
+    assert merged == [FIRST, RESTARTED._replace(to_at=more.to_at, end=more.end)]
+
+
 def test_a_restart_leaves_a_seam_also_where_the_totals_meet() -> None:
     """A held delta behind the restart may end just where the counters had been before it."""
     met = record(ALICE, ("02:00", "03:00"), (10, 20), (15, 20), epoch=1)

@@ -48,9 +48,9 @@ LEAST_SECONDS = 5
 MEMORY_BYTES = 4 * 2**30
 
 OPTIONS = (
-    *("-x", "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"),
-    # Hypothesis is loaded before the fork, once for all mutants.
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    *("-x", "-q", "--noconftest", "-p", "no:cacheprovider"),
+    # Nobody reads why a test failed, so what prepares that is left out.
+    *("--assert=plain", "--tb=no", "-p", "no:unraisableexception"),
 )
 
 
@@ -99,6 +99,7 @@ def in_its_place(
 def _become(module: str, code: CodeType, tests: Sequence[str], *, is_quick: bool) -> NoReturn:
     exit_code = int(pytest.ExitCode.INTERNAL_ERROR)
     try:
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
