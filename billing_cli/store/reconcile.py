@@ -39,13 +39,21 @@ NODE_RECORDS = """
 READ_FIRST_FROM = f"SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind = 'delta'"
 
 # The chain's records of the range, each stream's in order. The one before a counter restart
-# tells what had been seen until then. Corrections of a record that reaches back to where evidence
-# was pruned may be gone.
+# tells what had been seen until then, unless something that was held or had no account was seen
+# after it: the last but one column is when. Corrections of a record that reaches back to where
+# evidence was pruned may be gone.
 READ_CELLS = f"""
 SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
        record.account_uuid::text, record.bucket_start, record.reset_epoch,
        record.from_at, record.to_at,
        record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
+       CASE WHEN record.reset_epoch > 0 AND record.uplink_start = 0 AND record.downlink_start = 0
+            THEN (SELECT max(other.to_at)
+                    FROM (SELECT stream_id, to_at FROM billing.held_deltas
+                           UNION ALL
+                          SELECT stream_id, to_at FROM billing.pending_usage) AS other
+                   WHERE other.stream_id = record.stream_id AND other.to_at <= record.from_at)
+            END,
        record.from_at < {KEPT_SINCE}
   FROM {NODE_RECORDS}
   JOIN billing.streams AS stream USING (stream_id)
@@ -121,7 +129,7 @@ def read_cells(
 
     `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
     history by stamp: what a stream had come to before its counters restarted is looked up there
-    where the record before does not tell it; a cell for which nobody knows is left out, and so is
+    first, else the record before tells it; a cell for which nobody knows is left out, and so is
     one that began in a month that was pruned.
     """
     node = {"stored_node_id": stored_node_id, "since": since, "until": until}
@@ -133,16 +141,19 @@ def read_cells(
         minutes[minute] = revision, Totals(up, down)
 
     cells, skipped = [], 0
-    previous: tuple[int, Totals] = (0, ZERO)
+    previous: tuple[int, datetime | None, Totals] = (0, None, ZERO)
     for row in connection.execute(READ_CELLS, node):
-        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals, is_cut = row
+        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals = row[:-2]
+        other_seen_at, is_cut = row[-2:]
         name = StreamName(tag, sample)
         start, end = Totals(*totals[:2]), Totals(*totals[2:])
         before: Totals | None = start
         if epoch > 0 and start == ZERO:
-            seen = totals_at.get(from_at, {}).get(name)
-            before = seen or (previous[1] if previous[0] == stream_id else None)
-        previous = stream_id, end
+            before = totals_at.get(from_at, {}).get(name)
+            known_id, known_at, known = previous
+            if before is None and known_id == stream_id and known_at is not None:
+                before = None if other_seen_at and other_seen_at > known_at else known
+        previous = stream_id, to_at, end
         if before is None or is_cut:
             skipped += 1
             continue
