@@ -226,6 +226,21 @@ def test_a_stream_that_returns_lower_was_reset_meanwhile() -> None:
     assert step.resets == 1
 
 
+def test_a_stream_may_vanish_after_another_has_returned() -> None:
+    """Who is away is known by name, not by number."""
+    both = {ALICE: (10, 0), BOB: (1, 1)}
+    step = first_run(
+        snapshot("00:00", both),
+        snapshot("01:00", {BOB: (1, 1)}),
+        snapshot("02:00", both),
+        snapshot("03:00", {ALICE: (10, 0)}),
+    )
+    assert step.checkpoints == {
+        ALICE: Checkpoint(after_noon("03:00"), Totals(10, 0)),
+        BOB: Checkpoint(after_noon("02:00"), Totals(1, 1)),
+    }
+
+
 def test_a_vanished_stream_keeps_the_stamp_that_last_held_it() -> None:
     """A stream that moved and then vanished within one run was seen before the watermark."""
     step = first_run(alice("00:00", 10), alice("01:00", 20), snapshot("02:00", {}))
