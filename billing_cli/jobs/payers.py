@@ -46,7 +46,7 @@ def lock_payers(context: JobContext, connection: Connection, users: Iterable[Loc
 def lock_quota_states(
     context: JobContext, connection: Connection, users: Sequence[LockedUser]
 ) -> Mapping[str, QuotaState]:
-    """Lock and return the quota states of users in key order; an account's first is made here."""
+    """Lock the users' quota states in key order, and return them; an account's first is made."""
     return store_accounts.lock_quota_states(
         connection,
         users,
@@ -103,7 +103,7 @@ def write_rating(
         evidence = facts.add_charges(connection, charges, version, context.run_id)
         store_accounts.save_accounts(
             connection,
-            [(rating.accounts[account], last) for account, last in sorted(last_bucket.items())],
+            [(rating.accounts[account], last) for account, last in last_bucket.items()],
             has_arrears_since=has_arrears_since,
         )
     if not buckets.was_all_new:

@@ -147,7 +147,7 @@ def _lock_owners(
         owners = by_source[plan.source_id]
         billed.update(owners.get(record.name) for record in plan.advance.records)
         billed.update(map(owners.get, plan.streams.pending))
-    to_charge = sorted(users[account] for account in users.keys() & billed)
+    to_charge = [users[account] for account in users.keys() & billed]
     states = lock_quota_states(context, connection, to_charge)
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from billing_cli.core.model import Account
 
 # The accounts that exist, kept from being deleted until we are done, and what they pay.
-# Locks are taken in key order, here and below, so that runs side by side never deadlock. Those
-# of accounts are taken by a function, because the role of the jobs may not change accounts.
+# Locks are taken in key order, here and below, so that runs side by side never deadlock: the
+# statements see to that, whatever the order of their parameters. Those of accounts are taken by a
+# function, because the role of the jobs may not change accounts.
 LOCK_USERS = """
 SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
        profile.region_multiplier, profile.line_multiplier,
@@ -95,7 +96,7 @@ class QuotaState(NamedTuple):
 
 def lock_users(connection: Connection, account_uuids: Iterable[str]) -> dict[str, LockedUser]:
     """Keep the accounts from being deleted; return those that exist."""
-    wanted = sorted(set(account_uuids))
+    wanted = list(set(account_uuids))
     if not wanted:
         return {}
     rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.uuids(wanted)})

@@ -204,7 +204,7 @@ def add_charges(
 
 def save_shared_checkpoints(connection: Connection, accounts: Iterable[tuple[str, str]]) -> None:
     """Bring the shared checkpoints of (stored node id, account) pairs up to date."""
-    wanted = sorted(set(accounts))
+    wanted = set(accounts)
     if wanted:
         connection.execute(
             SAVE_SHARED_CHECKPOINTS,

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from billing_cli.store import arrays
+from billing_cli.store.connection import Database, Session
 from billing_cli.store.patience import PatientConnection
 
 if TYPE_CHECKING:
@@ -64,6 +65,35 @@ def test_the_first_error_is_the_one_that_is_raised(patient: PatientConnection[An
     """What follows it is not done, and not what is complained of."""
     with pytest.raises(psycopg.errors.UndefinedTable):
         in_a_pipeline(patient, "SELECT 1", "SELECT FROM nowhere", "SELECT 1 / 0")
+
+
+def test_what_else_fails_in_a_failed_pipeline_is_not_warned_of(
+    patient: PatientConnection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error that ended it is raised; one line about one failure is enough."""
+
+    def fail() -> None:
+        with patient.pipeline():
+            patient.execute("SELECT FROM nowhere")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("own", "granted"), [("4MB", "64MB"), ("128MB", "128MB")])
+def test_a_transaction_has_memory_for_its_columns(
+    database_url: str, own: str, granted: str
+) -> None:
+    """At least what a large run needs; what the server gives beyond that is kept."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET work_mem = '{own}'".encode())
+    with Session(Database(database_url)) as session:
+        row = session.transaction(lambda one: one.execute("SHOW work_mem").fetchone())
+        assert row == (granted,)
+        assert session.read(lambda one: one.execute("SHOW work_mem").fetchone()) == (own,)
 
 
 def in_a_pipeline(connection: PatientConnection[Any], *statements: LiteralString) -> list[int]:
