@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from billing_cli.core.corrections import Difference
     from billing_cli.core.model import Snapshot, UsageRecord
     from billing_cli.jobs.context import JobContext
-from billing_cli.store.reconcile import StoredCell
+    from billing_cli.store.reconcile import StoredCell
 
 REASON = "reconciled with the exporter's history"
 
