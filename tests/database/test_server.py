@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from contextlib import contextmanager
 from itertools import count
@@ -32,6 +31,7 @@ from tests.database.stage import (
     with_parameters,
 )
 from tests.jobs.world import serving_world
+from tests.support.disks import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +167,9 @@ def test_a_wrong_password_is_a_wrong_configuration(world: World, server: Embedde
 def test_a_full_disk_fails_the_run(world: World, server: EmbeddedPostgres) -> None:
     """A real one, of a megabyte: the run fails, and is made up for once there is room again."""
     world.flow_until(60)
-    with small_disk(server) as disk:
+    with small_disk(server.directory, SMALL_DISK_BYTES) as disk:
+        if disk is None:
+            pytest.skip("only root may mount a small disk")
         database = world.connection.info.dbname
         execute(server, f"CREATE TABLESPACE small LOCATION '{disk}'")
         try:
@@ -263,28 +265,6 @@ def refusal(url: str) -> str:
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect(url)
     return str(caught.value)
-
-
-@contextmanager
-def small_disk(server: EmbeddedPostgres) -> Iterator[Path]:
-    """Mount a disk that is soon full. Skips the test where that is not allowed."""
-    path = server.directory / "small"
-    path.mkdir()
-    owner = server.directory.stat()
-    options = f"size={SMALL_DISK_BYTES},uid={owner.st_uid},gid={owner.st_gid},mode=700"
-    mounted = subprocess.run(  # noqa: S603 - a program of the system, our own arguments
-        ["mount", "-t", "tmpfs", "-o", options, "none", str(path)],  # noqa: S607 - wherever it is
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        path.rmdir()
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)  # noqa: S603, S607 - as above
-        path.rmdir()
 
 
 def execute(server: EmbeddedPostgres, statement: str) -> None:

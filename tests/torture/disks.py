@@ -7,12 +7,12 @@ rounds, and the table says so.
 from __future__ import annotations
 
 import random
-import subprocess
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from tests.support.disks import small_disk
 from tests.torture import scenes
 from tests.torture.tally import Tally
 from tests.torture.trial import chances, ends_well, impatient, see_to_the_books
@@ -49,7 +49,7 @@ def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     """Let a job find no room for one of its tables; a round is a run without room."""
     total = Tally(FAULT, 0)
     with ExitStack() as stack:
-        disk = stack.enter_context(_small_disk(arena))
+        disk = stack.enter_context(_small_tablespace(arena))
         if disk is None:
             return [Tally(FAULT, 0, detail="not attacked: only root may mount a disk")]
         stack.enter_context(impatient())
@@ -96,28 +96,15 @@ def _fill_up(owner: psycopg.Connection) -> None:
 
 
 @contextmanager
-def _small_disk(arena: Arena) -> Iterator[Path | None]:
-    """Mount a disk that is soon full, as the tablespace `small`; None where that is not allowed."""
-    path = arena.server.directory / "small"
-    path.mkdir()
-    owner = arena.server.directory.stat()
-    options = f"size={DISK_BYTES},uid={owner.st_uid},gid={owner.st_gid},mode=700"
-    mounted = subprocess.run(  # noqa: S603 - a program of the system, our own arguments
-        ["mount", "-t", "tmpfs", "-o", options, "none", str(path)],  # noqa: S607 - wherever it is
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        path.rmdir()
-        yield None
-        return
-    try:
+def _small_tablespace(arena: Arena) -> Iterator[Path | None]:
+    """Make a disk that is soon full the tablespace `small`; None where that is not allowed."""
+    with small_disk(arena.server.directory, DISK_BYTES) as path:
+        if path is None:
+            yield None
+            return
         with psycopg.connect(arena.server_url, autocommit=True) as server:
             server.execute(f"CREATE TABLESPACE small LOCATION '{path}'".encode())
             try:
                 yield path
             finally:
                 server.execute("DROP TABLESPACE small")
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)  # noqa: S603, S607 - as above
-        path.rmdir()
