@@ -16,6 +16,7 @@ from billing_cli.core.times import parse_rfc3339
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.fields import as_list, as_name, as_object
 from billing_cli.exporter.limits import DEFAULT_LIMITS, MAX_CURSOR_CHARACTERS
+from billing_cli.exporter.sample_runs import parse_runs
 from billing_cli.exporter.samples import StreamNames, raw_object, streams_of
 from billing_cli.exporter.strict_json import checked_text, parse_strict, shown
 
@@ -62,11 +63,16 @@ def decode_window_page(
     """
     decoding = _Decoding(expected, now, names or StreamNames())
     with _PausedCollector():
-        text = checked_text(body, max_decoded_bytes=max_decoded_bytes)
-        # Bytes, text and values are each as large as the page: no two longer than they have to.
-        del body
-        page = as_object(parse_strict(text, raw_object), "the answer")
-        del text
+        value = parse_runs(body, raw_object, max_decoded_bytes=max_decoded_bytes)
+        if value is None:
+            text = checked_text(body, max_decoded_bytes=max_decoded_bytes)
+            # Bytes, text and values are each as large as the page: no two longer than need be.
+            del body
+            value = parse_strict(text, raw_object)
+            del text
+        else:
+            del body
+        page = as_object(value, "the answer")
         claimed = _page_identity(page)
         snapshots = tuple(decoding.snapshots(_page_snapshots(page)))
     identity = snapshots[0].identity if snapshots else claimed
@@ -93,6 +99,10 @@ def decode_latest(
     """Return the one bare snapshot of a `latest` answer; raises as `decode_window_page` does."""
     decoding = _Decoding(expected, now, StreamNames())
     with _PausedCollector():
+        value = parse_runs(body, raw_object, max_decoded_bytes=max_decoded_bytes)
+        if value is not None:
+            del body
+            return decoding.snapshot(value, "the snapshot")
         text = checked_text(body, max_decoded_bytes=max_decoded_bytes)
         del body
         return decoding.snapshot(parse_strict(text, raw_object), "the snapshot")

@@ -2,66 +2,47 @@
 
 A page may hold a hundred thousand samples, and their checks have to stay cheap beside parsing the
 text; so each check is one pass in C over one column, and looks for the culprit only when it fails.
+Samples in the contract's own layout come as columns already, and all but checked.
 """
 
 from __future__ import annotations
 
-import re
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.core.model import MAX_TOTAL, StreamName, Totals
+from billing_cli.core.model import MAX_TOTAL, StreamName
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.fields import as_name, as_object
+from billing_cli.exporter.sample_runs import SampleRun, make_totals
 from billing_cli.exporter.strict_json import shown, unique_members
+from billing_cli.exporter.uuids import all_canonical, canonical_uuids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from billing_cli.core.model import Totals
+
+    _Streams = tuple[Sequence[str], Sequence[str], list[Totals], tuple[str, ...]]
 
 _MOST_KNOWN_NAMES = 200_000
 _SAMPLE_KEYS = ("uuid", "inbound_tag", "uplink_bytes_total", "downlink_bytes_total")
 
 _sample_values = itemgetter(*_SAMPLE_KEYS)
 
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-
-# Maps lower-case hex digits to "h", leaves "-" and the newline that joins, and spoils the rest.
-_HEX_SHAPE = bytes(
-    ord("h") if chr(code) in "0123456789abcdef" else code if chr(code) in "-\n" else 0
-    for code in range(256)
-)
-_UUID_SHAPE = b"hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
-
 # The generated __new__ of a named tuple is Python code; this makes the same value in C.
 _stream_name: Callable[[tuple[str, str]], StreamName] = partial(tuple.__new__, StreamName)
-_totals: Callable[[tuple[int, int]], Totals] = partial(tuple.__new__, Totals)
 
 
 def streams_of(
     samples: list[Any], where: str, names: StreamNames
 ) -> tuple[dict[StreamName, Totals], tuple[str, ...]]:
     """Return the totals of every usable sample, and a reason for each unusable one."""
-    uuids, raw_tags, raw_uplink, raw_downlink = _columns(samples, where)
-    uplink = _counters(raw_uplink, f"{where}: uplink_bytes_total")
-    downlink = _counters(raw_downlink, f"{where}: downlink_bytes_total")
-    tags = _tags(raw_tags, f"{where}: inbound_tag")
-    rejected: tuple[str, ...] = ()
-    if not _all_canonical(uuids):
-        normalised = [_canonical_uuid(uuid) for uuid in uuids]
-        rejected = tuple(
-            f"sample {number}: uuid {shown(uuid)} is not a UUID"
-            for number, (uuid, good) in enumerate(zip(uuids, normalised, strict=True), 1)
-            if good is None
-        )
-        usable = [index for index, good in enumerate(normalised) if good is not None]
-        uuids = [normalised[index] for index in usable]
-        tags = [tags[index] for index in usable]
-        uplink = [uplink[index] for index in usable]
-        downlink = [downlink[index] for index in usable]
+    lifted = set(map(type, samples)) == {SampleRun}
+    uuids, tags, totals, rejected = (_joined if lifted else _checked)(samples, where)
     found = names.of(tags, uuids)
-    totals = map(_totals, zip(uplink, downlink, strict=True))
     streams = dict(zip(found, totals, strict=True))
     if len(streams) != len(found):
         raise ExporterError(f"{where}: the stream {_first_repeated(found)} appears twice")
@@ -128,10 +109,49 @@ class StreamNames:
         return found
 
 
+def _joined(runs: list[SampleRun], where: str) -> _Streams:
+    """Return what `_checked` does, of samples of which all but the tags is known to be right."""
+    uuids = list(chain.from_iterable(run.uuids for run in runs))
+    tags = list(chain.from_iterable(run.tags for run in runs))
+    totals = list(chain.from_iterable(run.totals for run in runs))
+    for tag in set(tags):
+        as_name(tag, f"{where}: inbound_tag")
+    return uuids, tags, totals, ()
+
+
+def _checked(samples: list[Any], where: str) -> _Streams:
+    """Return the uuids, tags and totals of the usable samples, and why others are not."""
+    uuids, raw_tags, raw_uplink, raw_downlink = _columns(samples, where)
+    uplink = _counters(raw_uplink, f"{where}: uplink_bytes_total")
+    downlink = _counters(raw_downlink, f"{where}: downlink_bytes_total")
+    tags = _tags(raw_tags, f"{where}: inbound_tag")
+    rejected: tuple[str, ...] = ()
+    if not all_canonical(uuids):
+        normalised = canonical_uuids(uuids)
+        rejected = tuple(
+            f"sample {number}: uuid {shown(uuid)} is not a UUID"
+            for number, (uuid, good) in enumerate(zip(uuids, normalised, strict=True), 1)
+            if good is None
+        )
+        usable = [index for index, good in enumerate(normalised) if good is not None]
+        uuids = [normalised[index] for index in usable]
+        tags = [tags[index] for index in usable]
+        uplink = [uplink[index] for index in usable]
+        downlink = [downlink[index] for index in usable]
+    totals = list(map(make_totals, zip(uplink, downlink, strict=True)))
+    return uuids, tags, totals, rejected
+
+
 def _columns(samples: list[Any], where: str) -> tuple[Sequence[Any], ...]:
     """Return the samples' uuids, tags, uplink and downlink totals, each in one sequence."""
     if not samples:
         return ((), (), (), ())
+    if SampleRun in set(map(type, samples)):
+        samples = [
+            row
+            for sample in samples
+            for row in (sample.rows() if isinstance(sample, SampleRun) else (sample,))
+        ]
     if set(map(type, samples)) != {tuple}:
         samples = [_values(sample, number, where) for number, sample in enumerate(samples, 1)]
     return tuple(zip(*samples, strict=True))
@@ -170,25 +190,6 @@ def _tags(values: Sequence[Any], where: str) -> Sequence[str]:
     # A node has few tags, and each is kept once however many streams it names.
     tags = {tag: as_name(tag, where) for tag in set(values)}
     return list(map(tags.__getitem__, values))
-
-
-def _all_canonical(uuids: Sequence[Any]) -> bool:
-    """Tell whether every uuid is already canonical, in a few passes over one long string."""
-    if not set(map(type, uuids)) <= {str}:
-        return False
-    joined = "\n".join(uuids)
-    if not joined.isascii():
-        return False
-    # A uuid with a newline in it adds one to those that join, so the shapes cannot be equal.
-    return joined.encode().translate(_HEX_SHAPE) == b"\n".join([_UUID_SHAPE] * len(uuids))
-
-
-def _canonical_uuid(value: Any) -> str | None:
-    """Return the lower-case 8-4-4-4-12 form, or None where the value is no UUID."""
-    if not isinstance(value, str):
-        return None
-    lowered = value.lower()
-    return lowered if _CANONICAL_UUID.fullmatch(lowered) else None
 
 
 def _first_repeated(names: list[StreamName]) -> str:

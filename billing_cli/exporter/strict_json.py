@@ -44,7 +44,8 @@ def checked_text(body: bytes, *, max_decoded_bytes: int) -> str:
     """
     if body.startswith(_BYTE_ORDER_MARK):
         raise ExporterError("not JSON: begins with a byte order mark")
-    if _weight(body) > max_decoded_bytes:
+    # Held together are first the text and the bytes that it is made from, then text and values.
+    if weight_of_text(body) + max(len(body), weight_of_values(body)) > max_decoded_bytes:
         raise ExporterError("the answer would take too much memory to decode")
     try:
         return body.decode("utf-8")
@@ -52,20 +53,48 @@ def checked_text(body: bytes, *, max_decoded_bytes: int) -> str:
         raise ExporterError(f"not UTF-8 at byte {error.start}") from None
 
 
+def refuse_constant(name: str) -> NoReturn:
+    """Raise ExporterError for NaN, Infinity or -Infinity, which JSON does not have."""
+    raise ExporterError(f"not JSON: {name}")
+
+
 def parse_strict(
-    text: str, object_from: Callable[[list[tuple[str, Any]]], Any] = unique_members
+    text: str,
+    object_from: Callable[[list[tuple[str, Any]]], Any] = unique_members,
+    constant_from: Callable[[str], Any] = refuse_constant,
 ) -> Any:
     """Return the JSON value of a text.
 
-    `object_from` makes a value of an object's members; it has to refuse repeated keys. Raises
+    `object_from` makes a value of an object's members; it has to refuse repeated keys.
+    `constant_from` is called for NaN, Infinity and -Infinity, in their order. Raises
     ExporterError for anything that is not plain JSON: a NUL or half a surrogate pair in a string,
     NaN and Infinity, a key that appears twice in an object, integers beyond Python's digit limit,
     and nesting that exhausts the stack.
     """
     if "\\" in text and _SUSPECT_ESCAPE.search(text):
         # On the plain values, because object_from may leave some of the strings out.
-        _refuse_unusable_strings(_parsed(text, unique_members))
-    return _parsed(text, object_from)
+        _refuse_unusable_strings(_parsed(text, unique_members, refuse_constant))
+    return _parsed(text, object_from, constant_from)
+
+
+def weight_of_text(body: bytes) -> int:
+    """Return an upper bound of the memory, in bytes, that the text of a body takes."""
+    # One wide character widens the whole string.
+    width = 1
+    if not body.isascii():
+        width = 4 if any(lead in body for lead in _FOUR_BYTE_LEADS) else 2
+    return width * len(body)
+
+
+def weight_of_values(body: bytes) -> int:
+    """Return an upper bound of the memory, in bytes, that values take beyond their own text.
+
+    Short values cost many times what they take on the wire (`[],` is three bytes there and more
+    than sixty here), so the length of the body alone bounds nothing. The parts of a body weigh
+    together what the whole weighs.
+    """
+    containers = body.count(b"{") + body.count(b"[")
+    return _BYTES_PER_VALUE * body.count(b",") + _BYTES_PER_CONTAINER * containers
 
 
 def shown(value: object) -> str:
@@ -78,25 +107,13 @@ def shown(value: object) -> str:
     return _KINDS.get(type(value), "an object")
 
 
-def _weight(body: bytes) -> int:
-    """Return an upper bound of the memory, in bytes, that decoding takes at any one time.
-
-    The text and the bytes that it is made from are held together, and then the text and its
-    values. Short values cost many times what they take on the wire (`[],` is three bytes there
-    and more than sixty here), so the length of the body alone bounds nothing.
-    """
-    # One wide character widens the whole string.
-    width = 1
-    if not body.isascii():
-        width = 4 if any(lead in body for lead in _FOUR_BYTE_LEADS) else 2
-    containers = body.count(b"{") + body.count(b"[")
-    values = _BYTES_PER_VALUE * body.count(b",") + _BYTES_PER_CONTAINER * containers
-    return width * len(body) + max(len(body), values)
-
-
-def _parsed(text: str, object_from: Callable[[list[tuple[str, Any]]], Any]) -> Any:
+def _parsed(
+    text: str,
+    object_from: Callable[[list[tuple[str, Any]]], Any],
+    constant_from: Callable[[str], Any],
+) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=object_from, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=object_from, parse_constant=constant_from)
     except json.JSONDecodeError as error:
         raise ExporterError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -112,10 +129,6 @@ def _refuse_duplicate(pairs: list[tuple[str, Any]]) -> NoReturn:
             raise ExporterError(f"not usable JSON: the key {shown(key)} twice in one object")
         seen.add(key)
     raise AssertionError("only called with a duplicate")  # pragma: no cover
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ExporterError(f"not JSON: {name}")
 
 
 def _refuse_unusable_strings(root: Any) -> None:

@@ -320,3 +320,15 @@ def test_the_history_of_a_page_keeps_its_order() -> None:
     late, early = snapshot(START + timedelta(minutes=1)), snapshot(START)
     stamps = [one.collected_at for one in decode(page([late, early])).snapshots]
     assert stamps == sorted(stamps, reverse=True)
+
+
+def test_rejected_samples_keep_their_numbers_in_a_long_list() -> None:
+    """However many good ones stand between them; one in upper case is good."""
+    (shot,) = minutes(1, size=450)
+    shot["samples"][120]["uuid"] = "nobody"
+    shot["samples"][399]["uuid"] = ALICE.replace("-", "_")
+    shot["samples"][400]["uuid"] = "ABCDEF00-1111-1111-1111-11111111ABCD"
+    (only,) = decode(page([shot])).snapshots
+    assert [why.split(":")[0] for why in only.rejected] == ["sample 121", "sample 400"]
+    assert len(only.totals) == 448
+    assert list(only.totals)[398].sample_uuid == "abcdef00-1111-1111-1111-11111111abcd"
