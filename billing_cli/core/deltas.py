@@ -20,6 +20,7 @@ from billing_cli.core.model import (
     StreamName,
     Totals,
     UsageRecord,
+    maker,
 )
 from billing_cli.core.times import minute_of
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ZERO = Totals(0, 0)
+
+_checkpoint = maker(Checkpoint)
+_usage_record = maker(UsageRecord)
 
 LONGEST_CREDITED_SECONDS = 72 * 3600.0
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -156,8 +160,8 @@ class _Walk:
         self.rejected: list[str] = []
         self.resets = 0
         self.samples = 0
-        self.measured: tuple[datetime, datetime] | None = None
-        self.measured_limit: int
+        self.limit_from: datetime | None = None
+        self.limit: int
 
     def apply(self, snapshot: Snapshot) -> None:
         at, previous_at = snapshot.collected_at, self.previous_at
@@ -166,6 +170,7 @@ class _Walk:
             self._close_minute()
             self.open_minute = minute
         resets_before = self.resets
+        self.limit_from = None
 
         known, absent = self.known, self.absent
         for name, totals in snapshot.totals.items():
@@ -217,16 +222,23 @@ class _Walk:
     ) -> None:
         """A source's first snapshot is a baseline; a stream that appears later began at zero."""
         previous_at = self.previous_at
-        is_baseline = previous_at is None
-        self.known[name] = checkpoint = Checkpoint(at, totals)
-        self.touched[name] = None
-        if is_baseline and not self.policy.charge_first_snapshot:
+        checkpoint = Checkpoint(at, totals)
+        if previous_at is None and not self.policy.charge_first_snapshot:
+            self.known[name] = checkpoint
+            self.touched[name] = None
             self.first_sights[name] = "baseline", checkpoint
             return
         self.first_sights[name] = "new", checkpoint
-        if totals != ZERO:
-            from_at = previous_at or _just_before(at)
-            self._record(name, UsageRecord(name, minute, 0, from_at, at, ZERO, totals), is_baseline)
+        from_at = previous_at or _just_before(at)
+        self._step(
+            name,
+            Checkpoint(from_at, ZERO),
+            from_at,
+            totals,
+            at,
+            minute,
+            is_plausible=previous_at is None,
+        )
 
     def _step(
         self,
@@ -236,39 +248,38 @@ class _Walk:
         totals: Totals,
         at: datetime,
         minute: datetime,
+        *,
+        is_plausible: bool = False,
     ) -> None:
-        start, epoch = before.totals, before.reset_epoch
+        _, start, epoch = before
         if totals.uplink < start.uplink or totals.downlink < start.downlink:
             # Either counter below its last value means that the process restarted, so both
             # began again at zero (what Prometheus' increase() assumes as well).
             start, epoch = ZERO, epoch + 1
             self.resets += 1
-        self.known[name] = Checkpoint(at, totals, epoch)
+        self.known[name] = _checkpoint((at, totals, epoch))
         self.touched[name] = None
-        if totals != start:
-            self._record(name, UsageRecord(name, minute, epoch, from_at, at, start, totals))
-
-    def _record(self, name: StreamName, record: UsageRecord, elapsed_unknown: bool = False) -> None:
-        start, end = record.start, record.end
-        moved = end.uplink - start.uplink + end.downlink - start.downlink
-        if not elapsed_unknown and moved > self._plausible(record.from_at, record.to_at):
+        moved = totals.uplink - start.uplink + totals.downlink - start.downlink
+        if not moved:
+            return
+        record = _usage_record((name, minute, epoch, from_at, at, start, totals))
+        if from_at is not self.limit_from:
+            self._limit(from_at, at)
+        if moved > self.limit and not is_plausible:
             self.held.append(record)
             return
         earlier = self.open_records.get(name)
         if earlier is not None:
-            if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
+            if earlier.reset_epoch == epoch and earlier.end == start:
                 record = record._replace(from_at=earlier.from_at, start=earlier.start)
             else:
                 self.records.append(earlier)
         self.open_records[name] = record
 
-    def _plausible(self, from_at: datetime, to_at: datetime) -> int:
-        """Return what a stream can have moved; nearly all of a snapshot's go the same way."""
-        if (from_at, to_at) != self.measured:
-            self.measured = from_at, to_at
-            elapsed_seconds = (to_at - from_at).total_seconds()
-            self.measured_limit = plausible_bytes(self.policy, elapsed_seconds)
-        return self.measured_limit
+    def _limit(self, from_at: datetime, at: datetime) -> None:
+        """Set what a stream can have moved; nearly all of a snapshot's go the same way."""
+        self.limit_from = from_at
+        self.limit = plausible_bytes(self.policy, (at - from_at).total_seconds())
 
     def _close_minute(self) -> None:
         self.records.extend(self.open_records.values())

@@ -20,6 +20,7 @@ from billing_cli.core.model import (
     Charge,
     Price,
     Rating,
+    maker,
 )
 from billing_cli.core.times import format_rfc3339
 
@@ -39,6 +40,14 @@ EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
 
 LARGEST_BALANCE = Decimal(10) ** 15
 LARGEST_PRICE = Decimal(10) ** 6
+
+
+_LARGEST_STORED_BALANCE = float(LARGEST_BALANCE)
+
+_account = maker(Account)
+_bucket = maker(Bucket)
+_bucket_key = maker(BucketKey)
+_charge = maker(Charge)
 
 
 class BilledUsage(NamedTuple):
@@ -72,12 +81,23 @@ def rate(
     left = dict(accounts)
     charges: list[Charge] = []
     with localcontext(EXACT):
-        for bucket in sorted(buckets):
-            account = left[bucket.key.account_uuid]
-            charge = charge_bytes(account, bucket.key, bucket.total_bytes, peak_hours)
+        for key, uplink, downlink in sorted(buckets):
+            account = left[key.account_uuid]
+            charge = charge_bytes(account, key, uplink + downlink, peak_hours)
             charges.append(charge)
-            left[bucket.key.account_uuid] = after(account, charge)
+            left[key.account_uuid] = after(account, charge)
     return Rating(tuple(charges), left)
+
+
+def multipliers_of(
+    buckets: Iterable[Bucket], accounts: Mapping[str, Account], peak_hours: PeakHours | None = None
+) -> list[Decimal]:
+    """Return what the price of each bucket's account is multiplied by in its minute."""
+    with localcontext(EXACT):
+        return [
+            multiplier_at(accounts[key.account_uuid].price, key.bucket_start, peak_hours)
+            for key, _, _ in buckets
+        ]
 
 
 def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
@@ -86,18 +106,18 @@ def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
     places: defaultdict[tuple[datetime, str], dict[tuple[str, str, str], tuple[int, int]]]
     places = defaultdict(dict)
     for account_uuid, stored_node_id, region, record in usage:
-        place = places[record.bucket_start, stored_node_id]
-        line = account_uuid, region, record.name.inbound_tag
+        name, minute, _, _, _, start, end = record
+        place = places[minute, stored_node_id]
+        line = account_uuid, region, name.inbound_tag
         uplink, downlink = place.get(line, (0, 0))
-        start, end = record.start, record.end
         place[line] = (
             uplink + end.uplink - start.uplink,
             downlink + end.downlink - start.downlink,
         )
     return [
-        Bucket(BucketKey(*where, *line), uplink, downlink)
+        _bucket((_bucket_key((*where, *line)), *place[line]))
         for where, place in sorted(places.items())
-        for line, (uplink, downlink) in sorted(place.items())
+        for line in sorted(place)
     ]
 
 
@@ -131,15 +151,19 @@ def exact_decimal(value: float | None) -> Decimal:
     return Decimal(repr(value))
 
 
+def is_balance(value: float) -> bool:
+    """Tell whether money can be computed with a stored balance: NaN is none, nor is infinity."""
+    return abs(value) < _LARGEST_STORED_BALANCE
+
+
 def balance_of(value: float) -> Decimal:
     """Return a stored balance with 9 decimal places. Raises ValueError where it is no amount.
 
     What rounds to nothing is 0, whatever its sign was: `plus` makes "-0" of nothing.
     """
-    balance = Decimal(repr(value))
-    if not balance.is_finite() or abs(balance) >= LARGEST_BALANCE:
+    if not is_balance(value):
         raise ValueError(f"a balance of {value}")
-    return EXACT.plus(balance.quantize(NANO, context=EXACT))
+    return EXACT.plus(EXACT.quantize(Decimal(repr(value)), NANO))
 
 
 def ledger_id(key: BucketKey) -> str:
@@ -160,22 +184,22 @@ def charge_bytes(
     account: Account, key: BucketKey, total_bytes: int, peak_hours: PeakHours | None
 ) -> Charge:
     """Charge bytes of a minute to an account as it stands, within `EXACT`."""
-    quota = account.remaining_included_quota
+    _, quota, balance, price = account
     included = min(max(quota, 0), total_bytes)
     rated = total_bytes - included
-    multiplier = multiplier_at(account.price, key.bucket_start, peak_hours)
-    amount = amount_of(rated, account.price.per_byte, multiplier)
+    multiplier = multiplier_at(price, key.bucket_start, peak_hours)
+    amount = amount_of(rated, price.per_byte, multiplier)
     return Charge(
-        ledger_id=ledger_id(key),
-        key=key,
-        included_bytes=included,
-        rated_bytes=rated,
-        price_per_byte=account.price.per_byte,
-        multiplier=multiplier,
-        amount_delta=amount,
+        ledger_id(key),
+        key,
+        included,
+        rated,
+        price.per_byte,
+        multiplier,
+        amount,
         quota_before=quota,
-        balance_before=account.current_balance,
-        balance_after=account.current_balance + amount,
+        balance_before=balance,
+        balance_after=balance + amount,
     )
 
 
@@ -197,12 +221,8 @@ def amount_of(rated_bytes: int, price_per_byte: Decimal, multiplier: Decimal) ->
 
 def after(account: Account, charge: Charge) -> Account:
     """Return what a charge leaves of its account."""
-    return Account(
-        account.account_uuid,
-        account.remaining_included_quota - charge.included_bytes,
-        charge.balance_after,
-        account.price,
-    )
+    account_uuid, quota, _, price = account
+    return _account((account_uuid, quota - charge.included_bytes, charge.balance_after, price))
 
 
 def _name_based_uuid(namespace: bytes, name: str) -> str:

@@ -18,7 +18,6 @@ from billing_cli.core.times import minute_of
 from billing_cli.jobs.isolation import DATA_ERRORS
 from billing_cli.jobs.payers import FactConflictError, lock_payers, write_corrections
 from billing_cli.jobs.write import Written
-from billing_cli.store.accounts import lock_users
 from billing_cli.store.adjustments import read_regions
 from billing_cli.store.failures import translate
 from billing_cli.store.reconcile import add_corrections, read_cells, read_first_from, resolve_gaps
@@ -107,11 +106,7 @@ def _compare_together(
     locked = try_lock_sources(connection, [one.source_id for one in stretches])
     findings = [_find(context, connection, one) for one in stretches if one.source_id in locked]
     accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
-    users = lock_users(connection, accounts)
-    payers = lock_payers(
-        context, connection, [users[account] for account in accounts & users.keys()]
-    )
-
+    payers = lock_payers(context, connection, accounts)
     rows = {
         finding.stretch.source_id: _correction_rows(finding, payers.accounts)
         for finding in findings

@@ -18,9 +18,13 @@ from billing_cli.core.times import format_rfc3339, minute_of
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
-from billing_cli.jobs.payers import FactConflictError, lock_payers, write_corrections
+from billing_cli.jobs.payers import (
+    FactConflictError,
+    evidence_is_new,
+    lock_payers,
+    write_corrections,
+)
 from billing_cli.store import held as store_held
-from billing_cli.store.accounts import lock_users
 from billing_cli.store.adjustments import read_regions
 from billing_cli.store.connection import Session
 from billing_cli.store.facts import add_usage_records
@@ -189,11 +193,11 @@ def _lock_accounts(
                 "more, so there is no minute to charge it in"
             )
     wanted = {one.account_uuid for one in deltas if one.account_uuid is not None}
-    users = lock_users(connection, wanted)
-    if len(users) < len(wanted):
-        gone = ", ".join(sorted(wanted - users.keys()))
-        raise BillingError(f"account {gone} does not exist any more and can't be charged")
-    payers = lock_payers(context, connection, users.values())
+    payers = lock_payers(context, connection, wanted)
+    if gone := sorted(wanted - payers.existing):
+        raise BillingError(
+            f"account {', '.join(gone)} does not exist any more and can't be charged"
+        )
     if payers.problems:
         raise BillingError("; ".join(payers.problems.values()))
     return payers.accounts
@@ -203,15 +207,14 @@ def _add_records(
     connection: Connection, deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]
 ) -> None:
     """Append the evidence of what is released; its place in the chain stays with the held row."""
-    added = add_usage_records(
-        connection,
-        [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],
-        [one.stream_id for one in deltas],
-        [_account(one) for one in deltas],
-        ["released"] * len(deltas),
-    )
-    if not added.was_all_new:
-        raise FactConflictError("some of this usage is on record already with other figures")
+    with evidence_is_new():
+        add_usage_records(
+            connection,
+            [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],
+            [one.stream_id for one in deltas],
+            [_account(one) for one in deltas],
+            ["released"] * len(deltas),
+        )
 
 
 def _corrections(

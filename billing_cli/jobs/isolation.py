@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from billing_cli.jobs.payers import FactConflictError
+from billing_cli.jobs.payers import ChargedBeforeError, FactConflictError
 from billing_cli.jobs.write import Written, write
 from billing_cli.store.failures import translate
 
@@ -69,8 +69,12 @@ def _try_to_write(
     """Write the plans in a savepoint; return why they can't be, if so. A trial is undone."""
     written = Written()
     try:
-        with connection.transaction(force_rollback=is_trial):
-            written = write(context, connection, plans, now)
+        try:
+            with connection.transaction(force_rollback=is_trial):
+                written = write(context, connection, plans, now)
+        except ChargedBeforeError:
+            with connection.transaction(force_rollback=is_trial):
+                written = write(context, connection, plans, now, beside_older=True)
     except DATA_ERRORS as error:
         return Written(), str(translate(error) if isinstance(error, psycopg.Error) else error)
     return written, ""

@@ -2,79 +2,152 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
 
 from billing_cli.core.adjustments import settle
-from billing_cli.core.model import Account
-from billing_cli.core.rating import ONE, balance_of, price_of
+from billing_cli.core.model import Account, Rating, maker
+from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, price_of, rate
 from billing_cli.errors import BillingError
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import adjustments as store_adjustments
 from billing_cli.store import facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from psycopg import Connection
 
     from billing_cli.core.adjustments import Correction
-    from billing_cli.core.model import Bucket, Price, Rating
-    from billing_cli.core.rating import ProfileRow
+    from billing_cli.core.model import Bucket, Price
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.accounts import LockedUser, QuotaState
+    from billing_cli.store.accounts import QuotaState
+
+
+_account = maker(Account)
 
 
 class FactConflictError(BillingError):
     """A fact that was to be written exists already; nothing is overwritten silently."""
 
 
-@dataclass(frozen=True, slots=True)
+class ChargedBeforeError(FactConflictError):
+    """A minute that was to be charged has a bucket or an entry already."""
+
+
+@contextmanager
+def evidence_is_new() -> Iterator[None]:
+    """Raise FactConflictError where evidence is appended in here that is there already."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        reason = error.diag.message_detail or error
+        raise FactConflictError(f"some of this is on record already: {reason}") from error
+
+
+@dataclass(frozen=True)
 class Payers:
-    """Accounts that can be charged, by uuid, and why others can't."""
+    """The accounts that exist, and why some of those that were to be charged can't be."""
 
-    accounts: Mapping[str, Account]
+    existing: AbstractSet[str]
     problems: Mapping[str, str]
+    states: Sequence[QuotaState]
+    prices: Mapping[str, Price]
+
+    @cached_property
+    def accounts(self) -> Mapping[str, Account]:
+        """The accounts that can be charged, by uuid.
+
+        Made when they are first asked for: exact balances take a while, and a run has work for
+        the server to do meanwhile.
+        """
+        problems, prices = self.problems, self.prices
+        return {
+            account_uuid: _account((account_uuid, quota, balance_of(balance), prices[account_uuid]))
+            for account_uuid, quota, balance in self.states
+            if account_uuid in prices and account_uuid not in problems
+        }
 
 
-def lock_payers(context: JobContext, connection: Connection, users: Iterable[LockedUser]) -> Payers:
-    """Lock the quota states of accounts that exist, in key order, and read what they pay."""
-    ordered = sorted(users)
-    return payers_of(context, ordered, lock_quota_states(context, connection, ordered))
-
-
-def lock_quota_states(
-    context: JobContext, connection: Connection, users: Sequence[LockedUser]
-) -> Mapping[str, QuotaState]:
-    """Lock the users' quota states in key order, and return them; an account's first is made."""
-    return store_accounts.lock_quota_states(
-        connection,
-        users,
-        context.tariff.initial_included_quota_bytes,
-        context.tariff.initial_balance,
-    )
+def lock_payers(
+    context: JobContext, connection: Connection, account_uuids: AbstractSet[str]
+) -> Payers:
+    """Lock accounts and their quota states, each in key order, and read what they pay."""
+    locking = store_accounts.lock_accounts(connection, account_uuids, account_uuids)
+    return payers_of(context, connection, locking)
 
 
 def payers_of(
-    context: JobContext, users: Iterable[LockedUser], states: Mapping[str, QuotaState]
+    context: JobContext, connection: Connection, locking: store_accounts.Locking
 ) -> Payers:
-    """Return the accounts that can be charged.
+    """Return the accounts that are locked to be charged; one without a quota state gets its first.
 
     An account whose figures money can't be computed with is a problem, never an error: what it
     used waits for it.
     """
-    accounts, problems = {}, {}
-    prices: dict[ProfileRow, Price] = {}
-    for account_uuid, _, profile in users:
-        quota, balance = states[account_uuid]
+    prices: dict[str, Price] = {}
+    reasons: dict[str, str] = {}
+    users = store_accounts.read_users(locking)
+    for group in users:
         try:
-            price = prices.get(profile)
-            if price is None:
-                price = prices[profile] = price_of(profile, context.tariff.price_per_byte)
-            accounts[account_uuid] = Account(account_uuid, quota, balance_of(balance), price)
+            price = price_of(group.profile, context.tariff.price_per_byte)
         except ValueError as error:
-            problems[account_uuid] = f"account {account_uuid} can't be charged: {error}"
-    return Payers(accounts, problems)
+            reasons.update(dict.fromkeys(group.account_uuids, str(error)))
+        else:
+            prices.update(dict.fromkeys(group.account_uuids, price))
+    existing = prices.keys() | reasons.keys()
+    states = store_accounts.read_quota_states(locking)
+    states += _first_quota_states(context, connection, users, locking.charged, states)
+    for state in states:
+        if not is_balance(state.current_balance):
+            reasons.setdefault(state.account_uuid, f"a balance of {state.current_balance}")
+    problems = {
+        account_uuid: f"account {account_uuid} can't be charged: {reasons[account_uuid]}"
+        for account_uuid in locking.charged & existing & reasons.keys()
+    }
+    return Payers(existing, problems, states, prices)
+
+
+class Entries(NamedTuple):
+    """A rating whose entries were sent, with all that was sent beside them."""
+
+    rating: Rating = Rating()
+    buckets: facts.Addition = facts.Addition()
+    ledger: facts.Addition = facts.Addition()
+
+    def require_new(self) -> None:
+        """Raise ChargedBeforeError where a bucket or an entry was there already."""
+        if not (self.buckets.was_all_new and self.ledger.was_all_new):
+            raise ChargedBeforeError(
+                "some of these minutes were charged before, and not from these counters"
+            )
+
+
+def charge_buckets(
+    context: JobContext,
+    connection: Connection,
+    buckets: Sequence[Bucket],
+    accounts: Mapping[str, Account],
+    *,
+    has_arrears_since: bool,
+) -> Entries:
+    """Send new buckets, in key order, and what they cost their accounts, all within a pipeline."""
+    if not buckets:
+        return Entries()
+    # The buckets first: the server stores them while they are rated here.
+    peak_hours, version = context.tariff.peak_hours, context.tariff.pricing_rule_version
+    multipliers = multipliers_of(buckets, accounts, peak_hours)
+    added = facts.add_buckets(connection, buckets, multipliers, version)
+    rating = rate(buckets, accounts, peak_hours)
+    entries = _send_entries(
+        context, connection, rating, version, has_arrears_since=has_arrears_since
+    )
+    return entries._replace(buckets=added)
 
 
 def write_rating(
@@ -82,36 +155,21 @@ def write_rating(
     connection: Connection,
     rating: Rating,
     *,
-    new_buckets: Sequence[Bucket] = (),
     pricing_rule_version: str | None = None,
 ) -> None:
     """Append a rating's ledger entries and write what it leaves of the accounts.
 
-    `new_buckets` are those that its entries are the first of, in their order. Raises
-    FactConflictError where a bucket or an entry exists already.
+    Raises ChargedBeforeError where an entry exists already.
     """
-    charges = rating.charges
-    if not charges:
+    if not rating.charges:
         return
-    version = pricing_rule_version or context.tariff.pricing_rule_version
-    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
     has_arrears_since = store_accounts.has_arrears_since(connection)
-    with connection.pipeline():
-        multipliers = [one.multiplier for one in charges] if new_buckets else []
-        buckets = facts.add_buckets(connection, new_buckets, multipliers, version)
-        entries = facts.add_ledger_entries(connection, charges, version)
-        evidence = facts.add_charges(connection, charges, version, context.run_id)
-        store_accounts.save_accounts(
-            connection,
-            [(rating.accounts[account], last) for account, last in last_bucket.items()],
-            has_arrears_since=has_arrears_since,
+    version = pricing_rule_version or context.tariff.pricing_rule_version
+    with evidence_is_new(), connection.pipeline():
+        entries = _send_entries(
+            context, connection, rating, version, has_arrears_since=has_arrears_since
         )
-    if not buckets.was_all_new:
-        raise FactConflictError("some of these minutes are on record already with other figures")
-    if not (entries.was_all_new and evidence.was_all_new):
-        raise FactConflictError(
-            "some of these minutes were charged before, and not from these counters"
-        )
+    entries.require_new()
 
 
 def write_corrections(
@@ -137,3 +195,46 @@ def write_corrections(
     )
     write_rating(context, connection, rating)
     return rating
+
+
+def _send_entries(
+    context: JobContext,
+    connection: Connection,
+    rating: Rating,
+    version: str,
+    *,
+    has_arrears_since: bool,
+) -> Entries:
+    charges = rating.charges
+    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
+    ledger = facts.add_ledger_entries(connection, charges, version)
+    facts.add_charges(connection, charges, version, context.run_id)
+    store_accounts.save_accounts(
+        connection,
+        [(rating.accounts[account], last) for account, last in last_bucket.items()],
+        has_arrears_since=has_arrears_since,
+    )
+    return Entries(rating, ledger=ledger)
+
+
+def _first_quota_states(
+    context: JobContext,
+    connection: Connection,
+    users: Iterable[store_accounts.ProfiledUsers],
+    charged: AbstractSet[str],
+    states: Sequence[QuotaState],
+) -> list[QuotaState]:
+    """Give those to be charged that have no quota state their first."""
+    if len(states) == len(charged):
+        return []
+    missing = set(charged).difference(state.account_uuid for state in states)
+    return store_accounts.add_quota_states(
+        connection,
+        sorted(
+            (account_uuid, group.included_quota_bytes)
+            for group in users
+            for account_uuid in missing.intersection(group.account_uuids)
+        ),
+        context.tariff.initial_included_quota_bytes,
+        context.tariff.initial_balance,
+    )

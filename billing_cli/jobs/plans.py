@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import advance, not_yet_applied
+from billing_cli.core.model import StreamName, Totals
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
 from billing_cli.jobs.write import SourcePlan
@@ -61,15 +62,16 @@ def plan(
         for source_id, fetched in accepted.items()
         if fetched.identity is not None
     }
-    watermarks, names = {}, {}
+    watermarks, told = {}, {}
     for source_id, (fetched, identity) in identified.items():
         state = states[source_id]
         if state.watermark is not None and state.identity == identity:
             watermarks[identity.stored] = state.watermark
-        names[identity.stored] = {
-            name for snapshot in fetched.snapshots for name in snapshot.totals
-        }
-    streams = read_streams(connection, watermarks, names)
+        # What is told of each stream first: as a rule what was seen of it last.
+        totals = told[identity.stored] = dict[StreamName, Totals]()
+        for snapshot in reversed(fetched.snapshots):
+            totals.update(snapshot.totals)
+    streams = read_streams(connection, watermarks, told)
     since = {
         identity.stored: watermarks.get(identity.stored)
         or end_of_older_writer(states[source_id].older_watermark)
@@ -80,7 +82,7 @@ def plan(
         {
             identity.stored: (not_yet_applied(since[identity.stored], fetched.snapshots), unknown)
             for fetched, identity in identified.values()
-            if (unknown := names[identity.stored] - streams[identity.stored].rows.keys())
+            if (unknown := told[identity.stored].keys() - streams[identity.stored].rows.keys())
         },
     )
     plans = []

@@ -22,7 +22,6 @@ from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.payers import lock_payers, write_rating
 from billing_cli.store import rerate as store
-from billing_cli.store.accounts import lock_users
 from billing_cli.store.connection import Session
 from billing_cli.store.partitions import require_evidence
 from billing_cli.store.schema import require_head
@@ -235,8 +234,7 @@ def _write(
     context: JobContext, connection: Connection, step: Scope, order: Order, done: _Differences
 ) -> _Differences:
     """Write a step in the open transaction, with its accounts locked; return what is done then."""
-    users = lock_users(connection, store.read_accounts(connection, step))
-    payers = lock_payers(context, connection, users.values())
+    payers = lock_payers(context, connection, store.read_accounts(connection, step))
     accounts = dict(payers.accounts)
     step = replace(step, account_uuids=tuple(accounts))
     charged = store.read_charged_buckets(connection, step)

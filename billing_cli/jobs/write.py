@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
+from billing_cli.core.model import maker
 from billing_cli.core.pending import bill_pending, merge_pending
-from billing_cli.core.rating import BilledUsage, buckets_of, rate
+from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of
-from billing_cli.jobs.billing import bill
-from billing_cli.jobs.payers import FactConflictError, lock_quota_states, payers_of
+from billing_cli.jobs.beside_older import charge_beside_older
+from billing_cli.jobs.payers import charge_buckets, evidence_is_new, payers_of
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.deltas import Advance
     from billing_cli.core.model import (
-        Account,
+        Charge,
         Checkpoint,
         FirstSight,
         NodeIdentity,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
         UsageRecord,
     )
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.payers import Payers
+
+
+_billed_usage = maker(BilledUsage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,55 +84,82 @@ class Written:
 
 
 def write(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
+    context: JobContext,
+    connection: Connection,
+    plans: Sequence[SourcePlan],
+    now: datetime,
+    *,
+    beside_older: bool = False,
 ) -> Written:
     """Write all that the plans amount to, for all their sources at once.
 
-    Statements are sent without waiting for their answers, so that the server stores the usage
-    while it is rated here.
+    Statements are sent without waiting for their answers, so that the server stores what is known
+    while the rest is computed here. That a minute is new is taken for granted, and then proven by
+    its keys: raises ChargedBeforeError where one is not. With `beside_older` what another writer
+    has charged is looked up first. Raises FactConflictError for what this one has written.
     """
-    with connection.pipeline():
+    has_arrears_since = store_accounts.has_arrears_since(connection)
+    with evidence_is_new(), connection.pipeline():
         owners = _lock_owners(context, connection, plans)
         new_ids = _write_streams(connection, plans, owners)
-        billed, recorded = _write_usage(connection, plans, owners, new_ids, now)
         facts.save_shared_checkpoints(
             connection,
-            (
-                (plan.identity.stored, account_uuid)
-                for plan in plans
-                for account_uuid in owners.accounts_of(plan).values()
-            ),
+            {plan.identity.stored: set(owners.accounts_of(plan).values()) for plan in plans},
         )
+        # A server that is busy takes little of what is sent: so all of this comes before.
+        usage = _usage_of(plans, owners, new_ids)
+        buckets = buckets_of(usage.billed)
+        _write_usage(connection, usage, now)
         _write_progress(connection, plans, now)
-        buckets = buckets_of(billed)
-        rating = rate(buckets, owners.accounts, context.tariff.peak_hours)
-    if not recorded.was_all_new:
-        raise FactConflictError("some of this usage is on record already with other figures")
-    charges, replayed = bill(context, connection, billed, buckets, rating, owners.accounts)
-    return Written(
-        processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=len({one.key for one in charges}),
-        replayed_minutes=replayed,
-        included_bytes=sum(one.included_bytes for one in charges),
-        charged_bytes=sum(one.rated_bytes for one in charges),
-        amount=-sum((one.amount_delta for one in charges), Decimal(0)),
-        unresolved=owners.unresolved,
-        notes=owners.notes,
+        billed = usage.billed if beside_older else []
+        del usage
+        if not beside_older:
+            entries = charge_buckets(
+                context,
+                connection,
+                buckets,
+                owners.payers.accounts,
+                has_arrears_since=has_arrears_since,
+            )
+            written = _written(plans, owners, entries.rating.charges)
+    if not beside_older:
+        entries.require_new()
+        return written
+    charges, replayed = charge_beside_older(
+        context,
+        connection,
+        buckets,
+        billed,
+        owners.payers.accounts,
+        has_arrears_since=has_arrears_since,
     )
+    return replace(_written(plans, owners, charges), replayed_minutes=replayed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Owners:
-    """Whose streams are, by source id and name, and the accounts that can be charged."""
+    """Whose streams are, by source id and name, and who pays."""
 
     by_source: Mapping[str, Mapping[StreamName, str]]
-    accounts: Mapping[str, Account]
+    payers: Payers
     unresolved: Mapping[str, int]
     notes: Mapping[str, list[str]]
 
     def accounts_of(self, plan: SourcePlan) -> Mapping[StreamName, str]:
         """Return the accounts of a plan's streams, as far as they have one."""
         return self.by_source[plan.source_id]
+
+
+def _written(plans: Sequence[SourcePlan], owners: _Owners, charges: Sequence[Charge]) -> Written:
+    return Written(
+        processed_samples=sum(plan.advance.samples for plan in plans),
+        written_minutes=len({one.key for one in charges}),
+        included_bytes=sum(one.included_bytes for one in charges),
+        charged_bytes=sum(one.rated_bytes for one in charges),
+        amount=-sum((one.amount_delta for one in charges), Decimal(0)),
+        unresolved=owners.unresolved,
+        notes=owners.notes,
+    )
 
 
 def _lock_owners(
@@ -139,26 +171,23 @@ def _lock_owners(
     its usage stays pending instead of being lost or blocking the others.
     """
     by_source, wanted = _find_owners(connection, plans)
-    users = store_accounts.lock_users(
-        connection, {account for owners in by_source.values() for account in owners.values()}
-    )
-    billed: set[str | None] = set()
+    kept = {account for owners in by_source.values() for account in owners.values()}
+    charged: set[str | None] = set()
     for plan in plans:
-        owners = by_source[plan.source_id]
-        billed.update(owners.get(record.name) for record in plan.advance.records)
-        billed.update(map(owners.get, plan.streams.pending))
-    to_charge = [users[account] for account in users.keys() & billed]
-    states = lock_quota_states(context, connection, to_charge)
+        owner = by_source[plan.source_id].get
+        charged.update(owner(record.name) for record in plan.advance.records)
+        charged.update(map(owner, plan.streams.pending))
+    locking = store_accounts.lock_accounts(connection, kept, kept & charged)
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
     _update_streams(connection, plans)
-    payers = payers_of(context, to_charge, states)
+    payers = payers_of(context, connection, locking)
 
     notes: dict[str, list[str]] = {}
     for source_id, owners in by_source.items():
         problems = payers.problems.keys() & owners.values() if payers.problems else ()
         notes[source_id] = [payers.problems[account] for account in sorted(problems)]
-    usable = users.keys() - payers.problems.keys()
+    usable = payers.existing - payers.problems.keys()
     usable_by_source = {
         source_id: owners
         if usable.issuperset(owners.values())
@@ -167,7 +196,7 @@ def _lock_owners(
     }
     return _Owners(
         usable_by_source,
-        payers.accounts,
+        payers,
         {source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted},
         notes,
     )
@@ -254,56 +283,65 @@ def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[FirstSight, Checkp
     return plan.advance.first_sights[name]
 
 
-def _write_usage(
-    connection: Connection,
+@dataclass(slots=True)
+class _Usage:
+    """What a step's records amount to. `billed` has its stream ids and kinds beside it."""
+
+    billed: list[BilledUsage] = field(default_factory=list)
+    stream_ids: list[int] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    waiting: list[tuple[int, UsageRecord]] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+    held: list[tuple[int, UsageRecord]] = field(default_factory=list)
+
+
+def _usage_of(
     plans: Sequence[SourcePlan],
     owners: _Owners,
     new_ids: Mapping[tuple[str, StreamName], int],
-    now: datetime,
-) -> tuple[list[BilledUsage], facts.Addition]:
-    """Send records that have an owner, keep those that have none; return what is to be billed."""
-    billed: list[BilledUsage] = []
-    billed_ids: list[int] = []
-    kinds: list[str] = []
-    waiting: list[tuple[int, UsageRecord]] = []
-    settled: list[int] = []
-    held: list[tuple[int, UsageRecord]] = []
+) -> _Usage:
+    """Part records that have an owner from those that have none and those that are held."""
+    usage = _Usage()
+    billed, stream_ids, kinds = usage.billed, usage.stream_ids, usage.kinds
     for plan in plans:
         node, region = plan.identity.stored, plan.region
-        accounts = owners.accounts_of(plan)
+        owner = owners.accounts_of(plan).get
         id_of = _Ids(node, plan.streams.rows, new_ids)
         unowned: dict[StreamName, list[UsageRecord]] = defaultdict(list)
         for record in plan.advance.records:
-            owner = accounts.get(record.name)
-            if owner is None:
+            account = owner(record.name)
+            if account is None:
                 unowned[record.name].append(record)
             else:
-                billed.append(BilledUsage(owner, node, region, record))
-                billed_ids.append(id_of(record.name))
+                billed.append(_billed_usage((account, node, region, record)))
+                stream_ids.append(id_of(record.name))
         kinds += ["delta"] * (len(billed) - len(kinds))
         for name, pending in plan.streams.pending.items():
-            owner = accounts.get(name)
-            if owner is not None:
-                settled.append(id_of(name))
+            account = owner(name)
+            if account is not None:
+                usage.settled.append(id_of(name))
                 for record in bill_pending(pending, minute_of(_watermark(plan))):
-                    billed.append(BilledUsage(owner, node, region, record))
-                    billed_ids.append(id_of(name))
+                    billed.append(BilledUsage(account, node, region, record))
+                    stream_ids.append(id_of(name))
         kinds += ["pending"] * (len(billed) - len(kinds))
         for name, records in unowned.items():
             pending = plan.streams.pending.get(name, [])
-            waiting.extend((id_of(name), record) for record in merge_pending(pending, records))
-        held.extend((id_of(record.name), record) for record in plan.advance.held)
-    recorded = facts.add_usage_records(
+            usage.waiting.extend((id_of(name), one) for one in merge_pending(pending, records))
+        usage.held.extend((id_of(record.name), record) for record in plan.advance.held)
+    return usage
+
+
+def _write_usage(connection: Connection, usage: _Usage, now: datetime) -> None:
+    facts.add_usage_records(
         connection,
-        [one.record for one in billed],
-        billed_ids,
-        [one.account_uuid for one in billed],
-        kinds,
+        [one.record for one in usage.billed],
+        usage.stream_ids,
+        [one.account_uuid for one in usage.billed],
+        usage.kinds,
     )
-    streams.save_pending(connection, waiting)
-    streams.mark_pending_billed(connection, settled, now)
-    streams.save_held(connection, held)
-    return billed, recorded
+    streams.save_pending(connection, usage.waiting)
+    streams.mark_pending_billed(connection, usage.settled, now)
+    streams.save_held(connection, usage.held)
 
 
 def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: datetime) -> None:

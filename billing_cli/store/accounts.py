@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from sys import intern
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from billing_cli.core.model import maker
 from billing_cli.core.rating import ProfileRow
 from billing_cli.store import arrays
-from billing_cli.store.batches import in_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from decimal import Decimal
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
     from billing_cli.core.model import Account
 
-# The accounts that exist, kept from being deleted until we are done, and what they pay.
+# The accounts that exist, kept from being deleted until we are done, by what they pay: most have
+# the same profile, or none.
 # Locks are taken in key order, here and below, so that runs side by side never deadlock: the
 # statements see to that, whatever the order of their parameters. Those of accounts are taken by a
 # function, because the role of the jobs may not change accounts.
 LOCK_USERS = """
-SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
+SELECT array_agg(account.uuid::text), profile.included_quota_bytes, profile.base_price_per_byte,
        profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
   FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
+ GROUP BY 2, 3, 4, 5, 6, 7
 """
 
 # Top-ups by other services wait for this lock, or we for theirs: a balance is never stale.
 LOCK_QUOTA_STATES = """
-SELECT account_uuid::text, remaining_included_quota, current_balance
-  FROM public.account_quota_states
- WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
- ORDER BY account_uuid
-   FOR UPDATE
+SELECT array_agg(account_uuid::text), array_agg(remaining_included_quota),
+       array_agg(current_balance)
+  FROM (SELECT account_uuid, remaining_included_quota, current_balance
+          FROM public.account_quota_states
+         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+         ORDER BY account_uuid
+           FOR UPDATE) AS state
 """
 
 ADD_QUOTA_STATES = """
@@ -79,10 +84,10 @@ ARREARS_SINCE = """
 """
 
 
-class LockedUser(NamedTuple):
-    """An account that exists: the quota its profile includes, and the profile's prices."""
+class ProfiledUsers(NamedTuple):
+    """Accounts that exist and have equal profiles: the quota included in bytes, and the prices."""
 
-    account_uuid: str
+    account_uuids: list[str]
     included_quota_bytes: int | None
     profile: ProfileRow
 
@@ -90,55 +95,78 @@ class LockedUser(NamedTuple):
 class QuotaState(NamedTuple):
     """An account's quota in bytes and balance as stored."""
 
+    account_uuid: str
     remaining_included_quota: int
     current_balance: float
 
 
-def lock_users(connection: Connection, account_uuids: Iterable[str]) -> dict[str, LockedUser]:
-    """Keep the accounts from being deleted; return those that exist."""
-    wanted = list(set(account_uuids))
-    if not wanted:
-        return {}
-    rows = connection.execute(LOCK_USERS, {"account_uuids": arrays.uuids(wanted)})
-    # Most accounts have the same profile, or none.
-    profiles: dict[tuple[float | None, ...], ProfileRow] = {}
-    users = {}
-    for text, included_quota_bytes, *prices in in_batches(rows):
-        profile = profiles.get(key := tuple(prices))
-        if profile is None:
-            profile = profiles[key] = ProfileRow(*key)
-        account_uuid = intern(text)
-        users[account_uuid] = LockedUser(account_uuid, included_quota_bytes, profile)
-    return users
+_quota_state = maker(QuotaState)
 
 
-def lock_quota_states(
+class Locking(NamedTuple):
+    """Locks that were asked for, to keep accounts and to charge some of them.
+
+    Within a pipeline the answers come later.
+    """
+
+    charged: AbstractSet[str]
+    users: Cursor[tuple[Any, ...]] | None = None
+    states: Cursor[tuple[Any, ...]] | None = None
+
+
+def lock_accounts(
+    connection: Connection, kept: Collection[str], charged: AbstractSet[str]
+) -> Locking:
+    """Keep accounts from being deleted, and lock the quota states of those to be charged.
+
+    The latter are among the former.
+    """
+    users = states = None
+    if kept:
+        parameters = {"account_uuids": arrays.uuids(kept)}
+        users = connection.execute(LOCK_USERS, parameters, binary=True)
+    if charged:
+        states = _lock_quota_states(connection, charged)
+    return Locking(charged, users, states)
+
+
+def read_users(locking: Locking) -> list[ProfiledUsers]:
+    """Return those of the accounts that exist."""
+    return [
+        ProfiledUsers(list(map(intern, account_uuids)), included_quota_bytes, ProfileRow(*prices))
+        for account_uuids, included_quota_bytes, *prices in locking.users or ()
+    ]
+
+
+def read_quota_states(locking: Locking) -> list[QuotaState]:
+    """Return the states of those accounts to be charged that have one."""
+    return _read_quota_states(locking.states)
+
+
+def add_quota_states(
     connection: Connection,
-    users: Sequence[LockedUser],
+    users: Sequence[tuple[str, int | None]],
     default_quota_bytes: int,
     initial_balance: Decimal,
-) -> dict[str, QuotaState]:
-    """Lock and return the quota state of each user; those without one get the initial one."""
-    wanted = {"account_uuids": arrays.uuids([user.account_uuid for user in users])}
-    states = _read_quota_states(connection, wanted)
-    missing = sorted(user for user in users if user.account_uuid not in states)
-    if missing:
-        quotas = [
-            user.included_quota_bytes
-            if user.included_quota_bytes is not None and user.included_quota_bytes > 0
-            else default_quota_bytes
-            for user in missing
-        ]
-        connection.execute(
-            ADD_QUOTA_STATES,
-            {
-                "account_uuids": arrays.uuids([user.account_uuid for user in missing]),
-                "quotas": arrays.bigints(quotas),
-                "balance": initial_balance,
-            },
-        )
-        states = _read_quota_states(connection, wanted)
-    return states
+) -> list[QuotaState]:
+    """Give (account, quota included) users their initial quota states; lock and return those.
+
+    Where somebody else was quicker, it is theirs that is returned.
+    """
+    account_uuids = [account_uuid for account_uuid, _ in users]
+    quotas = [
+        included if included is not None and included > 0 else default_quota_bytes
+        for _, included in users
+    ]
+    connection.execute(
+        ADD_QUOTA_STATES,
+        {
+            "account_uuids": arrays.uuids(account_uuids),
+            "quotas": arrays.bigints(quotas),
+            "balance": initial_balance,
+        },
+    )
+    return _read_quota_states(_lock_quota_states(connection, account_uuids))
 
 
 def has_arrears_since(connection: Connection) -> bool:
@@ -168,8 +196,14 @@ def save_accounts(
     )
 
 
-def _read_quota_states(
-    connection: Connection, wanted: dict[str, arrays.BinaryArray]
-) -> dict[str, QuotaState]:
-    rows = in_batches(connection.execute(LOCK_QUOTA_STATES, wanted))
-    return {intern(account): QuotaState(quota, balance) for account, quota, balance in rows}
+def _lock_quota_states(connection: Connection, wanted: Collection[str]) -> Cursor[Any]:
+    parameters = {"account_uuids": arrays.uuids(wanted)}
+    return connection.execute(LOCK_QUOTA_STATES, parameters, binary=True)
+
+
+def _read_quota_states(rows: Cursor[Any] | None) -> list[QuotaState]:
+    columns = rows.fetchone() if rows else None
+    if columns is None or columns[0] is None:
+        return []
+    account_uuids, quotas, balances = columns
+    return list(map(_quota_state, zip(map(intern, account_uuids), quotas, balances, strict=True)))

@@ -112,9 +112,9 @@ def read_step_end(connection: Connection, scope: Scope, size: int) -> datetime:
     return max(row[0], scope.since + MINUTE) if row else scope.until
 
 
-def read_accounts(connection: Connection, scope: Scope) -> list[str]:
+def read_accounts(connection: Connection, scope: Scope) -> set[str]:
     """Return the accounts that have buckets in the scope."""
-    return [account for (account,) in connection.execute(READ_ACCOUNTS, _parameters(scope))]
+    return {account for (account,) in connection.execute(READ_ACCOUNTS, _parameters(scope))}
 
 
 def read_charged_buckets(connection: Connection, scope: Scope) -> ChargedBuckets:

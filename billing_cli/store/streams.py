@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
+from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord, maker
 from billing_cli.core.times import minute_of
 from billing_cli.store import arrays
-from billing_cli.store.batches import in_batches
+from billing_cli.store.batches import batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -138,6 +140,11 @@ class StreamRow(NamedTuple):
     account_uuid: str | None
 
 
+_checkpoint = maker(Checkpoint)
+_stream_row = maker(StreamRow)
+_totals = maker(Totals)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeStreams:
     """The known streams of one node: database rows, checkpoints, and pending usage by name."""
@@ -150,20 +157,21 @@ class NodeStreams:
 def read_streams(
     connection: Connection,
     watermarks: Mapping[str, datetime],
-    names: Mapping[str, Iterable[StreamName]],
+    told: Mapping[str, Mapping[StreamName, Totals]],
 ) -> dict[str, NodeStreams]:
     """Return each node's streams by stored node id.
 
-    `watermarks` are the nodes' watermarks: what was present there was seen there. `names` are
-    the streams that new snapshots hold; those that had vanished before are read by name.
+    `watermarks` are the nodes' watermarks: what was present there was seen there. `told` is what
+    new snapshots hold of streams; those that had vanished before are read by name. Names and
+    totals that are the same there and in the database are kept once.
     """
-    nodes = {node: NodeStreams({}, {}, {}) for node in names}
+    nodes = {node: NodeStreams({}, {}, {}) for node in told}
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
-    _add_rows(nodes, watermarks, names, connection.execute(READ_PRESENT_STREAMS, known))
+    _add_rows(nodes, watermarks, told, connection.execute(READ_PRESENT_STREAMS, known))
     unknown = [
-        (node, name) for node in watermarks for name in names[node] if name not in nodes[node].rows
+        (node, name) for node in watermarks for name in told[node] if name not in nodes[node].rows
     ]
     if unknown:
         named = connection.execute(
@@ -174,7 +182,7 @@ def read_streams(
                 "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
             },
         )
-        _add_rows(nodes, watermarks, names, named)
+        _add_rows(nodes, watermarks, told, named)
     known = {"stored_node_ids": arrays.texts(nodes)}
     for row in connection.execute(READ_PENDING_USAGE, known):
         node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
@@ -288,17 +296,23 @@ def save_held(connection: Connection, held: Sequence[tuple[int, UsageRecord]]) -
 def usage_columns(
     stream_ids: Sequence[int], records: Sequence[UsageRecord]
 ) -> dict[str, arrays.BinaryArray]:
-    """Return the columns of records as arrays, by the parameter names of the statements here."""
+    """Return the columns of records as arrays, by the parameter names of the statements here.
+
+    There is at least one record.
+    """
+    _, buckets, epochs, froms, tos, starts, ends = zip(*records, strict=True)
+    uplink_starts, downlink_starts = zip(*starts, strict=True)
+    uplink_ends, downlink_ends = zip(*ends, strict=True)
     return {
         "stream_ids": arrays.bigints(stream_ids),
-        "buckets": arrays.moments([one.bucket_start for one in records]),
-        "froms": arrays.moments([one.from_at for one in records]),
-        "tos": arrays.moments([one.to_at for one in records]),
-        "epochs": arrays.integers([one.reset_epoch for one in records]),
-        "uplink_starts": arrays.bigints([one.start.uplink for one in records]),
-        "uplink_ends": arrays.bigints([one.end.uplink for one in records]),
-        "downlink_starts": arrays.bigints([one.start.downlink for one in records]),
-        "downlink_ends": arrays.bigints([one.end.downlink for one in records]),
+        "buckets": arrays.moments(buckets),
+        "froms": arrays.moments(froms),
+        "tos": arrays.moments(tos),
+        "epochs": arrays.integers(epochs),
+        "uplink_starts": arrays.bigints(uplink_starts),
+        "uplink_ends": arrays.bigints(uplink_ends),
+        "downlink_starts": arrays.bigints(downlink_starts),
+        "downlink_ends": arrays.bigints(downlink_ends),
     }
 
 
@@ -306,15 +320,17 @@ def _checkpoint_columns(
     nodes: Iterable[str], checkpoints: Sequence[Checkpoint], watermarks: Mapping[str, datetime]
 ) -> dict[str, arrays.BinaryArray]:
     """`absent_since` is where a stream was last seen, if that is not its node's watermark."""
+    seen_ats, totals, epochs = zip(*checkpoints, strict=True)
+    uplinks, downlinks = zip(*totals, strict=True)
     return {
-        "seen_ats": arrays.moments([one.seen_at for one in checkpoints]),
-        "uplinks": arrays.bigints([one.totals.uplink for one in checkpoints]),
-        "downlinks": arrays.bigints([one.totals.downlink for one in checkpoints]),
-        "epochs": arrays.integers([one.reset_epoch for one in checkpoints]),
+        "seen_ats": arrays.moments(seen_ats),
+        "uplinks": arrays.bigints(uplinks),
+        "downlinks": arrays.bigints(downlinks),
+        "epochs": arrays.integers(epochs),
         "absents": arrays.moments(
             [
-                None if one.seen_at == watermarks[node] else one.seen_at
-                for node, one in zip(nodes, checkpoints, strict=True)
+                None if seen_at == watermarks[node] else seen_at
+                for node, seen_at in zip(nodes, seen_ats, strict=True)
             ]
         ),
     }
@@ -323,18 +339,34 @@ def _checkpoint_columns(
 def _add_rows(
     nodes: Mapping[str, NodeStreams],
     watermarks: Mapping[str, datetime],
-    names: Mapping[str, Iterable[StreamName]],
+    told: Mapping[str, Mapping[StreamName, Totals]],
     rows: Cursor[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
 ) -> None:
-    """Add the streams of the rows. What a snapshot names already keeps that one name."""
-    known = {node: {name: name for name in names[node]} for node in nodes}
-    for stream_id, node, tag, sample_uuid, account, uplink, downlink, epoch, seen_at in in_batches(
-        rows
-    ):
-        streams = nodes[node]
-        name = StreamName(tag, sample_uuid)
-        name = known[node].get(name, name)
-        streams.rows[name] = StreamRow(stream_id, account and intern(account))
-        streams.checkpoints[name] = Checkpoint(
-            seen_at or watermarks[node], Totals(uplink, downlink), epoch
-        )
+    """Add the streams of the rows. What a snapshot tells already is kept once."""
+    known: dict[str, dict[tuple[str, str], StreamName]] = {
+        node: {name: name for name in told[node]} for node in nodes
+    }
+    for batch in batches(rows):
+        # A node's rows mostly lie beside each other, so that whole columns can be worked on.
+        for node, group in groupby(batch, itemgetter(1)):
+            columns = zip(*group, strict=True)
+            ids, _, tags, sample_uuids, accounts, uplinks, downlinks, epochs, seen_ats = columns
+            # A name is a tuple, and is found by an equal one.
+            found = map(known[node].get, zip(tags, sample_uuids, strict=True))
+            named = [
+                name or StreamName(tag, sample_uuid)
+                for name, tag, sample_uuid in zip(found, tags, sample_uuids, strict=True)
+            ]
+            watermark = watermarks[node]
+            owners = [account and intern(account) for account in accounts]
+            totals = [
+                one if one == both else _totals(both)
+                for one, both in zip(
+                    map(told[node].get, named), zip(uplinks, downlinks, strict=True), strict=True
+                )
+            ]
+            seen = [seen_at or watermark for seen_at in seen_ats]
+            stream_rows = map(_stream_row, zip(ids, owners, strict=True))
+            checkpoints = map(_checkpoint, zip(seen, totals, epochs, strict=True))
+            nodes[node].rows.update(zip(named, stream_rows, strict=True))
+            nodes[node].checkpoints.update(zip(named, checkpoints, strict=True))

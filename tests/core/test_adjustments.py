@@ -65,7 +65,7 @@ class Minute:
     ) -> list[Charge]:
         """Bring what is charged to another price."""
         price = replace(self.account.price, per_byte=Decimal(per_byte))
-        self.account = replace(self.account, price=price)
+        self.account = self.account._replace(price=price)
         self.account, entries = reprice(
             self.key, self.history(), self.account, peak_hours, "prices were wrong"
         )
@@ -113,7 +113,7 @@ def test_bytes_that_a_charged_minute_lacks_become_an_adjustment_at_todays_price(
     """The charge stays what it was; the difference stands on its own."""
     minute = Minute(account(price="0.01"))
     minute.correct(10)
-    minute.account = replace(minute.account, price=replace(ONE_EACH, per_byte=Decimal("0.03")))
+    minute.account = minute.account._replace(price=replace(ONE_EACH, per_byte=Decimal("0.03")))
     (entry,) = minute.correct(5)
     assert (entry.ledger_id, entry.adjusts) == (adjustment_id(KEY, 1), None)
     assert (entry.entry_type, entry.amount_delta) == ("traffic_adjustment", Decimal("-0.15"))
@@ -138,7 +138,7 @@ def test_bytes_go_back_at_the_price_that_was_charged() -> None:
     """Today's price is nobody's business where something is taken back."""
     minute = Minute(account(price="0.01"))
     minute.correct(10)
-    minute.account = replace(minute.account, price=replace(ONE_EACH, per_byte=Decimal(7)))
+    minute.account = minute.account._replace(price=replace(ONE_EACH, per_byte=Decimal(7)))
     (entry,) = minute.correct(-4)
     assert (entry.rated_bytes, entry.price_per_byte) == (-4, Decimal("0.01"))
     assert (entry.amount_delta, entry.adjusts) == (Decimal("0.04"), ledger_id(KEY))
@@ -309,7 +309,7 @@ def test_repricing_multiplies_as_rating_would_at_that_hour() -> None:
     minute = Minute(account(price="0.01"))
     minute.correct(10)
     price = replace(minute.account.price, multiplier=Decimal(2), peak_multiplier=Decimal(3))
-    minute.account = replace(minute.account, price=price)
+    minute.account = minute.account._replace(price=price)
     (entry,) = minute.reprice("0.01", peak_hours=NOON_IS_PEAK)
     assert (entry.multiplier, entry.amount_delta) == (Decimal(6), Decimal("-0.5"))
     (refund,) = minute.correct(-4)
