@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Account, Bucket, Charge
+    from billing_cli.core.model import Account, Bucket
     from billing_cli.core.rating import BilledUsage
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.payers import Charged
 
 TAKEOVER_REASON = "beside the charge of an older writer"
 
@@ -36,10 +37,10 @@ def charge_beside_older(
     accounts: Mapping[str, Account],
     *,
     has_arrears_since: bool,
-) -> tuple[tuple[Charge, ...], int]:
+) -> tuple[Charged, int]:
     """Charge what an older writer has not charged of its minutes, and all of the others.
 
-    Returns the ledger entries and how many minutes were replays. Raises FactConflictError where
+    Returns what was charged and how many minutes were replays. Raises FactConflictError where
     none of the minutes was charged by another writer, and ChargedBeforeError where others were
     charged by us.
     """
@@ -74,6 +75,5 @@ def charge_beside_older(
             context, connection, ours, accounts, has_arrears_since=has_arrears_since
         )
     entries.require_new()
-    left = {**accounts, **entries.rating.accounts}
-    settled = write_corrections(context, connection, corrections, left)
-    return (*entries.rating.charges, *settled.charges), replayed
+    settled = write_corrections(context, connection, corrections, entries.accounts)
+    return entries.charged.plus(settled.charges), replayed

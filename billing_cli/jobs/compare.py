@@ -107,16 +107,14 @@ def _compare_together(
     findings = [_find(context, connection, one) for one in stretches if one.source_id in locked]
     accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
     payers = lock_payers(context, connection, accounts)
-    rows = {
-        finding.stretch.source_id: _correction_rows(finding, payers.accounts)
-        for finding in findings
-    }
+    payable = payers.accounts()
+    rows = {finding.stretch.source_id: _correction_rows(finding, payable) for finding in findings}
     all_rows = [row for one in rows.values() for row in one]
     buckets = _buckets(connection, findings, rows)
     if add_corrections(connection, all_rows) != len(all_rows):
         raise FactConflictError("a correction is on record already with other figures")
     rating = write_corrections(
-        context, connection, [Correction(bucket, REASON) for bucket in buckets], payers.accounts
+        context, connection, [Correction(bucket, REASON) for bucket in buckets], payable
     )
     amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)
     for charge in rating.charges:

@@ -200,7 +200,7 @@ def _lock_accounts(
         )
     if payers.problems:
         raise BillingError("; ".join(payers.problems.values()))
-    return payers.accounts
+    return payers.accounts()
 
 
 def _add_records(

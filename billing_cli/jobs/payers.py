@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 
 from billing_cli.core.adjustments import settle
-from billing_cli.core.model import Account, Rating, maker
+from billing_cli.core.model import Account, maker
 from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, price_of, rate
 from billing_cli.errors import BillingError
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import adjustments as store_adjustments
 from billing_cli.store import facts
+from billing_cli.store.entries import EntryColumns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.adjustments import Correction
-    from billing_cli.core.model import Bucket, Price
+    from billing_cli.core.model import Bucket, Charge, Price, Rating
     from billing_cli.jobs.context import JobContext
     from billing_cli.store.accounts import QuotaState
 
+
+# Charges take much memory until they are columns.
+RATED_AT_ONCE = 20_000
 
 _account = maker(Account)
 
@@ -50,7 +55,7 @@ def evidence_is_new() -> Iterator[None]:
         raise FactConflictError(f"some of this is on record already: {reason}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Payers:
     """The accounts that exist, and why some of those that were to be charged can't be."""
 
@@ -59,12 +64,10 @@ class Payers:
     states: Sequence[QuotaState]
     prices: Mapping[str, Price]
 
-    @cached_property
-    def accounts(self) -> Mapping[str, Account]:
-        """The accounts that can be charged, by uuid.
+    def accounts(self) -> dict[str, Account]:
+        """Make the accounts that can be charged, by uuid.
 
-        Made when they are first asked for: exact balances take a while, and a run has work for
-        the server to do meanwhile.
+        Exact balances take a while, and a run has work for the server to do meanwhile.
         """
         problems, prices = self.problems, self.prices
         return {
@@ -113,12 +116,31 @@ def payers_of(
     return Payers(existing, problems, states, prices)
 
 
-class Entries(NamedTuple):
-    """A rating whose entries were sent, with all that was sent beside them."""
+class Charged(NamedTuple):
+    """What charges come to: how many minutes they are of, and their bytes and amounts."""
 
-    rating: Rating = Rating()
-    buckets: facts.Addition = facts.Addition()
-    ledger: facts.Addition = facts.Addition()
+    minutes: int = 0
+    included_bytes: int = 0
+    rated_bytes: int = 0
+    amount_delta: Decimal = Decimal(0)
+
+    def plus(self, charges: Sequence[Charge]) -> Charged:
+        """Return it with charges of other minutes."""
+        return Charged(
+            self.minutes + len({one.key for one in charges}),
+            self.included_bytes + sum(one.included_bytes for one in charges),
+            self.rated_bytes + sum(one.rated_bytes for one in charges),
+            sum((one.amount_delta for one in charges), self.amount_delta),
+        )
+
+
+class Entries(NamedTuple):
+    """What was sent: entries and the buckets that they are the first of; what both leave."""
+
+    charged: Charged
+    accounts: Mapping[str, Account]
+    buckets: facts.Addition
+    ledger: facts.Addition
 
     def require_new(self) -> None:
         """Raise ChargedBeforeError where a bucket or an entry was there already."""
@@ -137,17 +159,20 @@ def charge_buckets(
     has_arrears_since: bool,
 ) -> Entries:
     """Send new buckets, in key order, and what they cost their accounts, all within a pipeline."""
-    if not buckets:
-        return Entries()
     # The buckets first: the server stores them while they are rated here.
     peak_hours, version = context.tariff.peak_hours, context.tariff.pricing_rule_version
     multipliers = multipliers_of(buckets, accounts, peak_hours)
     added = facts.add_buckets(connection, buckets, multipliers, version)
-    rating = rate(buckets, accounts, peak_hours)
-    entries = _send_entries(
-        context, connection, rating, version, has_arrears_since=has_arrears_since
-    )
-    return entries._replace(buckets=added)
+    columns, charged = EntryColumns(), Charged()
+    for start in range(0, len(buckets), RATED_AT_ONCE):
+        rating = rate(buckets[start : start + RATED_AT_ONCE], accounts, peak_hours)
+        accounts = rating.accounts
+        columns.add(rating.charges)
+        charged = charged.plus(rating.charges)
+    ledger = columns.write(connection, version, context.run_id)
+    last_bucket = {bucket.key.account_uuid: bucket.key.bucket_start for bucket in buckets}
+    _save_accounts(connection, accounts, last_bucket, has_arrears_since=has_arrears_since)
+    return Entries(charged, accounts, added, ledger)
 
 
 def write_rating(
@@ -165,11 +190,16 @@ def write_rating(
         return
     has_arrears_since = store_accounts.has_arrears_since(connection)
     version = pricing_rule_version or context.tariff.pricing_rule_version
+    columns = EntryColumns()
+    columns.add(rating.charges)
+    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in rating.charges}
     with evidence_is_new(), connection.pipeline():
-        entries = _send_entries(
-            context, connection, rating, version, has_arrears_since=has_arrears_since
+        ledger = columns.write(connection, version, context.run_id)
+        _save_accounts(
+            connection, rating.accounts, last_bucket, has_arrears_since=has_arrears_since
         )
-    entries.require_new()
+    if not ledger.was_all_new:
+        raise ChargedBeforeError("some of these adjustments are on record already")
 
 
 def write_corrections(
@@ -197,24 +227,18 @@ def write_corrections(
     return rating
 
 
-def _send_entries(
-    context: JobContext,
+def _save_accounts(
     connection: Connection,
-    rating: Rating,
-    version: str,
+    accounts: Mapping[str, Account],
+    last_bucket: Mapping[str, datetime],
     *,
     has_arrears_since: bool,
-) -> Entries:
-    charges = rating.charges
-    last_bucket = {one.key.account_uuid: one.key.bucket_start for one in charges}
-    ledger = facts.add_ledger_entries(connection, charges, version)
-    facts.add_charges(connection, charges, version, context.run_id)
+) -> None:
     store_accounts.save_accounts(
         connection,
-        [(rating.accounts[account], last) for account, last in last_bucket.items()],
+        [(accounts[account_uuid], last) for account_uuid, last in last_bucket.items()],
         has_arrears_since=has_arrears_since,
     )
-    return Entries(rating, ledger=ledger)
 
 
 def _first_quota_states(

@@ -235,7 +235,7 @@ def _write(
 ) -> _Differences:
     """Write a step in the open transaction, with its accounts locked; return what is done then."""
     payers = lock_payers(context, connection, store.read_accounts(connection, step))
-    accounts = dict(payers.accounts)
+    accounts = payers.accounts()
     step = replace(step, account_uuids=tuple(accounts))
     charged = store.read_charged_buckets(connection, step)
     changes = _changes(context, charged.histories, accounts, order.reason)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from billing_cli.core.deltas import Advance
     from billing_cli.core.model import (
-        Charge,
         Checkpoint,
         FirstSight,
         NodeIdentity,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         UsageRecord,
     )
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.payers import Payers
+    from billing_cli.jobs.payers import Charged, Payers
 
 
 _billed_usage = maker(BilledUsage)
@@ -100,7 +99,7 @@ def write(
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
     with evidence_is_new(), connection.pipeline():
-        owners = _lock_owners(context, connection, plans)
+        owners, payers = _lock_owners(context, connection, plans)
         new_ids = _write_streams(connection, plans, owners)
         facts.save_shared_checkpoints(
             connection,
@@ -113,35 +112,27 @@ def write(
         _write_progress(connection, plans, now)
         billed = usage.billed if beside_older else []
         del usage
+        accounts = payers.accounts()
+        del payers
         if not beside_older:
             entries = charge_buckets(
-                context,
-                connection,
-                buckets,
-                owners.payers.accounts,
-                has_arrears_since=has_arrears_since,
+                context, connection, buckets, accounts, has_arrears_since=has_arrears_since
             )
-            written = _written(plans, owners, entries.rating.charges)
+            written = _written(plans, owners, entries.charged)
     if not beside_older:
         entries.require_new()
         return written
-    charges, replayed = charge_beside_older(
-        context,
-        connection,
-        buckets,
-        billed,
-        owners.payers.accounts,
-        has_arrears_since=has_arrears_since,
+    charged, replayed = charge_beside_older(
+        context, connection, buckets, billed, accounts, has_arrears_since=has_arrears_since
     )
-    return replace(_written(plans, owners, charges), replayed_minutes=replayed)
+    return replace(_written(plans, owners, charged), replayed_minutes=replayed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Owners:
-    """Whose streams are, by source id and name, and who pays."""
+    """Whose streams are, by source id and name."""
 
     by_source: Mapping[str, Mapping[StreamName, str]]
-    payers: Payers
     unresolved: Mapping[str, int]
     notes: Mapping[str, list[str]]
 
@@ -150,13 +141,13 @@ class _Owners:
         return self.by_source[plan.source_id]
 
 
-def _written(plans: Sequence[SourcePlan], owners: _Owners, charges: Sequence[Charge]) -> Written:
+def _written(plans: Sequence[SourcePlan], owners: _Owners, charged: Charged) -> Written:
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=len({one.key for one in charges}),
-        included_bytes=sum(one.included_bytes for one in charges),
-        charged_bytes=sum(one.rated_bytes for one in charges),
-        amount=-sum((one.amount_delta for one in charges), Decimal(0)),
+        written_minutes=charged.minutes,
+        included_bytes=charged.included_bytes,
+        charged_bytes=charged.rated_bytes,
+        amount=0 - charged.amount_delta,
         unresolved=owners.unresolved,
         notes=owners.notes,
     )
@@ -164,7 +155,7 @@ def _written(plans: Sequence[SourcePlan], owners: _Owners, charges: Sequence[Cha
 
 def _lock_owners(
     context: JobContext, connection: Connection, plans: Sequence[SourcePlan]
-) -> _Owners:
+) -> tuple[_Owners, Payers]:
     """Find whose the streams are, lock those accounts in key order, and read what they pay.
 
     An account that is gone, or whose figures money can't be computed with, owns nothing for now:
@@ -194,12 +185,10 @@ def _lock_owners(
         else {name: account for name, account in owners.items() if account in usable}
         for source_id, owners in by_source.items()
     }
-    return _Owners(
-        usable_by_source,
-        payers,
-        {source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted},
-        notes,
-    )
+    unresolved = {
+        source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted
+    }
+    return _Owners(usable_by_source, unresolved, notes), payers
 
 
 def _find_owners(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from struct import Struct, error
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # number, and what the first is counted as; then each element's length in bytes and its value. All
 # is big-endian, a length of -1 stands for NULL, and types have their numbers in `pg_type`.
 _HEAD = Struct(">iiIii").pack
+_HEAD_SIZE, _EMPTY_SIZE = 20, 12
+_head_of = Struct(">iiIi").unpack_from
 _NULL = b"\xff\xff\xff\xff"
 _BIGINT, _INTEGER, _TEXT, _DOUBLE, _TIMESTAMPTZ, _UUID = 20, 23, 25, 701, 1184, 2950
 
@@ -119,31 +121,59 @@ def bucket_keys(keys: Sequence[BucketKey]) -> dict[str, BinaryArray]:
     }
 
 
-def placed(keys: Sequence[BucketKey]) -> dict[str, BinaryArray]:
-    """Return bucket keys as accounts and places, by parameter names.
+class Places:
+    """What bucket keys have in common besides their accounts: minute, node, region and line.
 
-    A place is what keys have in common: minute, node, region and line. A run has few of them, and
-    a row carries but the number of its place, from 1: a quarter of what the columns would take.
+    A run has few of them. They are sent once, and each row carries only the number of its place,
+    from 1, which costs a quarter of what the columns would.
     """
-    numbers: dict[tuple[datetime, str, str, str], int] = {}
-    places = [
-        numbers.setdefault((bucket, node, region, line), len(numbers) + 1)
-        for bucket, node, _, region, line in keys
-    ]
-    buckets, nodes, regions, lines = zip(*numbers, strict=True) if numbers else [()] * 4
-    return {
-        "places": integers(places),
-        "account_uuids": uuids([key.account_uuid for key in keys]),
-        "buckets": moments(buckets),
-        "nodes": texts(nodes),
-        "regions": texts(regions),
-        "lines": texts(lines),
-    }
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[datetime, str, str, str], int] = {}
+
+    def numbers(self, keys: Iterable[BucketKey]) -> BinaryArray:
+        """Return the numbers of the keys' places, an `integer[]`."""
+        numbers = self._numbers
+        return integers(
+            [
+                numbers.setdefault((bucket, node, region, line), len(numbers) + 1)
+                for bucket, node, _, region, line in keys
+            ]
+        )
+
+    def columns(self) -> dict[str, BinaryArray]:
+        """Return the places in the order of their numbers, by parameter names."""
+        buckets, nodes, regions, lines = zip(*self._numbers, strict=True)
+        return {
+            "buckets": moments(buckets),
+            "nodes": texts(nodes),
+            "regions": texts(regions),
+            "lines": texts(lines),
+        }
+
+
+Array = TypeVar("Array", BinaryArray, str)
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Return one array of the elements of some, in their order; all were made by one function."""
+    if isinstance(parts[0], str):
+        return "{" + ",".join([part[1:-1] for part in parts if part != "{}"]) + "}"
+    filled = [part for part in parts if len(part) > _EMPTY_SIZE]
+    if not filled:
+        return parts[0]
+    heads = [_head_of(part) for part in filled]
+    return _array(
+        element_type=heads[0][2],
+        count=sum(count for *_, count in heads),
+        elements=b"".join([memoryview(part)[_HEAD_SIZE:] for part in filled]),
+        has_nulls=any(nulls for _, nulls, _, _ in heads),
+    )
 
 
 def _array(element_type: int, count: int, elements: bytes, has_nulls: bool = False) -> BinaryArray:
     if count == 0:
-        return BinaryArray(_HEAD(0, 0, element_type, 0, 0)[:12])
+        return BinaryArray(_HEAD(0, 0, element_type, 0, 0)[:_EMPTY_SIZE])
     return BinaryArray(_HEAD(1, has_nulls, element_type, count, 1) + elements)
 
 

@@ -1,4 +1,4 @@
-"""The facts: usage records, buckets, ledger entries and their evidence, checkpoints.
+"""The facts: usage records, buckets, checkpoints; what is charged for them is in `entries`.
 
 Every fact has a deterministic key. Buckets and ledger entries, which others may write as well, are
 behind ON CONFLICT: what is there already is either identical (a replay) or different, and then it
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Bucket, Charge, UsageRecord
+    from billing_cli.core.model import Bucket, UsageRecord
 
 # Columns that hold the same throughout most runs are sent only where they don't: `unnest` fills
 # what is missing with NULL, and each column that is not unfolded saves a tenth of the time.
@@ -56,46 +56,6 @@ SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, dow
     WITH ORDINALITY AS place (bucket_start, node_id, region, line_code, number)
     ON place.number = given.place
     ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
-"""
-
-# Created-at rises in the order given, because readers take the newest entries by it. It counts
-# from the statement, not from the transaction, which may have waited for another one's entries.
-ADD_LEDGER_ENTRIES = """
-INSERT INTO public.billing_ledger
-       (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
-        balance_after, pricing_rule_version, created_at)
-SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute',
-       coalesce(entry_type, 'traffic_charge'), rated_bytes, amount_delta, balance_after,
-       %(pricing_rule_version)s, statement_timestamp() + ordinal * interval '1 microsecond'
-  FROM unnest(%(ledger_ids)s::uuid[], %(buckets)s::timestamptz[], %(account_uuids)s::uuid[],
-              %(entry_types)s::text[], %(rated)s::bigint[], %(amounts)s::double precision[],
-              %(balances_after)s::double precision[])
-    WITH ORDINALITY
-    AS given (ledger_id, bucket_start, account_uuid, entry_type, rated_bytes, amount_delta,
-              balance_after, ordinal)
-    ON CONFLICT (id) DO NOTHING
-"""
-
-ADD_CHARGES = """
-INSERT INTO billing.charges
-       (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
-        line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-        quota_before, balance_before, pricing_rule_version, run_id, reason)
-SELECT ledger_id, coalesce(entry_type, 'traffic_charge'), adjusts, bucket_start, node_id,
-       account_uuid, region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
-       amount_delta, quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s,
-       coalesce(reason, '')
-  FROM unnest(%(places)s::integer[], %(ledger_ids)s::uuid[], %(account_uuids)s::uuid[],
-              %(included)s::bigint[], %(rated)s::bigint[], %(prices)s::numeric[],
-              %(multipliers)s::numeric[], %(amounts)s::numeric[], %(quotas_before)s::bigint[],
-              %(balances_before)s::numeric[], %(entry_types)s::text[], %(adjusts)s::uuid[],
-              %(reasons)s::text[])
-    AS given (place, ledger_id, account_uuid, included_bytes, rated_bytes, price_per_byte,
-              multiplier, amount_delta, quota_before, balance_before, entry_type, adjusts, reason)
-  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(regions)s::text[],
-              %(lines)s::text[])
-    WITH ORDINALITY AS place (bucket_start, node_id, region, line_code, number)
-    ON place.number = given.place
 """
 
 # The shared checkpoint knows no inbounds: it carries the sum over an account's streams on a node.
@@ -165,59 +125,17 @@ def add_buckets(
     """Write each bucket, with its multiplier, that is not there yet."""
     if not buckets:
         return Addition()
+    places = arrays.Places()
     columns = {
-        **arrays.placed([bucket.key for bucket in buckets]),
+        "places": places.numbers(bucket.key for bucket in buckets),
+        **places.columns(),
+        "account_uuids": arrays.uuids([bucket.key.account_uuid for bucket in buckets]),
         "uplinks": arrays.bigints([bucket.uplink_bytes for bucket in buckets]),
         "downlinks": arrays.bigints([bucket.downlink_bytes for bucket in buckets]),
         "multipliers": arrays.doubles(multipliers),
         "pricing_rule_version": pricing_rule_version,
     }
     return Addition(len(buckets), connection.execute(ADD_BUCKETS, columns))
-
-
-def add_ledger_entries(
-    connection: Connection, charges: Sequence[Charge], pricing_rule_version: str
-) -> Addition:
-    """Append each charge's ledger entry."""
-    if not charges:
-        return Addition()
-    columns = {
-        "ledger_ids": arrays.uuids([one.ledger_id for one in charges]),
-        "buckets": arrays.moments([one.key.bucket_start for one in charges]),
-        "account_uuids": arrays.uuids([one.key.account_uuid for one in charges]),
-        "entry_types": arrays.texts([one.entry_type for one in _adjusting(charges)]),
-        "rated": arrays.bigints([one.rated_bytes for one in charges]),
-        "amounts": arrays.doubles([one.amount_delta for one in charges]),
-        "balances_after": arrays.doubles([one.balance_after for one in charges]),
-        "pricing_rule_version": pricing_rule_version,
-    }
-    return Addition(len(charges), connection.execute(ADD_LEDGER_ENTRIES, columns))
-
-
-def add_charges(
-    connection: Connection, charges: Sequence[Charge], pricing_rule_version: str, run_id: str
-) -> None:
-    """Append the evidence of each ledger entry; raises as `add_usage_records` does."""
-    if not charges:
-        return
-    adjusting = _adjusting(charges)
-    columns = {
-        "ledger_ids": arrays.uuids([one.ledger_id for one in charges]),
-        **arrays.placed([one.key for one in charges]),
-        "included": arrays.bigints([one.included_bytes for one in charges]),
-        "rated": arrays.bigints([one.rated_bytes for one in charges]),
-        "prices": arrays.plain([one.price_per_byte for one in charges]),
-        "multipliers": arrays.plain([one.multiplier for one in charges]),
-        "amounts": arrays.plain([one.amount_delta for one in charges]),
-        "quotas_before": arrays.bigints([one.quota_before for one in charges]),
-        "balances_before": arrays.plain([one.balance_before for one in charges]),
-        "entry_types": arrays.texts([one.entry_type for one in adjusting]),
-        "adjusts": arrays.optional([one.adjusts for one in adjusting]),
-        "reasons": arrays.texts([one.reason for one in adjusting]),
-        "pricing_rule_version": pricing_rule_version,
-        "run_id": run_id,
-    }
-    connection.execute(ADD_CHARGES, columns)
 
 
 def save_shared_checkpoints(
@@ -231,9 +149,3 @@ def save_shared_checkpoints(
             SAVE_SHARED_CHECKPOINTS,
             {"nodes": arrays.texts(nodes), "account_uuids": arrays.uuids(account_uuids)},
         )
-
-
-def _adjusting(charges: Sequence[Charge]) -> Sequence[Charge]:
-    """Return the charges unless all are a minute's own: what those don't have is not sent."""
-    plain = all(one.entry_type == "traffic_charge" and not one.reason for one in charges)
-    return () if plain else charges

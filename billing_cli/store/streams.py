@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import FirstSight
 
-# The streams that the last snapshot of each node held. Idle ones are read, never written.
+# The streams that the last snapshot of each node held. Idle ones are read, never written. Most
+# accounts are known by their own uuid, which is then not told twice.
 READ_PRESENT_STREAMS = """
-SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::text,
+SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text,
+       CASE account_uuid WHEN sample_uuid THEN 'sample' ELSE account_uuid::text END,
        uplink_total, downlink_total, reset_epoch, absent_since
   FROM billing.streams
  WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
@@ -358,7 +360,10 @@ def _add_rows(
                 for name, tag, sample_uuid in zip(found, tags, sample_uuids, strict=True)
             ]
             watermark = watermarks[node]
-            owners = [account and intern(account) for account in accounts]
+            owners = [
+                name.sample_uuid if account == "sample" else account and intern(account)
+                for name, account in zip(named, accounts, strict=True)
+            ]
             totals = [
                 one if one == both else _totals(both)
                 for one, both in zip(

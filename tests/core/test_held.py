@@ -27,6 +27,18 @@ def test_a_delta_that_fills_the_line_is_charged() -> None:
     assert step.held == ()
 
 
+def test_the_line_may_have_been_filled_for_as_long_as_a_stream_was_away() -> None:
+    """The time since it was last seen counts, whatever counts for those that never left."""
+    step = first_run(
+        snapshot("00:00", {ALICE: (0, 0), BOB: (0, 0)}),
+        snapshot("01:00", {BOB: (10, 0)}),
+        snapshot("02:00", {ALICE: (120_000, 0), BOB: (20, 0)}),
+        policy=KILOBYTE_A_SECOND,
+    )
+    assert [one.end.uplink for one in step.records if one.name == ALICE] == [120_000]
+    assert step.held == ()
+
+
 def test_a_delta_beyond_the_line_is_held_and_not_charged() -> None:
     """One byte more than a line can carry is kept aside with its figures."""
     step = first_run(alice("00:00", 0), alice("01:00", 20_000, 40_001), policy=KILOBYTE_A_SECOND)

@@ -18,6 +18,7 @@ from billing_cli.core.rating import (
     adjustment_id,
     buckets_of,
     ledger_id,
+    multipliers_of,
     price_of,
     rate,
 )
@@ -38,6 +39,12 @@ def charged(total_bytes: int, per_byte: str, multiplier: str = "1") -> str:
     """Return what bytes cost an account without quota, as the ledger shows it."""
     rating = rate([bucket(total_bytes)], {ALICE_UUID: account(price(per_byte, multiplier))})
     return f"{rating.charges[0].amount_delta:f}"
+
+
+def test_both_directions_are_charged() -> None:
+    """A bucket's bytes are those sent and those received."""
+    rating = rate([Bucket(KEY, 3, 4)], {ALICE_UUID: account(price("1"))})
+    assert rating.charges[0].rated_bytes == 7
 
 
 def test_the_quota_is_used_before_the_balance() -> None:
@@ -177,6 +184,8 @@ def test_peak_and_offpeak_count_only_where_peak_hours_are_configured() -> None:
     assert [one.amount_delta for one in alone.charges] == [-20, -20]
     peak = rate(buckets, {ALICE_UUID: account(paid)}, noon_hour)
     assert [one.multiplier for one in peak.charges] == [6, 1]
+    assert multipliers_of(buckets, {ALICE_UUID: account(paid)}, noon_hour) == [6, 1]
+    assert multipliers_of(buckets, {ALICE_UUID: account(paid)}) == [2, 2]
     assert [one.amount_delta for one in peak.charges] == [-60, -10]
 
 

@@ -47,6 +47,43 @@ def test_columns_arrive_as_they_were(
     )
 
 
+@pytest.mark.parametrize("type_name", ROUND_TRIPS)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_column_may_be_made_in_parts(
+    connection: Connection[Any], type_name: str, data: st.DataObject
+) -> None:
+    """Some of them empty, some with NULLs: together they are the column made at once."""
+    convert, elements = ROUND_TRIPS[type_name]
+    parts = data.draw(st.lists(st.lists(elements, max_size=3), min_size=1, max_size=4))
+    whole = [value for part in parts for value in part]
+    assert arrays.joined([convert(part) for part in parts]) == convert(whole)
+    received(connection, type_name, arrays.joined([convert(part) for part in parts]))
+
+
+def test_rows_find_their_places_again(connection: Connection[Any]) -> None:
+    """Whatever column of rows was made first, a place has one number."""
+    minute = datetime(2026, 4, 8, tzinfo=UTC)
+    keys = [
+        BucketKey(minute + timedelta(minutes=number % 2), "n", str(number), "r", "l" * (number % 3))
+        for number in range(9)
+    ]
+    places = arrays.Places()
+    numbers = arrays.joined([places.numbers(keys[:4]), places.numbers(keys[4:])])
+    columns = {"numbers": numbers, **places.columns()}
+    assert len(received(connection, "text[]", columns["lines"])) == 6
+    rows = connection.execute(
+        "SELECT bucket, node, region, line"
+        "  FROM unnest(%(numbers)s::integer[]) WITH ORDINALITY AS given (number, at)"
+        "  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(regions)s::text[],"
+        "              %(lines)s::text[])"
+        "    WITH ORDINALITY AS place (bucket, node, region, line, number)"
+        "    ON place.number = given.number ORDER BY given.at",
+        columns,
+    ).fetchall()
+    assert [tuple(row.values()) for row in rows] == [key[:2] + key[3:] for key in keys]
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(UUIDS, max_size=5))
 def test_uuids_arrive_as_they_were(connection: Connection[Any], values: list[str]) -> None:
