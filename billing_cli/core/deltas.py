@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from billing_cli.core.makers import maker
 from billing_cli.core.model import (
     MAX_TOTAL,
     Checkpoint,
@@ -20,7 +21,6 @@ from billing_cli.core.model import (
     StreamName,
     Totals,
     UsageRecord,
-    maker,
 )
 from billing_cli.core.times import minute_of
 

@@ -10,27 +10,15 @@ money is `Decimal`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
     from decimal import Decimal
 
-NamedTupleType = TypeVar("NamedTupleType", bound=tuple[Any, ...])
-
 MAX_TOTAL = 2**63 - 1
 """The largest counter value and byte sum that the wire and PostgreSQL's BIGINT can carry."""
-
-
-def maker(kind: type[NamedTupleType]) -> Callable[[tuple[Any, ...]], NamedTupleType]:
-    """Return what makes a named tuple of all its values, in order and in C.
-
-    The generated constructor is Python code and takes three times as long: too long where a run
-    needs one for each stream. Nothing checks how many values there are.
-    """
-    return partial(tuple.__new__, kind)
 
 
 class StreamName(NamedTuple):

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
+from billing_cli.core.makers import maker
 from billing_cli.core.model import (
     Account,
     Bucket,
@@ -20,7 +21,6 @@ from billing_cli.core.model import (
     Charge,
     Price,
     Rating,
-    maker,
 )
 from billing_cli.core.times import format_rfc3339
 

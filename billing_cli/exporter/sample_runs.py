@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.makers import maker
 from billing_cli.core.model import Totals
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.strict_json import (
@@ -54,8 +54,7 @@ _SAMPLE = re.compile(
 )
 _WEIGHT_OF_SAMPLE = weight_of_values(b"{,,,,}")
 
-# As `Totals._make`, without its Python code: there is one for each sample.
-make_totals: Callable[[tuple[int, int]], Totals] = partial(tuple.__new__, Totals)
+make_totals = maker(Totals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ Samples in the contract's own layout come as columns already, and all but checke
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import chain
 from operator import itemgetter
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.makers import maker
 from billing_cli.core.model import MAX_TOTAL, StreamName
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.fields import as_name, as_object
@@ -21,7 +21,7 @@ from billing_cli.exporter.strict_json import shown, unique_members
 from billing_cli.exporter.uuids import all_canonical, canonical_uuids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from billing_cli.core.model import Totals
 
@@ -32,8 +32,7 @@ _SAMPLE_KEYS = ("uuid", "inbound_tag", "uplink_bytes_total", "downlink_bytes_tot
 
 _sample_values = itemgetter(*_SAMPLE_KEYS)
 
-# The generated __new__ of a named tuple is Python code; this makes the same value in C.
-_stream_name: Callable[[tuple[str, str]], StreamName] = partial(tuple.__new__, StreamName)
+_stream_name = maker(StreamName)
 
 
 def streams_of(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 
 from billing_cli.core.adjustments import settle
-from billing_cli.core.model import Account, maker
+from billing_cli.core.makers import maker
+from billing_cli.core.model import Account
 from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, price_of, rate
 from billing_cli.errors import BillingError
 from billing_cli.store import accounts as store_accounts

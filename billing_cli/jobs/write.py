@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.model import maker
+from billing_cli.core.makers import maker
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.model import maker
+from billing_cli.core.makers import maker
 from billing_cli.core.rating import ProfileRow
 from billing_cli.store import arrays
 

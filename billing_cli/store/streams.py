@@ -8,7 +8,8 @@ from operator import itemgetter
 from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord, maker
+from billing_cli.core.makers import maker
+from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
 from billing_cli.store import arrays
 from billing_cli.store.batches import batches
