@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from sys import intern
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.makers import maker
 from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
 from billing_cli.store import arrays
-from billing_cli.store.batches import batches
+from billing_cli.store.batches import in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from psycopg import Connection, Cursor
+    from psycopg import Connection
 
     from billing_cli.core.model import FirstSight
 
@@ -172,20 +172,17 @@ def read_streams(
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
-    _add_rows(nodes, watermarks, told, connection.execute(READ_PRESENT_STREAMS, known))
+    _add_rows(nodes, watermarks, told, in_batches(connection, READ_PRESENT_STREAMS, known))
     unknown = [
         (node, name) for node in watermarks for name in told[node] if name not in nodes[node].rows
     ]
     if unknown:
-        named = connection.execute(
-            READ_NAMED_STREAMS,
-            {
-                "stored_node_ids": arrays.texts(node for node, _ in unknown),
-                "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
-                "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
-            },
-        )
-        _add_rows(nodes, watermarks, told, named)
+        wanted = {
+            "stored_node_ids": arrays.texts(node for node, _ in unknown),
+            "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
+            "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
+        }
+        _add_rows(nodes, watermarks, told, in_batches(connection, READ_NAMED_STREAMS, wanted))
     known = {"stored_node_ids": arrays.texts(nodes)}
     for row in connection.execute(READ_PENDING_USAGE, known):
         node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
@@ -343,34 +340,32 @@ def _add_rows(
     nodes: Mapping[str, NodeStreams],
     watermarks: Mapping[str, datetime],
     told: Mapping[str, Mapping[StreamName, Totals]],
-    rows: Cursor[tuple[int, str, str, str, str | None, int, int, int, datetime | None]],
+    batches: Iterable[Sequence[tuple[Any, ...]]],
 ) -> None:
     """Add the streams of the rows. What a snapshot tells already is kept once."""
     known: dict[str, dict[tuple[str, str], StreamName]] = {
         node: {name: name for name in told[node]} for node in nodes
     }
-    for batch in batches(rows):
+    for batch in batches:
         # A node's rows mostly lie beside each other, so that whole columns can be worked on.
         for node, group in groupby(batch, itemgetter(1)):
             columns = zip(*group, strict=True)
             ids, _, tags, sample_uuids, accounts, uplinks, downlinks, epochs, seen_ats = columns
             # A name is a tuple, and is found by an equal one.
-            found = map(known[node].get, zip(tags, sample_uuids, strict=True))
-            named = [
-                name or StreamName(tag, sample_uuid)
-                for name, tag, sample_uuid in zip(found, tags, sample_uuids, strict=True)
-            ]
+            named: list[Any] = list(map(known[node].get, zip(tags, sample_uuids, strict=True)))
+            if None in named:
+                pairs = zip(named, tags, sample_uuids, strict=True)
+                named = [name or StreamName(tag, sample_uuid) for name, tag, sample_uuid in pairs]
             watermark = watermarks[node]
             owners = [
-                name.sample_uuid if account == "sample" else account and intern(account)
-                for name, account in zip(named, accounts, strict=True)
+                sample_uuid if account == "sample" else account and intern(account)
+                for (_, sample_uuid), account in zip(named, accounts, strict=True)
             ]
-            totals = [
-                one if one == both else _totals(both)
-                for one, both in zip(
-                    map(told[node].get, named), zip(uplinks, downlinks, strict=True), strict=True
-                )
-            ]
+            stored = list(zip(uplinks, downlinks, strict=True))
+            totals: list[Any] = list(map(told[node].get, named))
+            if totals != stored:
+                both = zip(totals, stored, strict=True)
+                totals = [one if one == own else _totals(own) for one, own in both]
             seen = [seen_at or watermark for seen_at in seen_ats]
             stream_rows = map(_stream_row, zip(ids, owners, strict=True))
             checkpoints = map(_checkpoint, zip(seen, totals, epochs, strict=True))
