@@ -110,6 +110,7 @@ def write(
         buckets = buckets_of(usage.billed)
         _write_usage(connection, usage, now)
         _write_progress(connection, plans, now)
+        # What is no longer needed is let go: the dearest part is still to come.
         billed = usage.billed if beside_older else []
         del usage
         accounts = payers.accounts()
