@@ -112,7 +112,7 @@ def payers_of(
             reasons.setdefault(state.account_uuid, f"a balance of {state.current_balance}")
     problems = {
         account_uuid: f"account {account_uuid} can't be charged: {reasons[account_uuid]}"
-        for account_uuid in locking.charged & existing & reasons.keys()
+        for account_uuid in reasons.keys() & locking.charged & existing
     }
     return Payers(existing, problems, states, prices)
 

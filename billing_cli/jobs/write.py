@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.makers import maker
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _billed_usage = maker(BilledUsage)
+_name_of = attrgetter("name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,10 @@ def write(
         new_ids = _write_streams(connection, plans, owners)
         facts.save_shared_checkpoints(
             connection,
-            {plan.identity.stored: set(owners.accounts_of(plan).values()) for plan in plans},
+            {
+                plan.identity.stored: dict.fromkeys(owners.accounts_of(plan).values())
+                for plan in plans
+            },
         )
         # A server that is busy takes little of what is sent: so all of this comes before.
         usage = _usage_of(plans, owners, new_ids)
@@ -163,13 +169,16 @@ def _lock_owners(
     its usage stays pending instead of being lost or blocking the others.
     """
     by_source, wanted = _find_owners(connection, plans)
-    kept = {account for owners in by_source.values() for account in owners.values()}
-    charged: set[str | None] = set()
-    for plan in plans:
-        owner = by_source[plan.source_id].get
-        charged.update(owner(record.name) for record in plan.advance.records)
-        charged.update(map(owner, plan.streams.pending))
-    locking = store_accounts.lock_accounts(connection, kept, kept & charged)
+    kept = dict.fromkeys(chain.from_iterable(owners.values() for owners in by_source.values()))
+    moved = chain.from_iterable(
+        map(
+            by_source[plan.source_id].get,
+            chain(map(_name_of, plan.advance.records), plan.streams.pending),
+        )
+        for plan in plans
+    )
+    charged = dict.fromkeys(account for account in moved if account is not None)
+    locking = store_accounts.lock_accounts(connection, kept, charged.keys())
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
     _update_streams(connection, plans)
@@ -204,15 +213,17 @@ def _find_owners(
     strangers: list[tuple[str, StreamName]] = []
     for plan in plans:
         rows = plan.streams.rows
-        names = {*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending}
-        names.update(name for name, row in rows.items() if row.account_uuid is None)
-        owners = by_source[plan.source_id] = {}
-        for name in names:
-            row = rows.get(name)
-            if row is None or row.account_uuid is None:
-                strangers.append((plan.source_id, name))
-            else:
-                owners[name] = row.account_uuid
+        unowned = (name for name, row in rows.items() if row.account_uuid is None)
+        # In the order in which they were made: what lies side by side is quick to look at.
+        names = dict.fromkeys(
+            [*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned]
+        )
+        owners = by_source[plan.source_id] = {
+            name: row.account_uuid
+            for name in names
+            if (row := rows.get(name)) is not None and row.account_uuid is not None
+        }
+        strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
         wanted[plan.source_id] = len(names)
     resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
     for source_id, name in strangers:
