@@ -47,7 +47,6 @@ _LARGEST_STORED_BALANCE = float(LARGEST_BALANCE)
 _account = maker(Account)
 _bucket = maker(Bucket)
 _bucket_key = maker(BucketKey)
-_charge = maker(Charge)
 
 
 class BilledUsage(NamedTuple):

@@ -125,7 +125,7 @@ class Places:
     """What bucket keys have in common besides their accounts: minute, node, region and line.
 
     A run has few of them. They are sent once, and each row carries only the number of its place,
-    from 1, which costs a quarter of what the columns would.
+    from 1.
     """
 
     def __init__(self) -> None:

@@ -20,8 +20,8 @@ def in_batches(
 ) -> Iterator[list[Any]]:
     """Yield a query's rows, a thousand at once, while the server still sends the others.
 
-    That takes a third of the time of waiting for all of them, and none of their memory. Not for
-    use within a pipeline. Where libpq is older than 17, all rows are waited for.
+    So nobody waits for all of them or has them in memory at once. Not for use within a pipeline.
+    Where libpq is older than 17, all rows are waited for.
     """
     with connection.cursor() as cursor:
         if psycopg.capabilities.has_stream_chunked():

@@ -66,7 +66,7 @@ NOTHING_ADJUSTED = {
 
 
 class EntryColumns:
-    """Charges as columns, which take a third of the memory of the charges."""
+    """Charges as columns, which take much less memory than the charges do."""
 
     def __init__(self) -> None:
         self.rows = 0
