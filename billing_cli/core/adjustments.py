@@ -18,6 +18,7 @@ from billing_cli.core.rating import (
     after,
     amount_of,
     charge_bytes,
+    ledger_id,
     multiplier_at,
 )
 
@@ -80,7 +81,7 @@ def settle(
             account = left[key.account_uuid]
             ordinal = len(history.entries)
             if total > 0:
-                charge = charge_bytes(account, key, total, peak_hours)
+                charge = charge_bytes(account, key, ledger_id(key), total, peak_hours)
                 if history.is_charged:
                     charge = charge._replace(
                         ledger_id=adjustment_id(key, ordinal),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
-from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,8 +24,9 @@ from billing_cli.core.model import (
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
+    from hashlib import _Hash as HASH
 
     from billing_cli.core.model import UsageRecord
     from billing_cli.core.peak import PeakHours
@@ -44,9 +44,15 @@ LARGEST_PRICE = Decimal(10) ** 6
 
 _LARGEST_STORED_BALANCE = float(LARGEST_BALANCE)
 
+_VERSION_5 = bytes(value & 0x0F | 0x50 for value in range(256))
+_RFC_9562_VARIANT = bytes(value & 0x3F | 0x80 for value in range(256))
+_SHA1_BYTES, _UUID_CHARACTERS = 20, 36
+_PLACES_OF_DIGITS = [one for one in range(_UUID_CHARACTERS) if one not in {8, 13, 18, 23}]
+
 _account = maker(Account)
 _bucket = maker(Bucket)
 _bucket_key = maker(BucketKey)
+_charge = maker(Charge)
 
 
 class BilledUsage(NamedTuple):
@@ -79,10 +85,12 @@ def rate(
     """
     left = dict(accounts)
     charges: list[Charge] = []
+    ordered = sorted(buckets)
+    ids = ledger_ids(key for key, _, _ in ordered)
     with localcontext(EXACT):
-        for key, uplink, downlink in sorted(buckets):
+        for entry_id, (key, uplink, downlink) in zip(ids, ordered, strict=True):
             account = left[key.account_uuid]
-            charge = charge_bytes(account, key, uplink + downlink, peak_hours)
+            charge = charge_bytes(account, key, entry_id, uplink + downlink, peak_hours)
             charges.append(charge)
             left[key.account_uuid] = after(account, charge)
     return Rating(tuple(charges), left)
@@ -167,20 +175,39 @@ def balance_of(value: float) -> Decimal:
 
 def ledger_id(key: BucketKey) -> str:
     """Return the id of a minute's charge, the same that the older writer derives."""
-    start, stored_node_id, account_uuid, region, line_code = key
-    return _name_based_uuid(
-        uuid.NAMESPACE_OID.bytes,
-        f"{_stamp(start)}|{stored_node_id}|{account_uuid}|{region}|{line_code}",
-    )
+    return ledger_ids([key])[0]
+
+
+def ledger_ids(keys: Iterable[BucketKey]) -> list[str]:
+    """Return the ids of the charges of many minutes, in their order.
+
+    Names that begin alike, with the minute and the node, are hashed that far once.
+    """
+    begun: dict[tuple[datetime, str], Callable[[], HASH]] = {}
+    digests = []
+    for start, stored_node_id, account_uuid, region, line_code in keys:
+        place = start, stored_node_id
+        if place not in begun:
+            beginning = f"{format_rfc3339(start)}|{stored_node_id}|".encode()
+            begun[place] = _hash(uuid.NAMESPACE_OID.bytes + beginning).copy
+        name = begun[place]()
+        name.update(f"{account_uuid}|{region}|{line_code}".encode())
+        digests.append(name.digest())
+    return _name_based_uuids(digests)
 
 
 def adjustment_id(key: BucketKey, ordinal: int) -> str:
     """Return the id of a bucket's adjustment, the `ordinal`-th entry after its charge."""
-    return _name_based_uuid(uuid.UUID(ledger_id(key)).bytes, f"adjustment|{ordinal}")
+    namespace = uuid.UUID(ledger_id(key)).bytes
+    return _name_based_uuids([_hash(namespace + b"adjustment|%d" % ordinal).digest()])[0]
 
 
 def charge_bytes(
-    account: Account, key: BucketKey, total_bytes: int, peak_hours: PeakHours | None
+    account: Account,
+    key: BucketKey,
+    entry_id: str,
+    total_bytes: int,
+    peak_hours: PeakHours | None,
 ) -> Charge:
     """Charge bytes of a minute to an account as it stands, within `EXACT`."""
     _, quota, balance, price = account
@@ -188,17 +215,22 @@ def charge_bytes(
     rated = total_bytes - included
     multiplier = multiplier_at(price, key.bucket_start, peak_hours)
     amount = amount_of(rated, price.per_byte, multiplier)
-    return Charge(
-        ledger_id(key),
-        key,
-        included,
-        rated,
-        price.per_byte,
-        multiplier,
-        amount,
-        quota_before=quota,
-        balance_before=balance,
-        balance_after=balance + amount,
+    return _charge(
+        (
+            entry_id,
+            key,
+            included,
+            rated,
+            price.per_byte,
+            multiplier,
+            amount,
+            quota,
+            balance,
+            balance + amount,
+            "traffic_charge",
+            None,
+            "",
+        )
     )
 
 
@@ -224,18 +256,26 @@ def after(account: Account, charge: Charge) -> Account:
     return _account((account_uuid, quota - charge.included_bytes, charge.balance_after, price))
 
 
-def _name_based_uuid(namespace: bytes, name: str) -> str:
-    """Return what `uuid.uuid5` does (RFC 9562, 5.5), for a run that needs one for each charge."""
-    digest = bytearray(sha1(namespace + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _hash(beginning: bytes) -> HASH:
+    return sha1(beginning, usedforsecurity=False)
 
 
-@lru_cache(maxsize=10_000)
-def _stamp(minute: datetime) -> str:
-    return format_rfc3339(minute)
+def _name_based_uuids(digests: Sequence[bytes]) -> list[str]:
+    """Return what `uuid.uuid5` makes of SHA-1 digests (RFC 9562, 5.5).
+
+    A run needs one for each charge, so all are worked on at once: their bytes lie one after the
+    other, and each step takes the same byte, or digit, of every one.
+    """
+    size, length = _SHA1_BYTES, _UUID_CHARACTERS
+    values = bytearray().join(digests)
+    values[6::size] = values[6::size].translate(_VERSION_5)
+    values[8::size] = values[8::size].translate(_RFC_9562_VARIANT)
+    digits = values.hex().encode()
+    text = bytearray(b"-") * (length * len(digests))
+    for number, place in enumerate(_PLACES_OF_DIGITS):
+        text[place::length] = digits[number :: 2 * size]
+    joined = text.decode()
+    return [joined[start : start + length] for start in range(0, len(joined), length)]
 
 
 def _or_one(value: Decimal) -> Decimal:

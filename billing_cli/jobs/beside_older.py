@@ -11,7 +11,7 @@ from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.jobs.payers import (
     FactConflictError,
     charge_buckets,
-    evidence_is_new,
+    facts_are_new,
     write_corrections,
 )
 from billing_cli.store.takeover import read_foreign_charges
@@ -70,9 +70,14 @@ def charge_beside_older(
             if surplus.total_bytes:
                 corrections.append(Correction(surplus, TAKEOVER_REASON))
     ours = [one for one in buckets if one.key not in foreign]
-    with evidence_is_new(), connection.pipeline():
+    with facts_are_new(), connection.pipeline():
         entries = charge_buckets(
-            context, connection, ours, accounts, has_arrears_since=has_arrears_since
+            context,
+            connection,
+            ours,
+            accounts,
+            has_arrears_since=has_arrears_since,
+            beside_older=True,
         )
     entries.require_new()
     settled = write_corrections(context, connection, corrections, entries.accounts)

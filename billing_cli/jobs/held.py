@@ -20,7 +20,7 @@ from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.payers import (
     FactConflictError,
-    evidence_is_new,
+    facts_are_new,
     lock_payers,
     write_corrections,
 )
@@ -207,7 +207,7 @@ def _add_records(
     connection: Connection, deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]
 ) -> None:
     """Append the evidence of what is released; its place in the chain stays with the held row."""
-    with evidence_is_new():
+    with facts_are_new():
         add_usage_records(
             connection,
             [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],

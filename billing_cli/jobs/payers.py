@@ -46,12 +46,20 @@ class ChargedBeforeError(FactConflictError):
     """A minute that was to be charged has a bucket or an entry already."""
 
 
+CHARGED_BEFORE = "some of these minutes were charged before, and not from these counters"
+
+
 @contextmanager
-def evidence_is_new() -> Iterator[None]:
-    """Raise FactConflictError where evidence is appended in here that is there already."""
+def facts_are_new() -> Iterator[None]:
+    """Raise FactConflictError where a fact is appended in here that is there already.
+
+    Where it is one that others may write as well, it is a ChargedBeforeError.
+    """
     try:
         yield
     except psycopg.errors.UniqueViolation as error:
+        if f"{error.diag.schema_name}.{error.diag.table_name}" in facts.WRITTEN_BY_OTHERS:
+            raise ChargedBeforeError(CHARGED_BEFORE) from error
         reason = error.diag.message_detail or error
         raise FactConflictError(f"some of this is on record already: {reason}") from error
 
@@ -140,15 +148,13 @@ class Entries(NamedTuple):
 
     charged: Charged
     accounts: Mapping[str, Account]
-    buckets: facts.Addition
-    ledger: facts.Addition
+    buckets: facts.Sent
+    ledger: facts.Sent
 
     def require_new(self) -> None:
         """Raise ChargedBeforeError where a bucket or an entry was there already."""
-        if not (self.buckets.was_all_new and self.ledger.was_all_new):
-            raise ChargedBeforeError(
-                "some of these minutes were charged before, and not from these counters"
-            )
+        if not (self.buckets.reached_all and self.ledger.reached_all):
+            raise ChargedBeforeError(CHARGED_BEFORE)
 
 
 def charge_buckets(
@@ -158,19 +164,23 @@ def charge_buckets(
     accounts: Mapping[str, Account],
     *,
     has_arrears_since: bool,
+    beside_older: bool,
 ) -> Entries:
-    """Send new buckets, in key order, and what they cost their accounts, all within a pipeline."""
+    """Send new buckets, in key order, and what they cost their accounts, all within a pipeline.
+
+    Where one is not new, its key refuses it; `beside_older` it stays, and `require_new` tells.
+    """
     # The buckets first: the server stores them while they are rated here.
     peak_hours, version = context.tariff.peak_hours, context.tariff.pricing_rule_version
     multipliers = multipliers_of(buckets, accounts, peak_hours)
-    added = facts.add_buckets(connection, buckets, multipliers, version)
+    added = facts.add_buckets(connection, buckets, multipliers, version, beside_older=beside_older)
     columns, charged = EntryColumns(), Charged()
     for start in range(0, len(buckets), RATED_AT_ONCE):
         rating = rate(buckets[start : start + RATED_AT_ONCE], accounts, peak_hours)
         accounts = rating.accounts
         columns.add(rating.charges)
         charged = charged.plus(rating.charges)
-    ledger = columns.write(connection, version, context.run_id)
+    ledger = columns.write(connection, version, context.run_id, beside_older=beside_older)
     last_bucket = {bucket.key.account_uuid: bucket.key.bucket_start for bucket in buckets}
     _save_accounts(connection, accounts, last_bucket, has_arrears_since=has_arrears_since)
     return Entries(charged, accounts, added, ledger)
@@ -194,12 +204,12 @@ def write_rating(
     columns = EntryColumns()
     columns.add(rating.charges)
     last_bucket = {one.key.account_uuid: one.key.bucket_start for one in rating.charges}
-    with evidence_is_new(), connection.pipeline():
-        ledger = columns.write(connection, version, context.run_id)
+    with facts_are_new(), connection.pipeline():
+        ledger = columns.write(connection, version, context.run_id, beside_older=True)
         _save_accounts(
             connection, rating.accounts, last_bucket, has_arrears_since=has_arrears_since
         )
-    if not ledger.was_all_new:
+    if not ledger.reached_all:
         raise ChargedBeforeError("some of these adjustments are on record already")
 
 

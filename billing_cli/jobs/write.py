@@ -9,25 +9,27 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from billing_cli.core.checkpoints import sum_by_account
+from billing_cli.core.deltas import ZERO
 from billing_cli.core.makers import maker
+from billing_cli.core.model import Checkpoint
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of
 from billing_cli.jobs.beside_older import charge_beside_older
-from billing_cli.jobs.payers import charge_buckets, evidence_is_new, payers_of
+from billing_cli.jobs.payers import charge_buckets, facts_are_new, payers_of
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.deltas import Advance
     from billing_cli.core.model import (
-        Checkpoint,
         FirstSight,
         NodeIdentity,
         StreamName,
@@ -101,16 +103,10 @@ def write(
     has charged is looked up first. Raises FactConflictError for what this one has written.
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
-    with evidence_is_new(), connection.pipeline():
+    with facts_are_new(), connection.pipeline():
         owners, payers = _lock_owners(context, connection, plans)
         new_ids = _write_streams(connection, plans, owners)
-        facts.save_shared_checkpoints(
-            connection,
-            {
-                plan.identity.stored: dict.fromkeys(owners.accounts_of(plan).values())
-                for plan in plans
-            },
-        )
+        checkpoints = _write_shared_checkpoints(connection, plans, owners)
         # A server that is busy takes little of what is sent: so all of this comes before.
         usage = _usage_of(plans, owners, new_ids)
         buckets = buckets_of(usage.billed)
@@ -123,11 +119,18 @@ def write(
         del payers
         if not beside_older:
             entries = charge_buckets(
-                context, connection, buckets, accounts, has_arrears_since=has_arrears_since
+                context,
+                connection,
+                buckets,
+                accounts,
+                has_arrears_since=has_arrears_since,
+                beside_older=False,
             )
             written = _written(plans, owners, entries.charged)
+    if not checkpoints.reached_all:
+        # Somebody has taken some of them away.
+        facts.add_shared_checkpoints(connection, _shared_checkpoints(plans, owners))
     if not beside_older:
-        entries.require_new()
         return written
     charged, replayed = charge_beside_older(
         context, connection, buckets, billed, accounts, has_arrears_since=has_arrears_since
@@ -264,6 +267,55 @@ def _write_streams(
                 assigned.append((row.stream_id, accounts[name]))
     streams.assign_streams(connection, assigned)
     return streams.add_streams(connection, new, watermarks)
+
+
+def _write_shared_checkpoints(
+    connection: Connection, plans: Sequence[SourcePlan], owners: _Owners
+) -> facts.Sent:
+    """Bring the shared checkpoints of all accounts up to date of which a stream has changed."""
+    sums = _shared_checkpoints(plans, owners)
+    fresh = {}
+    for plan in plans:
+        node, rows = plan.identity.stored, plan.streams.rows
+        accounts = {
+            account
+            for name, account in owners.accounts_of(plan).items()
+            if (row := rows.get(name)) is None or row.account_uuid is None
+        }
+        if accounts:
+            fresh[node] = {account: sums[node][account] for account in accounts}
+    facts.add_shared_checkpoints(connection, fresh)
+    return facts.update_shared_checkpoints(connection, sums)
+
+
+def _shared_checkpoints(
+    plans: Sequence[SourcePlan], owners: _Owners
+) -> dict[str, dict[str, Checkpoint]]:
+    """Sum the present streams of each account of which one has changed, by stored node id."""
+    return {
+        plan.identity.stored: sum_by_account(_owned_streams(plan, owners.accounts_of(plan)))
+        for plan in plans
+    }
+
+
+def _owned_streams(
+    plan: SourcePlan, accounts: Mapping[StreamName, str]
+) -> Iterator[tuple[str, Checkpoint]]:
+    """Yield the streams of those accounts; absent ones, which the database sums, are at zero."""
+    known, watermark = plan.streams, _watermark(plan)
+    changed = {**plan.taken_over, **plan.advance.checkpoints}
+    absent = known.absent - changed.keys()
+    absent.update(name for name, one in changed.items() if one.seen_at != watermark)
+    waiting = {name: Checkpoint(pending[-1].to_at, ZERO) for name, pending in known.pending.items()}
+    wanted = set(accounts.values())
+    if not wanted:
+        return
+    for name, checkpoint in {**waiting, **known.checkpoints, **changed}.items():
+        account = accounts.get(name)
+        if account is None and name in known.rows:
+            account = known.rows[name].account_uuid
+        if account in wanted:
+            yield account, checkpoint._replace(totals=ZERO) if name in absent else checkpoint
 
 
 class _Ids(NamedTuple):

@@ -73,9 +73,10 @@ UPDATE public.account_quota_states AS state
        last_rated_bucket_at = greatest(state.last_rated_bucket_at, given.last_bucket),
        effective_at = now(),
        updated_at = now()
-  FROM unnest(%(account_uuids)s::uuid[], %(quotas)s::bigint[],
-              %(balances)s::double precision[], %(last_buckets)s::timestamptz[])
-    AS given (account_uuid, quota, balance, last_bucket)
+  FROM (SELECT unnest(%(account_uuids)s::uuid[]) AS account_uuid,
+               unnest(%(quotas)s::bigint[]) AS quota,
+               unnest(%(balances)s::double precision[]) AS balance,
+               unnest(%(last_buckets)s::timestamptz[]) AS last_bucket) AS given
  WHERE state.account_uuid = given.account_uuid
 """
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.store import arrays
-from billing_cli.store.facts import Addition
+from billing_cli.store.facts import Sent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +24,20 @@ INSERT INTO public.billing_ledger
 SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute',
        coalesce(entry_type, 'traffic_charge'), rated_bytes, amount_delta, balance_after,
        %(pricing_rule_version)s, statement_timestamp() + ordinal * interval '1 microsecond'
-  FROM unnest(%(places)s::integer[], %(ledger_ids)s::uuid[], %(account_uuids)s::uuid[],
-              %(rated)s::bigint[], %(amount_doubles)s::double precision[],
-              %(balances_after)s::double precision[], %(entry_types)s::text[])
-    WITH ORDINALITY
-    AS given (place, ledger_id, account_uuid, rated_bytes, amount_delta, balance_after,
-              entry_type, ordinal)
+  FROM (SELECT unnest(%(places)s::integer[]) AS place,
+               generate_subscripts(%(places)s::integer[], 1) AS ordinal,
+               unnest(%(ledger_ids)s::uuid[]) AS ledger_id,
+               unnest(%(account_uuids)s::uuid[]) AS account_uuid,
+               unnest(%(rated)s::bigint[]) AS rated_bytes,
+               unnest(%(amount_doubles)s::double precision[]) AS amount_delta,
+               unnest(%(balances_after)s::double precision[]) AS balance_after,
+               unnest(%(entry_types)s::text[]) AS entry_type) AS given
   JOIN unnest(%(buckets)s::timestamptz[]) WITH ORDINALITY AS place (bucket_start, number)
     ON place.number = given.place
+"""
+
+ADD_MISSING_LEDGER_ENTRIES = f"""
+{ADD_LEDGER_ENTRIES}
     ON CONFLICT (id) DO NOTHING
 """
 
@@ -44,13 +50,19 @@ SELECT ledger_id, coalesce(entry_type, 'traffic_charge'), adjusts, bucket_start,
        account_uuid, region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
        amount_delta, quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s,
        coalesce(reason, '')
-  FROM unnest(%(places)s::integer[], %(ledger_ids)s::uuid[], %(account_uuids)s::uuid[],
-              %(included)s::bigint[], %(rated)s::bigint[], %(prices)s::numeric[],
-              %(multipliers)s::numeric[], %(amounts)s::numeric[], %(quotas_before)s::bigint[],
-              %(balances_before)s::numeric[], %(entry_types)s::text[], %(adjusts)s::uuid[],
-              %(reasons)s::text[])
-    AS given (place, ledger_id, account_uuid, included_bytes, rated_bytes, price_per_byte,
-              multiplier, amount_delta, quota_before, balance_before, entry_type, adjusts, reason)
+  FROM (SELECT unnest(%(places)s::integer[]) AS place,
+               unnest(%(ledger_ids)s::uuid[]) AS ledger_id,
+               unnest(%(account_uuids)s::uuid[]) AS account_uuid,
+               unnest(%(included)s::bigint[]) AS included_bytes,
+               unnest(%(rated)s::bigint[]) AS rated_bytes,
+               unnest(%(prices)s::numeric[]) AS price_per_byte,
+               unnest(%(multipliers)s::numeric[]) AS multiplier,
+               unnest(%(amounts)s::numeric[]) AS amount_delta,
+               unnest(%(quotas_before)s::bigint[]) AS quota_before,
+               unnest(%(balances_before)s::numeric[]) AS balance_before,
+               unnest(%(entry_types)s::text[]) AS entry_type,
+               unnest(%(adjusts)s::uuid[]) AS adjusts,
+               unnest(%(reasons)s::text[]) AS reason) AS given
   JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(regions)s::text[],
               %(lines)s::text[])
     WITH ORDINALITY AS place (bucket_start, node_id, region, line_code, number)
@@ -114,13 +126,21 @@ class EntryColumns:
         }.items():
             self._parts[name].append(part)
 
-    def write(self, connection: Connection, pricing_rule_version: str, run_id: str) -> Addition:
+    def write(
+        self,
+        connection: Connection,
+        pricing_rule_version: str,
+        run_id: str,
+        *,
+        beside_older: bool,
+    ) -> Sent:
         """Append the ledger entries, and then their evidence; return the former.
 
-        Raises UniqueViolation, as the statement's answer, where some evidence is there already.
+        Raises UniqueViolation, as the statement's answer, where some evidence is there already,
+        and where an entry is. With `beside_older` such an entry stays as it is.
         """
         if not self.rows:
-            return Addition()
+            return Sent()
         columns = {name: arrays.joined(parts) for name, parts in self._parts.items()}
         self._parts.clear()
         columns |= self._places.columns()
@@ -128,6 +148,7 @@ class EntryColumns:
             columns |= NOTHING_ADJUSTED
         columns["pricing_rule_version"] = pricing_rule_version
         columns["run_id"] = run_id
-        ledger = Addition(self.rows, connection.execute(ADD_LEDGER_ENTRIES, columns))
+        statement = ADD_MISSING_LEDGER_ENTRIES if beside_older else ADD_LEDGER_ENTRIES
+        ledger = Sent(self.rows, connection.execute(statement, columns))
         connection.execute(ADD_CHARGES, columns)
         return ledger

@@ -90,9 +90,12 @@ UPDATE billing.streams AS stream
    SET seen_at = given.seen_at, uplink_total = given.uplink_total,
        downlink_total = given.downlink_total, reset_epoch = given.reset_epoch,
        absent_since = given.absent_since
-  FROM unnest(%(stream_ids)s::bigint[], %(seen_ats)s::timestamptz[], %(uplinks)s::bigint[],
-              %(downlinks)s::bigint[], %(epochs)s::integer[], %(absents)s::timestamptz[])
-    AS given (stream_id, seen_at, uplink_total, downlink_total, reset_epoch, absent_since)
+  FROM (SELECT unnest(%(stream_ids)s::bigint[]) AS stream_id,
+               unnest(%(seen_ats)s::timestamptz[]) AS seen_at,
+               unnest(%(uplinks)s::bigint[]) AS uplink_total,
+               unnest(%(downlinks)s::bigint[]) AS downlink_total,
+               unnest(%(epochs)s::integer[]) AS reset_epoch,
+               unnest(%(absents)s::timestamptz[]) AS absent_since) AS given
  WHERE stream.stream_id = given.stream_id
 """
 
@@ -150,11 +153,15 @@ _totals = maker(Totals)
 
 @dataclass(frozen=True, slots=True)
 class NodeStreams:
-    """The known streams of one node: database rows, checkpoints, and pending usage by name."""
+    """The known streams of one node: database rows, checkpoints, and pending usage by name.
+
+    `absent` are those of them that the last snapshot did not hold.
+    """
 
     rows: dict[StreamName, StreamRow]
     checkpoints: dict[StreamName, Checkpoint]
     pending: dict[StreamName, list[UsageRecord]]
+    absent: set[StreamName]
 
 
 def read_streams(
@@ -168,7 +175,7 @@ def read_streams(
     new snapshots hold of streams; those that had vanished before are read by name. Names and
     totals that are the same there and in the database are kept once.
     """
-    nodes = {node: NodeStreams({}, {}, {}) for node in told}
+    nodes = {node: NodeStreams({}, {}, {}, set()) for node in told}
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
@@ -366,6 +373,7 @@ def _add_rows(
             if totals != stored:
                 both = zip(totals, stored, strict=True)
                 totals = [one if one == own else _totals(own) for one, own in both]
+            nodes[node].absent.update(name for name, at in zip(named, seen_ats, strict=True) if at)
             seen = [seen_at or watermark for seen_at in seen_ats]
             stream_rows = map(_stream_row, zip(ids, owners, strict=True))
             checkpoints = map(_checkpoint, zip(seen, totals, epochs, strict=True))
