@@ -22,6 +22,7 @@ from billing_cli.core.model import (
     Rating,
 )
 from billing_cli.core.times import format_rfc3339
+from billing_cli.core.uuids import BYTES, uuid_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,8 +47,6 @@ _LARGEST_STORED_BALANCE = float(LARGEST_BALANCE)
 
 _VERSION_5 = bytes(value & 0x0F | 0x50 for value in range(256))
 _RFC_9562_VARIANT = bytes(value & 0x3F | 0x80 for value in range(256))
-_SHA1_BYTES, _UUID_CHARACTERS = 20, 36
-_PLACES_OF_DIGITS = [one for one in range(_UUID_CHARACTERS) if one not in {8, 13, 18, 23}]
 
 _account = maker(Account)
 _bucket = maker(Bucket)
@@ -261,21 +260,11 @@ def _hash(beginning: bytes) -> HASH:
 
 
 def _name_based_uuids(digests: Sequence[bytes]) -> list[str]:
-    """Return what `uuid.uuid5` makes of SHA-1 digests (RFC 9562, 5.5).
-
-    A run needs one for each charge, so all are worked on at once: their bytes lie one after the
-    other, and each step takes the same byte, or digit, of every one.
-    """
-    size, length = _SHA1_BYTES, _UUID_CHARACTERS
-    values = bytearray().join(digests)
-    values[6::size] = values[6::size].translate(_VERSION_5)
-    values[8::size] = values[8::size].translate(_RFC_9562_VARIANT)
-    digits = values.hex().encode()
-    text = bytearray(b"-") * (length * len(digests))
-    for number, place in enumerate(_PLACES_OF_DIGITS):
-        text[place::length] = digits[number :: 2 * size]
-    joined = text.decode()
-    return [joined[start : start + length] for start in range(0, len(joined), length)]
+    """Return what `uuid.uuid5` makes of SHA-1 digests (RFC 9562, 5.5)."""
+    values = bytearray().join([digest[:BYTES] for digest in digests])
+    values[6::BYTES] = values[6::BYTES].translate(_VERSION_5)
+    values[8::BYTES] = values[8::BYTES].translate(_RFC_9562_VARIANT)
+    return uuid_texts(values)
 
 
 def _or_one(value: Decimal) -> Decimal:

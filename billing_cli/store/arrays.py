@@ -10,8 +10,9 @@ A parameter must be cast to the type that its function here names: `%(stream_ids
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from datetime import UTC, datetime, timedelta
-from struct import Struct, error
+from struct import Struct, error, pack
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
@@ -33,8 +34,8 @@ _head_of = Struct(">iiIi").unpack_from
 _NULL = b"\xff\xff\xff\xff"
 _BIGINT, _INTEGER, _TEXT, _DOUBLE, _TIMESTAMPTZ, _UUID = 20, 23, 25, 701, 1184, 2950
 
-_LENGTH = Struct(">i").pack
-_bigint, _integer, _double = Struct(">iq").pack, Struct(">ii").pack, Struct(">id").pack
+_LENGTH, _LENGTH_SIZE = Struct(">i").pack, 4
+_bigint = Struct(">iq").pack
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -49,7 +50,7 @@ class BinaryArray(bytes):
 def bigints(values: Sequence[int]) -> BinaryArray:
     """Return a `bigint[]`. Raises NumericValueOutOfRange, as the server would."""
     try:
-        return _array(_BIGINT, len(values), b"".join([_bigint(8, value) for value in values]))
+        return _fixed(_BIGINT, len(values), pack(f">{len(values)}q", *values))
     except error:
         raise psycopg.errors.NumericValueOutOfRange("bigint out of range") from None
 
@@ -57,21 +58,21 @@ def bigints(values: Sequence[int]) -> BinaryArray:
 def integers(values: Sequence[int]) -> BinaryArray:
     """Return an `integer[]`. Raises NumericValueOutOfRange, as the server would."""
     try:
-        return _array(_INTEGER, len(values), b"".join([_integer(4, value) for value in values]))
+        return _fixed(_INTEGER, len(values), pack(f">{len(values)}i", *values))
     except error:
         raise psycopg.errors.NumericValueOutOfRange("integer out of range") from None
 
 
 def doubles(values: Sequence[Decimal]) -> BinaryArray:
     """Return a `double precision[]` of the doubles that are nearest to the values."""
-    return _array(_DOUBLE, len(values), b"".join([_double(8, float(value)) for value in values]))
+    return _fixed(_DOUBLE, len(values), pack(f">{len(values)}d", *map(float, values)))
 
 
 def uuids(values: Collection[str]) -> BinaryArray:
     """Return a `uuid[]` of canonical UUIDs."""
     separator = "00000010"
-    digits = (separator + separator.join(values)).replace("-", "") if values else ""
-    return _array(_UUID, len(values), bytes.fromhex(digits))
+    digits = (separator + separator.join(values)).encode() if values else b""
+    return _array(_UUID, len(values), unhexlify(digits.translate(None, b"-")))
 
 
 def optional(values: Sequence[str | None]) -> BinaryArray:
@@ -171,10 +172,22 @@ def joined(parts: Sequence[Array]) -> Array:
     )
 
 
-def _array(element_type: int, count: int, elements: bytes, has_nulls: bool = False) -> BinaryArray:
+def _array(
+    element_type: int, count: int, elements: bytes | bytearray, has_nulls: bool = False
+) -> BinaryArray:
     if count == 0:
         return BinaryArray(_HEAD(0, 0, element_type, 0, 0)[:_EMPTY_SIZE])
     return BinaryArray(_HEAD(1, has_nulls, element_type, count, 1) + elements)
+
+
+def _fixed(element_type: int, count: int, values: bytes) -> BinaryArray:
+    """Return an array of values of one size, of which some lie one after the other."""
+    size = len(values) // count if count else 0
+    elements = bytearray(_LENGTH(size) + bytes(size)) * count
+    # The same byte of all of them at once: a loop over elements takes three times as long.
+    for place in range(size):
+        elements[_LENGTH_SIZE + place :: _LENGTH_SIZE + size] = values[place::size]
+    return _array(element_type, count, elements)
 
 
 def _sized(value: bytes) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+from itertools import repeat
+from operator import attrgetter
+from struct import unpack
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.makers import maker
 from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
+from billing_cli.core.uuids import uuid_texts
 from billing_cli.store import arrays
-from billing_cli.store.batches import in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,25 +23,36 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import FirstSight
 
-# The streams that the last snapshot of each node held. Idle ones are read, never written. Most
-# accounts are known by their own uuid, which is then not told twice.
-READ_PRESENT_STREAMS = """
-SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text,
-       CASE account_uuid WHEN sample_uuid THEN 'sample' ELSE account_uuid::text END,
-       uplink_total, downlink_total, reset_epoch, absent_since
-  FROM billing.streams
- WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
+# Streams by node and tag as a few long columns: packed, numbers and uuids take a fifth of the time
+# of rows on their way. Most accounts are known by their own uuid, which is then not told twice.
+PACKED_STREAMS = """
+SELECT stored_node_id, inbound_tag,
+       string_agg(int8send(stream_id), '') AS stream_ids,
+       string_agg(uuid_send(sample_uuid), '') AS sample_uuids,
+       string_agg(boolsend(account_uuid IS NOT DISTINCT FROM sample_uuid), '') AS are_own,
+       array_agg(account_uuid::text) FILTER (WHERE account_uuid IS DISTINCT FROM sample_uuid)
+         AS account_uuids,
+       string_agg(int8send(uplink_total), '') AS uplink_totals,
+       string_agg(int8send(downlink_total), '') AS downlink_totals,
+       string_agg(int4send(reset_epoch), '') AS reset_epochs
 """
 
-# Streams asked for by name, because a new snapshot holds them: those that had vanished, and those
-# of a node that its source has not spoken for lately. The last column is when they were seen.
-READ_NAMED_STREAMS = """
-SELECT stream_id, stored_node_id, inbound_tag, sample_uuid::text, account_uuid::text,
-       uplink_total, downlink_total, reset_epoch, coalesce(absent_since, seen_at)
+# Those that the last snapshot of each node held. Idle ones are read, never written.
+READ_PRESENT_STREAMS = f"""
+{PACKED_STREAMS}, NULL::timestamptz[] AS seen_ats
+  FROM billing.streams
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
+ GROUP BY stored_node_id, inbound_tag
+"""
+
+# Those asked for by name, because a new snapshot holds them: they had vanished.
+READ_NAMED_STREAMS = f"""
+{PACKED_STREAMS}, array_agg(coalesce(absent_since, seen_at)) AS seen_ats
   FROM billing.streams
   JOIN unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[], %(sample_uuids)s::uuid[])
     AS named (stored_node_id, inbound_tag, sample_uuid)
  USING (stored_node_id, inbound_tag, sample_uuid)
+ GROUP BY stored_node_id, inbound_tag
 """
 
 # What flowed on the nodes' streams while nobody knew whose they were.
@@ -146,6 +158,7 @@ class StreamRow(NamedTuple):
     account_uuid: str | None
 
 
+_sample_uuid_of = attrgetter("sample_uuid")
 _checkpoint = maker(Checkpoint)
 _stream_row = maker(StreamRow)
 _totals = maker(Totals)
@@ -179,7 +192,8 @@ def read_streams(
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
-    _add_rows(nodes, watermarks, told, in_batches(connection, READ_PRESENT_STREAMS, known))
+    present = connection.execute(READ_PRESENT_STREAMS, known, binary=True)
+    _add_streams(nodes, watermarks, told, present)
     unknown = [
         (node, name) for node in watermarks for name in told[node] if name not in nodes[node].rows
     ]
@@ -189,7 +203,8 @@ def read_streams(
             "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
             "sample_uuids": arrays.uuids([name.sample_uuid for _, name in unknown]),
         }
-        _add_rows(nodes, watermarks, told, in_batches(connection, READ_NAMED_STREAMS, wanted))
+        named = connection.execute(READ_NAMED_STREAMS, wanted, binary=True)
+        _add_streams(nodes, watermarks, told, named)
     known = {"stored_node_ids": arrays.texts(nodes)}
     for row in connection.execute(READ_PENDING_USAGE, known):
         node, inbound_tag, sample_uuid, stream_id, account_uuid = row[:5]
@@ -343,39 +358,50 @@ def _checkpoint_columns(
     }
 
 
-def _add_rows(
+def _add_streams(
     nodes: Mapping[str, NodeStreams],
     watermarks: Mapping[str, datetime],
     told: Mapping[str, Mapping[StreamName, Totals]],
-    batches: Iterable[Sequence[tuple[Any, ...]]],
+    packed: Iterable[tuple[Any, ...]],
 ) -> None:
-    """Add the streams of the rows. What a snapshot tells already is kept once."""
-    known: dict[str, dict[tuple[str, str], StreamName]] = {
-        node: {name: name for name in told[node]} for node in nodes
-    }
-    for batch in batches:
-        # A node's rows mostly lie beside each other, so that whole columns can be worked on.
-        for node, group in groupby(batch, itemgetter(1)):
-            columns = zip(*group, strict=True)
-            ids, _, tags, sample_uuids, accounts, uplinks, downlinks, epochs, seen_ats = columns
+    """Add the streams of packed rows. What a snapshot tells already is kept once."""
+    known: dict[str, dict[Any, StreamName]] = {}
+    for node, tag, ids, uuids, are_own, accounts, uplinks, downlinks, epochs, seen_ats in packed:
+        if node not in known:
             # A name is a tuple, and is found by an equal one.
-            named: list[Any] = list(map(known[node].get, zip(tags, sample_uuids, strict=True)))
-            if None in named:
-                pairs = zip(named, tags, sample_uuids, strict=True)
-                named = [name or StreamName(tag, sample_uuid) for name, tag, sample_uuid in pairs]
-            watermark = watermarks[node]
-            owners = [
-                sample_uuid if account == "sample" else account and intern(account)
-                for (_, sample_uuid), account in zip(named, accounts, strict=True)
+            known[node] = dict(zip(told[node], told[node], strict=True))
+        sample_uuids = uuid_texts(uuids)
+        pairs = zip(repeat(tag), sample_uuids, strict=False)
+        names: list[Any] = list(map(known[node].get, pairs))
+        if None in names:
+            names = [
+                name or StreamName(tag, intern(sample_uuid))
+                for name, sample_uuid in zip(names, sample_uuids, strict=True)
             ]
-            stored = list(zip(uplinks, downlinks, strict=True))
-            totals: list[Any] = list(map(told[node].get, named))
-            if totals != stored:
-                both = zip(totals, stored, strict=True)
-                totals = [one if one == own else _totals(own) for one, own in both]
-            nodes[node].absent.update(name for name, at in zip(named, seen_ats, strict=True) if at)
-            seen = [seen_at or watermark for seen_at in seen_ats]
-            stream_rows = map(_stream_row, zip(ids, owners, strict=True))
-            checkpoints = map(_checkpoint, zip(seen, totals, epochs, strict=True))
-            nodes[node].rows.update(zip(named, stream_rows, strict=True))
-            nodes[node].checkpoints.update(zip(named, checkpoints, strict=True))
+        owners: list[Any] = list(map(_sample_uuid_of, names))
+        if accounts:
+            others = iter(accounts)
+            owners = [
+                owner if is_own else (account := next(others)) and intern(account)
+                for owner, is_own in zip(owners, are_own, strict=True)
+            ]
+        count = len(names)
+        stored = list(zip(_bigints(count, uplinks), _bigints(count, downlinks), strict=True))
+        totals: list[Any] = list(map(told[node].get, names))
+        if totals != stored:
+            totals = [
+                one if one == own else _totals(own) for one, own in zip(totals, stored, strict=True)
+            ]
+        if seen_ats is None:
+            seen_ats = repeat(watermarks[node], count)  # noqa: PLW2901 - the same for each
+        else:
+            nodes[node].absent.update(names)
+        rows = map(_stream_row, zip(_bigints(count, ids), owners, strict=True))
+        epochs = unpack(f">{count}i", epochs)  # noqa: PLW2901 - packed so far
+        checkpoints = map(_checkpoint, zip(seen_ats, totals, epochs, strict=True))
+        nodes[node].rows.update(zip(names, rows, strict=True))
+        nodes[node].checkpoints.update(zip(names, checkpoints, strict=True))
+
+
+def _bigints(count: int, packed: bytes) -> tuple[int, ...]:
+    return unpack(f">{count}q", packed)
