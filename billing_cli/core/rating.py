@@ -112,18 +112,20 @@ def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
     places: defaultdict[tuple[datetime, str], dict[tuple[str, str, str], tuple[int, int]]]
     places = defaultdict(dict)
     for account_uuid, stored_node_id, region, record in usage:
-        name, minute, _, _, _, start, end = record
+        (line_code, _), minute, _, _, _, start, end = record
+        up_start, down_start = start
+        up_end, down_end = end
         place = places[minute, stored_node_id]
-        line = account_uuid, region, name.inbound_tag
-        uplink, downlink = place.get(line, (0, 0))
-        place[line] = (
-            uplink + end.uplink - start.uplink,
-            downlink + end.downlink - start.downlink,
-        )
+        line = account_uuid, region, line_code
+        if line in place:
+            uplink, downlink = place[line]
+            place[line] = uplink + up_end - up_start, downlink + down_end - down_start
+        else:
+            place[line] = up_end - up_start, down_end - down_start
     return [
-        _bucket((_bucket_key((*where, *line)), *place[line]))
-        for where, place in sorted(places.items())
-        for line in sorted(place)
+        _bucket((_bucket_key((minute, stored_node_id, *line)), uplink, downlink))
+        for (minute, stored_node_id), place in sorted(places.items())
+        for line, (uplink, downlink) in sorted(place.items())
     ]
 
 

@@ -47,7 +47,8 @@ INSERT INTO billing.charges
         line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
         quota_before, balance_before, pricing_rule_version, run_id, reason)
 SELECT ledger_id, coalesce(entry_type, 'traffic_charge'), adjusts, bucket_start, node_id,
-       account_uuid, region, line_code, included_bytes, rated_bytes, price_per_byte, multiplier,
+       account_uuid, region, line_code, included_bytes, rated_bytes,
+       price_per_byte, multiplier,
        amount_delta, quota_before, balance_before, %(pricing_rule_version)s, %(run_id)s,
        coalesce(reason, '')
   FROM (SELECT unnest(%(places)s::integer[]) AS place,
@@ -55,8 +56,7 @@ SELECT ledger_id, coalesce(entry_type, 'traffic_charge'), adjusts, bucket_start,
                unnest(%(account_uuids)s::uuid[]) AS account_uuid,
                unnest(%(included)s::bigint[]) AS included_bytes,
                unnest(%(rated)s::bigint[]) AS rated_bytes,
-               unnest(%(prices)s::numeric[]) AS price_per_byte,
-               unnest(%(multipliers)s::numeric[]) AS multiplier,
+               unnest(%(tariffs)s::integer[]) AS tariff,
                unnest(%(amounts)s::numeric[]) AS amount_delta,
                unnest(%(quotas_before)s::bigint[]) AS quota_before,
                unnest(%(balances_before)s::numeric[]) AS balance_before,
@@ -67,6 +67,9 @@ SELECT ledger_id, coalesce(entry_type, 'traffic_charge'), adjusts, bucket_start,
               %(lines)s::text[])
     WITH ORDINALITY AS place (bucket_start, node_id, region, line_code, number)
     ON place.number = given.place
+  JOIN unnest(%(prices)s::numeric[], %(multipliers)s::numeric[])
+    WITH ORDINALITY AS tariff (price_per_byte, multiplier, number)
+    ON tariff.number = given.tariff
 """
 
 # The columns in which a minute's own charges are all the same: the statements fill them in.
@@ -85,6 +88,7 @@ class EntryColumns:
         self._parts: defaultdict[str, list[Any]] = defaultdict(list)
         self._places = arrays.Places()
         self._is_plain = True
+        self._tariffs = arrays.Tariffs()
 
     def add(self, charges: Sequence[Charge]) -> None:
         """Append charges."""
@@ -107,19 +111,20 @@ class EntryColumns:
             reasons,
         ) = zip(*charges, strict=True)
         self._is_plain &= set(entry_types) == {"traffic_charge"} and not any(reasons)
+        # Text is what doubles are made of quickest, and amounts are sent as that as well.
+        amount_texts = list(map(str, amounts))
         for name, part in {
             "places": self._places.numbers(keys),
             "ledger_ids": arrays.uuids(ledger_ids),
             "account_uuids": arrays.uuids([key.account_uuid for key in keys]),
             "included": arrays.bigints(included),
             "rated": arrays.bigints(rated),
-            "prices": arrays.plain(prices),
-            "multipliers": arrays.plain(multipliers),
-            "amounts": arrays.plain(amounts),
-            "amount_doubles": arrays.doubles(amounts),
+            "tariffs": self._tariffs.numbers(prices, multipliers),
+            "amounts": arrays.plain(amount_texts),
+            "amount_doubles": arrays.doubles(amount_texts),
             "quotas_before": arrays.bigints(quotas_before),
             "balances_before": arrays.plain(balances_before),
-            "balances_after": arrays.doubles(balances_after),
+            "balances_after": arrays.doubles(list(map(str, balances_after))),
             "entry_types": arrays.texts(entry_types),
             "adjusts": arrays.optional(adjusts),
             "reasons": arrays.texts(reasons),
@@ -143,7 +148,7 @@ class EntryColumns:
             return Sent()
         columns = {name: arrays.joined(parts) for name, parts in self._parts.items()}
         self._parts.clear()
-        columns |= self._places.columns()
+        columns |= self._places.columns() | self._tariffs.columns()
         if self._is_plain:
             columns |= NOTHING_ADJUSTED
         columns["pricing_rule_version"] = pricing_rule_version
