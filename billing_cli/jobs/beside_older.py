@@ -81,4 +81,5 @@ def charge_beside_older(
         )
     entries.require_new()
     settled = write_corrections(context, connection, corrections, entries.accounts)
-    return entries.charged.plus(settled.charges), replayed
+    minutes = len({one.key for one in settled.charges})
+    return entries.charged.plus(settled.charges, minutes), replayed

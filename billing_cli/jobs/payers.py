@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 RATED_AT_ONCE = 20_000
 
 _account = maker(Account)
+_included_bytes_of = attrgetter("included_bytes")
+_rated_bytes_of = attrgetter("rated_bytes")
+_amount_of = attrgetter("amount_delta")
 
 
 class FactConflictError(BillingError):
@@ -112,7 +116,7 @@ def payers_of(
             reasons.update(dict.fromkeys(group.account_uuids, str(error)))
         else:
             prices.update(dict.fromkeys(group.account_uuids, price))
-    existing = prices.keys() | reasons.keys()
+    existing = prices.keys() | reasons.keys() if reasons else prices.keys()
     states = store_accounts.read_quota_states(locking)
     states += _first_quota_states(context, connection, users, locking.charged, states)
     for state in states:
@@ -133,13 +137,13 @@ class Charged(NamedTuple):
     rated_bytes: int = 0
     amount_delta: Decimal = Decimal(0)
 
-    def plus(self, charges: Sequence[Charge]) -> Charged:
-        """Return it with charges of other minutes."""
+    def plus(self, charges: Sequence[Charge], minutes: int) -> Charged:
+        """Return it with the charges of so many other minutes."""
         return Charged(
-            self.minutes + len({one.key for one in charges}),
-            self.included_bytes + sum(one.included_bytes for one in charges),
-            self.rated_bytes + sum(one.rated_bytes for one in charges),
-            sum((one.amount_delta for one in charges), self.amount_delta),
+            self.minutes + minutes,
+            self.included_bytes + sum(map(_included_bytes_of, charges)),
+            self.rated_bytes + sum(map(_rated_bytes_of, charges)),
+            sum(map(_amount_of, charges), self.amount_delta),
         )
 
 
@@ -179,7 +183,7 @@ def charge_buckets(
         rating = rate(buckets[start : start + RATED_AT_ONCE], accounts, peak_hours)
         accounts = rating.accounts
         columns.add(rating.charges)
-        charged = charged.plus(rating.charges)
+        charged = charged.plus(rating.charges, len(rating.charges))
     ledger = columns.write(connection, version, context.run_id, beside_older=beside_older)
     last_bucket = {bucket.key.account_uuid: bucket.key.bucket_start for bucket in buckets}
     _save_accounts(connection, accounts, last_bucket, has_arrears_since=has_arrears_since)

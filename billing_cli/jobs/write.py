@@ -140,9 +140,13 @@ def write(
 
 @dataclass(frozen=True, slots=True)
 class _Owners:
-    """Whose streams are, by source id and name."""
+    """Whose streams are, by source id and name.
+
+    `found` are the streams of which it was not known before.
+    """
 
     by_source: Mapping[str, Mapping[StreamName, str]]
+    found: Mapping[str, Sequence[StreamName]]
     unresolved: Mapping[str, int]
     notes: Mapping[str, list[str]]
 
@@ -171,7 +175,7 @@ def _lock_owners(
     An account that is gone, or whose figures money can't be computed with, owns nothing for now:
     its usage stays pending instead of being lost or blocking the others.
     """
-    by_source, wanted = _find_owners(connection, plans)
+    by_source, found, wanted = _find_owners(connection, plans)
     kept = dict.fromkeys(chain.from_iterable(owners.values() for owners in by_source.values()))
     moved = chain.from_iterable(
         map(
@@ -191,27 +195,28 @@ def _lock_owners(
     for source_id, owners in by_source.items():
         problems = payers.problems.keys() & owners.values() if payers.problems else ()
         notes[source_id] = [payers.problems[account] for account in sorted(problems)]
-    usable = payers.existing - payers.problems.keys()
+    usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
     usable_by_source = {
         source_id: owners
-        if usable.issuperset(owners.values())
+        if all(map(usable.__contains__, owners.values()))
         else {name: account for name, account in owners.items() if account in usable}
         for source_id, owners in by_source.items()
     }
     unresolved = {
         source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted
     }
-    return _Owners(usable_by_source, unresolved, notes), payers
+    return _Owners(usable_by_source, found, unresolved, notes), payers
 
 
 def _find_owners(
     connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[dict[str, dict[StreamName, str]], dict[str, int]]:
-    """Return whose each plan's streams are, and how many would have to be somebody's.
+) -> tuple[dict[str, dict[StreamName, str]], dict[str, list[StreamName]], dict[str, int]]:
+    """Return whose each plan's streams are, which are new to that, and how many are asked about.
 
     Those are the streams that were touched, and those still without an owner.
     """
     by_source: dict[str, dict[StreamName, str]] = {}
+    found: dict[str, list[StreamName]] = {plan.source_id: [] for plan in plans}
     wanted: dict[str, int] = {}
     strangers: list[tuple[str, StreamName]] = []
     for plan in plans:
@@ -232,7 +237,8 @@ def _find_owners(
     for source_id, name in strangers:
         if name.sample_uuid in resolved:
             by_source[source_id][name] = resolved[name.sample_uuid]
-    return by_source, wanted
+            found[source_id].append(name)
+    return by_source, found, wanted
 
 
 def _update_streams(connection: Connection, plans: Sequence[SourcePlan]) -> None:
@@ -274,16 +280,11 @@ def _write_shared_checkpoints(
 ) -> facts.Sent:
     """Bring the shared checkpoints of all accounts up to date of which a stream has changed."""
     sums = _shared_checkpoints(plans, owners)
-    fresh = {}
+    fresh: dict[str, dict[str, Checkpoint]] = {}
     for plan in plans:
-        node, rows = plan.identity.stored, plan.streams.rows
-        accounts = {
-            account
-            for name, account in owners.accounts_of(plan).items()
-            if (row := rows.get(name)) is None or row.account_uuid is None
-        }
-        if accounts:
-            fresh[node] = {account: sums[node][account] for account in accounts}
+        node, accounts = plan.identity.stored, owners.accounts_of(plan)
+        theirs = {accounts[name] for name in owners.found[plan.source_id] if name in accounts}
+        fresh[node] = {account: sums[node][account] for account in theirs}
     facts.add_shared_checkpoints(connection, fresh)
     return facts.update_shared_checkpoints(connection, sums)
 
@@ -302,20 +303,22 @@ def _owned_streams(
     plan: SourcePlan, accounts: Mapping[StreamName, str]
 ) -> Iterator[tuple[str, Checkpoint]]:
     """Yield the streams of those accounts; absent ones, which the database sums, are at zero."""
+    if not accounts:
+        return
     known, watermark = plan.streams, _watermark(plan)
     changed = {**plan.taken_over, **plan.advance.checkpoints}
-    absent = known.absent - changed.keys()
-    absent.update(name for name, one in changed.items() if one.seen_at != watermark)
-    waiting = {name: Checkpoint(pending[-1].to_at, ZERO) for name, pending in known.pending.items()}
+    for name, one in changed.items():
+        if name in accounts:
+            yield accounts[name], one if one.seen_at == watermark else one._replace(totals=ZERO)
     wanted = set(accounts.values())
-    if not wanted:
-        return
-    for name, checkpoint in {**waiting, **known.checkpoints, **changed}.items():
-        account = accounts.get(name)
-        if account is None and name in known.rows:
-            account = known.rows[name].account_uuid
-        if account in wanted:
-            yield account, checkpoint._replace(totals=ZERO) if name in absent else checkpoint
+    for name, one in known.checkpoints.items():
+        if name not in changed:
+            account = known.rows[name].account_uuid or accounts.get(name)
+            if account in wanted:
+                yield account, one._replace(totals=ZERO) if name in known.absent else one
+    for name in known.pending.keys() - known.checkpoints.keys() - changed.keys():
+        if name in accounts:
+            yield accounts[name], Checkpoint(known.pending[name][-1].to_at, ZERO)
 
 
 class _Ids(NamedTuple):
