@@ -94,7 +94,8 @@ def lock_payers(
     context: JobContext, connection: Connection, account_uuids: AbstractSet[str]
 ) -> Payers:
     """Lock accounts and their quota states, each in key order, and read what they pay."""
-    locking = store_accounts.lock_accounts(connection, account_uuids, account_uuids)
+    locking = store_accounts.lock_users(connection, account_uuids)
+    locking = store_accounts.lock_quota_states(connection, locking, account_uuids)
     return payers_of(context, connection, locking)
 
 

@@ -185,10 +185,13 @@ def _lock_owners(
         for plan in plans
     )
     charged = dict.fromkeys(account for account in moved if account is not None)
-    locking = store_accounts.lock_accounts(connection, kept, charged.keys())
+    locking = store_accounts.lock_users(connection, kept)
+    # Made while the server is busy with the first lock, which would not take the second one yet.
+    changes = _stream_changes(plans)
+    locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
-    _update_streams(connection, plans)
+    streams.update_streams(connection, changes)
     payers = payers_of(context, connection, locking)
 
     notes: dict[str, list[str]] = {}
@@ -241,10 +244,9 @@ def _find_owners(
     return by_source, found, wanted
 
 
-def _update_streams(connection: Connection, plans: Sequence[SourcePlan]) -> None:
-    """Bring the known streams up to date that have changed."""
-    streams.update_streams(
-        connection,
+def _stream_changes(plans: Sequence[SourcePlan]) -> streams.Changes:
+    """Return how the known streams are to be brought up to date that have changed."""
+    return streams.changes_of(
         [
             (row.stream_id, plan.identity.stored, checkpoint)
             for plan in plans

@@ -110,25 +110,26 @@ class Locking(NamedTuple):
     Within a pipeline the answers come later.
     """
 
-    charged: AbstractSet[str]
+    charged: AbstractSet[str] = frozenset()
     users: Cursor[tuple[Any, ...]] | None = None
     states: Cursor[tuple[Any, ...]] | None = None
 
 
-def lock_accounts(
-    connection: Connection, kept: Collection[str], charged: AbstractSet[str]
-) -> Locking:
-    """Keep accounts from being deleted, and lock the quota states of those to be charged.
+def lock_users(connection: Connection, kept: Collection[str]) -> Locking:
+    """Keep accounts from being deleted."""
+    if not kept:
+        return Locking()
+    parameters = {"account_uuids": arrays.uuids(kept)}
+    return Locking(users=connection.execute(LOCK_USERS, parameters, binary=True))
 
-    The latter are among the former.
-    """
-    users = states = None
-    if kept:
-        parameters = {"account_uuids": arrays.uuids(kept)}
-        users = connection.execute(LOCK_USERS, parameters, binary=True)
-    if charged:
-        states = _lock_quota_states(connection, charged)
-    return Locking(charged, users, states)
+
+def lock_quota_states(
+    connection: Connection, locking: Locking, charged: AbstractSet[str]
+) -> Locking:
+    """Lock the quota states of accounts to be charged, which are among those that are kept."""
+    if not charged:
+        return locking
+    return locking._replace(charged=charged, states=_lock_quota_states(connection, charged))
 
 
 def read_users(locking: Locking) -> list[ProfiledUsers]:

@@ -158,6 +158,8 @@ class StreamRow(NamedTuple):
     account_uuid: str | None
 
 
+Changes = dict[str, arrays.BinaryArray]
+
 _sample_uuid_of = attrgetter("sample_uuid")
 _checkpoint = maker(Checkpoint)
 _stream_row = maker(StreamRow)
@@ -264,22 +266,23 @@ def add_streams(
     }
 
 
-def update_streams(
-    connection: Connection,
-    streams: Sequence[tuple[int, str, Checkpoint]],
-    watermarks: Mapping[str, datetime],
-) -> None:
-    """Bring (stream id, node, checkpoint) rows up to date."""
+def changes_of(
+    streams: Sequence[tuple[int, str, Checkpoint]], watermarks: Mapping[str, datetime]
+) -> Changes:
+    """Return (stream id, node, checkpoint) rows as columns; none where there are no rows."""
     if not streams:
-        return
+        return {}
     stream_ids, nodes, checkpoints = zip(*streams, strict=True)
-    connection.execute(
-        UPDATE_STREAMS,
-        {
-            "stream_ids": arrays.bigints(stream_ids),
-            **_checkpoint_columns(nodes, checkpoints, watermarks),
-        },
-    )
+    return {
+        "stream_ids": arrays.bigints(stream_ids),
+        **_checkpoint_columns(nodes, checkpoints, watermarks),
+    }
+
+
+def update_streams(connection: Connection, changes: Changes) -> None:
+    """Bring streams up to date."""
+    if changes:
+        connection.execute(UPDATE_STREAMS, changes)
 
 
 def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) -> None:
