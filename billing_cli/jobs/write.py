@@ -295,10 +295,12 @@ def _shared_checkpoints(
     plans: Sequence[SourcePlan], owners: _Owners
 ) -> dict[str, dict[str, Checkpoint]]:
     """Sum the present streams of each account of which one has changed, by stored node id."""
-    return {
-        plan.identity.stored: sum_by_account(_owned_streams(plan, owners.accounts_of(plan)))
-        for plan in plans
-    }
+    sums = {}
+    for plan in plans:
+        accounts = sum_by_account(_owned_streams(plan, owners.accounts_of(plan)))
+        # In key order, which is mostly that of the rows: these are then changed page by page.
+        sums[plan.identity.stored] = {account: accounts[account] for account in sorted(accounts)}
+    return sums
 
 
 def _owned_streams(
