@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.write import SourcePlan
+    from billing_cli.jobs.source_plan import SourcePlan
 
 # What one source's data may be to blame for; a trigger on a shared table may refuse them as well.
 DATA_ERRORS = (

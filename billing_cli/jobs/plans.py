@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from billing_cli.core.deltas import advance, not_yet_applied
 from billing_cli.core.model import StreamName, Totals
 from billing_cli.exporter.api import ExporterError, Fetched
+from billing_cli.jobs.source_plan import SourcePlan
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
-from billing_cli.jobs.write import SourcePlan
 from billing_cli.store.sources import read_node_owners
 from billing_cli.store.streams import read_streams
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import SourceStatus
     from billing_cli.exporter.api import ExporterError, Fetched
-    from billing_cli.jobs.write import SourcePlan, Written
+    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.write import Written
     from billing_cli.store.sources import SourceState
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from billing_cli.core.result import SourceResult
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.write import SourcePlan, Written
+    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.write import Written
     from billing_cli.store.connection import Session
     from billing_cli.store.sources import SourceState
 

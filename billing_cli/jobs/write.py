@@ -5,59 +5,38 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import chain
-from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from billing_cli.core.checkpoints import sum_by_account
-from billing_cli.core.deltas import ZERO
 from billing_cli.core.makers import maker
-from billing_cli.core.model import Checkpoint
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of
 from billing_cli.jobs.beside_older import charge_beside_older
-from billing_cli.jobs.payers import charge_buckets, facts_are_new, payers_of
+from billing_cli.jobs.owners import lock_owners
+from billing_cli.jobs.payers import charge_buckets, facts_are_new
+from billing_cli.jobs.stream_rows import (
+    StreamIds,
+    shared_checkpoints,
+    write_shared_checkpoints,
+    write_streams,
+)
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import facts, streams
 from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.deltas import Advance
-    from billing_cli.core.model import (
-        FirstSight,
-        NodeIdentity,
-        StreamName,
-        UsageRecord,
-    )
+    from billing_cli.core.model import StreamName, UsageRecord
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.payers import Charged, Payers
-
+    from billing_cli.jobs.owners import Owners
+    from billing_cli.jobs.payers import Charged
+    from billing_cli.jobs.source_plan import SourcePlan
 
 _billed_usage = maker(BilledUsage)
-_name_of = attrgetter("name")
-
-
-@dataclass(frozen=True, slots=True)
-class SourcePlan:
-    """What one source's new snapshots amount to, before any of it is written.
-
-    `taken_over` are streams without a row that go on from an older writer's totals.
-    """
-
-    source_id: str
-    identity: NodeIdentity
-    contract: str
-    region: str
-    streams: streams.NodeStreams
-    advance: Advance
-    taken_over: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +83,9 @@ def write(
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
     with facts_are_new(), connection.pipeline():
-        owners, payers = _lock_owners(context, connection, plans)
-        new_ids = _write_streams(connection, plans, owners)
-        checkpoints = _write_shared_checkpoints(connection, plans, owners)
+        owners, payers = lock_owners(context, connection, plans)
+        new_ids = write_streams(connection, plans, owners)
+        checkpoints = write_shared_checkpoints(connection, plans, owners)
         # A server that is busy takes little of what is sent: so all of this comes before.
         usage = _usage_of(plans, owners, new_ids)
         buckets = buckets_of(usage.billed)
@@ -129,7 +108,7 @@ def write(
             written = _written(plans, owners, entries.charged)
     if not checkpoints.reached_all:
         # Somebody has taken some of them away.
-        facts.add_shared_checkpoints(connection, _shared_checkpoints(plans, owners))
+        facts.add_shared_checkpoints(connection, shared_checkpoints(plans, owners))
     if not beside_older:
         return written
     charged, replayed = charge_beside_older(
@@ -138,24 +117,7 @@ def write(
     return replace(_written(plans, owners, charged), replayed_minutes=replayed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Owners:
-    """Whose streams are, by source id and name.
-
-    `found` are the streams of which it was not known before.
-    """
-
-    by_source: Mapping[str, Mapping[StreamName, str]]
-    found: Mapping[str, Sequence[StreamName]]
-    unresolved: Mapping[str, int]
-    notes: Mapping[str, list[str]]
-
-    def accounts_of(self, plan: SourcePlan) -> Mapping[StreamName, str]:
-        """Return the accounts of a plan's streams, as far as they have one."""
-        return self.by_source[plan.source_id]
-
-
-def _written(plans: Sequence[SourcePlan], owners: _Owners, charged: Charged) -> Written:
+def _written(plans: Sequence[SourcePlan], owners: Owners, charged: Charged) -> Written:
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
         written_minutes=charged.minutes,
@@ -165,182 +127,6 @@ def _written(plans: Sequence[SourcePlan], owners: _Owners, charged: Charged) -> 
         unresolved=owners.unresolved,
         notes=owners.notes,
     )
-
-
-def _lock_owners(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[_Owners, Payers]:
-    """Find whose the streams are, lock those accounts in key order, and read what they pay.
-
-    An account that is gone, or whose figures money can't be computed with, owns nothing for now:
-    its usage stays pending instead of being lost or blocking the others.
-    """
-    by_source, found, wanted = _find_owners(connection, plans)
-    kept = dict.fromkeys(chain.from_iterable(owners.values() for owners in by_source.values()))
-    moved = chain.from_iterable(
-        map(
-            by_source[plan.source_id].get,
-            chain(map(_name_of, plan.advance.records), plan.streams.pending),
-        )
-        for plan in plans
-    )
-    charged = dict.fromkeys(account for account in moved if account is not None)
-    locking = store_accounts.lock_users(connection, kept)
-    # Made while the server is busy with the first lock, which would not take the second one yet.
-    changes = _stream_changes(plans)
-    locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
-    # Nobody else touches the streams of a source that is locked: the server may write them while
-    # we look at the accounts.
-    streams.update_streams(connection, changes)
-    payers = payers_of(context, connection, locking)
-
-    notes: dict[str, list[str]] = {}
-    for source_id, owners in by_source.items():
-        problems = payers.problems.keys() & owners.values() if payers.problems else ()
-        notes[source_id] = [payers.problems[account] for account in sorted(problems)]
-    usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
-    usable_by_source = {
-        source_id: owners
-        if all(map(usable.__contains__, owners.values()))
-        else {name: account for name, account in owners.items() if account in usable}
-        for source_id, owners in by_source.items()
-    }
-    unresolved = {
-        source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted
-    }
-    return _Owners(usable_by_source, found, unresolved, notes), payers
-
-
-def _find_owners(
-    connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[dict[str, dict[StreamName, str]], dict[str, list[StreamName]], dict[str, int]]:
-    """Return whose each plan's streams are, which are new to that, and how many are asked about.
-
-    Those are the streams that were touched, and those still without an owner.
-    """
-    by_source: dict[str, dict[StreamName, str]] = {}
-    found: dict[str, list[StreamName]] = {plan.source_id: [] for plan in plans}
-    wanted: dict[str, int] = {}
-    strangers: list[tuple[str, StreamName]] = []
-    for plan in plans:
-        rows = plan.streams.rows
-        unowned = (name for name, row in rows.items() if row.account_uuid is None)
-        # In the order in which they were made: what lies side by side is quick to look at.
-        names = dict.fromkeys(
-            [*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned]
-        )
-        owners = by_source[plan.source_id] = {
-            name: row.account_uuid
-            for name in names
-            if (row := rows.get(name)) is not None and row.account_uuid is not None
-        }
-        strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
-        wanted[plan.source_id] = len(names)
-    resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
-    for source_id, name in strangers:
-        if name.sample_uuid in resolved:
-            by_source[source_id][name] = resolved[name.sample_uuid]
-            found[source_id].append(name)
-    return by_source, found, wanted
-
-
-def _stream_changes(plans: Sequence[SourcePlan]) -> streams.Changes:
-    """Return how the known streams are to be brought up to date that have changed."""
-    return streams.changes_of(
-        [
-            (row.stream_id, plan.identity.stored, checkpoint)
-            for plan in plans
-            for name, checkpoint in plan.advance.checkpoints.items()
-            if (row := plan.streams.rows.get(name)) is not None
-        ],
-        {plan.identity.stored: _watermark(plan) for plan in plans},
-    )
-
-
-def _write_streams(
-    connection: Connection, plans: Sequence[SourcePlan], owners: _Owners
-) -> dict[tuple[str, StreamName], int]:
-    """Write new and newly owned streams; return the ids of the new ones."""
-    watermarks = {plan.identity.stored: _watermark(plan) for plan in plans}
-    new, assigned = [], []
-    for plan in plans:
-        node, rows = plan.identity.stored, plan.streams.rows
-        accounts = owners.accounts_of(plan)
-        for name, checkpoint in {**plan.taken_over, **plan.advance.checkpoints}.items():
-            if name not in rows:
-                first_sight, first = _first_sight(plan, name)
-                new.append((node, name, accounts.get(name), first_sight, first, checkpoint))
-        for name, row in rows.items():
-            if row.account_uuid is None and name in accounts:
-                assigned.append((row.stream_id, accounts[name]))
-    streams.assign_streams(connection, assigned)
-    return streams.add_streams(connection, new, watermarks)
-
-
-def _write_shared_checkpoints(
-    connection: Connection, plans: Sequence[SourcePlan], owners: _Owners
-) -> facts.Sent:
-    """Bring the shared checkpoints of all accounts up to date of which a stream has changed."""
-    sums = _shared_checkpoints(plans, owners)
-    fresh: dict[str, dict[str, Checkpoint]] = {}
-    for plan in plans:
-        node, accounts = plan.identity.stored, owners.accounts_of(plan)
-        theirs = {accounts[name] for name in owners.found[plan.source_id] if name in accounts}
-        fresh[node] = {account: sums[node][account] for account in theirs}
-    facts.add_shared_checkpoints(connection, fresh)
-    return facts.update_shared_checkpoints(connection, sums)
-
-
-def _shared_checkpoints(
-    plans: Sequence[SourcePlan], owners: _Owners
-) -> dict[str, dict[str, Checkpoint]]:
-    """Sum the present streams of each account of which one has changed, by stored node id."""
-    sums = {}
-    for plan in plans:
-        accounts = sum_by_account(_owned_streams(plan, owners.accounts_of(plan)))
-        # In key order, which is mostly that of the rows: these are then changed page by page.
-        sums[plan.identity.stored] = {account: accounts[account] for account in sorted(accounts)}
-    return sums
-
-
-def _owned_streams(
-    plan: SourcePlan, accounts: Mapping[StreamName, str]
-) -> Iterator[tuple[str, Checkpoint]]:
-    """Yield the streams of those accounts; absent ones, which the database sums, are at zero."""
-    if not accounts:
-        return
-    known, watermark = plan.streams, _watermark(plan)
-    changed = {**plan.taken_over, **plan.advance.checkpoints}
-    for name, one in changed.items():
-        if name in accounts:
-            yield accounts[name], one if one.seen_at == watermark else one._replace(totals=ZERO)
-    wanted = set(accounts.values())
-    for name, one in known.checkpoints.items():
-        if name not in changed:
-            account = known.rows[name].account_uuid or accounts.get(name)
-            if account in wanted:
-                yield account, one._replace(totals=ZERO) if name in known.absent else one
-    for name in known.pending.keys() - known.checkpoints.keys() - changed.keys():
-        if name in accounts:
-            yield accounts[name], Checkpoint(known.pending[name][-1].to_at, ZERO)
-
-
-class _Ids(NamedTuple):
-    """The ids of a node's streams: most are known, and few have just been made."""
-
-    node: str
-    rows: Mapping[StreamName, streams.StreamRow]
-    new: Mapping[tuple[str, StreamName], int]
-
-    def __call__(self, name: StreamName) -> int:
-        row = self.rows.get(name)
-        return self.new[self.node, name] if row is None else row.stream_id
-
-
-def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[FirstSight, Checkpoint]:
-    if name in plan.taken_over:
-        return "taken_over", plan.taken_over[name]
-    return plan.advance.first_sights[name]
 
 
 @dataclass(slots=True)
@@ -357,7 +143,7 @@ class _Usage:
 
 def _usage_of(
     plans: Sequence[SourcePlan],
-    owners: _Owners,
+    owners: Owners,
     new_ids: Mapping[tuple[str, StreamName], int],
 ) -> _Usage:
     """Part records that have an owner from those that have none and those that are held."""
@@ -366,7 +152,7 @@ def _usage_of(
     for plan in plans:
         node, region = plan.identity.stored, plan.region
         owner = owners.accounts_of(plan).get
-        id_of = _Ids(node, plan.streams.rows, new_ids)
+        id_of = StreamIds(node, plan.streams.rows, new_ids)
         unowned: dict[StreamName, list[UsageRecord]] = defaultdict(list)
         for record in plan.advance.records:
             account = owner(record.name)
@@ -380,7 +166,7 @@ def _usage_of(
             account = owner(name)
             if account is not None:
                 usage.settled.append(id_of(name))
-                for record in bill_pending(pending, minute_of(_watermark(plan))):
+                for record in bill_pending(pending, minute_of(plan.watermark)):
                     billed.append(BilledUsage(account, node, region, record))
                     stream_ids.append(id_of(name))
         kinds += ["pending"] * (len(billed) - len(kinds))
@@ -412,8 +198,8 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
                 plan.source_id,
                 plan.identity,
                 plan.contract,
-                plan.advance.first_at or _watermark(plan),
-                _watermark(plan),
+                plan.advance.first_at or plan.watermark,
+                plan.watermark,
             )
             for plan in plans
         ],
@@ -421,12 +207,6 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
     save_gaps(connection, [(plan.source_id, gap) for plan in plans for gap in plan.advance.gaps])
     end_stalled(
         connection,
-        [(plan.source_id, plan.advance.first_at or _watermark(plan)) for plan in plans],
+        [(plan.source_id, plan.advance.first_at or plan.watermark) for plan in plans],
         now,
     )
-
-
-def _watermark(plan: SourcePlan) -> datetime:
-    if plan.advance.watermark is None:
-        raise AssertionError("a source that moves has a watermark")
-    return plan.advance.watermark

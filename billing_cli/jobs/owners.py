@@ -1,0 +1,131 @@
+"""Whose the streams of a step are: found, locked, and asked what they pay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from billing_cli.jobs.payers import payers_of
+from billing_cli.store import accounts as store_accounts
+from billing_cli.store import streams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import StreamName
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.payers import Payers
+    from billing_cli.jobs.source_plan import SourcePlan
+
+_name_of = attrgetter("name")
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose streams are, by source id and name.
+
+    `found` are the streams of which it was not known before.
+    """
+
+    by_source: Mapping[str, Mapping[StreamName, str]]
+    found: Mapping[str, Sequence[StreamName]]
+    unresolved: Mapping[str, int]
+    notes: Mapping[str, list[str]]
+
+    def accounts_of(self, plan: SourcePlan) -> Mapping[StreamName, str]:
+        """Return the accounts of a plan's streams, as far as they have one."""
+        return self.by_source[plan.source_id]
+
+
+def lock_owners(
+    context: JobContext, connection: Connection, plans: Sequence[SourcePlan]
+) -> tuple[Owners, Payers]:
+    """Find whose the streams are, lock those accounts in key order, and read what they pay.
+
+    An account that is gone, or whose figures money can't be computed with, owns nothing for now:
+    its usage stays pending instead of being lost or blocking the others.
+    """
+    by_source, found, wanted = _find_owners(connection, plans)
+    kept = dict.fromkeys(chain.from_iterable(owners.values() for owners in by_source.values()))
+    moved = chain.from_iterable(
+        map(
+            by_source[plan.source_id].get,
+            chain(map(_name_of, plan.advance.records), plan.streams.pending),
+        )
+        for plan in plans
+    )
+    charged = dict.fromkeys(account for account in moved if account is not None)
+    locking = store_accounts.lock_users(connection, kept)
+    # Made while the server is busy with the first lock, which would not take the second one yet.
+    changes = _stream_changes(plans)
+    locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
+    # Nobody else touches the streams of a source that is locked: the server may write them while
+    # we look at the accounts.
+    streams.update_streams(connection, changes)
+    payers = payers_of(context, connection, locking)
+
+    notes: dict[str, list[str]] = {}
+    for source_id, owners in by_source.items():
+        problems = payers.problems.keys() & owners.values() if payers.problems else ()
+        notes[source_id] = [payers.problems[account] for account in sorted(problems)]
+    usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
+    usable_by_source = {
+        source_id: owners
+        if all(map(usable.__contains__, owners.values()))
+        else {name: account for name, account in owners.items() if account in usable}
+        for source_id, owners in by_source.items()
+    }
+    unresolved = {
+        source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted
+    }
+    return Owners(usable_by_source, found, unresolved, notes), payers
+
+
+def _find_owners(
+    connection: Connection, plans: Sequence[SourcePlan]
+) -> tuple[dict[str, dict[StreamName, str]], dict[str, list[StreamName]], dict[str, int]]:
+    """Return whose each plan's streams are, which are new to that, and how many are asked about.
+
+    Those are the streams that were touched, and those still without an owner.
+    """
+    by_source: dict[str, dict[StreamName, str]] = {}
+    found: dict[str, list[StreamName]] = {plan.source_id: [] for plan in plans}
+    wanted: dict[str, int] = {}
+    strangers: list[tuple[str, StreamName]] = []
+    for plan in plans:
+        rows = plan.streams.rows
+        unowned = (name for name, row in rows.items() if row.account_uuid is None)
+        # In the order in which they were made: what lies side by side is quick to look at.
+        names = dict.fromkeys(
+            [*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned]
+        )
+        owners = by_source[plan.source_id] = {
+            name: row.account_uuid
+            for name in names
+            if (row := rows.get(name)) is not None and row.account_uuid is not None
+        }
+        strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
+        wanted[plan.source_id] = len(names)
+    resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
+    for source_id, name in strangers:
+        if name.sample_uuid in resolved:
+            by_source[source_id][name] = resolved[name.sample_uuid]
+            found[source_id].append(name)
+    return by_source, found, wanted
+
+
+def _stream_changes(plans: Sequence[SourcePlan]) -> streams.Changes:
+    """Return how the known streams are to be brought up to date that have changed."""
+    return streams.changes_of(
+        [
+            (row.stream_id, plan.identity.stored, checkpoint)
+            for plan in plans
+            for name, checkpoint in plan.advance.checkpoints.items()
+            if (row := plan.streams.rows.get(name)) is not None
+        ],
+        {plan.identity.stored: plan.watermark for plan in plans},
+    )
