@@ -95,6 +95,7 @@ class StreamIds(NamedTuple):
     new: Mapping[tuple[str, StreamName], int]
 
     def __call__(self, name: StreamName) -> int:
+        """Return the id of a stream."""
         row = self.rows.get(name)
         return self.new[self.node, name] if row is None else row.stream_id
 
