@@ -10,7 +10,7 @@ from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.source_plan import SourcePlan
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
 from billing_cli.store.sources import read_node_owners
-from billing_cli.store.streams import read_streams
+from billing_cli.store.streams import read_last_seen, read_streams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -71,9 +71,11 @@ def plan(
         totals = told[identity.stored] = dict[StreamName, Totals]()
         for snapshot in reversed(fetched.snapshots):
             totals.update(snapshot.totals)
-    streams = read_streams(connection, watermarks, told)
+    # A node that its source has not spoken for lately, or that had another one, is known as well.
+    seen_last = watermarks | read_last_seen(connection, told.keys() - watermarks.keys())
+    streams = read_streams(connection, seen_last, told)
     since = {
-        identity.stored: watermarks.get(identity.stored)
+        identity.stored: seen_last.get(identity.stored)
         or end_of_older_writer(states[source_id].older_watermark)
         for source_id, (_, identity) in identified.items()
     }

@@ -16,12 +16,21 @@ from billing_cli.core.uuids import uuid_texts
 from billing_cli.store import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.model import FirstSight
+
+# When any stream of a node was seen last: where nothing else tells, this is how far the node has
+# been applied.
+READ_LAST_SEEN = """
+SELECT stored_node_id, max(coalesce(absent_since, seen_at))
+  FROM billing.streams
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
+ GROUP BY stored_node_id
+"""
 
 # Streams by node and tag as a few long columns: packed, numbers and uuids take a fifth of the time
 # of rows on their way. Most accounts are known by their own uuid, which is then not told twice.
@@ -177,6 +186,14 @@ class NodeStreams:
     checkpoints: dict[StreamName, Checkpoint]
     pending: dict[StreamName, list[UsageRecord]]
     absent: set[StreamName]
+
+
+def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, datetime]:
+    """Return when the nodes were seen last, by stored node id, as far as they ever were."""
+    if not nodes:
+        return {}
+    rows = connection.execute(READ_LAST_SEEN, {"stored_node_ids": arrays.texts(nodes)})
+    return dict(rows.fetchall())
 
 
 def read_streams(

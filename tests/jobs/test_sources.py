@@ -263,3 +263,33 @@ def two_nodes(world: World) -> None:
 def statuses(result: RunResult) -> dict[str, str]:
     """Return each source's status."""
     return {one.source_id: one.status for one in result.sources}
+
+
+def test_a_node_that_a_source_comes_back_to_goes_on_where_it_was(world: World) -> None:
+    """Its streams are known: what flowed while another one was behind the source is billed."""
+    users = world.add_users(2)
+    old = world.add_node("old", users)
+    new = world.add_node("new", users)
+    world.flow_until(16)
+    world.run(world.at(4), source_ids=["old"])
+    for node, until in ((new, 8), (old, 12), (old, 14), (new, 16)):
+        world.overrides["old"] = {
+            "base_url": world.running.base_url(node.source_id),
+            "expected_node_id": node.identity.node_id,
+        }
+        result = world.run_unchecked(world.at(until), source_ids=["old"])
+        assert only_source(result).error is None
+        assert only_source(result).node_id == node.identity.node_id
+    assert violations(world.connection, world.opening()) == []
+    told_of = {node.identity.stored: node.snapshots for node in (old, new)}
+    moved = world.rows(
+        "SELECT stored_node_id, max(seen_at),"
+        "       sum(uplink_total - first_uplink_total)::bigint, ("
+        "SELECT sum(uplink_bytes)::bigint FROM public.traffic_minute_buckets"
+        " WHERE node_id = stored_node_id)"
+        "  FROM billing.streams GROUP BY stored_node_id"
+    )
+    assert len(moved) == 2
+    for node, seen_at, by_counters, billed in moved:
+        assert by_counters == billed > 0
+        assert seen_at > told_of[node][10].collected_at
