@@ -407,6 +407,7 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
                 plan.contract,
                 plan.advance.first_at or _watermark(plan),
                 _watermark(plan),
+                plan.advance.digest,
             )
             for plan in plans
         ],
