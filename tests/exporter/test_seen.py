@@ -92,6 +92,25 @@ def test_there_is_no_digest_where_that_is_not_certain(shot: dict[str, Any]) -> N
     assert decoded(encoded(page([shot]))).snapshots[0].digest is None
 
 
+@pytest.mark.parametrize(
+    ("before", "samples"),
+    [
+        ([{"a": 2}, 3], [sample(), sample(BOB)]),
+        ([sample(), 3], [sample(), sample(BOB)]),
+        ([sample(), 3], [sample(), sample(BOB, email="a,b"), sample(BOB, inbound_tag="")]),
+    ],
+)
+def test_a_part_that_holds_more_than_the_samples_has_no_digest(
+    before: list[Any], samples: list[Any]
+) -> None:
+    """A space hides where they begin: the part begins with another list, and ends with them."""
+    body = encoded(page([{"more": {"samples": before}} | snapshot(samples=samples)]))
+    first, opening, rest = body.rpartition(b'"samples":[')
+    found = decoded(first + opening.replace(b":", b" :") + rest).snapshots[0]
+    assert len(found.totals) == len(samples)
+    assert found.digest is None
+
+
 def test_white_space_between_samples_is_part_of_the_text() -> None:
     """That at the ends of the list is not, and without the brackets nobody misses it."""
     first, second = map(encoded, SAMPLES)
@@ -167,6 +186,9 @@ def test_the_same_samples_at_another_time_are_decoded(known: Seen) -> None:
         snapshot(START + MINUTE, SAMPLES),
     ]
     assert_all_is_decoded(encoded(page(shots)), known)
+    with counting() as decoded_samples:
+        decoded(encoded(page(shots)), known)
+    assert decoded_samples == [2, 2]
 
 
 def test_the_same_samples_of_another_node_are_decoded() -> None:
