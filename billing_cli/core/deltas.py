@@ -17,6 +17,7 @@ from billing_cli.core.model import (
     DeltaPolicy,
     FirstSight,
     Gap,
+    SamplesDigest,
     Snapshot,
     StreamName,
     Totals,
@@ -45,7 +46,8 @@ class Advance:
     bytes are more than a line can carry and are not to be charged. `checkpoints` holds only
     streams whose row must change; one whose `seen_at` is before `watermark` has vanished.
     `first_sights` says how the history of each new stream began. `differences` counts streams
-    whose totals at the old watermark are not those that were seen there.
+    whose totals at the old watermark are not those that were seen there. `digest` is that of the
+    last snapshot that was applied.
     """
 
     watermark: datetime | None
@@ -60,6 +62,7 @@ class Advance:
     gaps: tuple[Gap, ...] = ()
     resets: int = 0
     rejected: tuple[str, ...] = ()
+    digest: SamplesDigest | None = None
 
 
 def advance(
@@ -75,14 +78,17 @@ def advance(
     `checkpoints` are the source's known streams; those present at the watermark carry it as their
     `seen_at`, those that had vanished before carry the last snapshot that held them.
     `snapshots` are strictly rising. With `continuity_expected` the snapshot at the watermark must
-    be met again among them; where it is not, a `history_lost` gap says so.
+    be met again among them; where it is not, a `history_lost` gap says so. One that is as it was
+    seen there has no differences to look for.
 
     A snapshot in the watermark's own minute is passed over: that minute is closed and written,
     and the counters carry its bytes into the next one.
     """
     fresh = not_yet_applied(watermark, snapshots)
     met = next((one for one in snapshots if one.collected_at == watermark), None)
-    differences = _differences(watermark, checkpoints, met) if met else 0
+    differences = 0
+    if met is not None and not met.is_as_seen:
+        differences = _differences(watermark, checkpoints, met)
     if not fresh:
         return Advance(watermark, differences)
 
@@ -96,11 +102,16 @@ def advance(
 def not_yet_applied(
     watermark: datetime | None, snapshots: Sequence[Snapshot]
 ) -> Sequence[Snapshot]:
-    """Return the snapshots in minutes after the watermark's own, which is written already."""
+    """Return the snapshots in minutes after the watermark's own, which is written already.
+
+    One that is as it was seen has been applied, and has no totals to be applied again, even if
+    the watermark that it stood at is gone.
+    """
+    told = [one for one in snapshots if not one.is_as_seen]
     if watermark is None:
-        return snapshots
+        return told
     written_minute = minute_of(watermark)
-    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
+    return [one for one in told if minute_of(one.collected_at) > written_minute]
 
 
 def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
@@ -215,6 +226,7 @@ class _Walk:
             gaps=tuple(self.gaps),
             resets=self.resets,
             rejected=tuple(self.rejected),
+            digest=applied[-1].digest,
         )
 
     def _first_sight(

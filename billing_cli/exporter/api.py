@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import NodeIdentity, Snapshot
+    from billing_cli.exporter.seen import Seen
     from billing_cli.exporter.source import Contract, Source
 
 
@@ -31,7 +32,9 @@ class FetchRequest:
 
     `since` is the watermark (its snapshot is wanted again, as proof of continuity), or where to
     begin; snapshots at or after `until` are not wanted. `max_samples` bounds the step softly: it
-    ends at a minute boundary with at least one whole minute after the minute of `since`.
+    ends at a minute boundary with at least one whole minute after the minute of `since`. `seen`
+    is what is known of the snapshot at the watermark: if it comes again just so, it is passed
+    over, and its samples are not decoded.
     """
 
     source: Source
@@ -39,6 +42,7 @@ class FetchRequest:
     until: datetime
     max_samples: int
     page_limit: int
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

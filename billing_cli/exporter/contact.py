@@ -99,6 +99,11 @@ class Contact:
         """Whether a token is sent."""
         return self._token is not None
 
+    @property
+    def may_hide_token(self) -> bool:
+        """Whether only decoding shows if the content read last sends our own token back."""
+        return self._may_hide_token
+
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Wait until no other source is being decoded; raises ExporterError at the deadline."""

@@ -7,6 +7,7 @@ counted; anything else that is wrong fails the whole answer, so that nothing of 
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +17,15 @@ from billing_cli.core.times import parse_rfc3339
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.fields import as_list, as_name, as_object
 from billing_cli.exporter.limits import DEFAULT_LIMITS, MAX_CURSOR_CHARACTERS
-from billing_cli.exporter.sample_runs import parse_runs
+from billing_cli.exporter.sample_runs import AS_SEEN, digest_of_all, parse_runs
 from billing_cli.exporter.samples import StreamNames, raw_object, streams_of
+from billing_cli.exporter.seen import last_span, seen_span
 from billing_cli.exporter.strict_json import checked_text, parse_strict, shown
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from billing_cli.exporter.seen import Seen
 
 _FUTURE_TOLERANCE = timedelta(minutes=5)
 
@@ -54,16 +58,24 @@ def decode_window_page(
     now: datetime,
     names: StreamNames | None = None,
     max_decoded_bytes: int = DEFAULT_LIMITS.decoded_bytes,
+    seen: Seen | None = None,
 ) -> Page:
     """Return the page that a window answer holds, its snapshots in the order of the wire.
 
     `now` bounds how far in the future a snapshot may lie. `names` is shared by the
-    pages of one fetch. Raises ExporterError with a one-line reason for every answer that breaks
-    the contract.
+    pages of one fetch. A first snapshot that is the one `seen` before `is_as_seen` and comes
+    without its totals; all else is what it is without `seen`. Raises ExporterError with a one-line
+    reason for every answer that breaks the contract.
     """
     decoding = _Decoding(expected, now, names or StreamNames())
     with _PausedCollector():
-        value = parse_runs(body, raw_object, max_decoded_bytes=max_decoded_bytes)
+        if seen is not None:
+            page = decoding.page_as_seen(body, seen, max_decoded_bytes)
+            if page is not None:
+                return page
+        value = parse_runs(
+            body, raw_object, max_decoded_bytes=max_decoded_bytes, last=last_span(body)
+        )
         if value is None:
             text = checked_text(body, max_decoded_bytes=max_decoded_bytes)
             # Bytes, text and values are each as large as the page: no two longer than need be.
@@ -72,21 +84,7 @@ def decode_window_page(
             del text
         else:
             del body
-        page = as_object(value, "the answer")
-        claimed = _page_identity(page)
-        snapshots = tuple(decoding.snapshots(_page_snapshots(page)))
-    identity = snapshots[0].identity if snapshots else claimed
-    if identity is not None:
-        decoding.check_identity(identity, "the page")
-    if claimed is not None and snapshots and claimed != identity:
-        raise ExporterError(
-            f"the page speaks for node {shown(claimed.stored)}, "
-            f"its snapshots for {shown(snapshots[0].identity.stored)}"
-        )
-    has_more = page.get("has_more")
-    if has_more is not None and not isinstance(has_more, bool):
-        raise ExporterError(f"has_more is {shown(has_more)}, neither true nor false")
-    return Page(identity, snapshots, bool(has_more), _next_cursor(page) if has_more else None)
+        return decoding.page(value)
 
 
 def decode_latest(
@@ -132,6 +130,54 @@ class _Decoding:
     now: datetime
     names: StreamNames
 
+    def page_as_seen(self, body: bytes, seen: Seen, max_decoded_bytes: int) -> Page | None:
+        """Return a page whose first snapshot was seen before, without decoding that again.
+
+        None leaves the page to be decoded as a whole, which also words all that is wrong with it.
+        """
+        span = seen_span(body, seen)
+        if span is None:
+            return None
+        value = parse_runs(
+            body,
+            raw_object,
+            max_decoded_bytes=max_decoded_bytes,
+            seen=span,
+            last=last_span(body),
+        )
+        if value is None:
+            return None
+        with suppress(ExporterError):
+            page = self.page(value)
+            first, *others = page.snapshots or (None,)
+            # Only here may it have been passed over; and what came twice is compared as a whole.
+            if (
+                first is not None
+                and first.is_as_seen
+                and (first.collected_at, first.identity) == (seen.collected_at, seen.identity)
+                and not (others and others[0].collected_at == seen.collected_at)
+            ):
+                return page
+        return None
+
+    def page(self, value: Any) -> Page:
+        """Return the decoded page."""
+        page = as_object(value, "the answer")
+        claimed = _page_identity(page)
+        snapshots = tuple(self.snapshots(_page_snapshots(page)))
+        identity = snapshots[0].identity if snapshots else claimed
+        if identity is not None:
+            self.check_identity(identity, "the page")
+        if claimed is not None and snapshots and claimed != identity:
+            raise ExporterError(
+                f"the page speaks for node {shown(claimed.stored)}, "
+                f"its snapshots for {shown(snapshots[0].identity.stored)}"
+            )
+        has_more = page.get("has_more")
+        if has_more is not None and not isinstance(has_more, bool):
+            raise ExporterError(f"has_more is {shown(has_more)}, neither true nor false")
+        return Page(identity, snapshots, bool(has_more), _next_cursor(page) if has_more else None)
+
     def snapshots(self, values: list[Any]) -> list[Snapshot]:
         """Return the decoded snapshots, all of one node; empties the list as it goes."""
         decoded: list[Snapshot] = []
@@ -159,8 +205,11 @@ class _Decoding:
         if "samples" not in members:
             raise ExporterError(f"{where}: samples is missing")
         samples = as_list(members["samples"], f"{where}: samples")
+        if samples == [AS_SEEN]:
+            return Snapshot(collected_at, identity, {}, is_as_seen=True)
+        digest = digest_of_all(samples)
         totals, rejected = streams_of(samples, where, self.names)
-        return Snapshot(collected_at, identity, totals, rejected)
+        return Snapshot(collected_at, identity, totals, rejected, digest)
 
     def check_identity(self, identity: NodeIdentity, where: str) -> None:
         """Raise ExporterError for a nameless node, and for another than the expected one."""

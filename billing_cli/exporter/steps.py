@@ -43,8 +43,12 @@ def whole_minutes(
 
 
 def weight(snapshot: Snapshot) -> int:
-    """Return what a snapshot counts for: its samples, or one where it is empty."""
+    """Return what a snapshot counts for: the samples decoded for it, one if there are none."""
     return max(1, len(snapshot.totals) + len(snapshot.rejected))
+
+
+class IncomparableError(ExporterError):
+    """A snapshot came twice, once as it was seen before and once spelled differently."""
 
 
 def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
@@ -52,7 +56,7 @@ def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
 
     Both ends of a window are inclusive, so a page may begin with the snapshot that the one before
     it ended with. Raises ExporterError where time runs backwards, or where the same instant comes
-    with other figures.
+    with other figures; IncomparableError where one of the two came without its figures.
     """
     if last is None or snapshot.collected_at > last.collected_at:
         return True
@@ -61,6 +65,8 @@ def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
         raise ExporterError(
             f"snapshots out of order: {stamp} after {format_rfc3339(last.collected_at)}"
         )
+    if snapshot.is_as_seen != last.is_as_seen:
+        raise IncomparableError(f"two spellings of the snapshot of {stamp}")
     if snapshot.totals != last.totals:
         raise ExporterError(f"two different snapshots of {stamp}")
     return False

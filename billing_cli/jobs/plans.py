@@ -67,7 +67,8 @@ def plan(
         state = states[source_id]
         if state.watermark is not None and state.identity == identity:
             watermarks[identity.stored] = state.watermark
-        # What is told of each stream first: as a rule what was seen of it last.
+        # What is told of each stream first: as a rule what was seen of it last, or what it moved
+        # to since, where the snapshot at the watermark is as it was seen and tells no totals.
         totals = told[identity.stored] = dict[StreamName, Totals]()
         for snapshot in reversed(fetched.snapshots):
             totals.update(snapshot.totals)

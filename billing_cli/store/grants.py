@@ -104,7 +104,8 @@ GRANTS = (
         "billing.sources",
         select="",
         insert="",
-        update="env node_id stored_node_id contract watermark updated_at",
+        update="env node_id stored_node_id contract watermark samples_bytes samples_digest"
+        " updated_at",
     ),
     *_grants(
         "billing.streams",

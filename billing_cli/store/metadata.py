@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -53,9 +54,21 @@ sources = Table(
     columns.moment("first_snapshot_at"),
     columns.moment("watermark", "collected_at of the last snapshot applied."),
     columns.now("updated_at"),
+    Column(
+        "samples_bytes",
+        BigInteger,
+        comment="How long the text of the samples at the watermark was; "
+        "null where it is not known.",
+    ),
+    Column(
+        "samples_digest",
+        LargeBinary,
+        comment="Its SHA-256: what comes again with the same one is not decoded again.",
+    ),
     UniqueConstraint("stored_node_id"),
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
+    CheckConstraint("(samples_bytes IS NULL) = (samples_digest IS NULL)", name="samples"),
     comment="How far each source has been applied. A node belongs to one source.",
     postgresql_with={"fillfactor": 50},
 )

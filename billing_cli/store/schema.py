@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "billing"
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision that this version knows, oldest first."""
 
 HEAD_REVISION = REVISIONS[-1]

@@ -82,9 +82,8 @@ def minutes(count: int, *, start: datetime = START, size: int = 1) -> list[dict[
 
 def request(base_url: str, **more: Any) -> FetchRequest:
     """Return a request for the half hour before NOW; `more` are fields of request or source."""
-    bounds = {
-        key: more.pop(key) for key in ("since", "until", "max_samples", "page_limit") if key in more
-    }
+    keys = ("since", "until", "max_samples", "page_limit", "seen")
+    bounds = {key: more.pop(key) for key in keys if key in more}
     source = Source(**{"source_id": "jp-1", "base_url": base_url} | more)
     whole: dict[str, Any] = {
         "since": START,
