@@ -96,12 +96,12 @@ def rate(
 
 
 def multipliers_of(
-    buckets: Iterable[Bucket], accounts: Mapping[str, Account], peak_hours: PeakHours | None = None
+    buckets: Iterable[Bucket], prices: Mapping[str, Price], peak_hours: PeakHours | None = None
 ) -> list[Decimal]:
     """Return what the price of each bucket's account is multiplied by in its minute."""
     with localcontext(EXACT):
         return [
-            multiplier_at(accounts[key.account_uuid].price, key.bucket_start, peak_hours)
+            multiplier_at(prices[key.account_uuid], key.bucket_start, peak_hours)
             for key, _, _ in buckets
         ]
 

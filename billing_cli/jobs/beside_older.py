@@ -12,6 +12,7 @@ from billing_cli.jobs.payers import (
     FactConflictError,
     charge_buckets,
     facts_are_new,
+    send_buckets,
     write_corrections,
 )
 from billing_cli.store.takeover import read_foreign_charges
@@ -71,13 +72,10 @@ def charge_beside_older(
                 corrections.append(Correction(surplus, TAKEOVER_REASON))
     ours = [one for one in buckets if one.key not in foreign]
     with facts_are_new(), connection.pipeline():
+        prices = {account_uuid: one.price for account_uuid, one in accounts.items()}
+        sent = send_buckets(context, connection, ours, prices, beside_older=True)
         entries = charge_buckets(
-            context,
-            connection,
-            ours,
-            accounts,
-            has_arrears_since=has_arrears_since,
-            beside_older=True,
+            context, connection, sent, ours, accounts, has_arrears_since=has_arrears_since
         )
     entries.require_new()
     settled = write_corrections(context, connection, corrections, entries.accounts)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from billing_cli.jobs.payers import payers_of
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from psycopg import Connection
 
     from billing_cli.core.model import StreamName
-    from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.payers import Payers
     from billing_cli.jobs.source_plan import SourcePlan
 
@@ -28,32 +26,53 @@ _name_of = attrgetter("name")
 class Owners:
     """Whose streams are, by source id and name.
 
-    `found` are the streams of which it was not known before.
+    `found` are the streams of which it was not known before, `asked` counts those of which it
+    should be known, and `notes` say why some are nobody's for now.
     """
 
     by_source: Mapping[str, Mapping[StreamName, str]]
     found: Mapping[str, Sequence[StreamName]]
-    unresolved: Mapping[str, int]
-    notes: Mapping[str, list[str]]
+    asked: Mapping[str, int]
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def accounts_of(self, plan: SourcePlan) -> Mapping[StreamName, str]:
         """Return the accounts of a plan's streams, as far as they have one."""
         return self.by_source[plan.source_id]
 
+    def unresolved(self) -> dict[str, int]:
+        """Return how many streams are nobody's, by source id."""
+        return {one: asked - len(self.by_source[one]) for one, asked in self.asked.items()}
+
+    def that_can_pay(self, payers: Payers) -> Owners:
+        """Return those that can be charged: the very same, where all of them can.
+
+        An account that is gone, or whose figures money can't be computed with, owns nothing for
+        now: its usage stays pending instead of being lost or blocking the others.
+        """
+        usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
+        if all(map(usable.__contains__, chain.from_iterable(self.accounts()))):
+            return self
+        by_source, notes = {}, {}
+        for source_id, owners in self.by_source.items():
+            by_source[source_id] = {name: one for name, one in owners.items() if one in usable}
+            problems = payers.problems.keys() & owners.values()
+            notes[source_id] = [payers.problems[account] for account in sorted(problems)]
+        return replace(self, by_source=by_source, notes=notes)
+
+    def accounts(self) -> Iterator[Collection[str]]:
+        """Yield the accounts of each source's streams."""
+        return (owners.values() for owners in self.by_source.values())
+
 
 def lock_owners(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[Owners, Payers]:
-    """Find whose the streams are, lock those accounts in key order, and read what they pay.
-
-    An account that is gone, or whose figures money can't be computed with, owns nothing for now:
-    its usage stays pending instead of being lost or blocking the others.
-    """
-    by_source, found, wanted = _find_owners(connection, plans)
-    kept = dict.fromkeys(chain.from_iterable(owners.values() for owners in by_source.values()))
+    connection: Connection, plans: Sequence[SourcePlan]
+) -> tuple[Owners, store_accounts.Locking]:
+    """Find whose the streams are, and lock those accounts in key order; update the streams."""
+    owners = _find_owners(connection, plans)
+    kept = dict.fromkeys(chain.from_iterable(owners.accounts()))
     moved = chain.from_iterable(
         map(
-            by_source[plan.source_id].get,
+            owners.accounts_of(plan).get,
             chain(map(_name_of, plan.advance.records), plan.streams.pending),
         )
         for plan in plans
@@ -66,35 +85,14 @@ def lock_owners(
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
     streams.update_streams(connection, changes)
-    payers = payers_of(context, connection, locking)
-
-    notes: dict[str, list[str]] = {}
-    for source_id, owners in by_source.items():
-        problems = payers.problems.keys() & owners.values() if payers.problems else ()
-        notes[source_id] = [payers.problems[account] for account in sorted(problems)]
-    usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
-    usable_by_source = {
-        source_id: owners
-        if all(map(usable.__contains__, owners.values()))
-        else {name: account for name, account in owners.items() if account in usable}
-        for source_id, owners in by_source.items()
-    }
-    unresolved = {
-        source_id: wanted[source_id] - len(usable_by_source[source_id]) for source_id in wanted
-    }
-    return Owners(usable_by_source, found, unresolved, notes), payers
+    return owners, locking
 
 
-def _find_owners(
-    connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[dict[str, dict[StreamName, str]], dict[str, list[StreamName]], dict[str, int]]:
-    """Return whose each plan's streams are, which are new to that, and how many are asked about.
-
-    Those are the streams that were touched, and those still without an owner.
-    """
+def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:
+    """Return whose the streams are that were touched, and those still without an owner."""
     by_source: dict[str, dict[StreamName, str]] = {}
     found: dict[str, list[StreamName]] = {plan.source_id: [] for plan in plans}
-    wanted: dict[str, int] = {}
+    asked: dict[str, int] = {}
     strangers: list[tuple[str, StreamName]] = []
     for plan in plans:
         rows = plan.streams.rows
@@ -109,13 +107,13 @@ def _find_owners(
             if (row := rows.get(name)) is not None and row.account_uuid is not None
         }
         strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
-        wanted[plan.source_id] = len(names)
+        asked[plan.source_id] = len(names)
     resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
     for source_id, name in strangers:
         if name.sample_uuid in resolved:
             by_source[source_id][name] = resolved[name.sample_uuid]
             found[source_id].append(name)
-    return by_source, found, wanted
+    return Owners(by_source, found, asked)
 
 
 def _stream_changes(plans: Sequence[SourcePlan]) -> streams.Changes:

@@ -162,33 +162,56 @@ class Entries(NamedTuple):
             raise ChargedBeforeError(CHARGED_BEFORE)
 
 
+class SentBuckets(NamedTuple):
+    """Buckets on their way, `beside_older` those of another writer or not."""
+
+    sent: facts.Sent
+    beside_older: bool
+
+
+def send_buckets(
+    context: JobContext,
+    connection: Connection,
+    buckets: Sequence[Bucket],
+    prices: Mapping[str, Price],
+    *,
+    beside_older: bool,
+) -> SentBuckets:
+    """Send new buckets, within a pipeline: the server stores them while they are rated here.
+
+    Where one is not new, its key refuses it; `beside_older` it stays as it is.
+    """
+    tariff = context.tariff
+    multipliers = multipliers_of(buckets, prices, tariff.peak_hours)
+    version = tariff.pricing_rule_version
+    sent = facts.add_buckets(connection, buckets, multipliers, version, beside_older=beside_older)
+    return SentBuckets(sent, beside_older)
+
+
 def charge_buckets(
     context: JobContext,
     connection: Connection,
+    sent: SentBuckets,
     buckets: Sequence[Bucket],
     accounts: Mapping[str, Account],
     *,
     has_arrears_since: bool,
-    beside_older: bool,
 ) -> Entries:
-    """Send new buckets, in key order, and what they cost their accounts, all within a pipeline.
+    """Send what buckets cost their accounts, in key order, within the pipeline that they are in.
 
-    Where one is not new, its key refuses it; `beside_older` it stays, and `require_new` tells.
+    Where an entry is not new, its key refuses it, or `require_new` tells; as with its bucket.
     """
-    # The buckets first: the server stores them while they are rated here.
     peak_hours, version = context.tariff.peak_hours, context.tariff.pricing_rule_version
-    multipliers = multipliers_of(buckets, accounts, peak_hours)
-    added = facts.add_buckets(connection, buckets, multipliers, version, beside_older=beside_older)
     columns, charged = EntryColumns(), Charged()
     for start in range(0, len(buckets), RATED_AT_ONCE):
         rating = rate(buckets[start : start + RATED_AT_ONCE], accounts, peak_hours)
         accounts = rating.accounts
         columns.add(rating.charges)
         charged = charged.plus(rating.charges, len(rating.charges))
-    ledger = columns.write(connection, version, context.run_id, beside_older=beside_older)
+    ledger = columns.write(connection, version, context.run_id, beside_older=sent.beside_older)
     last_bucket = {bucket.key.account_uuid: bucket.key.bucket_start for bucket in buckets}
     _save_accounts(connection, accounts, last_bucket, has_arrears_since=has_arrears_since)
-    return Entries(charged, accounts, added, ledger)
+    return Entries(charged, accounts, sent.sent, ledger)
 
 
 def write_rating(

@@ -40,10 +40,12 @@ def write_streams(
 
 
 def write_shared_checkpoints(
-    connection: Connection, plans: Sequence[SourcePlan], owners: Owners
+    connection: Connection,
+    plans: Sequence[SourcePlan],
+    owners: Owners,
+    sums: Mapping[str, Mapping[str, Checkpoint]],
 ) -> facts.Sent:
-    """Bring the shared checkpoints of all accounts up to date of which a stream has changed."""
-    sums = shared_checkpoints(plans, owners)
+    """Bring the shared checkpoints up to date: the sums of the owners, by stored node id."""
     fresh: dict[str, dict[str, Checkpoint]] = {}
     for plan in plans:
         node, accounts = plan.identity.stored, owners.accounts_of(plan)

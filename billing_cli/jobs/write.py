@@ -13,7 +13,7 @@ from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of
 from billing_cli.jobs.beside_older import charge_beside_older
 from billing_cli.jobs.owners import lock_owners
-from billing_cli.jobs.payers import charge_buckets, facts_are_new
+from billing_cli.jobs.payers import charge_buckets, facts_are_new, payers_of, send_buckets
 from billing_cli.jobs.stream_rows import (
     StreamIds,
     shared_checkpoints,
@@ -83,9 +83,16 @@ def write(
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
     with facts_are_new(), connection.pipeline():
-        owners, payers = lock_owners(context, connection, plans)
+        found, locking = lock_owners(connection, plans)
+        # Made while the server is busy with streams and locks; as a rule all of them can pay.
+        sums = shared_checkpoints(plans, found)
+        payers = payers_of(context, connection, locking)
+        owners = found.that_can_pay(payers)
+        if owners is not found:
+            sums = shared_checkpoints(plans, owners)
         new_ids = write_streams(connection, plans, owners)
-        checkpoints = write_shared_checkpoints(connection, plans, owners)
+        checkpoints = write_shared_checkpoints(connection, plans, owners, sums)
+        del sums, locking
         # A server that is busy takes little of what is sent: so all of this comes before.
         usage = _usage_of(plans, owners, new_ids)
         buckets = buckets_of(usage.billed)
@@ -94,16 +101,13 @@ def write(
         # What is no longer needed is let go: the dearest part is still to come.
         billed = usage.billed if beside_older else []
         del usage
+        if not beside_older:
+            sent = send_buckets(context, connection, buckets, payers.prices, beside_older=False)
         accounts = payers.accounts()
         del payers
         if not beside_older:
             entries = charge_buckets(
-                context,
-                connection,
-                buckets,
-                accounts,
-                has_arrears_since=has_arrears_since,
-                beside_older=False,
+                context, connection, sent, buckets, accounts, has_arrears_since=has_arrears_since
             )
             written = _written(plans, owners, entries.charged)
     if not checkpoints.reached_all:
@@ -124,7 +128,7 @@ def _written(plans: Sequence[SourcePlan], owners: Owners, charged: Charged) -> W
         included_bytes=charged.included_bytes,
         charged_bytes=charged.rated_bytes,
         amount=0 - charged.amount_delta,
-        unresolved=owners.unresolved,
+        unresolved=owners.unresolved(),
         notes=owners.notes,
     )
 

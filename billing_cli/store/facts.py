@@ -120,6 +120,7 @@ UPDATE public.traffic_stat_checkpoints AS shared
        updated_at = now()
   FROM ({SUMMED_CHECKPOINTS}) AS summed
  WHERE shared.node_id = summed.node_id AND shared.account_uuid = summed.account_uuid
+   AND shared.node_id = ANY (%(distinct_nodes)s::text[])
 """
 
 

@@ -63,8 +63,7 @@ GRANTS = (
     ),
     *_grants(
         "public.traffic_stat_checkpoints",
-        select="node_id account_uuid last_uplink_total last_downlink_total last_seen_at"
-        " reset_epoch",
+        select="node_id account_uuid last_uplink_total last_downlink_total last_seen_at",
         insert="node_id account_uuid last_uplink_total last_downlink_total last_seen_at"
         " reset_epoch",
         update="last_uplink_total last_downlink_total last_seen_at reset_epoch updated_at",

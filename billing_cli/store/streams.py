@@ -34,8 +34,8 @@ SELECT stored_node_id, max(coalesce(absent_since, seen_at))
 
 # Streams by node and tag as a few long columns: packed, numbers and uuids take a fifth of the time
 # of rows on their way. Most accounts are known by their own uuid, which is then not told twice.
-PACKED_STREAMS = """
-SELECT stored_node_id, inbound_tag,
+PACKED_COLUMNS = """
+       stored_node_id, inbound_tag,
        string_agg(int8send(stream_id), '') AS stream_ids,
        string_agg(uuid_send(sample_uuid), '') AS sample_uuids,
        string_agg(boolsend(account_uuid IS NOT DISTINCT FROM sample_uuid), '') AS are_own,
@@ -48,7 +48,7 @@ SELECT stored_node_id, inbound_tag,
 
 # Those that the last snapshot of each node held. Idle ones are read, never written.
 READ_PRESENT_STREAMS = f"""
-{PACKED_STREAMS}, NULL::timestamptz[] AS seen_ats
+SELECT {PACKED_COLUMNS}, NULL::timestamptz[] AS seen_ats
   FROM billing.streams
  WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND absent_since IS NULL
  GROUP BY stored_node_id, inbound_tag
@@ -56,7 +56,7 @@ READ_PRESENT_STREAMS = f"""
 
 # Those asked for by name, because a new snapshot holds them: they had vanished.
 READ_NAMED_STREAMS = f"""
-{PACKED_STREAMS}, array_agg(coalesce(absent_since, seen_at)) AS seen_ats
+SELECT {PACKED_COLUMNS}, array_agg(coalesce(absent_since, seen_at)) AS seen_ats
   FROM billing.streams
   JOIN unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[], %(sample_uuids)s::uuid[])
     AS named (stored_node_id, inbound_tag, sample_uuid)
