@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.core.makers import maker
 from billing_cli.core.model import MAX_TOTAL, Checkpoint, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_checkpoint = maker(Checkpoint)
-_totals = maker(Totals)
 
 
 def sum_by_account(streams: Iterable[tuple[str, Checkpoint]]) -> dict[str, Checkpoint]:
@@ -27,11 +23,10 @@ def sum_by_account(streams: Iterable[tuple[str, Checkpoint]]) -> dict[str, Check
 
 
 def _sum(one: Checkpoint, other: Checkpoint) -> Checkpoint:
-    totals = map(sum, zip(one.totals, other.totals, strict=True))
-    return _checkpoint(
-        (
-            max(one.seen_at, other.seen_at),
-            _totals(tuple(min(total, MAX_TOTAL) for total in totals)),
-            max(one.reset_epoch, other.reset_epoch),
-        )
+    uplink = one.totals.uplink + other.totals.uplink
+    downlink = one.totals.downlink + other.totals.downlink
+    return Checkpoint(
+        max(one.seen_at, other.seen_at),
+        Totals(min(uplink, MAX_TOTAL), min(downlink, MAX_TOTAL)),
+        max(one.reset_epoch, other.reset_epoch),
     )

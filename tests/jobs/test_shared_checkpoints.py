@@ -5,16 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import pytest
-
-from billing_cli.core.checkpoints import sum_by_account
-from billing_cli.core.model import MAX_TOTAL, Checkpoint, Totals
-from billing_cli.core.times import parse_rfc3339
-
 if TYPE_CHECKING:
     from tests.jobs.world import World
-
-EARLY, LATE = parse_rfc3339("2026-04-08T12:00:00Z"), parse_rfc3339("2026-04-08T12:01:00Z")
 
 READ_SUMS = """
 SELECT stream.stored_node_id, stream.account_uuid::text, sum(uplink_total), sum(downlink_total),
@@ -26,34 +18,6 @@ SELECT node_id, account_uuid::text, last_uplink_total::numeric, last_downlink_to
        last_seen_at, reset_epoch
   FROM public.traffic_stat_checkpoints ORDER BY 1, 2
 """
-
-
-def test_streams_of_an_account_are_summed() -> None:
-    """Totals are added, the last stamp and the highest epoch count; others are by themselves."""
-    assert sum_by_account(
-        [
-            ("a", Checkpoint(EARLY, Totals(1, 20), 3)),
-            ("b", Checkpoint(EARLY, Totals(7, 7), 1)),
-            ("a", Checkpoint(LATE, Totals(300, 4000), 2)),
-            ("a", Checkpoint(EARLY, Totals(50000, 600000), 0)),
-        ]
-    ) == {
-        "a": Checkpoint(LATE, Totals(50301, 604020), 3),
-        "b": Checkpoint(EARLY, Totals(7, 7), 1),
-    }
-
-
-@pytest.mark.parametrize(
-    ("totals", "sums"),
-    [
-        (Totals(MAX_TOTAL - 1, 1), Totals(MAX_TOTAL, 2)),
-        (Totals(MAX_TOTAL, MAX_TOTAL - 1), Totals(MAX_TOTAL, MAX_TOTAL)),
-    ],
-)
-def test_a_sum_that_no_counter_could_carry_is_the_largest(totals: Totals, sums: Totals) -> None:
-    """The column of the sum is no larger than those of its parts."""
-    streams = [("a", Checkpoint(EARLY, totals)), ("a", Checkpoint(EARLY, Totals(1, 1)))]
-    assert sum_by_account(streams)["a"].totals == sums
 
 
 def test_a_stream_that_is_absent_goes_on_counting(world: World) -> None:

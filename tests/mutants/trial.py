@@ -28,6 +28,8 @@ TESTS = Path(__file__).parents[1]
 MODULES = {
     "deltas": ("test_deltas.py", "test_continuity.py", "test_held.py", "test_histories.py"),
     "rating": ("test_rating.py", "test_prices.py", "test_rating_properties.py"),
+    "checkpoints": ("test_checkpoints.py",),
+    "uuids": ("test_uuids.py", "test_rating.py"),
     "adjustments": ("test_adjustments.py",),
     "corrections": ("test_corrections.py",),
     "takeover": ("test_takeover.py",),
