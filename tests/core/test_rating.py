@@ -9,7 +9,7 @@ from decimal import Decimal, Inexact, localcontext
 
 import pytest
 
-from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey
+from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey, StreamName
 from billing_cli.core.peak import PeakHours
 from billing_cli.core.rating import (
     EXACT,
@@ -252,4 +252,20 @@ def test_records_of_one_line_and_minute_share_a_bucket() -> None:
         Bucket(BucketKey(minute, node, ALICE_UUID, "jp", "tcp"), 7, 7),
         Bucket(BucketKey(minute, node, ALICE_UUID, "jp", "xhttp"), 3, 7),
         Bucket(BucketKey(minute, node, BOB_UUID, "jp", "xhttp"), 1, 0),
+    ]
+
+
+def test_buckets_of_several_lines_come_by_account_first() -> None:
+    """As their keys do: the line counts only where minute, node and account are the same."""
+    first, second = sorted([ALICE_UUID, BOB_UUID])
+    evidence = (("01:00", "01:10"), (0, 0), (1, 1))
+    usage = [
+        BilledUsage(account_uuid, "prod:jp-1", "", record(StreamName(tag, ALICE_UUID), *evidence))
+        for account_uuid, tag in ((first, "ws"), (second, "tcp"), (first, "tcp"), (second, "ws"))
+    ]
+    assert [(one.key.account_uuid, one.key.line_code) for one in buckets_of(usage)] == [
+        (first, "tcp"),
+        (first, "ws"),
+        (second, "tcp"),
+        (second, "ws"),
     ]
