@@ -183,7 +183,8 @@ def balance_of(value: float) -> Decimal:
 
 def ledger_id(key: BucketKey) -> str:
     """Return the id of a minute's charge, the same that the older writer derives."""
-    return ledger_ids([key])[0]
+    (entry_id,) = ledger_ids([key])
+    return entry_id
 
 
 def ledger_ids(keys: Iterable[BucketKey]) -> list[str]:
@@ -207,7 +208,9 @@ def ledger_ids(keys: Iterable[BucketKey]) -> list[str]:
 def adjustment_id(key: BucketKey, ordinal: int) -> str:
     """Return the id of a bucket's adjustment, the `ordinal`-th entry after its charge."""
     namespace = uuid.UUID(ledger_id(key)).bytes
-    return _name_based_uuids([_hash(namespace + b"adjustment|%d" % ordinal).digest()])[0]
+    name = _hash(namespace + b"adjustment|%d" % ordinal)
+    (entry_id,) = _name_based_uuids([name.digest()])
+    return entry_id
 
 
 def charge_bytes(

@@ -44,7 +44,9 @@ def charged(total_bytes: int, per_byte: str, multiplier: str = "1") -> str:
 def test_both_directions_are_charged() -> None:
     """A bucket's bytes are those sent and those received."""
     rating = rate([Bucket(KEY, 3, 4)], {ALICE_UUID: account(price("1"))})
-    assert rating.charges[0].rated_bytes == 7
+    (charge,) = rating.charges
+    assert charge.rated_bytes == 7
+    assert (charge.entry_type, charge.adjusts, charge.reason) == ("traffic_charge", None, "")
 
 
 def test_the_quota_is_used_before_the_balance() -> None:
