@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from billing_cli.core.model import (
@@ -13,6 +14,7 @@ from billing_cli.core.model import (
     Gap,
     NodeIdentity,
     Rating,
+    SamplesDigest,
     Snapshot,
     Totals,
 )
@@ -59,3 +61,9 @@ def test_what_is_not_said_of_a_value_has_not_happened() -> None:
     money = Decimal(0)
     charge = Charge("id", bucket(1).key, 1, 0, money, money, money, 1, money, money)
     assert (charge.entry_type, charge.adjusts, charge.reason) == ("traffic_charge", None, "")
+
+
+def test_how_samples_were_spelled_is_no_part_of_a_snapshot() -> None:
+    """The same totals in other bytes are the same snapshot."""
+    told = Snapshot(NOON, NODE, {})
+    assert replace(told, digest=SamplesDigest(1, b"1")) == told
