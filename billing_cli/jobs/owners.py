@@ -7,6 +7,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from billing_cli.jobs.stream_rows import shared_checkpoints
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import streams
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from billing_cli.core.model import StreamName
     from billing_cli.jobs.payers import Payers
     from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.stream_rows import Sums
 
 _name_of = attrgetter("name")
 
@@ -66,8 +68,11 @@ class Owners:
 
 def lock_owners(
     connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[Owners, store_accounts.Locking]:
-    """Find whose the streams are, and lock those accounts in key order; update the streams."""
+) -> tuple[Owners, store_accounts.Locking, Sums]:
+    """Find whose the streams are, and lock those accounts in key order; update the streams.
+
+    Returns the accounts' shared checkpoints as well, as they are if all of them can pay.
+    """
     owners = _find_owners(connection, plans)
     kept = dict.fromkeys(chain.from_iterable(owners.accounts()))
     moved = chain.from_iterable(
@@ -79,13 +84,14 @@ def lock_owners(
     )
     charged = dict.fromkeys(account for account in moved if account is not None)
     locking = store_accounts.lock_users(connection, kept)
-    # Made while the server is busy with the first lock, which would not take the second one yet.
+    # Made while the server is busy with the first lock, and would not take the second one yet.
     changes = _stream_changes(plans)
+    sums = shared_checkpoints(plans, owners)
     locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
     streams.update_streams(connection, changes)
-    return owners, locking
+    return owners, locking, sums
 
 
 def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:

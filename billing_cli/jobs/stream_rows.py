@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from billing_cli.jobs.source_plan import SourcePlan
 
 
+# Shared checkpoints by stored node id and account.
+Sums = dict[str, dict[str, Checkpoint]]
+
+
 def write_streams(
     connection: Connection, plans: Sequence[SourcePlan], owners: Owners
 ) -> dict[tuple[str, StreamName], int]:
@@ -43,10 +47,10 @@ def write_shared_checkpoints(
     connection: Connection,
     plans: Sequence[SourcePlan],
     owners: Owners,
-    sums: Mapping[str, Mapping[str, Checkpoint]],
+    sums: Sums,
 ) -> facts.Sent:
     """Bring the shared checkpoints up to date: the sums of the owners, by stored node id."""
-    fresh: dict[str, dict[str, Checkpoint]] = {}
+    fresh: Sums = {}
     for plan in plans:
         node, accounts = plan.identity.stored, owners.accounts_of(plan)
         theirs = {accounts[name] for name in owners.found[plan.source_id] if name in accounts}
@@ -55,9 +59,7 @@ def write_shared_checkpoints(
     return facts.update_shared_checkpoints(connection, sums)
 
 
-def shared_checkpoints(
-    plans: Sequence[SourcePlan], owners: Owners
-) -> dict[str, dict[str, Checkpoint]]:
+def shared_checkpoints(plans: Sequence[SourcePlan], owners: Owners) -> Sums:
     """Sum the present streams of each account of which one has changed, by stored node id."""
     sums = {}
     for plan in plans:

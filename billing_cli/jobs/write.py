@@ -83,9 +83,7 @@ def write(
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
     with facts_are_new(), connection.pipeline():
-        found, locking = lock_owners(connection, plans)
-        # Made while the server is busy with streams and locks; as a rule all of them can pay.
-        sums = shared_checkpoints(plans, found)
+        found, locking, sums = lock_owners(connection, plans)
         payers = payers_of(context, connection, locking)
         owners = found.that_can_pay(payers)
         if owners is not found:
