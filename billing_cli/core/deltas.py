@@ -145,6 +145,22 @@ def _just_before(at: datetime) -> datetime:
     return at - min(timedelta.resolution, at - EARLIEST)
 
 
+def _joined(steps: Sequence[UsageRecord]) -> list[UsageRecord]:
+    """Return the steps of one minute with those joined that follow each other in a stream."""
+    finished: list[UsageRecord] = []
+    last: dict[StreamName, UsageRecord] = {}
+    for record in steps:
+        joined = record
+        earlier = last.get(record.name)
+        if earlier is not None:
+            if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
+                joined = record._replace(from_at=earlier.from_at, start=earlier.start)
+            else:
+                finished.append(earlier)
+        last[record.name] = joined
+    return [*finished, *last.values()]
+
+
 class _Walk:
     """The state of one `advance`: mutable inside, never seen outside."""
 
@@ -161,10 +177,12 @@ class _Walk:
         self.continuity_lost = continuity_lost
         self.known = dict(checkpoints)
         self.absent = {name for name, one in checkpoints.items() if one.seen_at != watermark}
-        self.touched: dict[StreamName, None] = {}
+        # In the order in which they were touched first; some more than once.
+        self.touched: list[StreamName] = []
         self.first_sights: dict[StreamName, tuple[FirstSight, Checkpoint]] = {}
-        self.open_records: dict[StreamName, UsageRecord] = {}
         self.open_minute: datetime | None = None
+        self.steps: list[UsageRecord] = []
+        self.snapshots_in_minute = 0
         self.records: list[UsageRecord] = []
         self.held: list[UsageRecord] = []
         self.gaps: list[Gap] = []
@@ -180,6 +198,7 @@ class _Walk:
         if minute != self.open_minute:
             self._close_minute()
             self.open_minute = minute
+        self.snapshots_in_minute += 1
         resets_before = self.resets
         self.limit_from = None
 
@@ -188,7 +207,7 @@ class _Walk:
             before = known.get(name)
             if before is None:
                 self._first_sight(name, totals, at, minute)
-            elif name in absent:
+            elif absent and name in absent:
                 if at <= before.seen_at:
                     # An older writer has seen this stream further than its source's watermark.
                     continue
@@ -237,7 +256,7 @@ class _Walk:
         checkpoint = Checkpoint(at, totals)
         if previous_at is None and not self.policy.charge_first_snapshot:
             self.known[name] = checkpoint
-            self.touched[name] = None
+            self.touched.append(name)
             self.first_sights[name] = "baseline", checkpoint
             return
         self.first_sights[name] = "new", checkpoint
@@ -264,29 +283,26 @@ class _Walk:
         is_plausible: bool = False,
     ) -> None:
         _, start, epoch = before
-        if totals.uplink < start.uplink or totals.downlink < start.downlink:
+        uplink, downlink = totals
+        uplink_before, downlink_before = start
+        if uplink < uplink_before or downlink < downlink_before:
             # Either counter below its last value means that the process restarted, so both
             # began again at zero (what Prometheus' increase() assumes as well).
-            start, epoch = ZERO, epoch + 1
+            uplink_before, downlink_before = start = ZERO
+            epoch += 1
             self.resets += 1
         self.known[name] = _checkpoint((at, totals, epoch))
-        self.touched[name] = None
-        moved = totals.uplink - start.uplink + totals.downlink - start.downlink
+        self.touched.append(name)
+        moved = uplink - uplink_before + downlink - downlink_before
         if not moved:
             return
-        record = _usage_record((name, minute, epoch, from_at, at, start, totals))
         if from_at is not self.limit_from:
             self._limit(from_at, at)
+        record = _usage_record((name, minute, epoch, from_at, at, start, totals))
         if moved > self.limit and not is_plausible:
             self.held.append(record)
-            return
-        earlier = self.open_records.get(name)
-        if earlier is not None:
-            if earlier.reset_epoch == epoch and earlier.end == start:
-                record = record._replace(from_at=earlier.from_at, start=earlier.start)
-            else:
-                self.records.append(earlier)
-        self.open_records[name] = record
+        else:
+            self.steps.append(record)
 
     def _limit(self, from_at: datetime, at: datetime) -> None:
         """Set what a stream can have moved; nearly all of a snapshot's go the same way."""
@@ -294,14 +310,16 @@ class _Walk:
         self.limit = plausible_bytes(self.policy, (at - from_at).total_seconds())
 
     def _close_minute(self) -> None:
-        self.records.extend(self.open_records.values())
-        self.open_records.clear()
+        # Nearly every minute has one snapshot, and no stream that moved in it twice.
+        self.records += self.steps if self.snapshots_in_minute == 1 else _joined(self.steps)
+        self.steps = []
+        self.snapshots_in_minute = 0
 
     def _vanish(self, snapshot: Snapshot, last_held_at: datetime) -> None:
         for name in self.known.keys() - snapshot.totals.keys() - self.absent:
             self.known[name] = self.known[name]._replace(seen_at=last_held_at)
             self.absent.add(name)
-            self.touched[name] = None
+            self.touched.append(name)
 
     def _note_gaps(self, previous_at: datetime | None, at: datetime, resets: int) -> None:
         if previous_at is None:

@@ -131,8 +131,9 @@ def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
             # Texts are sorted several times faster than the keys that they are part of.
             for account_uuid in sorted(sums)
         ]
-    # Nearly in order already: only what is of one minute and node may have to change places.
-    buckets.sort()
+    if len(places) > 1:
+        # Nearly in order already: only what is of one minute and node may have to change places.
+        buckets.sort()
     return buckets
 
 

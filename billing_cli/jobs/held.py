@@ -194,9 +194,9 @@ def _lock_accounts(
             )
     wanted = {one.account_uuid for one in deltas if one.account_uuid is not None}
     payers = lock_payers(context, connection, wanted)
-    if gone := sorted(wanted - payers.existing):
+    if payers.gone:
         raise BillingError(
-            f"account {', '.join(gone)} does not exist any more and can't be charged"
+            f"account {', '.join(sorted(payers.gone))} does not exist any more and can't be charged"
         )
     if payers.problems:
         raise BillingError("; ".join(payers.problems.values()))

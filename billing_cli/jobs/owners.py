@@ -51,12 +51,14 @@ class Owners:
         An account that is gone, or whose figures money can't be computed with, owns nothing for
         now: its usage stays pending instead of being lost or blocking the others.
         """
-        usable = payers.existing - payers.problems.keys() if payers.problems else payers.existing
-        if all(map(usable.__contains__, chain.from_iterable(self.accounts()))):
+        if not payers.gone and not payers.problems:
             return self
+        unusable = payers.gone | payers.problems.keys()
         by_source, notes = {}, {}
         for source_id, owners in self.by_source.items():
-            by_source[source_id] = {name: one for name, one in owners.items() if one in usable}
+            by_source[source_id] = {
+                name: one for name, one in owners.items() if one not in unusable
+            }
             problems = payers.problems.keys() & owners.values()
             notes[source_id] = [payers.problems[account] for account in sorted(problems)]
         return replace(self, by_source=by_source, notes=notes)
@@ -104,15 +106,19 @@ def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:
         rows = plan.streams.rows
         unowned = (name for name, row in rows.items() if row.account_uuid is None)
         # In the order in which they were made: what lies side by side is quick to look at.
-        names = dict.fromkeys(
-            [*plan.advance.checkpoints, *plan.taken_over, *plan.streams.pending, *unowned]
-        )
+        names = {
+            **plan.advance.checkpoints,
+            **plan.taken_over,
+            **plan.streams.pending,
+            **dict.fromkeys(unowned),
+        }
         owners = by_source[plan.source_id] = {
             name: row.account_uuid
             for name in names
             if (row := rows.get(name)) is not None and row.account_uuid is not None
         }
-        strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
+        if len(owners) < len(names):
+            strangers.extend((plan.source_id, name) for name in names.keys() - owners.keys())
         asked[plan.source_id] = len(names)
     resolved = streams.resolve_accounts(connection, (name.sample_uuid for _, name in strangers))
     for source_id, name in strangers:

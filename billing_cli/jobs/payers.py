@@ -70,9 +70,9 @@ def facts_are_new() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Payers:
-    """The accounts that exist, and why some of those that were to be charged can't be."""
+    """The accounts that pay: which are gone, and why some that are to be charged can't be."""
 
-    existing: AbstractSet[str]
+    gone: AbstractSet[str]
     problems: Mapping[str, str]
     states: Sequence[QuotaState]
     prices: Mapping[str, Price]
@@ -117,7 +117,9 @@ def payers_of(
             reasons.update(dict.fromkeys(group.account_uuids, str(error)))
         else:
             prices.update(dict.fromkeys(group.account_uuids, price))
-    existing = prices.keys() | reasons.keys() if reasons else prices.keys()
+    gone: AbstractSet[str] = frozenset()
+    if len(prices) + len(reasons) < len(locking.kept):
+        gone = set(locking.kept) - prices.keys() - reasons.keys()
     states = store_accounts.read_quota_states(locking)
     states += _first_quota_states(context, connection, users, locking.charged, states)
     for state in states:
@@ -125,9 +127,9 @@ def payers_of(
             reasons.setdefault(state.account_uuid, f"a balance of {state.current_balance}")
     problems = {
         account_uuid: f"account {account_uuid} can't be charged: {reasons[account_uuid]}"
-        for account_uuid in reasons.keys() & locking.charged & existing
+        for account_uuid in (reasons.keys() & locking.charged) - gone
     }
-    return Payers(existing, problems, states, prices)
+    return Payers(gone, problems, states, prices)
 
 
 class Charged(NamedTuple):

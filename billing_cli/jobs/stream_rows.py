@@ -78,8 +78,9 @@ def _owned_streams(
     known, watermark = plan.streams, plan.watermark
     changed = {**plan.taken_over, **plan.advance.checkpoints}
     for name, one in changed.items():
-        if name in accounts:
-            yield accounts[name], one if one.seen_at == watermark else one._replace(totals=ZERO)
+        account = accounts.get(name)
+        if account is not None:
+            yield account, one if one.seen_at == watermark else one._replace(totals=ZERO)
     wanted = set(accounts.values())
     for name, one in known.checkpoints.items():
         if name not in changed:

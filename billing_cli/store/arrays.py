@@ -137,13 +137,14 @@ class Places:
 
     def numbers(self, keys: Iterable[BucketKey]) -> BinaryArray:
         """Return the numbers of the keys' places, an `integer[]`."""
-        numbers = self._numbers
-        return integers(
-            [
-                numbers.setdefault((bucket, node, region, line), len(numbers) + 1)
-                for bucket, node, _, region, line in keys
-            ]
-        )
+        columns = tuple(zip(*keys, strict=True))
+        if not columns:
+            return integers(())
+        buckets, nodes, _, regions, lines = columns
+        places = list(zip(buckets, nodes, regions, lines, strict=True))
+        for place in dict.fromkeys(places):
+            self._numbers.setdefault(place, len(self._numbers) + 1)
+        return integers(list(map(self._numbers.__getitem__, places)))
 
     def columns(self) -> dict[str, BinaryArray]:
         """Return the places in the order of their numbers, by parameter names."""

@@ -385,19 +385,20 @@ def _add_streams(
     packed: Iterable[tuple[Any, ...]],
 ) -> None:
     """Add the streams of packed rows. What a snapshot tells already is kept once."""
-    known: dict[str, dict[Any, StreamName]] = {}
+    known: dict[str, dict[Any, tuple[StreamName, Totals]]] = {}
     for node, tag, ids, uuids, are_own, accounts, uplinks, downlinks, epochs, seen_ats in packed:
         if node not in known:
             # A name is a tuple, and is found by an equal one.
-            known[node] = dict(zip(told[node], told[node], strict=True))
+            known[node] = dict(zip(told[node], told[node].items(), strict=True))
         sample_uuids = uuid_texts(uuids)
         pairs = zip(repeat(tag), sample_uuids, strict=False)
-        names: list[Any] = list(map(known[node].get, pairs))
-        if None in names:
-            names = [
-                name or StreamName(tag, intern(sample_uuid))
-                for name, sample_uuid in zip(names, sample_uuids, strict=True)
+        found: list[Any] = list(map(known[node].get, pairs))
+        if None in found:
+            found = [
+                one or (StreamName(tag, intern(sample_uuid)), None)
+                for one, sample_uuid in zip(found, sample_uuids, strict=True)
             ]
+        names, totals = map(list, zip(*found, strict=True))
         owners: list[Any] = list(map(_sample_uuid_of, names))
         if accounts:
             others = iter(accounts)
@@ -407,7 +408,6 @@ def _add_streams(
             ]
         count = len(names)
         stored = list(zip(_bigints(count, uplinks), _bigints(count, downlinks), strict=True))
-        totals: list[Any] = list(map(told[node].get, names))
         if totals != stored:
             totals = [
                 one if one == own else _totals(own) for one, own in zip(totals, stored, strict=True)
