@@ -36,7 +36,7 @@ def write_isolated(
     Returns what was written and, by source id, why a source was left out. Errors that are not
     about the data (lost connection, deadlock) are raised.
     """
-    moving = [plan for plan in plans if plan.advance.snapshots]
+    moving = [plan for plan in plans if plan.has_news]
     if not moving:
         return Written(), {}
     written, reason = _try_to_write(context, connection, moving, now)

@@ -7,7 +7,6 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from billing_cli.jobs.stream_rows import shared_checkpoints
 from billing_cli.store import accounts as store_accounts
 from billing_cli.store import streams
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from billing_cli.core.model import StreamName
     from billing_cli.jobs.payers import Payers
     from billing_cli.jobs.source_plan import SourcePlan
-    from billing_cli.jobs.stream_rows import Sums
+    from billing_cli.store.parameters import Columns
 
 _name_of = attrgetter("name")
 
@@ -70,11 +69,11 @@ class Owners:
 
 def lock_owners(
     connection: Connection, plans: Sequence[SourcePlan]
-) -> tuple[Owners, store_accounts.Locking, Sums]:
-    """Find whose the streams are, and lock those accounts in key order; update the streams.
-
-    Returns the accounts' shared checkpoints as well, as they are if all of them can pay.
-    """
+) -> tuple[Owners, store_accounts.Locking]:
+    """Find whose the streams are, and lock those accounts in key order; update the streams."""
+    # Asked for before anything is computed, so that the server has these to look at meanwhile.
+    movers = dict.fromkeys(chain.from_iterable(plan.streams.movers for plan in plans))
+    locking = store_accounts.lock_users(connection, movers)
     owners = _find_owners(connection, plans)
     kept = dict.fromkeys(chain.from_iterable(owners.accounts()))
     moved = chain.from_iterable(
@@ -85,15 +84,13 @@ def lock_owners(
         for plan in plans
     )
     charged = dict.fromkeys(account for account in moved if account is not None)
-    locking = store_accounts.lock_users(connection, kept)
-    # Made while the server is busy with the first lock, and would not take the second one yet.
-    changes = _stream_changes(plans)
-    sums = shared_checkpoints(plans, owners)
+    others = [account for account in kept if account not in movers]
+    locking = store_accounts.lock_users(connection, others, locking)
     locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
-    streams.update_streams(connection, changes)
-    return owners, locking, sums
+    streams.update_streams(connection, _stream_changes(plans))
+    return owners, locking
 
 
 def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:
@@ -128,7 +125,7 @@ def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:
     return Owners(by_source, found, asked)
 
 
-def _stream_changes(plans: Sequence[SourcePlan]) -> streams.Changes:
+def _stream_changes(plans: Sequence[SourcePlan]) -> Columns:
     """Return how the known streams are to be brought up to date that have changed."""
     return streams.changes_of(
         [

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from billing_cli.core.adjustments import Correction
     from billing_cli.core.model import Bucket, Charge, Price, Rating
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.accounts import QuotaState
+    from billing_cli.store.accounts import QuotaStates
 
 
 # Charges take much memory until they are columns.
@@ -74,7 +74,7 @@ class Payers:
 
     gone: AbstractSet[str]
     problems: Mapping[str, str]
-    states: Sequence[QuotaState]
+    states: Sequence[QuotaStates]
     prices: Mapping[str, Price]
 
     def accounts(self) -> dict[str, Account]:
@@ -85,7 +85,8 @@ class Payers:
         problems, prices = self.problems, self.prices
         return {
             account_uuid: _account((account_uuid, quota, balance_of(balance), prices[account_uuid]))
-            for account_uuid, quota, balance in self.states
+            for states in self.states
+            for account_uuid, quota, balance in states.rows()
             if account_uuid in prices and account_uuid not in problems
         }
 
@@ -118,13 +119,16 @@ def payers_of(
         else:
             prices.update(dict.fromkeys(group.account_uuids, price))
     gone: AbstractSet[str] = frozenset()
-    if len(prices) + len(reasons) < len(locking.kept):
-        gone = set(locking.kept) - prices.keys() - reasons.keys()
-    states = store_accounts.read_quota_states(locking)
-    states += _first_quota_states(context, connection, users, locking.charged, states)
-    for state in states:
-        if not is_balance(state.current_balance):
-            reasons.setdefault(state.account_uuid, f"a balance of {state.current_balance}")
+    if len(prices) + len(reasons) < sum(len(kept) for kept, _ in locking.users):
+        gone = {one for kept, _ in locking.users for one in kept} - prices.keys() - reasons.keys()
+    states = [store_accounts.read_quota_states(locking)]
+    if len(states[0]) < len(locking.charged):
+        states.append(_first_quota_states(context, connection, users, locking.charged, states[0]))
+    for one in states:
+        if not all(map(is_balance, one.current_balances)):
+            for account_uuid, _, balance in one.rows():
+                if not is_balance(balance):
+                    reasons.setdefault(account_uuid, f"a balance of {balance}")
     problems = {
         account_uuid: f"account {account_uuid} can't be charged: {reasons[account_uuid]}"
         for account_uuid in (reasons.keys() & locking.charged) - gone
@@ -287,12 +291,10 @@ def _first_quota_states(
     connection: Connection,
     users: Iterable[store_accounts.ProfiledUsers],
     charged: AbstractSet[str],
-    states: Sequence[QuotaState],
-) -> list[QuotaState]:
+    states: QuotaStates,
+) -> QuotaStates:
     """Give those to be charged that have no quota state their first."""
-    if len(states) == len(charged):
-        return []
-    missing = set(charged).difference(state.account_uuid for state in states)
+    missing = set(charged).difference(account_uuid for account_uuid, _, _ in states.rows())
     return store_accounts.add_quota_states(
         connection,
         sorted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import advance, not_yet_applied
@@ -9,8 +10,8 @@ from billing_cli.core.model import StreamName, Totals
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.source_plan import SourcePlan
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
+from billing_cli.store.known_streams import read_last_seen, read_streams
 from billing_cli.store.sources import read_node_owners
-from billing_cli.store.streams import read_last_seen, read_streams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -56,7 +57,7 @@ def plan(
     accepted: Mapping[str, Fetched],
     states: Mapping[str, SourceState],
 ) -> list[SourcePlan]:
-    """Compute what each source's snapshots amount to, from the streams as they are now."""
+    """Plan what each source's snapshots amount to, from the streams as they are now."""
     identified = {
         source_id: (fetched, fetched.identity)
         for source_id, fetched in accepted.items()
@@ -80,11 +81,15 @@ def plan(
         or end_of_older_writer(states[source_id].older_watermark)
         for source_id, (_, identity) in identified.items()
     }
+    fresh = {
+        identity.stored: not_yet_applied(since[identity.stored], fetched.snapshots)
+        for fetched, identity in identified.values()
+    }
     older = take_over(
         connection,
         {
-            identity.stored: (not_yet_applied(since[identity.stored], fetched.snapshots), unknown)
-            for fetched, identity in identified.values()
+            identity.stored: (fresh[identity.stored], unknown)
+            for _, identity in identified.values()
             if (unknown := told[identity.stored].keys() - streams[identity.stored].rows.keys())
         },
     )
@@ -98,9 +103,11 @@ def plan(
                 contract=fetched.contract,
                 region=by_id[source_id].region or context.tariff.default_region,
                 streams=node,
-                advance=advance(
+                has_news=bool(fresh[identity.stored]),
+                compute=partial(
+                    advance,
                     since[identity.stored],
-                    {**node.checkpoints, **taken_over},
+                    {**node.checkpoints, **taken_over} if taken_over else node.checkpoints,
                     fetched.snapshots,
                     context.deltas,
                     continuity_expected=identity.stored in watermarks

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from billing_cli.core.deltas import Advance
     from billing_cli.core.model import Checkpoint, NodeIdentity, StreamName
-    from billing_cli.store.streams import NodeStreams
+    from billing_cli.store.known_streams import NodeStreams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class SourcePlan:
     """What one source's new snapshots amount to, before any of it is written.
 
-    `taken_over` are streams without a row that go on from an older writer's totals.
+    `has_news` tells whether any snapshot is to be applied. What that comes to is computed when it
+    is first asked for, so that the server can be given something to do before. `taken_over` are
+    streams without a row that go on from an older writer's totals.
     """
 
     source_id: str
@@ -26,9 +29,15 @@ class SourcePlan:
     contract: str
     region: str
     streams: NodeStreams
-    advance: Advance
+    has_news: bool
+    compute: Callable[[], Advance]
     taken_over: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def advance(self) -> Advance:
+        """What applying the snapshots comes to."""
+        return self.compute()
 
     @property
     def watermark(self) -> datetime:

@@ -243,7 +243,7 @@ def _save_stalled(
     for source_id in sorted(current):
         watermark = states[source_id].watermark
         plan = advanced.get(source_id)
-        has_moved = plan is not None and plan.advance.snapshots > 0
+        has_moved = plan is not None and plan.has_news
         if not has_moved and watermark is not None and until - watermark > context.stalled_after:
             gaps.append((source_id, Gap("stalled", watermark, until)))
     return save_gaps(connection, gaps, are_open=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from billing_cli.core.model import FirstSight, StreamName
     from billing_cli.jobs.owners import Owners
     from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.store.known_streams import StreamRow
 
 
 # Shared checkpoints by stored node id and account.
@@ -44,12 +45,10 @@ def write_streams(
 
 
 def write_shared_checkpoints(
-    connection: Connection,
-    plans: Sequence[SourcePlan],
-    owners: Owners,
-    sums: Sums,
+    connection: Connection, plans: Sequence[SourcePlan], owners: Owners
 ) -> facts.Sent:
-    """Bring the shared checkpoints up to date: the sums of the owners, by stored node id."""
+    """Bring the shared checkpoints of the owners up to date."""
+    sums = shared_checkpoints(plans, owners)
     fresh: Sums = {}
     for plan in plans:
         node, accounts = plan.identity.stored, owners.accounts_of(plan)
@@ -96,7 +95,7 @@ class StreamIds(NamedTuple):
     """The ids of a node's streams: most are known, and few have just been made."""
 
     node: str
-    rows: Mapping[StreamName, streams.StreamRow]
+    rows: Mapping[StreamName, StreamRow]
     new: Mapping[tuple[str, StreamName], int]
 
     def __call__(self, name: StreamName) -> int:

@@ -83,18 +83,14 @@ def write(
     """
     has_arrears_since = store_accounts.has_arrears_since(connection)
     with facts_are_new(), connection.pipeline():
-        found, locking, sums = lock_owners(connection, plans)
+        owners, locking = lock_owners(connection, plans)
         payers = payers_of(context, connection, locking)
-        owners = found.that_can_pay(payers)
-        if owners is not found:
-            sums = shared_checkpoints(plans, owners)
+        del locking
+        owners = owners.that_can_pay(payers)
         new_ids = write_streams(connection, plans, owners)
-        checkpoints = write_shared_checkpoints(connection, plans, owners, sums)
-        del sums, locking
-        # A server that is busy takes little of what is sent: so all of this comes before.
         usage = _usage_of(plans, owners, new_ids)
-        buckets = buckets_of(usage.billed)
         _write_usage(connection, usage, now)
+        buckets = buckets_of(usage.billed)
         _write_progress(connection, plans, now)
         # What is no longer needed is let go: the dearest part is still to come.
         billed = usage.billed if beside_older else []
@@ -108,6 +104,9 @@ def write(
                 context, connection, sent, buckets, accounts, has_arrears_since=has_arrears_since
             )
             written = _written(plans, owners, entries.charged)
+        # A busy server takes little of what is sent, so what takes it long comes before what is
+        # made quickly; and while it stores the ledger we have nothing else to do.
+        checkpoints = write_shared_checkpoints(connection, plans, owners)
     if not checkpoints.reached_all:
         # Somebody has taken some of them away.
         facts.add_shared_checkpoints(connection, shared_checkpoints(plans, owners))

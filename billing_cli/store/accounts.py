@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import unpack
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.makers import maker
 from billing_cli.core.rating import ProfileRow
 from billing_cli.core.uuids import BYTES, uuid_texts
 from billing_cli.store import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
     from decimal import Decimal
@@ -97,35 +97,51 @@ class ProfiledUsers(NamedTuple):
     profile: ProfileRow
 
 
-class QuotaState(NamedTuple):
-    """An account's quota in bytes and balance as stored."""
+@dataclass(frozen=True, slots=True)
+class QuotaStates:
+    """Quotas in bytes and balances as stored, by column; whose they are is packed."""
 
-    account_uuid: str
-    remaining_included_quota: int
-    current_balance: float
+    packed_uuids: bytes = b""
+    remaining_included_quotas: tuple[int, ...] = ()
+    current_balances: tuple[float, ...] = ()
 
+    def __len__(self) -> int:
+        """Return how many accounts have one."""
+        return len(self.current_balances)
 
-_quota_state = maker(QuotaState)
+    def rows(self) -> Iterator[tuple[str, int, float]]:
+        """Yield each account's uuid, quota and balance."""
+        uuids = _uuids(self.packed_uuids)
+        return zip(uuids, self.remaining_included_quotas, self.current_balances, strict=True)
 
 
 class Locking(NamedTuple):
     """Locks that were asked for, to keep accounts and to charge some of them.
 
-    Within a pipeline the answers come later.
+    `users` are accounts that are kept, each part of them with its answer; `states` is the answer
+    for those `charged`. Within a pipeline the answers come later.
     """
 
-    kept: Collection[str] = ()
+    users: tuple[tuple[Collection[str], Cursor[tuple[Any, ...]]], ...] = ()
     charged: AbstractSet[str] = frozenset()
-    users: Cursor[tuple[Any, ...]] | None = None
     states: Cursor[tuple[Any, ...]] | None = None
 
 
-def lock_users(connection: Connection, kept: Collection[str]) -> Locking:
-    """Keep accounts from being deleted."""
+NO_LOCKS = Locking()
+
+
+def lock_users(
+    connection: Connection, kept: Collection[str], locking: Locking = NO_LOCKS
+) -> Locking:
+    """Keep accounts from being deleted, besides those that are kept already.
+
+    Runs never wait for each other's locks here, so several parts in turn are as good as one.
+    """
     if not kept:
-        return Locking()
+        return locking
     parameters = {"account_uuids": arrays.uuids(kept)}
-    return Locking(kept, users=connection.execute(LOCK_USERS, parameters, binary=True))
+    answer = connection.execute(LOCK_USERS, parameters, binary=True)
+    return locking._replace(users=(*locking.users, (kept, answer)))
 
 
 def lock_quota_states(
@@ -142,15 +158,16 @@ def read_users(locking: Locking) -> list[ProfiledUsers]:
     return [
         ProfiledUsers(
             # As a rule they are all that were asked for, and need not be told which.
-            locking.kept if len(packed) == BYTES * len(locking.kept) else _uuids(packed),
+            kept if len(packed) == BYTES * len(kept) else _uuids(packed),
             included_quota_bytes,
             ProfileRow(*prices),
         )
-        for packed, included_quota_bytes, *prices in locking.users or ()
+        for kept, answer in locking.users
+        for packed, included_quota_bytes, *prices in answer
     ]
 
 
-def read_quota_states(locking: Locking) -> list[QuotaState]:
+def read_quota_states(locking: Locking) -> QuotaStates:
     """Return the states of those accounts to be charged that have one."""
     return _read_quota_states(locking.states)
 
@@ -160,7 +177,7 @@ def add_quota_states(
     users: Sequence[tuple[str, int | None]],
     default_quota_bytes: int,
     initial_balance: Decimal,
-) -> list[QuotaState]:
+) -> QuotaStates:
     """Give (account, quota included) users their initial quota states; lock and return those.
 
     Where somebody else was quicker, it is theirs that is returned.
@@ -213,14 +230,13 @@ def _lock_quota_states(connection: Connection, wanted: Collection[str]) -> Curso
     return connection.execute(LOCK_QUOTA_STATES, parameters, binary=True)
 
 
-def _read_quota_states(rows: Cursor[Any] | None) -> list[QuotaState]:
+def _read_quota_states(rows: Cursor[Any] | None) -> QuotaStates:
     columns = rows.fetchone() if rows else None
     if columns is None or columns[0] is None:
-        return []
-    account_uuids = _uuids(columns[0])
-    quotas = unpack(f">{len(account_uuids)}q", columns[1])
-    balances = unpack(f">{len(account_uuids)}d", columns[2])
-    return list(map(_quota_state, zip(account_uuids, quotas, balances, strict=True)))
+        return QuotaStates()
+    packed_uuids, quotas, balances = columns
+    count = len(packed_uuids) // BYTES
+    return QuotaStates(packed_uuids, unpack(f">{count}q", quotas), unpack(f">{count}d", balances))
 
 
 def _uuids(packed: bytes) -> list[str]:

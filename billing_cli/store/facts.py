@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from psycopg import Cursor as AnyCursor
 
 from billing_cli.store import arrays
-from billing_cli.store.streams import usage_columns
+from billing_cli.store.parameters import Columns, checkpoint_columns, usage_columns
 
 Cursor = AnyCursor[Any]
 
@@ -214,20 +214,14 @@ def update_shared_checkpoints(
 
 def _sum_columns(
     sums: Mapping[str, Mapping[str, Checkpoint]],
-) -> dict[str, arrays.BinaryArray]:
+) -> Columns:
     nodes = list(chain.from_iterable(repeat(node, len(one)) for node, one in sums.items()))
     if not nodes:
         return {}
     account_uuids = list(chain.from_iterable(sums.values()))
-    checkpoints = chain.from_iterable(one.values() for one in sums.values())
-    seen_ats, totals, epochs = zip(*checkpoints, strict=True)
-    uplinks, downlinks = zip(*totals, strict=True)
     return {
+        **checkpoint_columns(chain.from_iterable(one.values() for one in sums.values())),
         "nodes": arrays.texts(nodes),
         "distinct_nodes": arrays.texts(sums),
         "account_uuids": arrays.uuids(account_uuids),
-        "uplinks": arrays.bigints(uplinks),
-        "downlinks": arrays.bigints(downlinks),
-        "seen_ats": arrays.moments(seen_ats),
-        "epochs": arrays.integers(epochs),
     }

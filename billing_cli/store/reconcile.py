@@ -9,8 +9,8 @@ from billing_cli.core.corrections import Cell
 from billing_cli.core.deltas import ZERO
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.store import arrays
+from billing_cli.store.parameters import usage_columns
 from billing_cli.store.spans import KEPT_SINCE
-from billing_cli.store.streams import usage_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
