@@ -44,7 +44,7 @@ class Sizes:
 
 FULL = Sizes(
     active=(1_000, 10_000, 100_000),
-    rounds=3,
+    rounds=5,
     sources=100,
     naive_samples=500,
     grown_streams=5_000,
