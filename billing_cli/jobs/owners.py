@@ -72,7 +72,7 @@ def lock_owners(
 ) -> tuple[Owners, store_accounts.Locking]:
     """Find whose the streams are, and lock those accounts in key order; update the streams."""
     # Asked for before anything is computed, so that the server has these to look at meanwhile.
-    movers = dict.fromkeys(chain.from_iterable(plan.streams.movers for plan in plans))
+    movers = dict.fromkeys(chain.from_iterable(plan.movers() for plan in plans))
     locking = store_accounts.lock_users(connection, movers)
     owners = _find_owners(connection, plans)
     kept = dict.fromkeys(chain.from_iterable(owners.accounts()))

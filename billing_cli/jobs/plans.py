@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import advance, not_yet_applied
+from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import StreamName, Totals
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.source_plan import SourcePlan
@@ -81,39 +80,28 @@ def plan(
         or end_of_older_writer(states[source_id].older_watermark)
         for source_id, (_, identity) in identified.items()
     }
-    fresh = {
-        identity.stored: not_yet_applied(since[identity.stored], fetched.snapshots)
-        for fetched, identity in identified.values()
-    }
     older = take_over(
         connection,
         {
-            identity.stored: (fresh[identity.stored], unknown)
-            for _, identity in identified.values()
+            identity.stored: (not_yet_applied(since[identity.stored], fetched.snapshots), unknown)
+            for fetched, identity in identified.values()
             if (unknown := told[identity.stored].keys() - streams[identity.stored].rows.keys())
         },
     )
     plans = []
     for source_id, (fetched, identity) in identified.items():
-        node, taken_over = streams[identity.stored], older.get(identity.stored, {})
         plans.append(
             SourcePlan(
                 source_id=source_id,
                 identity=identity,
                 contract=fetched.contract,
                 region=by_id[source_id].region or context.tariff.default_region,
-                streams=node,
-                has_news=bool(fresh[identity.stored]),
-                compute=partial(
-                    advance,
-                    since[identity.stored],
-                    {**node.checkpoints, **taken_over} if taken_over else node.checkpoints,
-                    fetched.snapshots,
-                    context.deltas,
-                    continuity_expected=identity.stored in watermarks
-                    and fetched.contract == "window",
-                ),
-                taken_over=taken_over,
+                streams=streams[identity.stored],
+                since=since[identity.stored],
+                snapshots=fetched.snapshots,
+                policy=context.deltas,
+                continuity_expected=identity.stored in watermarks and fetched.contract == "window",
+                taken_over=older.get(identity.stored, {}),
                 notes=fetched.notes,
             )
         )

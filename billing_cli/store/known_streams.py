@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import compress, repeat
-from operator import attrgetter, ne
+from itertools import repeat
+from operator import attrgetter
 from struct import unpack
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,16 +92,13 @@ _totals = maker(Totals)
 class NodeStreams:
     """The known streams of one node: database rows, checkpoints, and pending usage by name.
 
-    `absent` are those of them that the last snapshot did not hold. `movers` are the accounts of
-    streams of which other totals are told than are known: not all that a run will find to have
-    moved, but nearly all.
+    `absent` are those of them that the last snapshot did not hold.
     """
 
     rows: dict[StreamName, StreamRow]
     checkpoints: dict[StreamName, Checkpoint]
     pending: dict[StreamName, list[UsageRecord]]
     absent: set[StreamName]
-    movers: list[str]
 
 
 def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, datetime]:
@@ -123,7 +120,7 @@ def read_streams(
     new snapshots hold of streams; those that had vanished before are read by name. Names and
     totals that are the same there and in the database are kept once.
     """
-    nodes = {node: NodeStreams({}, {}, {}, set(), []) for node in told}
+    nodes = {node: NodeStreams({}, {}, {}, set()) for node in told}
     if not watermarks:
         return nodes
     known = {"stored_node_ids": arrays.texts(watermarks)}
@@ -191,8 +188,6 @@ def _add_streams(
         count = len(names)
         stored = list(zip(_bigints(count, uplinks), _bigints(count, downlinks), strict=True))
         if totals != stored:
-            changed = map(ne, totals, stored)
-            nodes[node].movers.extend(filter(None, compress(owners, changed)))
             totals = [
                 one if one == own else _totals(own) for one, own in zip(totals, stored, strict=True)
             ]
