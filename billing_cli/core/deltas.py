@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from billing_cli.core.makers import maker
@@ -94,8 +95,8 @@ def advance(
 
     continuity_lost = continuity_expected and watermark is not None and met is None
     walk = _Walk(watermark, checkpoints, policy, continuity_lost=continuity_lost)
-    for snapshot in fresh:
-        walk.apply(snapshot)
+    for minute, together in groupby(fresh, lambda one: minute_of(one.collected_at)):
+        walk.apply_minute(minute, list(together))
     return walk.finish(fresh, differences)
 
 
@@ -180,9 +181,8 @@ class _Walk:
         # In the order in which they were touched first; some more than once.
         self.touched: list[StreamName] = []
         self.first_sights: dict[StreamName, tuple[FirstSight, Checkpoint]] = {}
-        self.open_minute: datetime | None = None
+        self.minute: datetime
         self.steps: list[UsageRecord] = []
-        self.snapshots_in_minute = 0
         self.records: list[UsageRecord] = []
         self.held: list[UsageRecord] = []
         self.gaps: list[Gap] = []
@@ -192,13 +192,17 @@ class _Walk:
         self.limit_from: datetime | None = None
         self.limit: int
 
-    def apply(self, snapshot: Snapshot) -> None:
+    def apply_minute(self, minute: datetime, snapshots: Sequence[Snapshot]) -> None:
+        """Apply all snapshots of one minute."""
+        self.minute = minute
+        for snapshot in snapshots:
+            self._apply(snapshot)
+        # Nearly every minute has one snapshot, and no stream that moved in it twice.
+        self.records += self.steps if len(snapshots) == 1 else _joined(self.steps)
+        self.steps.clear()
+
+    def _apply(self, snapshot: Snapshot) -> None:
         at, previous_at = snapshot.collected_at, self.previous_at
-        minute = minute_of(at)
-        if minute != self.open_minute:
-            self._close_minute()
-            self.open_minute = minute
-        self.snapshots_in_minute += 1
         resets_before = self.resets
         self.limit_from = None
 
@@ -206,15 +210,15 @@ class _Walk:
         for name, totals in snapshot.totals.items():
             before = known.get(name)
             if before is None:
-                self._first_sight(name, totals, at, minute)
+                self._first_sight(name, totals, at)
             elif absent and name in absent:
                 if at <= before.seen_at:
                     # An older writer has seen this stream further than its source's watermark.
                     continue
                 absent.discard(name)
-                self._step(name, before, before.seen_at, totals, at, minute)
+                self._step(name, before, before.seen_at, totals, at)
             elif before.totals != totals:
-                self._step(name, before, previous_at or at, totals, at, minute)
+                self._step(name, before, previous_at or at, totals, at)
         if len(known) - len(absent) != len(snapshot.totals):
             self._vanish(snapshot, previous_at or at)
 
@@ -224,7 +228,7 @@ class _Walk:
         self.rejected.extend(snapshot.rejected)
 
     def finish(self, applied: Sequence[Snapshot], differences: int) -> Advance:
-        self._close_minute()
+        """Return what all of it comes to."""
         watermark = applied[-1].collected_at
         checkpoints = {}
         for name in self.touched:
@@ -248,9 +252,7 @@ class _Walk:
             digest=applied[-1].digest,
         )
 
-    def _first_sight(
-        self, name: StreamName, totals: Totals, at: datetime, minute: datetime
-    ) -> None:
+    def _first_sight(self, name: StreamName, totals: Totals, at: datetime) -> None:
         """A source's first snapshot is a baseline; a stream that appears later began at zero."""
         previous_at = self.previous_at
         checkpoint = Checkpoint(at, totals)
@@ -267,7 +269,6 @@ class _Walk:
             from_at,
             totals,
             at,
-            minute,
             is_plausible=previous_at is None,
         )
 
@@ -278,7 +279,6 @@ class _Walk:
         from_at: datetime,
         totals: Totals,
         at: datetime,
-        minute: datetime,
         *,
         is_plausible: bool = False,
     ) -> None:
@@ -298,7 +298,7 @@ class _Walk:
             return
         if from_at is not self.limit_from:
             self._limit(from_at, at)
-        record = _usage_record((name, minute, epoch, from_at, at, start, totals))
+        record = _usage_record((name, self.minute, epoch, from_at, at, start, totals))
         if moved > self.limit and not is_plausible:
             self.held.append(record)
         else:
@@ -308,12 +308,6 @@ class _Walk:
         """Set what a stream can have moved; nearly all of a snapshot's go the same way."""
         self.limit_from = from_at
         self.limit = plausible_bytes(self.policy, (at - from_at).total_seconds())
-
-    def _close_minute(self) -> None:
-        # Nearly every minute has one snapshot, and no stream that moved in it twice.
-        self.records += self.steps if self.snapshots_in_minute == 1 else _joined(self.steps)
-        self.steps = []
-        self.snapshots_in_minute = 0
 
     def _vanish(self, snapshot: Snapshot, last_held_at: datetime) -> None:
         for name in self.known.keys() - snapshot.totals.keys() - self.absent:
