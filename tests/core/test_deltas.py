@@ -241,6 +241,19 @@ def test_a_stream_may_vanish_after_another_has_returned() -> None:
     }
 
 
+def test_streams_that_are_there_are_idle_though_another_is_not() -> None:
+    """While Bob is away, Alice's stream is not touched until it moves, and then since the last."""
+    books = Books()
+    books.run(snapshot("00:10", {ALICE: (1, 1), ALICE_TCP: (5, 5), BOB: (2, 2)}))
+    step = books.run(
+        snapshot("01:10", {ALICE: (1, 1), ALICE_TCP: (5, 5)}),
+        snapshot("02:10", {ALICE: (1, 1), ALICE_TCP: (5, 5)}),
+        snapshot("03:10", {ALICE: (4, 1), ALICE_TCP: (5, 5)}),
+    )
+    assert step.checkpoints.keys() == {ALICE, BOB}
+    assert step.records == (record(ALICE, ("02:10", "03:10"), (1, 1), (4, 1)),)
+
+
 def test_a_vanished_stream_keeps_the_stamp_that_last_held_it() -> None:
     """A stream that moved and then vanished within one run was seen before the watermark."""
     step = first_run(alice("00:00", 10), alice("01:00", 20), snapshot("02:00", {}))
