@@ -257,6 +257,16 @@ def test_records_of_one_line_and_minute_share_a_bucket() -> None:
     ]
 
 
+def test_buckets_of_one_line_come_in_the_order_of_accounts() -> None:
+    """Whatever order their usage comes in: they are rated in parts, and parts follow each other."""
+    accounts = sorted([ALICE_UUID, BOB_UUID])
+    usage = [
+        BilledUsage(one, "prod:jp-1", "", record(ALICE, ("01:00", "01:10"), (0, 0), (1, 1)))
+        for one in reversed(accounts)
+    ]
+    assert [one.key.account_uuid for one in buckets_of(usage)] == accounts
+
+
 def test_buckets_of_several_lines_come_by_account_first() -> None:
     """As their keys do: the line counts only where minute, node and account are the same."""
     first, second = sorted([ALICE_UUID, BOB_UUID])
