@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from billing_cli.core.model import StreamName
     from billing_cli.jobs.payers import Payers
     from billing_cli.jobs.source_plan import SourcePlan
-    from billing_cli.store.parameters import Columns
 
 _name_of = attrgetter("name")
 
@@ -89,7 +88,7 @@ def lock_owners(
     locking = store_accounts.lock_quota_states(connection, locking, charged.keys())
     # Nobody else touches the streams of a source that is locked: the server may write them while
     # we look at the accounts.
-    streams.update_streams(connection, _stream_changes(plans))
+    _update_streams(connection, plans)
     return owners, locking
 
 
@@ -125,9 +124,10 @@ def _find_owners(connection: Connection, plans: Sequence[SourcePlan]) -> Owners:
     return Owners(by_source, found, asked)
 
 
-def _stream_changes(plans: Sequence[SourcePlan]) -> Columns:
-    """Return how the known streams are to be brought up to date that have changed."""
-    return streams.changes_of(
+def _update_streams(connection: Connection, plans: Sequence[SourcePlan]) -> None:
+    """Bring the known streams up to date that have changed."""
+    streams.update_streams(
+        connection,
         [
             (row.stream_id, plan.identity.stored, checkpoint)
             for plan in plans

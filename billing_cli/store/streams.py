@@ -139,23 +139,22 @@ def add_streams(
     }
 
 
-def changes_of(
-    streams: Sequence[tuple[int, str, Checkpoint]], watermarks: Mapping[str, datetime]
-) -> Columns:
-    """Return (stream id, node, checkpoint) rows as columns; none where there are no rows."""
+def update_streams(
+    connection: Connection,
+    streams: Sequence[tuple[int, str, Checkpoint]],
+    watermarks: Mapping[str, datetime],
+) -> None:
+    """Bring (stream id, node, checkpoint) streams up to date."""
     if not streams:
-        return {}
+        return
     stream_ids, nodes, checkpoints = zip(*streams, strict=True)
-    return {
-        "stream_ids": arrays.bigints(stream_ids),
-        **_progress_columns(nodes, checkpoints, watermarks),
-    }
-
-
-def update_streams(connection: Connection, changes: Columns) -> None:
-    """Bring streams up to date."""
-    if changes:
-        connection.execute(UPDATE_STREAMS, changes)
+    connection.execute(
+        UPDATE_STREAMS,
+        {
+            "stream_ids": arrays.bigints(stream_ids),
+            **_progress_columns(nodes, checkpoints, watermarks),
+        },
+    )
 
 
 def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) -> None:
