@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from alembic import context
 from alembic.util import CommandError
 
+from billing_cli.database.metadata import metadata
+from billing_cli.database.schema import SCHEMA, WAIT_FOR_OTHER_MIGRATIONS
 from billing_cli.jobs.migrate import open_session, sqlalchemy_connection
-from billing_cli.store.metadata import metadata
-from billing_cli.store.schema import SCHEMA, WAIT_FOR_OTHER_MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

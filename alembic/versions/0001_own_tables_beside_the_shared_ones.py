@@ -1,14 +1,14 @@
 """Own tables beside the shared ones.
 
 Written in SQL, as a migration stays what it was while the declaration in
-`billing_cli/store/metadata.py` moves on; a test holds that both still lead to the same schema.
+`billing_cli/database/metadata.py` moves on; a test holds that both still lead to the same schema.
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-from billing_cli.store.shared_metadata import create_if_missing, shared_metadata
+from billing_cli.database.shared_metadata import create_if_missing, shared_metadata
 
 revision = "0001"
 down_revision = None

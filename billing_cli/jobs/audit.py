@@ -12,19 +12,19 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.audit import DEFAULT_LIMIT, AccountFigures, AuditReport, AuditResult
-from billing_cli.jobs.journal import write_journal
-from billing_cli.store.audit import (
+from billing_cli.database.audit import (
     CHECKS,
     find,
     read_account_figures,
     read_accounts,
     read_totals,
 )
-from billing_cli.store.connection import Session
-from billing_cli.store.frozen import frozen
-from billing_cli.store.lookup import find_account
-from billing_cli.store.partitions import read_evidence_since
-from billing_cli.store.schema import require_head
+from billing_cli.database.connection import Session
+from billing_cli.database.frozen import frozen
+from billing_cli.database.lookup import find_account
+from billing_cli.database.partitions import read_evidence_since
+from billing_cli.database.schema import require_head
+from billing_cli.jobs.journal import write_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,6 +8,7 @@ from billing_cli.core.adjustments import Correction
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
+from billing_cli.database.takeover import read_foreign_charges
 from billing_cli.jobs.payers import (
     FactConflictError,
     charge_buckets,
@@ -15,7 +16,6 @@ from billing_cli.jobs.payers import (
     send_buckets,
     write_corrections,
 )
-from billing_cli.store.takeover import read_foreign_charges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,20 +25,20 @@ from billing_cli.core.check_source import (
     rivals_of,
     source_findings,
 )
-from billing_cli.errors import BillingError, ConfigurationError, SchemaError
-from billing_cli.jobs.check_configuration import configuration_failure, configuration_findings
-from billing_cli.jobs.context import select_sources
-from billing_cli.jobs.migrate import migrate
-from billing_cli.jobs.opening import context_of
-from billing_cli.store.check import (
+from billing_cli.database.check import (
     read_closed_schemas,
     read_known_sources,
     read_role_facts,
     read_server,
     reading,
 )
-from billing_cli.store.connection import Session
-from billing_cli.store.partitions import read_partition_state
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import read_partition_state
+from billing_cli.errors import BillingError, ConfigurationError, SchemaError
+from billing_cli.jobs.check_configuration import configuration_failure, configuration_findings
+from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.migrate import migrate
+from billing_cli.jobs.opening import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
     from billing_cli.config.settings import Settings
     from billing_cli.core.check_database import ServerFacts
+    from billing_cli.database.check import KnownSource
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.check import KnownSource
 
 JOB = "check"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until
+from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.write import Written
-from billing_cli.store.connection import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

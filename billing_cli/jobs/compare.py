@@ -15,13 +15,18 @@ from billing_cli.core.corrections import differences
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
 from billing_cli.core.times import minute_of
+from billing_cli.database.adjustments import read_regions
+from billing_cli.database.failures import translate
+from billing_cli.database.reconcile import (
+    add_corrections,
+    read_cells,
+    read_first_from,
+    resolve_gaps,
+)
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.isolation import DATA_ERRORS
 from billing_cli.jobs.payers import FactConflictError, lock_payers, write_corrections
 from billing_cli.jobs.write import Written
-from billing_cli.store.adjustments import read_regions
-from billing_cli.store.failures import translate
-from billing_cli.store.reconcile import add_corrections, read_cells, read_first_from, resolve_gaps
-from billing_cli.store.sources import try_lock_sources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -31,8 +36,8 @@ if TYPE_CHECKING:
 
     from billing_cli.core.corrections import Difference
     from billing_cli.core.model import Snapshot, UsageRecord
+    from billing_cli.database.reconcile import StoredCell
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.reconcile import StoredCell
 
 REASON = "reconciled with the exporter's history"
 

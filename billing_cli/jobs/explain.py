@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.explain import DEFAULT_LIMIT, Explanation
 from billing_cli.core.times import MINUTE, minute_of
+from billing_cli.database.connection import Session
+from billing_cli.database.explain import read_gaps, read_stories
+from billing_cli.database.frozen import frozen
+from billing_cli.database.lookup import find_account
+from billing_cli.database.minutes import read_last_minute, read_minutes
+from billing_cli.database.partitions import read_evidence_since
+from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.jobs.context import check_range
-from billing_cli.store.connection import Session
-from billing_cli.store.explain import read_gaps, read_stories
-from billing_cli.store.frozen import frozen
-from billing_cli.store.lookup import find_account
-from billing_cli.store.minutes import read_last_minute, read_minutes
-from billing_cli.store.partitions import read_evidence_since
-from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -15,6 +15,12 @@ from billing_cli.core.adjustments import Correction
 from billing_cli.core.held import HeldResult
 from billing_cli.core.model import Bucket, BucketKey, Rating
 from billing_cli.core.times import format_rfc3339, minute_of
+from billing_cli.database import held as store_held
+from billing_cli.database.adjustments import read_regions
+from billing_cli.database.connection import Session
+from billing_cli.database.facts import add_usage_records
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
@@ -24,12 +30,6 @@ from billing_cli.jobs.payers import (
     lock_payers,
     write_corrections,
 )
-from billing_cli.store import held as store_held
-from billing_cli.store.adjustments import read_regions
-from billing_cli.store.connection import Session
-from billing_cli.store.facts import add_usage_records
-from billing_cli.store.schema import require_head
-from billing_cli.store.sources import read_sources, try_lock_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

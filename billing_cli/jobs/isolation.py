@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from billing_cli.database.failures import translate
 from billing_cli.jobs.payers import ChargedBeforeError, FactConflictError
 from billing_cli.jobs.write import Written, write
-from billing_cli.store.failures import translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.result import RunResult, result_object
+from billing_cli.database.runs import read_result, save_run
+from billing_cli.database.totals import add_to_totals
 from billing_cli.errors import (
     BillingError,
     DatabaseUnavailableError,
     InterruptedBySignalError,
     UsageError,
 )
-from billing_cli.store.runs import read_result, save_run
-from billing_cli.store.totals import add_to_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.result import RunStatus, SourceResult
+    from billing_cli.database.connection import Session
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.write import Written
-    from billing_cli.store.connection import Session
 
 
 def result_of(

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.totals import StoredMetrics
-from billing_cli.store.connection import Session
-from billing_cli.store.frozen import frozen
-from billing_cli.store.schema import require_head
-from billing_cli.store.status import read_source_status
-from billing_cli.store.totals import read_totals
+from billing_cli.database.connection import Session
+from billing_cli.database.frozen import frozen
+from billing_cli.database.schema import require_head
+from billing_cli.database.status import read_source_status
+from billing_cli.database.totals import read_totals
 
 if TYPE_CHECKING:
     from psycopg import Connection

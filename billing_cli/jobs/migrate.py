@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import billing_cli
-from billing_cli.errors import SchemaError, UsageError
-from billing_cli.store.connection import Database, Session
-from billing_cli.store.grants import grant_script
-from billing_cli.store.privileges import function_problem, read_privileges, read_role
-from billing_cli.store.schema import (
+from billing_cli.database.connection import Database, Session
+from billing_cli.database.grants import grant_script
+from billing_cli.database.privileges import function_problem, read_privileges, read_role
+from billing_cli.database.schema import (
     APPEND_ONLY_TABLES,
     HEAD_REVISION,
     MAKE_PARTITIONS_NOW,
@@ -28,7 +27,8 @@ from billing_cli.store.schema import (
     require_head,
     wrong_revision,
 )
-from billing_cli.store.shape import TableShape, differences, read_shapes, tables_without_guard
+from billing_cli.database.shape import TableShape, differences, read_shapes, tables_without_guard
+from billing_cli.errors import SchemaError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -208,13 +208,13 @@ def _require(expected: Mapping[str, TableShape], found: Mapping[str, TableShape]
 
 
 def _own_shapes() -> dict[str, TableShape]:
-    from billing_cli.store.metadata import metadata  # noqa: PLC0415 - loaded only to migrate
+    from billing_cli.database.metadata import metadata  # noqa: PLC0415 - loaded only to migrate
 
     return _shapes_of(metadata)
 
 
 def _shared_shapes() -> dict[str, TableShape]:
-    from billing_cli.store.shared_metadata import shared_metadata  # noqa: PLC0415
+    from billing_cli.database.shared_metadata import shared_metadata  # noqa: PLC0415
 
     return _shapes_of(shared_metadata)
 

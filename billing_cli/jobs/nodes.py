@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from billing_cli.database.sources import read_sources
 from billing_cli.errors import UsageError
-from billing_cli.store.sources import read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

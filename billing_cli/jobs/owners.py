@@ -7,8 +7,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from billing_cli.store import accounts as store_accounts
-from billing_cli.store import streams
+from billing_cli.database import accounts as store_accounts
+from billing_cli.database import streams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -14,11 +14,11 @@ from billing_cli.core.adjustments import settle
 from billing_cli.core.makers import maker
 from billing_cli.core.model import Account
 from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, price_of, rate
+from billing_cli.database import accounts as store_accounts
+from billing_cli.database import adjustments as store_adjustments
+from billing_cli.database import facts
+from billing_cli.database.entries import EntryColumns
 from billing_cli.errors import BillingError
-from billing_cli.store import accounts as store_accounts
-from billing_cli.store import adjustments as store_adjustments
-from billing_cli.store import facts
-from billing_cli.store.entries import EntryColumns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from billing_cli.core.adjustments import Correction
     from billing_cli.core.model import Bucket, Charge, Price, Rating
+    from billing_cli.database.accounts import QuotaStates
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.accounts import QuotaStates
 
 
 # Charges take much memory until they are columns.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import StreamName, Totals
+from billing_cli.database.known_streams import read_last_seen, read_streams
+from billing_cli.database.sources import read_node_owners
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.source_plan import SourcePlan
 from billing_cli.jobs.takeover import end_of_older_writer, take_over
-from billing_cli.store.known_streams import read_last_seen, read_streams
-from billing_cli.store.sources import read_node_owners
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import NodeIdentity
+    from billing_cli.database.sources import SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.sources import SourceState
 
 
 def accept(

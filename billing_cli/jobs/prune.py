@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.prune import PruneResult, kept_since
 from billing_cli.core.times import format_rfc3339
+from billing_cli.database import prune as store
+from billing_cli.database.connection import Session
+from billing_cli.database.schema import MAKE_PARTITIONS_NOW, require_head
 from billing_cli.errors import BillingError, ConfigurationError
 from billing_cli.jobs.journal import write_journal
-from billing_cli.store import prune as store
-from billing_cli.store.connection import Session
-from billing_cli.store.schema import MAKE_PARTITIONS_NOW, require_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable

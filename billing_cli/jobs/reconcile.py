@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.result import MinuteDifference, SourceResult
 from billing_cli.core.times import MINUTE, format_rfc3339, minute_of
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import require_evidence
+from billing_cli.database.reconcile import read_first_from
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import read_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
-from billing_cli.store.connection import Session
-from billing_cli.store.partitions import require_evidence
-from billing_cli.store.reconcile import read_first_from
-from billing_cli.store.schema import require_head
-from billing_cli.store.sources import read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.core.result import RunResult
+    from billing_cli.database.sources import SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.sources import SourceState
 
 JOB = "reconcile"
 DEFAULT_RANGE = timedelta(hours=1)

@@ -16,15 +16,15 @@ from billing_cli.core.adjustments import reprice, standing_charges
 from billing_cli.core.model import Account, Rating
 from billing_cli.core.rating import price_of
 from billing_cli.core.rerate import AccountDifference, RerateResult
+from billing_cli.database import rerate as store
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import require_evidence
+from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.payers import lock_payers, write_rating
-from billing_cli.store import rerate as store
-from billing_cli.store.connection import Session
-from billing_cli.store.partitions import require_evidence
-from billing_cli.store.schema import require_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from billing_cli.core.adjustments import BucketHistory
     from billing_cli.core.model import BucketKey, Charge
+    from billing_cli.database.rerate import Scope
     from billing_cli.jobs.context import JobContext
-    from billing_cli.store.rerate import Scope
 
 JOB = "rerate"
 

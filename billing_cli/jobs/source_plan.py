@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Snapshot,
         StreamName,
     )
-    from billing_cli.store.known_streams import NodeStreams
+    from billing_cli.database.known_streams import NodeStreams
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.result import SourceStatus
+    from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
     from billing_cli.jobs.source_plan import SourcePlan
     from billing_cli.jobs.write import Written
-    from billing_cli.store.sources import SourceState
 
 
 def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:

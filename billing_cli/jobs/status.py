@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.status import StatusReport, attention_of
-from billing_cli.store.connection import Session
-from billing_cli.store.partitions import read_partition_state
-from billing_cli.store.schema import require_head
-from billing_cli.store.status import read_day_totals, read_last_runs, read_source_status
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import read_partition_state
+from billing_cli.database.schema import require_head
+from billing_cli.database.status import read_day_totals, read_last_runs, read_source_status
 
 if TYPE_CHECKING:
     from psycopg import Connection

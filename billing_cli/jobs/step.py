@@ -12,15 +12,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Gap
+from billing_cli.database.partitions import make_missing_partitions
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import read_sources, save_attempts, save_gaps, try_lock_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.exporter.seen import Seen
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
 from billing_cli.jobs.source_results import result_of_plan, result_without_plan
-from billing_cli.store.partitions import make_missing_partitions
-from billing_cli.store.schema import require_head
-from billing_cli.store.sources import read_sources, save_attempts, save_gaps, try_lock_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.result import SourceResult
+    from billing_cli.database.connection import Session
+    from billing_cli.database.sources import SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.source_plan import SourcePlan
     from billing_cli.jobs.write import Written
-    from billing_cli.store.connection import Session
-    from billing_cli.store.sources import SourceState
 
 # A timer that fires a little early must not make a source wait for one more round.
 INTERVAL_TOLERANCE = timedelta(seconds=1)

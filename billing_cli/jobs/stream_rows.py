@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from billing_cli.core.checkpoints import sum_by_account
 from billing_cli.core.deltas import ZERO
 from billing_cli.core.model import Checkpoint
-from billing_cli.store import facts, streams
+from billing_cli.database import facts, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import FirstSight, StreamName
+    from billing_cli.database.known_streams import StreamRow
     from billing_cli.jobs.owners import Owners
     from billing_cli.jobs.source_plan import SourcePlan
-    from billing_cli.store.known_streams import StreamRow
 
 
 # Shared checkpoints by stored node id and account.

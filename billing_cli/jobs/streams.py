@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from billing_cli.database.connection import Session
+from billing_cli.database.schema import require_head
+from billing_cli.database.stream_list import read_stream_status
 from billing_cli.jobs.nodes import nodes_of
-from billing_cli.store.connection import Session
-from billing_cli.store.schema import require_head
-from billing_cli.store.stream_list import read_stream_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.takeover import split_checkpoints
 from billing_cli.core.times import minute_of
-from billing_cli.store.streams import resolve_accounts
-from billing_cli.store.takeover import read_older_checkpoints
+from billing_cli.database.streams import resolve_accounts
+from billing_cli.database.takeover import read_older_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

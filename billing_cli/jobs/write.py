@@ -11,6 +11,9 @@ from billing_cli.core.makers import maker
 from billing_cli.core.pending import bill_pending, merge_pending
 from billing_cli.core.rating import BilledUsage, buckets_of
 from billing_cli.core.times import minute_of
+from billing_cli.database import accounts as store_accounts
+from billing_cli.database import facts, streams
+from billing_cli.database.sources import SourceProgress, end_stalled, save_gaps, save_progress
 from billing_cli.jobs.beside_older import charge_beside_older
 from billing_cli.jobs.owners import lock_owners
 from billing_cli.jobs.payers import charge_buckets, facts_are_new, payers_of, send_buckets
@@ -20,9 +23,6 @@ from billing_cli.jobs.stream_rows import (
     write_shared_checkpoints,
     write_streams,
 )
-from billing_cli.store import accounts as store_accounts
-from billing_cli.store import facts, streams
-from billing_cli.store.sources import SourceProgress, end_stalled, save_gaps, save_progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

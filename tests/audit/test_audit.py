@@ -12,12 +12,12 @@ import pytest
 from billing_cli.core.audit import NOTICES, VIOLATIONS, audit_object
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.rating import EXACT, NANO
+from billing_cli.database import audit_amounts
+from billing_cli.database.connection import Database
+from billing_cli.database.frozen import frozen
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.jobs.audit import audit
 from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.store import audit_amounts
-from billing_cli.store.connection import Database
-from billing_cli.store.frozen import frozen
 from tests.audit.full_story import kinds
 from tests.reconcile.conftest import START
 

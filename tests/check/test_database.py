@@ -12,11 +12,11 @@ import pytest
 from psycopg import sql
 
 from billing_cli.config.settings import load_settings
+from billing_cli.database.check import reading
 from billing_cli.errors import UsageError
 from billing_cli.jobs.check import check
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet
-from billing_cli.store.check import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

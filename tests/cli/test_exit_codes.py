@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.store.sources import try_lock_sources
+from billing_cli.database.sources import try_lock_sources
 from tests.cli.command import billing
 from tests.jobs.faults import refuse_some_times
 

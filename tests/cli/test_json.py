@@ -13,7 +13,7 @@ import pytest
 from billing_cli.commands.root import Options
 from billing_cli.commands.running import run_job
 from billing_cli.core.times import parse_rfc3339
-from billing_cli.store.sources import try_lock_sources
+from billing_cli.database.sources import try_lock_sources
 from tests.jobs.faults import refuse_some_times
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.store.schema import WAIT_FOR_OTHER_MIGRATIONS
+from billing_cli.database.schema import WAIT_FOR_OTHER_MIGRATIONS
 from tests.cli.command import ended, wait_until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.store.sources import try_lock_sources
+from billing_cli.database.sources import try_lock_sources
 from tests.cli.command import Finished, ended, wait_until
 from tests.contracts.child import (
     minimal_environment,

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError
 from billing_cli.jobs.collect import collect
-from billing_cli.store.connection import Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, BucketKey
-from billing_cli.store import arrays
+from billing_cli.database import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.database.connection import Database, Session
 from billing_cli.errors import BillingError, ConfigurationError, DatabaseUnavailableError
-from billing_cli.store.connection import Database, Session
 from tests.database.stage import PASSWORD, assert_is_one_clear_line, with_parameters
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from billing_cli.store.connection import Database
-from billing_cli.store.failures import is_transient, translate
+from billing_cli.database.connection import Database
+from billing_cli.database.failures import is_transient, translate
 
 PAGE = Path(__file__).parents[2] / "docs" / "database.md"
 SQLSTATE = re.compile(r"`([0-9A-Z]{5})`")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 
-from billing_cli.store import arrays
-from billing_cli.store.connection import Database, Session
-from billing_cli.store.patience import PatientConnection
+from billing_cli.database import arrays
+from billing_cli.database.connection import Database, Session
+from billing_cli.database.patience import PatientConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.database import connection as store_connection
+from billing_cli.database.connection import Database, Session
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, BillingError
-from billing_cli.store import connection as store_connection
-from billing_cli.store.connection import Database, Session
-from billing_cli.store.sources import try_lock_sources
 from tests.database.stage import (
     PASSWORD,
     assert_heals,

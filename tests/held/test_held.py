@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from billing_cli.core.held import HeldResult
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.jobs.context import JobContext
 from billing_cli.jobs.held import list_held, reject_held, release_held
@@ -20,7 +21,6 @@ from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.invariants import compare_with_oracle
 from billing_cli.simulator.oracle import Oracle
-from billing_cli.store.sources import try_lock_sources
 from tests.support.interruptions import interrupted_everywhere
 from tests.support.story import MINUTE, START
 

@@ -9,8 +9,8 @@ import pytest
 
 from billing_cli.core.held import HeldDelta, HeldResult
 from billing_cli.core.model import StreamName, Totals, UsageRecord
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.report.held import held_list_text, held_result_text, human_rate
-from billing_cli.store.sources import try_lock_sources
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:

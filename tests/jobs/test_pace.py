@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from billing_cli.core.times import minute_of
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.catch_up import catch_up
-from billing_cli.store.sources import try_lock_sources
 from tests.jobs.faults import refuse_node
 
 if TYPE_CHECKING:

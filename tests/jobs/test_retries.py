@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.database import connection as store_connection
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 from billing_cli.jobs.catch_up import catch_up
-from billing_cli.store import connection as store_connection
 from tests.jobs.faults import refuse_some_times
 from tests.support.relay import Relay, Verdict, relayed
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from billing_cli.core.model import NodeIdentity
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import ConfigurationError, UsageError
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.simulator.invariants import violations
-from billing_cli.store.sources import try_lock_sources
 from tests.jobs.world import only_source
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.database.connection import Database
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff
@@ -27,7 +28,6 @@ from billing_cli.simulator.invariants import (
 from billing_cli.simulator.oracle import Oracle
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet
-from billing_cli.store.connection import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

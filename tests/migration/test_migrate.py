@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from billing_cli.database.schema import HEAD_REVISION
 from billing_cli.errors import (
     BillingError,
     ConfigurationError,
@@ -11,7 +12,6 @@ from billing_cli.errors import (
     SchemaError,
 )
 from billing_cli.jobs.migrate import Migration, migrate
-from billing_cli.store.schema import HEAD_REVISION
 from tests.support.catalog import rows_of, schema_of
 
 SHARED_TABLES = {

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from billing_cli.errors import SchemaError
-from billing_cli.jobs.migrate import migrate
-from billing_cli.store.partitions import (
+from billing_cli.database.partitions import (
     PartitionState,
     make_missing_partitions,
     read_partition_state,
 )
+from billing_cli.errors import SchemaError
+from billing_cli.jobs.migrate import migrate
 from tests.migration.test_schema import store_evidence
 
 if TYPE_CHECKING:

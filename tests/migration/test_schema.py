@@ -11,6 +11,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.errors import CheckViolation, RestrictViolation
 
+from billing_cli.database.metadata import metadata
+from billing_cli.database.schema import APPEND_ONLY_TABLES, REVISIONS
+from billing_cli.database.shared_metadata import shared_metadata
 from billing_cli.errors import SchemaError
 from billing_cli.jobs.migrate import (
     alembic_config,
@@ -18,9 +21,6 @@ from billing_cli.jobs.migrate import (
     open_session,
     sqlalchemy_connection,
 )
-from billing_cli.store.metadata import metadata
-from billing_cli.store.schema import APPEND_ONLY_TABLES, REVISIONS
-from billing_cli.store.shared_metadata import shared_metadata
 from tests.support.catalog import rows_of, schema_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psycopg
 
+from billing_cli.database.schema import HEAD_REVISION, WAIT_FOR_OTHER_MIGRATIONS
 from billing_cli.jobs.migrate import Migration, migrate
-from billing_cli.store.schema import HEAD_REVISION, WAIT_FOR_OTHER_MIGRATIONS
 from tests.support.pgbouncer import pooled
 
 CHECKOUT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ import pytest
 
 from billing_cli.config.redaction import redact
 from billing_cli.config.settings import load_settings
-from billing_cli.store.connection import Session
-from billing_cli.store.sources import try_lock_sources
+from billing_cli.database.connection import Session
+from billing_cli.database.sources import try_lock_sources
 from tests.config.support import error_of
 from tests.exporter.servers import Server, Visit, answering, serving
 from tests.ping.test_pinger import KEY, paths

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from billing_cli.database.privileges import Privileges, read_privileges, read_role
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.jobs.migrate import migrate
-from billing_cli.store.privileges import Privileges, read_privileges, read_role
 from tests.privileges.conftest import ADD_ARREARS_SINCE
 
 if TYPE_CHECKING:

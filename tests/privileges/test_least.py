@@ -9,17 +9,17 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from billing_cli.store.grants import GRANTS, OPTIONAL_GRANTS
+from billing_cli.database.grants import GRANTS, OPTIONAL_GRANTS
 from tests.privileges.statements import statements
 
 if TYPE_CHECKING:
-    from billing_cli.store.grants import Grant
+    from billing_cli.database.grants import Grant
 
 STATEMENTS = statements()
 
 
 def test_the_jobs_role_may_run_each_statement(job_connection: psycopg.Connection) -> None:
-    """What a statement needs beyond billing_cli/store/grants.py is to be granted there."""
+    """What a statement needs beyond billing_cli/database/grants.py is to be granted there."""
     refused = {}
     for name, text in STATEMENTS.items():
         try:

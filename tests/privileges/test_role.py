@@ -12,8 +12,8 @@ from psycopg.errors import (
     ObjectNotInPrerequisiteState,
 )
 
-from billing_cli.store.grants import GRANTS
-from billing_cli.store.privileges import Privileges, read_privileges, read_role
+from billing_cli.database.grants import GRANTS
+from billing_cli.database.privileges import Privileges, read_privileges, read_role
 
 if TYPE_CHECKING:
     import psycopg

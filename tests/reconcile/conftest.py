@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.database.connection import Database
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
@@ -22,7 +23,6 @@ from billing_cli.simulator.invariants import compare_with_oracle, violations
 from billing_cli.simulator.oracle import Oracle
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet
-from billing_cli.store.connection import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from billing_cli.core.model import StreamName, Totals
-from billing_cli.store.reconcile import read_cells
+from billing_cli.database.reconcile import read_cells
 
 if TYPE_CHECKING:
     from psycopg import Connection

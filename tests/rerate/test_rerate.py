@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from billing_cli.core.peak import PeakHours
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.simulator.accounts import save_profile
 from billing_cli.simulator.books import read_books
-from billing_cli.store.sources import try_lock_sources
 from tests.support.interruptions import interrupted_everywhere
 from tests.support.story import MINUTE, START
 

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.database.connection import Database
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import JobContext, Tariff
@@ -25,7 +26,6 @@ from billing_cli.simulator.books import Books, Funds, read_funds
 from billing_cli.simulator.invariants import violations
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet, User
-from billing_cli.store.connection import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.audit import audit
@@ -23,7 +24,6 @@ from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.books import Funds
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot, User
-from billing_cli.store.connection import Database
 from tests.torture.checks import (
     SETTLE,
     Findings,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from billing_cli.database import connection
 from billing_cli.errors import InterruptedBySignalError
-from billing_cli.store import connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,10 +12,10 @@ from unittest import mock
 
 import psycopg
 
+from billing_cli.database import connection as store_connection
+from billing_cli.database.connection import FATE_UNKNOWN
 from billing_cli.errors import BillingError
 from billing_cli.simulator.invariants import read_watermarks
-from billing_cli.store import connection as store_connection
-from billing_cli.store.connection import FATE_UNKNOWN
 from tests.database.stage import eventually
 from tests.support.relay import relayed
 from tests.torture import scenes

@@ -1,0 +1,129 @@
+"""Minutes that are charged already: what is on record for them, and bringing them right."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from billing_cli.core.adjustments import BucketHistory, PriorEntry, in_order
+from billing_cli.core.model import BucketKey
+from billing_cli.core.rating import ledger_id
+from billing_cli.database import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from decimal import Decimal
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import Bucket
+
+# The evidence of every entry for the buckets. The range tells the planner which months to look in.
+READ_ENTRIES = """
+SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, charge.region,
+       charge.line_code, charge.ledger_id::text, charge.adjusts::text, charge.included_bytes,
+       charge.rated_bytes, charge.price_per_byte, charge.multiplier, charge.amount_delta,
+       charge.pricing_rule_version
+  FROM billing.charges AS charge
+  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(regions)s::text[], %(lines)s::text[])
+    AS wanted (bucket_start, stored_node_id, account_uuid, region, line_code)
+ USING (account_uuid, bucket_start, stored_node_id, region, line_code)
+ WHERE charge.bucket_start BETWEEN %(first_bucket)s AND %(last_bucket)s
+ ORDER BY charge.created_at
+"""
+
+# Minutes that have their charge, whoever wrote it.
+READ_CHARGED = "SELECT id::text FROM public.billing_ledger WHERE id = ANY (%(ids)s::uuid[])"
+
+# The regions under which minutes of a line are on record: a source's region may have changed.
+READ_REGIONS = """
+SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.line_code,
+       max(bucket.region)
+  FROM public.traffic_minute_buckets AS bucket
+  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(lines)s::text[])
+    AS wanted (bucket_start, node_id, account_uuid, line_code)
+ USING (bucket_start, node_id, account_uuid, line_code)
+ GROUP BY 1, 2, 3, 4
+"""
+
+# A bucket row is brought to the corrected figure; it is the one fact that is not append-only.
+ADJUST_BUCKETS = """
+INSERT INTO public.traffic_minute_buckets AS bucket
+       (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
+        total_bytes, multiplier, rating_status, source_revision)
+SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
+       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
+  FROM unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(regions)s::text[], %(lines)s::text[], %(uplinks)s::bigint[],
+              %(downlinks)s::bigint[], %(multipliers)s::double precision[])
+    AS given (bucket_start, node_id, account_uuid, region, line_code,
+              uplink_bytes, downlink_bytes, multiplier)
+ ORDER BY bucket_start, node_id, account_uuid, region, line_code
+    ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO UPDATE
+   SET uplink_bytes = bucket.uplink_bytes + excluded.uplink_bytes,
+       downlink_bytes = bucket.downlink_bytes + excluded.downlink_bytes,
+       total_bytes = bucket.total_bytes + excluded.total_bytes,
+       updated_at = now()
+"""
+
+
+def read_bucket_histories(
+    connection: Connection, keys: Iterable[BucketKey]
+) -> dict[BucketKey, BucketHistory]:
+    """Return what has been charged for each bucket so far."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    entries: defaultdict[BucketKey, list[PriorEntry]] = defaultdict(list)
+    parameters = {
+        **arrays.bucket_keys(wanted),
+        "first_bucket": wanted[0].bucket_start,
+        "last_bucket": wanted[-1].bucket_start,
+    }
+    for row in connection.execute(READ_ENTRIES, parameters):
+        entries[BucketKey(*row[:5])].append(PriorEntry(*row[5:]))
+    ids = {ledger_id(key): key for key in wanted}
+    charged = {
+        ids[identifier]
+        for (identifier,) in connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)})
+    }
+    return {key: BucketHistory(in_order(key, entries[key]), key in charged) for key in wanted}
+
+
+def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, str]:
+    """Return, for keys without regard to their region, the region that is on record."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    found = {
+        tuple(row[:4]): row[4]
+        for row in connection.execute(READ_REGIONS, arrays.bucket_keys(wanted))
+    }
+    return {
+        key: found[bucket]
+        for key in wanted
+        if (bucket := (key.bucket_start, key.stored_node_id, key.account_uuid, key.line_code))
+        in found
+    }
+
+
+def adjust_buckets(
+    connection: Connection,
+    buckets: Sequence[tuple[Bucket, Decimal]],
+    pricing_rule_version: str,
+) -> None:
+    """Add each bucket's (signed) bytes to its row; one that is missing is made, with multiplier."""
+    if not buckets:
+        return
+    connection.execute(
+        ADJUST_BUCKETS,
+        {
+            **arrays.bucket_keys([one.key for one, _ in buckets]),
+            "uplinks": arrays.plain(one.uplink_bytes for one, _ in buckets),
+            "downlinks": arrays.plain(one.downlink_bytes for one, _ in buckets),
+            "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
+            "pricing_rule_version": pricing_rule_version,
+        },
+    )

@@ -1,0 +1,234 @@
+"""What an audit asks of the facts: buckets, their records and charges, ledger rows.
+
+Each statement returns what is wrong or worth knowing, one row each: `kind`, `account_uuid`, and
+columns named `key.*`, `expected.*` and `found.*`. A NULL stands for a value without a part in it.
+
+All arithmetic on money is exact. A double is compared with the double that its decimal becomes,
+which is what was stored; where a double is read, it is as the shortest decimal that it stands for.
+"""
+
+from __future__ import annotations
+
+from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
+
+# A bucket's bytes are told three times: by itself, by its records and by its charges. Where one
+# of the three differs from the other two, it is the one that is wrong. Records know no regions,
+# but a bucket and its charges are of the same one.
+#
+# An older writer may have been there before us, on nodes that we took over from it: what it wrote
+# before the transaction of our first charge there is its own, and worth one notice an account.
+# Accounts that are deleted have no buckets any more, and their evidence still agrees. Of months
+# that were pruned the sums are compared, elsewhere.
+DIFFERENT_BYTES = f"""
+WITH told AS MATERIALIZED (
+  SELECT bucket_start, stored_node_id, account_uuid, line_code,
+         count(bucket_region) AS buckets, count(charge_region) AS charges,
+         sum(records) AS records, min(created_at) AS created_at,
+         sum(uplink) AS uplink, sum(downlink) AS downlink, sum(total) AS total,
+         sum(included) + sum(rated) AS charged,
+         sum(recorded_uplink) AS recorded_uplink, sum(recorded_downlink) AS recorded_downlink
+    FROM (SELECT bucket_start, node_id AS stored_node_id, account_uuid, line_code,
+                 region AS bucket_region, NULL AS charge_region, 0 AS records, created_at,
+                 uplink_bytes AS uplink, downlink_bytes AS downlink, total_bytes AS total,
+                 0::bigint AS included, 0::bigint AS rated,
+                 0::bigint AS recorded_uplink, 0::bigint AS recorded_downlink
+            FROM public.traffic_minute_buckets
+           WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+             AND bucket_start >= {KEPT_SINCE}
+          UNION ALL
+          SELECT bucket_start, stored_node_id, account_uuid, line_code,
+                 NULL, region, 0, NULL, 0, 0, 0, included_bytes, rated_bytes, 0, 0
+            FROM ({CHARGES}) AS charge
+          UNION ALL
+          SELECT record.bucket_start, stream.stored_node_id, record.account_uuid,
+                 stream.inbound_tag, NULL, NULL, 1, NULL, 0, 0, 0, 0, 0,
+                 record.uplink_end - record.uplink_start,
+                 record.downlink_end - record.downlink_start
+            FROM ({RECORDS}) AS record
+            JOIN billing.streams AS stream USING (stream_id)
+           WHERE %(account)s::uuid IS NULL OR record.account_uuid = %(account)s) AS told
+   GROUP BY 1, 2, 3, 4
+  HAVING sum(uplink) <> sum(recorded_uplink) OR sum(downlink) <> sum(recorded_downlink)
+      OR sum(uplink) + sum(downlink) <> sum(total) OR sum(total) <> sum(included) + sum(rated)
+      OR min(bucket_region) <> min(charge_region) OR max(bucket_region) <> max(charge_region)
+      OR count(charge_region) = 0 AND sum(records) = 0
+), begun AS (
+  SELECT first.stored_node_id, min(coalesce(bucket.created_at, charge.created_at)) AS at
+    FROM (SELECT stored_node_id, min(created_at) AS at
+            FROM billing.charges
+           WHERE entry_type = 'traffic_charge'
+             AND EXISTS (SELECT FROM billing.streams WHERE first_sight = 'taken_over')
+           GROUP BY 1) AS first
+    JOIN billing.charges AS charge
+      ON charge.stored_node_id = first.stored_node_id AND charge.created_at = first.at
+    LEFT JOIN public.traffic_minute_buckets AS bucket
+      ON bucket.node_id = charge.stored_node_id AND bucket.account_uuid = charge.account_uuid
+     AND bucket.bucket_start = charge.bucket_start AND bucket.region = charge.region
+     AND bucket.line_code = charge.line_code
+   GROUP BY 1
+), judged AS (
+  SELECT told.*, recorded_uplink + recorded_downlink AS recorded,
+         account.uuid IS NOT NULL AS has_account,
+         uplink = recorded_uplink AND downlink = recorded_downlink
+         AND total = uplink + downlink AS is_recorded,
+         total = charged AND total = uplink + downlink AS is_charged,
+         charges = 0 AND records = 0 AS is_unproven,
+         source.first_snapshot_at,
+         taken_over.node IS NOT NULL
+         AND told.created_at < coalesce(begun.at, 'infinity') AS is_shared
+    FROM told
+    LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
+    LEFT JOIN begun USING (stored_node_id)
+    LEFT JOIN billing.sources AS source USING (stored_node_id)
+    LEFT JOIN (SELECT DISTINCT stored_node_id AS node, account_uuid AS owner
+                 FROM billing.streams WHERE first_sight = 'taken_over') AS taken_over
+      ON taken_over.node = told.stored_node_id AND taken_over.owner = told.account_uuid
+), sorted AS (
+  SELECT *,
+         CASE WHEN has_account AND is_unproven
+              THEN CASE WHEN is_shared OR first_snapshot_at IS NULL
+                             OR bucket_start <= first_snapshot_at
+                        THEN 'other_writer_buckets' ELSE 'bucket_unproven' END
+              WHEN has_account AND is_shared THEN 'shared_minutes'
+              WHEN NOT has_account AND recorded <> charged THEN 'charges_differ'
+              WHEN NOT has_account THEN NULL
+              WHEN is_recorded AND is_charged THEN 'region_differs'
+              WHEN recorded = charged AND buckets = 0 THEN 'bucket_missing'
+              WHEN recorded = charged THEN 'bucket_differs'
+              WHEN is_recorded THEN 'charges_differ'
+              WHEN is_charged THEN 'records_differ'
+              ELSE 'bytes_differ' END AS kind
+    FROM judged
+)
+SELECT kind, account_uuid::text AS account_uuid, bucket_start AS "key.bucket_start",
+       stored_node_id AS "key.node_id", line_code AS "key.line_code",
+       NULL::timestamptz AS "key.last_bucket_start", NULL::bigint AS "found.rows",
+       CASE WHEN kind LIKE 'bucket%%' THEN recorded_uplink END AS "expected.uplink_bytes",
+       CASE WHEN kind LIKE 'bucket%%' THEN recorded_downlink END AS "expected.downlink_bytes",
+       CASE WHEN kind LIKE 'bucket%%' THEN recorded END AS "expected.total_bytes",
+       CASE WHEN kind <> 'records_differ' THEN recorded END AS "expected.charged_bytes",
+       CASE kind WHEN 'records_differ' THEN uplink END AS "expected.recorded_uplink_bytes",
+       CASE kind WHEN 'records_differ' THEN downlink END AS "expected.recorded_downlink_bytes",
+       CASE WHEN kind ~ '^b' AND buckets > 0 THEN uplink END AS "found.uplink_bytes",
+       CASE WHEN kind ~ '^b' AND buckets > 0 THEN downlink END AS "found.downlink_bytes",
+       CASE WHEN kind ~ '^b' AND buckets > 0 THEN total END AS "found.total_bytes",
+       CASE WHEN kind <> 'records_differ' THEN charged END AS "found.charged_bytes",
+       CASE kind WHEN 'records_differ' THEN recorded_uplink
+                 WHEN 'bytes_differ' THEN recorded_uplink END AS "found.recorded_uplink_bytes",
+       CASE kind WHEN 'records_differ' THEN recorded_downlink
+                 WHEN 'bytes_differ' THEN recorded_downlink END AS "found.recorded_downlink_bytes"
+  FROM sorted
+ WHERE kind NOT IN ('other_writer_buckets', 'shared_minutes')
+UNION ALL
+SELECT kind, account_uuid::text, min(bucket_start), stored_node_id, NULL, max(bucket_start),
+       count(*), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, sum(total),
+       CASE kind WHEN 'shared_minutes' THEN sum(charged) END,
+       CASE kind WHEN 'shared_minutes' THEN sum(recorded_uplink) END,
+       CASE kind WHEN 'shared_minutes' THEN sum(recorded_downlink) END
+  FROM sorted
+ WHERE kind IN ('other_writer_buckets', 'shared_minutes')
+ GROUP BY kind, account_uuid, stored_node_id
+ ORDER BY 2, 3, 4, 5
+"""
+
+# Every charge has its ledger row and the other way round, and they say the same. A row without a
+# charge is someone else's where we have no evidence for its account and minute, or where it was
+# written before our first charge for them; on nodes that were taken over, before our first there.
+DIFFERENT_LEDGER = f"""
+WITH paired AS MATERIALIZED (
+  SELECT charge.ledger_id, charge.account_uuid, charge.bucket_start, charge.entry_type,
+         charge.rated_bytes, charge.amount_delta, charge.pricing_rule_version,
+         charge.balance_before + charge.amount_delta AS balance_after,
+         entry.id, entry.account_uuid AS entry_account, entry.bucket_start AS entry_bucket,
+         entry.bucket_end, entry.entry_type AS entry_entry_type,
+         entry.rated_bytes AS entry_rated, entry.amount_delta AS entry_amount,
+         entry.balance_after AS entry_balance, entry.pricing_rule_version AS entry_version,
+         entry.created_at AS entry_created_at
+    FROM ({CHARGES}) AS charge
+    FULL JOIN (SELECT * FROM public.billing_ledger
+                WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+                  AND bucket_start >= {KEPT_SINCE}) AS entry
+      ON entry.id = charge.ledger_id
+   WHERE charge.ledger_id IS NULL
+         AND entry.entry_type IN ('traffic_charge', 'traffic_adjustment')
+      OR entry.id IS NULL
+      OR entry.account_uuid <> charge.account_uuid
+      OR entry.bucket_start <> charge.bucket_start
+      OR entry.bucket_end <> charge.bucket_start + interval '1 minute'
+      OR entry.entry_type <> charge.entry_type OR entry.rated_bytes <> charge.rated_bytes
+      OR entry.pricing_rule_version <> charge.pricing_rule_version
+      OR entry.amount_delta <> charge.amount_delta::double precision
+      OR entry.balance_after <> (charge.balance_before + charge.amount_delta)::double precision
+), begun AS MATERIALIZED (
+  SELECT stored_node_id, min(created_at) AS at
+    FROM billing.charges
+   WHERE EXISTS (SELECT FROM billing.streams WHERE first_sight = 'taken_over')
+   GROUP BY 1
+), unmatched AS (
+  SELECT paired.*,
+         CASE WHEN charged.at IS NOT NULL
+              THEN entry_created_at < greatest(charged.at, recorded.begun_at)
+              WHEN recorded.records > 0
+              THEN recorded.is_taken_over
+                   AND entry_created_at < coalesce(recorded.begun_at, 'infinity')
+              ELSE true END AS is_foreign
+    FROM paired,
+         LATERAL (SELECT min(charge.created_at) AS at
+                    FROM billing.charges AS charge
+                   WHERE charge.account_uuid = entry_account
+                     AND charge.bucket_start = entry_bucket) AS charged,
+         LATERAL (SELECT count(*) AS records,
+                         bool_or(stream.first_sight = 'taken_over') AS is_taken_over,
+                         max(begun.at) FILTER (WHERE stream.first_sight = 'taken_over') AS begun_at
+                    FROM billing.streams AS stream
+                    JOIN billing.usage_records AS record
+                      ON record.bucket_start = entry_bucket
+                     AND record.stream_id = stream.stream_id
+                    LEFT JOIN begun USING (stored_node_id)
+                   WHERE stream.account_uuid = entry_account) AS recorded
+   WHERE ledger_id IS NULL
+), told AS (
+  SELECT *,
+         entry_account = account_uuid AND entry_bucket = bucket_start
+         AND bucket_end = bucket_start + interval '1 minute' AND entry_entry_type = entry_type
+         AND entry_rated = rated_bytes AND entry_version = pricing_rule_version
+         AND entry_amount = amount_delta::double precision AS is_told
+    FROM paired
+   WHERE ledger_id IS NOT NULL
+)
+SELECT CASE WHEN id IS NULL THEN 'ledger_missing'
+            WHEN is_told THEN 'balance_after_differs' ELSE 'ledger_differs' END AS kind,
+       told.account_uuid::text AS account_uuid, ledger_id::text AS "key.ledger_id",
+       bucket_start AS "key.bucket_start", NULL::timestamptz AS "key.last_bucket_start",
+       told.account_uuid::text AS "expected.account_uuid",
+       bucket_start AS "expected.bucket_start",
+       bucket_start + interval '1 minute' AS "expected.bucket_end",
+       entry_type AS "expected.entry_type", rated_bytes AS "expected.rated_bytes",
+       amount_delta AS "expected.amount_delta", balance_after AS "expected.balance_after",
+       pricing_rule_version AS "expected.pricing_rule_version",
+       NULL::bigint AS "found.rows",
+       entry_account::text AS "found.account_uuid", entry_bucket AS "found.bucket_start",
+       bucket_end AS "found.bucket_end", entry_entry_type AS "found.entry_type",
+       entry_rated::numeric AS "found.rated_bytes",
+       entry_amount::text::numeric AS "found.amount_delta",
+       entry_balance::text::numeric AS "found.balance_after",
+       entry_version AS "found.pricing_rule_version"
+  FROM told
+  LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
+ WHERE id IS NOT NULL OR account.uuid IS NOT NULL
+UNION ALL
+SELECT 'ledger_unproven', entry_account::text, id::text, entry_bucket, NULL,
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       entry_account::text, entry_bucket, bucket_end, entry_entry_type, entry_rated,
+       entry_amount::text::numeric, entry_balance::text::numeric, entry_version
+  FROM unmatched
+ WHERE NOT is_foreign
+UNION ALL
+SELECT 'other_writer_ledger', entry_account::text, NULL, min(entry_bucket), max(entry_bucket),
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*),
+       NULL, NULL, NULL, NULL, sum(entry_rated), sum(entry_amount::text::numeric), NULL, NULL
+  FROM unmatched
+ WHERE is_foreign
+ GROUP BY entry_account
+ ORDER BY 2, 4, 3
+"""

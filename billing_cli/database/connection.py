@@ -1,0 +1,313 @@
+"""The session, its transactions, and what their errors mean.
+
+Works through PgBouncer in transaction mode: no prepared statements, no session settings, no
+session locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+
+from billing_cli.database.failures import is_transient, refusal_for_good, translate
+from billing_cli.database.patience import PatientConnection
+from billing_cli.errors import ConfigurationError, DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg import Connection
+
+Result = TypeVar("Result")
+
+# What else goes wrong in a pipeline that has failed: the failure itself is told anyway.
+logging.getLogger("psycopg").addFilter(
+    lambda record: not str(record.msg).startswith("error ignored terminating")
+)
+
+# Each holds for this transaction only, because a pooled session belongs to others afterwards. The
+# columns of a hundred thousand rows fit into the memory that is asked for; with PostgreSQL's own
+# 4 MB they would go through temporary files.
+SET_LOCALLY = """
+SELECT set_config('statement_timeout', %(statement_timeout)s, true),
+       set_config('lock_timeout', %(lock_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
+       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024,
+                                       %(work_mem_kilobytes)s)::text, true),
+       pg_current_xact_id()::text
+"""
+
+# Tells whether the transaction whose COMMIT was never answered became durable.
+TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
+
+UNREADABLE_DSN = (
+    "DATABASE_URL: not a PostgreSQL URI or libpq keyword string; "
+    "special characters in a password must be percent-encoded in a URI"
+)
+
+FATE_UNKNOWN = (
+    "the connection was lost during COMMIT, and whether it took place can't be told yet; "
+    "the next run goes on from what is stored"
+)
+
+INTRANS, INERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
+ROLLBACK_SECONDS = 1.0
+
+WORK_MEM_KILOBYTES = 64 * 1024
+
+ATTEMPTS = 3
+RETRY_PAUSE_SECONDS = 0.1
+COMMIT_CHECKS = 10
+COMMIT_CHECK_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where PostgreSQL is and how long it may take. `dsn` is a URI or a libpq keyword string.
+
+    The timeouts of statements and locks are the server's to keep; one that has not done so after
+    another `grace_seconds` is taken for dead.
+    """
+
+    dsn: str
+    application_name: str = "billing"
+    connect_timeout_seconds: int = 10
+    statement_timeout_seconds: float = 30.0
+    lock_timeout_seconds: float = 15.0
+    grace_seconds: float = 5.0
+
+    def __repr__(self) -> str:
+        return "Database(dsn=***)"
+
+
+class Session:
+    """A database connection for the length of a run, opened when first needed.
+
+    `transaction` commits; with `dry_run` everything happens in one transaction, which is rolled
+    back when the session closes, so that later steps see what earlier ones would have written.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        dry_run: bool = False,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.database = database
+        self.dry_run = dry_run
+        self.pause = pause
+        self._connection: PatientConnection[tuple[Any, ...]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back; what is not committed is rolled back.
+
+        Locks are free once this returns, as far as the server still answers, so that an attempt
+        that follows at once does not find those of the one before.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if connection.info.transaction_status in {INTRANS, INERROR}:
+                connection.patience_seconds = connection.grace_seconds = ROLLBACK_SECONDS
+                with suppress(psycopg.Error):
+                    connection.rollback()
+        finally:
+            connection.close()
+
+    def read(self, work: Callable[[Connection], Result]) -> Result:
+        """Do work that changes nothing. Raises as `transaction` does, without trying again."""
+        try:
+            connection = self._open()
+            if not self.dry_run:
+                connection.autocommit = True
+            return work(connection)
+        except psycopg.Error as error:
+            self.close()
+            raise translate(error) from None
+
+    def transaction(self, work: Callable[[Connection], Result]) -> Result:
+        """Do the work in one transaction and commit it.
+
+        The whole transaction is tried again, on a new connection and at most three times, where
+        the server was at fault: serialization failure, deadlock, shutdown, lost connection.
+        Where the answer to COMMIT was lost, the server is asked whether it took place before
+        anything is repeated. Raises DatabaseUnavailableError where the server can't be reached,
+        ConfigurationError where it lets nobody in like this, SchemaError where its schema is not
+        ours, BillingError for any other database error.
+        """
+        began = time.monotonic()
+        for attempt in range(1, ATTEMPTS + 1):
+            progress = _Progress()
+            try:
+                return self._attempt(work, progress)
+            except psycopg.Error as error:
+                self.close()
+                if progress.committing and self._became_durable(progress.transaction_id):
+                    return progress.result  # type: ignore[return-value]
+                # Whoever waited that long in vain leaves the rest to the next run.
+                is_late = time.monotonic() - began > self.database.statement_timeout_seconds
+                last = attempt == ATTEMPTS or self.dry_run or is_late
+                if last or not is_transient(error):
+                    raise translate(error) from None
+            except BaseException:
+                self.close()
+                raise
+            self.pause(RETRY_PAUSE_SECONDS * attempt)
+        raise AssertionError("unreachable")
+
+    def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
+        connection = self._open()
+        if not self.dry_run:
+            connection.autocommit = False
+        milliseconds = f"{self.database.statement_timeout_seconds * 1000:.0f}"
+        row = connection.execute(
+            SET_LOCALLY,
+            {
+                "statement_timeout": milliseconds,
+                "lock_timeout": f"{self.database.lock_timeout_seconds * 1000:.0f}",
+                # A dry run keeps its transaction open while it fetches.
+                "idle_timeout": "0" if self.dry_run else milliseconds,
+                "work_mem_kilobytes": WORK_MEM_KILOBYTES,
+            },
+        ).fetchone()
+        progress.transaction_id = row[4] if row else ""
+        progress.result = result = work(connection)
+        if not self.dry_run:
+            with _signals_wait():
+                progress.committing = True
+                connection.commit()
+        return result
+
+    def _open(self) -> PatientConnection[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = _connect(self.database)
+            self._connection.autocommit = not self.dry_run
+        return self._connection
+
+    def _became_durable(self, transaction_id: str) -> bool:
+        """Find out whether a transaction committed although its answer never came.
+
+        While the server still works on it, neither answer is true yet.
+        """
+        for _ in range(COMMIT_CHECKS):
+            try:
+                status = self.read(lambda one: _transaction_status(one, transaction_id))
+            except DatabaseUnavailableError as error:
+                raise DatabaseUnavailableError(f"{error}; {FATE_UNKNOWN}") from None
+            if status != "in progress":
+                return status == "committed"
+            self.pause(COMMIT_CHECK_PAUSE_SECONDS)
+        raise DatabaseUnavailableError(f"database: {FATE_UNKNOWN}")
+
+
+class _Progress:
+    """What is known of an attempt when it fails."""
+
+    committing = False
+    transaction_id = ""
+    result: object = None
+
+
+def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
+    # The driver reads no other style, and a role or a database may have one as its default. Libpq
+    # takes it from here alone; a pooler keeps it apart for each of its clients.
+    os.environ["PGDATESTYLE"] = "ISO"
+    # What the connection string says itself goes before our own choice; but texts are sent in this
+    # encoding, whatever others of the database like to speak.
+    parameters = {
+        **_defaults(database),
+        **_parameters(database.dsn),
+        "client_encoding": "UTF8",
+    }
+    try:
+        connection = PatientConnection[tuple[Any, ...]].connect(
+            **parameters, autocommit=True, prepare_threshold=None
+        )
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(UNREADABLE_DSN) from None
+    except psycopg.OperationalError as error:
+        refusal = refusal_for_good(error)
+        if refusal is not None:
+            raise refusal from None
+        raise
+    connection.patience_seconds = database.statement_timeout_seconds + database.grace_seconds
+    connection.grace_seconds = database.grace_seconds
+    return connection
+
+
+def _parameters(dsn: str) -> dict[str, Any]:
+    """Return the connection string's parameters.
+
+    Raises ConfigurationError where it can't be read, without repeating it: where a password with
+    special characters took it apart, a piece of that stands in place of the host or the port.
+    """
+    try:
+        given = {name: value for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(UNREADABLE_DSN) from None
+    hosts = str(given.get("host", "")).split(",")
+    ports = str(given.get("port", "")).split(",")
+    # A socket's directory stands for a host, and a name that begins with @ for an abstract one.
+    is_odd = any("@" in host[1:] or not host.isprintable() for host in hosts)
+    if is_odd or not all(port.isdecimal() or not port for port in ports):
+        raise ConfigurationError(UNREADABLE_DSN)
+    return given
+
+
+def _defaults(database: Database) -> dict[str, Any]:
+    return {
+        "application_name": database.application_name,
+        "connect_timeout": database.connect_timeout_seconds,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        # Data that is sent into the void is noticed as soon as silence is.
+        "tcp_user_timeout": 25_000,
+    }
+
+
+def _transaction_status(connection: Connection, transaction_id: str) -> str | None:
+    row = connection.execute(TRANSACTION_STATUS, {"transaction_id": transaction_id}).fetchone()
+    return row[0] if row else None
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let a COMMIT end before SIGTERM or SIGINT is acted on: half a commit is no state to be in.
+
+    Handlers are exchanged rather than signals blocked, because a blocked signal would be taken by
+    one of the fetching threads and handled here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda received, _frame: arrived.append(received))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])

@@ -1,0 +1,119 @@
+"""What each failure of PostgreSQL means for a run: its exception, and with it its exit code.
+
+docs/database.md has the same as a table for operators.
+"""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import errors as pg
+
+from billing_cli.database.schema import MIGRATE_HINT
+from billing_cli.errors import (
+    BillingError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    SchemaError,
+)
+
+# The same transaction may well succeed on a new connection, a moment later.
+TRANSIENT = (
+    pg.SerializationFailure,
+    pg.DeadlockDetected,
+    pg.AdminShutdown,
+    pg.CrashShutdown,
+    pg.CannotConnectNow,
+    pg.IdleInTransactionSessionTimeout,
+    pg.IdleSessionTimeout,
+)
+UNREACHABLE = (
+    pg.AdminShutdown,
+    pg.CrashShutdown,
+    pg.CannotConnectNow,
+    pg.DatabaseDropped,
+    pg.IdleSessionTimeout,
+    pg.TooManyConnections,
+)
+SCHEMA_MISMATCH = (
+    pg.UndefinedTable,
+    pg.UndefinedColumn,
+    pg.UndefinedFunction,
+    pg.InvalidSchemaName,
+    # ON CONFLICT names a key that the table does not have.
+    pg.InvalidColumnReference,
+    pg.DatatypeMismatch,
+)
+
+# What a server says to a client that it will never let in as it comes. The driver hands over no
+# SQLSTATE for a connection that was refused, only words; a server that says them in another
+# language counts as one that can't be reached. Those of PgBouncer are among them.
+REFUSED_FOR_GOOD = re.compile(
+    r"""
+    authentication\ failed | no\ password\ supplied | no\ pg_hba\.conf\ entry
+  | pg_hba\.conf\ rejects | requires\ a\ valid\ client\ certificate
+  | (?:role|database|user)\ ".*"\ does\ not\ exist | no\ such\ (?:database|user)
+  | bouncer\ config\ error
+  | is\ not\ permitted\ to\ log\ in | permission\ denied\ for\ database
+  | unrecognized\ configuration\ parameter | unsupported\ startup\ parameter
+  | server\ does\ not\ support\ SSL
+    """,
+    re.VERBOSE,
+)
+# What is wrong with files of our own, before anything is asked of the server.
+UNUSABLE_FILE = re.compile(r"(?:certificate|private key|certificate revocation list) file ")
+# A parameter that the driver makes no sense of. Its value is not shown: where a password with
+# special characters took the string apart, it is a part of it.
+INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value)\b")
+
+
+def translate(error: psycopg.Error) -> BillingError:
+    """Return the one-line failure for a database error; its text holds no DSN and no row data."""
+    detail = one_line(error)
+    if isinstance(error, SCHEMA_MISMATCH):
+        return SchemaError(f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}")
+    if isinstance(error, pg.InsufficientPrivilege):
+        return SchemaError(f"the database role may not do this: {detail}")
+    if isinstance(error, pg.ReadOnlySqlTransaction):
+        # Whoever takes writes is elsewhere for now: a failover moves us back without a change.
+        return DatabaseUnavailableError(
+            f"database: it is a replica, or set to be read-only: {detail}"
+        )
+    if isinstance(error, UNREACHABLE) or is_lost_connection(error):
+        return DatabaseUnavailableError(f"database: {detail}")
+    return BillingError(f"database: {detail}")
+
+
+def refusal_for_good(error: psycopg.OperationalError) -> ConfigurationError | None:
+    """Return the failure where a connection can't come about as it is configured."""
+    detail = one_line(error)
+    if INVALID_VALUE.search(detail):
+        return ConfigurationError("DATABASE_URL: a parameter has a value that means nothing")
+    if UNUSABLE_FILE.search(detail) or REFUSED_FOR_GOOD.search(detail):
+        return ConfigurationError(f"DATABASE_URL: {detail}")
+    return None
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Tell whether the same transaction may well succeed when it is tried again."""
+    return isinstance(error, TRANSIENT) or is_lost_connection(error)
+
+
+def is_lost_connection(error: psycopg.Error) -> bool:
+    """Tell whether the line to the server is gone, or never came about."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith("08")
+
+
+def one_line(error: psycopg.Error) -> str:
+    """Return the server's primary message, or what the driver says without its advice."""
+    message = error.diag.message_primary
+    if message is None:
+        # Where several addresses were tried, the last one's failure comes first, then a list.
+        said, _, _ = str(error).partition("\nMultiple connection attempts failed")
+        lines = [line for line in said.splitlines() if not line.startswith(("\t", "DETAIL:"))]
+        message = "; ".join(dict.fromkeys(lines)) or type(error).__name__
+        message = message.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    return " ".join(message.split())

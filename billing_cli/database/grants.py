@@ -1,0 +1,148 @@
+"""What the role that runs the jobs may do: exactly what the statements of this room need.
+
+No DELETE anywhere, no UPDATE of a ledger entry or of evidence, two columns of `public.users`, no
+DDL. A test runs each statement with each of these privileges taken away, so the list can neither
+fall behind nor hold more than is needed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from billing_cli.database.schema import SCHEMA
+
+
+def grant_script(role: str) -> str:
+    """Return the SQL that lets a role run the jobs. It may be run again, after each migration.
+
+    What the role was given in our own schema by an earlier version is taken away first. In
+    `public` nothing is taken away: that is its owner's to do.
+    """
+    name = '"' + role.replace('"', '""') + '"'
+    lines = [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
+        f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
+        *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
+        *(f"{_statement(one)} TO {name};" for one in GRANTS),
+    ]
+    lines += [
+        f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"
+        f"::regclass AND attname = '{one.columns[0]}' AND NOT attisdropped)\n"
+        f"THEN {_statement(one)} TO {name}; END IF; END $grant$;"
+        for one in OPTIONAL_GRANTS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Grant(NamedTuple):
+    """A privilege on columns of a table, or on the whole of it where none are named."""
+
+    privilege: str
+    table: str
+    columns: tuple[str, ...] = ()
+
+
+def _statement(one: Grant) -> str:
+    columns = f" ({', '.join(one.columns)})" if one.columns else ""
+    return f"GRANT {one.privilege}{columns} ON {one.table}"
+
+
+def _grants(table: str, **columns: str) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(privilege.upper(), table, tuple(names.split()))
+        for privilege, names in columns.items()
+    )
+
+
+GRANTS = (
+    *_grants("public.users", select="uuid proxy_uuid"),
+    *_grants(
+        "public.account_billing_profiles",
+        select="account_uuid included_quota_bytes base_price_per_byte region_multiplier"
+        " line_multiplier peak_multiplier offpeak_multiplier",
+    ),
+    *_grants(
+        "public.traffic_stat_checkpoints",
+        select="node_id account_uuid last_uplink_total last_downlink_total last_seen_at",
+        insert="node_id account_uuid last_uplink_total last_downlink_total last_seen_at"
+        " reset_epoch",
+        update="last_uplink_total last_downlink_total last_seen_at reset_epoch updated_at",
+    ),
+    *_grants(
+        "public.traffic_minute_buckets",
+        select="bucket_start node_id account_uuid region line_code uplink_bytes downlink_bytes"
+        " total_bytes created_at",
+        insert="bucket_start node_id account_uuid region line_code uplink_bytes downlink_bytes"
+        " total_bytes multiplier rating_status source_revision",
+        update="uplink_bytes downlink_bytes total_bytes multiplier source_revision updated_at",
+    ),
+    *_grants(
+        "public.billing_ledger",
+        select="id account_uuid bucket_start bucket_end entry_type rated_bytes amount_delta"
+        " balance_after pricing_rule_version created_at",
+        insert="id account_uuid bucket_start bucket_end entry_type rated_bytes amount_delta"
+        " balance_after pricing_rule_version created_at",
+    ),
+    *_grants(
+        "public.account_quota_states",
+        select="account_uuid remaining_included_quota current_balance last_rated_bucket_at",
+        insert="account_uuid remaining_included_quota current_balance arrears throttle_state"
+        " suspend_state effective_at updated_at",
+        update="remaining_included_quota current_balance arrears throttle_state"
+        " last_rated_bucket_at effective_at updated_at",
+    ),
+    *_grants(
+        "public.billing_source_sync_state",
+        select="source_id last_completed_until last_attempted_at last_succeeded_at last_error",
+        insert="source_id last_completed_until last_attempted_at last_succeeded_at last_error"
+        " updated_at",
+        update="last_completed_until last_attempted_at last_succeeded_at last_error updated_at",
+    ),
+    *_grants("billing.alembic_version", select=""),
+    *_grants(
+        "billing.sources",
+        select="",
+        insert="",
+        update="env node_id stored_node_id contract watermark samples_bytes samples_digest"
+        " updated_at",
+    ),
+    *_grants(
+        "billing.streams",
+        select="",
+        insert="",
+        update="account_uuid seen_at uplink_total downlink_total reset_epoch absent_since",
+    ),
+    *_grants("billing.usage_records", select="", insert=""),
+    *_grants(
+        "billing.pending_usage",
+        select="",
+        insert="",
+        update="to_at uplink_end downlink_end billed_at",
+    ),
+    *_grants("billing.held_deltas", select="", insert="", update="state decided_at reason"),
+    *_grants("billing.charges", select="", insert=""),
+    *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
+    *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *_grants("billing.pruned", select=""),
+    *_grants("billing.pruned_streams", select=""),
+    *_grants("billing.pruned_charges", select=""),
+    *_grants(
+        "billing.totals",
+        select="",
+        insert="",
+        update="last_status last_started_at last_finished_at last_success_at runs failed_runs"
+        " samples written_minutes replayed_minutes included_bytes returned_included_bytes"
+        " charged_bytes returned_charged_bytes charged_amount returned_amount corrections"
+        " resets gaps rejected_samples held_deltas violations notices",
+    ),
+)
+
+# Columns that only newer deployments of the accounts service have, one in each grant.
+OPTIONAL_GRANTS = _grants(
+    "public.account_quota_states", select="arrears_since", update="arrears_since"
+)
+
+LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"
+PARTITION_FUNCTION = f"{SCHEMA}.make_partitions()"
+FUNCTIONS = (LOCK_FUNCTION, PARTITION_FUNCTION)
+"""What the role may call that runs as the owner of our tables."""

@@ -1,0 +1,322 @@
+"""The one declaration of our tables, schema `billing`: what migrations lead to.
+
+Only migrations import this module, because SQLAlchemy is slow to load and no run needs it.
+The tables that accounts.svc.plus owns are declared in `shared_metadata`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from billing_cli.database import columns
+from billing_cli.database.functions import FUNCTIONS, partitions_of
+from billing_cli.database.schema import APPEND_ONLY_TABLES, MAKE_PARTITIONS_NOW, SCHEMA
+
+# PostgreSQL's own habits, so that a table made by hand from the same columns has the same names.
+NAMING_CONVENTION = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+}
+
+metadata = MetaData(schema=SCHEMA, naming_convention=NAMING_CONVENTION)
+
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("source_id", Text, primary_key=True),
+    columns.text("env"),
+    columns.text("node_id"),
+    columns.text(
+        "stored_node_id", "As in the shared tables: env:node_id, or node_id without an env."
+    ),
+    columns.text("contract"),
+    columns.moment("first_snapshot_at"),
+    columns.moment("watermark", "collected_at of the last snapshot applied."),
+    columns.now("updated_at"),
+    Column(
+        "samples_bytes",
+        BigInteger,
+        comment="How long the text of the samples at the watermark was; "
+        "null where it is not known.",
+    ),
+    Column(
+        "samples_digest",
+        LargeBinary,
+        comment="Its SHA-256: what comes again with the same one is not decoded again.",
+    ),
+    UniqueConstraint("stored_node_id"),
+    CheckConstraint("contract IN ('window', 'latest')", name="contract"),
+    CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
+    CheckConstraint("(samples_bytes IS NULL) = (samples_digest IS NULL)", name="samples"),
+    comment="How far each source has been applied. A node belongs to one source.",
+    postgresql_with={"fillfactor": 50},
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    columns.identity("stream_id"),
+    columns.text("stored_node_id"),
+    columns.text("inbound_tag"),
+    columns.uuid("sample_uuid", "As the exporter wrote it: an account's uuid or its proxy uuid."),
+    Column("account_uuid", UUID, comment="No foreign key: evidence outlives the account."),
+    columns.text("first_sight"),
+    columns.moment("first_seen_at"),
+    columns.bytes_("first_uplink_total"),
+    columns.bytes_("first_downlink_total"),
+    columns.moment("seen_at", "The snapshot in which the totals last changed."),
+    columns.bytes_("uplink_total"),
+    columns.bytes_("downlink_total"),
+    columns.count("reset_epoch", "Counter restarts seen so far."),
+    columns.maybe_moment(
+        "absent_since", "The last snapshot that held it, where a later one did not."
+    ),
+    UniqueConstraint("stored_node_id", "inbound_tag", "sample_uuid"),
+    CheckConstraint("first_sight IN ('baseline', 'new', 'taken_over')", name="first_sight"),
+    CheckConstraint("uplink_total >= 0", name="uplink_total"),
+    CheckConstraint("downlink_total >= 0", name="downlink_total"),
+    Index("streams_account", "account_uuid", "stored_node_id"),
+    Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
+    comment="One counter pair each: where its evidence stands, and whose it is.",
+    postgresql_with=columns.CHANGED_EVERY_MINUTE,
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    columns.moment("bucket_start", "The UTC minute that the bytes count in."),
+    Column("stream_id", BigInteger, nullable=False, comment="No foreign key: streams stay."),
+    columns.moment("from_at"),
+    columns.count("revision", "0 as collected; above 0 a correction."),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.uuid("account_uuid"),
+    Column("kind", Text, nullable=False, server_default=text("'delta'")),
+    PrimaryKeyConstraint("bucket_start", "stream_id", "from_at", "revision"),
+    CheckConstraint("kind IN ('delta', 'pending', 'released', 'correction')", name="kind"),
+    CheckConstraint(
+        "kind = 'correction' OR (uplink_end >= uplink_start AND downlink_end >= downlink_start)",
+        name="growth",
+    ),
+    comment="Append-only evidence: what a stream moved in one minute. Bytes are end - start.",
+    postgresql_partition_by="RANGE (bucket_start)",
+)
+
+pending_usage = Table(
+    "pending_usage",
+    metadata,
+    columns.stream(),
+    columns.moment("from_at"),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.maybe_moment("billed_at", "When it became usage records."),
+    PrimaryKeyConstraint("stream_id", "from_at"),
+    comment="Usage of streams whose account is unknown, merged per epoch until it appears.",
+    postgresql_with={"fillfactor": 60},
+)
+
+held_deltas = Table(
+    "held_deltas",
+    metadata,
+    columns.identity("held_id"),
+    columns.stream(),
+    columns.moment("bucket_start"),
+    columns.moment("from_at"),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("to_at"),
+    *columns.evidence(),
+    columns.now("found_at"),
+    Column("state", Text, nullable=False, server_default=text("'held'")),
+    columns.maybe_moment("decided_at"),
+    columns.reason("reason"),
+    UniqueConstraint("stream_id", "from_at"),
+    CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
+    Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
+    comment="Deltas above what a line can carry, uncharged until an operator decides.",
+)
+
+charges = Table(
+    "charges",
+    metadata,
+    # The columns of fixed width come first: between others they would take up to 7 bytes more.
+    columns.moment("bucket_start"),
+    columns.bytes_(
+        "included_bytes", "Paid from the quota; negative where an adjustment gives back."
+    ),
+    columns.bytes_("rated_bytes", "Beyond the quota; negative where an adjustment gives back."),
+    columns.bytes_("quota_before"),
+    columns.now("created_at"),
+    columns.uuid("account_uuid"),
+    Column("ledger_id", UUID, nullable=False, comment="The id in public.billing_ledger."),
+    columns.uuid("run_id"),
+    Column("adjusts", UUID, comment="The charge that this row takes back or prices anew."),
+    columns.text("entry_type"),
+    columns.text("stored_node_id"),
+    columns.text("region"),
+    columns.text("line_code"),
+    Column("price_per_byte", Numeric, nullable=False),
+    Column("multiplier", Numeric, nullable=False),
+    Column("amount_delta", Numeric(30, 9), nullable=False),
+    Column("balance_before", Numeric(30, 9), nullable=False),
+    columns.text("pricing_rule_version"),
+    columns.reason("reason"),
+    PrimaryKeyConstraint("bucket_start", "account_uuid", "ledger_id"),
+    CheckConstraint("entry_type IN ('traffic_charge', 'traffic_adjustment')", name="entry_type"),
+    comment="Append-only evidence of each ledger row: what was included, rated, at which price.",
+    postgresql_partition_by="RANGE (bucket_start)",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    columns.identity("gap_id"),
+    columns.text("source_id"),
+    columns.text("kind"),
+    columns.moment("from_at"),
+    columns.maybe_moment("to_at", "Null while it lasts."),
+    columns.count("streams", "How many streams it touches, where that is known."),
+    columns.now("found_at"),
+    columns.maybe_moment("resolved_at"),
+    columns.reason("resolution"),
+    UniqueConstraint("source_id", "kind", "from_at"),
+    CheckConstraint("kind IN ('late', 'reset', 'history_lost', 'stalled')", name="kind"),
+    comment="Stretches of a source's time that its history does not plainly cover.",
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", UUID, primary_key=True),
+    columns.text("job"),
+    columns.text("status"),
+    columns.moment("started_at"),
+    columns.moment("finished_at"),
+    columns.text("host"),
+    columns.text("version"),
+    Column("error", Text),
+    Column("result", JSONB, nullable=False, comment="The result object as printed."),
+    CheckConstraint("status IN ('ok', 'partial', 'error', 'busy')", name="status"),
+    Index("runs_started", text("started_at DESC")),
+    comment="The journal: one row for each run.",
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("job", Text, primary_key=True),
+    columns.text("last_status"),
+    columns.moment("last_started_at"),
+    columns.moment("last_finished_at"),
+    columns.maybe_moment("last_success_at", "The end of the last run that was ok or partial."),
+    *(
+        columns.bytes_(name)
+        for name in (
+            "runs",
+            "failed_runs",
+            "samples",
+            "written_minutes",
+            "replayed_minutes",
+            "included_bytes",
+            "returned_included_bytes",
+            "charged_bytes",
+            "returned_charged_bytes",
+        )
+    ),
+    Column("charged_amount", Numeric(30, 9), nullable=False),
+    Column("returned_amount", Numeric(30, 9), nullable=False),
+    *(
+        columns.bytes_(name)
+        for name in ("corrections", "resets", "gaps", "rejected_samples", "held_deltas")
+    ),
+    Column("violations", BigInteger, comment="What the last audit found; null for other jobs."),
+    Column("notices", BigInteger, comment="What the last audit found; null for other jobs."),
+    comment="One row a job: what all its runs did together, and how the last one ended.",
+    postgresql_with={"fillfactor": 50},
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    columns.moment("month", "Its first instant, UTC."),
+    columns.uuid("account_uuid"),
+    columns.bytes_("records"),
+    Column("recorded_bytes", Numeric, nullable=False),
+    columns.bytes_("charges"),
+    Column("included_bytes", Numeric, nullable=False),
+    Column("rated_bytes", Numeric, nullable=False),
+    Column("amount_delta", Numeric(30, 9), nullable=False),
+    columns.bytes_("buckets"),
+    Column(
+        "bucket_bytes",
+        Numeric,
+        nullable=False,
+        comment="In the shared buckets, whoever wrote them.",
+    ),
+    columns.bytes_("ledger_rows"),
+    Column(
+        "ledger_amount", Numeric, nullable=False, comment="In the shared ledger, whoever wrote it."
+    ),
+    columns.now("pruned_at"),
+    PrimaryKeyConstraint("month", "account_uuid"),
+    comment="What an account had in a month whose evidence was taken away: sums to audit by.",
+)
+
+pruned_streams = Table(
+    "pruned_streams",
+    metadata,
+    Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("from_at"),
+    columns.moment("to_at"),
+    columns.bytes_("uplink_end"),
+    columns.bytes_("downlink_end"),
+    comment="Where a stream's pruned evidence ended, and what is left of it begins.",
+)
+
+pruned_charges = Table(
+    "pruned_charges",
+    metadata,
+    Column("ledger_id", UUID, primary_key=True),
+    columns.uuid("account_uuid"),
+    columns.moment("created_at"),
+    columns.bytes_("included_bytes"),
+    Column("amount_delta", Numeric(30, 9), nullable=False),
+    columns.bytes_("quota_before"),
+    Column("balance_before", Numeric(30, 9), nullable=False),
+    Index("pruned_charges_account", "account_uuid"),
+    comment="Pruned charges written after what is left began: steps of its balances.",
+)
+
+for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):
+    event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]
+for _name in APPEND_ONLY_TABLES:
+    for _statement in partitions_of(_name):
+        event.listen(
+            metadata.tables[f"{SCHEMA}.{_name}"],
+            "after_create",
+            DDL(_statement),  # type: ignore[no-untyped-call]
+        )
+event.listen(metadata, "after_create", DDL(MAKE_PARTITIONS_NOW))  # type: ignore[no-untyped-call]

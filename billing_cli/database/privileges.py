@@ -1,0 +1,188 @@
+"""Compares what a role may do with what the jobs need, both ways: too little and too much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import tuple_row
+
+from billing_cli.database import arrays
+from billing_cli.database.grants import (
+    FUNCTIONS,
+    GRANTS,
+    LOCK_FUNCTION,
+    OPTIONAL_GRANTS,
+    PARTITION_FUNCTION,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from psycopg import Connection
+
+TABLES = tuple(dict.fromkeys(one.table for one in GRANTS))
+
+# Locks work through a function that runs as its owner, who must be able to take them.
+READ_LOCK_FUNCTION = """
+SELECT pg_get_userbyid(proowner), prosecdef,
+       has_column_privilege(proowner, 'public.users', 'uuid', 'SELECT')
+       AND has_any_column_privilege(proowner, 'public.users', 'UPDATE')
+  FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
+"""
+
+# Partitions are made by a function that runs as its owner, who must own their tables.
+READ_PARTITION_FUNCTION = """
+SELECT pg_get_userbyid(proowner), prosecdef,
+       NOT EXISTS (SELECT FROM pg_class
+                    WHERE oid = ANY (ARRAY[to_regclass('billing.usage_records'),
+                                           to_regclass('billing.charges')])
+                      AND NOT pg_has_role(proowner, relowner, 'USAGE'))
+  FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
+"""
+
+# What a role can't be kept from: everything, or whatever it likes with the tables it owns.
+READ_ROLE = """
+SELECT rolname, rolsuper,
+       ARRAY (SELECT wanted.name
+                FROM unnest(%(tables)s::text[]) AS wanted (name)
+                JOIN pg_class ON pg_class.oid = to_regclass(wanted.name)
+               WHERE pg_has_role(role.oid, relowner, 'USAGE')
+               ORDER BY wanted.name)
+  FROM pg_roles AS role
+ WHERE rolname = coalesce(%(role)s, current_user)
+"""
+
+# Every privilege on a column that the role has and should not have, or the other way round.
+COMPARE_COLUMNS = """
+SELECT wanted.table_name, wanted.privilege, wanted.column_name, wanted.needed
+  FROM (SELECT tables.name AS table_name, privilege.name AS privilege, attnum,
+               attname AS column_name, attrelid,
+               EXISTS (SELECT FROM unnest(%(grant_tables)s::text[], %(grant_privileges)s::text[],
+                                          %(grant_columns)s::text[])
+                           AS one (table_name, privilege, column_name)
+                        WHERE one.table_name = tables.name AND one.privilege = privilege.name
+                          AND one.column_name IN ('', attname)) AS needed
+          FROM unnest(%(tables)s::text[]) AS tables (name)
+          JOIN pg_attribute
+            ON attrelid = to_regclass(tables.name) AND attnum > 0 AND NOT attisdropped
+         CROSS JOIN unnest('{SELECT,INSERT,UPDATE}'::text[]) AS privilege (name)) AS wanted
+ WHERE needed <> has_column_privilege(%(role)s, attrelid, attnum, privilege)
+ ORDER BY table_name, privilege, attnum
+"""
+
+# What no job needs on any table, and on the database.
+READ_NEEDLESS = """
+SELECT privilege.name || ' on ' || tables.name
+  FROM unnest(%(tables)s::text[]) AS tables (name)
+ CROSS JOIN unnest('{DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS privilege (name)
+ WHERE has_table_privilege(%(role)s, to_regclass(tables.name), privilege.name)
+ UNION ALL
+SELECT 'CREATE on schema ' || name
+  FROM unnest('{billing,public}'::text[]) AS schemas (name)
+ WHERE has_schema_privilege(%(role)s, name, 'CREATE')
+ ORDER BY 1
+"""
+
+READ_MISSING_ENTRANCES = """
+SELECT 'USAGE on schema ' || name
+  FROM unnest('{billing,public}'::text[]) AS schemas (name)
+ WHERE NOT has_schema_privilege(%(role)s, name, 'USAGE')
+ UNION ALL
+SELECT 'EXECUTE on function ' || name
+  FROM unnest(%(functions)s::text[]) AS functions (name)
+ WHERE NOT has_function_privilege(%(role)s, to_regprocedure(name), 'EXECUTE')
+ ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role as the database has it.
+
+    `owned_tables` are those that it owns, itself or by membership in their owner: it can do with
+    them what it likes, whatever it is granted.
+    """
+
+    name: str
+    is_superuser: bool
+    owned_tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """What a role lacks to run the jobs, and what it has beyond that, each in words."""
+
+    missing: tuple[str, ...]
+    needless: tuple[str, ...]
+
+
+def read_role(connection: Connection[Any], name: str | None = None) -> Role | None:
+    """Return a role, or the one that is connected; None where there is none of that name."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(READ_ROLE, {"role": name, "tables": arrays.texts(TABLES)}).fetchone()
+    return None if row is None else Role(row[0], row[1], tuple(row[2]))
+
+
+def read_privileges(connection: Connection[Any], role: Role) -> Privileges:
+    """Return what the role may do too little and too much of. The schema must be at head."""
+    grants = [
+        (one.table, one.privilege, column)
+        for one in (*GRANTS, *OPTIONAL_GRANTS)
+        for column in one.columns or ("",)
+    ]
+    wanted = {
+        "role": role.name,
+        "tables": arrays.texts(TABLES),
+        "functions": arrays.texts(FUNCTIONS),
+        "grant_tables": arrays.texts(table for table, _, _ in grants),
+        "grant_privileges": arrays.texts(privilege for _, privilege, _ in grants),
+        "grant_columns": arrays.texts(column for _, _, column in grants),
+    }
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        missing = [text for (text,) in cursor.execute(READ_MISSING_ENTRANCES, wanted)]
+        if role.is_superuser:
+            return Privileges(tuple(missing), ("everything: it is a superuser",))
+        columns = cursor.execute(COMPARE_COLUMNS, wanted).fetchall()
+        needless = [text for (text,) in cursor.execute(READ_NEEDLESS, wanted)]
+    missing += _in_words(columns, needed=True)
+    needless = [*_in_words(columns, needed=False), *needless]
+    return Privileges(tuple(missing), tuple(needless))
+
+
+def function_problem(connection: Connection[Any]) -> str | None:
+    """Return why a function that the jobs call could not do its work for them, or None."""
+    return _problem(
+        connection,
+        LOCK_FUNCTION,
+        READ_LOCK_FUNCTION,
+        "can't lock accounts: its owner {} needs SELECT (uuid) and UPDATE (uuid) on public.users",
+    ) or _problem(
+        connection,
+        PARTITION_FUNCTION,
+        READ_PARTITION_FUNCTION,
+        "can't make partitions: its owner {} does not own billing.usage_records and"
+        " billing.charges",
+    )
+
+
+def _problem(connection: Connection[Any], function: str, query: str, unable: str) -> str | None:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query.encode(), {"function": function}).fetchone()
+    if row is None:
+        return f"{function} is missing"
+    owner, is_definer, is_able = row
+    if not is_definer:
+        return f"{function} is not SECURITY DEFINER"
+    return None if is_able else f"{function} {unable.format(owner)}"
+
+
+def _in_words(columns: Iterable[tuple[str, str, str, bool]], *, needed: bool) -> list[str]:
+    names: dict[tuple[str, str], list[str]] = {}
+    for table, privilege, column, is_needed in columns:
+        if is_needed == needed:
+            names.setdefault((privilege, table), []).append(column)
+    return [
+        f"{privilege} ({', '.join(found)}) on {table}"
+        for (privilege, table), found in names.items()
+    ]

@@ -1,0 +1,202 @@
+"""Evidence read again for comparison with history, and the corrections that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.corrections import Cell
+from billing_cli.core.deltas import ZERO
+from billing_cli.core.model import StreamName, Totals, UsageRecord
+from billing_cli.database import arrays
+from billing_cli.database.parameters import usage_columns
+from billing_cli.database.spans import KEPT_SINCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+# A node's records in [since, until), minute by minute through the key. The OFFSET keeps the planner
+# from reading the records of all other nodes in that time.
+NODE_RECORDS = """
+ (SELECT array_agg(stream_id ORDER BY stream_id) AS stream_ids
+    FROM billing.streams
+   WHERE stored_node_id = %(stored_node_id)s) AS node
+ CROSS JOIN LATERAL generate_series(
+       date_trunc('minute', %(since)s::timestamptz),
+       %(until)s::timestamptz - interval '1 microsecond', interval '1 minute') AS minute (at)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM billing.usage_records AS one
+        WHERE one.bucket_start = minute.at AND one.stream_id = ANY (node.stream_ids)
+          AND one.bucket_start >= %(since)s
+       OFFSET 0) AS record
+"""
+
+# Where the evidence begins that ends in the range: history must be read from there on.
+READ_FIRST_FROM = f"SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind = 'delta'"
+
+# The chain's records of the range, each stream's in order. The one before a counter restart
+# tells what had been seen until then, unless something that was held or had no account was seen
+# after it: the last but one column is when. Corrections of a record that reaches back to where
+# evidence was pruned may be gone.
+READ_CELLS = f"""
+SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
+       record.account_uuid::text, record.bucket_start, record.reset_epoch,
+       record.from_at, record.to_at,
+       record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
+       CASE WHEN record.reset_epoch > 0 AND record.uplink_start = 0 AND record.downlink_start = 0
+            THEN (SELECT max(other.to_at)
+                    FROM (SELECT stream_id, to_at FROM billing.held_deltas
+                           UNION ALL
+                          SELECT stream_id, to_at FROM billing.pending_usage) AS other
+                   WHERE other.stream_id = record.stream_id AND other.to_at <= record.from_at)
+            END,
+       record.from_at < {KEPT_SINCE}
+  FROM {NODE_RECORDS}
+  JOIN billing.streams AS stream USING (stream_id)
+ WHERE record.kind = 'delta'
+ ORDER BY stream.stream_id, record.from_at
+"""
+
+# What earlier comparisons have changed about these records, newest revision last.
+READ_CORRECTIONS = f"""
+SELECT record.stream_id, record.from_at, record.bucket_start, record.revision,
+       record.uplink_end, record.downlink_end
+  FROM {NODE_RECORDS}
+ WHERE record.kind = 'correction'
+ ORDER BY record.revision
+"""
+
+ADD_CORRECTIONS = """
+INSERT INTO billing.usage_records
+       (stream_id, bucket_start, from_at, to_at, reset_epoch,
+        uplink_start, uplink_end, downlink_start, downlink_end, account_uuid, revision, kind)
+SELECT *, 'correction'
+  FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
+              %(froms)s::timestamptz[], %(tos)s::timestamptz[], %(epochs)s::integer[],
+              %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
+              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[],
+              %(account_uuids)s::uuid[], %(revisions)s::integer[])
+    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
+"""
+
+# Late and reset gaps are closed where history now shows snapshots inside them; lost history where
+# the snapshot that was missed is there again.
+RESOLVE_GAPS = """
+UPDATE billing.gaps AS gap
+   SET resolved_at = %(now)s, resolution = 'reconciled with the exporter''s history'
+ WHERE gap.source_id = %(source_id)s AND gap.resolved_at IS NULL
+   AND gap.from_at >= %(since)s AND gap.to_at <= %(until)s
+   AND (gap.kind IN ('late', 'reset')
+        AND EXISTS (SELECT FROM unnest(%(stamps)s::timestamptz[]) AS seen (at)
+                     WHERE seen.at > gap.from_at AND seen.at < gap.to_at)
+        OR gap.kind = 'history_lost' AND gap.from_at = ANY (%(stamps)s::timestamptz[]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCell:
+    """A cell, the stream's database id, whose it is, and the newest revision by minute."""
+
+    stream_id: int
+    account_uuid: str
+    cell: Cell
+    revisions: Mapping[datetime, int]
+
+
+def read_first_from(
+    connection: Connection, stored_node_id: str, since: datetime, until: datetime
+) -> datetime | None:
+    """Return where the evidence of the minutes in [since, until) begins; None without evidence."""
+    row = connection.execute(
+        READ_FIRST_FROM, {"stored_node_id": stored_node_id, "since": since, "until": until}
+    ).fetchone()
+    return row[0] if row else None
+
+
+def read_cells(
+    connection: Connection,
+    stored_node_id: str,
+    since: datetime,
+    until: datetime,
+    first: datetime,
+    totals_at: Mapping[datetime, Mapping[StreamName, Totals]],
+) -> tuple[list[StoredCell], int]:
+    """Return the cells that end in [since, until), and how many can't be compared.
+
+    `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
+    history by stamp: what a stream had come to before its counters restarted is looked up there
+    first, else the record before tells it; a cell for which nobody knows is left out, and so is
+    one that began in a month that was pruned.
+    """
+    node = {"stored_node_id": stored_node_id, "since": since, "until": until}
+    corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals]]] = {}
+    for stream_id, from_at, minute, revision, up, down in connection.execute(
+        READ_CORRECTIONS, {**node, "since": first}
+    ):
+        minutes = corrected.setdefault((stream_id, from_at), {})
+        minutes[minute] = revision, Totals(up, down)
+
+    cells, skipped = [], 0
+    previous: tuple[int, datetime | None, Totals] = (0, None, ZERO)
+    for row in connection.execute(READ_CELLS, node):
+        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals = row[:-2]
+        other_seen_at, is_cut = row[-2:]
+        name = StreamName(tag, sample)
+        start, end = Totals(*totals[:2]), Totals(*totals[2:])
+        before: Totals | None = start
+        if epoch > 0 and start == ZERO:
+            before = totals_at.get(from_at, {}).get(name)
+            known_id, known_at, known = previous
+            if before is None and known_id == stream_id and known_at is not None:
+                before = None if other_seen_at and other_seen_at > known_at else known
+        previous = stream_id, to_at, end
+        if before is None or is_cut:
+            skipped += 1
+            continue
+        record = UsageRecord(name, minute, epoch, from_at, to_at, start, end)
+        changes = corrected.get((stream_id, from_at), {})
+        recorded = {minute: Totals(record.uplink_bytes, record.downlink_bytes)}
+        recorded.update({at: amount for at, (_, amount) in changes.items()})
+        revisions = {at: revision for at, (revision, _) in changes.items()}
+        cells.append(StoredCell(stream_id, account, Cell(record, before, recorded), revisions))
+    return cells, skipped
+
+
+def add_corrections(
+    connection: Connection, corrections: Sequence[tuple[int, str, int, UsageRecord]]
+) -> int:
+    """Append (stream id, account, revision, record) corrections; return how many were new.
+
+    A correction's `start` is what was on record for its minute and its `end` what is now.
+    """
+    if not corrections:
+        return 0
+    columns = usage_columns([one[0] for one in corrections], [one[3] for one in corrections])
+    columns["account_uuids"] = arrays.uuids([one[1] for one in corrections])
+    columns["revisions"] = arrays.integers([one[2] for one in corrections])
+    return connection.execute(ADD_CORRECTIONS, columns).rowcount
+
+
+def resolve_gaps(
+    connection: Connection,
+    source_id: str,
+    since: datetime,
+    until: datetime,
+    stamps: Iterable[datetime],
+    now: datetime,
+) -> int:
+    """Mark the source's gaps within [since, until] that history now covers; return how many."""
+    return connection.execute(
+        RESOLVE_GAPS,
+        {
+            "source_id": source_id,
+            "since": since,
+            "until": until,
+            "stamps": arrays.moments(stamps),
+            "now": now,
+        },
+    ).rowcount
