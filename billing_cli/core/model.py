@@ -74,20 +74,26 @@ class Snapshot:
     is_as_seen: bool = False
 
 
-FirstSight = Literal["baseline", "new", "taken_over"]
-"""How a stream's history began: total not charged, total charged, older writer's total kept."""
+StreamOrigin = Literal["baseline", "new", "taken_over"]
+"""How a stream began: total not charged, total charged, or the legacy writer's total continued."""
+
+StreamState = Literal["active", "duplicate", "ignored"]
+"""Whether a stream's bytes are charged, held until an operator decides, or never charged."""
 
 
 class Checkpoint(NamedTuple):
-    """Where a stream's evidence stands.
+    """Where a stream's usage records end.
 
     `seen_at` is the stamp of the last snapshot that held the stream; `totals` its counters there.
-    `reset_epoch` counts the counter restarts seen so far.
+    `reset_epoch` counts the counter resets so far. `before_restart` are the totals that the stream
+    had before the last restart of its process, while that restart can still be revoked.
     """
 
     seen_at: datetime
     totals: Totals
     reset_epoch: int = 0
+    before_restart: Totals | None = None
+    state: StreamState = "active"
 
 
 class UsageRecord(NamedTuple):
@@ -116,32 +122,70 @@ class UsageRecord(NamedTuple):
         return self.end.downlink - self.start.downlink
 
 
-GapKind = Literal["late", "reset", "history_lost", "stalled"]
+GapKind = Literal["late", "reset", "history_lost", "stalled", "disorder", "uncertain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stretch of a source's time that its history does not plainly cover.
+    """A range of a source's time that its history does not fully cover.
 
-    `streams` counts the streams it touches, where that is known (resets).
+    `streams` counts the streams that it affects, where that is known. `uncertain_bytes` were not
+    charged, because another interpretation of the snapshots charges less.
     """
 
     kind: GapKind
     from_at: datetime
     to_at: datetime
     streams: int = 0
+    uncertain_bytes: int = 0
+
+
+class SuccessionSide(NamedTuple):
+    """A stream's part in a succession: the totals that it hands over or takes over, in bytes."""
+
+    name: StreamName
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """Counters that continue under other names, or after a restart that turned out to be none.
+
+    The totals of `ended` and of `continued` have the same sum in each direction. A stream of
+    `continued` takes its part over at `at`: its next usage record starts higher by those totals.
+    A revoked restart has the same streams on both sides.
+    """
+
+    kind: Literal["renamed", "restart_revoked"]
+    at: datetime
+    ended: tuple[SuccessionSide, ...]
+    continued: tuple[SuccessionSide, ...]
+    uncertain_bytes: int = 0
+
+
+HeldReason = Literal["account_rate", "line_rate", "duplicate"]
+
+
+class HeldDelta(NamedTuple):
+    """A delta that is not charged until an operator decides, and why."""
+
+    record: UsageRecord
+    reason: HeldReason
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaPolicy:
     """What the delta computation may assume.
 
-    `line_rate_bits_per_second`: nothing faster than this is believed; 0 believes everything.
-    `late_after_seconds`: neighbouring snapshots further apart than this leave a `late` gap.
+    `account_rate_bits_per_second` and `line_rate_bits_per_second` limit what an account on a node
+    and a whole node can move, over `burst_hours`; 0 is no limit.
+    `late_after_seconds`: consecutive snapshots further apart than this leave a `late` gap.
     `charge_first_snapshot`: a source's first totals are charged instead of taken as a baseline.
     """
 
-    line_rate_bits_per_second: int = 2_000_000_000
+    account_rate_bits_per_second: int = 2_000_000_000
+    line_rate_bits_per_second: int = 10_000_000_000
+    burst_hours: float = 2.0
     late_after_seconds: float = 150.0
     charge_first_snapshot: bool = False
 
