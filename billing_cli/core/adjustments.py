@@ -15,8 +15,8 @@ from billing_cli.core.model import Bucket, BucketKey, Charge, Rating
 from billing_cli.core.rating import (
     EXACT,
     adjustment_id,
-    after,
     amount_of,
+    apply_charge,
     charge_bytes,
     ledger_id,
     multiplier_at,
@@ -88,7 +88,7 @@ def settle(
                         entry_type="traffic_adjustment",
                     )
                 entries = [charge._replace(reason=correction.reason)]
-                account = after(account, charge)
+                account = apply_charge(account, charge)
             else:
                 account, entries = _give_back(account, key, -total, history, correction.reason)
             left[key.account_uuid] = account
@@ -152,7 +152,7 @@ def _give_back(
         )
         entry = _adjustment(account, key, len(history.entries) + len(entries), taken, reason)
         entries.append(entry)
-        account = after(account, entry)
+        account = apply_charge(account, entry)
         total_bytes -= rated + included
     return account, entries
 
@@ -187,7 +187,7 @@ def reprice(
             )
             entry = _adjustment(account, key, len(history.entries) + len(entries), change, reason)
             entries.append(entry)
-            account = after(account, entry)
+            account = apply_charge(account, entry)
     return account, entries
 
 

@@ -1,6 +1,6 @@
-"""Going on from what an older writer left: its totals per account, its charged minutes.
+"""Going on from what an legacy writer left: its totals per account, its charged minutes.
 
-The older writer keeps one pair of totals for an account on a node, whatever inbounds the account
+The legacy writer keeps one pair of totals for an account on a node, whatever inbounds the account
 uses there. Our streams are finer, so its totals are split where an account has several.
 """
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OlderCheckpoint:
-    """An account's totals on a node, summed over its inbounds, as an older writer left them."""
+class LegacyCheckpoint:
+    """An account's totals on a node, summed over its inbounds, as an legacy writer left them."""
 
     seen_at: datetime
     totals: Totals
@@ -30,22 +30,22 @@ class OlderCheckpoint:
 def split_checkpoints(
     current: Mapping[StreamName, Totals],
     accounts: Mapping[StreamName, str],
-    older: Mapping[str, OlderCheckpoint],
+    legacy: Mapping[str, LegacyCheckpoint],
 ) -> dict[StreamName, Checkpoint]:
-    """Return the checkpoint from which each stream goes on, for accounts the older writer knew.
+    """Return the checkpoint from which each stream goes on, for accounts the legacy writer knew.
 
-    An account with one stream goes on from the older totals. With several, those are split in
+    An account with one stream goes on from the legacy totals. With several, those are split in
     proportion to the `current` totals, so that their sum is exact and no stream seems to have
     restarted. Where the sum has fallen, the counters restarted, and each goes on from zero.
     """
     names_by_account: defaultdict[str, list[StreamName]] = defaultdict(list)
     for name in sorted(current):
         account = accounts.get(name)
-        if account is not None and account in older:
+        if account is not None and account in legacy:
             names_by_account[account].append(name)
     checkpoints = {}
     for account, names in names_by_account.items():
-        checkpoint = older[account]
+        checkpoint = legacy[account]
         if len(names) == 1:
             checkpoints[names[0]] = Checkpoint(checkpoint.seen_at, checkpoint.totals)
             continue
@@ -78,10 +78,10 @@ Overlap = Literal["identical", "different", "added"]
 
 
 def beyond_charged(bucket: Bucket, charged: Totals, first_from: datetime) -> tuple[Overlap, Bucket]:
-    """Return what of a bucket is not in the bytes that an older writer charged for its minute.
+    """Return what of a bucket is not in the bytes that an legacy writer charged for its minute.
 
     `first_from` is where the bucket's evidence begins. Evidence that begins within the minute
-    starts from totals that hold the older charge, so all of it comes on top (`added`). Evidence
+    starts from totals that hold the legacy charge, so all of it comes on top (`added`). Evidence
     that begins before the minute covers the same bytes once more: what is `identical` is a
     replay, and of what is `different` only the surplus is left.
     """

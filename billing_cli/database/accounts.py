@@ -1,52 +1,50 @@
-"""Accounts under lock: quota and balance as they are now, and what a run leaves of them."""
+"""Accounts under lock: what they pay, and quota and balance as they are now."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from struct import unpack
-from sys import intern
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.rating import ProfileRow
-from billing_cli.core.uuids import BYTES, uuid_texts
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from collections.abc import Set as AbstractSet
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
     from decimal import Decimal
 
-    from psycopg import Connection, Cursor
+    from psycopg import Connection
 
-    from billing_cli.core.model import Account
-
-# The accounts that exist, kept from being deleted until we are done, by what they pay: most have
-# the same profile, or none.
-# Locks are taken in key order, here and below, so that runs side by side never deadlock: the
-# statements see to that, whatever the order of their parameters. Those of accounts are taken by a
-# function, because the role of the jobs may not change accounts. Columns come back packed: that is
-# a fraction of what texts cost here and there.
+# Accounts are kept from being deleted until the transaction ends. Locks are taken in key order,
+# here and below, whatever the order of the parameters, so that runs side by side never deadlock.
+# Those of accounts are taken by a function, because the role of the jobs may not change accounts.
 LOCK_USERS = """
-SELECT string_agg(uuid_send(account.uuid), ''),
-       profile.included_quota_bytes, profile.base_price_per_byte,
+SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
        profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
   FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
- GROUP BY 2, 3, 4, 5, 6, 7
 """
+
+# The same without waiting for anyone.
+LOCK_AVAILABLE_USERS = """
+SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
+       profile.region_multiplier, profile.line_multiplier,
+       profile.peak_multiplier, profile.offpeak_multiplier
+  FROM billing.lock_available_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
+  LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
+"""
+
+READ_USERS = "SELECT uuid::text FROM public.users WHERE uuid = ANY (%(account_uuids)s::uuid[])"
 
 # Top-ups by other services wait for this lock, or we for theirs: a balance is never stale.
 LOCK_QUOTA_STATES = """
-SELECT string_agg(uuid_send(account_uuid), ''), string_agg(int8send(remaining_included_quota), ''),
-       string_agg(float8send(current_balance), '')
-  FROM (SELECT account_uuid, remaining_included_quota, current_balance
-          FROM public.account_quota_states
-         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
-         ORDER BY account_uuid
-           FOR UPDATE) AS state
+SELECT account_uuid::text, remaining_included_quota, current_balance
+  FROM public.account_quota_states
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+ ORDER BY account_uuid
+   FOR UPDATE
 """
+
+LOCK_AVAILABLE_QUOTA_STATES = f"{LOCK_QUOTA_STATES} SKIP LOCKED"
 
 ADD_QUOTA_STATES = """
 INSERT INTO public.account_quota_states
@@ -60,142 +58,103 @@ SELECT account_uuid, quota, balance, balance < 0,
     ON CONFLICT (account_uuid) DO NOTHING
 """
 
-# Newer deployments keep the start of an account's arrears beside it.
+# Newer deployments keep the start of an account's arrears as well.
 HAS_ARREARS_SINCE = """
 SELECT EXISTS (SELECT FROM pg_attribute
                 WHERE attrelid = 'public.account_quota_states'::regclass
                   AND attname = 'arrears_since' AND NOT attisdropped)
 """
 
-UPDATE_QUOTA_STATES = """
-UPDATE public.account_quota_states AS state
-   SET remaining_included_quota = given.quota,
-       current_balance = given.balance,
-       arrears = given.balance < 0,
-       {arrears_since}
-       throttle_state = CASE WHEN given.balance < 0 THEN 'throttled' ELSE 'normal' END,
-       last_rated_bucket_at = greatest(state.last_rated_bucket_at, given.last_bucket),
-       effective_at = now(),
-       updated_at = now()
-  FROM (SELECT unnest(%(account_uuids)s::uuid[]) AS account_uuid,
-               unnest(%(quotas)s::bigint[]) AS quota,
-               unnest(%(balances)s::double precision[]) AS balance,
-               unnest(%(last_buckets)s::timestamptz[]) AS last_bucket) AS given
- WHERE state.account_uuid = given.account_uuid
-"""
-
-ARREARS_SINCE = """
-       arrears_since = CASE WHEN given.balance < 0 THEN coalesce(state.arrears_since, now()) END,
-"""
+LIMIT_WAITING = "SELECT set_config('lock_timeout', %(lock_timeout)s, true)"
 
 
-class ProfiledUsers(NamedTuple):
-    """Accounts that exist and have equal profiles: the quota included in bytes, and the prices."""
+class User(NamedTuple):
+    """An account that exists and is locked: the quota included in bytes, and what it pays."""
 
-    account_uuids: Collection[str]
+    account_uuid: str
     included_quota_bytes: int | None
     profile: ProfileRow
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaStates:
-    """Quotas in bytes and balances as stored, by column; whose they are is packed."""
+class QuotaState(NamedTuple):
+    """A quota state that is locked, as stored: the quota in bytes."""
 
-    packed_uuids: bytes = b""
-    remaining_included_quotas: tuple[int, ...] = ()
-    current_balances: tuple[float, ...] = ()
-
-    def __len__(self) -> int:
-        """Return how many accounts have one."""
-        return len(self.current_balances)
-
-    def rows(self) -> Iterator[tuple[str, int, float]]:
-        """Yield each account's uuid, quota and balance."""
-        uuids = _uuids(self.packed_uuids)
-        return zip(uuids, self.remaining_included_quotas, self.current_balances, strict=True)
+    account_uuid: str
+    remaining_included_quota: int | None
+    current_balance: float | None
 
 
-class Locking(NamedTuple):
-    """Locks that were asked for, to keep accounts and to charge some of them.
+class LockedRows(NamedTuple):
+    """What was locked, and the accounts that exist: others may hold some of those."""
 
-    `users` are accounts that are kept, each part of them with its answer; `states` is the answer
-    for those `charged`. Within a pipeline the answers come later.
+    users: Sequence[User]
+    states: Sequence[QuotaState]
+    existing: Collection[str]
+
+
+def lock_accounts(
+    connection: Connection,
+    kept: Collection[str],
+    charged: Collection[str],
+    *,
+    wait_seconds: float,
+    wait_seconds_afterwards: float,
+) -> LockedRows:
+    """Lock accounts to be kept, and the quota states of those of them to be charged.
+
+    Raises LockNotAvailable where another session holds one of them for longer than `wait_seconds`;
+    the savepoint `accounts` was set before.
     """
-
-    users: tuple[tuple[Collection[str], Cursor[tuple[Any, ...]]], ...] = ()
-    charged: AbstractSet[str] = frozenset()
-    states: Cursor[tuple[Any, ...]] | None = None
-
-
-NO_LOCKS = Locking()
-
-
-def lock_users(
-    connection: Connection, kept: Collection[str], locking: Locking = NO_LOCKS
-) -> Locking:
-    """Keep accounts from being deleted, besides those that are kept already.
-
-    Runs never wait for each other's locks here, so several parts in turn are as good as one.
-    """
-    if not kept:
-        return locking
-    parameters = {"account_uuids": arrays.uuids(kept)}
-    answer = connection.execute(LOCK_USERS, parameters, binary=True)
-    return locking._replace(users=(*locking.users, (kept, answer)))
+    with connection.pipeline():
+        connection.execute("SAVEPOINT accounts")
+        _limit_waiting(connection, wait_seconds)
+        users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(kept)})
+        states = connection.execute(LOCK_QUOTA_STATES, {"account_uuids": arrays.plain(charged)})
+        _limit_waiting(connection, wait_seconds_afterwards)
+    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users]
+    return LockedRows(locked, [QuotaState(*row) for row in states], [one[0] for one in locked])
 
 
-def lock_quota_states(
-    connection: Connection, locking: Locking, charged: AbstractSet[str]
-) -> Locking:
-    """Lock the quota states of accounts to be charged, which are among those that are kept."""
-    if not charged:
-        return locking
-    return locking._replace(charged=charged, states=_lock_quota_states(connection, charged))
-
-
-def read_users(locking: Locking) -> list[ProfiledUsers]:
-    """Return those of the accounts that exist."""
-    return [
-        ProfiledUsers(
-            # As a rule they are all that were asked for, and need not be told which.
-            kept if len(packed) == BYTES * len(kept) else _uuids(packed),
-            included_quota_bytes,
-            ProfileRow(*prices),
+def lock_available_accounts(
+    connection: Connection, kept: Collection[str], charged: Collection[str]
+) -> LockedRows:
+    """Do as `lock_accounts` does with the rows that nobody else holds now."""
+    wanted = {"account_uuids": arrays.plain(kept)}
+    with connection.pipeline():
+        users = connection.execute(LOCK_AVAILABLE_USERS, wanted)
+        states = connection.execute(
+            LOCK_AVAILABLE_QUOTA_STATES, {"account_uuids": arrays.plain(charged)}
         )
-        for kept, answer in locking.users
-        for packed, included_quota_bytes, *prices in answer
-    ]
-
-
-def read_quota_states(locking: Locking) -> QuotaStates:
-    """Return the states of those accounts to be charged that have one."""
-    return _read_quota_states(locking.states)
+        existing = connection.execute(READ_USERS, wanted)
+    return LockedRows(
+        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users],
+        [QuotaState(*row) for row in states],
+        [account_uuid for (account_uuid,) in existing],
+    )
 
 
 def add_quota_states(
     connection: Connection,
-    users: Sequence[tuple[str, int | None]],
+    users: Sequence[User],
     default_quota_bytes: int,
     initial_balance: Decimal,
-) -> QuotaStates:
-    """Give (account, quota included) users their initial quota states; lock and return those.
+) -> list[QuotaState]:
+    """Give users their first quota states; lock and return them, as far as nobody else holds them.
 
-    Where somebody else was quicker, it is theirs that is returned.
+    Where another session was quicker, it is its row that is returned.
     """
-    account_uuids = [account_uuid for account_uuid, _ in users]
     quotas = [
-        included if included is not None and included > 0 else default_quota_bytes
-        for _, included in users
+        user.included_quota_bytes if (user.included_quota_bytes or 0) > 0 else default_quota_bytes
+        for user in users
     ]
-    connection.execute(
-        ADD_QUOTA_STATES,
-        {
-            "account_uuids": arrays.uuids(account_uuids),
-            "quotas": arrays.bigints(quotas),
-            "balance": initial_balance,
-        },
-    )
-    return _read_quota_states(_lock_quota_states(connection, account_uuids))
+    wanted = arrays.plain(user.account_uuid for user in users)
+    with connection.pipeline():
+        connection.execute(
+            ADD_QUOTA_STATES,
+            {"account_uuids": wanted, "quotas": arrays.plain(quotas), "balance": initial_balance},
+        )
+        states = connection.execute(LOCK_AVAILABLE_QUOTA_STATES, {"account_uuids": wanted})
+    return [QuotaState(*row) for row in states]
 
 
 def has_arrears_since(connection: Connection) -> bool:
@@ -204,41 +163,5 @@ def has_arrears_since(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-def save_accounts(
-    connection: Connection,
-    accounts: Sequence[tuple[Account, datetime]],
-    *,
-    has_arrears_since: bool,
-) -> None:
-    """Write what is left of each (account, last rated bucket's start)."""
-    if not accounts:
-        return
-    arrears_since = ARREARS_SINCE if has_arrears_since else ""
-    connection.execute(
-        UPDATE_QUOTA_STATES.format(arrears_since=arrears_since).encode(),
-        {
-            "account_uuids": arrays.uuids([one.account_uuid for one, _ in accounts]),
-            "quotas": arrays.bigints([one.remaining_included_quota for one, _ in accounts]),
-            "balances": arrays.doubles([one.current_balance for one, _ in accounts]),
-            "last_buckets": arrays.moments(last for _, last in accounts),
-        },
-    )
-
-
-def _lock_quota_states(connection: Connection, wanted: Collection[str]) -> Cursor[Any]:
-    parameters = {"account_uuids": arrays.uuids(wanted)}
-    return connection.execute(LOCK_QUOTA_STATES, parameters, binary=True)
-
-
-def _read_quota_states(rows: Cursor[Any] | None) -> QuotaStates:
-    columns = rows.fetchone() if rows else None
-    if columns is None or columns[0] is None:
-        return QuotaStates()
-    packed_uuids, quotas, balances = columns
-    count = len(packed_uuids) // BYTES
-    return QuotaStates(packed_uuids, unpack(f">{count}q", quotas), unpack(f">{count}d", balances))
-
-
-def _uuids(packed: bytes) -> list[str]:
-    """Return accounts by the texts that they have everywhere else, each kept once."""
-    return list(map(intern, uuid_texts(packed)))
+def _limit_waiting(connection: Connection, seconds: float) -> None:
+    connection.execute(LIMIT_WAITING, {"lock_timeout": f"{seconds * 1000:.0f}"})

@@ -1,4 +1,4 @@
-"""Minutes that are charged already: what is on record for them, and bringing them right."""
+"""Minutes that are charged already: what is on record for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from billing_cli.core.rating import ledger_id
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from decimal import Decimal
+    from collections.abc import Iterable
 
     from psycopg import Connection
-
-    from billing_cli.core.model import Bucket
 
 # The evidence of every entry for the buckets. The range tells the planner which months to look in.
 READ_ENTRIES = """
@@ -46,26 +43,6 @@ SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.li
     AS wanted (bucket_start, node_id, account_uuid, line_code)
  USING (bucket_start, node_id, account_uuid, line_code)
  GROUP BY 1, 2, 3, 4
-"""
-
-# A bucket row is brought to the corrected figure; it is the one fact that is not append-only.
-ADJUST_BUCKETS = """
-INSERT INTO public.traffic_minute_buckets AS bucket
-       (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-        total_bytes, multiplier, rating_status, source_revision)
-SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
-  FROM unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
-              %(regions)s::text[], %(lines)s::text[], %(uplinks)s::bigint[],
-              %(downlinks)s::bigint[], %(multipliers)s::double precision[])
-    AS given (bucket_start, node_id, account_uuid, region, line_code,
-              uplink_bytes, downlink_bytes, multiplier)
- ORDER BY bucket_start, node_id, account_uuid, region, line_code
-    ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO UPDATE
-   SET uplink_bytes = bucket.uplink_bytes + excluded.uplink_bytes,
-       downlink_bytes = bucket.downlink_bytes + excluded.downlink_bytes,
-       total_bytes = bucket.total_bytes + excluded.total_bytes,
-       updated_at = now()
 """
 
 
@@ -107,23 +84,3 @@ def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[Buck
         if (bucket := (key.bucket_start, key.stored_node_id, key.account_uuid, key.line_code))
         in found
     }
-
-
-def adjust_buckets(
-    connection: Connection,
-    buckets: Sequence[tuple[Bucket, Decimal]],
-    pricing_rule_version: str,
-) -> None:
-    """Add each bucket's (signed) bytes to its row; one that is missing is made, with multiplier."""
-    if not buckets:
-        return
-    connection.execute(
-        ADJUST_BUCKETS,
-        {
-            **arrays.bucket_keys([one.key for one, _ in buckets]),
-            "uplinks": arrays.plain(one.uplink_bytes for one, _ in buckets),
-            "downlinks": arrays.plain(one.downlink_bytes for one, _ in buckets),
-            "multipliers": arrays.plain(multiplier for _, multiplier in buckets),
-            "pricing_rule_version": pricing_rule_version,
-        },
-    )

@@ -1,227 +1,322 @@
-"""The facts: usage records, buckets, checkpoints; what is charged for them is in `entries`.
-
-Every fact has a deterministic key, and what is there already is never overwritten. Evidence is
-ours alone and appended under the lock of its source, so that one that is there already is an error:
-its key is left to say so. Buckets and ledger entries others may write as well. Hardly ever has
-anybody: so a run first inserts them plainly, and their keys refuse what is there. Then all of it is
-undone and done again with a look at who was first, and with ON CONFLICT (`jobs.isolation`); to
-ask it of every row would take a fifth of these tables' time.
-"""
+"""What a run writes, as values, and as the parameters of the statements in `database.write_path`."""
 
 from __future__ import annotations
 
-from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
-from psycopg import Cursor as AnyCursor
-
+from billing_cli.core.canonical import charge_line, time_text, usage_line
+from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.database import arrays
-from billing_cli.database.parameters import Columns, checkpoint_columns, usage_columns
-
-Cursor = AnyCursor[Any]
+from billing_cli.database.write_path import (
+    Statement,
+    create_staging,
+    execute_all,
+    stage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Bucket, Checkpoint, UsageRecord
-
-# Whoever has written one of these before us need not have been one of us.
-WRITTEN_BY_OTHERS = {"public.traffic_minute_buckets", "public.billing_ledger"}
-
-# Columns that hold the same throughout most runs are sent only where they don't: `unnest` fills
-# what is missing with NULL, and unfolding is a good part of what a statement costs.
-ADD_USAGE_RECORDS = """
-INSERT INTO billing.usage_records
-       (stream_id, bucket_start, from_at, to_at, reset_epoch,
-        uplink_start, uplink_end, downlink_start, downlink_end, account_uuid, kind)
-SELECT stream_id, bucket_start, from_at, to_at, reset_epoch, uplink_start, uplink_end,
-       downlink_start, downlink_end, account_uuid, coalesce(kind, 'delta')
-  FROM (SELECT unnest(%(stream_ids)s::bigint[]) AS stream_id,
-               unnest(%(buckets)s::timestamptz[]) AS bucket_start,
-               unnest(%(froms)s::timestamptz[]) AS from_at,
-               unnest(%(tos)s::timestamptz[]) AS to_at,
-               unnest(%(epochs)s::integer[]) AS reset_epoch,
-               unnest(%(uplink_starts)s::bigint[]) AS uplink_start,
-               unnest(%(uplink_ends)s::bigint[]) AS uplink_end,
-               unnest(%(downlink_starts)s::bigint[]) AS downlink_start,
-               unnest(%(downlink_ends)s::bigint[]) AS downlink_end,
-               unnest(%(account_uuids)s::uuid[]) AS account_uuid,
-               unnest(%(kinds)s::text[]) AS kind) AS given
-"""
-
-ADD_BUCKETS = """
-INSERT INTO public.traffic_minute_buckets
-       (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-        total_bytes, multiplier, rating_status, source_revision)
-SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
-  FROM (SELECT unnest(%(places)s::integer[]) AS place,
-               unnest(%(account_uuids)s::uuid[]) AS account_uuid,
-               unnest(%(uplinks)s::bigint[]) AS uplink_bytes,
-               unnest(%(downlinks)s::bigint[]) AS downlink_bytes,
-               unnest(%(multipliers)s::double precision[]) AS multiplier) AS given
-  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(regions)s::text[],
-              %(lines)s::text[])
-    WITH ORDINALITY AS place (bucket_start, node_id, region, line_code, number)
-    ON place.number = given.place
-"""
-
-ADD_MISSING_BUCKETS = f"""
-{ADD_BUCKETS}
-    ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
-"""
-
-# The shared checkpoint knows no inbounds: it carries the sum over an account's streams on a node.
-# Those that the last snapshot held are summed by whoever calls; those that it did not are few, and
-# added here.
-SUMMED_CHECKPOINTS = """
-SELECT given.node_id, given.account_uuid,
-       CASE WHEN absent.streams IS NULL THEN given.uplink
-            ELSE least(given.uplink + absent.uplink, 9223372036854775807)::bigint END AS uplink,
-       CASE WHEN absent.streams IS NULL THEN given.downlink
-            ELSE least(given.downlink + absent.downlink, 9223372036854775807)::bigint
-        END AS downlink,
-       greatest(given.seen_at, absent.seen_at) AS seen_at,
-       greatest(given.reset_epoch, absent.reset_epoch) AS reset_epoch
-  FROM (SELECT unnest(%(nodes)s::text[]) AS node_id,
-               unnest(%(account_uuids)s::uuid[]) AS account_uuid,
-               unnest(%(uplinks)s::bigint[]) AS uplink,
-               unnest(%(downlinks)s::bigint[]) AS downlink,
-               unnest(%(seen_ats)s::timestamptz[]) AS seen_at,
-               unnest(%(epochs)s::integer[]) AS reset_epoch) AS given
-  LEFT JOIN (SELECT stored_node_id, account_uuid, count(*) AS streams,
-                    sum(uplink_total) AS uplink, sum(downlink_total) AS downlink,
-                    max(seen_at) AS seen_at, max(reset_epoch) AS reset_epoch
-               FROM billing.streams
-              WHERE stored_node_id = ANY (%(distinct_nodes)s::text[])
-                AND absent_since IS NOT NULL AND account_uuid IS NOT NULL
-              GROUP BY stored_node_id, account_uuid) AS absent
-    ON absent.stored_node_id = given.node_id AND absent.account_uuid = given.account_uuid
-"""
-
-ADD_SHARED_CHECKPOINTS = f"""
-INSERT INTO public.traffic_stat_checkpoints
-       (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)
-SELECT node_id, account_uuid, uplink, downlink, seen_at, reset_epoch
-  FROM ({SUMMED_CHECKPOINTS}) AS summed
- ORDER BY account_uuid, node_id
-    ON CONFLICT (node_id, account_uuid) DO NOTHING
-"""
-
-# Rows meet by bytes, which is cheaper than to look up what a collation says of each pair; all of
-# them are looked for among the nodes first, where an index serves.
-UPDATE_SHARED_CHECKPOINTS = f"""
-UPDATE public.traffic_stat_checkpoints AS shared
-   SET last_uplink_total = summed.uplink,
-       last_downlink_total = summed.downlink,
-       last_seen_at = summed.seen_at,
-       reset_epoch = summed.reset_epoch,
-       updated_at = now()
-  FROM ({SUMMED_CHECKPOINTS}) AS summed
- WHERE shared.node_id = summed.node_id COLLATE "C" AND shared.account_uuid = summed.account_uuid
-   AND shared.node_id = ANY (%(distinct_nodes)s::text[])
-"""
+    from billing_cli.core.canonical import StoredUsage
+    from billing_cli.core.model import (
+        Account,
+        Charge,
+        Checkpoint,
+        Gap,
+        HeldDelta,
+        NodeIdentity,
+        StreamName,
+        StreamOrigin,
+        Succession,
+        UsageRecord,
+    )
 
 
-class Sent(NamedTuple):
-    """Rows that were sent, and the cursor that their answer comes to.
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """A stream without a row yet, its first checkpoint and the present one."""
 
-    Within a pipeline the answer is there when the pipeline has ended.
+    stored_node_id: str
+    name: StreamName
+    account_uuid: str | None
+    origin: StreamOrigin
+    first: Checkpoint
+    checkpoint: Checkpoint
+    absent_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedStream:
+    """A stream whose row changes. `absent_since` is the last snapshot that held a stream gone."""
+
+    stream_id: int
+    account_uuid: str | None
+    checkpoint: Checkpoint
+    absent_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """How far a source was applied, and the plausibility credit of its node at that moment."""
+
+    source_id: str
+    identity: NodeIdentity
+    contract: str
+    first_at: datetime
+    watermark: datetime
+    samples_at: datetime | None
+    restarted_at: datetime | None
+    debt_bytes: int
+    debt_at: datetime | None
+    credit_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDebt:
+    """What an account used beyond its credit on a node, in bytes."""
+
+    stored_node_id: str
+    account_key: str
+    debt_bytes: int
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSuccession:
+    """A succession, whose counters it is about, and the ids of its streams by name."""
+
+    source_id: str
+    stored_node_id: str
+    account_uuid: str | None
+    succession: Succession
+    stream_ids: Mapping[StreamName, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Charges in ledger order, and what they leave of their accounts.
+
+    `buckets` are those that are new. `corrected` have a row already: their bytes are added to it,
+    and the multiplier is that of a row which is missing all the same. `accounts` come with the
+    start of their last bucket.
     """
 
-    rows: int = 0
-    cursor: Cursor | None = None
-
-    @property
-    def reached_all(self) -> bool:
-        """Tell whether each of the rows was written."""
-        return self.cursor is None or self.cursor.rowcount == self.rows
+    charges: Sequence[Charge] = ()
+    buckets: Mapping[BucketKey, Bucket] = field(default_factory=dict)
+    corrected: Sequence[tuple[Bucket, Decimal]] = ()
+    accounts: Sequence[tuple[Account, datetime]] = ()
 
 
-def add_usage_records(
-    connection: Connection,
-    records: Sequence[UsageRecord],
-    stream_ids: Sequence[int],
-    account_uuids: Sequence[str],
-    kinds: Sequence[str],
-) -> None:
-    """Append the evidence of each record: its stream, its account, and how it came about.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a run writes of the sources that moved.
 
-    Raises UniqueViolation, as the statement's answer, where one is there already.
+    `checkpoints` are the shared checkpoints to be summed anew: node, account, and the last snapshot
+    with samples. Pending and held usage comes with the id of its stream.
     """
-    if not records:
-        return
-    columns = usage_columns(stream_ids, records)
-    columns["account_uuids"] = arrays.uuids(account_uuids)
-    columns["kinds"] = arrays.texts(() if set(kinds) == {"delta"} else kinds)
-    connection.execute(ADD_USAGE_RECORDS, columns)
+
+    usage: Sequence[StoredUsage] = ()
+    streams: Sequence[ChangedStream] = ()
+    assigned: Sequence[tuple[int, str]] = ()
+    entries: Entries = Entries()
+    checkpoints: Sequence[tuple[str, str, datetime]] = ()
+    billed_pending: Sequence[tuple[int, datetime]] = ()
+    pending: Sequence[tuple[int, UsageRecord]] = ()
+    held: Sequence[tuple[int, HeldDelta]] = ()
+    gaps: Sequence[tuple[str, Gap]] = ()
+    successions: Sequence[StoredSuccession] = ()
+    sources: Sequence[SourceProgress] = ()
+    debts: Sequence[AccountDebt] = ()
 
 
-def add_buckets(
-    connection: Connection,
-    buckets: Sequence[Bucket],
-    multipliers: Sequence[Decimal],
-    pricing_rule_version: str,
-    *,
-    beside_older: bool,
-) -> Sent:
-    """Write each bucket with its multiplier; one that is there stays as it is.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every fact of a run has in common."""
 
-    Without `beside_older` none may be: raises UniqueViolation, as the statement's answer.
-    """
-    if not buckets:
-        return Sent()
-    keys, uplinks, downlinks = zip(*buckets, strict=True)
-    places = arrays.Places()
-    columns = {
-        "places": places.numbers(keys),
-        **places.columns(),
-        "account_uuids": arrays.uuids([key.account_uuid for key in keys]),
-        "uplinks": arrays.bigints(uplinks),
-        "downlinks": arrays.bigints(downlinks),
-        "multipliers": arrays.doubles(multipliers),
-        "pricing_rule_version": pricing_rule_version,
-    }
-    statement = ADD_MISSING_BUCKETS if beside_older else ADD_BUCKETS
-    return Sent(len(buckets), connection.execute(statement, columns))
+    run_id: str
+    now: datetime
+    pricing_rule_version: str
+    has_arrears_since: bool
 
 
-def add_shared_checkpoints(
-    connection: Connection, sums: Mapping[str, Mapping[str, Checkpoint]]
-) -> None:
-    """Add shared checkpoints that are not there yet.
-
-    They are given by stored node id and account, each the sum of the account's present streams.
-    """
-    columns = _sum_columns(sums)
-    if columns:
-        connection.execute(ADD_SHARED_CHECKPOINTS, columns)
-
-
-def update_shared_checkpoints(
-    connection: Connection, sums: Mapping[str, Mapping[str, Checkpoint]]
-) -> Sent:
-    """Bring shared checkpoints up to date, as far as they are there."""
-    columns = _sum_columns(sums)
-    if not columns:
-        return Sent()
-    rows = sum(map(len, sums.values()))
-    return Sent(rows, connection.execute(UPDATE_SHARED_CHECKPOINTS, columns))
+def write_facts(
+    connection: Connection, statements: Sequence[Statement], facts: Facts, run: Run
+) -> dict[str, int]:
+    """Stage usage records and charges, then execute the statements; return rows by statement."""
+    with connection.pipeline():
+        create_staging(connection)
+    if facts.usage:
+        usage = sorted(facts.usage, key=_usage_key)
+        stage(connection, "staged_usage", map(usage_line, usage))
+    if facts.entries.charges:
+        stage(connection, "staged_charge", _charge_lines(facts.entries, run.pricing_rule_version))
+    return execute_all(
+        connection, statements, _parameters(facts, run), has_arrears_since=run.has_arrears_since
+    )
 
 
-def _sum_columns(
-    sums: Mapping[str, Mapping[str, Checkpoint]],
-) -> Columns:
-    nodes = list(chain.from_iterable(repeat(node, len(one)) for node, one in sums.items()))
-    if not nodes:
-        return {}
-    account_uuids = list(chain.from_iterable(sums.values()))
+def rows_as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows for `jsonb_to_recordset`."""
+    return json.dumps(list(rows), default=_json_value)
+
+
+def gap_rows(gaps: Iterable[tuple[str, Gap]], *, are_open: bool = False) -> str:
+    """Return gaps by source; the end of open ones is not known yet."""
+    return rows_as_json(
+        {**asdict(gap), "source_id": source_id, "to_at": None if are_open else gap.to_at}
+        for source_id, gap in gaps
+    )
+
+
+def new_stream_rows(streams: Iterable[NewStream]) -> str:
+    """Return streams that have no row yet."""
+    return rows_as_json(
+        {
+            "stored_node_id": one.stored_node_id,
+            "inbound_tag": one.name.inbound_tag,
+            "sample_uuid": one.name.sample_uuid,
+            "account_uuid": one.account_uuid,
+            "origin": one.origin,
+            "first_seen_at": one.first.seen_at,
+            "first_uplink_total": one.first.totals.uplink,
+            "first_downlink_total": one.first.totals.downlink,
+            "seen_at": one.checkpoint.seen_at,
+            "uplink_total": one.checkpoint.totals.uplink,
+            "downlink_total": one.checkpoint.totals.downlink,
+            "reset_epoch": one.checkpoint.reset_epoch,
+            "absent_since": one.absent_since,
+            "before_uplink": one.checkpoint.before_restart and one.checkpoint.before_restart.uplink,
+            "before_downlink": one.checkpoint.before_restart
+            and one.checkpoint.before_restart.downlink,
+            "state": one.checkpoint.state,
+        }
+        for one in streams
+    )
+
+
+def _usage_key(usage: StoredUsage) -> tuple[datetime, int, datetime, int]:
+    return usage.record.bucket_start, usage.stream_id, usage.record.from_at, usage.revision
+
+
+def _charge_lines(entries: Entries, pricing_rule_version: str) -> Iterator[str]:
+    """Yield each charge's canonical line with its place and, for a new bucket, its bytes."""
+    for ordinal, charge in enumerate(entries.charges, 1):
+        line = charge_line(charge, pricing_rule_version)
+        bucket = entries.buckets.get(charge.key)
+        split = r"\N" + "\t" + r"\N"
+        if bucket is not None:
+            split = f"{bucket.uplink_bytes}\t{bucket.downlink_bytes}"
+        yield f"{line[:-1]}\t{ordinal}\t{split}\n"
+
+
+def _parameters(facts: Facts, run: Run) -> dict[str, object]:
+    corrected = facts.entries.corrected
+    accounts = facts.entries.accounts
     return {
-        **checkpoint_columns(chain.from_iterable(one.values() for one in sums.values())),
-        "nodes": arrays.texts(nodes),
-        "distinct_nodes": arrays.texts(sums),
-        "account_uuids": arrays.uuids(account_uuids),
+        "run_id": run.run_id,
+        "now": run.now,
+        "pricing_rule_version": run.pricing_rule_version,
+        **_stream_columns(facts),
+        **arrays.bucket_keys([bucket.key for bucket, _ in corrected]),
+        "uplinks": arrays.plain(bucket.uplink_bytes for bucket, _ in corrected),
+        "downlinks": arrays.plain(bucket.downlink_bytes for bucket, _ in corrected),
+        "multipliers": arrays.plain(multiplier for _, multiplier in corrected),
+        "checkpoint_nodes": arrays.texts(node for node, _, _ in facts.checkpoints),
+        "checkpoint_accounts": arrays.plain(account for _, account, _ in facts.checkpoints),
+        "checkpoint_stamps": arrays.moments(at for _, _, at in facts.checkpoints),
+        "quota_accounts": arrays.plain(account.account_uuid for account, _ in accounts),
+        "quotas": arrays.plain(account.remaining_included_quota for account, _ in accounts),
+        "balances": arrays.plain(account.current_balance for account, _ in accounts),
+        "last_buckets": arrays.moments(last for _, last in accounts),
+        "billed_ids": arrays.plain(stream_id for stream_id, _ in facts.billed_pending),
+        "billed_froms": arrays.moments(from_at for _, from_at in facts.billed_pending),
+        "pending": rows_as_json(_record_row(*one) for one in facts.pending),
+        "held": rows_as_json(
+            {**_record_row(stream_id, held.record), "held_reason": held.reason}
+            for stream_id, held in facts.held
+        ),
+        "gaps": gap_rows(facts.gaps),
+        "successions": rows_as_json(
+            _succession_row(number, one) for number, one in enumerate(facts.successions, 1)
+        ),
+        "sources": rows_as_json(_source_row(one) for one in facts.sources),
+        "debts": rows_as_json(asdict(one) for one in facts.debts),
     }
+
+
+def _stream_columns(facts: Facts) -> dict[str, object]:
+    streams = facts.streams
+    checkpoints = [one.checkpoint for one in streams]
+    before = [one.before_restart for one in checkpoints]
+    return {
+        "stream_ids": arrays.plain(one.stream_id for one in streams),
+        "stream_accounts": arrays.plain(one.account_uuid for one in streams),
+        "seen_ats": arrays.moments(one.seen_at for one in checkpoints),
+        "uplink_totals": arrays.plain(one.totals.uplink for one in checkpoints),
+        "downlink_totals": arrays.plain(one.totals.downlink for one in checkpoints),
+        "epochs": arrays.plain(one.reset_epoch for one in checkpoints),
+        "absents": arrays.moments(one.absent_since for one in streams),
+        "before_uplinks": arrays.plain(one and one.uplink for one in before),
+        "before_downlinks": arrays.plain(one and one.downlink for one in before),
+        "states": arrays.plain(one.state for one in checkpoints),
+        "assigned_ids": arrays.plain(stream_id for stream_id, _ in facts.assigned),
+        "assigned_accounts": arrays.plain(account for _, account in facts.assigned),
+    }
+
+
+def _record_row(stream_id: int, record: UsageRecord) -> dict[str, Any]:
+    return {
+        "stream_id": stream_id,
+        "bucket_start": record.bucket_start,
+        "from_at": record.from_at,
+        "to_at": record.to_at,
+        "reset_epoch": record.reset_epoch,
+        "uplink_start": record.start.uplink,
+        "uplink_end": record.end.uplink,
+        "downlink_start": record.start.downlink,
+        "downlink_end": record.end.downlink,
+    }
+
+
+def _source_row(source: SourceProgress) -> dict[str, Any]:
+    row = asdict(source)
+    row.pop("identity")
+    identity = source.identity
+    names = {"env": identity.env, "node_id": identity.node_id, "stored_node_id": identity.stored}
+    return row | names
+
+
+def _succession_row(number: int, stored: StoredSuccession) -> dict[str, Any]:
+    succession = stored.succession
+    sides = [("ended", one) for one in succession.ended]
+    sides += [("continued", one) for one in succession.continued]
+    return {
+        "number": number,
+        "source_id": stored.source_id,
+        "stored_node_id": stored.stored_node_id,
+        "at": succession.at,
+        "kind": succession.kind,
+        "account_uuid": stored.account_uuid,
+        "uncertain_bytes": succession.uncertain_bytes,
+        "streams": [
+            {
+                "stream_id": stored.stream_ids[one.name],
+                "side": side,
+                "uplink_total": one.totals.uplink,
+                "downlink_total": one.totals.downlink,
+            }
+            for side, one in sides
+        ],
+    }
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return time_text(value)
+    raise TypeError(f"{value!r} has no JSON form here")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import (
+    InvalidSchemaName,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedTable,
+)
 from psycopg.rows import scalar_row
 
 from billing_cli.errors import SchemaError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from psycopg import Connection
 
 SCHEMA = "billing"
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision that this version knows, oldest first."""
 
 HEAD_REVISION = REVISIONS[-1]
@@ -34,6 +43,29 @@ WAIT_FOR_OTHER_MIGRATIONS = "SELECT pg_advisory_xact_lock(27700462113877607)"
 VERSION_TABLE_IS_THERE = "SELECT to_regclass('billing.alembic_version') IS NOT NULL"
 
 CURRENT_REVISION = "SELECT version_num FROM billing.alembic_version"
+
+
+@contextmanager
+def pipeline_at_head(connection: Connection[Any]) -> Iterator[None]:
+    """Execute the statements of the block in one round trip, provided that the schema is at head.
+
+    Their results can be read after it. Raises SchemaError where the database is at another revision.
+    """
+    revision = None
+    try:
+        with connection.pipeline():
+            revision = connection.execute(CURRENT_REVISION)
+            yield
+    except (UndefinedTable, UndefinedColumn, UndefinedFunction, InvalidSchemaName):
+        if revision is None or revision.pgresult is None or not revision.rowcount == 1:
+            raise wrong_revision(None) from None
+        found = revision.fetchone()
+        if found[0] != HEAD_REVISION:
+            raise wrong_revision(found[0]) from None
+        raise
+    found = revision.fetchone()
+    if found is None or found[0] != HEAD_REVISION:
+        raise wrong_revision(found and found[0])
 
 
 def require_head(connection: Connection[Any]) -> None:

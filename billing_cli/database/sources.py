@@ -1,12 +1,19 @@
-"""Sources in the database: whose node they carry, their watermark, their lock, their gaps."""
+"""Sources in the database: whose node they carry, their watermark, and their lock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from billing_cli.core.model import NodeIdentity, SamplesDigest
+from billing_cli.core.deltas import NodeCredit
+from billing_cli.core.model import NodeIdentity
 from billing_cli.database import arrays
+from billing_cli.database.streams import (
+    MAX_BILLABLE_RECORDS,
+    READ_BILLABLE_USAGE,
+    BillableUsage,
+    billable_usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,23 +21,45 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Gap
+# A row to lock, before anything is known of the source.
+ADD_SOURCES = """
+INSERT INTO billing.sources (source_id)
+SELECT source_id
+  FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
+ WHERE NOT EXISTS (SELECT FROM billing.sources AS own WHERE own.source_id = wanted.source_id)
+ ORDER BY source_id
+    ON CONFLICT (source_id) DO NOTHING
+"""
 
-# The state of the named sources. A source that only the older writer knew has sync state alone.
+# The lock is that of the row, and ends with the transaction: a killed run never leaves one behind.
+# A source without a row is new, and this run is a dry one, or somebody removed it meanwhile.
+TRY_LOCK_SOURCES = """
+WITH locked AS MATERIALIZED (
+  SELECT source_id
+    FROM billing.sources
+   WHERE source_id = ANY (%(source_ids)s::text[])
+   ORDER BY source_id
+     FOR UPDATE SKIP LOCKED
+)
+SELECT source_id FROM locked
+ UNION ALL
+SELECT source_id
+  FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
+ WHERE NOT EXISTS (SELECT FROM billing.sources AS own WHERE own.source_id = wanted.source_id)
+"""
+
+# The state of the named sources. A source that only the legacy writer knew has sync state alone.
 READ_SOURCES = """
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
-       own.samples_bytes, own.samples_digest, shared.last_completed_until, shared.last_attempted_at
+       coalesce(own.samples_at, own.watermark), own.restarted_at,
+       own.debt_bytes, own.debt_at, own.credit_since,
+       shared.last_completed_until, shared.last_attempted_at, stalled.gap_id IS NOT NULL
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
-"""
-
-# A lock lasts until the transaction ends, so a killed run never leaves one behind. The OFFSET
-# keeps the planner from asking for a lock twice.
-TRY_LOCK_SOURCES = """
-SELECT source_id, pg_try_advisory_xact_lock(hashtextextended('billing:source:' || source_id, 0))
-  FROM (SELECT source_id FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
-         ORDER BY source_id OFFSET 0) AS wanted
+  LEFT JOIN billing.gaps AS stalled
+    ON stalled.source_id = own.source_id AND stalled.kind = 'stalled'
+   AND stalled.from_at = own.watermark
 """
 
 # Which source a node belongs to already.
@@ -40,202 +69,104 @@ SELECT stored_node_id, source_id
  WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
 """
 
-# The watermark only ever rises; what a source is may only be set where it was agreed on before. A
-# digest is that of the samples at this watermark, so one that is not known takes the old one away.
-SAVE_SOURCES = """
-INSERT INTO billing.sources AS own
-       (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-        samples_bytes, samples_digest)
-SELECT source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-       nullif(samples_bytes, 0), decode(nullif(samples_digest, ''), 'hex')
-  FROM unnest(%(source_ids)s::text[], %(envs)s::text[], %(node_ids)s::text[],
-              %(stored_node_ids)s::text[], %(contracts)s::text[],
-              %(first_snapshots)s::timestamptz[], %(watermarks)s::timestamptz[],
-              %(samples_bytes)s::bigint[], %(samples_digests)s::text[])
-    AS given (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-              samples_bytes, samples_digest)
- ORDER BY source_id
-    ON CONFLICT (source_id) DO UPDATE
-   SET env = excluded.env, node_id = excluded.node_id, stored_node_id = excluded.stored_node_id,
-       contract = excluded.contract, watermark = excluded.watermark,
-       samples_bytes = excluded.samples_bytes, samples_digest = excluded.samples_digest,
-       updated_at = now()
- WHERE own.watermark < excluded.watermark
-"""
-
-# What accounts.svc.plus sees of a source: attempts and errors always, progress only forward.
-SAVE_SYNC_STATE = """
-INSERT INTO public.billing_source_sync_state AS shared
-       (source_id, last_completed_until, last_attempted_at, last_succeeded_at, last_error,
-        updated_at)
-SELECT source_id, watermark, %(now)s, CASE WHEN error = '' THEN %(now)s::timestamptz END, error,
-       now()
-  FROM unnest(%(source_ids)s::text[], %(watermarks)s::timestamptz[], %(errors)s::text[])
-    AS given (source_id, watermark, error)
- ORDER BY source_id
-    ON CONFLICT (source_id) DO UPDATE
-   SET last_completed_until = greatest(shared.last_completed_until, excluded.last_completed_until),
-       last_attempted_at = excluded.last_attempted_at,
-       last_succeeded_at = coalesce(excluded.last_succeeded_at, shared.last_succeeded_at),
-       last_error = excluded.last_error,
-       updated_at = now()
-"""
-
-# A gap is found once. One that was still open when it was found ends with the next snapshot.
-SAVE_GAPS = """
-INSERT INTO billing.gaps (source_id, kind, from_at, to_at, streams)
-SELECT source_id, kind, from_at, to_at, streams
-  FROM unnest(%(source_ids)s::text[], %(kinds)s::text[], %(froms)s::timestamptz[],
-              %(tos)s::timestamptz[], %(streams)s::integer[])
-    AS given (source_id, kind, from_at, to_at, streams)
-    ON CONFLICT (source_id, kind, from_at) DO NOTHING
-RETURNING source_id
-"""
-
-# New snapshots end what had stalled.
-END_STALLED = """
-UPDATE billing.gaps AS gap
-   SET to_at = given.first_at, resolved_at = %(now)s, resolution = 'snapshots came again'
-  FROM unnest(%(source_ids)s::text[], %(firsts)s::timestamptz[]) AS given (source_id, first_at)
- WHERE gap.source_id = given.source_id AND gap.kind = 'stalled' AND gap.resolved_at IS NULL
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
     """What the database knows of a source.
 
-    `watermark` is None before the first snapshot; `older_watermark` is where an older writer
-    stood that knew the source before us. `digest` is that of the samples at the watermark, None
-    where it is not known.
+    `watermark` is None before the first snapshot; `legacy_watermark` is where the legacy writer
+    stood that knew the source before us. `samples_at` is the last applied snapshot with samples.
+    `is_stalled` tells that a gap which begins at the watermark is recorded already.
     """
 
     source_id: str
     identity: NodeIdentity | None = None
     contract: Literal["window", "latest"] | None = None
     watermark: datetime | None = None
-    older_watermark: datetime | None = None
+    samples_at: datetime | None = None
+    restarted_at: datetime | None = None
+    credit: NodeCredit = NodeCredit()
+    legacy_watermark: datetime | None = None
     last_attempted_at: datetime | None = None
-    digest: SamplesDigest | None = None
+    is_stalled: bool = False
+
+
+def add_sources(connection: Connection, source_ids: Iterable[str]) -> None:
+    """Give every source that has none a row, so that it can be locked."""
+    connection.execute(ADD_SOURCES, {"source_ids": arrays.texts(source_ids)})
+
+
+def try_lock_sources(connection: Connection, source_ids: Iterable[str]) -> set[str]:
+    """Lock each source that no other transaction holds, in key order; return those locked."""
+    rows = connection.execute(TRY_LOCK_SOURCES, {"source_ids": arrays.texts(source_ids)})
+    return {source_id for (source_id,) in rows}
+
+
+def read_sources(connection: Connection, source_ids: Iterable[str]) -> dict[str, SourceState]:
+    """Return the state of every named source, known or not."""
+    rows = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
+    return {row[0]: source_state(*row) for row in rows}
+
+
+def source_state(
+    source_id: str,
+    env: str,
+    node_id: str | None,
+    contract: Literal["window", "latest"] | None,
+    watermark: datetime | None,
+    samples_at: datetime | None,
+    restarted_at: datetime | None,
+    debt_bytes: int | None,
+    debt_at: datetime | None,
+    credit_since: datetime | None,
+    shared_until: datetime | None,
+    attempted_at: datetime | None,
+    is_stalled: bool,
+) -> SourceState:
+    """Return the state in a row of READ_SOURCES."""
+    return SourceState(
+        source_id=source_id,
+        identity=None if node_id is None else NodeIdentity(env, node_id),
+        contract=contract,
+        watermark=watermark,
+        samples_at=samples_at,
+        restarted_at=restarted_at,
+        credit=NodeCredit(debt_bytes or 0, debt_at, since=credit_since),
+        legacy_watermark=shared_until if watermark is None else None,
+        last_attempted_at=attempted_at,
+        is_stalled=is_stalled,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class SourceProgress:
-    """A source's new watermark, whose counters it carries, and the digest of the samples there."""
+class LockedSources:
+    """What a transaction finds when it has its locks: which sources those are, and their states.
 
-    source_id: str
-    identity: NodeIdentity
-    contract: str
-    first_snapshot_at: datetime
-    watermark: datetime
-    digest: SamplesDigest | None = None
-
-
-def read_sources(connection: Connection, source_ids: Sequence[str]) -> dict[str, SourceState]:
-    """Return the state of every named source, known or not."""
-    rows = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
-    states = {}
-    for row in rows:
-        source_id, env, node_id, contract, watermark, size_bytes, sha256 = row[:7]
-        shared_until, attempted_at = row[7:]
-        states[source_id] = SourceState(
-            source_id=source_id,
-            identity=None if node_id is None else NodeIdentity(env, node_id),
-            contract=contract,
-            watermark=watermark,
-            older_watermark=shared_until if watermark is None else None,
-            last_attempted_at=attempted_at,
-            digest=None if sha256 is None else SamplesDigest(size_bytes, sha256),
-        )
-    return states
-
-
-def try_lock_sources(connection: Connection, source_ids: Sequence[str]) -> set[str]:
-    """Take the lock of each source that no other transaction holds; return those taken."""
-    rows = connection.execute(TRY_LOCK_SOURCES, {"source_ids": arrays.texts(source_ids)})
-    return {source_id for source_id, is_ours in rows if is_ours}
-
-
-def read_node_owners(connection: Connection, stored_node_ids: Iterable[str]) -> dict[str, str]:
-    """Return which source each of the nodes belongs to, as far as they are known."""
-    parameters = {"stored_node_ids": arrays.texts(stored_node_ids)}
-    return dict(connection.execute(READ_NODE_OWNERS, parameters).fetchall())
-
-
-def save_progress(connection: Connection, progress: Sequence[SourceProgress]) -> None:
-    """Advance the sources' watermarks, and what is known of the samples there."""
-    if not progress:
-        return
-    unknown = SamplesDigest(0, b"")
-    digests = [one.digest or unknown for one in progress]
-    connection.execute(
-        SAVE_SOURCES,
-        {
-            "source_ids": arrays.texts(one.source_id for one in progress),
-            "envs": arrays.texts(one.identity.env for one in progress),
-            "node_ids": arrays.texts(one.identity.node_id for one in progress),
-            "stored_node_ids": arrays.texts(one.identity.stored for one in progress),
-            "contracts": arrays.texts(one.contract for one in progress),
-            "first_snapshots": arrays.moments(one.first_snapshot_at for one in progress),
-            "watermarks": arrays.moments(one.watermark for one in progress),
-            "samples_bytes": arrays.bigints([one.size_bytes for one in digests]),
-            "samples_digests": arrays.texts(one.sha256.hex() for one in digests),
-        },
-    )
-
-
-def save_attempts(
-    connection: Connection,
-    attempts: Sequence[tuple[str, datetime | None, str]],
-    now: datetime,
-) -> None:
-    """Record for (source id, watermark, error) that the source was tried; '' is no error."""
-    if not attempts:
-        return
-    connection.execute(
-        SAVE_SYNC_STATE,
-        {
-            "source_ids": arrays.texts(one[0] for one in attempts),
-            "watermarks": arrays.moments(one[1] for one in attempts),
-            "errors": arrays.texts(one[2] for one in attempts),
-            "now": now,
-        },
-    )
-
-
-def save_gaps(
-    connection: Connection, gaps: Sequence[tuple[str, Gap]], *, are_open: bool = False
-) -> list[str]:
-    """Record gaps by source, once each; return the sources of those that are new.
-
-    With `are_open` a gap's end is not known yet.
+    `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
+    whose account is known now.
     """
-    if not gaps:
-        return []
-    rows = connection.execute(
-        SAVE_GAPS,
-        {
-            "source_ids": arrays.texts(source_id for source_id, _ in gaps),
-            "kinds": arrays.texts(gap.kind for _, gap in gaps),
-            "froms": arrays.moments(gap.from_at for _, gap in gaps),
-            "tos": arrays.moments(None if are_open else gap.to_at for _, gap in gaps),
-            "streams": arrays.plain(gap.streams for _, gap in gaps),
-        },
-    )
-    return [source_id for (source_id,) in rows]
+
+    locked: frozenset[str]
+    states: dict[str, SourceState]
+    node_owners: dict[str, str]
+    billable: tuple[BillableUsage, ...]
 
 
-def end_stalled(
-    connection: Connection, firsts: Sequence[tuple[str, datetime]], now: datetime
-) -> None:
-    """Close the `stalled` gaps of sources that have new snapshots, at the first new stamp."""
-    if not firsts:
-        return
-    connection.execute(
-        END_STALLED,
-        {
-            "source_ids": arrays.texts(source_id for source_id, _ in firsts),
-            "firsts": arrays.moments(first for _, first in firsts),
-            "now": now,
-        },
+def lock_sources(
+    connection: Connection, source_ids: Sequence[str], stored_node_ids: Iterable[str]
+) -> LockedSources:
+    """Lock the sources that no other transaction holds, and read what is stored of all of them."""
+    wanted = {"source_ids": arrays.texts(source_ids), "limit": MAX_BILLABLE_RECORDS}
+    nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
+    with connection.pipeline():
+        locked = connection.execute(TRY_LOCK_SOURCES, wanted)
+        states = connection.execute(READ_SOURCES, wanted)
+        node_owners = connection.execute(READ_NODE_OWNERS, nodes)
+        billable = connection.execute(READ_BILLABLE_USAGE, wanted)
+    ours = frozenset(source_id for (source_id,) in locked)
+    return LockedSources(
+        ours,
+        {row[0]: source_state(*row) for row in states},
+        dict(node_owners.fetchall()),
+        tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
     )

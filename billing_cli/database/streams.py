@@ -1,26 +1,67 @@
-"""Streams that change in the database: checkpoints, owners, and usage that has to wait."""
+"""Streams as the database knows them, whose they are, and the usage that waits for an account."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.model import StreamName
+from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
+from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
-from billing_cli.database.parameters import Columns, checkpoint_columns, usage_columns
+from billing_cli.database.facts import NewStream, new_stream_rows
+from billing_cli.database.write_path import INSERT_STREAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Checkpoint, FirstSight, UsageRecord
+# When any stream of a node was seen last: where nothing else tells, this is how far the node has
+# been applied.
+READ_LAST_SEEN = """
+SELECT stored_node_id, max(coalesce(absent_since, seen_at))
+  FROM billing.streams
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
+ GROUP BY stored_node_id
+"""
 
-# An account is known by its own uuid, else by its proxy uuid, unless two accounts share that.
+STREAM_COLUMNS = """
+       stream.stored_node_id, stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
+       stream.account_uuid::text, stream.uplink_total, stream.downlink_total, stream.reset_epoch,
+       stream.absent_since, stream.before_uplink, stream.before_downlink, stream.state
+"""
+
+# Those that the last snapshot of each node held, and those whose restart can still be revoked.
+READ_STREAMS = f"""
+SELECT {STREAM_COLUMNS}
+  FROM billing.streams AS stream
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
+   AND (absent_since IS NULL OR before_uplink IS NOT NULL)
+"""
+
+# Those asked for by name, because a new snapshot holds them: they had vanished.
+READ_NAMED_STREAMS = f"""
+SELECT {STREAM_COLUMNS}
+  FROM billing.streams AS stream
+  JOIN unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[], %(sample_uuids)s::uuid[])
+    AS named (stored_node_id, inbound_tag, sample_uuid)
+ USING (stored_node_id, inbound_tag, sample_uuid)
+"""
+
+READ_ACCOUNT_DEBTS = """
+SELECT stored_node_id, account_key, debt_bytes, as_of
+  FROM billing.account_debts
+ WHERE stored_node_id = ANY (%(stored_node_ids)s::text[]) AND debt_bytes > 0
+"""
+
+# The account of a sample uuid: the one that it identifies now, by its own uuid, else by its proxy
+# uuid (unless two accounts share that); else the last one, unless it was deleted.
 RESOLVE_ACCOUNTS = """
-SELECT wanted.sample_uuid::text,
-       coalesce(own.uuid, proxy.uuid)::text
-  FROM unnest(%(sample_uuids)s::uuid[]) AS wanted (sample_uuid)
+SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
+  FROM unnest(%(sample_uuids)s::uuid[], %(last_accounts)s::uuid[])
+    AS wanted (sample_uuid, last_account)
   LEFT JOIN public.users AS own ON own.uuid = wanted.sample_uuid
   LEFT JOIN (SELECT proxy_uuid, min(uuid::text)::uuid AS uuid
                FROM public.users
@@ -28,178 +69,186 @@ SELECT wanted.sample_uuid::text,
               GROUP BY proxy_uuid
              HAVING count(*) = 1) AS proxy
     ON proxy.proxy_uuid = wanted.sample_uuid
- WHERE coalesce(own.uuid, proxy.uuid) IS NOT NULL
+  LEFT JOIN public.users AS last ON last.uuid = wanted.last_account
+ WHERE coalesce(own.uuid, proxy.uuid, last.uuid) IS NOT NULL
 """
 
-ADD_STREAMS = """
-INSERT INTO billing.streams
-       (stored_node_id, inbound_tag, sample_uuid, account_uuid, first_sight, first_seen_at,
-        first_uplink_total, first_downlink_total,
-        seen_at, uplink_total, downlink_total, reset_epoch, absent_since)
-SELECT * FROM unnest(%(stored_node_ids)s::text[], %(inbound_tags)s::text[],
-              %(sample_uuids)s::uuid[], %(account_uuids)s::uuid[], %(first_sights)s::text[],
-              %(first_seen_ats)s::timestamptz[], %(first_uplinks)s::bigint[],
-              %(first_downlinks)s::bigint[], %(seen_ats)s::timestamptz[],
-              %(uplinks)s::bigint[], %(downlinks)s::bigint[], %(epochs)s::integer[],
-              %(absents)s::timestamptz[])
-RETURNING stream_id, stored_node_id, inbound_tag, sample_uuid::text
+# Pending usage of streams that have an account now, by the same rule.
+READ_BILLABLE_USAGE = """
+WITH waiting AS MATERIALIZED (
+  SELECT source.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
+         stream.sample_uuid, stream.account_uuid
+    FROM billing.sources AS source
+    JOIN billing.streams AS stream USING (stored_node_id)
+   WHERE source.source_id = ANY (%(source_ids)s::text[])
+     AND stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
+), resolved AS (
+  SELECT waiting.*, coalesce(own.uuid, proxy.uuid, last.uuid) AS found_uuid
+    FROM waiting
+    LEFT JOIN public.users AS own ON own.uuid = waiting.sample_uuid
+    LEFT JOIN (SELECT proxy_uuid, min(uuid::text)::uuid AS uuid
+                 FROM public.users
+                WHERE proxy_uuid IN (SELECT sample_uuid FROM waiting)
+                GROUP BY proxy_uuid
+               HAVING count(*) = 1) AS proxy
+      ON proxy.proxy_uuid = waiting.sample_uuid
+    LEFT JOIN public.users AS last ON last.uuid = waiting.account_uuid
+)
+SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
+       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid,
+       resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
+       pending.from_at, pending.to_at,
+       pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
+  FROM resolved
+  JOIN billing.pending_usage AS pending USING (stream_id)
+ WHERE pending.billed_at IS NULL AND resolved.found_uuid IS NOT NULL
+ ORDER BY pending.to_at, pending.stream_id
+ LIMIT %(limit)s
 """
 
-# No index holds a column that changes here, so that PostgreSQL can update in place (HOT).
-UPDATE_STREAMS = """
-UPDATE billing.streams AS stream
-   SET seen_at = given.seen_at, uplink_total = given.uplink_total,
-       downlink_total = given.downlink_total, reset_epoch = given.reset_epoch,
-       absent_since = given.absent_since
-  FROM (SELECT unnest(%(stream_ids)s::bigint[]) AS stream_id,
-               unnest(%(seen_ats)s::timestamptz[]) AS seen_at,
-               unnest(%(uplinks)s::bigint[]) AS uplink_total,
-               unnest(%(downlinks)s::bigint[]) AS downlink_total,
-               unnest(%(epochs)s::integer[]) AS reset_epoch,
-               unnest(%(absents)s::timestamptz[]) AS absent_since) AS given
- WHERE stream.stream_id = given.stream_id
-"""
-
-# Once resolved, a stream stays with its account when the proxy uuid is renewed.
-ASSIGN_STREAMS = """
-UPDATE billing.streams AS stream
-   SET account_uuid = given.account_uuid
-  FROM unnest(%(stream_ids)s::bigint[], %(account_uuids)s::uuid[])
-    AS given (stream_id, account_uuid)
- WHERE stream.stream_id = given.stream_id
-"""
-
-SAVE_PENDING_USAGE = """
-INSERT INTO billing.pending_usage AS pending
-       (stream_id, from_at, to_at, reset_epoch,
-        uplink_start, uplink_end, downlink_start, downlink_end)
-SELECT * FROM unnest(%(stream_ids)s::bigint[], %(froms)s::timestamptz[], %(tos)s::timestamptz[],
-              %(epochs)s::integer[], %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
-              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[])
-    ON CONFLICT (stream_id, from_at) DO UPDATE
-   SET to_at = excluded.to_at, uplink_end = excluded.uplink_end,
-       downlink_end = excluded.downlink_end
- WHERE pending.billed_at IS NULL
-"""
-
-MARK_PENDING_BILLED = """
-UPDATE billing.pending_usage
-   SET billed_at = %(now)s
- WHERE stream_id = ANY (%(stream_ids)s::bigint[]) AND billed_at IS NULL
-"""
-
-SAVE_HELD_DELTAS = """
-INSERT INTO billing.held_deltas
-       (stream_id, bucket_start, from_at, to_at, reset_epoch,
-        uplink_start, uplink_end, downlink_start, downlink_end)
-SELECT * FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
-              %(froms)s::timestamptz[], %(tos)s::timestamptz[], %(epochs)s::integer[],
-              %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
-              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[])
-    ON CONFLICT (stream_id, from_at) DO NOTHING
-"""
+# What is settled in one run at most; the rest follows in the next.
+MAX_BILLABLE_RECORDS = 20_000
 
 
-def resolve_accounts(connection: Connection, sample_uuids: Iterable[str]) -> dict[str, str]:
-    """Return the account of each sample uuid that has one: by users.uuid, else proxy_uuid."""
-    wanted = sorted(set(sample_uuids))
-    if not wanted:
+class StreamRow(NamedTuple):
+    """A stream's database identity. `account_uuid` is its last account, None if it never had one."""
+
+    stream_id: int
+    account_uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStreams:
+    """The known streams of one node, and what its accounts used beyond their credit."""
+
+    rows: dict[StreamName, StreamRow] = field(default_factory=dict)
+    checkpoints: dict[StreamName, Checkpoint] = field(default_factory=dict)
+    debts: dict[str, tuple[int, datetime]] = field(default_factory=dict)
+
+
+class BillableUsage(NamedTuple):
+    """Pending usage of a stream that has an account now; `is_found` where its row has another.
+
+    `region` is that of the source's configuration, which the database does not know.
+    """
+
+    source_id: str
+    stream_id: int
+    stored_node_id: str
+    account_uuid: str
+    is_found: bool
+    record: UsageRecord
+    region: str = ""
+
+
+def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, datetime]:
+    """Return when the nodes were seen last, by stored node id, as far as they ever were."""
+    if not nodes:
         return {}
-    rows = connection.execute(RESOLVE_ACCOUNTS, {"sample_uuids": arrays.uuids(wanted)})
+    rows = connection.execute(READ_LAST_SEEN, {"stored_node_ids": arrays.texts(nodes)})
     return dict(rows.fetchall())
 
 
-def add_streams(
+def read_streams(
     connection: Connection,
-    streams: Sequence[tuple[str, StreamName, str | None, FirstSight, Checkpoint, Checkpoint]],
-    watermarks: Mapping[str, datetime],
+    samples_at: Mapping[str, datetime | None],
+    names: Mapping[str, Mapping[StreamName, StreamName]],
+) -> dict[str, NodeStreams]:
+    """Return each node's streams by stored node id.
+
+    `samples_at` is when the present streams of the nodes were seen last. `names` are those in new
+    snapshots; of streams that had vanished, these are read.
+    """
+    nodes = {node: NodeStreams() for node in samples_at}
+    wanted = {"stored_node_ids": arrays.texts(samples_at)}
+    with connection.pipeline():
+        present = connection.execute(READ_STREAMS, wanted)
+        debts = connection.execute(READ_ACCOUNT_DEBTS, wanted)
+    _add_streams(nodes, samples_at, names, present)
+    for node, account_key, debt_bytes, as_of in debts:
+        nodes[node].debts[account_key] = debt_bytes, as_of
+    unknown = [(node, name) for node in nodes for name in names[node].keys() - nodes[node].rows]
+    if unknown:
+        named = connection.execute(
+            READ_NAMED_STREAMS,
+            {
+                "stored_node_ids": arrays.texts(node for node, _ in unknown),
+                "inbound_tags": arrays.texts(name.inbound_tag for _, name in unknown),
+                "sample_uuids": arrays.plain(name.sample_uuid for _, name in unknown),
+            },
+        )
+        _add_streams(nodes, samples_at, names, named)
+    return nodes
+
+
+def resolve_accounts(
+    connection: Connection, last_accounts: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Return the account of each sample uuid that has one; given is the last one, if any."""
+    if not last_accounts:
+        return {}
+    wanted = sorted(last_accounts)
+    rows = connection.execute(
+        RESOLVE_ACCOUNTS,
+        {
+            "sample_uuids": arrays.plain(wanted),
+            "last_accounts": arrays.plain(last_accounts[one] for one in wanted),
+        },
+    )
+    return {uuid: uuid if account == uuid else intern(account) for uuid, account in rows}
+
+
+def add_streams(
+    connection: Connection, streams: Sequence[NewStream]
 ) -> dict[tuple[str, StreamName], int]:
-    """Add (node, name, account, first sight, first checkpoint, checkpoint) rows; return ids."""
+    """Add streams; return their ids by node and name."""
     if not streams:
         return {}
-    rows = connection.execute(
-        ADD_STREAMS,
-        {
-            "stored_node_ids": arrays.texts(one[0] for one in streams),
-            "inbound_tags": arrays.texts(one[1].inbound_tag for one in streams),
-            "sample_uuids": arrays.uuids([one[1].sample_uuid for one in streams]),
-            "account_uuids": arrays.optional([one[2] for one in streams]),
-            "first_sights": arrays.texts(one[3] for one in streams),
-            "first_seen_ats": arrays.moments(one[4].seen_at for one in streams),
-            "first_uplinks": arrays.bigints([one[4].totals.uplink for one in streams]),
-            "first_downlinks": arrays.bigints([one[4].totals.downlink for one in streams]),
-            **_progress_columns(
-                [one[0] for one in streams], [one[5] for one in streams], watermarks
-            ),
-        },
-    )
-    return {
-        (node, StreamName(inbound_tag, sample_uuid)): stream_id
-        for stream_id, node, inbound_tag, sample_uuid in rows
-    }
+    rows = connection.execute(INSERT_STREAMS, {"new_streams": new_stream_rows(streams)})
+    return {(node, StreamName(tag, uuid)): stream_id for node, tag, uuid, stream_id in rows}
 
 
-def update_streams(
-    connection: Connection,
-    streams: Sequence[tuple[int, str, Checkpoint]],
-    watermarks: Mapping[str, datetime],
+def _add_streams(
+    nodes: Mapping[str, NodeStreams],
+    samples_at: Mapping[str, datetime | None],
+    names: Mapping[str, Mapping[StreamName, StreamName]],
+    rows: Iterable[tuple[Any, ...]],
 ) -> None:
-    """Bring (stream id, node, checkpoint) streams up to date."""
-    if not streams:
-        return
-    stream_ids, nodes, checkpoints = zip(*streams, strict=True)
-    connection.execute(
-        UPDATE_STREAMS,
-        {
-            "stream_ids": arrays.bigints(stream_ids),
-            **_progress_columns(nodes, checkpoints, watermarks),
-        },
-    )
-
-
-def assign_streams(connection: Connection, owners: Sequence[tuple[int, str]]) -> None:
-    """Give (stream id, account uuid) streams to their accounts, for good."""
-    if not owners:
-        return
-    connection.execute(
-        ASSIGN_STREAMS,
-        {
-            "stream_ids": arrays.bigints([stream_id for stream_id, _ in owners]),
-            "account_uuids": arrays.uuids([account_uuid for _, account_uuid in owners]),
-        },
-    )
-
-
-def save_pending(connection: Connection, usage: Sequence[tuple[int, UsageRecord]]) -> None:
-    """Keep (stream id, record) usage that has no account yet."""
-    if usage:
-        connection.execute(SAVE_PENDING_USAGE, usage_columns(*zip(*usage, strict=True)))
-
-
-def mark_pending_billed(connection: Connection, stream_ids: Sequence[int], now: datetime) -> None:
-    """Mark the streams' pending usage as billed."""
-    if stream_ids:
-        connection.execute(
-            MARK_PENDING_BILLED, {"stream_ids": arrays.bigints(stream_ids), "now": now}
+    for node, stream_id, tag, sample_uuid, account_uuid, *figures in rows:
+        uplink, downlink, epoch, absent_since, before_uplink, before_downlink, state = figures
+        name = StreamName(tag, sample_uuid)
+        # Names and accounts that are in memory already are kept once.
+        name = names[node].get(name, name)
+        account = name.sample_uuid if account_uuid == sample_uuid else account_uuid
+        before = None if before_uplink is None else Totals(before_uplink, before_downlink)
+        seen_at = absent_since or samples_at[node]
+        nodes[node].rows[name] = StreamRow(stream_id, account)
+        nodes[node].checkpoints[name] = Checkpoint(
+            seen_at, Totals(uplink, downlink), epoch, before, intern(state)
         )
 
 
-def save_held(connection: Connection, held: Sequence[tuple[int, UsageRecord]]) -> None:
-    """Keep (stream id, record) deltas that no line can carry."""
-    if held:
-        connection.execute(SAVE_HELD_DELTAS, usage_columns(*zip(*held, strict=True)))
-
-
-def _progress_columns(
-    nodes: Iterable[str], checkpoints: Sequence[Checkpoint], watermarks: Mapping[str, datetime]
-) -> Columns:
-    """`absent_since` is where a stream was last seen, if that is not its node's watermark."""
-    return {
-        **checkpoint_columns(checkpoints),
-        "absents": arrays.moments(
-            [
-                None if one.seen_at == watermarks[node] else one.seen_at
-                for node, one in zip(nodes, checkpoints, strict=True)
-            ]
-        ),
-    }
+def billable_usage(
+    source_id: str,
+    stream_id: int,
+    stored_node_id: str,
+    account_uuid: str,
+    is_found: bool,
+    tag: str,
+    sample_uuid: str,
+    epoch: int,
+    from_at: datetime,
+    to_at: datetime,
+    *totals: int,
+) -> BillableUsage:
+    """Return the usage in a row of READ_BILLABLE_USAGE."""
+    record = UsageRecord(
+        StreamName(tag, sample_uuid),
+        minute_of(to_at),
+        epoch,
+        from_at,
+        to_at,
+        Totals(*totals[:2]),
+        Totals(*totals[2:]),
+    )
+    return BillableUsage(source_id, stream_id, stored_node_id, account_uuid, is_found, record)

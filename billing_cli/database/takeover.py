@@ -1,73 +1,84 @@
-"""What an older writer left on the same database: checkpoints, and minutes that it has charged."""
+"""What the legacy writer left on the same database: checkpoints, and minutes that it has charged."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import BucketKey, Totals
-from billing_cli.core.takeover import OlderCheckpoint
+from billing_cli.core.rating import ledger_id
+from billing_cli.core.takeover import LegacyCheckpoint
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from psycopg import Connection
 
 # Only until a stream of ours stands for the account on that node: from then on the row is ours.
-READ_OLDER_CHECKPOINTS = """
-SELECT older.node_id, older.account_uuid::text, older.last_seen_at,
-       older.last_uplink_total, older.last_downlink_total
-  FROM public.traffic_stat_checkpoints AS older
- WHERE older.node_id = ANY (%(nodes)s::text[])
-   AND older.account_uuid = ANY (%(account_uuids)s::uuid[])
+READ_LEGACY_CHECKPOINTS = """
+SELECT legacy.node_id, legacy.account_uuid::text, legacy.last_seen_at,
+       legacy.last_uplink_total, legacy.last_downlink_total
+  FROM public.traffic_stat_checkpoints AS legacy
+ WHERE legacy.node_id = ANY (%(nodes)s::text[])
+   AND legacy.account_uuid = ANY (%(account_uuids)s::uuid[])
    AND NOT EXISTS (SELECT FROM billing.streams AS stream
-                    WHERE stream.stored_node_id = older.node_id
-                      AND stream.account_uuid = older.account_uuid)
+                    WHERE stream.stored_node_id = legacy.node_id
+                      AND stream.account_uuid = legacy.account_uuid)
 """
 
-# Minutes that somebody charged for whom we hold no evidence, with the bytes on record for them.
-READ_FOREIGN_CHARGES = """
-SELECT wanted.bucket_start, wanted.node_id, wanted.account_uuid::text, wanted.region,
-       wanted.line_code, coalesce(bucket.uplink_bytes, 0), coalesce(bucket.downlink_bytes, 0)
-  FROM unnest(%(ids)s::uuid[], %(buckets)s::timestamptz[], %(nodes)s::text[],
-              %(account_uuids)s::uuid[], %(regions)s::text[], %(lines)s::text[])
-    AS wanted (id, bucket_start, node_id, account_uuid, region, line_code)
-  LEFT JOIN public.traffic_minute_buckets AS bucket
- USING (bucket_start, node_id, account_uuid, region, line_code)
- WHERE (bucket.bucket_start IS NOT NULL
-        OR EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = wanted.id))
-   AND NOT EXISTS (SELECT FROM billing.charges AS own
-                    WHERE own.bucket_start = wanted.bucket_start
-                      AND own.account_uuid = wanted.account_uuid AND own.ledger_id = wanted.id)
+# Minutes that have their charge, whoever wrote it.
+READ_CHARGED = "SELECT id::text FROM public.billing_ledger WHERE id = ANY (%(ids)s::uuid[])"
+
+# Buckets of the minutes and nodes. As a rule there are none: the key leads there at once.
+READ_BUCKETS = """
+SELECT bucket_start, node_id, account_uuid::text, region, line_code, uplink_bytes, downlink_bytes
+  FROM public.traffic_minute_buckets
+ WHERE bucket_start = ANY (%(minutes)s::timestamptz[]) AND node_id = ANY (%(nodes)s::text[])
+   AND (%(account_uuids)s::uuid[] IS NULL OR account_uuid = ANY (%(account_uuids)s::uuid[]))
 """
 
 
-def read_older_checkpoints(
+def read_legacy_checkpoints(
     connection: Connection, nodes: Iterable[str], account_uuids: Iterable[str]
-) -> dict[tuple[str, str], OlderCheckpoint]:
-    """Return the totals that an older writer left, by (stored node id, account)."""
+) -> dict[tuple[str, str], LegacyCheckpoint]:
+    """Return the totals that the legacy writer left, by (stored node id, account)."""
     accounts = sorted(set(account_uuids))
     if not accounts:
         return {}
     rows = connection.execute(
-        READ_OLDER_CHECKPOINTS,
+        READ_LEGACY_CHECKPOINTS,
         {"nodes": arrays.texts(nodes), "account_uuids": arrays.plain(accounts)},
     )
     return {
-        (node, account): OlderCheckpoint(seen_at, Totals(uplink, downlink))
+        (node, account): LegacyCheckpoint(seen_at, Totals(uplink, downlink))
         for node, account, seen_at, uplink, downlink in rows
     }
 
 
-def read_foreign_charges(
-    connection: Connection, ledger_ids: Iterable[str], keys: Iterable[BucketKey]
+def read_charged(
+    connection: Connection, keys: Collection[BucketKey], *, few: bool = False
 ) -> dict[BucketKey, Totals]:
-    """Return the bytes on record for the buckets that another writer charged.
+    """Return the buckets that were charged already, whoever did it, and the bytes on record.
 
-    `ledger_ids` are those of the minutes' charges, in the order of `keys`.
+    A `few` keys may be of any minutes; else they are of minutes in which hardly any node that is
+    among them has buckets yet.
     """
-    rows = connection.execute(
-        READ_FOREIGN_CHARGES,
-        {"ids": arrays.plain(ledger_ids), **arrays.bucket_keys(list(keys))},
-    )
-    return {BucketKey(*row[:5]): Totals(*row[5:]) for row in rows}
+    if not keys:
+        return {}
+    ids = {ledger_id(key): key for key in keys}
+    accounts = sorted({key.account_uuid for key in keys}) if few else None
+    with connection.pipeline():
+        entries = connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)})
+        buckets = connection.execute(
+            READ_BUCKETS,
+            {
+                "minutes": arrays.moments(sorted({key.bucket_start for key in keys})),
+                "nodes": arrays.texts(sorted({key.stored_node_id for key in keys})),
+                "account_uuids": None if accounts is None else arrays.plain(accounts),
+            },
+        )
+    charged = {ids[entry_id]: Totals(0, 0) for (entry_id,) in entries}
+    stored = {BucketKey(*row[:5]): Totals(*row[5:]) for row in buckets}
+    if stored:
+        charged |= {key: stored[key] for key in keys if key in stored}
+    return charged

@@ -1,93 +1,97 @@
-"""A bad source fails alone: what its data is to blame for is rolled back without the others."""
+"""A faulty source fails alone: what its data is to blame for is rolled back without the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import errors as pg
 
 from billing_cli.database.failures import translate
-from billing_cli.jobs.payers import ChargedBeforeError, FactConflictError
+from billing_cli.jobs.entries import FactConflictError
 from billing_cli.jobs.write import Written, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from psycopg import Connection
 
+    from billing_cli.database.facts import Run
+    from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.plans import SourcePlan
 
 # What one source's data may be to blame for; a trigger on a shared table may refuse them as well.
 DATA_ERRORS = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.RaiseException,
+    pg.DataError,
+    pg.IntegrityError,
+    pg.CardinalityViolation,
+    pg.RaiseException,
     FactConflictError,
 )
 
 
 def write_isolated(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
+    context: JobContext,
+    connection: Connection,
+    plans: Sequence[SourcePlan],
+    late: Sequence[BillableUsage],
+    run: Run,
 ) -> tuple[Written, dict[str, str]]:
-    """Write all plans in a savepoint; where the data of some are at fault, all the others.
+    """Write all plans, and late usage of their sources; where some can't be, all the others.
 
     Returns what was written and, by source id, why a source was left out. Errors that are not
     about the data (lost connection, deadlock) are raised.
     """
-    moving = [plan for plan in plans if plan.has_news]
-    if not moving:
+    source_ids = sorted({plan.source_id for plan in plans} | {usage.source_id for usage in late})
+    if not source_ids:
         return Written(), {}
-    written, reason = _try_to_write(context, connection, moving, now)
+    written, reason = _try_to_write(context, connection, plans, late, run)
     if not reason:
         return written, {}
-    if len(moving) == 1:
-        return Written(), {moving[0].source_id: reason}
+    if len(source_ids) == 1:
+        return Written(), {source_ids[0]: reason}
     # Each is tried alone and undone, so that the good ones are then written as one: an account's
     # entries follow each other in the order of their minutes, whichever node they are from.
     failed = {}
-    for plan in moving:
-        _, reason = _try_to_write(context, connection, [plan], now, is_trial=True)
+    for source_id in source_ids:
+        _, reason = _try_to_write(context, connection, *_only(plans, late, source_id), run)
+        connection.execute("ROLLBACK TO SAVEPOINT accounts")
         if reason:
-            failed[plan.source_id] = reason
+            failed[source_id] = reason
     if failed:
-        good = [plan for plan in moving if plan.source_id not in failed]
-        written, others = write_isolated(context, connection, good, now)
+        good = [plan for plan in plans if plan.source_id not in failed]
+        rest = [usage for usage in late if usage.source_id not in failed]
+        written, others = write_isolated(context, connection, good, rest, run)
         return written, {**failed, **others}
-    return _write_one_by_one(context, connection, moving, now)
+    # Each is good by itself, but not all together.
+    for source_id in source_ids:
+        alone, reason = _try_to_write(context, connection, *_only(plans, late, source_id), run)
+        written = written.plus(alone)
+        if reason:
+            failed[source_id] = reason
+    return written, failed
 
 
 def _try_to_write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    now: datetime,
-    *,
-    is_trial: bool = False,
+    late: Sequence[BillableUsage],
+    run: Run,
 ) -> tuple[Written, str]:
-    """Write the plans in a savepoint; return why they can't be, if so. A trial is undone."""
-    written = Written()
+    """Write the plans; where they can't be, undo that and return why."""
     try:
-        try:
-            with connection.transaction(force_rollback=is_trial):
-                written = write(context, connection, plans, now)
-        except ChargedBeforeError:
-            with connection.transaction(force_rollback=is_trial):
-                written = write(context, connection, plans, now, beside_older=True)
+        return write(context, connection, plans, late, run), ""
     except DATA_ERRORS as error:
+        connection.execute("ROLLBACK TO SAVEPOINT accounts")
         return Written(), str(translate(error) if isinstance(error, psycopg.Error) else error)
-    return written, ""
 
 
-def _write_one_by_one(
-    context: JobContext, connection: Connection, plans: Sequence[SourcePlan], now: datetime
-) -> tuple[Written, dict[str, str]]:
-    """Write plans of which each is good by itself, but not all together."""
-    written, failed = Written(), {}
-    for plan in plans:
-        alone, reason = _try_to_write(context, connection, [plan], now)
-        written = written.plus(alone)
-        if reason:
-            failed[plan.source_id] = reason
-    return written, failed
+def _only(
+    plans: Sequence[SourcePlan], late: Sequence[BillableUsage], source_id: str
+) -> tuple[list[SourcePlan], list[BillableUsage]]:
+    return (
+        [plan for plan in plans if plan.source_id == source_id],
+        [usage for usage in late if usage.source_id == source_id],
+    )

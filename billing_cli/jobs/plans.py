@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import not_yet_applied
-from billing_cli.core.model import StreamName, Totals
-from billing_cli.database.known_streams import read_last_seen, read_streams
-from billing_cli.database.sources import read_node_owners
+from billing_cli.core.deltas import Advance, NodeState, advance, not_yet_applied
+from billing_cli.database.streams import NodeStreams, read_last_seen, read_streams, resolve_accounts
 from billing_cli.exporter.api import ExporterError, Fetched
-from billing_cli.jobs.source_plan import SourcePlan
-from billing_cli.jobs.takeover import end_of_older_writer, take_over
+from billing_cli.jobs.takeover import end_of_legacy_writer, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.model import NodeIdentity
-    from billing_cli.database.sources import SourceState
+    from billing_cli.core.model import Checkpoint, NodeIdentity, Snapshot, StreamName
+    from billing_cli.database.sources import LockedSources, SourceState
+    from billing_cli.database.streams import StreamRow
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
 
 
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """What one source's new snapshots amount to, before any of it is written.
+
+    `rows` are the known streams of its node, and `taken_over` those without a row that go on from
+    the legacy writer's totals. `accounts` are by sample uuid, for all streams that are `touched`:
+    new, changed, gone, or without an account so far.
+    """
+
+    source_id: str
+    identity: NodeIdentity
+    contract: str
+    region: str
+    rows: Mapping[StreamName, StreamRow]
+    taken_over: Mapping[StreamName, Checkpoint]
+    touched: frozenset[StreamName]
+    accounts: Mapping[str, str]
+    advance: Advance
+    notes: tuple[str, ...] = ()
+
+    @property
+    def watermark(self) -> datetime:
+        """Where the source stands when this is written."""
+        if self.advance.watermark is None:
+            raise AssertionError("a source that moves has a watermark")
+        return self.advance.watermark
+
+
 def accept(
-    connection: Connection,
     by_id: Mapping[str, Source],
     outcomes: Mapping[str, Fetched | ExporterError],
-    locked: Collection[str],
-    states: Mapping[str, SourceState],
+    found: LockedSources,
 ) -> tuple[dict[str, Fetched], dict[str, ExporterError]]:
     """Return the answers of the locked sources that may be used, and why others may not."""
     errors: dict[str, ExporterError] = {}
     accepted: dict[str, Fetched] = {}
-    for source_id in sorted(locked):
+    for source_id in sorted(found.locked):
         outcome = outcomes[source_id]
         if isinstance(outcome, Fetched):
-            problem = _identity_problem(by_id[source_id], states[source_id], outcome.identity)
+            problem = _identity_problem(by_id[source_id], found.states[source_id], outcome.identity)
             if problem:
                 errors[source_id] = ExporterError(problem)
             else:
                 accepted[source_id] = outcome
         else:
             errors[source_id] = outcome
-    for source_id, problem in _ownership_problems(connection, accepted).items():
+    for source_id, problem in _ownership_problems(accepted, found.node_owners).items():
         errors[source_id] = ExporterError(problem)
         del accepted[source_id]
     return accepted, errors
@@ -56,56 +82,167 @@ def plan(
     accepted: Mapping[str, Fetched],
     states: Mapping[str, SourceState],
 ) -> list[SourcePlan]:
-    """Plan what each source's snapshots amount to, from the streams as they are now."""
+    """Plan what each source's new snapshots amount to, from the streams as they are now.
+
+    A source without new snapshots has no plan.
+    """
+    nodes = _moving(connection, accepted, states)
+    if not nodes:
+        return []
+    streams = read_streams(
+        connection,
+        {one.identity.stored: one.samples_at for one in nodes},
+        {one.identity.stored: one.names() for one in nodes},
+    )
+    nodes = [replace(one, streams=streams[one.identity.stored]) for one in nodes]
+    touched = {one.source_id: one.touched() for one in nodes}
+    accounts = resolve_accounts(connection, _last_accounts(nodes, touched))
+    taken_over = take_over(
+        connection,
+        {
+            one.identity.stored: (one.fresh, unknown)
+            for one in nodes
+            if (unknown := touched[one.source_id] - one.streams.rows.keys())
+        },
+        accounts,
+    )
+    return [
+        _plan(
+            context,
+            by_id[one.source_id],
+            one,
+            touched[one.source_id],
+            accounts,
+            taken_over.get(one.identity.stored, {}),
+        )
+        for one in nodes
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """The node of a source that has new snapshots, and how far it was applied."""
+
+    source_id: str
+    identity: NodeIdentity
+    fetched: Fetched
+    state: SourceState
+    watermark: datetime | None
+    samples_at: datetime | None
+    is_followed: bool
+    fresh: Sequence[Snapshot]
+    streams: NodeStreams = field(default_factory=NodeStreams)
+
+    def names(self) -> dict[StreamName, StreamName]:
+        """Return the names in the snapshots; each is kept once."""
+        names: dict[StreamName, StreamName] = {}
+        for snapshot in self.fresh:
+            names.update(zip(snapshot.totals, snapshot.totals, strict=True))
+        return names
+
+    def touched(self) -> frozenset[StreamName]:
+        """Return the streams that are new, changed, gone, or without an account so far."""
+        known = self.streams.checkpoints
+        touched = {name for name, row in self.streams.rows.items() if row.account_uuid is None}
+        for snapshot in self.fresh:
+            for name, totals in snapshot.totals.items():
+                checkpoint = known.get(name)
+                if checkpoint is None or checkpoint.totals != totals:
+                    touched.add(name)
+            if snapshot.totals:
+                touched.update(known.keys() - snapshot.totals.keys())
+        return frozenset(touched)
+
+
+def _moving(
+    connection: Connection, accepted: Mapping[str, Fetched], states: Mapping[str, SourceState]
+) -> list[_Node]:
+    """Return the nodes that have snapshots to be applied."""
     identified = {
-        source_id: (fetched, fetched.identity)
+        source_id: fetched.identity
         for source_id, fetched in accepted.items()
         if fetched.identity is not None
     }
-    watermarks, told = {}, {}
-    for source_id, (fetched, identity) in identified.items():
-        state = states[source_id]
-        if state.watermark is not None and state.identity == identity:
-            watermarks[identity.stored] = state.watermark
-        # What is told of each stream first: as a rule what was seen of it last, or what it moved
-        # to since, where the snapshot at the watermark is as it was seen and tells no totals.
-        totals = told[identity.stored] = dict[StreamName, Totals]()
-        for snapshot in reversed(fetched.snapshots):
-            totals.update(snapshot.totals)
-    # A node that its source has not spoken for lately, or that had another one, is known as well.
-    seen_last = watermarks | read_last_seen(connection, told.keys() - watermarks.keys())
-    streams = read_streams(connection, seen_last, told)
-    since = {
-        identity.stored: seen_last.get(identity.stored)
-        or end_of_older_writer(states[source_id].older_watermark)
-        for source_id, (_, identity) in identified.items()
-    }
-    older = take_over(
-        connection,
-        {
-            identity.stored: (not_yet_applied(since[identity.stored], fetched.snapshots), unknown)
-            for fetched, identity in identified.values()
-            if (unknown := told[identity.stored].keys() - streams[identity.stored].rows.keys())
-        },
-    )
-    plans = []
-    for source_id, (fetched, identity) in identified.items():
-        plans.append(
-            SourcePlan(
-                source_id=source_id,
-                identity=identity,
-                contract=fetched.contract,
-                region=by_id[source_id].region or context.tariff.default_region,
-                streams=streams[identity.stored],
-                since=since[identity.stored],
-                snapshots=fetched.snapshots,
-                policy=context.deltas,
-                continuity_expected=identity.stored in watermarks and fetched.contract == "window",
-                taken_over=older.get(identity.stored, {}),
-                notes=fetched.notes,
+    # A node that its source did not carry lately, or that had another one, is known as well.
+    unfollowed = [
+        identity.stored
+        for source_id, identity in identified.items()
+        if states[source_id].watermark is None or states[source_id].identity != identity
+    ]
+    last_seen = read_last_seen(connection, unfollowed)
+    nodes = []
+    for source_id, identity in identified.items():
+        state, fetched = states[source_id], accepted[source_id]
+        is_followed = state.watermark is not None and state.identity == identity
+        watermark, samples_at = state.watermark, state.samples_at
+        if not is_followed:
+            samples_at = last_seen.get(identity.stored)
+            watermark = samples_at or end_of_legacy_writer(state.legacy_watermark)
+        fresh = not_yet_applied(watermark, fetched.snapshots)
+        if fresh:
+            nodes.append(
+                _Node(
+                    source_id, identity, fetched, state, watermark, samples_at, is_followed, fresh
+                )
             )
-        )
-    return plans
+    return nodes
+
+
+def _last_accounts(
+    nodes: Iterable[_Node], touched: Mapping[str, Iterable[StreamName]]
+) -> dict[str, str | None]:
+    """Return the last account of each sample uuid, None where it never had one."""
+    accounts: dict[str, str | None] = {}
+    for node in nodes:
+        rows = node.streams.rows
+        for name in touched[node.source_id]:
+            row = rows.get(name)
+            if row is None or row.account_uuid is None:
+                accounts.setdefault(name.sample_uuid, None)
+            else:
+                accounts[name.sample_uuid] = row.account_uuid
+    return accounts
+
+
+def _plan(
+    context: JobContext,
+    source: Source,
+    node: _Node,
+    touched: frozenset[StreamName],
+    accounts: Mapping[str, str],
+    taken_over: Mapping[StreamName, Checkpoint],
+) -> SourcePlan:
+    fetched, state = node.fetched, node.state
+    known = node.streams.checkpoints
+    credit = replace(state.credit, accounts=node.streams.debts)
+    last_at = node.fresh[-1].collected_at
+    return SourcePlan(
+        source_id=node.source_id,
+        identity=node.identity,
+        contract=fetched.contract,
+        region=source.region or context.tariff.default_region,
+        rows=node.streams.rows,
+        taken_over=taken_over,
+        touched=touched,
+        accounts=accounts,
+        advance=advance(
+            NodeState(
+                node.watermark,
+                node.samples_at,
+                {**known, **taken_over} if taken_over else known,
+                state.restarted_at if node.is_followed else None,
+                credit,
+            ),
+            fetched.snapshots,
+            accounts,
+            context.deltas,
+            continuity_expected=node.is_followed and fetched.contract == "window",
+            # What a counter decrease means is told by the next snapshot, but not waited for long.
+            decide_now=fetched.contract == "latest"
+            or context.clock() - last_at > context.stalled_after,
+        ),
+        notes=fetched.notes,
+    )
 
 
 def _identity_problem(
@@ -122,16 +259,17 @@ def _identity_problem(
     )
 
 
-def _ownership_problems(connection: Connection, accepted: Mapping[str, Fetched]) -> dict[str, str]:
+def _ownership_problems(
+    accepted: Mapping[str, Fetched], node_owners: Mapping[str, str]
+) -> dict[str, str]:
     """Find the sources whose node belongs to another one: it would be billed twice."""
     claims: dict[str, list[str]] = {}
     for source_id, fetched in accepted.items():
         if fetched.identity is not None:
             claims.setdefault(fetched.identity.stored, []).append(source_id)
-    owners = read_node_owners(connection, claims) if claims else {}
     problems = {}
     for node, claimants in claims.items():
-        owner = owners.get(node)
+        owner = node_owners.get(node)
         for source_id in claimants:
             others = [owner] if owner else [one for one in claimants if one != source_id]
             if others and source_id != owner:

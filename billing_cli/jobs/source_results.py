@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.result import SourceResult
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from billing_cli.core.result import SourceStatus
@@ -20,12 +21,13 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
     """Return the result of a source whose plan was carried out."""
     step = plan.advance
     notes = list(plan.notes)
+    problems = written.notes.get(plan.source_id, ())
     if step.differences:
         notes.append(
-            f"{step.differences} streams at the watermark are not what was seen there before"
+            f"{step.differences} streams differ from the snapshot that was applied at the watermark"
         )
-    notes.extend(written.notes.get(plan.source_id, ()))
-    needs_a_look = bool(step.rejected or step.held or step.differences)
+    notes.extend(problems)
+    needs_a_look = bool(step.rejected or step.held or step.differences or problems)
     return SourceResult(
         source_id=plan.source_id,
         status="partial" if needs_a_look else "ok",
@@ -53,9 +55,15 @@ def result_without_plan(
     status: SourceStatus = "ok",
     error: ExporterError | None = None,
     fetched: Fetched | None = None,
+    problems: Sequence[str] = (),
 ) -> SourceResult:
-    """Return the result of a source that did not move; an error makes it one that failed."""
+    """Return the result of a source that did not move; an error makes it one that failed.
+
+    `problems` are those of accounts whose pending usage could not be charged.
+    """
     identity = state.identity or (fetched.identity if fetched else None)
+    if problems and status == "ok":
+        status = "partial"
     return SourceResult(
         source_id=source_id,
         status="error" if error else status,
@@ -64,7 +72,7 @@ def result_without_plan(
         contract=(fetched.contract if fetched else state.contract) or "",
         last_completed_until=state.watermark,
         lag_seconds=lag_seconds(state.watermark, now),
-        notes=fetched.notes if fetched else (),
+        notes=(*(fetched.notes if fetched else ()), *problems),
         error=error.reason if error else None,
         unreachable=error.unreachable if error else False,
     )

@@ -1,7 +1,7 @@
 """One bounded step: read the watermarks, fetch, then write everything in one transaction.
 
 No transaction is open while the network is slow. Because time passes between reading and
-writing, the transaction takes each source's lock and reads its watermark once more; what another
+writing, the transaction locks each source and reads its watermark once more; what another
 run has written meanwhile is dropped by comparison.
 """
 
@@ -12,11 +12,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Gap
+from billing_cli.database import arrays
+from billing_cli.database.accounts import HAS_ARREARS_SINCE
+from billing_cli.database.facts import Run, gap_rows, rows_as_json
 from billing_cli.database.partitions import make_missing_partitions
-from billing_cli.database.schema import require_head
-from billing_cli.database.sources import read_sources, save_attempts, save_gaps, try_lock_sources
+from billing_cli.database.schema import pipeline_at_head
+from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources, source_state
+from billing_cli.database.write_path import FINISH, execute_each
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
-from billing_cli.exporter.seen import Seen
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
@@ -30,10 +33,10 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import SourceResult
     from billing_cli.database.connection import Session
-    from billing_cli.database.sources import SourceState
+    from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.write import Written
 
 # A timer that fires a little early must not make a source wait for one more round.
@@ -73,30 +76,54 @@ def take_step(
     where the database fails; what a source does wrong is in its result.
     """
     by_id = {source.source_id: source for source in sources}
-    states = session.read(lambda connection: _read_states(connection, list(by_id)))
+    is_dry = session.dry_run
+    known = session.read(lambda connection: _read(connection, list(by_id), is_dry=is_dry))
     due = [
         source
         for source in sources
-        if not (respect_intervals and _is_early(source, states[source.source_id], context.clock()))
+        if not (respect_intervals and _is_early(source, known, context.clock()))
     ]
-    asked = _ask(context, due, states, until, since, pace or Pace())
+    fetched = _fetch(context, due, known.states, until, since, pace or Pace())
 
     skipped = [
-        result_without_plan(source_id, states[source_id], context.clock(), status="skipped")
-        for source_id in by_id.keys() - asked.outcomes.keys() - asked.waiting
+        result_without_plan(source_id, known.states[source_id], context.clock(), status="skipped")
+        for source_id in by_id.keys() - fetched.outcomes.keys() - fetched.waiting
     ]
 
     def work(connection: Connection) -> Step:
-        step = _write(context, connection, by_id, asked, until, pace)
-        step = replace(step, sources=(*step.sources, *skipped))
-        journal(connection, step)
-        return step
+        now = context.clock()
+        version = context.tariff.pricing_rule_version
+        run = Run(context.run_id, now, version, known.has_arrears_since)
+        return _write(context, connection, by_id, fetched, until, pace, run, skipped, journal)
 
     return session.transaction(work)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Known:
+    """What is read before anything is fetched."""
+
+    states: Mapping[str, SourceState]
+    has_arrears_since: bool
+
+
+def _read(connection: Connection, source_ids: Sequence[str], *, is_dry: bool) -> _Known:
+    with pipeline_at_head(connection):
+        make_missing_partitions(connection)
+        if not is_dry:
+            # A dry run would make others wait for the rows that it takes back in the end.
+            add_sources(connection, source_ids)
+        states = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
+        newer = connection.execute(HAS_ARREARS_SINCE)
+    has_arrears_since = newer.fetchone()
+    return _Known(
+        {row[0]: source_state(*row) for row in states},
+        bool(has_arrears_since and has_arrears_since[0]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FetchRound:
     """What the sources answered for the time before `bound`; those in `waiting` are beyond it."""
 
     begins: Mapping[str, datetime]
@@ -105,20 +132,14 @@ class _Asked:
     waiting: frozenset[str]
 
 
-def _read_states(connection: Connection, source_ids: Sequence[str]) -> dict[str, SourceState]:
-    require_head(connection)
-    make_missing_partitions(connection)
-    return read_sources(connection, source_ids)
-
-
-def _ask(
+def _fetch(
     context: JobContext,
     sources: Sequence[Source],
     states: Mapping[str, SourceState],
     until: datetime,
     since: datetime | None,
     pace: Pace,
-) -> _Asked:
+) -> _FetchRound:
     from billing_cli.exporter.fleet import fetch_all  # noqa: PLC0415 - requests is slow to import
 
     first_since = since or until - context.initial_lookback
@@ -126,13 +147,15 @@ def _ask(
     begins = {}
     for source in sources:
         state = states[source.source_id]
-        begin = state.watermark or state.older_watermark or first_since
+        begin = state.watermark or state.legacy_watermark or first_since
         if begin < until or source.mode != "window":
             begins[source.source_id] = begin
     bound = pace.bound(begins, until, fetching.step_max_samples)
-    waiting = frozenset(one for one, begin in begins.items() if bound < until and begin >= bound)
-    wanted = [one for one in sources if one.source_id in begins.keys() - waiting]
-    shares = pace.shares((one.source_id for one in wanted), fetching.step_max_samples)
+    waiting = frozenset(
+        source_id for source_id, begin in begins.items() if bound < until and begin >= bound
+    )
+    wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
+    shares = pace.shares((source.source_id for source in wanted), fetching.step_max_samples)
     answers = fetch_all(
         [
             FetchRequest(
@@ -141,7 +164,6 @@ def _ask(
                 until=max(bound, begins[source.source_id]),
                 max_samples=shares[source.source_id],
                 page_limit=fetching.page_limit,
-                seen=_seen(states[source.source_id]),
             )
             for source in wanted
         ],
@@ -150,100 +172,154 @@ def _ask(
         deadline_seconds=fetching.deadline_seconds,
         default_token=context.default_token,
     )
-    return _Asked(begins, bound, dict(answers), waiting)
-
-
-def _seen(state: SourceState) -> Seen | None:
-    """Return what is known of the snapshot at the watermark, which need not be decoded again.
-
-    Another run may move the watermark before this one writes. Then this snapshot is an old one
-    and left out as such, and the one at the new watermark was decoded.
-    """
-    if state.watermark is None or state.identity is None or state.digest is None:
-        return None
-    return Seen(state.watermark, state.identity, state.digest)
+    return _FetchRound(begins, bound, dict(answers), waiting)
 
 
 def _write(
     context: JobContext,
     connection: Connection,
     by_id: Mapping[str, Source],
-    asked: _Asked,
+    fetched: _FetchRound,
     until: datetime,
     pace: Pace | None,
+    run: Run,
+    skipped: Sequence[SourceResult],
+    journal: Callable[[Connection, Step], None],
 ) -> Step:
     """Everything that happens inside the transaction."""
-    now = context.clock()
-    outcomes = asked.outcomes
-    locked = try_lock_sources(connection, list(outcomes))
-    states = read_sources(connection, list(outcomes))
-    answers, errors = accept(connection, by_id, outcomes, locked, states)
+    found = lock_sources(connection, sorted(fetched.outcomes), _nodes(fetched.outcomes))
+    answers, errors = accept(by_id, fetched.outcomes, found)
     horizon = until
     if pace is not None:
         # Those that fail or are busy are not waited for: they have no part in this step.
-        ends = (end_of_history(one, asked.bound) for one in answers.values())
-        horizon = min(ends, default=asked.bound)
+        ends = (end_of_history(answer, fetched.bound) for answer in answers.values())
+        horizon = min(ends, default=fetched.bound)
     accepted = answers
     if horizon < until:
-        accepted = {source_id: cut_at(one, horizon) for source_id, one in answers.items()}
+        accepted = {source_id: cut_at(answer, horizon) for source_id, answer in answers.items()}
 
-    plans = plan(context, connection, by_id, accepted, states)
-    written, failed = write_isolated(context, connection, plans, now)
+    plans = plan(context, connection, by_id, accepted, found.states)
+    late = [
+        usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
+        for usage in found.billable
+    ]
+    written, failed = write_isolated(context, connection, plans, late, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
 
     advanced = {one.source_id: one for one in plans if one.source_id not in failed}
     current = {
         source_id
-        for source_id, one in accepted.items()
-        if one.complete and asked.bound == until and source_id not in failed
+        for source_id, answer in accepted.items()
+        if answer.complete and fetched.bound == until and source_id not in failed
     }
-    stalled = _save_stalled(context, connection, current, advanced, states, until)
-    results, attempts = [], []
-    for source_id in sorted(outcomes):
-        state = states[source_id]
-        if source_id not in locked:
-            results.append(result_without_plan(source_id, state, now, status="busy"))
-            continue
-        if source_id in errors:
-            result = result_without_plan(source_id, state, now, error=errors[source_id])
-        elif source_id in advanced:
-            result = result_of_plan(advanced[source_id], written, now)
-        else:
-            result = result_without_plan(source_id, state, now, fetched=accepted[source_id])
-        result = replace(result, gaps=result.gaps + stalled.count(source_id))
-        results.append(result)
-        attempts.append((source_id, result.last_completed_until, result.error or ""))
-    save_attempts(connection, attempts, now)
-    return Step(
-        tuple(results),
+    stalled = _stalled(context, current, advanced, found.states, until)
+    results = _results(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
+    results = [
+        replace(one, gaps=one.gaps + 1) if one.source_id in stalled else one for one in results
+    ]
+    step = Step(
+        (*results, *skipped),
         written,
-        behind=asked.waiting | (accepted.keys() - errors.keys() - current),
-        pace=(pace or Pace()).after(asked.begins, answers, horizon),
+        behind=fetched.waiting | (accepted.keys() - errors.keys() - current),
+        pace=(pace or Pace()).after(fetched.begins, answers, horizon, _waiting(advanced)),
+    )
+    with connection.pipeline():
+        _finish(connection, results, stalled, run)
+        journal(connection, step)
+    return step
+
+
+def _nodes(outcomes: Mapping[str, Fetched | ExporterError]) -> set[str]:
+    return {
+        answer.identity.stored
+        for answer in outcomes.values()
+        if isinstance(answer, Fetched) and answer.identity is not None
+    }
+
+
+def _waiting(advanced: Mapping[str, SourcePlan]) -> frozenset[str]:
+    """Return the sources that stopped before a snapshot, because the one after it is needed."""
+    return frozenset(
+        source_id for source_id, plan in advanced.items() if plan.advance.waits_for_successor
     )
 
 
-def _is_early(source: Source, state: SourceState, now: datetime) -> bool:
+def _is_early(source: Source, known: _Known, now: datetime) -> bool:
     """Tell whether the source asked for longer pauses than this run leaves it."""
-    if source.collect_interval_seconds <= 0 or state.last_attempted_at is None:
+    last = known.states[source.source_id].last_attempted_at
+    if source.collect_interval_seconds <= 0 or last is None:
         return False
-    pause = timedelta(seconds=source.collect_interval_seconds)
-    return now - state.last_attempted_at < pause - INTERVAL_TOLERANCE
+    return now - last < timedelta(seconds=source.collect_interval_seconds) - INTERVAL_TOLERANCE
 
 
-def _save_stalled(
+def _stalled(
     context: JobContext,
-    connection: Connection,
     current: Iterable[str],
     advanced: Mapping[str, SourcePlan],
     states: Mapping[str, SourceState],
     until: datetime,
-) -> list[str]:
-    """Note the sources that have told all they have, and nothing new for too long."""
-    gaps = []
+) -> dict[str, Gap]:
+    """Return a gap for each source that has reported all it has, and nothing new for too long."""
+    gaps = {}
     for source_id in sorted(current):
-        watermark = states[source_id].watermark
-        plan = advanced.get(source_id)
-        has_moved = plan is not None and plan.has_news
-        if not has_moved and watermark is not None and until - watermark > context.stalled_after:
-            gaps.append((source_id, Gap("stalled", watermark, until)))
-    return save_gaps(connection, gaps, are_open=True)
+        state = states[source_id]
+        watermark = state.watermark
+        if source_id in advanced or watermark is None or state.is_stalled:
+            continue
+        if until - watermark > context.stalled_after:
+            gaps[source_id] = Gap("stalled", watermark, until)
+    return gaps
+
+
+def _results(
+    outcomes: Mapping[str, Fetched | ExporterError],
+    found: LockedSources,
+    accepted: Mapping[str, Fetched],
+    advanced: Mapping[str, SourcePlan],
+    errors: Mapping[str, ExporterError],
+    written: Written,
+    now: datetime,
+) -> list[SourceResult]:
+    results = []
+    for source_id in sorted(outcomes):
+        state = found.states[source_id]
+        if source_id not in found.locked:
+            results.append(result_without_plan(source_id, state, now, status="busy"))
+        elif source_id in advanced:
+            results.append(result_of_plan(advanced[source_id], written, now))
+        else:
+            results.append(
+                result_without_plan(
+                    source_id,
+                    state,
+                    now,
+                    error=errors.get(source_id),
+                    fetched=accepted.get(source_id),
+                    problems=written.notes.get(source_id, ()),
+                )
+            )
+    return results
+
+
+def _finish(
+    connection: Connection,
+    results: Iterable[SourceResult],
+    stalled: Mapping[str, Gap],
+    run: Run,
+) -> None:
+    """Write what is told of all sources that this run has locked, whatever became of them."""
+    attempts = [
+        {
+            "source_id": result.source_id,
+            "watermark": result.last_completed_until,
+            "error": result.error or "",
+        }
+        for result in results
+        if result.status != "busy"
+    ]
+    parameters = {
+        "now": run.now,
+        "attempts": rows_as_json(attempts),
+        "gaps": gap_rows(stalled.items(), are_open=True),
+    }
+    execute_each(connection, FINISH, parameters, has_arrears_since=run.has_arrears_since)

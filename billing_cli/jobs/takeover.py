@@ -1,4 +1,4 @@
-"""The first run on a database where an older writer has been before us."""
+"""The first run on a database where the legacy writer was before us."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.takeover import split_checkpoints
 from billing_cli.core.times import minute_of
-from billing_cli.database.streams import resolve_accounts
-from billing_cli.database.takeover import read_older_checkpoints
+from billing_cli.database.takeover import read_legacy_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,18 +22,23 @@ if TYPE_CHECKING:
 def take_over(
     connection: Connection,
     nodes: Mapping[str, tuple[Sequence[Snapshot], AbstractSet[StreamName]]],
+    accounts: Mapping[str, str],
 ) -> dict[str, dict[StreamName, Checkpoint]]:
-    """Return, by stored node id, the checkpoints that an older writer left for unknown streams.
+    """Return, by stored node id, the checkpoints that the legacy writer left for unknown streams.
 
-    `nodes` holds each node's snapshots to be applied and the streams that we have no row of.
+    `nodes` holds each node's snapshots to be applied and the streams that we have no row of;
+    `accounts` are by sample uuid.
     """
-    accounts = resolve_accounts(
-        connection, (name.sample_uuid for _, names in nodes.values() for name in names)
-    )
-    older = read_older_checkpoints(connection, nodes, accounts.values())
+    resolved = {
+        accounts[name.sample_uuid]
+        for _, names in nodes.values()
+        for name in names
+        if name.sample_uuid in accounts
+    }
+    legacy = read_legacy_checkpoints(connection, nodes, resolved)
     taken_over = {}
     for node, (snapshots, names) in nodes.items():
-        left_behind = {account: left for (of, account), left in older.items() if of == node}
+        left_behind = {account: left for (of, account), left in legacy.items() if of == node}
         if not left_behind:
             continue
         current: dict[StreamName, Totals] = {}
@@ -49,8 +53,8 @@ def take_over(
     return taken_over
 
 
-def end_of_older_writer(watermark: datetime | None) -> datetime | None:
-    """Return the last moment that an older writer has covered.
+def end_of_legacy_writer(watermark: datetime | None) -> datetime | None:
+    """Return the last moment that the legacy writer has covered.
 
     Its watermark may be the end of the window that it asked for. One that is a whole minute is
     taken as the end of the minute before, so that the minute that begins there is not passed

@@ -1,42 +1,49 @@
-"""What a step writes: set-based, for all its sources at once."""
+"""What a step writes: set-based, for all its sources at once, within the run's transaction."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.core.makers import maker
-from billing_cli.core.pending import bill_pending, merge_pending
-from billing_cli.core.rating import BilledUsage, buckets_of
-from billing_cli.core.times import minute_of
-from billing_cli.database import accounts as store_accounts
-from billing_cli.database import facts, streams
-from billing_cli.database.sources import SourceProgress, end_stalled, save_gaps, save_progress
-from billing_cli.jobs.beside_older import charge_beside_older
-from billing_cli.jobs.owners import lock_owners
-from billing_cli.jobs.payers import charge_buckets, facts_are_new, payers_of, send_buckets
-from billing_cli.jobs.stream_rows import (
-    StreamIds,
-    shared_checkpoints,
-    write_shared_checkpoints,
-    write_streams,
+from billing_cli.core.canonical import StoredUsage
+from billing_cli.core.rating import BilledUsage, bucket_key
+from billing_cli.database.facts import (
+    AccountDebt,
+    ChangedStream,
+    Facts,
+    NewStream,
+    SourceProgress,
+    StoredSuccession,
+    write_facts,
 )
+from billing_cli.database.streams import add_streams
+from billing_cli.database.write_path import APPLY
+from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.entries import FactConflictError, charge, expected_rows, require_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.model import StreamName, UsageRecord
+    from billing_cli.core.model import (
+        Checkpoint,
+        HeldDelta,
+        StreamName,
+        StreamOrigin,
+        UsageRecord,
+    )
+    from billing_cli.database.facts import Run
+    from billing_cli.database.streams import BillableUsage
+    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.owners import Owners
-    from billing_cli.jobs.payers import Charged
-    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.entries import Charging
+    from billing_cli.jobs.plans import SourcePlan
 
-_billed_usage = maker(BilledUsage)
+# A source's result names this many accounts that can't be charged, and counts the others.
+NOTES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,145 +77,280 @@ def write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    now: datetime,
-    *,
-    beside_older: bool = False,
+    late: Sequence[BillableUsage],
+    run: Run,
 ) -> Written:
-    """Write all that the plans amount to, for all their sources at once.
+    """Charge the usage of all plans, and usage that found its account, and advance the sources.
 
-    Statements are sent without waiting for their answers, so that the server stores what is known
-    while the rest is computed here. That a minute is new is taken for granted, and then proven by
-    its keys: raises ChargedBeforeError where one is not. With `beside_older` what another writer
-    has charged is looked up first. Raises FactConflictError for what this one has written.
+    Raises FactConflictError where a fact exists already with other figures. The caller rolls back
+    to the savepoint `accounts`, which comes before all that is written here.
     """
-    has_arrears_since = store_accounts.has_arrears_since(connection)
-    with facts_are_new(), connection.pipeline():
-        owners, locking = lock_owners(connection, plans)
-        payers = payers_of(context, connection, locking)
-        del locking
-        owners = owners.that_can_pay(payers)
-        new_ids = write_streams(connection, plans, owners)
-        usage = _usage_of(plans, owners, new_ids)
-        _write_usage(connection, usage, now)
-        buckets = buckets_of(usage.billed)
-        _write_progress(connection, plans, now)
-        # What is no longer needed is let go: the dearest part is still to come.
-        billed = usage.billed if beside_older else []
-        del usage
-        if not beside_older:
-            sent = send_buckets(context, connection, buckets, payers.prices, beside_older=False)
-        accounts = payers.accounts()
-        del payers
-        if not beside_older:
-            entries = charge_buckets(
-                context, connection, sent, buckets, accounts, has_arrears_since=has_arrears_since
+    accounts = lock_accounts(context, connection, _charged(plans, late), _kept(plans))
+    stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
+    usage = _sort(plans, late, stream_ids, accounts)
+    charging = charge(context, connection, usage.fresh, usage.late, accounts.chargeable)
+    facts = _facts(plans, stream_ids, accounts, usage, charging)
+    counts = write_facts(connection, APPLY, facts, run)
+    _require_all(counts, facts, _replayed(usage, charging))
+    return _written(plans, usage, charging, accounts)
+
+
+def _charged(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) -> set[str]:
+    """Return the accounts that usage is charged to."""
+    charged = {usage.account_uuid for usage in late}
+    for plan in plans:
+        accounts = plan.accounts
+        charged.update(
+            accounts[record.name.sample_uuid]
+            for record in plan.advance.records
+            if record.name.sample_uuid in accounts
+        )
+    return charged
+
+
+def _kept(plans: Iterable[SourcePlan]) -> set[str]:
+    """Return the accounts, present and former, of the streams that change."""
+    kept: set[str] = set()
+    for plan in plans:
+        for name in (*plan.advance.checkpoints, *plan.taken_over):
+            row = plan.rows.get(name)
+            kept.update(
+                account
+                for account in (plan.accounts.get(name.sample_uuid), row and row.account_uuid)
+                if account is not None
             )
-            written = _written(plans, owners, entries.charged)
-        # A busy server takes little of what is sent, so what takes it long comes before what is
-        # made quickly; and while it stores the ledger we have nothing else to do.
-        checkpoints = write_shared_checkpoints(connection, plans, owners)
-    if not checkpoints.reached_all:
-        # Somebody has taken some of them away.
-        facts.add_shared_checkpoints(connection, shared_checkpoints(plans, owners))
-    if not beside_older:
-        return written
-    charged, replayed = charge_beside_older(
-        context, connection, buckets, billed, accounts, has_arrears_since=has_arrears_since
-    )
-    return replace(_written(plans, owners, charged), replayed_minutes=replayed)
+    return kept
 
 
-def _written(plans: Sequence[SourcePlan], owners: Owners, charged: Charged) -> Written:
-    return Written(
-        processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=charged.minutes,
-        included_bytes=charged.included_bytes,
-        charged_bytes=charged.rated_bytes,
-        amount=0 - charged.amount_delta,
-        unresolved=owners.unresolved(),
-        notes=owners.notes,
-    )
+def _new_streams(plans: Iterable[SourcePlan], accounts: LockedAccounts) -> list[NewStream]:
+    return [
+        NewStream(
+            plan.identity.stored,
+            name,
+            _account_of(plan, name, accounts),
+            *_origin(plan, name),
+            checkpoint=checkpoint,
+            absent_since=_absent_since(plan, checkpoint),
+        )
+        for plan in plans
+        for name, checkpoint in {**plan.taken_over, **plan.advance.checkpoints}.items()
+        if name not in plan.rows
+    ]
+
+
+def _account_of(plan: SourcePlan, name: StreamName, accounts: LockedAccounts) -> str | None:
+    """Return a stream's account, unless it was deleted meanwhile."""
+    account = plan.accounts.get(name.sample_uuid)
+    return account if account in accounts.kept or account in accounts.problems else None
+
+
+def _origin(plan: SourcePlan, name: StreamName) -> tuple[StreamOrigin, Checkpoint]:
+    if name in plan.taken_over:
+        return "taken_over", plan.taken_over[name]
+    return plan.advance.origins[name]
+
+
+def _absent_since(plan: SourcePlan, checkpoint: Checkpoint) -> datetime | None:
+    """Return the last snapshot that held a stream, if a later one with samples did not."""
+    return None if checkpoint.seen_at == plan.advance.samples_at else checkpoint.seen_at
+
+
+# Ids by stored node id and name.
+StreamIds = dict[str, dict["StreamName", int]]
+
+
+def _stream_ids(
+    plans: Iterable[SourcePlan], new: Mapping[tuple[str, StreamName], int]
+) -> StreamIds:
+    ids: StreamIds = {
+        plan.identity.stored: {name: row.stream_id for name, row in plan.rows.items()}
+        for plan in plans
+    }
+    for (node, name), stream_id in new.items():
+        ids[node][name] = stream_id
+    return ids
 
 
 @dataclass(slots=True)
 class _Usage:
-    """What a step's records amount to. `billed` has its stream ids and kinds beside it."""
+    """Usage by what becomes of it.
 
-    billed: list[BilledUsage] = field(default_factory=list)
-    stream_ids: list[int] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    waiting: list[tuple[int, UsageRecord]] = field(default_factory=list)
-    settled: list[int] = field(default_factory=list)
-    held: list[tuple[int, UsageRecord]] = field(default_factory=list)
+    `fresh` and `late` usage is charged and stored as `records`, and `settled` is the key of each
+    late row. `pending` usage waits, because its stream has no account that can be charged now.
+    `waiting` are names of such streams and `problems` the accounts that are to blame, by source.
+    """
+
+    fresh: list[BilledUsage] = field(default_factory=list)
+    late: list[BilledUsage] = field(default_factory=list)
+    records: list[StoredUsage] = field(default_factory=list)
+    settled: list[tuple[int, datetime]] = field(default_factory=list)
+    assigned: dict[int, str] = field(default_factory=dict)
+    pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
+    held: list[tuple[int, HeldDelta]] = field(default_factory=list)
+    waiting: dict[str, set[StreamName]] = field(default_factory=dict)
+    problems: dict[str, set[str]] = field(default_factory=dict)
 
 
-def _usage_of(
-    plans: Sequence[SourcePlan],
-    owners: Owners,
-    new_ids: Mapping[tuple[str, StreamName], int],
+def _sort(
+    plans: Iterable[SourcePlan],
+    late: Iterable[BillableUsage],
+    stream_ids: StreamIds,
+    accounts: LockedAccounts,
 ) -> _Usage:
-    """Part records that have an owner from those that have none and those that are held."""
     usage = _Usage()
-    billed, stream_ids, kinds = usage.billed, usage.stream_ids, usage.kinds
+    chargeable = accounts.chargeable
     for plan in plans:
         node, region = plan.identity.stored, plan.region
-        owner = owners.accounts_of(plan).get
-        id_of = StreamIds(node, plan.streams.rows, new_ids)
-        unowned: dict[StreamName, list[UsageRecord]] = defaultdict(list)
+        ids, account_of = stream_ids[node], plan.accounts.get
+        waiting = {name for name in plan.touched if name.sample_uuid not in plan.accounts}
+        problems = usage.problems.setdefault(plan.source_id, set())
         for record in plan.advance.records:
-            account = owner(record.name)
-            if account is None:
-                unowned[record.name].append(record)
-            else:
-                billed.append(_billed_usage((account, node, region, record)))
-                stream_ids.append(id_of(record.name))
-        kinds += ["delta"] * (len(billed) - len(kinds))
-        for name, pending in plan.streams.pending.items():
-            account = owner(name)
-            if account is not None:
-                usage.settled.append(id_of(name))
-                for record in bill_pending(pending, minute_of(plan.watermark)):
-                    billed.append(BilledUsage(account, node, region, record))
-                    stream_ids.append(id_of(name))
-        kinds += ["pending"] * (len(billed) - len(kinds))
-        for name, records in unowned.items():
-            pending = plan.streams.pending.get(name, [])
-            usage.waiting.extend((id_of(name), one) for one in merge_pending(pending, records))
-        usage.held.extend((id_of(record.name), record) for record in plan.advance.held)
+            stream_id, account = ids[record.name], account_of(record.name.sample_uuid)
+            if account is not None and account in chargeable:
+                usage.fresh.append(BilledUsage(account, node, region, record))
+                usage.records.append(StoredUsage(record, stream_id, account))
+                continue
+            usage.pending.append((stream_id, record))
+            waiting.add(record.name)
+            if account in accounts.problems:
+                problems.add(account)
+        usage.waiting[plan.source_id] = waiting
+        usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
+    for one in late:
+        if one.account_uuid in chargeable:
+            usage.late.append(
+                BilledUsage(one.account_uuid, one.stored_node_id, one.region, one.record)
+            )
+            usage.records.append(
+                StoredUsage(one.record, one.stream_id, one.account_uuid, "pending")
+            )
+            usage.settled.append((one.stream_id, one.record.from_at))
+            if one.is_found:
+                usage.assigned[one.stream_id] = one.account_uuid
+        elif one.account_uuid in accounts.problems:
+            usage.problems.setdefault(one.source_id, set()).add(one.account_uuid)
     return usage
 
 
-def _write_usage(connection: Connection, usage: _Usage, now: datetime) -> None:
-    facts.add_usage_records(
-        connection,
-        [one.record for one in usage.billed],
-        usage.stream_ids,
-        [one.account_uuid for one in usage.billed],
-        usage.kinds,
-    )
-    streams.save_pending(connection, usage.waiting)
-    streams.mark_pending_billed(connection, usage.settled, now)
-    streams.save_held(connection, usage.held)
-
-
-def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: datetime) -> None:
-    save_progress(
-        connection,
-        [
-            SourceProgress(
-                plan.source_id,
-                plan.identity,
-                plan.contract,
-                plan.advance.first_at or plan.watermark,
-                plan.watermark,
-                plan.advance.digest,
+def _facts(
+    plans: Sequence[SourcePlan],
+    stream_ids: StreamIds,
+    accounts: LockedAccounts,
+    usage: _Usage,
+    charging: Charging,
+) -> Facts:
+    return Facts(
+        usage=usage.records,
+        streams=[
+            ChangedStream(
+                row.stream_id,
+                _account_of(plan, name, accounts) or row.account_uuid,
+                checkpoint,
+                _absent_since(plan, checkpoint),
             )
             for plan in plans
+            for name, checkpoint in plan.advance.checkpoints.items()
+            if (row := plan.rows.get(name)) is not None
+        ],
+        assigned=sorted(usage.assigned.items()),
+        entries=charging.entries,
+        checkpoints=_shared_checkpoints(plans, accounts),
+        billed_pending=usage.settled,
+        pending=usage.pending,
+        held=usage.held,
+        gaps=[(plan.source_id, gap) for plan in plans for gap in plan.advance.gaps],
+        successions=[
+            StoredSuccession(
+                plan.source_id,
+                plan.identity.stored,
+                plan.accounts.get(succession.continued[0].name.sample_uuid),
+                succession,
+                stream_ids[plan.identity.stored],
+            )
+            for plan in plans
+            for succession in plan.advance.successions
+        ],
+        sources=[_progress(plan) for plan in plans],
+        debts=[
+            AccountDebt(plan.identity.stored, key, debt_bytes, as_of)
+            for plan in plans
+            for key, (debt_bytes, as_of) in plan.advance.credit.accounts.items()
         ],
     )
-    save_gaps(connection, [(plan.source_id, gap) for plan in plans for gap in plan.advance.gaps])
-    end_stalled(
-        connection,
-        [(plan.source_id, plan.advance.first_at or plan.watermark) for plan in plans],
-        now,
+
+
+def _shared_checkpoints(
+    plans: Iterable[SourcePlan], accounts: LockedAccounts
+) -> list[tuple[str, str, datetime]]:
+    """Return those of the accounts of streams that change, with the last snapshot with samples."""
+    found = []
+    for plan in plans:
+        wanted = _kept([plan]) & accounts.kept
+        at = plan.advance.samples_at or plan.watermark
+        found.extend((plan.identity.stored, account, at) for account in sorted(wanted))
+    return found
+
+
+def _progress(plan: SourcePlan) -> SourceProgress:
+    step = plan.advance
+    return SourceProgress(
+        plan.source_id,
+        plan.identity,
+        plan.contract,
+        step.first_at or plan.watermark,
+        plan.watermark,
+        step.samples_at,
+        step.restarted_at,
+        step.credit.debt_bytes,
+        step.credit.at,
+        step.credit.since,
     )
+
+
+def _replayed(usage: _Usage, charging: Charging) -> int:
+    """Return how many usage records are on record already, with their charges."""
+    if not charging.replayed:
+        return 0
+    return sum(bucket_key(one) in charging.replayed for one in usage.fresh)
+
+
+def _require_all(counts: Mapping[str, int], facts: Facts, replayed: int) -> None:
+    """Raise FactConflictError where something exists already that is not a replay."""
+    require_rows(
+        counts,
+        {
+            "streams": len(facts.streams),
+            "usage records": len(facts.usage) - replayed,
+            "sources": len(facts.sources),
+            "billed pending usage": len(facts.billed_pending),
+            **expected_rows(facts.entries),
+        },
+    )
+    if counts["pending usage"] + counts["extended pending usage"] != len(facts.pending):
+        raise FactConflictError("some of this usage is pending already with other figures")
+
+
+def _written(
+    plans: Iterable[SourcePlan], usage: _Usage, charging: Charging, accounts: LockedAccounts
+) -> Written:
+    charges = charging.entries.charges
+    return Written(
+        processed_samples=sum(plan.advance.samples for plan in plans),
+        written_minutes=len({one.key for one in charges}),
+        replayed_minutes=len(charging.replayed) + len(charging.taken_over),
+        included_bytes=sum(one.included_bytes for one in charges),
+        charged_bytes=sum(one.rated_bytes for one in charges),
+        amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
+        unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
+        notes={
+            source_id: _notes([accounts.problems[one] for one in sorted(uuids)])
+            for source_id, uuids in usage.problems.items()
+            if uuids
+        },
+    )
+
+
+def _notes(problems: Sequence[str]) -> list[str]:
+    rest = len(problems) - NOTES_SHOWN
+    more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []
+    return [*problems[:NOTES_SHOWN], *more]

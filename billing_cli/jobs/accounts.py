@@ -1,0 +1,116 @@
+"""The accounts of a run: locked, read, and sorted into those that can be charged and all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from psycopg.errors import LockNotAvailable
+
+from billing_cli.core.model import Account
+from billing_cli.core.rating import balance_of, price_of
+from billing_cli.database import accounts as store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import Price
+    from billing_cli.core.rating import ProfileRow
+    from billing_cli.jobs.context import JobContext
+
+# How long a run waits for a row that another session holds, before it goes on without it.
+LOCK_WAIT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LockedAccounts:
+    """Accounts under lock. `chargeable` are those wanted to be charged that can be, by uuid.
+
+    `kept` exist, and stay until the transaction ends. `problems` says why some of those that exist
+    can't be charged now: what they use is pending.
+    """
+
+    chargeable: Mapping[str, Account] = field(default_factory=dict)
+    kept: AbstractSet[str] = frozenset()
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def lock_accounts(
+    context: JobContext,
+    connection: Connection,
+    charged: Collection[str],
+    kept: Collection[str] = (),
+) -> LockedAccounts:
+    """Lock accounts and the quota states of those to be charged, each in key order; read both.
+
+    An account without a quota state gets its first. One whose row another session holds for longer
+    than LOCK_WAIT_SECONDS, or whose figures money can't be computed with, is a problem of that
+    account, never an error. Sets the savepoint `accounts` first.
+    """
+    rows = _lock_rows(context, connection, {*charged, *kept}, charged)
+    users = {user.account_uuid: user for user in rows.users}
+    states = {state.account_uuid: state for state in rows.states}
+    missing = [users[one] for one in sorted(charged) if one in users and one not in states]
+    if missing:
+        tariff = context.tariff
+        added = store.add_quota_states(
+            connection, missing, tariff.initial_included_quota_bytes, tariff.initial_balance
+        )
+        states |= {state.account_uuid: state for state in added}
+
+    chargeable: dict[str, Account] = {}
+    problems = {
+        account: f"account {account} is locked by another session; its usage stays pending"
+        for account in rows.existing
+        if account not in users or (account in charged and account not in states)
+    }
+    prices: dict[ProfileRow, Price] = {}
+    for account in charged:
+        if account in users and account in states:
+            try:
+                chargeable[account] = _account(
+                    context, users[account].profile, states[account], prices
+                )
+            except ValueError as error:
+                problems[account] = f"account {account} can't be charged: {error}"
+    return LockedAccounts(chargeable, users.keys(), problems)
+
+
+def _lock_rows(
+    context: JobContext, connection: Connection, kept: Collection[str], charged: Collection[str]
+) -> store.LockedRows:
+    """Lock the rows, at first with a little patience, then those that are available."""
+    patience = context.database.lock_timeout_seconds
+    try:
+        return store.lock_accounts(
+            connection,
+            kept,
+            charged,
+            wait_seconds=min(LOCK_WAIT_SECONDS, patience),
+            wait_seconds_afterwards=patience,
+        )
+    except LockNotAvailable:
+        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        return store.lock_available_accounts(connection, kept, charged)
+
+
+def _account(
+    context: JobContext,
+    profile: ProfileRow,
+    state: store.QuotaState,
+    prices: dict[ProfileRow, Price],
+) -> Account:
+    """Return the account. Raises ValueError where money can't be computed with its figures.
+
+    Most accounts have the same profile, or none: `prices` keeps what was computed.
+    """
+    quota = state.remaining_included_quota
+    if quota is None:
+        raise ValueError("a remaining quota of NULL")
+    price = prices.get(profile)
+    if price is None:
+        price = prices[profile] = price_of(profile, context.tariff.price_per_byte)
+    return Account(state.account_uuid, quota, balance_of(state.current_balance), price)

@@ -1,0 +1,196 @@
+"""From usage to ledger entries: what is charged anew, and what corrects minutes charged before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.adjustments import Correction, settle
+from billing_cli.core.model import Rating
+from billing_cli.core.rating import ONE, bucket_key, buckets_of, rate
+from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
+from billing_cli.database import accounts as store_accounts
+from billing_cli.database.adjustments import read_bucket_histories
+from billing_cli.database.facts import Entries, Facts, Run, write_facts
+from billing_cli.database.takeover import read_charged
+from billing_cli.database.write_path import CORRECT
+from billing_cli.errors import BillingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.adjustments import BucketHistory
+    from billing_cli.core.canonical import StoredUsage
+    from billing_cli.core.model import Account, Bucket, BucketKey, Totals
+    from billing_cli.core.rating import BilledUsage
+    from billing_cli.jobs.context import JobContext
+
+LATE_REASON = "usage whose account was not known before"
+TAKEOVER_REASON = "beyond what the legacy writer charged"
+
+
+class FactConflictError(BillingError):
+    """A fact that was to be written exists already; nothing is overwritten silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charging:
+    """The entries of a run.
+
+    `replayed` are buckets that we charged before, `taken_over` those that the legacy writer
+    charged, both with the same bytes.
+    """
+
+    entries: Entries
+    replayed: frozenset[BucketKey] = frozenset()
+    taken_over: frozenset[BucketKey] = frozenset()
+
+
+def charge(
+    context: JobContext,
+    connection: Connection,
+    usage: Sequence[BilledUsage],
+    late: Sequence[BilledUsage],
+    accounts: Mapping[str, Account],
+) -> Charging:
+    """Charge usage to its accounts, which are under lock. Nothing is written yet.
+
+    `usage` is of minutes that nobody should have charged before; `late` usage, which waited for its
+    account, adds to minutes that may have been. Raises FactConflictError where a minute of `usage`
+    was charged by us with other figures.
+    """
+    fresh, late_buckets = buckets_of(usage), buckets_of(late)
+    charged = read_charged(connection, [bucket.key for bucket in fresh])
+    charged |= read_charged(connection, [bucket.key for bucket in late_buckets], few=True)
+    new = [one for one in (*fresh, *late_buckets) if one.key not in charged]
+    if not charged:
+        return Charging(_entries(rate(new, accounts, context.tariff.peak_hours), new, ()))
+
+    histories = read_bucket_histories(connection, charged)
+    first_from = first_from_by_bucket(
+        (bucket_key(one), one.record.from_at) for one in (*usage, *late)
+    )
+    late_keys = {bucket.key for bucket in late_buckets}
+    replayed: set[BucketKey] = set()
+    taken_over: set[BucketKey] = set()
+    corrections = []
+    for bucket in (*fresh, *late_buckets):
+        key = bucket.key
+        if key not in charged:
+            continue
+        if not histories[key].entries:
+            overlap, surplus = beyond_charged(bucket, charged[key], first_from[key])
+            corrections.append(Correction(surplus, TAKEOVER_REASON))
+            if overlap == "identical":
+                taken_over.add(key)
+        elif key in late_keys:
+            corrections.append(Correction(bucket, LATE_REASON))
+        elif _is_replay(bucket, charged[key], histories[key]):
+            replayed.add(key)
+        else:
+            raise FactConflictError(
+                f"minute {key.bucket_start:%Y-%m-%d %H:%M} of account {key.account_uuid} was "
+                "charged before with other figures"
+            )
+    needed = [one for one in corrections if one.bucket.total_bytes]
+    rating = settle(
+        [*needed, *(Correction(bucket, "") for bucket in new)],
+        histories,
+        accounts,
+        context.tariff.peak_hours,
+    )
+    return Charging(
+        _entries(rating, new, needed), frozenset(replayed), frozenset(taken_over)
+    )
+
+
+def write_corrections(
+    context: JobContext,
+    connection: Connection,
+    corrections: Sequence[Correction],
+    accounts: Mapping[str, Account],
+    usage: Sequence[StoredUsage] = (),
+) -> Rating:
+    """Bring buckets to their corrected figures and settle the difference as new entries.
+
+    The corrections' accounts are under lock and among `accounts`; there is at most one correction
+    for a bucket. `usage` are the usage records that the corrections follow from. Returns the
+    entries that were written. Raises FactConflictError where one of them exists already.
+    """
+    histories = read_bucket_histories(connection, (one.bucket.key for one in corrections))
+    rating = settle(corrections, histories, accounts, context.tariff.peak_hours)
+    write_entries(context, connection, _entries(rating, (), corrections), usage=usage)
+    return rating
+
+
+def write_rating(
+    context: JobContext, connection: Connection, rating: Rating, *, pricing_rule_version: str
+) -> None:
+    """Append a rating's entries, which change no bytes, and write what it leaves of the accounts."""
+    entries = _entries(rating, (), ())
+    write_entries(context, connection, entries, pricing_rule_version=pricing_rule_version)
+
+
+def write_entries(
+    context: JobContext,
+    connection: Connection,
+    entries: Entries,
+    *,
+    usage: Sequence[StoredUsage] = (),
+    pricing_rule_version: str | None = None,
+) -> None:
+    """Write corrections and the usage records that they follow from."""
+    if not entries.charges and not entries.corrected and not usage:
+        return
+    run = Run(
+        context.run_id,
+        context.clock(),
+        pricing_rule_version or context.tariff.pricing_rule_version,
+        store_accounts.has_arrears_since(connection),
+    )
+    counts = write_facts(connection, CORRECT, Facts(usage=usage, entries=entries), run)
+    require_rows(counts, {"usage records": len(usage), **expected_rows(entries)})
+
+
+def expected_rows(entries: Entries) -> dict[str, int]:
+    """Return how many rows the statements insert where none of the entries exists yet."""
+    charges = len(entries.charges)
+    expected = {"charges": charges, "ledger": charges, "quota states": len(entries.accounts)}
+    return expected | ({"buckets": len(entries.buckets)} if entries.buckets else {})
+
+
+def require_rows(counts: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Raise FactConflictError where a statement wrote other than the expected number of rows."""
+    for name, rows in expected.items():
+        if counts[name] != rows:
+            raise FactConflictError(
+                f"{rows - counts[name]} of {rows} {name} exist already, or were written by "
+                "another program meanwhile"
+            )
+
+
+def _entries(
+    rating: Rating, new: Iterable[Bucket], corrections: Sequence[Correction]
+) -> Entries:
+    multipliers = {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
+    last: dict[str, datetime] = {}
+    for charge in rating.charges:
+        last[charge.key.account_uuid] = charge.key.bucket_start
+    return Entries(
+        charges=rating.charges,
+        buckets={bucket.key: bucket for bucket in new},
+        corrected=[
+            (one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections
+        ],
+        accounts=[(rating.accounts[account], at) for account, at in sorted(last.items())],
+    )
+
+
+def _is_replay(bucket: Bucket, stored: Totals, history: BucketHistory) -> bool:
+    """Tell whether a bucket is on record as it is: its row, and the bytes of its charges."""
+    charged_bytes = sum(entry.included_bytes + entry.rated_bytes for entry in history.entries)
+    is_charged = charged_bytes == bucket.total_bytes
+    return is_charged and stored == (bucket.uplink_bytes, bucket.downlink_bytes)
