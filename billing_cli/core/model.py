@@ -77,8 +77,9 @@ class Snapshot:
 StreamOrigin = Literal["baseline", "new", "taken_over"]
 """How a stream began: total not charged, total charged, or the legacy writer's total continued."""
 
-StreamState = Literal["active", "duplicate", "ignored"]
-"""Whether a stream's bytes are charged, held until an operator decides, or never charged."""
+StreamState = Literal["active", "continued", "duplicate", "ignored"]
+"""Whether a stream's bytes are charged (active), continue under another name, are held until an
+operator decides (duplicate), or are never charged (ignored)."""
 
 
 class Checkpoint(NamedTuple):
@@ -120,6 +121,11 @@ class UsageRecord(NamedTuple):
     def downlink_bytes(self) -> int:
         """Bytes that users received."""
         return self.end.downlink - self.start.downlink
+
+    @property
+    def total_bytes(self) -> int:
+        """Both directions together."""
+        return self.uplink_bytes + self.downlink_bytes
 
 
 GapKind = Literal["late", "reset", "history_lost", "stalled", "disorder", "uncertain"]
