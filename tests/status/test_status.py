@@ -13,9 +13,9 @@ from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.status import DayTotals, SourceStatus, StatusReport, status_object
 from billing_cli.database.connection import Database
 from billing_cli.errors import SchemaError
+from billing_cli.features.status.job import status
+from billing_cli.features.status.text import status_text
 from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.jobs.status import status
-from billing_cli.report.status import status_text
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
