@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from billing_cli.core.result import RunResult
-    from billing_cli.core.status import SourceStatus
+    from billing_cli.core.source_status import SourceStatus
     from billing_cli.core.totals import JobTotals, StoredMetrics
 
 # Each field of a job's totals that is a counter: its metric, without `_total`, and what it counts.

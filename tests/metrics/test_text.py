@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.cli.metrics import metrics_text
-from billing_cli.core.status import SourceStatus
+from billing_cli.core.source_status import SourceStatus
 from billing_cli.core.totals import StoredMetrics
 from tests.metrics.support import RUN, SOURCE, TOTALS, Samples, complete_text, samples_of
 from tests.support.story import START

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from billing_cli.cli.root import Options
-    from billing_cli.core.status import StatusReport
+    from billing_cli.features.status.result import StatusReport
 
 DEFAULT_MAX_LAG_SECONDS = 300.0
 DEFAULT_WATCH_SECONDS = 5.0
@@ -93,7 +93,7 @@ def command(
         click.echo(json.dumps({"job": "status", "status": "error", "error": str(error)}))
         sys.exit(error.exit_code)
     if as_json:
-        from billing_cli.core.status import status_object  # noqa: PLC0415
+        from billing_cli.features.status.result import status_object  # noqa: PLC0415
 
         click.echo(json.dumps(status_object(report)))
     else:

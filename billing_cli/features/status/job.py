@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from billing_cli.core.status import StatusReport, attention_of
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import require_head
-from billing_cli.database.status import read_day_totals, read_last_runs, read_source_status
+from billing_cli.database.source_status import read_source_status
+from billing_cli.features.status.queries import read_day_totals, read_last_runs
+from billing_cli.features.status.result import StatusReport, attention_of
 
 if TYPE_CHECKING:
     from psycopg import Connection

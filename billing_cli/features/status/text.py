@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.cli.text import Style
-    from billing_cli.core.status import SourceStatus, StatusReport
+    from billing_cli.core.source_status import SourceStatus
+    from billing_cli.features.status.result import StatusReport
 
 COLORS = {
     "ok": "green",

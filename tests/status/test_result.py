@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing_cli.core.status import (
+from billing_cli.core.source_status import SourceStatus
+from billing_cli.features.status.result import (
     DayTotals,
     JournalEntry,
-    SourceStatus,
     StatusReport,
     attention_of,
     status_object,

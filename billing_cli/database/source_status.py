@@ -1,15 +1,14 @@
-"""What the database knows of sources and runs, for people."""
+"""What is stored of each source, for `status` and for the metrics file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.core.status import DayTotals, JournalEntry, SourceStatus
+from billing_cli.core.source_status import SourceStatus
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from psycopg import Connection
 
@@ -48,24 +47,6 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
  ORDER BY place
 """
 
-# The key of charges begins with the minute: however many there are, only the day's are read.
-READ_DAY_TOTALS = """
-SELECT coalesce(sum(included_bytes), 0)::bigint,
-       coalesce(sum(rated_bytes), 0)::bigint,
-       0 - coalesce(sum(amount_delta), 0)
-  FROM billing.charges
- WHERE bucket_start >= %(since)s
-"""
-
-READ_LAST_RUNS = """
-SELECT run_id::text, job, status, started_at,
-       extract(epoch FROM finished_at - started_at)::double precision,
-       coalesce((result ->> 'written_minutes')::bigint, 0), error
-  FROM billing.runs
- ORDER BY started_at DESC
- LIMIT %(limit)s
-"""
-
 
 def read_source_status(connection: Connection, source_ids: Sequence[str]) -> list[SourceStatus]:
     """Return what is stored of each named source, in the order given."""
@@ -98,15 +79,3 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             unresolved,
         ) in rows
     ]
-
-
-def read_day_totals(connection: Connection, since: datetime) -> DayTotals:
-    """Return what is billed for the minutes from `since` on."""
-    row = connection.execute(READ_DAY_TOTALS, {"since": since}).fetchone()
-    return DayTotals(since, *row) if row else DayTotals(since)
-
-
-def read_last_runs(connection: Connection, limit: int) -> list[JournalEntry]:
-    """Return the newest runs, newest first."""
-    rows = connection.execute(READ_LAST_RUNS, {"limit": limit})
-    return [JournalEntry(*row) for row in rows]
