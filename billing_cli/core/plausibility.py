@@ -100,7 +100,8 @@ class CreditBook:
         Returns the accounts whose bytes of the minute are to be held, and whether all of the
         node's are. What is held consumes nothing.
         """
-        held = set()
+        # No minute of an account may exceed what a BIGINT holds, whatever the limits are.
+        held = {account for account, size_bytes in usage.items() if size_bytes > MAX_TOTAL}
         debts = {}
         if self._account_limit.rate > 0:
             for account, size_bytes in usage.items():

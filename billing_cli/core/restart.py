@@ -93,4 +93,6 @@ def _is_older(
 
 
 def _is_below(totals: Totals, before: Totals) -> bool:
-    return totals.uplink < before.uplink and totals.downlink < before.downlink
+    """Tell whether both directions are below; one that had counted nothing decides nothing."""
+    pairs = zip(totals, before, strict=True)
+    return any(before) and all(now < then or not then for now, then in pairs)

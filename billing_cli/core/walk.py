@@ -59,7 +59,7 @@ class Walk:
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
         self.gaps: list[Gap] = []
         self.successions: list[Succession] = []
-        self.resets = 0
+        self.restarts: defaultdict[StreamName, set[datetime]] = defaultdict(set)
         self._accounts = accounts
         self._policy = policy
         self._is_lost = is_lost
@@ -114,6 +114,11 @@ class Walk:
             place += 1
         self._close_minute()
         return place
+
+    @property
+    def resets(self) -> int:
+        """How often a stream's counters restarted."""
+        return sum(map(len, self.restarts.values()))
 
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
@@ -211,7 +216,7 @@ class Walk:
             # Streams come back one by one: the process did restart.
             self._settle_restart()
         taken_over, ended = self._take_over(successions)
-        resets = 0
+        reset = []
         for name, before, totals in changes.known:
             start, epoch = before.totals, before.reset_epoch
             if name in ended:
@@ -221,7 +226,8 @@ class Walk:
                     start.uplink if totals.uplink >= start.uplink else 0,
                     start.downlink if totals.downlink >= start.downlink else 0,
                 )
-                epoch, resets = epoch + 1, resets + 1
+                epoch += 1
+                reset.append(name)
             start = total_of((start, taken_over.get(name, ZERO)))
             before_restart = self._known[name].before_restart
             self._step(
@@ -233,7 +239,7 @@ class Walk:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
                 self._apply_new(name, snapshot, taken_over.get(name), is_duplicate=name in twins)
-        self._end(snapshot, changes.gone, resets)
+        self._end(snapshot, changes.gone, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
@@ -257,7 +263,7 @@ class Walk:
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
         self._floor = snapshot.totals
-        self._end(snapshot, changes.gone, len(changes.changed))
+        self._end(snapshot, changes.gone, [stream.name for stream in changes.changed])
 
     def _apply_new(
         self,
@@ -285,11 +291,11 @@ class Walk:
             epoch = former.reset_epoch
         else:
             epoch = 0
-            is_baseline = self.samples_at is None and not self._policy.charge_first_snapshot
+            is_baseline = self._previous_at is None and not self._policy.charge_first_snapshot
             self.origins[name] = "baseline" if is_baseline else "new", Checkpoint(at, totals)
             if is_baseline:
                 start = totals
-        from_at = self.samples_at or _just_before(at)
+        from_at = self.samples_at or self._previous_at or _just_before(at)
         self._step(name, Checkpoint(from_at, start or ZERO, epoch, state=state), snapshot)
 
     def _ignore(self, ignored: Snapshot, changes: Changes, successor: Snapshot) -> None:
@@ -303,20 +309,23 @@ class Walk:
             Gap("disorder", ignored.collected_at, successor.collected_at, streams, uncertain)
         )
 
-    def _end(self, snapshot: Snapshot, gone: Collection[StreamName], resets: int) -> None:
+    def _end(
+        self, snapshot: Snapshot, gone: Collection[StreamName], reset: Sequence[StreamName]
+    ) -> None:
         """Note what is gone, the gaps, and that the snapshot is applied."""
         at, previous_at = snapshot.collected_at, self._previous_at
         for name in gone:
             self._known[name] = self._known[name]._replace(seen_at=self.samples_at or at)
             self._absent.add(name)
             self._touched.append(name)
-        self.resets += resets
+        for name in reset:
+            self.restarts[name].add(at)
         if previous_at is not None:
-            self._note_gaps(previous_at, at, resets)
+            self._note_gaps(previous_at, at, len(reset))
+        elif not self._policy.charge_first_snapshot:
+            self.credit.start(at)
         self._previous_at = at
         if snapshot.totals:
-            if self.samples_at is None and not self._policy.charge_first_snapshot:
-                self.credit.start(at)
             self.samples_at = at
         self.applied.append(snapshot)
 

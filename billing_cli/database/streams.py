@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Checkpoint, FirstSight, UsageRecord
+    from billing_cli.core.model import Checkpoint, StreamOrigin, UsageRecord
 
 # An account is known by its own uuid, else by its proxy uuid, unless two accounts share that.
 RESOLVE_ACCOUNTS = """
@@ -111,7 +111,7 @@ def resolve_accounts(connection: Connection, sample_uuids: Iterable[str]) -> dic
 
 def add_streams(
     connection: Connection,
-    streams: Sequence[tuple[str, StreamName, str | None, FirstSight, Checkpoint, Checkpoint]],
+    streams: Sequence[tuple[str, StreamName, str | None, StreamOrigin, Checkpoint, Checkpoint]],
     watermarks: Mapping[str, datetime],
 ) -> dict[tuple[str, StreamName], int]:
     """Add (node, name, account, first sight, first checkpoint, checkpoint) rows; return ids."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.checkpoints import sum_by_account
-from billing_cli.core.deltas import ZERO
 from billing_cli.core.model import Checkpoint
+from billing_cli.core.succession import ZERO
 from billing_cli.database import facts, streams
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import FirstSight, StreamName
+    from billing_cli.core.model import StreamName, StreamOrigin
     from billing_cli.database.known_streams import StreamRow
     from billing_cli.jobs.owners import Owners
     from billing_cli.jobs.source_plan import SourcePlan
@@ -104,7 +104,7 @@ class StreamIds(NamedTuple):
         return self.new[self.node, name] if row is None else row.stream_id
 
 
-def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[FirstSight, Checkpoint]:
+def _first_sight(plan: SourcePlan, name: StreamName) -> tuple[StreamOrigin, Checkpoint]:
     if name in plan.taken_over:
         return "taken_over", plan.taken_over[name]
     return plan.advance.first_sights[name]

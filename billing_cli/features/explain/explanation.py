@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from billing_cli.core.model import EntryType, FirstSight, Totals
+    from billing_cli.core.model import EntryType, StreamOrigin, Totals
 
 
 DEFAULT_LIMIT = 60
@@ -40,7 +40,7 @@ class Movement:
     start: Totals
     end: Totals
     before: Totals | None = None
-    first_sight: FirstSight | None = None
+    first_sight: StreamOrigin | None = None
     reason: str = ""
 
     @property

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from billing_cli.core.model import FirstSight, StreamName, Totals
+    from billing_cli.core.model import StreamName, StreamOrigin, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class StreamStatus:
     stored_node_id: str
     name: StreamName
     account_uuid: str | None
-    first_sight: FirstSight
+    first_sight: StreamOrigin
     first_seen_at: datetime
     changed_at: datetime
     absent_since: datetime | None
