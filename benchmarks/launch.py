@@ -21,10 +21,10 @@ MODULES = (
     "psycopg",
     "billing_cli.__main__",
     "billing_cli.config.settings",
-    "billing_cli.commands.observers",
+    "billing_cli.cli.observers",
     "billing_cli.exporter.fleet",
     "billing_cli.jobs.opening",
-    "billing_cli.report.text",
+    "billing_cli.cli.text",
 )
 
 

@@ -16,7 +16,7 @@ import psycopg
 
 from benchmarks.exporter import Exporter, Fleet, running_exporter
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.postgres import EmbeddedPostgres, running_postgres
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import click
 
-from billing_cli.commands.root import SUMMARIES, cli
-from billing_cli.commands.running import raise_on_signals
+from billing_cli.cli.root import SUMMARIES, cli
+from billing_cli.cli.running import raise_on_signals
 from billing_cli.config.redaction import redact
 from billing_cli.errors import EXIT_FAILED, BillingError, InterruptedBySignalError
 

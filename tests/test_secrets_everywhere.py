@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import trustme
 
-from billing_cli.commands.root import SUMMARIES
+from billing_cli.cli.root import SUMMARIES
 from billing_cli.core.times import format_rfc3339, minute_of
 from billing_cli.simulator.server import Endpoint, serve
 from billing_cli.simulator.traffic import Fleet

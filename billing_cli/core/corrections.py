@@ -12,12 +12,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import ZERO, plausible_bytes
 from billing_cli.core.model import Totals
+from billing_cli.core.plausibility import plausible_bytes
+from billing_cli.core.succession import ZERO, covers
 from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from billing_cli.core.model import DeltaPolicy, UsageRecord
@@ -48,12 +50,17 @@ class Difference:
 
 
 def differences(
-    cell: Cell, history: Iterable[tuple[datetime, Totals]], policy: DeltaPolicy
+    cell: Cell,
+    history: Iterable[tuple[datetime, Totals]],
+    restarts: AbstractSet[datetime],
+    policy: DeltaPolicy,
 ) -> list[Difference] | None:
     """Compare a cell with the snapshots that history holds of its stream, oldest first.
 
+    `restarts` are the stamps at which the stream's counters restarted, as history shows it.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
-    history shows a step that no line can carry, or tells the cell's own end differently.
+    history shows a step above the plausible rate, a decrease that is no restart, or other totals
+    at the cell's own end.
 
     Where history holds nothing inside the cell, or less than an earlier comparison was made with,
     the record stands: what is known is never forgotten again.
@@ -66,7 +73,7 @@ def differences(
             return None
     if not inside:
         return []
-    shown = _minutes_shown(cell, inside, policy)
+    shown = _minutes_shown(cell, inside, restarts, policy)
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -98,16 +105,22 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
 
 
 def _minutes_shown(
-    cell: Cell, inside: Sequence[tuple[datetime, Totals]], policy: DeltaPolicy
+    cell: Cell,
+    inside: Sequence[tuple[datetime, Totals]],
+    restarts: AbstractSet[datetime],
+    policy: DeltaPolicy,
 ) -> dict[datetime, Totals] | None:
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
     at, totals = cell.record.from_at, cell.before
     for next_at, next_totals in [*inside, (cell.record.to_at, cell.record.end)]:
-        is_restart = next_totals.uplink < totals.uplink or next_totals.downlink < totals.downlink
-        start = ZERO if is_restart else totals
+        start = totals
+        if next_at in restarts and not covers(next_totals, totals):
+            start = ZERO
+        if not covers(next_totals, start):
+            return None
         up, down = next_totals.uplink - start.uplink, next_totals.downlink - start.downlink
-        if up + down > plausible_bytes(policy, (next_at - at).total_seconds()):
+        if up + down > plausible_bytes(policy, at, next_at):
             return None
         if up or down:
             minute = minute_of(next_at)

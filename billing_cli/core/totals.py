@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.result import RunStatus
-    from billing_cli.core.status import SourceStatus
+    from billing_cli.core.source_status import SourceStatus
 
 
 @dataclass(frozen=True, slots=True)

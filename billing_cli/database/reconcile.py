@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from billing_cli.core.corrections import Cell
-from billing_cli.core.deltas import ZERO
 from billing_cli.core.model import StreamName, Totals, UsageRecord
+from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
 from billing_cli.database.parameters import usage_columns
 from billing_cli.database.spans import KEPT_SINCE

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.core.check_source import Failure, SourceFacts
+from billing_cli.core.source_facts import Failure, SourceFacts
 from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.address import endpoint_of
 from billing_cli.exporter.api import ExporterError
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from billing_cli.core.check_source import Stage
     from billing_cli.core.model import NodeIdentity
+    from billing_cli.core.source_facts import Stage
     from billing_cli.exporter.contact import Contact
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.decode import Page

@@ -12,6 +12,7 @@ import psycopg
 
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.corrections import differences
+from billing_cli.core.history import read_history
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
 from billing_cli.core.times import minute_of
@@ -176,7 +177,9 @@ _CorrectionRow = tuple[int, str, int, "UsageRecord"]
 
 def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Finding:
     """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
-    node, snapshots = stretch.stored_node_id, stretch.snapshots
+    node = stretch.stored_node_id
+    history = read_history(stretch.snapshots, {}, context.deltas)
+    snapshots = history.snapshots
     first_from = read_first_from(connection, node, stretch.at, stretch.until)
     stamps = [one.collected_at for one in snapshots]
     cells, skipped = read_cells(
@@ -194,12 +197,13 @@ def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Fin
         past_end = bisect_right(stamps, record.to_at, lo=after_start)
         if bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
             continue
-        history = [
+        seen = [
             (one.collected_at, one.totals[record.name])
             for one in snapshots[after_start:past_end]
             if record.name in one.totals
         ]
-        found = differences(stored.cell, history, context.deltas)
+        restarts = history.restarts.get(record.name, frozenset())
+        found = differences(stored.cell, seen, restarts, context.deltas)
         if found is None:
             skipped += 1
         else:

@@ -9,7 +9,7 @@ from billing_cli.core.totals import StoredMetrics
 from billing_cli.database.connection import Session
 from billing_cli.database.frozen import frozen
 from billing_cli.database.schema import require_head
-from billing_cli.database.status import read_source_status
+from billing_cli.database.source_status import read_source_status
 from billing_cli.database.totals import read_totals
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from billing_cli.jobs.audit import audit
-from billing_cli.jobs.held import release_held
+from billing_cli.features.audit.job import audit
+from billing_cli.features.held.job import release_held
 from billing_cli.simulator.accounts import save_users
 from tests.reconcile.conftest import World
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from billing_cli.core.audit import AuditReport
+    from billing_cli.features.audit.findings import AuditReport
 
 JUMP_BYTES = 10**12
 RELEASE_REASON = "the line was upgraded"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.core.audit import NOTICES, VIOLATIONS, audit_object
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.rating import EXACT, NANO
-from billing_cli.database import audit_amounts
 from billing_cli.database.connection import Database
 from billing_cli.database.frozen import frozen
 from billing_cli.errors import SchemaError, UsageError
-from billing_cli.jobs.audit import audit
+from billing_cli.features.audit import queries_amounts as audit_amounts
+from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, audit_object
+from billing_cli.features.audit.job import audit
 from billing_cli.jobs.context import JobContext, Tariff
 from tests.audit.full_story import kinds
 from tests.reconcile.conftest import START

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.core.audit import VIOLATIONS
+from billing_cli.features.audit.findings import VIOLATIONS
 from tests.audit.damage import DAMAGES
 
 if TYPE_CHECKING:

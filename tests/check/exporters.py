@@ -15,7 +15,7 @@ from tests.exporter.servers import http
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from billing_cli.core.check_source import SourceFacts
+    from billing_cli.core.source_facts import SourceFacts
     from tests.exporter.servers import Visit
 
 NOW = datetime(2026, 4, 8, 12, 30, tzinfo=UTC)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from billing_cli.core.check import CheckReport, Finding
-from billing_cli.report.check import check_text
-from billing_cli.report.status import plain
+from billing_cli.cli.text import plain
+from billing_cli.features.check.findings import CheckReport, Finding
+from billing_cli.features.check.text import check_text
 from billing_cli.simulator.server import Endpoint, serve
 from billing_cli.simulator.traffic import Fleet
 

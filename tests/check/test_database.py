@@ -12,16 +12,16 @@ import pytest
 from psycopg import sql
 
 from billing_cli.config.settings import load_settings
-from billing_cli.database.check import reading
 from billing_cli.errors import UsageError
-from billing_cli.jobs.check import check
+from billing_cli.features.check.job import check
+from billing_cli.features.check.queries import reading
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from billing_cli.core.check import CheckReport, Finding
+    from billing_cli.features.check.findings import CheckReport, Finding
     from tests.support.postgres import Databases
 
 DOWN = {"EXPORTER_BASE_URL": "http://127.0.0.1:1"}

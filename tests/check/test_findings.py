@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
-from billing_cli.core.check import CheckReport, Finding, check_object
-from billing_cli.core.check_database import (
+from billing_cli.core.model import NodeIdentity
+from billing_cli.core.source_facts import Failure, SourceFacts
+from billing_cli.features.check.database_findings import (
     RoleFacts,
     ServerFacts,
     role_findings,
     server_findings,
 )
-from billing_cli.core.check_source import (
+from billing_cli.features.check.findings import CheckReport, Finding, check_object
+from billing_cli.features.check.source_findings import (
     Expectations,
-    Failure,
-    SourceFacts,
     rivals_of,
     source_findings,
 )
-from billing_cli.core.model import NodeIdentity
 
 NOW = datetime(2026, 4, 8, 12, 30, tzinfo=UTC)
 JP = NodeIdentity("prod", "jp-1")

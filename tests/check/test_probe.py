@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.core.check_source import Failure, SourceFacts
 from billing_cli.core.model import NodeIdentity
+from billing_cli.core.source_facts import Failure, SourceFacts
 from billing_cli.exporter.credentials import SecretToken
 from tests.check.exporters import NEWEST, NOT_FOUND, NOW, OLDEST, exporter, probed, windowed
 from tests.exporter.answers import encoded, page, snapshot

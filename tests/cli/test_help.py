@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from billing_cli.commands.root import SUMMARIES, cli
+from billing_cli.cli.root import SUMMARIES, cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from billing_cli.commands.root import Options
-from billing_cli.commands.running import run_job
+from billing_cli.cli.root import Options
+from billing_cli.cli.running import run_job
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.database.sources import try_lock_sources
 from tests.jobs.faults import refuse_some_times

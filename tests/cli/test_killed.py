@@ -28,7 +28,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "billing_cli.__main__",
-        "billing_cli.commands.collect",
+        "billing_cli.features.collect.command",
         "billing_cli.config.settings",
         "billing_cli.exporter.fleet",
         "billing_cli.jobs.collect",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import Advance, advance
+from billing_cli.core.deltas import Advance, NodeState, advance
 from billing_cli.core.model import (
     Checkpoint,
     DeltaPolicy,
     Gap,
+    HeldDelta,
     NodeIdentity,
     Snapshot,
     StreamName,
+    StreamOrigin,
+    Succession,
     Totals,
     UsageRecord,
 )
@@ -28,7 +31,7 @@ ALICE = StreamName("xhttp", "11111111-1111-1111-1111-111111111111")
 ALICE_TCP = StreamName("tcp", "11111111-1111-1111-1111-111111111111")
 BOB = StreamName("xhttp", "22222222-2222-2222-2222-222222222222")
 
-BELIEVE_ALL = DeltaPolicy(line_rate_bits_per_second=0)
+BELIEVE_ALL = DeltaPolicy(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
 
 
 def after_noon(clock: str) -> datetime:
@@ -67,50 +70,80 @@ def record(
 
 
 def first_run(*snapshots: Snapshot, policy: DeltaPolicy = BELIEVE_ALL) -> Advance:
-    """Return what a source's first snapshots amount to."""
-    return advance(None, {}, snapshots, policy)
+    """Return what a node's first snapshots amount to."""
+    return advance(NodeState(), snapshots, {}, policy)
+
+
+def next_run(
+    watermark: str, known: Mapping[StreamName, Checkpoint], *snapshots: Snapshot
+) -> Advance:
+    """Return what snapshots amount to, for known streams and a watermark after noon."""
+    at = after_noon(watermark)
+    return advance(NodeState(at, at, known), snapshots, {}, BELIEVE_ALL)
 
 
 @dataclass
-class Books:
-    """What the store keeps of one source between runs, by the store's own rules.
+class Ledger:
+    """What the database keeps of one node between runs, by the database's own rules.
 
-    A stream that the snapshot at the watermark held was seen there, whether or not its row was
-    written; one that it did not hold keeps the stamp at which it vanished.
+    A stream that the last snapshot with samples held carries no stamp of its own; one that it did
+    not hold keeps the stamp of the last one that did. `accounts` are as `advance` takes them.
     """
 
     policy: DeltaPolicy = BELIEVE_ALL
-    watermark: datetime | None = None
-    rows: dict[StreamName, tuple[Totals, int, datetime | None]] = field(default_factory=dict)
-    baselines: dict[StreamName, Totals] = field(default_factory=dict)
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    node: NodeState = field(default_factory=NodeState)
+    absent: set[StreamName] = field(default_factory=set)
+    rows: dict[StreamName, Checkpoint] = field(default_factory=dict)
+    origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = field(default_factory=dict)
     records: list[UsageRecord] = field(default_factory=list)
-    held: list[UsageRecord] = field(default_factory=list)
+    held: list[HeldDelta] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    successions: list[Succession] = field(default_factory=list)
     resets: int = 0
 
-    def run(self, *snapshots: Snapshot) -> Advance:
+    def run(self, *snapshots: Snapshot, decide_now: bool = False) -> Advance:
         """Apply the snapshots as a run does, keep what it leaves, and return what it did."""
-        step = advance(self.watermark, self.checkpoints(snapshots), snapshots, self.policy)
-        self.watermark = step.watermark
-        for name, one in step.checkpoints.items():
-            is_absent = step.watermark is not None and one.seen_at < step.watermark
-            self.rows[name] = one.totals, one.reset_epoch, one.seen_at if is_absent else None
-        for name, (first_sight, first) in step.first_sights.items():
-            if first_sight == "baseline":
-                self.baselines[name] = first.totals
+        node = replace(self.node, streams=self.checkpoints(snapshots))
+        step = advance(node, snapshots, self.accounts, self.policy, decide_now=decide_now)
+        self.node = NodeState(
+            step.watermark, step.samples_at, restarted_at=step.restarted_at, credit=step.credit
+        )
+        for name, checkpoint in step.checkpoints.items():
+            self.rows[name] = checkpoint
+            if step.samples_at is not None and checkpoint.seen_at < step.samples_at:
+                self.absent.add(name)
+            else:
+                self.absent.discard(name)
+        self.origins |= step.origins
         self.records.extend(step.records)
         self.held.extend(step.held)
         self.gaps.extend(step.gaps)
+        self.successions.extend(step.successions)
         self.resets += step.resets
         return step
 
+    def live(self, *history: Snapshot) -> None:
+        """Run after each snapshot of a history, as a timer does; read from the watermark on."""
+        for end in range(1, len(history) + 1):
+            at = self.node.watermark
+            self.run(*(one for one in history[:end] if at is None or one.collected_at >= at))
+
     def checkpoints(self, snapshots: Sequence[Snapshot]) -> dict[StreamName, Checkpoint]:
-        """Return the known streams: the present ones, and the vanished that are met again."""
-        if self.watermark is None:
-            return {}
+        """Return the streams that a run reads: present ones, named ones, restarted ones."""
         named = {name for one in snapshots for name in one.totals}
+        at = self.node.samples_at
         return {
-            name: Checkpoint(absent_since or self.watermark, totals, epoch)
-            for name, (totals, epoch, absent_since) in self.rows.items()
-            if absent_since is None or name in named
+            name: row if name in self.absent or at is None else row._replace(seen_at=at)
+            for name, row in self.rows.items()
+            if name not in self.absent or name in named or row.before_restart is not None
         }
+
+    def charged(self, account: str | None = None) -> tuple[int, int]:
+        """Return the bytes of an account's records, or of all, by direction."""
+        records = [
+            one
+            for one in self.records
+            if account is None or self.accounts.get(one.name.sample_uuid) == account
+        ]
+        return sum(one.uplink_bytes for one in records), sum(one.downlink_bytes for one in records)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from billing_cli.core.rerate import AccountDifference, RerateResult
 from billing_cli.core.result import MinuteDifference, RunResult, SourceResult, result_object
+from billing_cli.features.rerate.result import AccountDifference, RerateResult
 from tests.core.stories import NOON
 
 RUN = RunResult(

@@ -16,8 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
-from billing_cli.jobs.migrate import migrate
-from billing_cli.jobs.status import status
+from billing_cli.features.migrate.job import migrate
+from billing_cli.features.status.job import status
 from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres, stop_postgres
 from tests.database.stage import (
     MINUTE,

@@ -10,10 +10,10 @@ import pytest
 
 from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_UNAVAILABLE
+from billing_cli.features.migrate.job import migrate
+from billing_cli.features.status.job import status
 from billing_cli.jobs.catch_up import catch_up
-from billing_cli.jobs.migrate import migrate
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.status import status
 from tests.database.stage import (
     assert_heals,
     blocked,

@@ -6,11 +6,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.model import Totals
-from billing_cli.jobs.explain import explain
-from billing_cli.jobs.held import release_held
+from billing_cli.features.explain.job import explain
+from billing_cli.features.explain.text import explain_text
+from billing_cli.features.held.job import release_held
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
-from billing_cli.report.explain import explain_text
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.books import read_books
 from tests.support.story import MINUTE, SHORTLY_AFTER, START
@@ -18,7 +18,7 @@ from tests.support.story import MINUTE, SHORTLY_AFTER, START
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from billing_cli.core.explain import Explanation, LineStory
+    from billing_cli.features.explain.explanation import Explanation, LineStory
     from billing_cli.simulator.traffic import User
     from tests.support.story import Story
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_cli.errors import UsageError
-from billing_cli.jobs.explain import explain
-from billing_cli.report.explain import explain_text
+from billing_cli.features.explain.job import explain
+from billing_cli.features.explain.text import explain_text
 from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
-    from billing_cli.core.explain import Explanation
+    from billing_cli.features.explain.explanation import Explanation
     from billing_cli.simulator.traffic import User
     from tests.support.story import Story
 

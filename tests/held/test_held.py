@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.core.held import HeldResult
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.held.job import list_held, reject_held, release_held
+from billing_cli.features.held.result import HeldResult
 from billing_cli.jobs.context import JobContext
-from billing_cli.jobs.held import list_held, reject_held, release_held
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.invariants import compare_with_oracle
@@ -25,7 +25,7 @@ from tests.support.interruptions import interrupted_everywhere
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
-    from billing_cli.core.held import HeldDelta
+    from billing_cli.features.held.result import HeldDelta
     from billing_cli.simulator.traffic import Stream, User
     from tests.support.story import Story
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.core.held import HeldDelta, HeldResult
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database.sources import try_lock_sources
-from billing_cli.report.held import held_list_text, held_result_text, human_rate
+from billing_cli.features.held.result import HeldDelta, HeldResult
+from billing_cli.features.held.text import held_list_text, held_result_text, human_rate
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:

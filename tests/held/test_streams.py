@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.errors import UsageError
-from billing_cli.jobs.streams import list_streams
-from billing_cli.report.streams import streams_text
+from billing_cli.features.streams.job import list_streams
+from billing_cli.features.streams.text import streams_text
 from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, START
 

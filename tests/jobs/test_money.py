@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.peak import PeakHours
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.accounts import save_profile
 from billing_cli.simulator.books import Funds, read_funds
 from billing_cli.simulator.oracle import Oracle

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from billing_cli.cli.metrics import metrics_text
 from billing_cli.core.result import RunResult
-from billing_cli.core.status import SourceStatus
+from billing_cli.core.source_status import SourceStatus
 from billing_cli.core.totals import JobTotals, StoredMetrics
-from billing_cli.report.metrics import metrics_text
 from tests.support.story import START
 
 Samples = dict[tuple[str, ...], float]

@@ -18,16 +18,15 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from billing_cli import logs
-from billing_cli.commands import observers
-from billing_cli.commands.root import Options
-from billing_cli.commands.running import run_job
+from billing_cli.cli import observers, textfile
+from billing_cli.cli.root import Options
+from billing_cli.cli.running import run_job
 from billing_cli.core.result import RunResult
 from billing_cli.database.connection import Session
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import InterruptedBySignalError
 from billing_cli.jobs import metrics
 from billing_cli.jobs.journal import write_journal
-from billing_cli.report import textfile
 from tests.exporter.servers import serving
 from tests.metrics.support import read, samples_of
 from tests.support.story import START

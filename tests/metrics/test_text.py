@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.core.status import SourceStatus
+from billing_cli.cli.metrics import metrics_text
+from billing_cli.core.source_status import SourceStatus
 from billing_cli.core.totals import StoredMetrics
-from billing_cli.report.metrics import metrics_text
 from tests.metrics.support import RUN, SOURCE, TOTALS, Samples, complete_text, samples_of
 from tests.support.story import START
 

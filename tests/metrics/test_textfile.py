@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.report.textfile import replace_file, sole_writer
+from billing_cli.cli.textfile import replace_file, sole_writer
 
 if TYPE_CHECKING:
     from pathlib import Path

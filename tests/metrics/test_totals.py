@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.core.audit import AuditResult
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.database.connection import Session
 from billing_cli.database.totals import read_totals
 from billing_cli.errors import BillingError
+from billing_cli.features.audit.findings import AuditResult
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.journal import journal_failure, write_journal
-from billing_cli.jobs.rerate import Order, rerate
 from tests.support.story import START
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from billing_cli.errors import (
     DatabaseUnavailableError,
     SchemaError,
 )
-from billing_cli.jobs.migrate import Migration, migrate
+from billing_cli.features.migrate.job import Migration, migrate
 from tests.support.catalog import rows_of, schema_of
 
 SHARED_TABLES = {

@@ -14,7 +14,7 @@ from billing_cli.database.partitions import (
     read_partition_state,
 )
 from billing_cli.errors import SchemaError
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from tests.migration.test_schema import store_evidence
 
 if TYPE_CHECKING:

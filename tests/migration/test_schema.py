@@ -15,7 +15,7 @@ from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import APPEND_ONLY_TABLES, REVISIONS
 from billing_cli.database.shared_metadata import shared_metadata
 from billing_cli.errors import SchemaError
-from billing_cli.jobs.migrate import (
+from billing_cli.features.migrate.job import (
     alembic_config,
     migrate,
     open_session,

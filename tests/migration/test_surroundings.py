@@ -8,12 +8,14 @@ from pathlib import Path
 import psycopg
 
 from billing_cli.database.schema import HEAD_REVISION, WAIT_FOR_OTHER_MIGRATIONS
-from billing_cli.jobs.migrate import Migration, migrate
+from billing_cli.features.migrate.job import Migration, migrate
 from tests.support.pgbouncer import pooled
 
 CHECKOUT = Path(__file__).parents[2]
 
-MIGRATE = "import sys; from billing_cli.jobs.migrate import migrate; print(migrate(sys.argv[1]))"
+MIGRATE = (
+    "import sys; from billing_cli.features.migrate.job import migrate; print(migrate(sys.argv[1]))"
+)
 
 LOCKS = """
 SELECT count(*) FROM pg_locks
@@ -69,7 +71,8 @@ def test_whoever_does_not_migrate_does_not_load_sqlalchemy() -> None:
     loaded = run(
         sys.executable,
         "-c",
-        "import sys, billing_cli.jobs.migrate; print({'sqlalchemy', 'alembic'} & set(sys.modules))",
+        "import sys, billing_cli.features.migrate.job;"
+        "print({'sqlalchemy', 'alembic'} & set(sys.modules))",
     )
     assert loaded == "set()"
 

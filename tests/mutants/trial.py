@@ -37,8 +37,6 @@ MODULES = {
     "times": ("test_times.py",),
     "peak": ("test_peak.py", "../config/test_peak.py"),
     "model": ("test_model.py", "test_deltas.py", "test_continuity.py", "test_rating.py"),
-    "held": ("test_held_values.py",),
-    "rerate": ("test_result.py",),
     "totals": ("test_totals.py",),
     "result": ("test_result.py",),
 }

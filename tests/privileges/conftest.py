@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every SQL statement of the store, as one that PostgreSQL can be asked to explain."""
+"""Every SQL statement of the jobs and features, as one that PostgreSQL can be asked to explain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import re
 from importlib import import_module
 
 import billing_cli.database
+import billing_cli.features
 from billing_cli.database.accounts import ARREARS_SINCE
 
 # Declaring tables and taking old rows away is for whoever migrates, who owns them.
-NOT_FOR_JOBS = {"columns", "metadata", "prune", "shared_metadata"}
+NOT_FOR_JOBS = {
+    "billing_cli.database.columns",
+    "billing_cli.database.metadata",
+    "billing_cli.database.shared_metadata",
+    "billing_cli.features.prune.queries",
+}
 
 EXPLAINABLE = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 PARAMETER = re.compile(r"%\(\w+\)s")
@@ -20,14 +26,26 @@ GAP = re.compile(r"\{\w+\}")
 def statements() -> dict[str, str]:
     """Return the statements by the names that they have in their modules."""
     found = {}
-    for module in pkgutil.iter_modules(billing_cli.database.__path__):
-        if module.name in NOT_FOR_JOBS:
+    for module_name in _modules_with_statements():
+        if module_name in NOT_FOR_JOBS:
             continue
-        names = vars(import_module(f"billing_cli.database.{module.name}"))
+        names = vars(import_module(module_name))
         for name, text in names.items():
             if name.isupper() and isinstance(text, str) and EXPLAINABLE.match(text):
                 filled = text.replace("{arrears_since}", ARREARS_SINCE)
                 # What is left open here is filled into a statement with a name of its own.
                 if not GAP.search(filled):
-                    found[f"{module.name}.{name}"] = PARAMETER.sub("NULL", filled)
+                    found[f"{module_name}.{name}"] = PARAMETER.sub("NULL", filled)
     return found
+
+
+def _modules_with_statements() -> list[str]:
+    """Return the modules of `database/`, and those of the features that hold queries."""
+    features = pkgutil.walk_packages(billing_cli.features.__path__, "billing_cli.features.")
+    return [
+        *(
+            f"billing_cli.database.{one.name}"
+            for one in pkgutil.iter_modules(billing_cli.database.__path__)
+        ),
+        *(one.name for one in features if one.name.rpartition(".")[2].startswith("queries")),
+    ]

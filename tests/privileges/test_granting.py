@@ -10,7 +10,7 @@ from psycopg import sql
 
 from billing_cli.database.privileges import Privileges, read_privileges, read_role
 from billing_cli.errors import SchemaError, UsageError
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from tests.privileges.conftest import ADD_ARREARS_SINCE
 
 if TYPE_CHECKING:

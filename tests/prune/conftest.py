@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.jobs.audit import audit, audit_result, journal_audit
-from billing_cli.jobs.prune import prune
+from billing_cli.features.audit.job import audit, audit_result, journal_audit
+from billing_cli.features.prune.job import prune
 from billing_cli.simulator.server import serve
 from tests.audit.full_story import FullStory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from billing_cli.core.prune import PruneResult
+    from billing_cli.features.prune.result import PruneResult
     from billing_cli.jobs.context import JobContext
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.core.prune import kept_since, months_of
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
-from billing_cli.jobs.explain import explain
-from billing_cli.jobs.prune import prune
+from billing_cli.features.explain.job import explain
+from billing_cli.features.explain.text import explain_text
+from billing_cli.features.prune.job import prune
+from billing_cli.features.prune.result import kept_since, months_of
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
-from billing_cli.report.explain import explain_text
 from tests.audit.full_story import kinds
 from tests.prune.conftest import JULY, JUNE, MAY, told_long_story
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from billing_cli.core.prune import PruneResult
+    from billing_cli.features.prune.result import PruneResult
     from billing_cli.jobs.context import JobContext
     from tests.prune.conftest import LongStory
 

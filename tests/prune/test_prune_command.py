@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.core.prune import PrunedMonth, PruneResult
 from billing_cli.core.result import result_object
-from billing_cli.report.prune import prune_text
+from billing_cli.features.prune.result import PrunedMonth, PruneResult
+from billing_cli.features.prune.text import prune_text
 from tests.support.story import told_story
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from billing_cli.jobs.audit import audit
+from billing_cli.features.audit.job import audit
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.reconcile import reconcile
 from tests.support.interruptions import interrupted_everywhere

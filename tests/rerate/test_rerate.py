@@ -13,8 +13,8 @@ import pytest
 from billing_cli.core.peak import PeakHours
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.simulator.accounts import save_profile
 from billing_cli.simulator.books import read_books
 from tests.support.interruptions import interrupted_everywhere
@@ -23,7 +23,7 @@ from tests.support.story import MINUTE, START
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from billing_cli.core.rerate import RerateResult
+    from billing_cli.features.rerate.result import RerateResult
     from tests.support.story import Story
 
 OLD, NEW = Decimal("0.001"), Decimal("0.003")

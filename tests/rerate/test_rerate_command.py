@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.core.rerate import AccountDifference, RerateResult
 from billing_cli.core.result import result_object
-from billing_cli.report.rerate import MAX_ACCOUNTS_SHOWN, rerate_text
+from billing_cli.features.rerate.result import AccountDifference, RerateResult
+from billing_cli.features.rerate.text import MAX_ACCOUNTS_SHOWN, rerate_text
 from tests.support.story import START
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.features.held.job import list_held, reject_held, release_held
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
-from billing_cli.jobs.held import list_held, reject_held, release_held
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.simulator.invariants import compare_with_oracle
 from billing_cli.simulator.oracle import Oracle
 from tests.support.story import MINUTE, START

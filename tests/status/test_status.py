@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.core.status import DayTotals, SourceStatus, StatusReport, status_object
 from billing_cli.database.connection import Database
 from billing_cli.errors import SchemaError
+from billing_cli.features.status.job import status
+from billing_cli.features.status.result import DayTotals, StatusReport, status_object
+from billing_cli.features.status.text import status_text
 from billing_cli.jobs.context import JobContext, Tariff
-from billing_cli.jobs.status import status
-from billing_cli.report.status import status_text
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from billing_cli.core.source_status import SourceStatus
     from tests.support.story import Story
 
 MAX_LAG_SECONDS = 300.0

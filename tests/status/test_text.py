@@ -7,10 +7,11 @@ from decimal import Decimal
 
 import click
 
+from billing_cli.cli.text import run_text
 from billing_cli.core.result import RunResult, SourceResult
-from billing_cli.core.status import DayTotals, JournalEntry, SourceStatus, StatusReport
-from billing_cli.report.status import status_text
-from billing_cli.report.text import run_text
+from billing_cli.core.source_status import SourceStatus
+from billing_cli.features.status.result import DayTotals, JournalEntry, StatusReport
+from billing_cli.features.status.text import status_text
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
 TODAY = DayTotals(NOON.replace(hour=0), 2**30, 2**29, Decimal("1.250000000"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from billing_cli.commands.root import cli
+from billing_cli.cli.root import cli
 from billing_cli.config.settings import load_settings
 from tests.systemd.units import UNITS
 

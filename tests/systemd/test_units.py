@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from billing_cli.commands.root import cli
+from billing_cli.cli.root import cli
 from billing_cli.config.settings import Settings
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.errors import EXIT_BUSY, EXIT_PARTIAL

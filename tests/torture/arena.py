@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.postgres import start_postgres
 from tests.support.postgres import SessionDirectory
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.jobs.migrate import migrate
+from billing_cli.features.migrate.job import migrate
 from tests.database.stage import eventually
 from tests.support.relay import relayed
 from tests.torture import scenes

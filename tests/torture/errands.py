@@ -8,19 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import MINUTE, minute_of
+from billing_cli.features.held.job import list_held, reject_held, release_held
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy
-from billing_cli.jobs.held import list_held, reject_held, release_held
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
 from tests.torture.ground import START, Errand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from billing_cli.core.held import HeldDelta
+    from billing_cli.features.held.result import HeldDelta
     from tests.torture.expected_bytes import HeldBytes
     from tests.torture.ground import Ground
 

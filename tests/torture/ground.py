@@ -18,7 +18,7 @@ from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
 from billing_cli.exporter.source import Source
-from billing_cli.jobs.audit import audit
+from billing_cli.features.audit.job import audit
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff
 from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.books import Funds

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy
 from billing_cli.jobs.reconcile import reconcile
-from billing_cli.jobs.rerate import Order, rerate
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet
 from tests.cli.command import environment_of as command_environment
@@ -24,8 +24,8 @@ from tests.support.relay import relayed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from billing_cli.core.rerate import RerateResult
     from billing_cli.core.result import RunResult
+    from billing_cli.features.rerate.result import RerateResult
     from billing_cli.jobs.context import JobContext
     from billing_cli.simulator.server import RunningFleet
     from tests.support.relay import Side

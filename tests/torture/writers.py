@@ -23,15 +23,15 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "billing_cli.__main__",
-        "billing_cli.commands.catch_up",
-        "billing_cli.commands.collect",
-        "billing_cli.commands.reconcile",
-        "billing_cli.commands.rerate",
+        "billing_cli.features.catch_up.command",
+        "billing_cli.features.collect.command",
+        "billing_cli.features.reconcile.command",
+        "billing_cli.features.rerate.command",
         "billing_cli.config.settings",
         "billing_cli.exporter.fleet",
         "billing_cli.jobs.opening",
         "billing_cli.logs",
-        "billing_cli.report.text",
+        "billing_cli.cli.text",
         __name__,
     ]
 )

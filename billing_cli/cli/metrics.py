@@ -1,0 +1,203 @@
+"""Metrics in Prometheus' text format. `docs/metrics.md` says what each of them means.
+
+The label that names the job is `command`: Prometheus sets one called `job` by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from billing_cli.core.model import GapKind
+from billing_cli.core.result import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from prometheus_client.core import Metric
+
+    from billing_cli.core.result import RunResult
+    from billing_cli.core.source_status import SourceStatus
+    from billing_cli.core.totals import JobTotals, StoredMetrics
+
+# Each field of a job's totals that is a counter: its metric, without `_total`, and what it counts.
+COUNTERS = {
+    "runs": ("billing_runs", "Runs that the journal knows."),
+    "failed_runs": ("billing_failed_runs", "Runs of them that failed."),
+    "samples": ("billing_samples", "Samples of snapshots that were processed."),
+    "written_minutes": ("billing_minute_buckets", "Minute buckets that were written."),
+    "replayed_minutes": (
+        "billing_replayed_minute_buckets",
+        "Minute buckets that were there already with the same figures.",
+    ),
+    "included_bytes": ("billing_included_bytes", "Bytes paid from included quotas."),
+    "returned_included_bytes": (
+        "billing_returned_included_bytes",
+        "Bytes that corrections gave back to included quotas.",
+    ),
+    "charged_bytes": ("billing_charged_bytes", "Bytes beyond the included quotas."),
+    "returned_charged_bytes": (
+        "billing_returned_charged_bytes",
+        "Bytes beyond the included quotas that corrections gave back.",
+    ),
+    "charged_amount": ("billing_charged_amount", "Money charged, in the balances' currency."),
+    "returned_amount": (
+        "billing_returned_amount",
+        "Money that corrections gave back, in the balances' currency.",
+    ),
+    "corrections": ("billing_corrections", "Corrections that were appended."),
+    "resets": ("billing_resets", "Restarts of counters that were met."),
+    "gaps": ("billing_gaps_found", "Gaps that were found in the history of sources."),
+    "rejected_samples": ("billing_rejected_samples", "Samples that could not be used."),
+    "held_deltas": ("billing_held_deltas_found", "Deltas above what a line can carry."),
+}
+
+
+def metrics_text(
+    run: RunResult, stored: StoredMetrics | None, *, is_database_up: bool | None, version: str
+) -> bytes:
+    """Return the content of the metrics file after a run.
+
+    `stored` is None where the database was not read, `is_database_up` where nobody knows: what is
+    not known is left out.
+    """
+    families = [*_own(version, is_database_up), *_runs(run, stored.totals if stored else ())]
+    if stored is not None:
+        families += [*_totals(stored.totals), *_sources(stored.sources)]
+    return generate_latest(_Collected([one for one in families if one.samples]))
+
+
+class _Collected:
+    """Metrics that are there already, as the library wants to be handed them."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+class _LastRun(NamedTuple):
+    status: RunStatus
+    started_at: datetime
+    finished_at: datetime
+    success_at: datetime | None
+
+
+def _own(version: str, is_database_up: bool | None) -> Iterator[Metric]:
+    info = GaugeMetricFamily(
+        "billing_build_info", "The version that wrote this.", labels=["version"]
+    )
+    info.add_metric([version], 1)
+    yield info
+    up = GaugeMetricFamily(
+        "billing_database_up", "Whether the database answered at the end of the last run."
+    )
+    if is_database_up is not None:
+        up.add_metric([], is_database_up)
+    yield up
+
+
+def _runs(run: RunResult, totals: Sequence[JobTotals]) -> Iterator[Metric]:
+    """How the last run of each job ended: this one as it was, the others as the database says."""
+    last = {
+        one.job: _LastRun(
+            one.last_status, one.last_started_at, one.last_finished_at, one.last_success_at
+        )
+        for one in totals
+    }
+    success_at = last[run.job].success_at if run.job in last else None
+    if run.status in {"ok", "partial"}:
+        success_at = run.finished_at
+    last[run.job] = _LastRun(run.status, run.started_at, run.finished_at, success_at)
+
+    success = _gauge("billing_run_success", "Whether the last run did anything but fail.")
+    status = _gauge("billing_run_status", "How the last run ended: 1 for its status.", "status")
+    seconds = _gauge("billing_run_duration_seconds", "How long the last run took.")
+    end = _gauge("billing_run_end_timestamp_seconds", "When the last run ended.")
+    last_success = _gauge(
+        "billing_run_last_success_timestamp_seconds",
+        "When the last run ended that was ok or partial.",
+    )
+    for job, one in sorted(last.items()):
+        success.add_metric([job], one.status != "error")
+        for name in get_args(RunStatus):
+            status.add_metric([job, name], name == one.status)
+        seconds.add_metric([job], (one.finished_at - one.started_at).total_seconds())
+        end.add_metric([job], one.finished_at.timestamp())
+        if one.success_at is not None:
+            last_success.add_metric([job], one.success_at.timestamp())
+    yield from (success, status, seconds, end, last_success)
+
+
+def _totals(totals: Sequence[JobTotals]) -> Iterator[Metric]:
+    for field, (name, meaning) in COUNTERS.items():
+        family = CounterMetricFamily(name, meaning, labels=["command"])
+        for one in totals:
+            family.add_metric([one.job], float(getattr(one, field)))
+        yield family
+    for field, meaning in (
+        ("violations", "Broken invariants that the last audit of all accounts found."),
+        ("notices", "Changes beside the ledger that the last audit of all accounts found."),
+    ):
+        gauge = GaugeMetricFamily(f"billing_audit_{field}", meaning)
+        for one in totals:
+            if getattr(one, field) is not None:
+                gauge.add_metric([], getattr(one, field))
+        yield gauge
+
+
+def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
+    info = _source_gauge(
+        "billing_source_info", "Whom a source speaks for.", "node_id", "env", "contract"
+    )
+    up = _source_gauge("billing_source_up", "Whether the last attempt succeeded.")
+    moments = {
+        "watermark": _source_gauge(
+            "billing_source_watermark_timestamp_seconds",
+            "The stamp of the last snapshot that was applied.",
+        ),
+        "last_attempted_at": _source_gauge(
+            "billing_source_last_attempt_timestamp_seconds", "When the source was last asked."
+        ),
+        "last_succeeded_at": _source_gauge(
+            "billing_source_last_success_timestamp_seconds",
+            "When the source was last asked with success.",
+        ),
+    }
+    lag = _source_gauge(
+        "billing_source_lag_seconds", "How far the watermark was behind when this was written."
+    )
+    gaps = _source_gauge("billing_source_gaps", "Gaps that are not resolved, by kind.", "kind")
+    held = _source_gauge("billing_source_held_deltas", "Deltas that wait for a decision.")
+    unresolved = _source_gauge(
+        "billing_source_unresolved_streams", "Streams of which nobody knows whose they are."
+    )
+    for one in sources:
+        name = one.source_id
+        if one.node_id:
+            info.add_metric([name, one.node_id, one.env, one.contract], 1)
+        if one.last_attempted_at is not None:
+            up.add_metric([name], not one.last_error)
+        for field, family in moments.items():
+            moment: datetime | None = getattr(one, field)
+            if moment is not None:
+                family.add_metric([name], moment.timestamp())
+        if one.lag_seconds is not None:
+            lag.add_metric([name], one.lag_seconds)
+        for kind in get_args(GapKind):
+            gaps.add_metric([name, kind], one.gaps.get(kind, 0))
+        held.add_metric([name], one.held_deltas)
+        unresolved.add_metric([name], one.unresolved_streams)
+    yield from (info, up, *moments.values(), lag, gaps, held, unresolved)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=["command", *labels])
+
+
+def _source_gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=["source", *labels])

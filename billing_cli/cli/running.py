@@ -1,0 +1,261 @@
+"""What every subcommand shares: options, set-up, output and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from billing_cli.core.shard import Shard, parse_shard
+from billing_cli.core.times import parse_rfc3339
+from billing_cli.errors import (
+    EXIT_BUSY,
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_UNAVAILABLE,
+    BillingError,
+    InterruptedBySignalError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from billing_cli.cli.root import Options
+    from billing_cli.config.settings import Settings
+    from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
+
+
+Result = TypeVar("Result", bound="RunResult")
+
+
+class MomentType(click.ParamType[datetime]):
+    """An RFC 3339 time with a zone."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the UTC datetime, or fail as a usage error."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_rfc3339(value)
+        except ValueError as error:
+            self.fail(f"{error}, such as 2026-04-08T12:00:00Z", param, ctx)
+
+
+class ShardType(click.ParamType[Shard]):
+    """A shard such as 2/8."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        """Return the shard, or fail as a usage error."""
+        if isinstance(value, Shard):
+            return value
+        try:
+            return parse_shard(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+source_option = click.option(
+    "--source",
+    "source_ids",
+    multiple=True,
+    metavar="ID",
+    help="Only this source; may be given several times. [default: every enabled source]",
+)
+shard_option = click.option(
+    "--shard",
+    type=ShardType(),
+    metavar="I/N",
+    help="Only the I-th of N parts of the sources. [default: BILLING_SHARD, else all]",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Do everything, roll it back, and say what would be written."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."
+)
+
+
+def run_job(
+    options: Options,
+    job: str,
+    as_json: bool,
+    work: Callable[[JobContext], Result],
+    *,
+    dry_run: bool = False,
+    text_of: Callable[[Result], str] | None = None,
+    files_checked: bool = True,
+) -> NoReturn:
+    """Run a job, print its result, and exit with the code that the contract gives it.
+
+    `text_of` tells a person what a job did that is not about sources.
+    """
+    from billing_cli.cli.observers import Observers  # noqa: PLC0415
+    from billing_cli.core.result import RunResult  # noqa: PLC0415
+
+    run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
+    observers = Observers()
+
+    def failed(reason: str) -> RunResult:
+        return RunResult(
+            job, run_id, "error", started_at, datetime.now(UTC), dry_run=dry_run, error=reason
+        )
+
+    try:
+        settings = open_settings(options, job, run_id, files_checked=files_checked)
+        context = context_from(settings, job, run_id)
+        if not dry_run:
+            observers.begin(settings, context, job)
+        result = work(context)
+    except (BillingError, InterruptedBySignalError) as error:
+        failure = error.so_far or failed(str(error))
+        try:
+            _print_failure(failure, as_json, text_of)
+        finally:
+            observers.end(failure, error.exit_code, error)
+        sys.exit(error.exit_code)
+    except BaseException as error:
+        failure = failed(f"unexpected {type(error).__name__}")
+        try:
+            if as_json:
+                _print(failure, as_json, None)
+        finally:
+            observers.end(failure, EXIT_FAILED, error)
+        raise
+    _log(result)
+    try:
+        _print(result, as_json, text_of)
+    finally:
+        observers.end(result, exit_code_of(result))
+    sys.exit(exit_code_of(result))
+
+
+def in_shard(context: JobContext, source_ids: Sequence[str], shard: Shard | None) -> JobContext:
+    """Return the context with the shard of the command line. Raises UsageError beside sources."""
+    if shard is None:
+        return context
+    if source_ids:
+        raise UsageError("--shard can't stand beside --source: a named source is worked on anyway")
+    return replace(context, shard=shard)
+
+
+def exit_code_of(result: RunResult) -> int:
+    """Return the exit code of a run that ended by itself."""
+    if result.status == "error":
+        failed = [source for source in result.sources if source.status == "error"]
+        is_outage = bool(failed) and all(source.unreachable for source in failed)
+        return EXIT_UNAVAILABLE if is_outage else EXIT_FAILED
+    return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
+
+
+def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | None) -> None:
+    if as_json:
+        from billing_cli.core.result import result_object  # noqa: PLC0415
+
+        text = json.dumps(result_object(result))
+    elif text_of:
+        text = text_of(result)
+    else:
+        from billing_cli.cli.text import run_text  # noqa: PLC0415
+
+        text = run_text(result)
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # The reader is gone, and the exit code goes on telling how the run went. What is left in
+        # the buffer goes nowhere, so that nobody hears of it once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_failure(result: RunResult, as_json: bool, text_of: Callable[[Any], str] | None) -> None:
+    """Print why a run failed, and what is stored of it all the same."""
+    if as_json or result.steps:
+        _print(result, as_json, text_of)
+    if not as_json:
+        click.echo(f"Error: {result.error}", err=True)
+
+
+def _log(result: RunResult) -> None:
+    """Log what the sources met, and the run as one line."""
+    from billing_cli import logs  # noqa: PLC0415
+
+    logger = logs.get_logger()
+    for source in result.sources:
+        with logs.bound_source(source.source_id):
+            if source.error:
+                logger.error("source failed", error=source.error)
+            for note in source.notes:
+                logger.warning("note", note=note)
+    for note in result.notes:
+        logger.warning("note", note=note)
+    logger.info(
+        "run finished",
+        status=result.status,
+        dry_run=result.dry_run,
+        samples=result.processed_samples,
+        minutes=result.written_minutes,
+        included_bytes=result.included_bytes,
+        charged_bytes=result.charged_bytes,
+        amount=f"{result.amount:f}",
+        seconds=(result.finished_at - result.started_at).total_seconds(),
+    )
+
+
+def open_settings(
+    options: Options, job: str, run_id: str, *, files_checked: bool = True
+) -> Settings:
+    """Load the configuration and start logging. Raises ConfigurationError."""
+    from billing_cli import logs  # noqa: PLC0415
+    from billing_cli.config.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(options.config_path, os.environ, files_checked=files_checked)
+    logs.configure(
+        options.log_level or settings.log_level, options.log_format or settings.log_format
+    )
+    logs.bind_run(run_id, job)
+    for name in settings.unknown_environment:
+        logs.get_logger().warning("unknown environment variable", name=name)
+    return settings
+
+
+def open_context(
+    options: Options, job: str, run_id: str, *, files_checked: bool = True
+) -> JobContext:
+    """Return what a job needs, from the configuration. Raises ConfigurationError."""
+    return context_from(
+        open_settings(options, job, run_id, files_checked=files_checked), job, run_id
+    )
+
+
+def context_from(settings: Settings, job: str, run_id: str) -> JobContext:
+    """Return what a job needs, from loaded settings. Raises ConfigurationError."""
+    from billing_cli.jobs.opening import context_of  # noqa: PLC0415
+
+    return context_of(settings, job, run_id)
+
+
+def raise_on_signals() -> None:
+    """Turn SIGTERM and SIGINT into an exception, so that the open transaction is rolled back."""
+
+    def on_signal(signal_number: int, _frame: object) -> NoReturn:
+        raise InterruptedBySignalError(signal_number)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)

@@ -1,0 +1,124 @@
+"""How a snapshot differs from the totals before it: the input of every decision about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
+from billing_cli.core.succession import ZERO, AccountChange, covers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+
+
+class Changed(NamedTuple):
+    """A known stream, the checkpoint that it goes on from, and its totals now."""
+
+    name: StreamName
+    before: Checkpoint
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The streams of a snapshot that are not as they were.
+
+    `changed` were present before, `returned` were absent. `new` have no checkpoint to go on from:
+    unknown names, and names whose counters continue elsewhere. `gone` were present before, with
+    their last totals. `decreased` are the earlier totals of those of which a counter fell.
+    """
+
+    changed: list[Changed] = field(default_factory=list)
+    returned: list[Changed] = field(default_factory=list)
+    new: dict[StreamName, Totals] = field(default_factory=dict)
+    gone: dict[StreamName, Totals] = field(default_factory=dict)
+    decreased: dict[StreamName, Totals] = field(default_factory=dict)
+
+    @property
+    def known(self) -> list[Changed]:
+        """The streams that go on from a checkpoint."""
+        return [*self.changed, *self.returned]
+
+    @property
+    def grown(self) -> int:
+        """How many known streams grew."""
+        return len(self.changed) + len(self.returned) - len(self.decreased)
+
+
+def compare(
+    snapshot: Snapshot,
+    known: Mapping[StreamName, Checkpoint],
+    absent: Collection[StreamName],
+    restarted_at: datetime | None,
+) -> Changes:
+    """Compare a snapshot with the checkpoints of the streams that are known.
+
+    Absent streams that were not seen since `restarted_at` go on from zero. A snapshot without
+    samples says nothing about streams: the exporter has no user statistics.
+    """
+    changes = Changes()
+    if not snapshot.totals:
+        return changes
+    for name, totals in snapshot.totals.items():
+        before = known.get(name)
+        if before is None:
+            changes.new[name] = totals
+        elif absent and name in absent:
+            # The legacy writer may have applied a stream further than its source's watermark.
+            if snapshot.collected_at > before.seen_at:
+                _compare_returned(changes, Changed(name, before, totals), restarted_at)
+        elif before.totals != totals:
+            changes.changed.append(Changed(name, before, totals))
+    if len(known) - len(absent) != len(snapshot.totals) - len(changes.new):
+        names = [name for name in known if name not in snapshot.totals and name not in absent]
+        changes.gone.update((name, known[name].totals) for name in names)
+    for name, before, totals in changes.known:
+        if not covers(totals, before.totals):
+            changes.decreased[name] = before.totals
+    return changes
+
+
+def account_changes(
+    changes: Changes,
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> list[AccountChange]:
+    """Group the streams that can be part of a succession by account, where any is gone.
+
+    A stream of which a counter fell, in an account with new streams, may be gone and new under
+    the same name: its counter was split. Streams that are not charged take no part.
+    """
+    gone: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
+    new: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
+    growth: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
+    for name, totals in changes.new.items():
+        new[account_of(name)][name] = totals
+    for name, totals in changes.gone.items():
+        if known[name].state == "active":
+            gone[account_of(name)][name] = totals
+    for name, before, totals in changes.known:
+        account = account_of(name)
+        if before.state != "active":
+            continue
+        if name not in changes.decreased:
+            growth[account][name] = Totals(
+                totals.uplink - before.totals.uplink, totals.downlink - before.totals.downlink
+            )
+        elif account in new:
+            gone[account][name] = before.totals
+            new[account][name] = totals
+    return [AccountChange(gone[one], new[one], growth[one]) for one in gone]
+
+
+def _compare_returned(changes: Changes, stream: Changed, restarted_at: datetime | None) -> None:
+    name, before, totals = stream
+    if before.state == "continued":
+        changes.new[name] = totals
+        return
+    was_restarted = restarted_at is not None and before.seen_at < restarted_at
+    if was_restarted and before.before_restart is None and totals != before.totals:
+        before = before._replace(totals=ZERO, reset_epoch=before.reset_epoch + 1)
+    changes.returned.append(Changed(name, before, totals))

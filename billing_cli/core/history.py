@@ -1,0 +1,43 @@
+"""What an exporter's history says by itself: its snapshots in order, and where counters restarted.
+
+`reconcile` reads the same history again that `collect` applied, or more of it. It goes by the same
+rules: snapshots of another clock are left out, and a restart is what `core.restart` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.deltas import NodeState
+from billing_cli.core.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from billing_cli.core.model import DeltaPolicy, Snapshot, StreamName
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A node's snapshots in the order in which they were taken, without those of another clock.
+
+    `restarts` are the stamps at which each stream's counters were found to have restarted.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    restarts: Mapping[StreamName, AbstractSet[datetime]]
+
+
+def read_history(
+    snapshots: Sequence[Snapshot], accounts: Mapping[str, str], policy: DeltaPolicy
+) -> History:
+    """Return a node's history, from its snapshots oldest first.
+
+    The last one decides alone: what comes after it is not known here.
+    """
+    walk = Walk(NodeState(), accounts, policy, is_lost=False)
+    walk.apply_all(snapshots, len(snapshots), decide_now=True)
+    return History(tuple(walk.applied), walk.restarts)

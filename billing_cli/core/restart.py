@@ -1,0 +1,98 @@
+"""Restart detection: what a snapshot means in which a counter decreased.
+
+xray's counters only grow and start again from zero with the process. But a history can also hold
+snapshots of another clock, or in the wrong order, and an exporter can report a single counter
+wrongly. The snapshots after it decide, never the one snapshot alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from billing_cli.core.succession import covers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from billing_cli.core.model import Snapshot, StreamName, Totals
+
+
+class Verdict(NamedTuple):
+    """What to do about a snapshot in which a counter decreased.
+
+    `disorder`: ignore it and the `ignored - 1` snapshots after it. `restart`: the process
+    restarted, every stream continues from zero. `single`: the counters that decreased continue
+    from zero, each by itself. `wait`: nothing is certain before the node's next snapshot.
+    """
+
+    kind: Literal["disorder", "restart", "single", "wait"]
+    ignored: int = 0
+
+
+def judge(
+    snapshot: Snapshot,
+    decreased: Mapping[StreamName, Totals],
+    floor: Mapping[StreamName, Totals],
+    grown: int,
+    successors: Sequence[Snapshot],
+    *,
+    decide_now: bool,
+) -> Verdict:
+    """Decide about a snapshot by the node's snapshots after it, oldest first.
+
+    `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
+    totals that are known to be older than these; `grown` counts the streams that grew in the same
+    snapshot. With `decide_now` the snapshot decides alone where it has no successor.
+    """
+    if not successors and not decide_now:
+        return Verdict("wait")
+    history = [snapshot, *successors]
+    returned_at = _first_return(history, decreased)
+    if returned_at == 1 or (returned_at and _is_older(history[:returned_at], decreased, floor)):
+        return Verdict("disorder", ignored=returned_at)
+    witness = successors[0] if successors else snapshot
+    fell = sum(
+        _is_below(witness.totals.get(name) or snapshot.totals[name], before)
+        for name, before in decreased.items()
+    )
+    # A counter that an exporter reports wrongly restarts alone: most of the others grow with it.
+    return Verdict("restart" if fell and len(decreased) >= grown else "single")
+
+
+def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:
+    """Return the place of the first snapshot in which all are back in one step; 0 for none.
+
+    In one step: up to the snapshot before, each was below its earlier totals.
+    """
+    for place, snapshot in enumerate(history[1:], start=1):
+        back = [
+            name in snapshot.totals and covers(snapshot.totals[name], before)
+            for name, before in decreased.items()
+        ]
+        if all(back):
+            return place
+        if any(back):
+            return 0
+    return 0
+
+
+def _is_older(
+    snapshots: Sequence[Snapshot],
+    decreased: Mapping[StreamName, Totals],
+    floor: Mapping[StreamName, Totals],
+) -> bool:
+    """Tell whether snapshots can be earlier readings of the same process: none is below `floor`."""
+    return all(
+        name in floor
+        and name in snapshot.totals
+        and any(floor[name])
+        and covers(snapshot.totals[name], floor[name])
+        for snapshot in snapshots
+        for name in decreased
+    )
+
+
+def _is_below(totals: Totals, before: Totals) -> bool:
+    """Tell whether both directions are below; one that had counted nothing decides nothing."""
+    pairs = zip(totals, before, strict=True)
+    return any(before) and all(now < then or not then for now, then in pairs)

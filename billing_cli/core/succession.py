@@ -1,0 +1,156 @@
+"""Counter succession: counters of an account that continue under other names.
+
+An exporter upgrade merges, splits or renames inbound counters, or publishes the account's uuid in
+place of the proxy uuid. xray does not restart, so the lifetime totals go on. Names do not matter
+here: what matters is whether an account's new totals can hold those that are gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import StreamName, Succession, SuccessionSide, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from datetime import datetime
+
+ZERO = Totals(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """What changed between two snapshots of a node in the streams of one account.
+
+    `gone` have their last totals, `new` their first ones; `growth` is how far streams grew that
+    are in both snapshots. A stream may be gone and new under the same name: its counter fell.
+    """
+
+    gone: Mapping[StreamName, Totals]
+    new: Mapping[StreamName, Totals]
+    growth: Mapping[StreamName, Totals]
+
+
+def succession_of(change: AccountChange, at: datetime) -> Succession | None:
+    """Return how the streams that are gone continue, or None where they do not.
+
+    They continue in the new streams where those are at or above them in both directions; else in
+    an existing stream that grew by at least their totals; else in new and existing ones together.
+    Below that, what is new started at zero.
+    """
+    gone = total_of(change.gone.values())
+    if gone == ZERO:
+        return None
+    for candidates in (change.new, _largest(change.growth), {**change.growth, **change.new}):
+        if candidates and covers(total_of(candidates.values()), gone):
+            parts = distribute(change.gone, candidates)
+            return Succession(
+                kind="renamed",
+                at=at,
+                ended=tuple(SuccessionSide(name, totals) for name, totals in change.gone.items()),
+                continued=tuple(
+                    SuccessionSide(name, totals) for name, totals in parts.items() if any(totals)
+                ),
+            )
+    return None
+
+
+def distribute(
+    gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
+) -> dict[StreamName, Totals]:
+    """Return which part of the totals that are gone each candidate takes over, exact in sum.
+
+    One to one where that fits: by inbound tag, else by size. Otherwise the largest candidates
+    take over as much as they hold, each direction by itself.
+    """
+    for paired in (_by_tag(gone, candidates), _by_size(gone, candidates)):
+        if paired and all(covers(candidates[name], totals) for name, totals in paired.items()):
+            return paired
+    left = total_of(gone.values())
+    parts = {}
+    for name in sorted(candidates, key=lambda name: (-sum(candidates[name]), name)):
+        part = Totals(*map(min, candidates[name], left))
+        parts[name] = part
+        left = Totals(left.uplink - part.uplink, left.downlink - part.downlink)
+    return parts
+
+
+def duplicates(
+    totals: Mapping[StreamName, Totals],
+    new: Collection[StreamName],
+    account_of: Callable[[StreamName], str],
+) -> set[StreamName]:
+    """Return the new streams whose bytes another stream of the same snapshot counts already.
+
+    That is one of the same account with equal totals, both above 0, that was there before, or
+    that has the same inbound tag under another uuid.
+    """
+    twins: dict[tuple[str, Totals], list[StreamName]] = {}
+    for name, counted in totals.items():
+        if counted.uplink and counted.downlink:
+            twins.setdefault((account_of(name), counted), []).append(name)
+    found = set()
+    for (account, _), names in twins.items():
+        # Where both are new, the one with the account's own uuid is kept.
+        kept, *others = sorted(names, key=lambda one: (one in new, one.sample_uuid != account, one))
+        found |= {
+            name
+            for name in others
+            if name in new and (kept not in new or kept.inbound_tag == name.inbound_tag)
+        }
+    return found
+
+
+def is_certain(succession: Succession, tags_left: set[str]) -> bool:
+    """Tell whether the names explain a succession, so that nothing can have started at zero.
+
+    They do where the inbound tags that are gone are gone from the whole node (`tags_left` are
+    those that it still has), or where the same tags go on under another uuid.
+    """
+    ended = {side.name.inbound_tag for side in succession.ended}
+    continued = {side.name.inbound_tag for side in succession.continued}
+    return ended == continued or not ended & tags_left
+
+
+def covers(totals: Totals, others: Totals) -> bool:
+    """Tell whether totals are at or above others in both directions."""
+    return totals.uplink >= others.uplink and totals.downlink >= others.downlink
+
+
+def total_of(totals: Iterable[Totals]) -> Totals:
+    """Return the sum by direction."""
+    uplink = downlink = 0
+    for up, down in totals:
+        uplink += up
+        downlink += down
+    return Totals(uplink, downlink)
+
+
+def _largest(growth: Mapping[StreamName, Totals]) -> dict[StreamName, Totals]:
+    if not growth:
+        return {}
+    name = min(growth, key=lambda name: (-sum(growth[name]), name))
+    return {name: growth[name]}
+
+
+def _by_tag(
+    gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
+) -> dict[StreamName, Totals]:
+    """Pair streams of equal tags, where each tag is there once on both sides."""
+    by_tag = {name.inbound_tag: totals for name, totals in gone.items()}
+    tags = {name.inbound_tag for name in candidates}
+    if len(by_tag) != len(gone) or len(tags) != len(candidates) or tags != by_tag.keys():
+        return {}
+    return {name: by_tag[name.inbound_tag] for name in candidates}
+
+
+def _by_size(
+    gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
+) -> dict[StreamName, Totals]:
+    """Pair streams in the order of their totals, where there are as many on both sides."""
+    if len(gone) != len(candidates):
+        return {}
+    ended = sorted(gone.values(), key=sum)
+    names = sorted(candidates, key=lambda name: (sum(candidates[name]), name))
+    return dict(zip(names, ended, strict=True))

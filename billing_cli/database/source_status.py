@@ -1,0 +1,81 @@
+"""What is stored of each source, for `status` and for the metrics file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.source_status import SourceStatus
+from billing_cli.database import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+# One row a configured source. Gaps that are merely late lost no bytes; the rest is counted until
+# it is resolved. Each count is taken once for all sources and costs as much as is open, however
+# many streams there are: with a metrics file this is asked every minute.
+READ_SOURCE_STATUS = """
+WITH open_gaps AS (
+  SELECT source_id, jsonb_object_agg(kind, found) AS by_kind
+    FROM (SELECT source_id, kind, count(*) AS found
+            FROM billing.gaps
+           WHERE resolved_at IS NULL
+           GROUP BY source_id, kind) AS counted
+   GROUP BY source_id
+), held AS (
+  SELECT stream.stored_node_id, count(*) AS found
+    FROM billing.held_deltas AS held
+    JOIN billing.streams AS stream USING (stream_id)
+   WHERE held.state = 'held'
+   GROUP BY stream.stored_node_id
+), unresolved AS (
+  SELECT stored_node_id, count(*) AS found
+    FROM billing.streams
+   WHERE account_uuid IS NULL AND absent_since IS NULL
+   GROUP BY stored_node_id
+)
+SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
+       shared.last_attempted_at, shared.last_succeeded_at, coalesce(shared.last_error, ''),
+       coalesce(open_gaps.by_kind, '{}'), coalesce(held.found, 0), coalesce(unresolved.found, 0)
+  FROM unnest(%(source_ids)s::text[]) WITH ORDINALITY AS wanted (source_id, place)
+  LEFT JOIN billing.sources AS own USING (source_id)
+  LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
+  LEFT JOIN open_gaps USING (source_id)
+  LEFT JOIN held USING (stored_node_id)
+  LEFT JOIN unresolved USING (stored_node_id)
+ ORDER BY place
+"""
+
+
+def read_source_status(connection: Connection, source_ids: Sequence[str]) -> list[SourceStatus]:
+    """Return what is stored of each named source, in the order given."""
+    rows = connection.execute(READ_SOURCE_STATUS, {"source_ids": arrays.texts(source_ids)})
+    return [
+        SourceStatus(
+            source_id=source_id,
+            node_id=node_id or "",
+            env=env or "",
+            contract=contract or "",
+            watermark=watermark,
+            last_attempted_at=attempted_at,
+            last_succeeded_at=succeeded_at,
+            last_error=last_error,
+            gaps=gaps,
+            held_deltas=held,
+            unresolved_streams=unresolved,
+        )
+        for (
+            source_id,
+            node_id,
+            env,
+            contract,
+            watermark,
+            attempted_at,
+            succeeded_at,
+            last_error,
+            gaps,
+            held,
+            unresolved,
+        ) in rows
+    ]

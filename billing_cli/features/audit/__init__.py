@@ -1,0 +1,3 @@
+"""`audit`: proves the invariants from the stored facts."""
+
+from __future__ import annotations

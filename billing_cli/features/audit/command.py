@@ -1,0 +1,102 @@
+"""`billing audit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.cli.running import context_from, json_option, open_settings
+from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError
+from billing_cli.features.audit.findings import DEFAULT_LIMIT
+
+if TYPE_CHECKING:
+    from billing_cli.cli.root import Options
+    from billing_cli.features.audit.findings import AuditResult
+    from billing_cli.jobs.context import JobContext
+
+
+@click.command("audit")
+@click.option(
+    "--account",
+    type=click.UUID,
+    metavar="UUID",
+    help="Only this account, by its uuid or its proxy uuid. [default: all]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    metavar="N",
+    help="List at most this many findings of a kind, and accounts. All are counted.",
+)
+@json_option
+@click.pass_obj
+def command(options: Options, account: uuid.UUID | None, limit: int, as_json: bool) -> None:
+    """Prove from the database alone that nothing was skipped or counted twice.
+
+    Usage records lead from one to the next, buckets are what records say, the ledger charges
+    these bytes at the recorded price, balances follow from the ledger, watermarks and checkpoints
+    agree. Changes none of it; the journal notes that all accounts were audited. Exits with 3
+    where anything is violated; what others may rightly change, such as a top-up, is a notice.
+
+    \b
+    Examples:
+      billing audit
+      billing audit --account 11111111-1111-1111-1111-111111111111
+      billing audit --json --limit 1000
+    """
+    from billing_cli.cli.observers import Observers  # noqa: PLC0415
+    from billing_cli.core.result import RunResult  # noqa: PLC0415
+    from billing_cli.features.audit.findings import audit_object  # noqa: PLC0415
+    from billing_cli.features.audit.job import JOB, audit, audit_result  # noqa: PLC0415
+    from billing_cli.features.audit.text import audit_text  # noqa: PLC0415
+
+    is_shown = not as_json and sys.stderr.isatty()
+    run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
+    observers = Observers()
+
+    def show(number: int, count: int, title: str) -> None:
+        if is_shown:
+            click.echo(f"{number} of {count}: {title}", err=True)
+
+    try:
+        settings = open_settings(options, JOB, run_id, files_checked=False)
+        context = context_from(settings, JOB, run_id)
+        if account is None:
+            observers.begin(settings, context, JOB)
+        report = audit(
+            context, account=str(account) if account else None, limit=limit, on_check=show
+        )
+    except BillingError as error:
+        failed = RunResult(JOB, run_id, "error", started_at, datetime.now(UTC), error=str(error))
+        observers.end(failed, error.exit_code, error)
+        if not as_json:
+            raise
+        click.echo(json.dumps({"job": JOB, "status": "error", "error": str(error)}))
+        sys.exit(error.exit_code)
+    exit_code = EXIT_PARTIAL if report.violations else EXIT_OK
+    result = audit_result(context, report, started_at)
+    if account is None:
+        _journal(context, result)
+    try:
+        click.echo(json.dumps(audit_object(report)) if as_json else audit_text(report))
+    finally:
+        observers.end(result, exit_code)
+    sys.exit(exit_code)
+
+
+def _journal(context: JobContext, result: AuditResult) -> None:
+    """Note the audit where this role and this server let it: it proved what it proved."""
+    from billing_cli import logs  # noqa: PLC0415
+    from billing_cli.features.audit.job import journal_audit  # noqa: PLC0415
+
+    try:
+        journal_audit(context, result)
+    except BillingError as error:
+        logs.get_logger().warning("audit not journaled", error=str(error))

@@ -1,0 +1,146 @@
+"""The checks of an audit, in their order, and reading what they find row by row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.database import arrays
+from billing_cli.features.audit import queries_amounts as amounts
+from billing_cli.features.audit import queries_balances as balances
+from billing_cli.features.audit import queries_evidence as evidence
+from billing_cli.features.audit import queries_facts as facts
+from billing_cli.features.audit.findings import Figures, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from typing import LiteralString
+
+    from psycopg import Connection
+
+    from billing_cli.features.audit.findings import Value
+
+
+class Check(NamedTuple):
+    """A statement that returns what is wrong, and what it looks at in words."""
+
+    title: str
+    statement: LiteralString | str
+
+
+CHECKS = (
+    Check("usage records lead from one to the next", evidence.BROKEN_CHAINS),
+    Check("corrections start at what was on record", evidence.BROKEN_CORRECTIONS),
+    Check("released deltas are charged once", evidence.UNMATCHED_RELEASES),
+    Check("buckets, records and charges have the same bytes", facts.DIFFERENT_BYTES),
+    Check("ledger rows say what their charges say", facts.DIFFERENT_LEDGER),
+    Check("amounts are bytes x price x multiplier", amounts.WRONG_AMOUNTS),
+    Check("adjustments are about charges of their bucket", amounts.UNFOUNDED_ADJUSTMENTS),
+    Check("balances follow from the ledger", balances.CHANGED_BALANCES),
+    Check("quotas follow from the charges", balances.CHANGED_QUOTAS),
+    Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
+    Check("months that were pruned are as they were", balances.CHANGED_SINCE_PRUNED),
+    Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
+    Check("shared checkpoints are sums of streams", evidence.DIFFERENT_SHARED_CHECKPOINTS),
+)
+
+
+class Totals(NamedTuple):
+    """How many rows were read, by table, and the sums over them."""
+
+    rows: Mapping[str, int]
+    figures: Figures
+
+
+def find(connection: Connection, check: Check, account_uuid: str | None) -> Iterator[Finding]:
+    """Yield what a check finds, of one account or of all, a row at a time.
+
+    The rows are streamed: neither here nor in the driver are they ever all in memory.
+    """
+    with connection.cursor() as cursor:
+        rows = cursor.stream(check.statement.encode(), {"account": account_uuid})
+        for row in rows:
+            yield _finding([column.name for column in cursor.description or ()], row)
+
+
+def read_totals(connection: Connection, account_uuid: str | None) -> Totals:
+    """Return the sums over one account or all."""
+    row = connection.execute(balances.READ_TOTALS, {"account": account_uuid}).fetchone()
+    if row is None:
+        raise AssertionError("a SELECT of sums has a row")
+    streams, records, recorded, buckets, shown, charges, *charged, ledger, accounts = row
+    included, rated, amount = charged
+    return Totals(
+        {
+            "accounts": accounts,
+            "streams": streams,
+            "usage_records": records,
+            "buckets": buckets,
+            "charges": charges,
+            "ledger_rows": ledger,
+        },
+        Figures(int(recorded), int(shown), int(included), int(rated), amount),
+    )
+
+
+def read_accounts(
+    connection: Connection, account_uuid: str | None, known: Collection[str], limit: int
+) -> list[str]:
+    """Return at most `limit` accounts beside the known ones."""
+    rows = connection.execute(
+        balances.READ_ACCOUNTS,
+        {"account": account_uuid, "known": arrays.plain(known), "limit": limit},
+    )
+    return [account for (account,) in rows]
+
+
+def read_account_figures(
+    connection: Connection, account_uuid: str | None, account_uuids: Sequence[str]
+) -> list[tuple[str, Figures, Decimal | None]]:
+    """Return each account's figures and its balance now, in the order given.
+
+    `account_uuid` is the one that is audited, None where all are.
+    """
+    rows = connection.execute(
+        balances.READ_ACCOUNT_FIGURES,
+        {"account": account_uuid, "account_uuids": arrays.plain(account_uuids)},
+    )
+    return [
+        (account, Figures(int(recorded), int(shown), int(included), int(rated), amount), balance)
+        for account, recorded, shown, included, rated, amount, balance in rows
+    ]
+
+
+# What is summed in the database comes as a decimal; but for these it counts bytes or rows.
+MONEY = frozenset(
+    {
+        "amount_delta",
+        "balance_after",
+        "current_balance",
+        "difference",
+        "price_per_byte",
+        "multiplier",
+    }
+)
+
+
+def _finding(names: Sequence[str], row: Sequence[Value | None]) -> Finding:
+    """Sort a row's columns by what they are, without what has no part in it."""
+    parts: defaultdict[str, dict[str, Value]] = defaultdict(dict)
+    for name, value in zip(names, row, strict=True):
+        part, _, column = name.partition(".")
+        if isinstance(value, Decimal) and column not in MONEY:
+            parts[part][column] = int(value)
+        elif value is not None:
+            parts[part][column] = value
+    kind, account = parts["kind"].get(""), parts["account_uuid"].get("")
+    expected, found = parts["expected"], parts["found"]
+    same = {column for column in expected if expected[column] == found.get(column)}
+    return Finding(
+        str(kind),
+        None if account is None else str(account),
+        parts["key"],
+        {column: value for column, value in expected.items() if column not in same},
+        {column: value for column, value in found.items() if column not in same},
+    )

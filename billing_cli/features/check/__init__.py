@@ -1,0 +1,3 @@
+"""`check`: inspects configuration, database and sources before the timer is enabled."""
+
+from __future__ import annotations

@@ -1,0 +1,83 @@
+"""The configuration as `check` shows it: every setting, its value, and where that came from."""
+
+from __future__ import annotations
+
+import stat
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from billing_cli.config.layers import ENVIRONMENT, variable_of
+from billing_cli.config.redaction import MASK
+from billing_cli.features.check.findings import Finding
+
+if TYPE_CHECKING:
+    from billing_cli.config.settings import Settings
+
+FILE = "file:"
+OPEN = "can be read by every user of this machine"
+
+
+def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
+    """Return a finding for each setting, secrets masked.
+
+    Variables that mean nothing are warnings, and so are files with secrets that are open to all.
+    """
+    found = [
+        Finding("configuration", key, "ok", f"{_shown(key, settings)} ({_place(key, settings)})")
+        for key in type(settings).model_fields
+    ]
+    found += [
+        Finding("configuration", name, "warning", "means nothing to this program")
+        for name in settings.unknown_environment
+    ]
+    found += [
+        Finding("configuration", "secrecy", "warning", f"{path}, which holds {key}, {OPEN}")
+        for key in type(settings).model_fields
+        if (path := _file_of(key, settings)) is not None and _is_open(path)
+    ]
+    return tuple(found)
+
+
+def configuration_failure(reason: str) -> Finding:
+    """Return the finding for a configuration that no job would accept."""
+    return Finding("configuration", "settings", "failed", reason)
+
+
+def _shown(key: str, settings: Settings) -> str:
+    value: Any = getattr(settings, key)
+    if key == "sources":
+        disabled = sum(not source.enabled for source in value)
+        return f"{len(value) - disabled} enabled, {disabled} disabled"
+    if value is None or value == "":
+        return "not set"
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+def _place(key: str, settings: Settings) -> str:
+    origin = settings.origin(key)
+    return f"{variable_of(key)} in the environment" if origin == ENVIRONMENT else origin
+
+
+def _file_of(key: str, settings: Settings) -> str | None:
+    """Return the file that a secret stands in, if it does in one of the operator's."""
+    if not isinstance(getattr(settings, key), SecretStr):
+        return None
+    reference = getattr(settings, f"{key}_ref", None)
+    if reference is not None:
+        return reference.removeprefix(FILE) if reference.startswith(FILE) else None
+    origin = settings.origin(key)
+    return None if origin == ENVIRONMENT else origin
+
+
+def _is_open(path: str) -> bool:
+    try:
+        return bool(Path(path).stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # It was read a moment ago, and is being replaced.

@@ -1,0 +1,179 @@
+"""`check`: what an operator runs before the timer is enabled. Looks at everything, writes nothing.
+
+What can't be looked at, because something before it is wrong, is left out or says so.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from billing_cli.config.redaction import redact
+from billing_cli.core.source_facts import Failure, SourceFacts
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import read_partition_state
+from billing_cli.database.schema import HEAD_REVISION
+from billing_cli.database.verification import verify
+from billing_cli.errors import BillingError, ConfigurationError, SchemaError
+from billing_cli.features.check.configuration_findings import (
+    configuration_failure,
+    configuration_findings,
+)
+from billing_cli.features.check.database_findings import (
+    RoleFacts,
+    partition_findings,
+    role_findings,
+    server_findings,
+)
+from billing_cli.features.check.findings import DATABASE_CONNECTION, CheckReport, Finding
+from billing_cli.features.check.queries import (
+    read_closed_schemas,
+    read_known_sources,
+    read_role_facts,
+    read_server,
+    reading,
+)
+from billing_cli.features.check.source_findings import (
+    Expectations,
+    rivals_of,
+    source_findings,
+)
+from billing_cli.jobs.context import select_sources
+from billing_cli.jobs.opening import context_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.config.settings import Settings
+    from billing_cli.exporter.source import Source
+    from billing_cli.features.check.database_findings import ServerFacts
+    from billing_cli.features.check.queries import KnownSource
+    from billing_cli.jobs.context import JobContext
+
+JOB = "check"
+
+
+def check(
+    settings: Settings, run_id: str, source_ids: Sequence[str] = (), *, problem: str | None = None
+) -> CheckReport:
+    """Return what there is to say about configuration, database and sources, good or bad.
+
+    `problem` is what is wrong with the configuration although it could be read in part; no source
+    is asked then. Raises UsageError for a source that is unknown or disabled.
+    """
+    findings = list(configuration_findings(settings))
+    if problem is not None:
+        findings.append(configuration_failure(problem))
+    try:
+        context = context_of(settings, JOB, run_id)
+        sources = select_sources(context, source_ids)
+    except ConfigurationError as error:
+        findings.append(configuration_failure(str(error)))
+        return report_of(findings)
+    found, known = _look_at_database(context)
+    findings += found
+    if problem is None:
+        findings += _look_at_sources(context, sources, known)
+    return report_of(findings)
+
+
+def report_of(findings: Sequence[Finding]) -> CheckReport:
+    """Return the findings without whatever is known as a secret, whoever repeated it."""
+    return CheckReport(
+        datetime.now(UTC), tuple(replace(one, text=redact(one.text)) for one in findings)
+    )
+
+
+def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, KnownSource]]:
+    """Return the findings about the database, and what it knows of the sources."""
+    timeout_seconds = context.database.statement_timeout_seconds
+    findings: list[Finding] = []
+    known: dict[str, KnownSource] = {}
+
+    def greet(connection: Connection) -> tuple[ServerFacts, tuple[str, ...]]:
+        return read_server(connection, context.clock), read_closed_schemas(connection)
+
+    def look(connection: Connection) -> tuple[RoleFacts, dict[str, KnownSource]]:
+        return read_role_facts(connection), read_known_sources(connection)
+
+    with Session(context.database) as session:
+        try:
+            server, closed = session.read(reading(greet, timeout_seconds=timeout_seconds))
+            findings += server_findings(server)
+            if closed:
+                missing = tuple(f"USAGE on schema {name}" for name in closed)
+                role = RoleFacts(missing, (), (), is_superuser=False)
+                return [*findings, *role_findings(role, server.powers)], known
+            schema = _schema_finding(session, timeout_seconds)
+            findings.append(schema)
+            if schema.state == "ok":
+                role, known = session.read(reading(look, timeout_seconds=timeout_seconds))
+                findings += role_findings(role, server.powers)
+                findings += partition_findings(*session.read(read_partition_state))
+        except ConfigurationError as error:
+            findings.append(configuration_failure(str(error)))
+        except SchemaError as error:
+            findings.append(Finding("database", "privileges", "failed", str(error)))
+        except BillingError as error:
+            findings.append(Finding("database", DATABASE_CONNECTION, "failed", str(error)))
+    return findings, known
+
+
+def _schema_finding(session: Session, timeout_seconds: float) -> Finding:
+    try:
+        session.read(reading(verify, timeout_seconds=timeout_seconds))
+    except SchemaError as error:
+        return Finding("database", "schema", "failed", str(error))
+    text = f"at revision {HEAD_REVISION}, every table as needed"
+    return Finding("database", "schema", "ok", text)
+
+
+def _look_at_sources(
+    context: JobContext, sources: Sequence[Source], known: Mapping[str, KnownSource]
+) -> list[Finding]:
+    """Return the findings about the sources, in their configured order."""
+    from billing_cli.exporter.fleet import side_by_side  # noqa: PLC0415 - requests is slow to import
+    from billing_cli.exporter.probe import ProbeContexts, probe  # noqa: PLC0415
+
+    now = context.clock()
+    answers = side_by_side(
+        sources,
+        functools.partial(
+            probe, now=now, default_token=context.default_token, contexts=ProbeContexts()
+        ),
+        concurrency=context.fetching.concurrency,
+        deadline_seconds=context.fetching.deadline_seconds,
+    )
+    facts = {
+        source.source_id: answer
+        if isinstance(answer, SourceFacts)
+        else SourceFacts(failure=Failure("connection", answer.reason))
+        for source, answer in answers
+    }
+    rivals = rivals_of(
+        {name: one.identity for name, one in facts.items() if one.identity is not None},
+        {one.identity.stored: source_id for source_id, one in known.items()},
+    )
+    findings: list[Finding] = []
+    for source in sources:
+        stored = known.get(source.source_id)
+        expected = Expectations(
+            node_id=source.expected_node_id,
+            env=source.expected_env,
+            stored_identity=stored.identity if stored else None,
+            stored_contract=stored.contract if stored else None,
+            watermark=stored.watermark if stored else None,
+            rival=rivals.get(source.source_id),
+        )
+        findings += source_findings(
+            source.source_id,
+            facts[source.source_id],
+            expected,
+            now=now,
+            stalled_after=context.stalled_after,
+        )
+    return findings

@@ -1,0 +1,153 @@
+"""What a server says of itself and of the role that is connected. Reads only.
+
+Everything happens in one transaction that the server keeps from writing, whatever the statements
+say; it also works through a pooler that hands each transaction to another session.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from psycopg.rows import tuple_row
+
+from billing_cli.core.model import NodeIdentity
+from billing_cli.database.privileges import read_privileges, read_role
+from billing_cli.features.check.database_findings import RoleFacts, ServerFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from psycopg import Connection
+
+Result = TypeVar("Result")
+
+START_READING = """
+SELECT set_config('transaction_read_only', 'on', true),
+       set_config('statement_timeout', %(milliseconds)s, true)
+"""
+
+READ_SERVER = """
+SELECT current_setting('server_version'), current_database(), current_user, pg_is_in_recovery(),
+       clock_timestamp()
+"""
+
+# What reaches beyond this database. Roles that do not exist in older servers count for nothing.
+READ_POWERS = """
+SELECT power.name
+  FROM pg_roles AS role
+ CROSS JOIN LATERAL (VALUES
+       ('create roles', rolcreaterole),
+       ('create databases', rolcreatedb),
+       ('replicate the server', rolreplication),
+       ('pass by row security', rolbypassrls)) AS power (name, is_given)
+ WHERE rolname = current_user AND is_given AND NOT rolsuper
+ UNION ALL
+SELECT 'act as ' || rolname
+  FROM pg_roles
+ WHERE rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
+                   'pg_read_all_data', 'pg_write_all_data')
+   AND pg_has_role(current_user, oid, 'USAGE')
+   AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+ ORDER BY 1
+"""
+
+# Asked of the catalog, because naming anything in a schema that is closed to us is an error.
+READ_CLOSED_SCHEMAS = """
+SELECT nspname FROM pg_namespace
+ WHERE nspname IN ('billing', 'public') AND NOT has_schema_privilege(oid, 'USAGE')
+ ORDER BY nspname
+"""
+
+READ_KNOWN_SOURCES = """
+SELECT source_id, env, node_id, contract, watermark FROM billing.sources
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """What earlier runs stored of a source."""
+
+    identity: NodeIdentity
+    contract: str
+    watermark: datetime
+
+
+def reading(
+    work: Callable[[Connection[Any]], Result], *, timeout_seconds: float
+) -> Callable[[Connection[Any]], Result]:
+    """Return the work, done in a transaction that can't write; seconds are for each statement."""
+
+    def in_transaction(connection: Connection[Any]) -> Result:
+        with connection.transaction():
+            connection.execute(START_READING, {"milliseconds": f"{timeout_seconds * 1000:.0f}"})
+            return work(connection)
+
+    return in_transaction
+
+
+def read_server(connection: Connection[Any], clock: Callable[[], datetime]) -> ServerFacts:
+    """Return what the server is, and how this connection reaches it."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        before = clock()
+        row = cursor.execute(READ_SERVER).fetchone()
+        after = clock()
+        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        version, database, role, is_standby, theirs = row
+        powers = tuple(name for (name,) in cursor.execute(READ_POWERS))
+    info = connection.info
+    host = info.host
+    is_socket = host.startswith(("/", "@"))
+    is_encrypted = bool(connection.pgconn.ssl_in_use)
+    return ServerFacts(
+        version=version.partition(" ")[0],
+        database=database,
+        role=role,
+        place=host if is_socket else f"{host}:{info.port}",
+        is_local=is_socket or _is_loopback(info.hostaddr or host),
+        is_encrypted=is_encrypted,
+        is_verified=is_encrypted and info.get_parameters().get("sslmode") == "verify-full",
+        is_standby=is_standby,
+        clock_difference_seconds=(theirs - (before + (after - before) / 2)) / timedelta(seconds=1),
+        powers=powers,
+    )
+
+
+def read_closed_schemas(connection: Connection[Any]) -> tuple[str, ...]:
+    """Return those of the two schemas that exist, and that the role may not look into."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return tuple(name for (name,) in cursor.execute(READ_CLOSED_SCHEMAS))
+
+
+def read_role_facts(connection: Connection[Any]) -> RoleFacts:
+    """Return what the role may do too little and too much of. The schema must be at head."""
+    role = read_role(connection)
+    assert role is not None  # noqa: S101 - we are connected as it
+    privileges = read_privileges(connection, role)
+    return RoleFacts(
+        missing=privileges.missing,
+        needless=privileges.needless,
+        owned_tables=role.owned_tables,
+        is_superuser=role.is_superuser,
+    )
+
+
+def read_known_sources(connection: Connection[Any]) -> dict[str, KnownSource]:
+    """Return what is stored of all sources, by source id."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return {
+            source_id: KnownSource(NodeIdentity(env, node_id), contract, watermark)
+            for source_id, env, node_id, contract, watermark in cursor.execute(READ_KNOWN_SOURCES)
+        }
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

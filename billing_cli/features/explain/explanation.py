@@ -1,0 +1,313 @@
+"""The story of an account's charges, as values: what counters said, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.rating import EXACT
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from billing_cli.core.model import EntryType, StreamOrigin, Totals
+
+
+DEFAULT_LIMIT = 60
+"""No more minutes are told than this unless asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A usage record: what one stream moved, from one snapshot to another.
+
+    `kind` is that of the record. A `correction` has in `start` the bytes of the cell that were on
+    record for the minute, in `end` those that are now; all others have the counters' totals.
+    `before` is what the counters had come to before, where they restarted in between.
+    `first_sight` says how the stream's history begins, where it begins with this record.
+    `reason` is an operator's, for what was held at first.
+    """
+
+    sample_uuid: str
+    kind: str
+    revision: int
+    reset_epoch: int
+    from_at: datetime
+    to_at: datetime
+    start: Totals
+    end: Totals
+    before: Totals | None = None
+    first_sight: StreamOrigin | None = None
+    reason: str = ""
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes that the user sent; negative where a correction takes some away."""
+        return self.end.uplink - self.start.uplink
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes that the user received; negative where a correction takes some away."""
+        return self.end.downlink - self.start.downlink
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Bytes that no line can carry, seen in this minute: held still, or rejected (`state`)."""
+
+    movement: Movement
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRow:
+    """The shared bucket row of one region."""
+
+    region: str
+    uplink_bytes: int
+    downlink_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A ledger entry and the calculation behind it.
+
+    An adjustment with `adjusts` is about that charge: `standing_rated_bytes` of it are left
+    afterwards, and `charged_before` had been charged for it until then. `is_in_ledger` tells
+    whether the ledger row is there.
+    """
+
+    ledger_id: str
+    entry_type: EntryType
+    adjusts: str | None
+    region: str
+    included_bytes: int
+    rated_bytes: int
+    price_per_byte: Decimal
+    multiplier: Decimal
+    amount_delta: Decimal
+    quota_before: int
+    balance_before: Decimal
+    pricing_rule_version: str
+    run_id: str
+    reason: str
+    created_at: datetime
+    is_in_ledger: bool
+    standing_rated_bytes: int = 0
+    charged_before: Decimal = Decimal(0)
+
+    @property
+    def quota_after(self) -> int:
+        """Included bytes that were left."""
+        return self.quota_before - self.included_bytes
+
+    @property
+    def balance_after(self) -> Decimal:
+        """The balance that was left."""
+        return self.balance_before + self.amount_delta
+
+    @property
+    def product(self) -> Decimal:
+        """Rated bytes x price x multiplier, before it is rounded to 9 places."""
+        rated = self.rated_bytes if self.adjusts is None else self.standing_rated_bytes
+        with localcontext(EXACT):
+            return rated * self.price_per_byte * self.multiplier
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignEntry:
+    """A ledger row of the minute that someone else wrote."""
+
+    ledger_id: str
+    entry_type: str
+    rated_bytes: int
+    amount_delta: Decimal
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LineStory:
+    """What happened in one minute on one line of one node."""
+
+    stored_node_id: str
+    line_code: str
+    movements: tuple[Movement, ...] = ()
+    held: tuple[HeldBack, ...] = ()
+    buckets: tuple[BucketRow, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteStory:
+    """What happened in one minute, by line, and what others wrote into it."""
+
+    minute: datetime
+    lines: tuple[LineStory, ...]
+    foreign: tuple[ForeignEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GapStory:
+    """A stretch of time that a source's history does not plainly cover."""
+
+    source_id: str
+    kind: str
+    from_at: datetime
+    to_at: datetime | None
+    resolved_at: datetime | None
+    resolution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The minutes of an account in [since, until), oldest first.
+
+    `minutes` are the first of `total_minutes`; `next_minute` is the first that is not shown.
+    `since` and `until` are None where nothing limits them. `known_by` says what kind of uuid was
+    asked for, `exists` whether the account is still there. `evidence_since` is where its evidence
+    begins, where older evidence was pruned.
+    """
+
+    asked: str
+    account_uuid: str
+    known_by: str
+    exists: bool
+    since: datetime | None
+    until: datetime | None
+    minutes: tuple[MinuteStory, ...] = ()
+    total_minutes: int = 0
+    next_minute: datetime | None = None
+    gaps: tuple[GapStory, ...] = ()
+    evidence_since: datetime | None = None
+
+
+def with_standing(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return a minute's entries, oldest first, with what each adjustment leaves of its charge."""
+    rated: dict[str, int] = {}
+    charged: dict[str, Decimal] = {}
+    told = []
+    for entry in entries:
+        charge = entry.adjusts or entry.ledger_id
+        before = charged.get(charge, Decimal(0))
+        rated[charge] = rated.get(charge, 0) + entry.rated_bytes
+        charged[charge] = before + entry.amount_delta
+        told.append(replace(entry, standing_rated_bytes=rated[charge], charged_before=before))
+    return tuple(told)
+
+
+def explanation_object(explanation: Explanation) -> dict[str, Any]:
+    """Return the story as a JSON object; amounts, prices and balances are decimal strings."""
+    return {
+        "job": "explain",
+        "status": "ok",
+        "error": None,
+        "asked": explanation.asked,
+        "account_uuid": explanation.account_uuid,
+        "known_by": explanation.known_by,
+        "account_exists": explanation.exists,
+        "since": _moment(explanation.since),
+        "until": _moment(explanation.until),
+        "evidence_since": _moment(explanation.evidence_since),
+        "total_minutes": explanation.total_minutes,
+        "next_minute": _moment(explanation.next_minute),
+        "minutes": [
+            {
+                "minute": format_rfc3339(story.minute),
+                "lines": [_line(line) for line in story.lines],
+                "other_writer_entries": [
+                    {
+                        "ledger_id": one.ledger_id,
+                        "entry_type": one.entry_type,
+                        "rated_bytes": one.rated_bytes,
+                        "amount_delta": f"{one.amount_delta:f}",
+                        "created_at": format_rfc3339(one.created_at),
+                    }
+                    for one in story.foreign
+                ],
+            }
+            for story in explanation.minutes
+        ],
+        "gaps": [
+            {
+                "source_id": one.source_id,
+                "kind": one.kind,
+                "from_at": format_rfc3339(one.from_at),
+                "to_at": _moment(one.to_at),
+                "resolved_at": _moment(one.resolved_at),
+                "resolution": one.resolution,
+            }
+            for one in explanation.gaps
+        ],
+    }
+
+
+def _line(line: LineStory) -> dict[str, Any]:
+    return {
+        "node_id": line.stored_node_id,
+        "line_code": line.line_code,
+        "movements": [_movement(one) for one in line.movements],
+        "held": [{**_movement(one.movement), "state": one.state} for one in line.held],
+        "buckets": [
+            {
+                "region": one.region,
+                "uplink_bytes": one.uplink_bytes,
+                "downlink_bytes": one.downlink_bytes,
+                "total_bytes": one.total_bytes,
+            }
+            for one in line.buckets
+        ],
+        "entries": [
+            {
+                "ledger_id": one.ledger_id,
+                "entry_type": one.entry_type,
+                "adjusts": one.adjusts,
+                "region": one.region,
+                "included_bytes": one.included_bytes,
+                "rated_bytes": one.rated_bytes,
+                "price_per_byte": f"{one.price_per_byte:f}",
+                "multiplier": f"{one.multiplier:f}",
+                "product": f"{one.product:f}",
+                "standing_rated_bytes": one.standing_rated_bytes,
+                "charged_before": f"{one.charged_before:f}",
+                "amount_delta": f"{one.amount_delta:f}",
+                "quota_before": one.quota_before,
+                "quota_after": one.quota_after,
+                "balance_before": f"{one.balance_before:f}",
+                "balance_after": f"{one.balance_after:f}",
+                "pricing_rule_version": one.pricing_rule_version,
+                "run_id": one.run_id,
+                "reason": one.reason,
+                "created_at": format_rfc3339(one.created_at),
+                "is_in_ledger": one.is_in_ledger,
+            }
+            for one in line.entries
+        ],
+    }
+
+
+def _movement(movement: Movement) -> dict[str, Any]:
+    return {
+        "sample_uuid": movement.sample_uuid,
+        "kind": movement.kind,
+        "revision": movement.revision,
+        "reset_epoch": movement.reset_epoch,
+        "from_at": format_rfc3339(movement.from_at),
+        "to_at": format_rfc3339(movement.to_at),
+        "uplink_start": movement.start.uplink,
+        "uplink_end": movement.end.uplink,
+        "downlink_start": movement.start.downlink,
+        "downlink_end": movement.end.downlink,
+        "uplink_bytes": movement.uplink_bytes,
+        "downlink_bytes": movement.downlink_bytes,
+        "before_restart": movement.before._asdict() if movement.before else None,
+        "first_sight": movement.first_sight,
+        "reason": movement.reason,
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else format_rfc3339(moment)

@@ -1,0 +1,98 @@
+"""`explain`: tells what an account was charged for, from the counters to the balance.
+
+Reads one state of the database, asks no exporter, changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import MINUTE, minute_of
+from billing_cli.database.connection import Session
+from billing_cli.database.frozen import frozen
+from billing_cli.database.lookup import find_account
+from billing_cli.database.minutes import read_last_minute, read_minutes
+from billing_cli.database.partitions import read_evidence_since
+from billing_cli.database.schema import require_head
+from billing_cli.errors import UsageError
+from billing_cli.features.explain.explanation import DEFAULT_LIMIT, Explanation
+from billing_cli.features.explain.queries import read_gaps, read_stories
+from billing_cli.jobs.context import check_range
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.jobs.context import JobContext
+
+DEFAULT_RANGE = timedelta(hours=1)
+
+
+def explain(
+    context: JobContext,
+    account: str,
+    *,
+    minute: datetime | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Explanation:
+    """Return the story of an account's minutes: of one, of [since, until), or of the last hour.
+
+    `account` is an account's uuid or a proxy uuid that it has or had. `minute` may be any moment
+    within it. Without `since`, the hour is told that ends with the last minute with usage, before
+    `until` where that is given. At most `limit` minutes are told, the first ones. Raises
+    UsageError for an unknown account or a range that can't be, BillingError where the database
+    can't be read.
+    """
+    if minute is not None and (since is not None or until is not None):
+        raise UsageError("--minute excludes --since and --until")
+    check_range(since, until)
+
+    def work(connection: Connection) -> Explanation:
+        with frozen(connection, context.database):
+            require_head(connection)
+            return _explain(connection, account, minute, since, until, limit)
+
+    with Session(context.database) as session:
+        return session.read(work)
+
+
+def _explain(
+    connection: Connection,
+    account: str,
+    minute: datetime | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+) -> Explanation:
+    found = find_account(connection, account)
+    if minute is not None:
+        since = minute_of(minute)
+        until = since + MINUTE
+    elif since is not None:
+        since = minute_of(since)
+    else:
+        last = read_last_minute(connection, found.account_uuid, until)
+        if last is not None:
+            since, until = last + MINUTE - DEFAULT_RANGE, last + MINUTE
+    # One more than is told, to say where the next story would begin.
+    minutes, total = read_minutes(connection, found.account_uuid, since, until, limit + 1)
+    shown = minutes[:limit]
+    stories = read_stories(connection, found.account_uuid, shown) if shown else ()
+    nodes = {line.stored_node_id for story in stories for line in story.lines}
+    return Explanation(
+        asked=account,
+        account_uuid=found.account_uuid,
+        known_by=found.known_by,
+        exists=found.exists,
+        since=since,
+        until=until,
+        minutes=stories,
+        total_minutes=total,
+        next_minute=minutes[limit] if len(minutes) > limit else None,
+        gaps=read_gaps(connection, nodes, shown[0], shown[-1]) if shown else (),
+        evidence_since=read_evidence_since(connection),
+    )

@@ -1,0 +1,195 @@
+"""The story of an account's charges as text for a person, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from billing_cli.features.explain.explanation import (
+        Entry,
+        Explanation,
+        HeldBack,
+        LineStory,
+        MinuteStory,
+        Movement,
+    )
+
+
+def explain_text(explanation: Explanation) -> str:
+    """Return whose story it is, then each minute from the counters to the balance."""
+    return "\n".join(_lines(explanation))
+
+
+def _lines(explanation: Explanation) -> Iterator[str]:
+    account = f"account {explanation.account_uuid}"
+    if explanation.known_by != "account uuid":
+        account += f" ({explanation.asked} is its {explanation.known_by})"
+    if not explanation.exists:
+        account += ", which is deleted"
+    yield account
+    if explanation.evidence_since is not None:
+        since = format_rfc3339(explanation.evidence_since)
+        yield f"evidence of minutes before {since} was pruned: of those only buckets are left"
+    if not explanation.minutes:
+        yield f"nothing is on record{_range(explanation)}"
+        return
+    count = len(explanation.minutes)
+    minutes = (
+        f"{explanation.total_minutes} minutes" if explanation.total_minutes > 1 else "1 minute"
+    )
+    cut = f", the first {count} of them" if explanation.next_minute else ""
+    yield f"{minutes} with usage{_range(explanation)}{cut}"
+    for story in explanation.minutes:
+        yield ""
+        yield from _minute(story)
+    if explanation.gaps:
+        yield ""
+        yield "gaps in the sources' history around these minutes"
+    for gap in explanation.gaps:
+        end = format_rfc3339(gap.to_at) if gap.to_at else "now"
+        resolved = f", {gap.resolution}" if gap.resolved_at else ""
+        yield f"  {gap.source_id}: {gap.kind} {format_rfc3339(gap.from_at)} to {end}{resolved}"
+    if explanation.next_minute:
+        yield ""
+        yield (
+            f"{explanation.total_minutes - count} more minutes follow: "
+            f"--since {format_rfc3339(explanation.next_minute)}, or a higher --limit"
+        )
+
+
+def _range(explanation: Explanation) -> str:
+    parts = []
+    if explanation.since is not None:
+        parts.append(f" from {format_rfc3339(explanation.since)}")
+    if explanation.until is not None:
+        parts.append(f" before {format_rfc3339(explanation.until)}")
+    return "".join(parts)
+
+
+def _minute(story: MinuteStory) -> Iterator[str]:
+    yield format_rfc3339(story.minute)
+    for line in story.lines:
+        yield f"  node {line.stored_node_id}, line {line.line_code or '(none)'}"
+        for step in _steps(line):
+            yield f"    {step}"
+    for entry in story.foreign:
+        yield (
+            f"  someone else's ledger entry {entry.ledger_id}: {entry.entry_type}, "
+            f"{entry.rated_bytes:,} rated bytes, amount {entry.amount_delta:f}"
+        )
+
+
+def _steps(line: LineStory) -> Iterator[str]:
+    for movement in line.movements:
+        yield from _movement(movement)
+    for held in line.held:
+        yield from _held(held)
+    for bucket in line.buckets:
+        region = f" of region {bucket.region}" if bucket.region else ""
+        yield (
+            f"bucket{region}: {bucket.uplink_bytes:,} up + {bucket.downlink_bytes:,} down "
+            f"= {bucket.total_bytes:,} bytes"
+        )
+    if not line.buckets and (line.movements or line.entries):
+        yield "bucket: there is none any more"
+    for entry in line.entries:
+        yield from _entry(entry)
+
+
+def _movement(movement: Movement) -> Iterator[str]:
+    stream = f"stream {movement.sample_uuid}"
+    stamps = f"{format_rfc3339(movement.from_at)} to {format_rfc3339(movement.to_at)}"
+    if movement.kind == "correction":
+        start, end = movement.start, movement.end
+        yield f"{stream}: corrected from the exporter's history, within {stamps}"
+        yield (
+            f"  bytes of this minute: up {start.uplink:,} -> {end.uplink:,}, "
+            f"down {start.downlink:,} -> {end.downlink:,} ({_signed(movement)})"
+        )
+        return
+    yield f"{stream}: snapshots {stamps}"
+    if movement.first_sight == "new":
+        yield "  it appeared then, so that all it counted is new"
+    elif movement.first_sight == "taken_over":
+        yield "  it goes on from the totals that an older writer left"
+    elif movement.first_sight == "baseline":
+        yield "  it goes on from the totals at first sight, which were not charged"
+    if movement.before is not None:
+        yield (
+            f"  its counters restarted: they had come to {movement.before.uplink:,} up and "
+            f"{movement.before.downlink:,} down, and began again at 0"
+        )
+    yield f"  {_totals(movement)}"
+    if movement.kind == "pending":
+        yield "  it waited until its account was known, and is charged in the minute of that"
+    if movement.kind == "released":
+        yield f"  it was held as implausible and released: {movement.reason}"
+
+
+def _held(held: HeldBack) -> Iterator[str]:
+    movement = held.movement
+    yield (
+        f"stream {movement.sample_uuid}: snapshots {format_rfc3339(movement.from_at)} to "
+        f"{format_rfc3339(movement.to_at)}"
+    )
+    yield f"  {_totals(movement)}"
+    reason = f": {movement.reason}" if movement.reason else ""
+    yield f"  more than the line can carry, not charged, {held.state}{reason}"
+
+
+def _totals(movement: Movement) -> str:
+    start, end = movement.start, movement.end
+    return (
+        f"totals: up {start.uplink:,} -> {end.uplink:,}, "
+        f"down {start.downlink:,} -> {end.downlink:,} ({_signed(movement)})"
+    )
+
+
+def _signed(movement: Movement) -> str:
+    return f"{movement.uplink_bytes:+,} up, {movement.downlink_bytes:+,} down"
+
+
+def _entry(entry: Entry) -> Iterator[str]:
+    name = "charge" if entry.entry_type == "traffic_charge" else "adjustment"
+    about = f" of charge {entry.adjusts}" if entry.adjusts else ""
+    yield f"{name} {entry.ledger_id}{about}, {format_rfc3339(entry.created_at)}"
+    if entry.reason:
+        yield f"  reason: {entry.reason}"
+    total = entry.included_bytes + entry.rated_bytes
+    factors = f"x {_plain(entry.price_per_byte)} x {_plain(entry.multiplier)}"
+    rounded = "" if entry.product == round(entry.product, 9) else ", rounded to 9 places"
+    if entry.adjusts is None:
+        yield (
+            f"  {total:,} bytes: {entry.included_bytes:,} included in the quota of "
+            f"{entry.quota_before:,}, {entry.rated_bytes:,} rated"
+        )
+        yield f"  {entry.rated_bytes:,} {factors} = {_plain(entry.product)}{rounded}"
+    else:
+        if total:
+            yield (
+                f"  {total:+,} bytes: {entry.included_bytes:+,} included, "
+                f"{entry.rated_bytes:+,} rated"
+            )
+        yield (
+            f"  {entry.standing_rated_bytes:,} rated bytes are left of it: "
+            f"{entry.standing_rated_bytes:,} {factors} = {_plain(entry.product)}{rounded}; "
+            f"charged before: {_plain(-entry.charged_before)}"
+        )
+    version = f" by pricing rule {entry.pricing_rule_version}" if entry.pricing_rule_version else ""
+    yield f"  amount {entry.amount_delta:+f}{version}"
+    yield (
+        f"  balance {entry.balance_before:f} -> {entry.balance_after:f}, "
+        f"quota {entry.quota_before:,} -> {entry.quota_after:,}"
+    )
+    if not entry.is_in_ledger:
+        yield "  the ledger has no such row any more"
+
+
+def _plain(amount: object) -> str:
+    """Return a decimal without needless zeros: 0.000000002, not 2E-9 or 0.0000000020."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

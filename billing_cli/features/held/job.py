@@ -1,0 +1,286 @@
+"""`held`: what an operator decides about deltas that no line can carry.
+
+Released bytes count in the minute of their source's watermark: the newest minute that is closed,
+so that no later run writes it, and the nearest to the moment of the decision.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.core.adjustments import Correction
+from billing_cli.core.model import Bucket, BucketKey, Rating
+from billing_cli.core.times import format_rfc3339, minute_of
+from billing_cli.database.adjustments import read_regions
+from billing_cli.database.connection import Session
+from billing_cli.database.facts import add_usage_records
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import read_sources, try_lock_sources
+from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.held import queries as store_held
+from billing_cli.features.held.result import HeldResult
+from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.jobs.nodes import nodes_of
+from billing_cli.jobs.payers import (
+    FactConflictError,
+    facts_are_new,
+    lock_payers,
+    write_corrections,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import Account
+    from billing_cli.features.held.result import HeldDelta, HeldState
+    from billing_cli.jobs.context import JobContext
+
+RELEASE_JOB = "held-release"
+REJECT_JOB = "held-reject"
+
+
+def list_held(
+    context: JobContext, source_ids: Sequence[str] = (), *, is_decided_shown: bool = False
+) -> list[HeldDelta]:
+    """Return the deltas that wait for a decision, oldest first; with decided ones on demand."""
+
+    def work(connection: Connection) -> list[HeldDelta]:
+        require_head(connection)
+        nodes = nodes_of(context, connection, source_ids)
+        return store_held.read_held_deltas(connection, nodes, is_decided_shown=is_decided_shown)
+
+    with Session(context.database) as session:
+        return session.read(work)
+
+
+def release_held(
+    context: JobContext, held_ids: Iterable[int], reason: str, *, dry_run: bool = False
+) -> HeldResult:
+    """Charge the held deltas, all of them or none, and note why.
+
+    Raises UsageError for an id that does not exist, BillingError where a delta is decided
+    already or nobody can be charged for it. The status is `busy` where another run holds one of
+    the sources.
+    """
+    wanted = sorted(set(held_ids))
+    started_at = context.clock()
+
+    def work(connection: Connection) -> HeldResult:
+        require_head(connection)
+        result = HeldResult(
+            RELEASE_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
+        )
+        # The sources' locks come first, as in every run that writes what they are about.
+        found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
+        sources = {one.source_id for one in found if one.source_id is not None}
+        busy = sources - try_lock_sources(connection, sorted(sources))
+        if busy:
+            error = f"another run holds the source {', '.join(sorted(busy))}"
+            return replace(result, status="busy", finished_at=context.clock(), error=error)
+        deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
+        minutes = _watermark_minutes(connection, sources)
+        accounts = _lock_accounts(context, connection, deltas)
+        _add_records(connection, deltas, minutes)
+        corrections = _corrections(context, connection, deltas, minutes, reason)
+        rating = write_corrections(context, connection, corrections, accounts)
+        decided = _decide(context, connection, deltas, "released", reason)
+        return _charged(
+            replace(result, written_minutes=len(corrections), held=decided), rating, context.clock()
+        )
+
+    return _run(context, RELEASE_JOB, started_at, work, dry_run=dry_run)
+
+
+def reject_held(
+    context: JobContext, held_ids: Iterable[int], reason: str, *, dry_run: bool = False
+) -> HeldResult:
+    """Decide that the held deltas are never charged, all of them or none, and note why.
+
+    Raises as `release_held` does.
+    """
+    wanted = sorted(set(held_ids))
+    started_at = context.clock()
+
+    def work(connection: Connection) -> HeldResult:
+        require_head(connection)
+        deltas = _undecided(_known(wanted, store_held.lock_held_deltas(connection, wanted)))
+        decided = _decide(context, connection, deltas, "rejected", reason)
+        return HeldResult(
+            REJECT_JOB,
+            context.run_id,
+            "ok",
+            started_at,
+            context.clock(),
+            dry_run=dry_run,
+            held=decided,
+        )
+
+    return _run(context, REJECT_JOB, started_at, work, dry_run=dry_run)
+
+
+def _run(
+    context: JobContext,
+    job: str,
+    started_at: datetime,
+    work: Callable[[Connection], HeldResult],
+    *,
+    dry_run: bool,
+) -> HeldResult:
+    """Do the work and write its journal row in one transaction."""
+
+    def journaled(connection: Connection) -> HeldResult:
+        result = work(connection)
+        write_journal(context, connection, result)
+        return result
+
+    with Session(context.database, dry_run=dry_run) as session:
+        try:
+            return session.transaction(journaled)
+        except UsageError:
+            raise
+        except BillingError as error:
+            journal_failure(context, session, job, started_at, error)
+            raise
+
+
+def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
+    missing = sorted(set(wanted) - {one.held_id for one in found})
+    if missing:
+        raise UsageError(f"there is no held delta {_listed(missing)}")
+    return found
+
+
+def _undecided(deltas: list[HeldDelta]) -> list[HeldDelta]:
+    for one in deltas:
+        if one.state != "held":
+            at = f" at {format_rfc3339(one.decided_at)}" if one.decided_at else ""
+            raise BillingError(
+                f"held delta {one.held_id} was {one.state} already{at} ({one.reason}); "
+                "nothing is changed"
+            )
+    return deltas
+
+
+def _watermark_minutes(connection: Connection, sources: Iterable[str]) -> dict[str, datetime]:
+    """Return, by stored node id, the newest minute that is written for each source."""
+    states = read_sources(connection, sorted(sources))
+    return {
+        one.identity.stored: minute_of(one.watermark)
+        for one in states.values()
+        if one.identity is not None and one.watermark is not None
+    }
+
+
+def _lock_accounts(
+    context: JobContext, connection: Connection, deltas: Sequence[HeldDelta]
+) -> Mapping[str, Account]:
+    """Lock the accounts that pay. Raises BillingError where one can't."""
+    for one in deltas:
+        if one.account_uuid is None:
+            raise BillingError(
+                f"held delta {one.held_id}: nobody knows whose the stream of sample "
+                f"{one.record.name.sample_uuid} is yet, so it can't be charged"
+            )
+        if one.source_id is None:
+            raise BillingError(
+                f"held delta {one.held_id}: no source carries node {one.stored_node_id!r} any "
+                "more, so there is no minute to charge it in"
+            )
+    wanted = {one.account_uuid for one in deltas if one.account_uuid is not None}
+    payers = lock_payers(context, connection, wanted)
+    if payers.gone:
+        raise BillingError(
+            f"account {', '.join(sorted(payers.gone))} does not exist any more and can't be charged"
+        )
+    if payers.problems:
+        raise BillingError("; ".join(payers.problems.values()))
+    return payers.accounts()
+
+
+def _add_records(
+    connection: Connection, deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]
+) -> None:
+    """Append the evidence of what is released; its place in the chain stays with the held row."""
+    with facts_are_new():
+        add_usage_records(
+            connection,
+            [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],
+            [one.stream_id for one in deltas],
+            [_account(one) for one in deltas],
+            ["released"] * len(deltas),
+        )
+
+
+def _corrections(
+    context: JobContext,
+    connection: Connection,
+    deltas: Sequence[HeldDelta],
+    minutes: Mapping[str, datetime],
+    reason: str,
+) -> list[Correction]:
+    """Sum the deltas by the bucket that they are charged in."""
+    configured = {source.source_id: source.region for source in context.sources}
+    by_key: defaultdict[BucketKey, list[HeldDelta]] = defaultdict(list)
+    for one in deltas:
+        key = BucketKey(
+            minutes[one.stored_node_id],
+            one.stored_node_id,
+            _account(one),
+            configured.get(one.source_id or "") or context.tariff.default_region,
+            one.record.name.inbound_tag,
+        )
+        by_key[key].append(one)
+    regions = read_regions(connection, by_key)
+    return [
+        Correction(
+            Bucket(
+                key._replace(region=regions.get(key, key.region)),
+                sum(one.record.uplink_bytes for one in by_key[key]),
+                sum(one.record.downlink_bytes for one in by_key[key]),
+            ),
+            f"held delta {_listed(one.held_id for one in by_key[key])} released: {reason}",
+        )
+        for key in sorted(by_key)
+    ]
+
+
+def _decide(
+    context: JobContext,
+    connection: Connection,
+    deltas: Sequence[HeldDelta],
+    state: HeldState,
+    reason: str,
+) -> tuple[HeldDelta, ...]:
+    now = context.clock()
+    ids = [one.held_id for one in deltas]
+    if store_held.decide_held_deltas(connection, ids, state, now, reason) != len(ids):
+        raise FactConflictError("some of these held deltas were decided meanwhile")
+    return tuple(replace(one, state=state, decided_at=now, reason=reason) for one in deltas)
+
+
+def _charged(result: HeldResult, rating: Rating, finished_at: datetime) -> HeldResult:
+    charges = rating.charges
+    return replace(
+        result,
+        finished_at=finished_at,
+        included_bytes=sum(one.included_bytes for one in charges),
+        charged_bytes=sum(one.rated_bytes for one in charges),
+        amount=-sum((one.amount_delta for one in charges), Decimal(0)),
+        corrections=len(charges),
+    )
+
+
+def _account(held: HeldDelta) -> str:
+    if held.account_uuid is None:
+        raise AssertionError("a delta that is charged has an account")
+    return held.account_uuid
+
+
+def _listed(ids: Iterable[int]) -> str:
+    return ", ".join(map(str, ids))

@@ -1,0 +1,89 @@
+"""Held deltas and their decisions as text for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.cli.text import human_bytes, table
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from billing_cli.features.held.result import HeldDelta, HeldResult
+
+BITS_IN_A_UNIT = 1000
+
+HEADER = (
+    "ID",
+    "STATE",
+    "SOURCE",
+    "NODE",
+    "LINE",
+    "SAMPLE",
+    "ACCOUNT",
+    "FROM",
+    "TO",
+    "UPLINK",
+    "DOWNLINK",
+    "BYTES",
+    "RATE",
+    "FOUND",
+)
+
+
+def held_list_text(deltas: Sequence[HeldDelta]) -> str:
+    """Return a table of held deltas, and the reasons of those that are decided."""
+    if not deltas:
+        return "no held deltas"
+    lines = [table(HEADER, [_row(one) for one in deltas])]
+    lines += [
+        f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}"
+        for one in deltas
+        if one.decided_at is not None
+    ]
+    return "\n".join(lines)
+
+
+def held_result_text(result: HeldResult) -> str:
+    """Return what was decided, and what it costs."""
+    would = " (dry run: nothing is stored)" if result.dry_run else ""
+    head = f"{result.job}: {result.status}{would}"
+    if result.error:
+        return f"{head} - {result.error}"
+    total = result.included_bytes + result.charged_bytes
+    return (
+        f"{head} - {len(result.held)} decided, {human_bytes(total)} billed "
+        f"({human_bytes(result.included_bytes)} included), amount {result.amount:f}\n\n"
+        f"{table(HEADER, [_row(one) for one in result.held])}"
+    )
+
+
+def human_rate(bits_per_second: int) -> str:
+    """Return a rate with a decimal unit, such as `2.5 Gbit/s`."""
+    amount = float(bits_per_second)
+    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
+        if amount < BITS_IN_A_UNIT:
+            return f"{amount:.0f} {unit}" if unit == "bit/s" else f"{amount:.1f} {unit}"
+        amount /= BITS_IN_A_UNIT
+    return f"{amount:.1f} Tbit/s"
+
+
+def _row(held: HeldDelta) -> tuple[str, ...]:
+    record = held.record
+    return (
+        str(held.held_id),
+        held.state,
+        held.source_id or "-",
+        held.stored_node_id,
+        record.name.inbound_tag or "-",
+        record.name.sample_uuid,
+        held.account_uuid or "-",
+        format_rfc3339(record.from_at),
+        format_rfc3339(record.to_at),
+        f"{record.start.uplink} -> {record.end.uplink}",
+        f"{record.start.downlink} -> {record.end.downlink}",
+        human_bytes(held.total_bytes),
+        human_rate(held.bits_per_second),
+        format_rfc3339(held.found_at.replace(microsecond=0)),
+    )

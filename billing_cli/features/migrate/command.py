@@ -1,0 +1,96 @@
+"""`billing migrate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.cli.running import json_option, open_settings
+from billing_cli.errors import BillingError, UsageError
+
+if TYPE_CHECKING:
+    from billing_cli.cli.root import Options
+
+
+@click.command("migrate")
+@click.option("--check", is_flag=True, help="Only verify; exit 78 where something is to be done.")
+@click.option("--sql", is_flag=True, help="Print the SQL for an empty database, run nothing.")
+@click.option(
+    "--grant-to",
+    metavar="ROLE",
+    help="Also let this role run the jobs: what they need, and nothing more.",
+)
+@json_option
+@click.pass_obj
+def command(options: Options, check: bool, sql: bool, grant_to: str | None, as_json: bool) -> None:
+    """Bring the database schema to this version, all of it or nothing.
+
+    Our own tables live in the schema `billing`. The shared tables in `public` are created only
+    where they are missing, as in a fresh developer database, and verified where they exist.
+
+    Connect as the owner of the shared tables. The jobs then run as a role of their own, which can
+    change no table, delete no row, and touch no entry once it is written: name it by --grant-to,
+    now and after every upgrade. With --sql the grants stand at the end of the script.
+
+    \b
+    Examples:
+      billing migrate --grant-to billing
+      billing migrate --check
+      billing migrate --sql --grant-to billing > billing.sql
+    """
+    try:
+        _migrate(options, check=check, sql=sql, grant_to=grant_to, as_json=as_json)
+    except BillingError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"job": "migrate", "status": "error", "error": str(error)}))
+        sys.exit(error.exit_code)
+
+
+def _migrate(
+    options: Options, *, check: bool, sql: bool, grant_to: str | None, as_json: bool
+) -> None:
+    from billing_cli.features.migrate.job import migrate  # noqa: PLC0415 - SQLAlchemy is slow to import
+
+    if check and sql:
+        raise UsageError("--check and --sql exclude each other")
+    if check and grant_to:
+        raise UsageError("--check changes nothing, so it can't grant anything")
+    if sql:
+        click.echo(migrate("", sql=True, grant_to=grant_to).script)
+        return
+    settings = open_settings(options, "migrate", str(uuid.uuid4()), files_checked=False)
+    url = settings.require_database_url().get_secret_value()
+    done = migrate(url, check=check, grant_to=grant_to)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "job": "migrate",
+                    "status": "ok",
+                    "error": None,
+                    "from_revision": done.from_revision,
+                    "to_revision": done.to_revision,
+                    "created_tables": list(done.created_tables),
+                    "granted_to": grant_to,
+                    "needless_privileges": list(done.needless_privileges),
+                }
+            )
+        )
+        return
+    if done.created_tables:
+        click.echo(f"created the shared tables {', '.join(done.created_tables)}")
+    if done.from_revision == done.to_revision:
+        click.echo(f"the schema is at {done.to_revision}, as this version needs it")
+    else:
+        click.echo(f"migrated from {done.from_revision or 'nothing'} to {done.to_revision}")
+    if grant_to and not done.needless_privileges:
+        click.echo(f"role {grant_to} may do what the jobs need, and nothing more")
+    elif grant_to:
+        click.echo(f"role {grant_to} may do what the jobs need, and more than that:")
+        for privilege in done.needless_privileges:
+            click.echo(f"  {privilege}")

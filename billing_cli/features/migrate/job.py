@@ -1,0 +1,207 @@
+"""Brings the database's schema to what this version needs, or tells what is wrong with it.
+
+SQLAlchemy and Alembic are loaded inside the functions: whoever imports all jobs must not pay for
+them.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import billing_cli
+from billing_cli.database.connection import Database, Session
+from billing_cli.database.grants import grant_script
+from billing_cli.database.privileges import read_privileges, read_role
+from billing_cli.database.schema import (
+    HEAD_REVISION,
+    MAKE_PARTITIONS_NOW,
+    REVISIONS,
+    WAIT_FOR_OTHER_MIGRATIONS,
+    current_revision,
+    wrong_revision,
+)
+from billing_cli.database.shape import read_shapes
+from billing_cli.database.verification import (
+    own_shapes,
+    require_shapes,
+    shared_shapes,
+    verify,
+)
+from billing_cli.errors import SchemaError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+# A change to a large table takes its time, and so does the migration that is waited for.
+STATEMENT_TIMEOUT_SECONDS = 3600.0
+LOCK_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What `migrate` did. `script` is the SQL that was asked for instead of a migration.
+
+    `from_revision` is None for a database that was never migrated. `created_tables` are the
+    shared tables that were missing, such as `public.users`. `needless_privileges` are what the
+    role that was granted to has beyond its grants.
+    """
+
+    from_revision: str | None
+    to_revision: str
+    created_tables: tuple[str, ...] = ()
+    script: str | None = None
+    needless_privileges: tuple[str, ...] = ()
+
+
+def migrate(
+    dsn: str, *, check: bool = False, sql: bool = False, grant_to: str | None = None
+) -> Migration:
+    """Migrate to this version's revision and verify the tables, all of it or nothing.
+
+    `check` only verifies. `sql` returns the script for an empty database, and opens no connection.
+    `grant_to` names the role that is to run the jobs and is given what they need, as part of the
+    same transaction, or of the script. Raises SchemaError where the tables or the revision are
+    not what this version needs, UsageError where the role can't be limited to it,
+    DatabaseUnavailableError where the database can't be reached.
+    """
+    if grant_to is not None:
+        _check_role_name(grant_to)
+    if sql:
+        return Migration(None, HEAD_REVISION, script=_script(grant_to))
+
+    def work(connection: psycopg.Connection) -> Migration:
+        done = _upgrade(connection)
+        return done if grant_to is None else _grant(connection, grant_to, done)
+
+    with open_session(dsn) as session:
+        if check:
+            session.read(verify)
+            return Migration(HEAD_REVISION, HEAD_REVISION)
+        return session.transaction(work)
+
+
+def open_session(dsn: str) -> Session:
+    """Return a session with the patience that schema changes need."""
+    return Session(
+        Database(
+            dsn,
+            application_name="billing migrate",
+            statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS,
+            lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
+        )
+    )
+
+
+@contextmanager
+def sqlalchemy_connection(connection: psycopg.Connection) -> Iterator[Connection]:
+    """Lend a connection to SQLAlchemy; its transaction stays the session's to end.
+
+    Database errors leave the block as the driver's own.
+    """
+    from sqlalchemy import create_engine  # noqa: PLC0415 - loaded only to migrate
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
+
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connection,
+        poolclass=StaticPool,
+        use_native_hstore=False,
+    )
+    engine.dialect.do_commit = _leave_open  # type: ignore[method-assign, assignment]
+    engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign, assignment]
+    try:
+        with engine.connect() as lent:
+            yield lent
+    except DBAPIError as error:
+        raise error.orig or error from None
+
+
+def alembic_config(output: io.StringIO | None = None) -> Config:
+    """Return Alembic's configuration, with the migrations that this installation came with."""
+    from alembic.config import Config  # noqa: PLC0415 - loaded only to migrate
+
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    return config
+
+
+def _upgrade(connection: psycopg.Connection) -> Migration:
+    # The revision is read behind the lock: whoever waited here finds the other's work done.
+    connection.execute(WAIT_FOR_OTHER_MIGRATIONS)
+    revision = current_revision(connection)
+    if revision is not None and revision not in REVISIONS:
+        raise wrong_revision(revision)
+    shared = shared_shapes()
+    found = read_shapes(connection, shared)
+    # Before anything is created: a foreign key to a wrong table would fail with less to say.
+    require_shapes({name: shared[name] for name in found}, found)
+    if revision is None:
+        for name in read_shapes(connection, own_shapes()):
+            raise SchemaError(f"{name} exists, but was not made by a migration")
+    if revision != HEAD_REVISION:
+        _run_migrations(connection)
+    verify(connection)
+    connection.execute(MAKE_PARTITIONS_NOW)
+    created = tuple(name for name in shared if name not in found)
+    return Migration(revision, HEAD_REVISION, created_tables=created)
+
+
+def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migration:
+    role = read_role(connection, name)
+    if role is None:
+        raise UsageError(f"there is no role {name!r}; create it first, such as by CREATE ROLE")
+    if role.is_superuser:
+        raise UsageError(f"role {name!r} is a superuser: grants can't limit it")
+    if role.owned_tables:
+        raise UsageError(f"role {name!r} owns {role.owned_tables[0]}: grants can't limit it")
+    # As bytes and without parameters, so that a percent sign in the name is nothing special.
+    connection.execute(grant_script(name).encode())
+    privileges = read_privileges(connection, role)
+    if privileges.missing:
+        raise SchemaError(f"role {name!r} still lacks {'; '.join(privileges.missing)}")
+    return replace(done, needless_privileges=privileges.needless)
+
+
+def _check_role_name(name: str) -> None:
+    # A dollar sign could end the quoted blocks of the script.
+    if not name or not name.isprintable() or "$" in name:
+        raise UsageError("--grant-to needs the name of a role")
+
+
+def _run_migrations(connection: psycopg.Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - loaded only to migrate
+
+    config = alembic_config()
+    with sqlalchemy_connection(connection) as lent:
+        config.attributes["connection"] = lent
+        command.upgrade(config, "head")
+
+
+def _leave_open(_connection: object) -> None:
+    """Stand in for SQLAlchemy's COMMIT and ROLLBACK."""
+
+
+def _script(grant_to: str | None) -> str:
+    from alembic import command  # noqa: PLC0415 - loaded only to migrate
+
+    output = io.StringIO()
+    command.upgrade(alembic_config(output), "head", sql=True)
+    if grant_to is not None:
+        output.write(f"BEGIN;\n\n{grant_script(grant_to)}\nCOMMIT;\n")
+    return output.getvalue()
+
+
+def _migrations() -> Path:
+    """Return the migrations' directory: inside an installed wheel, or at the top of a checkout."""
+    package = Path(billing_cli.__file__).parent
+    installed = package / "_alembic"
+    return installed if installed.is_dir() else package.parent / "alembic"

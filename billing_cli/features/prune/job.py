@@ -1,0 +1,166 @@
+"""`prune`: takes whole months of evidence away, as the role that owns the tables.
+
+Each month goes in a transaction of its own, together with what audits need in its place. Tables
+can't be detached CONCURRENTLY here, as PostgreSQL refuses that beside a default partition and in
+a transaction; a detachment waits for whoever reads the evidence, and others wait for it no longer
+than the lock timeout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.times import format_rfc3339
+from billing_cli.database.connection import Session
+from billing_cli.database.schema import MAKE_PARTITIONS_NOW, require_head
+from billing_cli.errors import BillingError, ConfigurationError
+from billing_cli.features.prune import queries as store
+from billing_cli.features.prune.result import PruneResult, kept_since
+from billing_cli.jobs.journal import write_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.features.prune.result import PrunedMonth
+    from billing_cli.jobs.context import JobContext
+
+JOB = "prune"
+
+# Summing up a month of millions of records takes its time, and nobody waits for it.
+STATEMENT_TIMEOUT_SECONDS = 3600.0
+
+
+def prune(
+    context: JobContext,
+    keep_months: int,
+    *,
+    is_dropping: bool = False,
+    is_unproven_meant: bool = False,
+    dry_run: bool = False,
+    on_month: Callable[[PrunedMonth], None] | None = None,
+) -> PruneResult:
+    """Detach the evidence of all months before the last `keep_months` and this one.
+
+    With `is_dropping` its tables are dropped, and those that an earlier run detached.
+    `is_unproven_meant` says that months may go that no audit has proven. A dry run only reads.
+    `on_month` is called after each month. Raises ConfigurationError for a role that does not own
+    the tables, BillingError, with nothing changed, where something of those months is still
+    needed, and where the database fails; the months before that stay pruned.
+    """
+    started_at = context.clock()
+    since = kept_since(started_at, keep_months)
+    patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    result = PruneResult(
+        JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run, kept_since=since
+    )
+    with Session(patient) as session:
+        session.read(lambda one: _require(one, since, is_unproven_meant=is_unproven_meant))
+        if dry_run:
+            return session.read(lambda one: _foreseen(context, one, result, is_dropping))
+        moved = session.transaction(_make_room)
+        result = replace(result, moved_rows=moved)
+        for found, is_attached in session.read(store.read_months):
+            if found.month >= since:
+                break
+
+            def work(connection: Connection, found: PrunedMonth = found) -> PrunedMonth:
+                return _prune(connection, found, is_dropping)
+
+            def drop(connection: Connection, found: PrunedMonth = found) -> None:
+                store.drop_tables(connection, found.tables)
+
+            if is_attached:
+                gone = session.transaction(work)
+                result = replace(result, months=(*result.months, gone))
+                if on_month is not None:
+                    on_month(gone)
+            elif is_dropping:
+                session.transaction(drop)
+                result = replace(result, dropped_tables=(*result.dropped_tables, *found.tables))
+        return session.transaction(lambda one: _finish(context, one, result, since))
+
+
+def _require(connection: Connection, since: datetime, *, is_unproven_meant: bool) -> None:
+    """Raise what keeps months from being pruned."""
+    require_head(connection)
+    role, is_owner = store.read_owner(connection)
+    if not is_owner:
+        raise ConfigurationError(
+            f"role {role!r} does not own the tables: prune runs as the role that migrates"
+        )
+    waiting, first = store.read_waiting(connection, since)
+    if waiting and first is not None:
+        raise BillingError(
+            f"{waiting} held deltas of months that would go wait for a decision, the first of "
+            f"{format_rfc3339(first)}: release or reject them, see `billing held list`"
+        )
+    if is_unproven_meant:
+        return
+    last = store.read_last_audit(connection)
+    if last is None or last[0] < since:
+        raise BillingError(
+            "what would go was not audited since: run `billing audit` first, or say --unproven"
+        )
+    if last[1]:
+        raise BillingError(
+            f"the last audit found {last[1]} violations, which the evidence may be needed for: "
+            "see to them first, or say --unproven"
+        )
+
+
+def _foreseen(
+    context: JobContext, connection: Connection, result: PruneResult, is_dropping: bool
+) -> PruneResult:
+    """Return what would be done, as far as it can be seen without doing it."""
+    since = result.started_at if result.kept_since is None else result.kept_since
+    older = [one for one in store.read_months(connection) if one[0].month < since]
+    return replace(
+        result,
+        finished_at=context.clock(),
+        months=tuple(
+            replace(found, is_dropped=is_dropping) for found, is_attached in older if is_attached
+        ),
+        dropped_tables=tuple(
+            table
+            for found, is_attached in older
+            if is_dropping and not is_attached
+            for table in found.tables
+        ),
+    )
+
+
+def _make_room(connection: Connection) -> int:
+    """Make the partitions of the coming months, and those of rows that have none."""
+    months, moved = store.read_rest_months(connection), 0
+    for found, is_attached in store.read_months(connection):
+        if found.month in months and not is_attached:
+            raise BillingError(
+                f"{', '.join(found.tables)} are detached, and rows of their month came in since: "
+                "archive them and drop or rename them, so that the month can have partitions again"
+            )
+    if months:
+        moved = store.spread_rest(connection, months)
+    connection.execute(MAKE_PARTITIONS_NOW)
+    return moved
+
+
+def _prune(connection: Connection, found: PrunedMonth, is_dropping: bool) -> PrunedMonth:
+    end = kept_since(found.month, -1)
+    gone = store.prune_month(connection, found, end)
+    if not is_dropping:
+        return gone
+    store.drop_tables(connection, found.tables)
+    return replace(gone, is_dropped=True)
+
+
+def _finish(
+    context: JobContext, connection: Connection, result: PruneResult, since: datetime
+) -> PruneResult:
+    runs, gaps = store.delete_journal(connection, since)
+    done = replace(result, finished_at=context.clock(), deleted_runs=runs, deleted_gaps=gaps)
+    write_journal(context, connection, done)
+    return done

@@ -1,0 +1,248 @@
+"""Taking months of evidence away, as the owner of the tables.
+
+What an audit needs to go on proving the rest is kept: each stream's end, sums by account and
+month, and charges that belong into the story of the balances.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.database import functions
+from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA
+from billing_cli.features.prune.result import PrunedMonth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from psycopg import Connection
+
+# Whether the role owns the tables, itself or by membership in their owner.
+READ_OWNERSHIP = """
+SELECT current_user,
+       bool_and(pg_has_role(relowner, 'USAGE'))
+  FROM pg_class
+ WHERE oid = ANY (ARRAY['billing.usage_records'::regclass, 'billing.charges'::regclass])
+"""
+
+# Whoever decides of a held delta looks at what was before and after it.
+READ_WAITING = """
+SELECT count(*), min(bucket_start)
+  FROM billing.held_deltas
+ WHERE state = 'held' AND bucket_start < %(kept_since)s
+"""
+
+# The last audit of everything: whether it found nothing, and after the last month that is to go.
+READ_LAST_AUDIT = """
+SELECT last_started_at, violations FROM billing.totals WHERE job = 'audit'
+"""
+
+# The months that have a partition of the evidence, attached or not. Rows are as of the last
+# ANALYZE or vacuum, which is enough to look at; what is pruned is counted.
+READ_MONTHS = """
+SELECT (replace(right(relname, 7), '_', '-') || '-01 00:00:00+00')::timestamptz AS month,
+       coalesce(sum(greatest(reltuples, 0)) FILTER (WHERE relname ~ '^usage'), 0)::bigint,
+       coalesce(sum(greatest(reltuples, 0)) FILTER (WHERE relname ~ '^charges'), 0)::bigint,
+       sum(pg_total_relation_size(oid))::bigint,
+       array_agg('billing.' || relname ORDER BY relname DESC),
+       bool_and(relispartition)
+  FROM pg_class
+ WHERE relnamespace = 'billing'::regnamespace AND relkind = 'r'
+   AND relname ~ '^(usage_records|charges)_[0-9]{4}_[0-9]{2}$'
+ GROUP BY 1
+ ORDER BY 1
+"""
+
+READ_REST_MONTHS = """
+SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
+"""
+
+MAKE_PARTITION = "SELECT billing.make_partition(%(month)s)"
+
+# What accounts have in the month on all sides, added to what an earlier run took of it.
+SAVE_SUMS = """
+INSERT INTO billing.pruned AS sums
+       (month, account_uuid, records, recorded_bytes, charges, included_bytes, rated_bytes,
+        amount_delta, buckets, bucket_bytes, ledger_rows, ledger_amount)
+SELECT %(month)s, account_uuid, sum(records), sum(recorded), sum(charges), sum(included),
+       sum(rated), sum(amount), sum(buckets), sum(shown), sum(entries), sum(entered)
+  FROM (SELECT account_uuid, 1 AS records,
+               (uplink_end - uplink_start + downlink_end - downlink_start)::numeric AS recorded,
+               0 AS charges, 0 AS included, 0 AS rated, 0::numeric AS amount,
+               0 AS buckets, 0 AS shown, 0 AS entries, 0::numeric AS entered
+          FROM billing.usage_records_{suffix}
+        UNION ALL
+        SELECT account_uuid, 0, 0, 1, included_bytes, rated_bytes, amount_delta, 0, 0, 0, 0
+          FROM billing.charges_{suffix}
+        UNION ALL
+        SELECT account_uuid, 0, 0, 0, 0, 0, 0, 1, total_bytes, 0, 0
+          FROM public.traffic_minute_buckets
+         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s
+        UNION ALL
+        SELECT account_uuid, 0, 0, 0, 0, 0, 0, 0, 0, 1, amount_delta::text::numeric
+          FROM public.billing_ledger
+         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s) AS told
+ GROUP BY account_uuid
+    ON CONFLICT (month, account_uuid) DO UPDATE
+   SET records = sums.records + excluded.records,
+       recorded_bytes = sums.recorded_bytes + excluded.recorded_bytes,
+       charges = sums.charges + excluded.charges,
+       included_bytes = sums.included_bytes + excluded.included_bytes,
+       rated_bytes = sums.rated_bytes + excluded.rated_bytes,
+       amount_delta = sums.amount_delta + excluded.amount_delta,
+       buckets = excluded.buckets, bucket_bytes = excluded.bucket_bytes,
+       ledger_rows = excluded.ledger_rows, ledger_amount = excluded.ledger_amount,
+       pruned_at = now()
+"""
+
+# The last link of each stream's chain that goes: a record, or a held delta that was decided and
+# goes with its record. What is left of the chain begins where it ends.
+SAVE_ENDS = """
+INSERT INTO billing.pruned_streams AS ends
+       (stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end)
+SELECT DISTINCT ON (stream_id)
+       stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
+  FROM (SELECT stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
+          FROM billing.usage_records_{suffix}
+         WHERE kind IN ('delta', 'pending')
+        UNION ALL
+        SELECT stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
+          FROM billing.held_deltas AS held
+         WHERE {is_decided}) AS link
+ ORDER BY stream_id, reset_epoch DESC, from_at DESC, to_at DESC
+    ON CONFLICT (stream_id) DO UPDATE
+   SET reset_epoch = excluded.reset_epoch, from_at = excluded.from_at, to_at = excluded.to_at,
+       uplink_end = excluded.uplink_end, downlink_end = excluded.downlink_end
+ WHERE (ends.reset_epoch, ends.from_at, ends.to_at)
+       < (excluded.reset_epoch, excluded.from_at, excluded.to_at)
+"""
+
+# A held delta is done with when it was rejected, or when the record of its release goes.
+IS_DECIDED = """
+       (held.state = 'rejected' AND held.bucket_start < %(end)s
+        OR held.state = 'released'
+           AND EXISTS (SELECT FROM billing.usage_records_{suffix} AS record
+                        WHERE record.kind = 'released' AND record.stream_id = held.stream_id
+                          AND record.from_at = held.from_at))
+"""
+
+DELETE_DECIDED = "DELETE FROM billing.held_deltas AS held WHERE {is_decided}"
+
+DELETE_BILLED = "DELETE FROM billing.pending_usage WHERE billed_at < %(end)s AND to_at < %(end)s"
+
+# Charges are pruned by their minute, and balances are passed on in the order of writing: what was
+# written after the month ended stands between charges that are left.
+SAVE_STEPS = """
+INSERT INTO billing.pruned_charges
+       (ledger_id, account_uuid, created_at, included_bytes, amount_delta, quota_before,
+        balance_before)
+SELECT ledger_id, account_uuid, created_at, included_bytes, amount_delta, quota_before,
+       balance_before
+  FROM billing.charges_{suffix}
+ WHERE created_at >= %(end)s
+    ON CONFLICT (ledger_id) DO NOTHING
+"""
+
+DELETE_STEPS = "DELETE FROM billing.pruned_charges WHERE created_at < %(end)s"
+
+DELETE_RUNS = "DELETE FROM billing.runs WHERE started_at < %(kept_since)s"
+
+DELETE_GAPS = """
+DELETE FROM billing.gaps WHERE resolved_at IS NOT NULL AND to_at < %(kept_since)s
+"""
+
+
+def read_owner(connection: Connection) -> tuple[str, bool]:
+    """Return the connected role, and whether it owns the evidence."""
+    row = connection.execute(READ_OWNERSHIP).fetchone()
+    return (row[0], row[1]) if row else ("", False)
+
+
+def read_waiting(connection: Connection, kept_since: datetime) -> tuple[int, datetime | None]:
+    """Return how many held deltas of earlier minutes wait for a decision, and the first minute."""
+    row = connection.execute(READ_WAITING, {"kept_since": kept_since}).fetchone()
+    return (row[0], row[1]) if row else (0, None)
+
+
+def read_last_audit(connection: Connection) -> tuple[datetime, int] | None:
+    """Return when all accounts were last audited, and the violations found; None for never."""
+    row = connection.execute(READ_LAST_AUDIT).fetchone()
+    return (row[0], row[1] or 0) if row else None
+
+
+def read_months(connection: Connection) -> list[tuple[PrunedMonth, bool]]:
+    """Return the months that have tables of evidence, and whether these are attached."""
+    return [
+        (PrunedMonth(month, records, charges, size, tuple(tables)), is_attached)
+        for month, records, charges, size, tables, is_attached in connection.execute(READ_MONTHS)
+    ]
+
+
+def read_rest_months(connection: Connection) -> set[datetime]:
+    """Return the months of rows that found no partition of theirs."""
+    return {
+        month
+        for table in APPEND_ONLY_TABLES
+        for (month,) in connection.execute(READ_REST_MONTHS.format(table=table).encode())
+    }
+
+
+def spread_rest(connection: Connection, months: Iterable[datetime]) -> int:
+    """Give the months of the rest their partitions; return how many rows go there.
+
+    Nobody can read or write the evidence meanwhile.
+    """
+    # A partition can't be made while rows of its month are in the rest.
+    for table in APPEND_ONLY_TABLES:
+        rest = f"{SCHEMA}.{table}_default"
+        connection.execute(f"ALTER TABLE {SCHEMA}.{table} DETACH PARTITION {rest}".encode())
+        connection.execute(f"ALTER TABLE {rest} RENAME TO {table}_moving".encode())
+    for month in sorted(months):
+        connection.execute(MAKE_PARTITION, {"month": month})
+    moved = 0
+    for table in APPEND_ONLY_TABLES:
+        rest = f"{SCHEMA}.{table}_moving"
+        moved += connection.execute(f"INSERT INTO {SCHEMA}.{table} TABLE {rest}".encode()).rowcount
+        connection.execute(f"DROP TABLE {rest}".encode())
+        for statement in functions.rest_of(table):
+            connection.execute(statement.encode())
+    return moved
+
+
+def prune_month(connection: Connection, found: PrunedMonth, end: datetime) -> PrunedMonth:
+    """Keep what audits need of a month, and detach its tables; return what is gone."""
+    suffix = f"{found.month:%Y_%m}"
+    decided = IS_DECIDED.format(suffix=suffix)
+    given = {"month": found.month, "end": end}
+
+    def execute(statement: str) -> int:
+        text = statement.format(suffix=suffix, is_decided=decided)
+        return connection.execute(text.encode(), given).rowcount
+
+    for table in found.tables:
+        # Nobody adds to the month while it is summed up; who writes to others need not wait.
+        connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
+    for statement in (SAVE_SUMS, SAVE_ENDS, SAVE_STEPS, DELETE_STEPS, DELETE_DECIDED):
+        execute(statement)
+    connection.execute(DELETE_BILLED, given)
+    counts = []
+    for table in APPEND_ONLY_TABLES:
+        name = f"{SCHEMA}.{table}_{suffix}"
+        row = connection.execute(f"SELECT count(*) FROM {name}".encode()).fetchone()
+        counts.append(row[0] if row else 0)
+        connection.execute(f"ALTER TABLE {SCHEMA}.{table} DETACH PARTITION {name}".encode())
+    return PrunedMonth(found.month, counts[0], counts[1], found.disk_bytes, found.tables)
+
+
+def drop_tables(connection: Connection, tables: Iterable[str]) -> None:
+    """Drop tables of evidence that are detached."""
+    for table in tables:
+        connection.execute(f"DROP TABLE {table}".encode())
+
+
+def delete_journal(connection: Connection, kept_since: datetime) -> tuple[int, int]:
+    """Delete older journal rows, and older gaps that are resolved; return how many of each."""
+    given = {"kept_since": kept_since}
+    runs = connection.execute(DELETE_RUNS, given).rowcount
+    return runs, connection.execute(DELETE_GAPS, given).rowcount

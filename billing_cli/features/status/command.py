@@ -1,0 +1,135 @@
+"""`billing status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import click
+
+from billing_cli.cli.running import json_option, open_context
+from billing_cli.errors import (
+    EXIT_OK,
+    EXIT_PARTIAL,
+    BillingError,
+    InterruptedBySignalError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from billing_cli.cli.root import Options
+    from billing_cli.features.status.result import StatusReport
+
+DEFAULT_MAX_LAG_SECONDS = 300.0
+DEFAULT_WATCH_SECONDS = 5.0
+
+# To the upper left corner; and from the cursor on, nothing.
+HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+@click.command("status")
+@click.option(
+    "--max-lag",
+    "max_lag_seconds",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_MAX_LAG_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="A source further behind than this needs a look.",
+)
+@click.option(
+    "--watch",
+    "watch_seconds",
+    is_flag=False,
+    flag_value=DEFAULT_WATCH_SECONDS,
+    type=click.FloatRange(min=0.1),
+    metavar="[SECONDS]",
+    help="Show it again and again, on a terminal, until Ctrl-C. [default: every 5 seconds]",
+)
+@json_option
+@click.pass_obj
+def command(
+    options: Options, max_lag_seconds: float, watch_seconds: float | None, as_json: bool
+) -> None:
+    """Show sources, watermarks, lag, gaps, what is billed today and the last runs.
+
+    Reads the database only, and asks no exporter. Exits with 3 where a source needs a look: it
+    failed, lags behind, has nothing new, lost history, or holds implausible deltas. What to do
+    then stands below the table, and in docs/operations.md.
+
+    SUCCESS and ATTEMPT are how long ago the source last answered well, and was last asked. Gaps
+    are counted until they are resolved; HELD waits for `billing held`, UNRESOLVED counters for
+    their accounts. NO_COLOR switches colours off.
+
+    \b
+    Examples:
+      billing status
+      billing status --watch
+      billing status --max-lag 600 >/dev/null || echo somebody should look
+      billing status --json
+    """
+    from billing_cli.features.status.job import status  # noqa: PLC0415
+
+    try:
+        if watch_seconds is not None and (as_json or not _on_terminal()):
+            raise UsageError("--watch needs a terminal, and shows no JSON")
+        context = open_context(options, "status", str(uuid.uuid4()), files_checked=False)
+
+        def read() -> StatusReport:
+            return status(context, max_lag_seconds=max_lag_seconds)
+
+        if watch_seconds is not None:
+            _watch(read, watch_seconds)
+        report = read()
+    except BillingError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"job": "status", "status": "error", "error": str(error)}))
+        sys.exit(error.exit_code)
+    if as_json:
+        from billing_cli.features.status.result import status_object  # noqa: PLC0415
+
+        click.echo(json.dumps(status_object(report)))
+    else:
+        click.echo(_text_of(report))
+    sys.exit(EXIT_PARTIAL if report.needs_attention else EXIT_OK)
+
+
+def _watch(read: Callable[[], StatusReport], seconds: float) -> NoReturn:
+    """Show the state again and again, also while the database is away, until a signal comes."""
+    try:
+        click.clear()
+        while True:
+            try:
+                text = _text_of(read())
+            except BillingError as error:
+                text = click.style(f"Error: {error}", fg="red" if _has_colors() else None)
+            lines = [f"every {seconds:g} s, Ctrl-C ends", "", *text.splitlines(), ""]
+            shown = "".join(f"{line}{REST_OF_LINE}\n" for line in lines)
+            click.echo(f"{HOME}{shown}{REST_OF_SCREEN}", nl=False)
+            time.sleep(seconds)
+    except InterruptedBySignalError as ended:
+        sys.exit(ended.exit_code)
+
+
+def _text_of(report: StatusReport) -> str:
+    from billing_cli.cli.text import plain  # noqa: PLC0415
+    from billing_cli.features.status.text import status_text  # noqa: PLC0415
+
+    return status_text(report, click.style if _has_colors() else plain)
+
+
+def _has_colors() -> bool:
+    return _on_terminal() and not os.environ.get("NO_COLOR")
+
+
+def _on_terminal() -> bool:
+    # There is none where it was closed.
+    stdout: TextIO | None = sys.stdout
+    return stdout is not None and stdout.isatty()

@@ -1,0 +1,47 @@
+"""`billing streams`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.cli.listing import any_source_option, show
+from billing_cli.cli.running import json_option
+
+if TYPE_CHECKING:
+    from billing_cli.cli.root import Options
+
+
+@click.command("streams")
+@any_source_option
+@click.option(
+    "--unresolved", "is_unresolved_only", is_flag=True, help="Only those without an account."
+)
+@json_option
+@click.pass_obj
+def command(
+    options: Options, source_ids: tuple[str, ...], is_unresolved_only: bool, as_json: bool
+) -> None:
+    """Show the counters of each node: whose they are, and where they stand.
+
+    A stream is unresolved while its sample's uuid is neither an account's uuid nor its proxy
+    uuid. What it carries is kept as pending, and charged when the account appears.
+
+    \b
+    Examples:
+      billing streams --unresolved
+      billing streams --source jp-1 --json
+    """
+    from billing_cli.features.streams.job import list_streams  # noqa: PLC0415
+    from billing_cli.features.streams.result import streams_object  # noqa: PLC0415
+    from billing_cli.features.streams.text import streams_text  # noqa: PLC0415
+
+    show(
+        options,
+        "streams",
+        as_json,
+        lambda context: list_streams(context, source_ids, is_unresolved_only=is_unresolved_only),
+        streams_object,
+        streams_text,
+    )

@@ -1,0 +1,65 @@
+"""What `streams` tells: each counter pair, whose it is and where it stands, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from billing_cli.core.model import StreamName, StreamOrigin, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """A stream as the database knows it.
+
+    `source_id` is None where no source carries the node any more, `account_uuid` while nobody
+    knows whose the stream is; `pending_bytes` wait for that. `changed_at` is the snapshot in which
+    the totals last changed, `absent_since` the last one that held a stream that is gone.
+    """
+
+    stream_id: int
+    source_id: str | None
+    stored_node_id: str
+    name: StreamName
+    account_uuid: str | None
+    first_sight: StreamOrigin
+    first_seen_at: datetime
+    changed_at: datetime
+    absent_since: datetime | None
+    reset_epoch: int
+    totals: Totals
+    pending_bytes: int
+
+
+def streams_object(streams: Sequence[StreamStatus]) -> dict[str, Any]:
+    """Return the streams as a JSON object."""
+    return {
+        "job": "streams",
+        "status": "ok",
+        "error": None,
+        "streams": [
+            {
+                "stream_id": one.stream_id,
+                "source_id": one.source_id,
+                "node_id": one.stored_node_id,
+                "line_code": one.name.inbound_tag,
+                "sample_uuid": one.name.sample_uuid,
+                "account_uuid": one.account_uuid,
+                "first_sight": one.first_sight,
+                "first_seen_at": format_rfc3339(one.first_seen_at),
+                "changed_at": format_rfc3339(one.changed_at),
+                "absent_since": format_rfc3339(one.absent_since) if one.absent_since else None,
+                "reset_epoch": one.reset_epoch,
+                "uplink_bytes_total": one.totals.uplink,
+                "downlink_bytes_total": one.totals.downlink,
+                "pending_bytes": one.pending_bytes,
+            }
+            for one in streams
+        ],
+    }
