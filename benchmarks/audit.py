@@ -59,7 +59,7 @@ BEGIN: tuple[LiteralString, ...] = (
     """,
     """
     INSERT INTO billing.streams (stream_id, stored_node_id, inbound_tag, sample_uuid, account_uuid,
-           first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+           origin, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
            uplink_total, downlink_total)
            OVERRIDING SYSTEM VALUE
     SELECT stream_id, %(node)s, '', account, account, 'baseline', %(start)s, 0, 0, bucket_start,

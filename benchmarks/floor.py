@@ -33,7 +33,7 @@ NODE = "prod:floor"
 PREPARE: tuple[LiteralString, ...] = (
     """
     INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, account_uuid,
-           first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+           origin, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
            uplink_total, downlink_total)
     SELECT %(node)s, %(tag)s, uuid, uuid, 'baseline', %(at)s, 0, 0, %(at)s, 0, 0
       FROM public.users ORDER BY uuid

@@ -40,7 +40,7 @@ NODE = "prod:n0"
 FILL: tuple[LiteralString, ...] = (
     """
     INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, account_uuid,
-           first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+           origin, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
            uplink_total, downlink_total)
     SELECT %(node)s, %(tag)s, account, account, 'baseline', %(first)s,
            %(total)s + (number - 1) * %(up)s, %(total)s + (number - 1) * %(down)s, %(last)s,

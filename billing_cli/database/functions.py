@@ -28,6 +28,15 @@ LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_t
 $$
 """
 
+# The same for rows that no other session holds.
+LOCK_AVAILABLE_ACCOUNTS = """
+CREATE FUNCTION billing.lock_available_accounts(uuid[]) RETURNS SETOF uuid
+LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid
+     FOR KEY SHARE SKIP LOCKED
+$$
+"""
+
 # The partitions of the evidence for the month of a moment; tells whether any had to be made. Each
 # is made first and attached then, so that writers of other months wait for neither. It has the
 # guard of its table, because a statement that names the partition fires no trigger of the parent.
@@ -91,6 +100,8 @@ FUNCTIONS = (
     REFUSE_CHANGE,
     LOCK_ACCOUNTS,
     "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM PUBLIC",
+    LOCK_AVAILABLE_ACCOUNTS,
+    "REVOKE ALL ON FUNCTION billing.lock_available_accounts(uuid[]) FROM PUBLIC",
     MAKE_PARTITION,
     "REVOKE ALL ON FUNCTION billing.make_partition(timestamptz) FROM PUBLIC",
     MAKE_PARTITIONS,

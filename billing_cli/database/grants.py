@@ -25,6 +25,14 @@ def grant_script(role: str) -> str:
         *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
         *(f"{_statement(one)} TO {name};" for one in GRANTS),
     ]
+    # Staging tables. As a rule everybody may make those.
+    quoted = role.replace("'", "''")
+    lines.append(
+        "DO $grant$ BEGIN IF NOT has_database_privilege("
+        f"'{quoted}', current_database(), 'TEMPORARY')\n"
+        "THEN EXECUTE 'GRANT TEMPORARY ON DATABASE ' || quote_ident(current_database())"
+        f" || ' TO ' || quote_ident('{quoted}'); END IF; END $grant$;"
+    )
     lines += [
         f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"
         f"::regclass AND attname = '{one.columns[0]}' AND NOT attisdropped)\n"
@@ -85,7 +93,8 @@ GRANTS = (
     ),
     *_grants(
         "public.account_quota_states",
-        select="account_uuid remaining_included_quota current_balance last_rated_bucket_at",
+        select="account_uuid remaining_included_quota current_balance arrears throttle_state"
+        " last_rated_bucket_at",
         insert="account_uuid remaining_included_quota current_balance arrears throttle_state"
         " suspend_state effective_at updated_at",
         update="remaining_included_quota current_balance arrears throttle_state"
@@ -103,14 +112,15 @@ GRANTS = (
         "billing.sources",
         select="",
         insert="",
-        update="env node_id stored_node_id contract watermark samples_bytes samples_digest"
-        " updated_at",
+        update="env node_id stored_node_id contract first_snapshot_at watermark samples_at"
+        " restarted_at debt_bytes debt_at credit_since updated_at",
     ),
     *_grants(
         "billing.streams",
         select="",
         insert="",
-        update="account_uuid seen_at uplink_total downlink_total reset_epoch absent_since",
+        update="account_uuid seen_at uplink_total downlink_total reset_epoch absent_since"
+        " before_uplink before_downlink state",
     ),
     *_grants("billing.usage_records", select="", insert=""),
     *_grants(
@@ -119,7 +129,15 @@ GRANTS = (
         insert="",
         update="to_at uplink_end downlink_end billed_at",
     ),
-    *_grants("billing.held_deltas", select="", insert="", update="state decided_at reason"),
+    *_grants(
+        "billing.held_deltas",
+        select="",
+        insert="",
+        update="to_at uplink_end downlink_end state decided_at reason",
+    ),
+    *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
+    *_grants("billing.successions", select="succession_id", insert=""),
+    *_grants("billing.succession_streams", insert=""),
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
@@ -144,5 +162,5 @@ OPTIONAL_GRANTS = _grants(
 
 LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"
 PARTITION_FUNCTION = f"{SCHEMA}.make_partitions()"
-FUNCTIONS = (LOCK_FUNCTION, PARTITION_FUNCTION)
+FUNCTIONS = (LOCK_FUNCTION, f"{SCHEMA}.lock_available_accounts(uuid[])", PARTITION_FUNCTION)
 """What the role may call that runs as the owner of our tables."""

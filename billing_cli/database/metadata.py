@@ -11,9 +11,9 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -45,31 +45,45 @@ sources = Table(
     "sources",
     metadata,
     Column("source_id", Text, primary_key=True),
-    columns.text("env"),
-    columns.text("node_id"),
-    columns.text(
-        "stored_node_id", "As in the shared tables: env:node_id, or node_id without an env."
+    Column("env", Text),
+    Column("node_id", Text),
+    Column(
+        "stored_node_id",
+        Text,
+        comment="As in the shared tables: env:node_id, or node_id without an env.",
     ),
-    columns.text("contract"),
-    columns.moment("first_snapshot_at"),
-    columns.moment("watermark", "collected_at of the last snapshot applied."),
+    Column("contract", Text),
+    columns.maybe_moment("first_snapshot_at"),
+    columns.maybe_moment(
+        "watermark", "collected_at of the last snapshot applied; null before the first one."
+    ),
     columns.now("updated_at"),
-    Column(
-        "samples_bytes",
-        BigInteger,
-        comment="How long the text of the samples at the watermark was; "
-        "null where it is not known.",
+    columns.maybe_moment(
+        "samples_at",
+        "The last snapshot applied that held samples; null where that is the watermark.",
     ),
+    columns.maybe_moment("restarted_at", "The last restart of the node's process."),
     Column(
-        "samples_digest",
-        LargeBinary,
-        comment="Its SHA-256: what comes again with the same one is not decoded again.",
+        "debt_bytes",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="What the node used beyond its plausibility credit.",
+    ),
+    columns.maybe_moment("debt_at", "When the debt was this large; it shrinks from then on."),
+    columns.maybe_moment(
+        "credit_since", "The baseline, from which the credit grows; null where it is full."
     ),
     UniqueConstraint("stored_node_id"),
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
-    CheckConstraint("(samples_bytes IS NULL) = (samples_digest IS NULL)", name="samples"),
-    comment="How far each source has been applied. A node belongs to one source.",
+    CheckConstraint(
+        "num_nulls(env, node_id, stored_node_id, contract, first_snapshot_at, watermark)"
+        " IN (0, 6)",
+        name="known",
+    ),
+    comment="How far each source has been applied. A node belongs to one source. "
+    "A run locks the rows of its sources.",
     postgresql_with={"fillfactor": 50},
 )
 
@@ -81,7 +95,7 @@ streams = Table(
     columns.text("inbound_tag"),
     columns.uuid("sample_uuid", "As the exporter wrote it: an account's uuid or its proxy uuid."),
     Column("account_uuid", UUID, comment="No foreign key: evidence outlives the account."),
-    columns.text("first_sight"),
+    columns.text("origin"),
     columns.moment("first_seen_at"),
     columns.bytes_("first_uplink_total"),
     columns.bytes_("first_downlink_total"),
@@ -92,10 +106,29 @@ streams = Table(
     columns.maybe_moment(
         "absent_since", "The last snapshot that held it, where a later one did not."
     ),
+    Column(
+        "before_uplink",
+        BigInteger,
+        comment="The total before the last restart, while that can be revoked.",
+    ),
+    Column(
+        "before_downlink",
+        BigInteger,
+        comment="The total before the last restart, while that can be revoked.",
+    ),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default=text("'active'"),
+        comment="duplicate: held until an operator decides; ignored: never charged.",
+    ),
     UniqueConstraint("stored_node_id", "inbound_tag", "sample_uuid"),
-    CheckConstraint("first_sight IN ('baseline', 'new', 'taken_over')", name="first_sight"),
+    CheckConstraint("origin IN ('baseline', 'new', 'taken_over')", name="origin"),
     CheckConstraint("uplink_total >= 0", name="uplink_total"),
     CheckConstraint("downlink_total >= 0", name="downlink_total"),
+    CheckConstraint("(before_uplink IS NULL) = (before_downlink IS NULL)", name="before"),
+    CheckConstraint("state IN ('active', 'duplicate', 'ignored')", name="state"),
     Index("streams_account", "account_uuid", "stored_node_id"),
     Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
     comment="One counter pair each: where its evidence stands, and whose it is.",
@@ -114,6 +147,7 @@ usage_records = Table(
     *columns.evidence(),
     columns.uuid("account_uuid"),
     Column("kind", Text, nullable=False, server_default=text("'delta'")),
+    Column("run_id", UUID, comment="The run that stored it; null before revision 0003."),
     PrimaryKeyConstraint("bucket_start", "stream_id", "from_at", "revision"),
     CheckConstraint("kind IN ('delta', 'pending', 'released', 'correction')", name="kind"),
     CheckConstraint(
@@ -134,7 +168,8 @@ pending_usage = Table(
     *columns.evidence(),
     columns.maybe_moment("billed_at", "When it became usage records."),
     PrimaryKeyConstraint("stream_id", "from_at"),
-    comment="Usage of streams whose account is unknown, merged per epoch until it appears.",
+    Index("pending_usage_waiting", "stream_id", postgresql_where=text("billed_at IS NULL")),
+    comment="Usage of streams that have no account that can be charged, until it is.",
     postgresql_with={"fillfactor": 60},
 )
 
@@ -152,7 +187,15 @@ held_deltas = Table(
     Column("state", Text, nullable=False, server_default=text("'held'")),
     columns.maybe_moment("decided_at"),
     columns.reason("reason"),
+    Column(
+        "held_reason",
+        Text,
+        nullable=False,
+        server_default=text("'account_rate'"),
+        comment="Why it is not charged until an operator decides.",
+    ),
     UniqueConstraint("stream_id", "from_at"),
+    CheckConstraint("held_reason IN ('account_rate', 'line_rate', 'duplicate')", name="held_reason"),
     CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
     Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
     comment="Deltas above what a line can carry, uncharged until an operator decides.",
@@ -201,9 +244,66 @@ gaps = Table(
     columns.now("found_at"),
     columns.maybe_moment("resolved_at"),
     columns.reason("resolution"),
+    Column(
+        "uncertain_bytes",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Not charged, because another reading charges less.",
+    ),
     UniqueConstraint("source_id", "kind", "from_at"),
-    CheckConstraint("kind IN ('late', 'reset', 'history_lost', 'stalled')", name="kind"),
+    CheckConstraint(
+        "kind IN ('late', 'reset', 'history_lost', 'stalled', 'disorder', 'uncertain')",
+        name="kind",
+    ),
     comment="Stretches of a source's time that its history does not plainly cover.",
+)
+
+account_debts = Table(
+    "account_debts",
+    metadata,
+    columns.text("stored_node_id"),
+    columns.text("account_key"),
+    columns.bytes_("debt_bytes"),
+    columns.moment("as_of"),
+    PrimaryKeyConstraint("stored_node_id", "account_key"),
+    comment="What accounts used on a node beyond their plausibility credit.",
+)
+
+successions = Table(
+    "successions",
+    metadata,
+    columns.identity("succession_id"),
+    columns.text("source_id"),
+    columns.text("stored_node_id"),
+    columns.moment("at"),
+    columns.text("kind"),
+    Column("account_uuid", UUID),
+    Column("uncertain_bytes", BigInteger, nullable=False, server_default=text("0")),
+    columns.uuid("run_id"),
+    columns.now("found_at"),
+    CheckConstraint("kind IN ('renamed', 'restart_revoked')", name="kind"),
+    Index("successions_node", "stored_node_id", "at"),
+    comment="Counters that continue under other names, or after a restart that was none.",
+)
+
+succession_streams = Table(
+    "succession_streams",
+    metadata,
+    Column(
+        "succession_id",
+        BigInteger,
+        ForeignKey("billing.successions.succession_id"),
+        nullable=False,
+    ),
+    columns.stream(),
+    columns.text("side"),
+    columns.bytes_("uplink_total"),
+    columns.bytes_("downlink_total"),
+    PrimaryKeyConstraint("succession_id", "stream_id", "side"),
+    CheckConstraint("side IN ('ended', 'continued')", name="side"),
+    Index("succession_streams_stream", "stream_id"),
+    comment="The totals that each stream handed over or took over.",
 )
 
 runs = Table(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 READ_STREAMS = """
-SELECT stream_id, first_sight, reset_epoch,
+SELECT stream_id, origin, reset_epoch,
        first_uplink_total, first_downlink_total, uplink_total, downlink_total
   FROM billing.streams
 """

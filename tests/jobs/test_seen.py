@@ -170,7 +170,7 @@ def test_another_node_with_the_same_samples_begins_anew(world: World, decoded: l
     result = world.run_unchecked(world.at(5))
     assert (result.status, only_source(result).snapshots) == ("ok", 2)
     sights = world.rows(
-        "SELECT stored_node_id, first_sight, count(*) FROM billing.streams GROUP BY 1, 2"
+        "SELECT stored_node_id, origin, count(*) FROM billing.streams GROUP BY 1, 2"
     )
     assert sorted(sights) == [("prod:new", "baseline", 3), ("prod:old.svc.plus", "baseline", 3)]
     assert violations(world.connection, world.opening()) == []
@@ -257,7 +257,7 @@ def test_a_source_that_is_forgotten_meanwhile_begins_anew(
     result = world.run_unchecked(world.at(6))
     assert (result.status, only_source(result).snapshots) == ("ok", 2)
     first = node.snapshots[3].collected_at
-    assert world.rows("SELECT DISTINCT first_sight, first_seen_at FROM billing.streams") == [
+    assert world.rows("SELECT DISTINCT origin, first_seen_at FROM billing.streams") == [
         ("baseline", first)
     ]
 

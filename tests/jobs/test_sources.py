@@ -122,7 +122,7 @@ def test_another_node_behind_a_source_is_a_new_beginning_where_it_is_meant(world
     result = world.run_unchecked(world.at(8), source_ids=["old"])
     assert only_source(result).node_id == new.identity.node_id
     begun = world.rows(
-        "SELECT DISTINCT stored_node_id, first_sight, first_seen_at FROM billing.streams "
+        "SELECT DISTINCT stored_node_id, origin, first_seen_at FROM billing.streams "
         "ORDER BY stored_node_id DESC"
     )
     baseline = next(one for one in new.snapshots if one.collected_at > world.watermarks["old"])

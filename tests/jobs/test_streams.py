@@ -27,7 +27,7 @@ def test_the_first_snapshot_of_a_source_is_a_baseline(world: World) -> None:
         node.flow(stream, 5000, 6000)
     world.flow_until(6)
     world.collect_every_minute(1, 7)
-    assert world.rows("SELECT DISTINCT first_sight FROM billing.streams") == [("baseline",)]
+    assert world.rows("SELECT DISTINCT origin FROM billing.streams") == [("baseline",)]
     assert {one.reason for one in Oracle(world.fleet).unbilled()} == {"baseline"}
     world.assert_all_is_billed(apart_from=2 * 11_000)
 
@@ -41,7 +41,7 @@ def test_the_first_snapshot_is_charged_where_the_policy_says_so(world: World) ->
     world.deltas = DeltaPolicy(charge_first_snapshot=True)
     world.run_unchecked(world.at(8), catch_up)
     assert world.billed_bytes() == (22_000, 22_000)
-    assert world.rows("SELECT DISTINCT first_sight FROM billing.streams") == [("new",)]
+    assert world.rows("SELECT DISTINCT origin FROM billing.streams") == [("new",)]
 
 
 def test_an_unknown_uuid_blocks_nobody(world: World) -> None:

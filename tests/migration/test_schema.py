@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ALEMBIC_INI = Path(__file__).parents[2] / "alembic.ini"
 
 STREAM = """
-INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, first_sight, first_seen_at,
+INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, origin, first_seen_at,
   first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total)
 VALUES ('prod:jp-1', '', gen_random_uuid(), 'new', now(), 0, 0, now(), 7, 8)
 RETURNING stream_id

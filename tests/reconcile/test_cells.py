@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 ADD_STREAM = """
 INSERT INTO billing.streams
-       (stored_node_id, inbound_tag, sample_uuid, account_uuid, first_sight, first_seen_at,
+       (stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_seen_at,
         first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total,
         reset_epoch)
 VALUES (%s, %s, %s, %s, 'new', %s, 0, 0, %s, 70, 0, 1)

@@ -88,7 +88,7 @@ def _plant(connection: Connection, account: str, start: datetime) -> None:
     connection.execute(
         """
         INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, account_uuid,
-        first_sight, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
+        origin, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
         uplink_total, downlink_total)
         VALUES (%(node)s, 'xhttp', %(account)s, %(account)s, 'baseline', %(start)s, 0, 0,
         %(end)s, 11, 22)

@@ -204,7 +204,7 @@ def test_usage_that_waits_for_its_account_is_missing_unless_that_is_allowed(
     planted.connection.execute(
         """
         WITH stream AS (
-          INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, first_sight,
+          INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, origin,
                  first_seen_at, first_uplink_total, first_downlink_total, seen_at,
                  uplink_total, downlink_total)
           SELECT stored_node_id, '', %s, 'new', seen_at, 5, 6, seen_at, 5, 6 FROM billing.streams

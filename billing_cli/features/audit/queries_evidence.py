@@ -61,8 +61,8 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
       OR downlink_start <> CASE WHEN reset_epoch > before_epoch THEN 0 ELSE before_downlink END
 ), stream AS (
   SELECT *,
-         CASE first_sight WHEN 'new' THEN 0 ELSE first_uplink_total END AS first_uplink,
-         CASE first_sight WHEN 'new' THEN 0 ELSE first_downlink_total END AS first_downlink
+         CASE origin WHEN 'new' THEN 0 ELSE first_uplink_total END AS first_uplink,
+         CASE origin WHEN 'new' THEN 0 ELSE first_downlink_total END AS first_downlink
     FROM billing.streams
    WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
 ), placed AS (

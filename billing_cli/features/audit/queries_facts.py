@@ -57,7 +57,7 @@ WITH told AS MATERIALIZED (
     FROM (SELECT stored_node_id, min(created_at) AS at
             FROM billing.charges
            WHERE entry_type = 'traffic_charge'
-             AND EXISTS (SELECT FROM billing.streams WHERE first_sight = 'taken_over')
+             AND EXISTS (SELECT FROM billing.streams WHERE origin = 'taken_over')
            GROUP BY 1) AS first
     JOIN billing.charges AS charge
       ON charge.stored_node_id = first.stored_node_id AND charge.created_at = first.at
@@ -81,7 +81,7 @@ WITH told AS MATERIALIZED (
     LEFT JOIN begun USING (stored_node_id)
     LEFT JOIN billing.sources AS source USING (stored_node_id)
     LEFT JOIN (SELECT DISTINCT stored_node_id AS node, account_uuid AS owner
-                 FROM billing.streams WHERE first_sight = 'taken_over') AS taken_over
+                 FROM billing.streams WHERE origin = 'taken_over') AS taken_over
       ON taken_over.node = told.stored_node_id AND taken_over.owner = told.account_uuid
 ), sorted AS (
   SELECT *,
@@ -162,7 +162,7 @@ WITH paired AS MATERIALIZED (
 ), begun AS MATERIALIZED (
   SELECT stored_node_id, min(created_at) AS at
     FROM billing.charges
-   WHERE EXISTS (SELECT FROM billing.streams WHERE first_sight = 'taken_over')
+   WHERE EXISTS (SELECT FROM billing.streams WHERE origin = 'taken_over')
    GROUP BY 1
 ), unmatched AS (
   SELECT paired.*,
@@ -178,8 +178,8 @@ WITH paired AS MATERIALIZED (
                    WHERE charge.account_uuid = entry_account
                      AND charge.bucket_start = entry_bucket) AS charged,
          LATERAL (SELECT count(*) AS records,
-                         bool_or(stream.first_sight = 'taken_over') AS is_taken_over,
-                         max(begun.at) FILTER (WHERE stream.first_sight = 'taken_over') AS begun_at
+                         bool_or(stream.origin = 'taken_over') AS is_taken_over,
+                         max(begun.at) FILTER (WHERE stream.origin = 'taken_over') AS begun_at
                     FROM billing.streams AS stream
                     JOIN billing.usage_records AS record
                       ON record.bucket_start = entry_bucket

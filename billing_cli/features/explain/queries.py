@@ -37,9 +37,9 @@ SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
        stream.sample_uuid::text, record.kind, record.revision, record.reset_epoch,
        record.from_at, record.to_at,
        record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
-       CASE stream.first_sight WHEN 'new' THEN 0 ELSE stream.first_uplink_total END,
-       CASE stream.first_sight WHEN 'new' THEN 0 ELSE stream.first_downlink_total END,
-       stream.first_sight, coalesce(held.reason, ''), stream.stream_id
+       CASE stream.origin WHEN 'new' THEN 0 ELSE stream.first_uplink_total END,
+       CASE stream.origin WHEN 'new' THEN 0 ELSE stream.first_downlink_total END,
+       stream.origin, coalesce(held.reason, ''), stream.stream_id
   FROM billing.streams AS stream
  CROSS JOIN unnest(%(minutes)s::timestamptz[]) AS minute (at)
  CROSS JOIN LATERAL (

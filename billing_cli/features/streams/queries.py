@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # A NULL in place of an array asks for all.
 READ_STREAM_STATUS = """
 SELECT stream.stream_id, source.source_id, stream.stored_node_id, stream.inbound_tag,
-       stream.sample_uuid::text, stream.account_uuid::text, stream.first_sight,
+       stream.sample_uuid::text, stream.account_uuid::text, stream.origin,
        stream.first_seen_at, stream.seen_at, stream.absent_since, stream.reset_epoch,
        stream.uplink_total, stream.downlink_total, coalesce(pending.total_bytes, 0)
   FROM billing.streams AS stream
