@@ -39,7 +39,7 @@ ALTER TABLE billing.streams
   ADD COLUMN state text NOT NULL DEFAULT 'active',
   ADD CONSTRAINT streams_before_check
     CHECK ((before_uplink IS NULL) = (before_downlink IS NULL)),
-  ADD CONSTRAINT streams_state_check CHECK (state IN ('active', 'duplicate', 'ignored'))
+  ADD CONSTRAINT streams_state_check CHECK (state IN ('active', 'continued', 'duplicate', 'ignored'))
 """,
 )
 
@@ -131,8 +131,8 @@ COMMENTS = {
     "while that can be revoked.",
     "COLUMN billing.streams.before_downlink": "The total before the last restart, "
     "while that can be revoked.",
-    "COLUMN billing.streams.state": "duplicate: held until an operator decides; "
-    "ignored: never charged.",
+    "COLUMN billing.streams.state": "continued: goes on under another name; "
+    "duplicate: held until an operator decides; ignored: never charged.",
     "TABLE billing.account_debts": "What accounts used on a node beyond their plausibility credit.",
     "TABLE billing.successions": "Counters that continue under other names, "
     "or after a restart that was none.",

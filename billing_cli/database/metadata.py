@@ -78,8 +78,7 @@ sources = Table(
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
     CheckConstraint(
-        "num_nulls(env, node_id, stored_node_id, contract, first_snapshot_at, watermark)"
-        " IN (0, 6)",
+        "num_nulls(env, node_id, stored_node_id, contract, first_snapshot_at, watermark) IN (0, 6)",
         name="known",
     ),
     comment="How far each source has been applied. A node belongs to one source. "
@@ -121,14 +120,15 @@ streams = Table(
         Text,
         nullable=False,
         server_default=text("'active'"),
-        comment="duplicate: held until an operator decides; ignored: never charged.",
+        comment="continued: goes on under another name; duplicate: held until an operator "
+        "decides; ignored: never charged.",
     ),
     UniqueConstraint("stored_node_id", "inbound_tag", "sample_uuid"),
     CheckConstraint("origin IN ('baseline', 'new', 'taken_over')", name="origin"),
     CheckConstraint("uplink_total >= 0", name="uplink_total"),
     CheckConstraint("downlink_total >= 0", name="downlink_total"),
     CheckConstraint("(before_uplink IS NULL) = (before_downlink IS NULL)", name="before"),
-    CheckConstraint("state IN ('active', 'duplicate', 'ignored')", name="state"),
+    CheckConstraint("state IN ('active', 'continued', 'duplicate', 'ignored')", name="state"),
     Index("streams_account", "account_uuid", "stored_node_id"),
     Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
     comment="One counter pair each: where its evidence stands, and whose it is.",
@@ -195,7 +195,9 @@ held_deltas = Table(
         comment="Why it is not charged until an operator decides.",
     ),
     UniqueConstraint("stream_id", "from_at"),
-    CheckConstraint("held_reason IN ('account_rate', 'line_rate', 'duplicate')", name="held_reason"),
+    CheckConstraint(
+        "held_reason IN ('account_rate', 'line_rate', 'duplicate')", name="held_reason"
+    ),
     CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
     Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
     comment="Deltas above what a line can carry, uncharged until an operator decides.",

@@ -9,11 +9,10 @@ from billing_cli.core.corrections import Cell
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
-from billing_cli.database.parameters import usage_columns
 from billing_cli.database.spans import KEPT_SINCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -68,19 +67,6 @@ SELECT record.stream_id, record.from_at, record.bucket_start, record.revision,
   FROM {NODE_RECORDS}
  WHERE record.kind = 'correction'
  ORDER BY record.revision
-"""
-
-ADD_CORRECTIONS = """
-INSERT INTO billing.usage_records
-       (stream_id, bucket_start, from_at, to_at, reset_epoch,
-        uplink_start, uplink_end, downlink_start, downlink_end, account_uuid, revision, kind)
-SELECT *, 'correction'
-  FROM unnest(%(stream_ids)s::bigint[], %(buckets)s::timestamptz[],
-              %(froms)s::timestamptz[], %(tos)s::timestamptz[], %(epochs)s::integer[],
-              %(uplink_starts)s::bigint[], %(uplink_ends)s::bigint[],
-              %(downlink_starts)s::bigint[], %(downlink_ends)s::bigint[],
-              %(account_uuids)s::uuid[], %(revisions)s::integer[])
-    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
 """
 
 # Late and reset gaps are closed where history now shows snapshots inside them; lost history where
@@ -164,21 +150,6 @@ def read_cells(
         revisions = {at: revision for at, (revision, _) in changes.items()}
         cells.append(StoredCell(stream_id, account, Cell(record, before, recorded), revisions))
     return cells, skipped
-
-
-def add_corrections(
-    connection: Connection, corrections: Sequence[tuple[int, str, int, UsageRecord]]
-) -> int:
-    """Append (stream id, account, revision, record) corrections; return how many were new.
-
-    A correction's `start` is what was on record for its minute and its `end` what is now.
-    """
-    if not corrections:
-        return 0
-    columns = usage_columns([one[0] for one in corrections], [one[3] for one in corrections])
-    columns["account_uuids"] = arrays.uuids([one[1] for one in corrections])
-    columns["revisions"] = arrays.integers([one[2] for one in corrections])
-    return connection.execute(ADD_CORRECTIONS, columns).rowcount
 
 
 def resolve_gaps(

@@ -18,7 +18,7 @@ from billing_cli.errors import SchemaError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
 SCHEMA = "billing"
 
@@ -49,7 +49,7 @@ CURRENT_REVISION = "SELECT version_num FROM billing.alembic_version"
 def pipeline_at_head(connection: Connection[Any]) -> Iterator[None]:
     """Execute the statements of the block in one round trip, provided that the schema is at head.
 
-    Their results can be read after it. Raises SchemaError where the database is at another revision.
+    Their results can be read after it. Raises SchemaError where another revision is stored.
     """
     revision = None
     try:
@@ -57,15 +57,21 @@ def pipeline_at_head(connection: Connection[Any]) -> Iterator[None]:
             revision = connection.execute(CURRENT_REVISION)
             yield
     except (UndefinedTable, UndefinedColumn, UndefinedFunction, InvalidSchemaName):
-        if revision is None or revision.pgresult is None or not revision.rowcount == 1:
-            raise wrong_revision(None) from None
-        found = revision.fetchone()
-        if found[0] != HEAD_REVISION:
-            raise wrong_revision(found[0]) from None
-        raise
-    found = revision.fetchone()
-    if found is None or found[0] != HEAD_REVISION:
-        raise wrong_revision(found and found[0])
+        found = _revision_in(revision)
+        if found == HEAD_REVISION:
+            raise
+        raise wrong_revision(found) from None
+    found = _revision_in(revision)
+    if found != HEAD_REVISION:
+        raise wrong_revision(found)
+
+
+def _revision_in(cursor: Cursor[Any] | None) -> str | None:
+    """Return what CURRENT_REVISION found, None where it failed."""
+    if cursor is None or cursor.rowcount != 1:
+        return None
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def require_head(connection: Connection[Any]) -> None:

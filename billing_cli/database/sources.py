@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from billing_cli.core.deltas import NodeCredit
 from billing_cli.core.model import NodeIdentity
+from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
 from billing_cli.database import arrays
 from billing_cli.database.streams import (
     MAX_BILLABLE_RECORDS,
@@ -85,7 +85,7 @@ class SourceState:
     watermark: datetime | None = None
     samples_at: datetime | None = None
     restarted_at: datetime | None = None
-    credit: NodeCredit = NodeCredit()
+    credit: NodeCredit = FULL_CREDIT
     legacy_watermark: datetime | None = None
     last_attempted_at: datetime | None = None
     is_stalled: bool = False
@@ -131,7 +131,9 @@ def source_state(
         watermark=watermark,
         samples_at=samples_at,
         restarted_at=restarted_at,
-        credit=NodeCredit(debt_bytes or 0, debt_at, since=credit_since),
+        credit=NodeCredit(
+            Debt(debt_bytes, debt_at) if debt_bytes and debt_at else None, since=credit_since
+        ),
         legacy_watermark=shared_until if watermark is None else None,
         last_attempted_at=attempted_at,
         is_stalled=is_stalled,

@@ -7,6 +7,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
+from billing_cli.core.plausibility import Debt
 from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
 from billing_cli.database.facts import NewStream, new_stream_rows
@@ -111,7 +112,7 @@ MAX_BILLABLE_RECORDS = 20_000
 
 
 class StreamRow(NamedTuple):
-    """A stream's database identity. `account_uuid` is its last account, None if it never had one."""
+    """A stream's database identity. `account_uuid` is its last account, if it ever had one."""
 
     stream_id: int
     account_uuid: str | None
@@ -123,7 +124,7 @@ class NodeStreams:
 
     rows: dict[StreamName, StreamRow] = field(default_factory=dict)
     checkpoints: dict[StreamName, Checkpoint] = field(default_factory=dict)
-    debts: dict[str, tuple[int, datetime]] = field(default_factory=dict)
+    debts: dict[str, Debt] = field(default_factory=dict)
 
 
 class BillableUsage(NamedTuple):
@@ -166,7 +167,7 @@ def read_streams(
         debts = connection.execute(READ_ACCOUNT_DEBTS, wanted)
     _add_streams(nodes, samples_at, names, present)
     for node, account_key, debt_bytes, as_of in debts:
-        nodes[node].debts[account_key] = debt_bytes, as_of
+        nodes[node].debts[account_key] = Debt(debt_bytes, as_of)
     unknown = [(node, name) for node in nodes for name in names[node].keys() - nodes[node].rows]
     if unknown:
         named = connection.execute(
@@ -210,7 +211,7 @@ def add_streams(
 
 def _add_streams(
     nodes: Mapping[str, NodeStreams],
-    samples_at: Mapping[str, datetime | None],
+    samples_at: Mapping[str, Any],
     names: Mapping[str, Mapping[StreamName, StreamName]],
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
@@ -224,7 +225,7 @@ def _add_streams(
         seen_at = absent_since or samples_at[node]
         nodes[node].rows[name] = StreamRow(stream_id, account)
         nodes[node].checkpoints[name] = Checkpoint(
-            seen_at, Totals(uplink, downlink), epoch, before, intern(state)
+            seen_at, Totals(uplink, downlink), epoch, before, state
         )
 
 

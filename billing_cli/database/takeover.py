@@ -1,4 +1,4 @@
-"""What the legacy writer left on the same database: checkpoints, and minutes that it has charged."""
+"""What the legacy writer left on the same database: checkpoints, and minutes that it charged."""
 
 from __future__ import annotations
 

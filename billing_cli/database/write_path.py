@@ -354,10 +354,10 @@ SELECT stored_node_id, account_key, debt_bytes, as_of
    SET debt_bytes = excluded.debt_bytes, as_of = excluded.as_of
 """
 
-# A flag of arrears is ours where it came with the throttle and our newest entry before this run left
-# the balance below 0. It is cleared once the balance is 0 or more, with or without traffic; any
-# other flag was raised by accounts.svc.plus for a reason of its own, and stays. Rows that others
-# hold are left to the next run: this run holds locks already, and waits for no more.
+# A flag of arrears is ours where it came with the throttle and our newest entry before this run
+# left the balance below 0. It is cleared once the balance is 0 or more, with or without traffic.
+# Any other flag was raised by accounts.svc.plus for a reason of its own, and stays. Rows that
+# others hold are left to the next run: this run holds locks already, and waits for no more.
 CLEAR_ARREARS = """
 UPDATE public.account_quota_states AS state
    SET arrears = false, throttle_state = 'normal', {no_arrears_since}

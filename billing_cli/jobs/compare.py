@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from billing_cli.core.adjustments import Correction
+from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.corrections import differences
 from billing_cli.core.history import read_history
 from billing_cli.core.model import Bucket, BucketKey
@@ -19,14 +20,14 @@ from billing_cli.core.times import minute_of
 from billing_cli.database.adjustments import read_regions
 from billing_cli.database.failures import translate
 from billing_cli.database.reconcile import (
-    add_corrections,
     read_cells,
     read_first_from,
     resolve_gaps,
 )
 from billing_cli.database.sources import try_lock_sources
+from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.isolation import DATA_ERRORS
-from billing_cli.jobs.payers import FactConflictError, lock_payers, write_corrections
 from billing_cli.jobs.write import Written
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.corrections import Difference
-    from billing_cli.core.model import Snapshot, UsageRecord
+    from billing_cli.core.model import Snapshot
     from billing_cli.database.reconcile import StoredCell
     from billing_cli.jobs.context import JobContext
 
@@ -112,15 +113,16 @@ def _compare_together(
     locked = try_lock_sources(connection, [one.source_id for one in stretches])
     findings = [_find(context, connection, one) for one in stretches if one.source_id in locked]
     accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
-    payers = lock_payers(context, connection, accounts)
-    payable = payers.accounts()
-    rows = {finding.stretch.source_id: _correction_rows(finding, payable) for finding in findings}
-    all_rows = [row for one in rows.values() for row in one]
-    buckets = _buckets(connection, findings, rows)
-    if add_corrections(connection, all_rows) != len(all_rows):
-        raise FactConflictError("a correction is on record already with other figures")
+    locked_accounts = lock_accounts(context, connection, accounts)
+    chargeable = locked_accounts.chargeable
+    usage = {one.stretch.source_id: _corrected_usage(one, chargeable) for one in findings}
+    buckets = _buckets(connection, findings, usage)
     rating = write_corrections(
-        context, connection, [Correction(bucket, REASON) for bucket in buckets], payable
+        context,
+        connection,
+        [Correction(bucket, REASON) for bucket in buckets],
+        chargeable,
+        [row for rows in usage.values() for row in rows],
     )
     amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)
     for charge in rating.charges:
@@ -149,13 +151,13 @@ def _compare_together(
         ),
         by_source={
             one.stretch.source_id: Compared(
-                corrections=len(rows[one.stretch.source_id]),
+                corrections=len(usage[one.stretch.source_id]),
                 skipped=one.skipped,
                 resolved_gaps=_resolve_gaps(context, connection, one.stretch),
                 problems=tuple(
-                    payers.problems[account]
+                    locked_accounts.problems[account]
                     for account in sorted({stored.account_uuid for stored, _ in one.different})
-                    if account in payers.problems
+                    if account in locked_accounts.problems
                 ),
             )
             for one in findings
@@ -170,9 +172,6 @@ class _Finding:
     stretch: Stretch
     different: Sequence[tuple[StoredCell, Difference]]
     skipped: int
-
-
-_CorrectionRow = tuple[int, str, int, "UsageRecord"]
 
 
 def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Finding:
@@ -211,14 +210,18 @@ def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Fin
     return _Finding(stretch, different, skipped)
 
 
-def _correction_rows(finding: _Finding, accounts: Collection[str]) -> list[_CorrectionRow]:
-    """Return the correction records of the accounts that can be charged."""
+def _corrected_usage(finding: _Finding, accounts: Collection[str]) -> list[StoredUsage]:
+    """Return the correction records of the accounts that can be charged.
+
+    A correction's `start` is what was on record for its minute and its `end` what is now.
+    """
     return [
-        (
+        StoredUsage(
+            stored.cell.record._replace(bucket_start=one.minute, start=one.recorded, end=one.shown),
             stored.stream_id,
             stored.account_uuid,
+            "correction",
             stored.revisions.get(one.minute, 0) + 1,
-            stored.cell.record._replace(bucket_start=one.minute, start=one.recorded, end=one.shown),
         )
         for stored, one in finding.different
         if stored.account_uuid in accounts
@@ -228,13 +231,13 @@ def _correction_rows(finding: _Finding, accounts: Collection[str]) -> list[_Corr
 def _buckets(
     connection: Connection,
     findings: Sequence[_Finding],
-    rows: Mapping[str, Sequence[_CorrectionRow]],
+    usage: Mapping[str, Sequence[StoredUsage]],
 ) -> list[Bucket]:
     """Return the buckets' changes, where anything changes."""
     uplink: defaultdict[BucketKey, int] = defaultdict(int)
     downlink: defaultdict[BucketKey, int] = defaultdict(int)
     for stretch in (one.stretch for one in findings):
-        for _, account, _, record in rows[stretch.source_id]:
+        for record, _, account, _, _ in usage[stretch.source_id]:
             key = BucketKey(
                 record.bucket_start,
                 stretch.stored_node_id,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction, settle
-from billing_cli.core.model import Rating
 from billing_cli.core.rating import ONE, bucket_key, buckets_of, rate
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.database import accounts as store_accounts
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.adjustments import BucketHistory
     from billing_cli.core.canonical import StoredUsage
-    from billing_cli.core.model import Account, Bucket, BucketKey, Totals
+    from billing_cli.core.model import Account, Bucket, BucketKey, Rating, Totals
     from billing_cli.core.rating import BilledUsage
     from billing_cli.jobs.context import JobContext
 
@@ -102,9 +101,7 @@ def charge(
         accounts,
         context.tariff.peak_hours,
     )
-    return Charging(
-        _entries(rating, new, needed), frozenset(replayed), frozenset(taken_over)
-    )
+    return Charging(_entries(rating, new, needed), frozenset(replayed), frozenset(taken_over))
 
 
 def write_corrections(
@@ -129,7 +126,7 @@ def write_corrections(
 def write_rating(
     context: JobContext, connection: Connection, rating: Rating, *, pricing_rule_version: str
 ) -> None:
-    """Append a rating's entries, which change no bytes, and write what it leaves of the accounts."""
+    """Append entries that change no bytes, and write what they leave of the accounts."""
     entries = _entries(rating, (), ())
     write_entries(context, connection, entries, pricing_rule_version=pricing_rule_version)
 
@@ -172,19 +169,17 @@ def require_rows(counts: Mapping[str, int], expected: Mapping[str, int]) -> None
             )
 
 
-def _entries(
-    rating: Rating, new: Iterable[Bucket], corrections: Sequence[Correction]
-) -> Entries:
-    multipliers = {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
+def _entries(rating: Rating, new: Iterable[Bucket], corrections: Sequence[Correction]) -> Entries:
+    multipliers = (
+        {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
+    )
     last: dict[str, datetime] = {}
     for charge in rating.charges:
         last[charge.key.account_uuid] = charge.key.bucket_start
     return Entries(
         charges=rating.charges,
         buckets={bucket.key: bucket for bucket in new},
-        corrected=[
-            (one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections
-        ],
+        corrected=[(one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections],
         accounts=[(rating.accounts[account], at) for account, at in sorted(last.items())],
     )
 

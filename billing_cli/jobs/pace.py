@@ -25,14 +25,10 @@ BEFORE_ALL_HISTORY = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How far all sources have come together, and how dense each one's history was of late.
-
-    A source that waits for the successor of a snapshot gets `factors` times its share.
-    """
+    """How far all sources have come together, and how dense each one's history was of late."""
 
     horizon: datetime = BEFORE_ALL_HISTORY
     samples_per_minute: Mapping[str, float] = field(default_factory=dict)
-    factors: Mapping[str, int] = field(default_factory=dict)
 
     def bound(self, begins: Mapping[str, datetime], until: datetime, max_samples: int) -> datetime:
         """Return the end of what the next step asks for: about `max_samples` from all sources.

@@ -215,7 +215,9 @@ def _plan(
     fetched, state = node.fetched, node.state
     known = node.streams.checkpoints
     credit = replace(state.credit, accounts=node.streams.debts)
-    last_at = node.fresh[-1].collected_at
+    # What a decreased counter means is told by the next snapshot, but not waited for long.
+    waiting_since = node.fresh[-1].collected_at
+    is_overdue = fetched.complete and context.clock() - waiting_since > context.stalled_after
     return SourcePlan(
         source_id=node.source_id,
         identity=node.identity,
@@ -237,9 +239,7 @@ def _plan(
             accounts,
             context.deltas,
             continuity_expected=node.is_followed and fetched.contract == "window",
-            # What a counter decrease means is told by the next snapshot, but not waited for long.
-            decide_now=fetched.contract == "latest"
-            or context.clock() - last_at > context.stalled_after,
+            decide_now=fetched.contract == "latest" or is_overdue,
         ),
         notes=fetched.notes,
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from billing_cli.core.result import SourceStatus
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
-    from billing_cli.jobs.source_plan import SourcePlan
+    from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.write import Written
 
 

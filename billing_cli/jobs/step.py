@@ -221,7 +221,7 @@ def _write(
         (*results, *skipped),
         written,
         behind=fetched.waiting | (accepted.keys() - errors.keys() - current),
-        pace=(pace or Pace()).after(fetched.begins, answers, horizon, _waiting(advanced)),
+        pace=(pace or Pace()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
         _finish(connection, results, stalled, run)
@@ -235,13 +235,6 @@ def _nodes(outcomes: Mapping[str, Fetched | ExporterError]) -> set[str]:
         for answer in outcomes.values()
         if isinstance(answer, Fetched) and answer.identity is not None
     }
-
-
-def _waiting(advanced: Mapping[str, SourcePlan]) -> frozenset[str]:
-    """Return the sources that stopped before a snapshot, because the one after it is needed."""
-    return frozenset(
-        source_id for source_id, plan in advanced.items() if plan.advance.waits_for_successor
-    )
 
 
 def _is_early(source: Source, known: _Known, now: datetime) -> bool:

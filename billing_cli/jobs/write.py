@@ -212,7 +212,7 @@ def _sort(
                 continue
             usage.pending.append((stream_id, record))
             waiting.add(record.name)
-            if account in accounts.problems:
+            if account is not None and account in accounts.problems:
                 problems.add(account)
         usage.waiting[plan.source_id] = waiting
         usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
@@ -283,7 +283,7 @@ def _shared_checkpoints(
     plans: Iterable[SourcePlan], accounts: LockedAccounts
 ) -> list[tuple[str, str, datetime]]:
     """Return those of the accounts of streams that change, with the last snapshot with samples."""
-    found = []
+    found: list[tuple[str, str, datetime]] = []
     for plan in plans:
         wanted = _kept([plan]) & accounts.kept
         at = plan.advance.samples_at or plan.watermark
@@ -301,8 +301,8 @@ def _progress(plan: SourcePlan) -> SourceProgress:
         plan.watermark,
         step.samples_at,
         step.restarted_at,
-        step.credit.debt_bytes,
-        step.credit.at,
+        step.credit.node.size_bytes if step.credit.node else 0,
+        step.credit.node.at if step.credit.node else None,
         step.credit.since,
     )
 

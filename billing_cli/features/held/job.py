@@ -12,24 +12,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
+from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.model import Bucket, BucketKey, Rating
 from billing_cli.core.times import format_rfc3339, minute_of
 from billing_cli.database.adjustments import read_regions
 from billing_cli.database.connection import Session
-from billing_cli.database.facts import add_usage_records
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.held import queries as store_held
 from billing_cli.features.held.result import HeldResult
+from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
-from billing_cli.jobs.payers import (
-    FactConflictError,
-    facts_are_new,
-    lock_payers,
-    write_corrections,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,9 +82,9 @@ def release_held(
         deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
         minutes = _watermark_minutes(connection, sources)
         accounts = _lock_accounts(context, connection, deltas)
-        _add_records(connection, deltas, minutes)
         corrections = _corrections(context, connection, deltas, minutes, reason)
-        rating = write_corrections(context, connection, corrections, accounts)
+        usage = _usage(deltas, minutes)
+        rating = write_corrections(context, connection, corrections, accounts, usage)
         decided = _decide(context, connection, deltas, "released", reason)
         return _charged(
             replace(result, written_minutes=len(corrections), held=decided), rating, context.clock()
@@ -193,28 +189,28 @@ def _lock_accounts(
                 "more, so there is no minute to charge it in"
             )
     wanted = {one.account_uuid for one in deltas if one.account_uuid is not None}
-    payers = lock_payers(context, connection, wanted)
-    if payers.gone:
+    locked = lock_accounts(context, connection, wanted)
+    gone = wanted - locked.kept - locked.problems.keys()
+    if gone:
         raise BillingError(
-            f"account {', '.join(sorted(payers.gone))} does not exist any more and can't be charged"
+            f"account {', '.join(sorted(gone))} does not exist any more and can't be charged"
         )
-    if payers.problems:
-        raise BillingError("; ".join(payers.problems.values()))
-    return payers.accounts()
+    if locked.problems:
+        raise BillingError("; ".join(locked.problems.values()))
+    return locked.chargeable
 
 
-def _add_records(
-    connection: Connection, deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]
-) -> None:
-    """Append the evidence of what is released; its place in the chain stays with the held row."""
-    with facts_are_new():
-        add_usage_records(
-            connection,
-            [one.record._replace(bucket_start=minutes[one.stored_node_id]) for one in deltas],
-            [one.stream_id for one in deltas],
-            [_account(one) for one in deltas],
-            ["released"] * len(deltas),
+def _usage(deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]) -> list[StoredUsage]:
+    """Return the records of what is released; its place in the chain stays with the held row."""
+    return [
+        StoredUsage(
+            one.record._replace(bucket_start=minutes[one.stored_node_id]),
+            one.stream_id,
+            _account(one),
+            "released",
         )
+        for one in deltas
+    ]
 
 
 def _corrections(

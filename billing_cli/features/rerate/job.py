@@ -21,10 +21,11 @@ from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.features.rerate import queries as store
 from billing_cli.features.rerate.result import AccountDifference, RerateResult
+from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
+from billing_cli.jobs.entries import write_rating
 from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
-from billing_cli.jobs.payers import lock_payers, write_rating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -234,8 +235,8 @@ def _write(
     context: JobContext, connection: Connection, step: Scope, order: Order, done: _Differences
 ) -> _Differences:
     """Write a step in the open transaction, with its accounts locked; return what is done then."""
-    payers = lock_payers(context, connection, store.read_accounts(connection, step))
-    accounts = payers.accounts()
+    locked = lock_accounts(context, connection, store.read_accounts(connection, step))
+    accounts = dict(locked.chargeable)
     step = replace(step, account_uuids=tuple(accounts))
     charged = store.read_charged_buckets(connection, step)
     changes = _changes(context, charged.histories, accounts, order.reason)
@@ -253,7 +254,7 @@ def _write(
     )
     for entries in changes.values():
         done.add(entries)
-    done.notes = tuple(dict.fromkeys([*done.notes, *payers.problems.values()]))
+    done.notes = tuple(dict.fromkeys([*done.notes, *locked.problems.values()]))
     done.steps += 1
     return done
 

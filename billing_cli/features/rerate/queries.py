@@ -156,11 +156,11 @@ def reprice_buckets(
     )
 
 
-def _parameters(scope: Scope) -> dict[str, datetime | arrays.BinaryArray | None]:
+def _parameters(scope: Scope) -> dict[str, datetime | str | None]:
     nodes, accounts = scope.stored_node_ids, scope.account_uuids
     return {
         "since": scope.since,
         "until": scope.until,
         "stored_node_ids": None if nodes is None else arrays.texts(nodes),
-        "account_uuids": None if accounts is None else arrays.uuids(accounts),
+        "account_uuids": None if accounts is None else arrays.plain(accounts),
     }
