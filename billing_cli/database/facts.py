@@ -9,10 +9,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.canonical import charge_line, time_text, usage_line
-from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.database import arrays
 from billing_cli.database.write_path import (
-    Statement,
     create_staging,
     execute_all,
     stage,
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import (
         Account,
+        Bucket,
+        BucketKey,
         Charge,
         Checkpoint,
         Gap,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Succession,
         UsageRecord,
     )
+    from billing_cli.database.write_path import Statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,13 @@ def accept(
         if isinstance(outcome, Fetched):
             problem = _identity_problem(by_id[source_id], found.states[source_id], outcome.identity)
             if problem:
-                errors[source_id] = ExporterError(problem)
+                errors[source_id] = ExporterError(problem, code="wrong_identity")
             else:
                 accepted[source_id] = outcome
         else:
             errors[source_id] = outcome
     for source_id, problem in _ownership_problems(accepted, found.node_owners).items():
-        errors[source_id] = ExporterError(problem)
+        errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     return accepted, errors
 

@@ -164,6 +164,7 @@ def _fetch(
                 until=max(bound, begins[source.source_id]),
                 max_samples=shares[source.source_id],
                 page_limit=fetching.page_limit,
+                has_watermark=states[source.source_id].watermark is not None,
             )
             for source in wanted
         ],

@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from billing_cli.core.model import ZERO, Totals
+from billing_cli.core.model import Totals
+from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
 from billing_cli.database.minutes import further_back
 from billing_cli.database.spans import SPANS
