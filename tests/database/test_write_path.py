@@ -20,7 +20,7 @@ from billing_cli.core.model import (
     UsageRecord,
 )
 from billing_cli.database.facts import Entries, Facts, Run, write_facts
-from billing_cli.database.write_path import APPLY
+from billing_cli.database.write_path import APPLY, create_staging
 
 if TYPE_CHECKING:
     import psycopg
@@ -89,6 +89,7 @@ def write(connection: psycopg.Connection[Any], facts: Facts) -> dict[str, int]:
     """Write facts in a transaction of their own."""
     run = Run(RUN_ID, NOON, "v1", has_arrears_since=False)
     with connection.transaction():
+        create_staging(connection)
         return write_facts(connection, APPLY, facts, run)
 
 

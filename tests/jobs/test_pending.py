@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
 from billing_cli.database.facts import Facts, Run, write_facts
-from billing_cli.database.write_path import APPLY
+from billing_cli.database.write_path import APPLY, create_staging
 from billing_cli.simulator.invariants import violations
 
 if TYPE_CHECKING:
@@ -143,5 +143,6 @@ def write_pending(world: World, stream_id: int, record: UsageRecord) -> None:
     """Write a record as the write path does."""
     run = Run("00000000-0000-0000-0000-000000000000", record.to_at, "v1", has_arrears_since=False)
     with world.connection.transaction():
+        create_staging(world.connection)
         counts = write_facts(world.connection, APPLY, Facts(pending=[(stream_id, record)]), run)
     assert counts["pending usage"] + counts["extended pending usage"] == 1
