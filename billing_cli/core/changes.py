@@ -6,12 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
-from billing_cli.core.succession import ZERO, AccountChange, covers
+from billing_cli.core.succession import ZERO, AccountChange, covers, minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
+
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
 
 
 class Changed(NamedTuple):
@@ -104,9 +105,7 @@ def account_changes(
         if before.state != "active":
             continue
         if name not in changes.decreased:
-            growth[account][name] = Totals(
-                totals.uplink - before.totals.uplink, totals.downlink - before.totals.downlink
-            )
+            growth[account][name] = minus(totals, before.totals)
         elif account in new:
             gone[account][name] = before.totals
             new[account][name] = totals
