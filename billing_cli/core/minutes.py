@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import HeldDelta
@@ -11,16 +12,18 @@ from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from billing_cli.core.model import DeltaPolicy, StreamName, StreamState, UsageRecord
     from billing_cli.core.plausibility import NodeCredit
+
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class Minutes:
     """Collects the steps of streams, minute by minute.
 
-    `records` and `held` are in time order. `account_of` says what a stream's bytes belong to.
+    `records` and `held` are in time order, `current` is the minute that is open.
+    `account_of` says what a stream's bytes belong to.
     """
 
     def __init__(
@@ -30,17 +33,18 @@ class Minutes:
         self.records: list[UsageRecord] = []
         self.held: list[HeldDelta] = []
         self._account_of = account_of
-        self._minute: datetime | None = None
-        self._last_at: datetime | None = None
+        self.current = EARLIEST
+        self._stamps: list[datetime] = []
         self._steps: list[UsageRecord] = []
         self._duplicates: list[UsageRecord] = []
 
     def enter(self, at: datetime) -> None:
         """Go on to the minute of a snapshot taken at `at`; close the one before."""
         minute = minute_of(at)
-        if minute != self._minute:
+        if minute != self.current:
             self.close()
-        self._minute, self._last_at = minute, at
+            self.current = minute
+        self._stamps.append(at)
 
     def add(self, step: UsageRecord, state: StreamState) -> None:
         """Add a step of an active or a duplicate stream to the minute."""
@@ -49,15 +53,19 @@ class Minutes:
     def close(self) -> None:
         """Join the minute's steps, and hold those that are above the plausible rate."""
         self.held += [HeldDelta(record, "duplicate") for record in _joined(self._duplicates)]
-        records = _joined(self._steps)
+        # Nearly every minute has one snapshot, and nothing to join.
+        records = _joined(self._steps) if len(self._stamps) > 1 else list(self._steps)
+        last_at = self._stamps[-1] if self._stamps else EARLIEST
         self._duplicates.clear()
         self._steps.clear()
-        if not records or self._last_at is None:
+        self._stamps.clear()
+        if not records:
             return
         usage: defaultdict[str, int] = defaultdict(int)
-        for record in records:
-            usage[self._account_of(record.name)] += record.total_bytes
-        held, is_node_held = self.credit.admit(usage, self._last_at)
+        for name, _, _, _, _, start, end in records:
+            size_bytes = end.uplink - start.uplink + end.downlink - start.downlink
+            usage[self._account_of(name)] += size_bytes
+        held, is_node_held = self.credit.admit(usage, last_at)
         if not held and not is_node_held:
             self.records += records
             return

@@ -30,7 +30,6 @@ from billing_cli.core.succession import (
     succession_of,
     total_of,
 )
-from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -121,10 +120,11 @@ class Walk:
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
         checkpoints = {}
+        at = self.samples_at
         for name in self._touched:
             checkpoint = self._known[name]
-            if name not in self._absent and self.samples_at is not None:
-                checkpoint = checkpoint._replace(seen_at=self.samples_at)
+            if at is not None and checkpoint.seen_at != at and name not in self._absent:
+                checkpoint = checkpoint._replace(seen_at=at)
             checkpoints[name] = checkpoint
         return checkpoints
 
@@ -242,9 +242,14 @@ class Walk:
         if not successions and self._returned(snapshot):
             # Streams come back one by one: the process did restart.
             self._settle_restart()
+            changes = compare(snapshot, self._known, self._absent, self.restarted_at)
         taken_over, ended = self._take_over(successions)
         reset = []
+        special = taken_over.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
+            if name not in special:
+                self._step(name, before, snapshot)
+                continue
             start, epoch = before.totals, before.reset_epoch
             if name in ended:
                 start = ZERO
@@ -256,12 +261,8 @@ class Walk:
                 epoch += 1
                 reset.append(name)
             start = total_of((start, taken_over.get(name, ZERO)))
-            stream = self._known[name]._replace(state=before.state)
-            self._step(
-                name,
-                stream._replace(seen_at=before.seen_at, totals=start, reset_epoch=epoch),
-                snapshot,
-            )
+            known = self._known[name]._replace(state=before.state, reset_epoch=epoch)
+            self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
@@ -376,18 +377,16 @@ class Walk:
     def _step(self, name: StreamName, before: Checkpoint, snapshot: Snapshot) -> None:
         """Move a stream on from `before` to the snapshot, and note the bytes between."""
         at, totals = snapshot.collected_at, snapshot.totals[name]
-        from_at = before.seen_at
-        if name in self._known and name not in self._absent:
-            from_at = self.samples_at or from_at
-        self._absent.discard(name)
-        self._known[name] = before._replace(seen_at=at, totals=totals)
+        seen_at, start, epoch, before_restart, state, surplus = before
+        if name in self._absent:
+            self._absent.remove(name)
+        elif name in self._known:
+            seen_at = self.samples_at or seen_at
+        self._known[name] = Checkpoint(at, totals, epoch, before_restart, state, surplus)
         self._touched.append(name)
-        if totals == before.totals or before.state == "ignored":
-            return
-        step = UsageRecord(
-            name, minute_of(at), before.reset_epoch, from_at, at, before.totals, totals
-        )
-        self.minutes.add(step, before.state)
+        if totals != start and state != "ignored":
+            step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
+            self.minutes.add(step, state)
 
     def _settle_restart(self) -> None:
         """Forget the totals before the last restart: it can't be revoked any more."""
