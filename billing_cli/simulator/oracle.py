@@ -11,38 +11,31 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from billing_cli.core.times import minute_of
-from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream
+from billing_cli.simulator.carriers import Reason, follow
+from billing_cli.simulator.process import Bytes, Stream
+from billing_cli.simulator.traffic import Fleet, Node, Snapshot
 
 if TYPE_CHECKING:
     from billing_cli.core.model import StreamName
 
+__all__ = [
+    "Bound",
+    "BucketName",
+    "Bytes",
+    "Oracle",
+    "Reason",
+    "Seen",
+    "Unbilled",
+    "everything",
+    "in_time",
+    "owners_of",
+]
+
 Bound = datetime | Mapping[str, datetime] | None
 """A moment for all nodes, or one for each by stored node id; None leaves the side open."""
-
-Reason = Literal["baseline", "unseen", "reset", "hidden_reset", "unresolved"]
-"""Why bytes are not billed.
-
-baseline: they flowed before the first snapshot that a biller saw of the source.
-unseen: no snapshot within the bounds tells of them yet.
-reset: they flowed between the last snapshot seen and a restart of the counters.
-hidden_reset: the counters had overtaken their old values when they were next seen, so that the
-restart cannot be noticed and as many bytes as the old totals go missing.
-unresolved: the sample's uuid belongs to no account.
-"""
-
-
-class Bytes(NamedTuple):
-    """Bytes by direction."""
-
-    uplink: int = 0
-    downlink: int = 0
-
-    def plus(self, other: Bytes) -> Bytes:
-        """Return the sum by direction."""
-        return Bytes(self.uplink + other.uplink, self.downlink + other.downlink)
 
 
 class BucketName(NamedTuple):
@@ -134,26 +127,26 @@ class Oracle:
         total = Bytes()
         for node in self.fleet.nodes.values():
             for stream in node.streams:
-                total = total.plus(Bytes(sum(stream.log[2::4]), sum(stream.log[3::4])))
+                total = total.plus(stream.flowed())
         return total
 
     def _billable(self, until: Bound) -> Iterator[tuple[BucketName, Bytes]]:
         for share in self._shares(until):
             if share.reason is None and share.account_uuid and share.snapshot and any(share.bytes):
-                minute = minute_of(share.snapshot.collected_at)
-                line = share.stream.name.inbound_tag
-                yield (
-                    BucketName(minute, share.node.identity.stored, share.account_uuid, line),
-                    share.bytes,
-                )
+                snapshot = share.snapshot
+                tag = snapshot.naming(share.stream.name)[0].inbound_tag
+                minute, stored = minute_of(snapshot.collected_at), snapshot.identity.stored
+                yield BucketName(minute, stored, share.account_uuid, tag), share.bytes
 
     def _shares(self, until: Bound) -> Iterator[_Share]:
-        owners = _owners(self.fleet)
+        owners = owners_of(self.fleet)
         for node in self.fleet.nodes.values():
             visible = self._visible(node, until)
             for stream in node.streams:
                 owner = owners.get(stream.name.sample_uuid)
-                for snapshot, reason, moved in self._follow(node, stream, visible):
+                for snapshot, reason, moved in follow(
+                    node, stream, visible, charge_first_snapshot=self.charge_first_snapshot
+                ):
                     final: Reason | None = reason
                     if reason is None and owner is None:
                         final = "unresolved"
@@ -169,34 +162,6 @@ class Oracle:
             and (end is None or snapshot.collected_at < end)
             and self.seen(node, snapshot)
         ]
-
-    def _follow(
-        self, node: Node, stream: Stream, visible: list[Snapshot]
-    ) -> Iterator[tuple[Snapshot | None, Reason | None, Bytes]]:
-        """Walk a stream's movements through the snapshots that carry them."""
-        told = Bytes()
-        told_restarts = 0
-        for carrier, by_restarts in _carried(node, stream, visible):
-            if carrier is None:
-                yield None, "unseen", _total(by_restarts.values())
-                continue
-            current = by_restarts.pop(carrier.restarts, Bytes())
-            lost = _total(by_restarts.values())
-            if carrier is visible[0] and not self.charge_first_snapshot:
-                yield carrier, "baseline", current.plus(lost)
-            else:
-                overtaken = Bytes()
-                if carrier.restarts > told_restarts and _covers(current, told):
-                    overtaken = told
-                yield carrier, "reset", lost
-                yield carrier, "hidden_reset", overtaken
-                yield (
-                    carrier,
-                    None,
-                    Bytes(current.uplink - overtaken.uplink, current.downlink - overtaken.downlink),
-                )
-            told = told.plus(current) if carrier.restarts == told_restarts else current
-            told_restarts = carrier.restarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,33 +179,7 @@ class _Share:
 _Key = TypeVar("_Key")
 
 
-def _carried(
-    node: Node, stream: Stream, visible: list[Snapshot]
-) -> Iterator[tuple[Snapshot | None, dict[int, Bytes]]]:
-    """Group a stream's movements by the snapshot that tells of them, each by restarts so far.
-
-    A restart is told of as well, by zero bytes: a snapshot at 0 shows it, whatever comes later.
-    """
-    events = stream.movements()
-    events.extend((index, count, 0, 0) for count, (index, _) in enumerate(node.restarts, start=1))
-    events.sort(key=lambda event: event[:2])
-    remaining = iter(visible)
-    carrier: Snapshot | None = next(remaining, None)
-    group: dict[int, Bytes] = {}
-    for index, restarts, uplink, downlink in events:
-        moved_on = carrier
-        while moved_on is not None and (moved_on.index < index or not moved_on.holds(stream)):
-            moved_on = next(remaining, None)
-        if moved_on is not carrier and group:
-            yield carrier, group
-            group = {}
-        carrier = moved_on
-        group[restarts] = group.get(restarts, Bytes()).plus(Bytes(uplink, downlink))
-    if group:
-        yield carrier, group
-
-
-def _owners(fleet: Fleet) -> dict[str, str]:
+def owners_of(fleet: Fleet) -> dict[str, str]:
     """Map sample uuids to accounts as billing does: by uuid, else by any proxy uuid they had.
 
     A proxy uuid that two accounts share tells neither.
@@ -254,11 +193,6 @@ def _owners(fleet: Fleet) -> dict[str, str]:
     return owners
 
 
-def _covers(counters: Bytes, told: Bytes) -> bool:
-    """Whether restarted counters have reached what was told before, so that nothing shows."""
-    return counters.uplink >= told.uplink and counters.downlink >= told.downlink
-
-
 def _bound(bound: Bound, node: Node) -> datetime | None:
     if bound is None or isinstance(bound, datetime):
         return bound
@@ -270,10 +204,3 @@ def _summed(pairs: Iterable[tuple[_Key, Bytes]]) -> dict[_Key, Bytes]:
     for key, moved in pairs:
         sums[key] = sums[key].plus(moved)
     return dict(sums)
-
-
-def _total(parts: Iterable[Bytes]) -> Bytes:
-    total = Bytes()
-    for part in parts:
-        total = total.plus(part)
-    return total

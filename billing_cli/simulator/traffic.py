@@ -1,4 +1,4 @@
-"""True traffic of a fleet: users, nodes, streams, and the snapshots that exporters take of them.
+"""A fleet: users, and nodes with their counting processes and exporters.
 
 Pure and reproducible: one seed gives one history, and time is whatever the caller says. Bytes
 are whole bytes, rates are bytes per second, moments are aware UTC datetimes.
@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import random
 import uuid
-from array import array
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 
 from billing_cli.core.model import NodeIdentity, StreamName
-from billing_cli.simulator.stamps import (
-    NANOSECONDS_PER_SECOND,
-    moment_of,
-    nanoseconds_of,
-)
+from billing_cli.core.times import minute_of
+from billing_cli.simulator.history import History, Snapshot
+from billing_cli.simulator.process import Process, Stream
+from billing_cli.simulator.publication import Naming, as_counted
+from billing_cli.simulator.stamps import nanoseconds_of
+
+__all__ = ["DEFAULT_RATE", "DEFAULT_START", "Fleet", "Node", "Snapshot", "Stream", "User"]
 
 DEFAULT_START = datetime(2026, 4, 8, 12, tzinfo=UTC)
 DEFAULT_RATE = 100_000.0
-HISTORY = timedelta(hours=72)
-"""How long an exporter keeps its snapshots."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,62 +34,15 @@ class User:
     former_proxy_uuids: list[str] = field(default_factory=list)
 
 
-@dataclass(eq=False, slots=True)
-class Stream:
-    """One counter pair of a node, and the log of what truly flowed through it.
-
-    `log` holds flat groups of four: index of the next snapshot of the node, number of restarts
-    so far, uplink bytes, downlink bytes. The totals are what exporters show; the log is the truth.
-    """
-
-    name: StreamName
-    email: str
-    index: int
-    idle: bool = False
-    uplink_total: int = 0
-    downlink_total: int = 0
-    log: array[int] = field(default_factory=lambda: array("q"))
-
-    def movements(self) -> list[tuple[int, int, int, int]]:
-        """Return what flowed: (next snapshot's index, restarts so far, uplink, downlink)."""
-        columns = (self.log[offset::4] for offset in range(4))
-        return list(zip(*columns, strict=True))
-
-
-@dataclass(eq=False, slots=True)
-class Snapshot:
-    """The counters of a node at one instant.
-
-    `totals` alternates uplink and downlink of the node's first `len(totals) / 2` streams, of
-    which those in `absent` were not reported. `restarts` counts those of xray before it.
-    """
-
-    index: int
-    stamp_nanoseconds: int
-    published_nanoseconds: int
-    restarts: int
-    totals: array[int]
-    absent: frozenset[int]
-    forgotten: bool = False
-    encoded: bytes | None = None
-
-    @property
-    def collected_at(self) -> datetime:
-        """The stamp, cut to microseconds."""
-        return moment_of(self.stamp_nanoseconds)
-
-    @property
-    def late(self) -> bool:
-        """Whether it was published later than taken."""
-        return self.published_nanoseconds > self.stamp_nanoseconds
-
-    def holds(self, stream: Stream) -> bool:
-        """Whether the stream is reported here."""
-        return 2 * stream.index < len(self.totals) and stream.index not in self.absent
-
-
 class Node:
-    """A proxy node with its exporter. Made by `Fleet.add_node`."""
+    """A proxy node: an xray process and its exporter. Made by `Fleet.add_node`.
+
+    The exporter polls the process; `naming` says under which names it publishes the counters.
+    Its clock is off by `clock_error`. With `truncates_stamps` it stamps whole minutes. With
+    `takes_older_stamps` it goes on when its clock is set back, as real exporters do: a snapshot
+    replaces the one of the same stamp, and history is sorted by stamp. Without, it takes no polls
+    until its clock has caught up. `has_statistics` tells that xray counts users at all.
+    """
 
     def __init__(
         self, source_id: str, identity: NodeIdentity, start: datetime, rng: random.Random
@@ -101,36 +51,37 @@ class Node:
         self.identity = identity
         self.start = start
         self.now = start
-        self.streams: list[Stream] = []
+        self.process = Process()
         self.snapshots: list[Snapshot] = []
-        self.restarts: list[tuple[int, datetime]] = []
+        self.history = History()
         self.outages: list[tuple[datetime, datetime]] = []
+        self.naming: Naming = as_counted
         self.poll_jitter_seconds = 0.25
         self.clock_error = timedelta()
+        self.truncates_stamps = False
+        self.takes_older_stamps = False
+        self.has_statistics = True
         self._polled_at: datetime | None = None
         self._hidden: list[tuple[int, datetime, datetime]] = []
-        self._dropped: set[int] = set()
-        self._names: set[StreamName] = set()
         self._rng = rng
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The counter pairs of the process."""
+        return self.process.streams
+
+    @property
+    def restarts(self) -> list[tuple[int, datetime]]:
+        """The restarts of the process: snapshots before it, and when."""
+        return self.process.restarts
 
     def add_stream(self, sample_uuid: str, inbound_tag: str = "", *, idle: bool = False) -> Stream:
         """Add a counter pair that starts at 0. An idle one moves by `flow` only, never by `run`."""
-        name = StreamName(inbound_tag, sample_uuid)
-        if name in self._names:
-            raise ValueError(f"{self.source_id} already has {name}")
-        email = f"{sample_uuid.partition('-')[0]}@example.com"
-        stream = Stream(name, email, len(self.streams), idle)
-        self.streams.append(stream)
-        self._names.add(name)
-        return stream
+        return self.process.add_stream(StreamName(inbound_tag, sample_uuid), idle=idle)
 
     def flow(self, stream: Stream, uplink: int, downlink: int) -> None:
         """Let bytes flow now: after the last snapshot, before the next."""
-        stream.uplink_total += uplink
-        stream.downlink_total += downlink
-        stream.log.extend((len(self.snapshots), len(self.restarts), uplink, downlink))
-        if self._dropped:
-            self._dropped.discard(stream.index)
+        self.process.flow(stream, uplink, downlink)
 
     def run(
         self,
@@ -144,7 +95,7 @@ class Node:
         Polls stand in [now, until), so that runs chain without a seam. `rate` is the mean of a
         stream that is busy in an interval, `activity` the share of intervals in which it is.
         Polls within an outage are skipped while the traffic flows on; so are those that the
-        exporter's clock, set back, would stamp before what it has.
+        exporter's clock, set back, would stamp before what it has, unless it takes older stamps.
         """
         step = timedelta(seconds=poll_seconds)
         poll = self.start + -((self.start - self.now) // step) * step
@@ -153,34 +104,40 @@ class Node:
             if not self._already_polled(poll) and not self.is_down(poll):
                 jitter = self._rng.randrange(int(self.poll_jitter_seconds * 1e6) + 1)
                 at = poll + timedelta(microseconds=jitter)
-                if not self.snapshots or at + self.clock_error > self.snapshots[-1].collected_at:
+                if self._accepts(self._stamp(at)):
                     self.snapshot(at)
             poll += step
         self._advance(until, rate, activity)
 
     def snapshot(self, at: datetime, published_at: datetime | None = None) -> Snapshot:
-        """Record a snapshot; the digits below microseconds are made up, as a real clock has them.
+        """Take a snapshot; the digits below microseconds are made up, as a real clock has them.
 
         Its stamp is off by the exporter's `clock_error`. Raises ValueError where that is not
-        later than the one before.
+        later than the one before, unless the exporter takes older stamps.
         """
-        stamp = nanoseconds_of(at + self.clock_error) + self._rng.randrange(1000)
-        if self.snapshots and stamp // 1000 <= self.snapshots[-1].stamp_nanoseconds // 1000:
+        stamp = self._stamp(at)
+        if not self.truncates_stamps:
+            stamp += self._rng.randrange(1000)
+        if not self._accepts(stamp):
             raise ValueError(f"{self.source_id} already has a snapshot at or after {at}")
-        totals = array("q")
-        for stream in self.streams:
-            totals.append(stream.uplink_total)
-            totals.append(stream.downlink_total)
+        totals, dropped = self.process.read()
         hidden = {index for index, since, until in self._hidden if since <= at < until}
+        if not self.has_statistics:
+            hidden.update(range(len(self.streams)))
         snapshot = Snapshot(
             index=len(self.snapshots),
             stamp_nanoseconds=stamp,
+            taken_nanoseconds=nanoseconds_of(at),
             published_nanoseconds=nanoseconds_of(max(at, published_at or at)),
             restarts=len(self.restarts),
             totals=totals,
-            absent=frozenset(hidden | self._dropped),
+            absent=dropped | hidden,
+            identity=self.identity,
+            streams=self.streams,
+            naming=self.naming,
         )
         self.snapshots.append(snapshot)
+        self.history.add(snapshot)
         self._polled_at = at
         self.now = max(self.now, at)
         return snapshot
@@ -190,12 +147,12 @@ class Node:
 
         With `drop_counters` a stream is missing from snapshots until it moves again.
         """
-        for stream in self.streams:
-            stream.uplink_total = stream.downlink_total = 0
-        if drop_counters:
-            self._dropped.update(range(len(self.streams)))
-        self.restarts.append((len(self.snapshots), at))
+        self.process.restart(at, drop_counters=drop_counters)
         self.now = max(self.now, at)
+
+    def rename(self, node_id: str) -> None:
+        """Publish later snapshots under another node id; the earlier ones keep theirs."""
+        self.identity = self.identity._replace(node_id=node_id)
 
     def hide(self, since: datetime, until: datetime) -> None:
         """Take the exporter down for [since, until): no polls then, traffic flows on."""
@@ -212,26 +169,30 @@ class Node:
                 snapshot.published_nanoseconds = nanoseconds_of(published_at)
 
     def forget_before(self, at: datetime) -> None:
-        """Lose the history before `at`, as an exporter does that restarts."""
+        """Lose the history stamped before `at`, for whatever is taken for the present."""
         for snapshot in self.snapshots:
             snapshot.forgotten = snapshot.forgotten or snapshot.collected_at < at
+
+    def lose_history(self, at: datetime) -> None:
+        """Restart the exporter then: it offers nothing any more of what it took before."""
+        self.history.lose(at)
 
     def is_down(self, at: datetime) -> bool:
         """Whether the exporter is in an outage then."""
         return any(since <= at < until for since, until in self.outages)
 
     def published(self, present: datetime | None) -> list[Snapshot]:
-        """Return what the exporter offers at present, oldest first; None: all that it ever took."""
-        if present is None:
-            return [snapshot for snapshot in self.snapshots if not snapshot.forgotten]
-        latest = nanoseconds_of(present) + 999
-        oldest = latest - int(HISTORY.total_seconds()) * NANOSECONDS_PER_SECOND
-        kept = bisect_left(self.snapshots, oldest, key=attrgetter("stamp_nanoseconds"))
-        return [
-            snapshot
-            for snapshot in self.snapshots[kept:]
-            if not snapshot.forgotten and snapshot.published_nanoseconds <= latest
-        ]
+        """Return what the exporter offers at present, oldest first; None: all that it has kept."""
+        return self.history.offered(present)
+
+    def _stamp(self, at: datetime) -> int:
+        shown = at + self.clock_error
+        return nanoseconds_of(minute_of(shown) if self.truncates_stamps else shown)
+
+    def _accepts(self, stamp: int) -> bool:
+        if self.takes_older_stamps or not self.snapshots:
+            return True
+        return stamp // 1000 > self.snapshots[-1].stamp_nanoseconds // 1000
 
     def _advance(self, moment: datetime, rate: float, activity: float) -> None:
         seconds = (moment - self.now).total_seconds()

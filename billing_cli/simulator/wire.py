@@ -98,18 +98,15 @@ def window_page(
     )
 
 
-def encode_snapshot(node: Node, snapshot: Snapshot, identity: NodeIdentity | None = None) -> bytes:
+def encode_snapshot(_node: Node, snapshot: Snapshot, identity: NodeIdentity | None = None) -> bytes:
     """Return the snapshot as JSON; kept with it, unless it speaks under another identity."""
     if snapshot.encoded is not None and identity is None:
         return snapshot.encoded
-    speaker = identity or node.identity
-    totals = snapshot.totals
+    speaker = identity or snapshot.identity
     samples = ",".join(
-        f'{{"uuid":"{stream.name.sample_uuid}","email":"{stream.email}",'
-        f'"inbound_tag":"{stream.name.inbound_tag}",'
-        f'"uplink_bytes_total":{uplink},"downlink_bytes_total":{downlink}}}'
-        for stream, uplink, downlink in zip(node.streams, totals[::2], totals[1::2], strict=False)
-        if stream.index not in snapshot.absent
+        f'{{"uuid":"{name.sample_uuid}","email":"{email}","inbound_tag":"{name.inbound_tag}",'
+        f'"uplink_bytes_total":{totals.uplink},"downlink_bytes_total":{totals.downlink}}}'
+        for name, (totals, email) in snapshot.published().items()
     )
     encoded = b'{"collected_at":%b,"node_id":%b,"env":%b,"samples":[%b]}' % (
         _json(format_stamp(snapshot.stamp_nanoseconds)),
