@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from billing_cli.simulator.process import Bytes, Life, Movement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from billing_cli.simulator.history import Snapshot
     from billing_cli.simulator.process import Stream
@@ -31,11 +31,18 @@ unresolved: the sample's uuid belongs to no account.
 
 
 def follow(
-    node: Node, stream: Stream, visible: Sequence[Snapshot], *, charge_first_snapshot: bool = False
+    node: Node,
+    stream: Stream,
+    visible: Sequence[Snapshot],
+    *,
+    noticed: Collection[int] = (),
+    charge_first_snapshot: bool = False,
 ) -> Iterator[tuple[Snapshot | None, Reason | None, Bytes]]:
     """Yield a stream's bytes by the snapshot that carries them, and the reason against billing.
 
-    `visible` are the snapshots that a biller read, in true order.
+    `visible` are the snapshots that a biller read, in true order. `noticed` are the restarts, by
+    number, that other streams of the node show; any other restart shows only where this stream's
+    own totals decrease.
     """
     told, told_life = Bytes(), Life(0)
     for carrier, movements in _carried(node, stream, visible):
@@ -49,6 +56,9 @@ def follow(
             yield carrier, "baseline", moved
         else:
             overtaken = _overtaken(told, told_life, current, life)
+            passed = range(told_life.restarts + 1, life.restarts + 1)
+            if current != told and any(restart in noticed for restart in passed):
+                overtaken = Bytes()
             yield carrier, "reset", moved.minus(current)
             yield carrier, "hidden_reset", overtaken
             yield carrier, None, current.minus(overtaken)

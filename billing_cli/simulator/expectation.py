@@ -1,0 +1,187 @@
+"""What each account must be charged for its use of a node: an exact figure, or an interval.
+
+The truth is what flowed through the node's counting processes between the first and the last
+snapshot that a biller read, whatever the names were. Each exception that the design allows is
+listed with its bytes. Exceptions that are certain lower the figure; those that depend on what
+cannot be decided (decision 6a: the smaller amount is charged) open an interval.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from billing_cli.core.model import Totals
+from billing_cli.core.times import closed_until, minute_of
+from billing_cli.simulator.carriers import Reason, follow, total
+from billing_cli.simulator.oracle import owners_of
+from billing_cli.simulator.process import Bytes
+from billing_cli.simulator.restarts import covers, restarts_in, totals_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from billing_cli.core.model import StreamName
+    from billing_cli.simulator.history import Snapshot
+    from billing_cli.simulator.process import Stream
+    from billing_cli.simulator.restarts import Restart
+    from billing_cli.simulator.traffic import Fleet, Node
+
+Why = Reason | Literal["uncertain_restart", "uncertain_order"]
+"""Why bytes may be missing. Beside the reasons of `carriers`:
+
+uncertain_restart: new counters are at or above the former ones, though they began at zero.
+uncertain_order: only snapshots out of order, around a restart, tell of them.
+"""
+
+
+class Exemption(NamedTuple):
+    """Bytes that are not charged, or (`is_certain` False) need not be."""
+
+    why: Why
+    account: str
+    bytes: Bytes
+    is_certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must be charged, by direction, and why it is not all that flowed.
+
+    `high` is what flowed less the certain exemptions, `low` is that less the others.
+    """
+
+    low: Bytes
+    high: Bytes
+    exemptions: tuple[Exemption, ...] = field(default=(), compare=False)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether one figure only is right."""
+        return self.low == self.high
+
+    def allows(self, charged: Bytes) -> bool:
+        """Tell whether the bytes are within the bounds, in each direction."""
+        return all(
+            low <= one <= high for low, one, high in zip(self.low, charged, self.high, strict=True)
+        )
+
+
+def snapshots_read(node: Node, moments: Iterable[datetime], settle: timedelta) -> list[Snapshot]:
+    """Return what a biller that runs at these moments reads, in the order in which it does.
+
+    Each run reads the closed minutes after the last one that it has read.
+    """
+    read: list[Snapshot] = []
+    for moment in moments:
+        end = closed_until(moment, settle)
+        read += [
+            one
+            for one in node.published(moment)
+            if one.collected_at < end
+            and (not read or minute_of(one.collected_at) > minute_of(read[-1].collected_at))
+        ]
+    return read
+
+
+def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> dict[str, Expected]:
+    """Return what the snapshots that were read make of each account's use of the node.
+
+    Users without an account are listed by their own uuid: their usage waits for an account.
+    """
+    owners = owners_of(fleet)
+    in_order = _in_true_order(read)
+    all_read = sorted(
+        (one for one in read if one.index >= in_order[0].index), key=attrgetter("index")
+    )
+    restarts = list(restarts_in(in_order))
+    flowed: defaultdict[str, Bytes] = defaultdict(Bytes)
+    exemptions: defaultdict[str, list[Exemption]] = defaultdict(list)
+    for stream in node.streams:
+        account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+        flowed[account] = flowed[account].plus(stream.flowed())
+        certain = _certain(node, stream, all_read, restarts)
+        exemptions[account] += [
+            Exemption(why, account, moved, is_certain=True) for why, moved in certain
+        ]
+        lost = _lost(node, stream, in_order).minus(_lost(node, stream, all_read))
+        exemptions[account].append(Exemption("uncertain_order", account, lost, is_certain=False))
+    for restart in restarts:
+        for account, moved in _may_be_hidden(restart, owners).items():
+            exemptions[account].append(
+                Exemption("uncertain_restart", account, moved, is_certain=False)
+            )
+    return {account: _expected(flowed[account], exemptions[account]) for account in flowed}
+
+
+def _in_true_order(read: Sequence[Snapshot]) -> list[Snapshot]:
+    """Leave out what was taken before something that had been read already."""
+    in_order: list[Snapshot] = []
+    for one in read:
+        if not in_order or one.index > in_order[-1].index:
+            in_order.append(one)
+    return in_order
+
+
+def _certain(
+    node: Node, stream: Stream, visible: Sequence[Snapshot], restarts: Sequence[Restart]
+) -> Iterator[tuple[Reason, Bytes]]:
+    """Yield what cannot be charged, apart from what a restart may hide or not."""
+    decided = {
+        number
+        for one in restarts
+        if one.visibility != "hidden" or one.is_with_upgrade
+        for number in one.numbers
+    }
+    for _, reason, moved in follow(node, stream, visible, noticed=decided):
+        if reason is not None:
+            yield reason, moved
+
+
+def _lost(node: Node, stream: Stream, visible: Sequence[Snapshot]) -> Bytes:
+    """Return what flowed between the last snapshot before a restart and the restart."""
+    return total(moved for _, why, moved in follow(node, stream, visible) if why == "reset")
+
+
+def _may_be_hidden(restart: Restart, owners: Mapping[str, str]) -> dict[str, Bytes]:
+    """Return what new counters may conceal by account: earlier totals that they have reached."""
+    if restart.visibility != "ambiguous" and not restart.is_with_upgrade:
+        return {}
+    before, after = totals_of(restart.before), totals_of(restart.after)
+    sums_before, sums_after = (_by_account(totals, owners) for totals in (before, after))
+    hidden: defaultdict[str, Bytes] = defaultdict(Bytes)
+    for account, earlier in sums_before.items():
+        if not restart.is_with_upgrade or _covers(sums_after.get(account, Bytes()), earlier):
+            hidden[account] = earlier
+    if restart.visibility == "shown":
+        return dict(hidden)
+    kept = {
+        name: totals
+        for name, totals in restart.earlier.items()
+        if name in after and covers(after[name], totals)
+    }
+    for account, earlier in _by_account(kept, owners).items():
+        hidden.setdefault(account, earlier)
+    return dict(hidden)
+
+
+def _by_account(totals: Mapping[StreamName, Totals], owners: Mapping[str, str]) -> dict[str, Bytes]:
+    sums: defaultdict[str, Bytes] = defaultdict(Bytes)
+    for name, counted in totals.items():
+        account = owners.get(name.sample_uuid, name.sample_uuid)
+        sums[account] = sums[account].plus(Bytes(*counted))
+    return sums
+
+
+def _covers(sums: Bytes, earlier: Bytes) -> bool:
+    return covers(Totals(*sums), Totals(*earlier))
+
+
+def _expected(flowed: Bytes, exemptions: Sequence[Exemption]) -> Expected:
+    listed = tuple(one for one in exemptions if any(one.bytes))
+    high = flowed.minus(total(one.bytes for one in listed if one.is_certain))
+    low = high.minus(total(one.bytes for one in listed if not one.is_certain))
+    return Expected(Bytes(max(low.uplink, 0), max(low.downlink, 0)), high, listed)

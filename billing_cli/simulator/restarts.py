@@ -1,0 +1,104 @@
+"""Which restarts of a node's process show in its snapshots, by decision 6 of the design."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from billing_cli.core.model import StreamName, Totals
+    from billing_cli.simulator.history import Snapshot
+
+Visibility = Literal["shown", "hidden", "ambiguous"]
+"""What two snapshots after a restart say of it.
+
+shown: a stream is below its earlier totals in both directions in both of them.
+hidden: no counter is below its earlier total, so that nothing says that there was a restart.
+ambiguous: anything else; the smaller amount is to be charged.
+"""
+
+
+class Restart(NamedTuple):
+    """Restarts between two snapshots that were read one after the other, in true order.
+
+    `earlier` are the last totals by published name that were read before.
+    """
+
+    before: Snapshot
+    after: Snapshot
+    earlier: Mapping[StreamName, Totals]
+    visibility: Visibility
+
+    @property
+    def is_with_upgrade(self) -> bool:
+        """Whether the exporter changed its names at the same time."""
+        return self.before.naming is not self.after.naming
+
+    @property
+    def numbers(self) -> range:
+        """The restarts by number."""
+        return range(self.before.restarts + 1, self.after.restarts + 1)
+
+
+def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
+    """Yield the restarts among snapshots that were read, in true order."""
+    known: dict[StreamName, Totals] = {}
+    for place, (before, after) in enumerate(pairwise(visible), start=1):
+        known.update(totals_of(before))
+        if after.restarts > before.restarts:
+            earlier = dict(known)
+            yield Restart(before, after, earlier, _visibility(earlier, visible[place:]))
+
+
+def noticed_restarts(visible: Sequence[Snapshot]) -> frozenset[int]:
+    """Return the numbers of the restarts that show."""
+    shown = (one for one in restarts_in(visible) if one.visibility == "shown")
+    return frozenset(number for one in shown for number in one.numbers)
+
+
+def totals_of(snapshot: Snapshot) -> dict[StreamName, Totals]:
+    """Return the published totals by name."""
+    return {name: totals for name, (totals, _) in snapshot.published().items()}
+
+
+def covers(totals: Totals, earlier: Totals) -> bool:
+    """Tell whether totals are at or above earlier ones in both directions."""
+    return totals.uplink >= earlier.uplink and totals.downlink >= earlier.downlink
+
+
+def _visibility(earlier: Mapping[StreamName, Totals], following: Sequence[Snapshot]) -> Visibility:
+    first, second = (_fallen(earlier, one) for one in (*following[:1], *following[:2][-1:]))
+    if not first:
+        return "hidden"
+    stay = [name for name, is_in_both in first.items() if is_in_both and second.get(name)]
+    return "shown" if stay and not _return_at_once(earlier, first, following) else "ambiguous"
+
+
+def _fallen(earlier: Mapping[StreamName, Totals], snapshot: Snapshot) -> dict[StreamName, bool]:
+    """Return the names that are below their earlier totals, and whether in both directions."""
+    totals = totals_of(snapshot)
+    return {
+        name: totals[name].uplink < before.uplink and totals[name].downlink < before.downlink
+        for name, before in earlier.items()
+        if name in totals and not covers(totals[name], before)
+    }
+
+
+def _return_at_once(
+    earlier: Mapping[StreamName, Totals],
+    fallen: Iterable[StreamName],
+    following: Sequence[Snapshot],
+) -> bool:
+    """Whether all that fell are back in one step, as if there had been no restart."""
+    names = set(fallen)
+    for one, later in pairwise(following):
+        if later.restarts != following[0].restarts:
+            return False
+        below, still_below = (names & _fallen(earlier, either).keys() for either in (one, later))
+        if below != names:
+            return False
+        if not still_below:
+            return names <= totals_of(later).keys()
+    return False
