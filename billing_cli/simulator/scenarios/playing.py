@@ -75,7 +75,8 @@ class Scenario:
     `events` happen half-way before the poll of their minute. In `missed` minutes the exporter
     takes no snapshot, in `quiet` ones nothing flows, and in `away` ones the collector does not
     run. `opening` are the lifetime totals at the start, `naming` the names at the start.
-    `is_exact` says that one figure only is right for each account, whenever the collector runs.
+    `is_exact` says that one figure only is right for each account when the collector runs every
+    minute.
     """
 
     name: str
@@ -119,6 +120,19 @@ class Played:
         away = set(self.scenario.away)
         minutes = range(self.scenario.minutes + 3)
         return tuple(self.moment(minute) for minute in minutes if minute not in away)
+
+    def cuttings(self) -> dict[str, tuple[datetime, ...]]:
+        """Return ways to cut the history into runs, by name: which moments are runs.
+
+        The first snapshot is the baseline of all but one of them.
+        """
+        first, *later = (one for one in self.moments if one > self.moment(0))
+        ways = {"every minute": self.moments, "never until the end": (self.moments[-1],)}
+        ways["at the start and the end"] = first, later[-1]
+        for step in (2, 3, 7):
+            for begin in range(step):
+                ways[f"every {step} minutes from {begin}"] = first, *later[begin::step], later[-1]
+        return ways
 
     def answer(self, moment: datetime) -> list[Snapshot]:
         """Return what the exporter offers of closed minutes, decoded, oldest stamp first."""
