@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from billing_cli.core.times import minute_of
 from billing_cli.simulator.carriers import Reason, follow
 from billing_cli.simulator.process import Bytes, Stream
+from billing_cli.simulator.restarts import noticed_restarts
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ Seen = Callable[[Node, Snapshot], bool]
 class Oracle:
     """Truth of a fleet for a biller that began at `since` and saw the snapshots that `seen` says.
 
-    `until` is exclusive throughout, as the end of a minute is.
+    With `node_restarts` a restart that one stream shows is noticed for all streams of its node;
+    without, each stream has to show it by itself. `until` is exclusive throughout, as the end of
+    a minute is.
     """
 
     def __init__(
@@ -89,11 +92,13 @@ class Oracle:
         since: Bound = None,
         seen: Seen = everything,
         charge_first_snapshot: bool = False,
+        node_restarts: bool = False,
     ) -> None:
         self.fleet = fleet
         self.since = since
         self.seen = seen
         self.charge_first_snapshot = charge_first_snapshot
+        self.node_restarts = node_restarts
 
     def bytes_by_account(self, until: Bound = None) -> dict[str, Bytes]:
         """Return the billable bytes of each account that has any."""
@@ -142,10 +147,15 @@ class Oracle:
         owners = owners_of(self.fleet)
         for node in self.fleet.nodes.values():
             visible = self._visible(node, until)
+            noticed = noticed_restarts(visible) if self.node_restarts else ()
             for stream in node.streams:
                 owner = owners.get(stream.name.sample_uuid)
                 for snapshot, reason, moved in follow(
-                    node, stream, visible, charge_first_snapshot=self.charge_first_snapshot
+                    node,
+                    stream,
+                    visible,
+                    noticed=noticed,
+                    charge_first_snapshot=self.charge_first_snapshot,
                 ):
                     final: Reason | None = reason
                     if reason is None and owner is None:

@@ -122,16 +122,17 @@ class Played:
         return tuple(self.moment(minute) for minute in minutes if minute not in away)
 
     def cuttings(self) -> dict[str, tuple[datetime, ...]]:
-        """Return ways to cut the history into runs, by name: which moments are runs.
-
-        The first snapshot is the baseline of all but one of them.
-        """
+        """Return ways to cut the history into runs, by name: the moments of the runs."""
         first, *later = (one for one in self.moments if one > self.moment(0))
-        ways = {"every minute": self.moments, "never until the end": (self.moments[-1],)}
-        ways["at the start and the end"] = first, later[-1]
+        ways = {
+            "every minute": self.moments,
+            "once at the end": (later[-1],),
+            "first and last": (first, later[-1]),
+        }
         for step in (2, 3, 7):
             for begin in range(step):
-                ways[f"every {step} minutes from {begin}"] = first, *later[begin::step], later[-1]
+                between = later[begin:-1:step]
+                ways[f"every {step} minutes from {begin}"] = (first, *between, later[-1])
         return ways
 
     def answer(self, moment: datetime) -> list[Snapshot]:
