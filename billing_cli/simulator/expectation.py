@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from billing_cli.core.model import Totals
 from billing_cli.core.times import closed_until, minute_of
 from billing_cli.simulator.carriers import Reason, follow, total
-from billing_cli.simulator.oracle import owners_of
+from billing_cli.simulator.oracle import accounts_by_uuid
 from billing_cli.simulator.process import Bytes
 from billing_cli.simulator.restarts import covers, restarts_in, totals_of
 
@@ -92,7 +92,7 @@ def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> d
 
     Users without an account are listed by their own uuid: their usage waits for an account.
     """
-    owners = owners_of(fleet)
+    accounts = accounts_by_uuid(fleet)
     in_order = _in_true_order(read)
     all_read = sorted(
         (one for one in read if one.index >= in_order[0].index), key=attrgetter("index")
@@ -101,7 +101,7 @@ def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> d
     flowed: defaultdict[str, Bytes] = defaultdict(Bytes)
     exemptions: defaultdict[str, list[Exemption]] = defaultdict(list)
     for stream in node.streams:
-        account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+        account = accounts.get(stream.name.sample_uuid, stream.name.sample_uuid)
         flowed[account] = flowed[account].plus(stream.flowed())
         certain = _certain(node, stream, all_read, restarts)
         exemptions[account] += [
@@ -110,7 +110,7 @@ def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> d
         lost = _lost(node, stream, in_order).minus(_lost(node, stream, all_read))
         exemptions[account].append(Exemption("uncertain_order", account, lost, is_certain=False))
     for restart in restarts:
-        for account, moved in _may_be_hidden(restart, owners).items():
+        for account, moved in _may_be_hidden(restart, accounts).items():
             exemptions[account].append(
                 Exemption("uncertain_restart", account, moved, is_certain=False)
             )
@@ -146,12 +146,12 @@ def _lost(node: Node, stream: Stream, visible: Sequence[Snapshot]) -> Bytes:
     return total(moved for _, why, moved in follow(node, stream, visible) if why == "reset")
 
 
-def _may_be_hidden(restart: Restart, owners: Mapping[str, str]) -> dict[str, Bytes]:
+def _may_be_hidden(restart: Restart, accounts: Mapping[str, str]) -> dict[str, Bytes]:
     """Return what new counters may conceal by account: earlier totals that they have reached."""
     if restart.visibility != "ambiguous" and not restart.is_with_upgrade:
         return {}
     before, after = totals_of(restart.before), totals_of(restart.after)
-    sums_before, sums_after = (_by_account(totals, owners) for totals in (before, after))
+    sums_before, sums_after = (_by_account(totals, accounts) for totals in (before, after))
     hidden: defaultdict[str, Bytes] = defaultdict(Bytes)
     for account, earlier in sums_before.items():
         if not restart.is_with_upgrade or _covers(sums_after.get(account, Bytes()), earlier):
@@ -163,15 +163,17 @@ def _may_be_hidden(restart: Restart, owners: Mapping[str, str]) -> dict[str, Byt
         for name, totals in restart.earlier.items()
         if name in after and covers(after[name], totals)
     }
-    for account, earlier in _by_account(kept, owners).items():
+    for account, earlier in _by_account(kept, accounts).items():
         hidden.setdefault(account, earlier)
     return dict(hidden)
 
 
-def _by_account(totals: Mapping[StreamName, Totals], owners: Mapping[str, str]) -> dict[str, Bytes]:
+def _by_account(
+    totals: Mapping[StreamName, Totals], accounts: Mapping[str, str]
+) -> dict[str, Bytes]:
     sums: defaultdict[str, Bytes] = defaultdict(Bytes)
     for name, counted in totals.items():
-        account = owners.get(name.sample_uuid, name.sample_uuid)
+        account = accounts.get(name.sample_uuid, name.sample_uuid)
         sums[account] = sums[account].plus(Bytes(*counted))
     return sums
 
