@@ -11,33 +11,22 @@ from billing_cli.simulator.process import Bytes
 from billing_cli.simulator.scenarios.library import BY_NAME
 from billing_cli.simulator.scenarios.playing import Played, play
 from tests.scenarios.drive import bill, bill_step_by_step
+from tests.scenarios.failing import NAMES, REASON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-FAILING: dict = {}
-REASON = {name: reason for reason, names in FAILING.items() for name in names}
-
-NAMES = [
-    pytest.param(
-        name,
-        marks=[pytest.mark.xfail(reason=REASON[name], strict=False)] if name in REASON else [],
-    )
-    for name in BY_NAME
-]
-CUTTINGS = tuple(play(BY_NAME["merge"]).cuttings())
-
 # Two stale snapshots in a row can't be told from a restart; the next one takes it back.
 REVOKED_LATER = {"clock_ahead_two_missed_polls", "clock_ahead_heavy_boot"}
 
 
-@pytest.mark.parametrize("cutting", CUTTINGS)
 @pytest.mark.parametrize("name", NAMES)
-def test_each_account_is_charged_what_flowed(name: str, cutting: str) -> None:
+def test_each_account_is_charged_what_flowed(name: str) -> None:
     """However the history is cut into runs, charged is what the counting processes carried."""
     scene = played(name)
-    assert wrong(scene, scene.cuttings()[cutting]) == []
+    cuttings = scene.cuttings().items()
+    assert {way: found for way, moments in cuttings if (found := wrong(scene, moments))} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
