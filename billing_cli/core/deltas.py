@@ -121,10 +121,10 @@ def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
     At least a second's worth, and at most that of the history which exporters keep: the stamp of
     a clock that once stood at 1970 must not make room for anything.
     """
-    if policy.line_rate_bits_per_second <= 0:
+    if policy.account_rate_bits_per_second <= 0:
         return MAX_TOTAL
     credited_seconds = min(max(elapsed_seconds, 1.0), LONGEST_CREDITED_SECONDS)
-    return min(int(policy.line_rate_bits_per_second / 8 * credited_seconds), MAX_TOTAL)
+    return min(int(policy.account_rate_bits_per_second / 8 * credited_seconds), MAX_TOTAL)
 
 
 def _differences(

@@ -134,16 +134,33 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class DeltaPolicy:
-    """What the delta computation may assume.
+    """What the delta computation may assume of a source.
 
-    `line_rate_bits_per_second`: nothing faster than this is believed; 0 believes everything.
+    `account_rate_bits_per_second`: the plausible rate of one account on a node; 0 disables it.
+    `line_rate_bits_per_second`: the plausible rate of a node, all accounts together; 0 disables it.
+    `burst_hours`: how many hours of these rates an idle account or node can save up.
     `late_after_seconds`: neighbouring snapshots further apart than this leave a `late` gap.
     `charge_first_snapshot`: a source's first totals are charged instead of taken as a baseline.
     """
 
-    line_rate_bits_per_second: int = 2_000_000_000
+    account_rate_bits_per_second: int = 2_000_000_000
+    line_rate_bits_per_second: int = 10_000_000_000
+    burst_hours: float = 2.0
     late_after_seconds: float = 150.0
     charge_first_snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """How many streams a source may report; beyond a limit the source fails.
+
+    `max_streams_per_account` counts an account's streams on the node, the other two what is new
+    or unresolved within one hour.
+    """
+
+    max_streams_per_account: int = 200
+    max_new_streams_per_hour: int = 200_000
+    max_unresolved_streams_per_hour: int = 50_000
 
 
 class BucketKey(NamedTuple):

@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn, *, min_snapshots: int = 1) -> History:
         )
     )
     policy = DeltaPolicy(
-        line_rate_bits_per_second=draw(st.sampled_from(RATES_BITS_PER_SECOND)),
+        account_rate_bits_per_second=draw(st.sampled_from(RATES_BITS_PER_SECOND)),
         charge_first_snapshot=draw(st.booleans()),
     )
     at, counters, snapshots = NOON, dict.fromkeys(STREAMS, Totals(0, 0)), []
@@ -124,7 +124,7 @@ def naive_account(history: History) -> Account:
     counts, or the new totals where one of them fell. More than the line's rate is held.
     """
     account = Account({}, {}, 0)
-    rate = history.policy.line_rate_bits_per_second
+    rate = history.policy.account_rate_bits_per_second
     for name in STREAMS:
         for at, since, moved, is_reset in movements(history, name):
             seconds = 0 if since is None else max(Fraction(1), seconds_between(since, at))

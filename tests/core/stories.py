@@ -28,7 +28,7 @@ ALICE = StreamName("xhttp", "11111111-1111-1111-1111-111111111111")
 ALICE_TCP = StreamName("tcp", "11111111-1111-1111-1111-111111111111")
 BOB = StreamName("xhttp", "22222222-2222-2222-2222-222222222222")
 
-BELIEVE_ALL = DeltaPolicy(line_rate_bits_per_second=0)
+BELIEVE_ALL = DeltaPolicy(account_rate_bits_per_second=0)
 
 
 def after_noon(clock: str) -> datetime:

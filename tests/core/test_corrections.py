@@ -66,7 +66,7 @@ def test_a_cell_without_snapshots_inside_stands() -> None:
 
 def test_a_cell_without_snapshots_inside_stands_whatever_a_line_carries_today() -> None:
     """It was believed when it was charged; nothing is skipped, as nothing is compared."""
-    slow = DeltaPolicy(line_rate_bits_per_second=8)
+    slow = DeltaPolicy(account_rate_bits_per_second=8)
     assert compare(BLURRED, ("10:30", (100, 10)), ("16:30", (700, 40)), policy=slow) == []
 
 
@@ -249,7 +249,7 @@ def test_differences_come_in_time_order() -> None:
     ]
 
 
-KILOBYTE_A_SECOND = DeltaPolicy(line_rate_bits_per_second=8_000)
+KILOBYTE_A_SECOND = DeltaPolicy(account_rate_bits_per_second=8_000)
 
 
 def test_a_step_that_fills_the_line_is_believed() -> None:

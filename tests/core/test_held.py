@@ -17,7 +17,7 @@ from tests.core.stories import (
     snapshot,
 )
 
-KILOBYTE_A_SECOND = DeltaPolicy(line_rate_bits_per_second=8_000)
+KILOBYTE_A_SECOND = DeltaPolicy(account_rate_bits_per_second=8_000)
 
 
 def test_a_delta_that_fills_the_line_is_charged() -> None:
@@ -156,7 +156,7 @@ def test_the_time_of_an_idle_stream_counts_from_the_snapshot_before() -> None:
 )
 def test_a_line_carries_its_rate_for_the_elapsed_time(rate: int, seconds: float, most: int) -> None:
     """At least a second counts, no rate at all believes everything, and no sum leaves BIGINT."""
-    assert plausible_bytes(DeltaPolicy(line_rate_bits_per_second=rate), seconds) == most
+    assert plausible_bytes(DeltaPolicy(account_rate_bits_per_second=rate), seconds) == most
 
 
 def test_more_than_a_bigint_is_held_even_where_everything_is_believed() -> None:
@@ -168,6 +168,6 @@ def test_more_than_a_bigint_is_held_even_where_everything_is_believed() -> None:
 
 def test_a_clock_that_once_stood_wrong_makes_no_room_for_anything() -> None:
     """However long ago a stamp claims to be, no more than 72 hours are credited."""
-    policy = DeltaPolicy(line_rate_bits_per_second=8)
+    policy = DeltaPolicy(account_rate_bits_per_second=8)
     assert plausible_bytes(policy, 60.0) == 60
     assert plausible_bytes(policy, 50 * 365 * 86_400.0) == 72 * 3600

@@ -171,7 +171,8 @@ def test_the_generator_of_histories_reaches_what_it_is_for() -> None:
                 "absent": any(row[2] for row in books.rows.values()),
                 "crowded": len(step.records) < sum(len(one.totals) for one in history.snapshots),
                 "late": any(gap.kind == "late" for gap in step.gaps),
-                "everything believed": history.policy == DeltaPolicy(line_rate_bits_per_second=0),
+                "everything believed": history.policy
+                == DeltaPolicy(account_rate_bits_per_second=0),
             }.items()
             if is_there
         )

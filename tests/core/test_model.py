@@ -47,7 +47,7 @@ def test_a_stored_node_is_named_with_its_environment_where_it_has_one() -> None:
 def test_a_line_carries_two_gigabits_a_second_unless_said_otherwise() -> None:
     """Two minutes and a half are late, and a first snapshot is a baseline."""
     policy = DeltaPolicy()
-    assert policy.line_rate_bits_per_second == 2 * 1000**3
+    assert policy.account_rate_bits_per_second == 2 * 1000**3
     assert policy.late_after_seconds == 2.5 * 60
     assert policy.charge_first_snapshot is False
 

@@ -57,17 +57,12 @@ if TYPE_CHECKING:
 JOB = "check"
 
 
-def check(
-    settings: Settings, run_id: str, source_ids: Sequence[str] = (), *, problem: str | None = None
-) -> CheckReport:
+def check(settings: Settings, run_id: str, source_ids: Sequence[str] = ()) -> CheckReport:
     """Return what there is to say about configuration, database and sources, good or bad.
 
-    `problem` is what is wrong with the configuration although it could be read in part; no source
-    is asked then. Raises UsageError for a source that is unknown or disabled.
+    Raises UsageError for a source that is unknown or disabled.
     """
     findings = list(configuration_findings(settings))
-    if problem is not None:
-        findings.append(configuration_failure(problem))
     try:
         context = context_of(settings, JOB, run_id)
         sources = select_sources(context, source_ids)
@@ -76,8 +71,7 @@ def check(
         return report_of(findings)
     found, known = _look_at_database(context)
     findings += found
-    if problem is None:
-        findings += _look_at_sources(context, sources, known)
+    findings += _look_at_sources(context, sources, known)
     return report_of(findings)
 
 
