@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from billing_cli.core.rating import LARGEST_BALANCE, LARGEST_PRICE
+from billing_cli.core.prices import LARGEST_PRICE
+from billing_cli.core.rating import LARGEST_BALANCE
 
 MAX_TEXT_CHARACTERS = 255
 MAX_SHOWN_KEY_CHARACTERS = 60

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from billing_cli.core.model import DeltaPolicy, StreamLimits
+from billing_cli.core.prices import PriceList
 from billing_cli.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Tariff:
     free_packages: frozenset[str] = frozenset()
     allow_zero_price: bool = False
     currency: str = ""
+
+    @property
+    def prices(self) -> PriceList:
+        """The part of it that decides about an account's price."""
+        return PriceList(self.price_per_byte, self.free_packages, self.allow_zero_price)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ def settings(running: RunningFleet, database_url: str, **extra: Any) -> dict[str
     """Return the environment in which the fleet is billed; `extra` are keys of every source."""
     return {
         "DATABASE_URL": database_url,
+        "PRICE_PER_BYTE": "1e-9",
         "EXPORTER_SOURCES_JSON": json.dumps(running.sources(**extra)),
         **running.credentials(),
     }

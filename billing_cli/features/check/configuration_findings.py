@@ -48,8 +48,10 @@ def _shown(key: str, settings: Settings) -> str:
     if key == "sources":
         disabled = sum(not source.enabled for source in value)
         return f"{len(value) - disabled} enabled, {disabled} disabled"
-    if value is None or value == "":
+    if value is None or value in {"", ()}:
         return "not set"
+    if isinstance(value, tuple):
+        return ", ".join(value)
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, bool):
