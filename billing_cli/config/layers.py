@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +61,8 @@ class FileSource(TomlConfigSettingsSource):
         return [Path(str(files))]
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        import tomllib  # noqa: PLC0415 - many deployments have no file
+
         try:
             with file_path.open("rb") as file:
                 values = tomllib.load(file, parse_float=Decimal)

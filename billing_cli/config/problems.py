@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +94,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 

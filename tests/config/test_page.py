@@ -102,11 +102,12 @@ def test_the_examples_in_toml_and_in_json_are_right_and_say_the_same(tmp_path: P
 
 
 def test_the_smallest_example_is_right() -> None:
-    """Two variables are enough."""
+    """Three variables are enough."""
     environ = dict(line.split("=", 1) for line in block("sh").splitlines())
     settings = load_settings(None, environ)
     assert settings.require_database_url()
     assert [source.source_id for source in settings.sources] == ["default"]
+    assert settings.price_per_byte > 0
 
 
 @pytest.mark.parametrize("line", re.findall(r"^Error: .*$", PAGE.read_text("utf-8"), re.MULTILINE))
