@@ -230,8 +230,6 @@ def open_settings(
         options.log_level or settings.log_level, options.log_format or settings.log_format
     )
     logs.bind_run(run_id, job)
-    for name in settings.unknown_environment:
-        logs.get_logger().warning("unknown environment variable", name=name)
     return settings
 
 

@@ -18,7 +18,6 @@ from billing_cli.core.model import (
     Bucket,
     BucketKey,
     Charge,
-    Price,
     Rating,
 )
 from billing_cli.core.times import format_rfc3339
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from hashlib import _Hash as HASH
 
-    from billing_cli.core.model import UsageRecord
+    from billing_cli.core.model import Price, UsageRecord
     from billing_cli.core.peak import PeakHours
 
 NANO = Decimal("1e-9")
@@ -40,7 +39,6 @@ ONE = Decimal(1)
 EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
 
 LARGEST_BALANCE = Decimal(10) ** 15
-LARGEST_PRICE = Decimal(10) ** 6
 
 
 _LARGEST_STORED_BALANCE = float(LARGEST_BALANCE)
@@ -61,16 +59,6 @@ class BilledUsage(NamedTuple):
     stored_node_id: str
     region: str
     record: UsageRecord
-
-
-class ProfileRow(NamedTuple):
-    """An account's billing profile as stored; every figure may be missing or not positive."""
-
-    base_price_per_byte: float | None
-    region_multiplier: float | None
-    line_multiplier: float | None
-    peak_multiplier: float | None
-    offpeak_multiplier: float | None
 
 
 def rate(
@@ -135,36 +123,6 @@ def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
         # Nearly in order already: only what is of one minute and node may have to change places.
         buckets.sort()
     return buckets
-
-
-def price_of(profile: ProfileRow, price_per_byte: Decimal) -> Price:
-    """Return an account's price: profile values where they are positive, else the given price.
-
-    A multiplier that is missing or not positive counts as 1. Raises ValueError where a value is
-    beyond what money can be computed with.
-    """
-    with localcontext(EXACT):
-        base = exact_decimal(profile.base_price_per_byte)
-        region = exact_decimal(profile.region_multiplier)
-        line = exact_decimal(profile.line_multiplier)
-        peak = exact_decimal(profile.peak_multiplier)
-        offpeak = exact_decimal(profile.offpeak_multiplier)
-        price = Price(
-            per_byte=base if base > 0 else price_per_byte,
-            multiplier=_or_one(region) * _or_one(line),
-            peak_multiplier=_or_one(peak),
-            offpeak_multiplier=_or_one(offpeak),
-        )
-        if max(price.per_byte, price.multiplier, peak, offpeak) > LARGEST_PRICE:
-            raise ValueError(f"a price or multiplier above {LARGEST_PRICE:f}")
-    return price
-
-
-def exact_decimal(value: float | None) -> Decimal:
-    """Return the shortest decimal that the double stands for; 0 where it is missing or NaN."""
-    if value is None or value != value:  # noqa: PLR0124 - only NaN differs from itself
-        return Decimal(0)
-    return Decimal(repr(value))
 
 
 def is_balance(value: float) -> bool:
@@ -278,7 +236,3 @@ def _name_based_uuids(digests: Sequence[bytes]) -> list[str]:
     values[6::BYTES] = values[6::BYTES].translate(_VERSION_5)
     values[8::BYTES] = values[8::BYTES].translate(_RFC_9562_VARIANT)
     return uuid_texts(values)
-
-
-def _or_one(value: Decimal) -> Decimal:
-    return value if value > 0 else ONE

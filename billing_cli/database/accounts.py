@@ -7,7 +7,7 @@ from struct import unpack
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.rating import ProfileRow
+from billing_cli.core.prices import ProfileRow
 from billing_cli.core.uuids import BYTES, uuid_texts
 from billing_cli.database import arrays
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 # a fraction of what texts cost here and there.
 LOCK_USERS = """
 SELECT string_agg(uuid_send(account.uuid), ''),
-       profile.included_quota_bytes, profile.base_price_per_byte,
+       profile.included_quota_bytes, profile.package_name, profile.base_price_per_byte,
        profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
   FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
- GROUP BY 2, 3, 4, 5, 6, 7
+ GROUP BY 2, 3, 4, 5, 6, 7, 8
 """
 
 # Top-ups by other services wait for this lock, or we for theirs: a balance is never stale.

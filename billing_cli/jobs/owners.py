@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from billing_cli.jobs.payers import Payers
     from billing_cli.jobs.source_plan import SourcePlan
 
+MAX_SHOWN_ACCOUNTS = 10
+
 _name_of = attrgetter("name")
 
 
@@ -58,7 +60,11 @@ class Owners:
                 name: one for name, one in owners.items() if one not in unusable
             }
             problems = payers.problems.keys() & owners.values()
-            notes[source_id] = [payers.problems[account] for account in sorted(problems)]
+            shown = sorted(problems)[:MAX_SHOWN_ACCOUNTS]
+            notes[source_id] = [payers.problems[account] for account in shown]
+            if len(problems) > len(shown):
+                more = len(problems) - len(shown)
+                notes[source_id].append(f"{more} more accounts can't be charged")
         return replace(self, by_source=by_source, notes=notes)
 
     def accounts(self) -> Iterator[Collection[str]]:

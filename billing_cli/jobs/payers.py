@@ -13,7 +13,8 @@ import psycopg
 from billing_cli.core.adjustments import settle
 from billing_cli.core.makers import maker
 from billing_cli.core.model import Account
-from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, price_of, rate
+from billing_cli.core.prices import NoPrice, price_of
+from billing_cli.core.rating import ONE, balance_of, is_balance, multipliers_of, rate
 from billing_cli.database import accounts as store_accounts
 from billing_cli.database import adjustments as store_adjustments
 from billing_cli.database import facts
@@ -112,10 +113,9 @@ def payers_of(
     reasons: dict[str, str] = {}
     users = store_accounts.read_users(locking)
     for group in users:
-        try:
-            price = price_of(group.profile, context.tariff.price_per_byte)
-        except ValueError as error:
-            reasons.update(dict.fromkeys(group.account_uuids, str(error)))
+        price = price_of(group.profile, context.tariff.prices)
+        if isinstance(price, NoPrice):
+            reasons.update(dict.fromkeys(group.account_uuids, price.reason))
         else:
             prices.update(dict.fromkeys(group.account_uuids, price))
     gone: AbstractSet[str] = frozenset()

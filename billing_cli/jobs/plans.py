@@ -99,7 +99,7 @@ def plan(
                 streams=streams[identity.stored],
                 since=since[identity.stored],
                 snapshots=fetched.snapshots,
-                policy=context.deltas,
+                policy=context.policy_of(by_id[source_id]),
                 continuity_expected=identity.stored in watermarks and fetched.contract == "window",
                 taken_over=older.get(identity.stored, {}),
                 notes=fetched.notes,

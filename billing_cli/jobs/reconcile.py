@@ -21,6 +21,7 @@ from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
+from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
 
@@ -110,7 +111,7 @@ def reconcile(
         Session(context.database, dry_run=dry_run) as session,
         failing_on_record(context, session, outcome),
     ):
-        courses, results = _courses(session, sources, since, until, context.clock())
+        courses, results = _courses(context, session, sources, since, until)
         while courses:
             stretches = _next_stretches(context, session, courses)
 
@@ -142,20 +143,22 @@ def reconcile(
 
 
 def _courses(
+    context: JobContext,
     session: Session,
     sources: Sequence[Source],
     since: datetime | None,
     until: datetime | None,
-    now: datetime,
 ) -> tuple[list[_Course], dict[str, SourceResult]]:
     """Return what there is to compare, and the results of sources where there is nothing."""
 
     def read(connection: Connection) -> dict[str, SourceState]:
         require_head(connection)
+        require_prices(context.tariff, connection)
         require_evidence(connection, since)
         return read_sources(connection, [source.source_id for source in sources])
 
     states = session.read(read)
+    now = context.clock()
     courses, results = [], {}
     for source in sources:
         state = states[source.source_id]

@@ -24,8 +24,9 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         notes.append(
             f"{step.differences} streams at the watermark are not what was seen there before"
         )
-    notes.extend(written.notes.get(plan.source_id, ()))
-    needs_a_look = bool(step.rejected or step.held or step.differences)
+    problems = written.notes.get(plan.source_id, ())
+    notes.extend(problems)
+    needs_a_look = bool(step.rejected or step.held or step.differences or problems)
     return SourceResult(
         source_id=plan.source_id,
         status="partial" if needs_a_look else "ok",

@@ -20,6 +20,7 @@ from billing_cli.exporter.seen import Seen
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
+from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import result_of_plan, result_without_plan
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def take_step(
     where the database fails; what a source does wrong is in its result.
     """
     by_id = {source.source_id: source for source in sources}
-    states = session.read(lambda connection: _read_states(connection, list(by_id)))
+    states = session.read(lambda connection: _read_states(context, connection, list(by_id)))
     due = [
         source
         for source in sources
@@ -105,8 +106,11 @@ class _Asked:
     waiting: frozenset[str]
 
 
-def _read_states(connection: Connection, source_ids: Sequence[str]) -> dict[str, SourceState]:
+def _read_states(
+    context: JobContext, connection: Connection, source_ids: Sequence[str]
+) -> dict[str, SourceState]:
     require_head(connection)
+    require_prices(context.tariff, connection)
     make_missing_partitions(connection)
     return read_sources(connection, source_ids)
 

@@ -134,7 +134,7 @@ def test_everything_is_charged_where_no_rate_is_configured(world: World) -> None
     world.flow_until(2, rate=0)
     node.flow(node.streams[0], 10**15, 10**15)
     world.flow_until(4, rate=0)
-    world.deltas = DeltaPolicy(line_rate_bits_per_second=0)
+    world.deltas = DeltaPolicy(account_rate_bits_per_second=0)
     world.price = Decimal("1e-15")
     world.run(world.at(6))
     world.assert_all_is_billed()

@@ -68,15 +68,11 @@ def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
 
     run_id = str(uuid.uuid4())
     try:
-        settings, problem = open_settings(options, "check", run_id), None
+        settings = open_settings(options, "check", run_id)
     except ConfigurationError as error:
-        problem = str(error)
-        try:
-            # A file that a source names may be all that is wrong; the rest is looked at.
-            settings = open_settings(options, "check", run_id, files_checked=False)
-        except ConfigurationError:
-            return report_of([configuration_failure(problem)])
-    return check(settings, run_id, source_ids, problem=problem)
+        problems = getattr(error, "problems", (str(error),))
+        return report_of([configuration_failure(problem) for problem in problems])
+    return check(settings, run_id, source_ids)
 
 
 def _show(report: CheckReport, *, as_json: bool) -> NoReturn:

@@ -42,6 +42,7 @@ from billing_cli.features.check.source_findings import (
 )
 from billing_cli.jobs.context import select_sources
 from billing_cli.jobs.opening import context_of
+from billing_cli.jobs.prices import accounts_without_price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,17 +58,12 @@ if TYPE_CHECKING:
 JOB = "check"
 
 
-def check(
-    settings: Settings, run_id: str, source_ids: Sequence[str] = (), *, problem: str | None = None
-) -> CheckReport:
+def check(settings: Settings, run_id: str, source_ids: Sequence[str] = ()) -> CheckReport:
     """Return what there is to say about configuration, database and sources, good or bad.
 
-    `problem` is what is wrong with the configuration although it could be read in part; no source
-    is asked then. Raises UsageError for a source that is unknown or disabled.
+    Raises UsageError for a source that is unknown or disabled.
     """
     findings = list(configuration_findings(settings))
-    if problem is not None:
-        findings.append(configuration_failure(problem))
     try:
         context = context_of(settings, JOB, run_id)
         sources = select_sources(context, source_ids)
@@ -76,8 +72,7 @@ def check(
         return report_of(findings)
     found, known = _look_at_database(context)
     findings += found
-    if problem is None:
-        findings += _look_at_sources(context, sources, known)
+    findings += _look_at_sources(context, sources, known)
     return report_of(findings)
 
 
@@ -114,6 +109,8 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
                 role, known = session.read(reading(look, timeout_seconds=timeout_seconds))
                 findings += role_findings(role, server.powers)
                 findings += partition_findings(*session.read(read_partition_state))
+                if not role.missing:
+                    findings.append(_price_finding(context, session))
         except ConfigurationError as error:
             findings.append(configuration_failure(str(error)))
         except SchemaError as error:
@@ -121,6 +118,18 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
         except BillingError as error:
             findings.append(Finding("database", DATABASE_CONNECTION, "failed", str(error)))
     return findings, known
+
+
+def _price_finding(context: JobContext, session: Session) -> Finding:
+    tariff, timeout_seconds = context.tariff, context.database.statement_timeout_seconds
+    count = reading(
+        functools.partial(accounts_without_price, tariff), timeout_seconds=timeout_seconds
+    )
+    unpriced = session.read(count)
+    if not unpriced:
+        return Finding("configuration", "prices", "ok", "every account has a price")
+    text = f"{unpriced} accounts have no price: their usage stays pending until they have one"
+    return Finding("configuration", "prices", "warning", text)
 
 
 def _schema_finding(session: Session, timeout_seconds: float) -> Finding:
