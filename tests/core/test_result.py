@@ -151,7 +151,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
         "corrections": 7,
         "steps": 8,
         "dry_run": True,
-        "error": "late",
+        "error": {"code": "failed", "message": "late"},
         "notes": ["a", "b"],
         "sources": [
             {
@@ -172,6 +172,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
                 "resolved_gaps": 20,
                 "notes": ["c"],
                 "error": "refused",
+                "error_code": "source_failed",
             }
         ],
         "differences": [DIFFERENCE_OBJECT],
@@ -204,6 +205,7 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
         "lag_seconds": None,
         "notes": [],
         "error": None,
+        "error_code": None,
     }
     assert RunResult("collect", "r", "ok", NOON, NOON).sources == ()
     assert (SourceResult("s").samples, SourceResult("s").unreachable) == (0, False)
