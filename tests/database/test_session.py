@@ -216,3 +216,41 @@ def is_blocked(world: World) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'billing' AND wait_event_type = 'Lock'"
     ) == [(1,)]
+
+
+def test_a_duplicate_is_reported_without_the_keys_of_its_row(database_url: str) -> None:
+    """The line names constraint and table; what stands in the row is nobody's business."""
+
+    def insert_twice(connection: Connection) -> None:
+        for _ in range(2):
+            connection.execute(
+                "INSERT INTO public.billing_source_sync_state (source_id) VALUES ('a-customer')"
+            )
+
+    with Session(Database(database_url)) as session, pytest.raises(BillingError) as caught:
+        session.transaction(insert_twice)
+    text = str(caught.value)
+    assert "billing_source_sync_state_pkey" in text
+    assert "public.billing_source_sync_state" in text
+    assert "a-customer" not in text
+    assert caught.value.code == "database_constraint"
+
+
+def test_a_value_that_can_not_be_read_is_not_repeated(database_url: str) -> None:
+    """PostgreSQL quotes it in its message."""
+    work = "SELECT 'a-customer'::uuid"
+    with Session(Database(database_url)) as session, pytest.raises(BillingError) as caught:
+        session.read(lambda connection: connection.execute(work))
+    assert "a-customer" not in str(caught.value)
+
+
+def test_a_transaction_timeout_of_the_server_is_a_timeout(database_url: str) -> None:
+    """PostgreSQL 17 and newer end a transaction that takes longer than its administrator allows."""
+
+    def linger(connection: Connection) -> None:
+        connection.execute("SET LOCAL transaction_timeout = '50ms'")
+        connection.execute("SELECT pg_sleep(30)")
+
+    with Session(Database(database_url)) as session, pytest.raises(BillingError) as caught:
+        session.transaction(linger)
+    assert (caught.value.code, caught.value.exit_code) == ("database_timeout", 1)
