@@ -18,7 +18,6 @@ from billing_cli.core.model import (
     DeltaPolicy,
     FirstSight,
     Gap,
-    SamplesDigest,
     Snapshot,
     StreamName,
     Totals,
@@ -47,8 +46,7 @@ class Advance:
     bytes are more than a line can carry and are not to be charged. `checkpoints` holds only
     streams whose row must change; one whose `seen_at` is before `watermark` has vanished.
     `first_sights` says how the history of each new stream began. `differences` counts streams
-    whose totals at the old watermark are not those that were seen there. `digest` is that of the
-    last snapshot that was applied.
+    whose totals at the old watermark are not those that were seen there.
     """
 
     watermark: datetime | None
@@ -63,7 +61,6 @@ class Advance:
     gaps: tuple[Gap, ...] = ()
     resets: int = 0
     rejected: tuple[str, ...] = ()
-    digest: SamplesDigest | None = None
 
 
 def advance(
@@ -79,8 +76,7 @@ def advance(
     `checkpoints` are the source's known streams; those present at the watermark carry it as their
     `seen_at`, those that had vanished before carry the last snapshot that held them.
     `snapshots` are strictly rising. With `continuity_expected` the snapshot at the watermark must
-    be met again among them; where it is not, a `history_lost` gap says so. One that is as it was
-    seen there has no differences to look for.
+    be met again among them; where it is not, a `history_lost` gap says so.
 
     A snapshot in the watermark's own minute is passed over: that minute is closed and written,
     and the counters carry its bytes into the next one.
@@ -88,7 +84,7 @@ def advance(
     fresh = not_yet_applied(watermark, snapshots)
     met = next((one for one in snapshots if one.collected_at == watermark), None)
     differences = 0
-    if met is not None and not met.is_as_seen:
+    if met is not None:
         differences = _differences(watermark, checkpoints, met)
     if not fresh:
         return Advance(watermark, differences)
@@ -103,16 +99,11 @@ def advance(
 def not_yet_applied(
     watermark: datetime | None, snapshots: Sequence[Snapshot]
 ) -> Sequence[Snapshot]:
-    """Return the snapshots in minutes after the watermark's own, which is written already.
-
-    One that is as it was seen has been applied, and has no totals to be applied again, even if
-    the watermark that it stood at is gone.
-    """
-    told = [one for one in snapshots if not one.is_as_seen]
+    """Return the snapshots in minutes after the watermark's own, which is written already."""
     if watermark is None:
-        return told
+        return snapshots
     written_minute = minute_of(watermark)
-    return [one for one in told if minute_of(one.collected_at) > written_minute]
+    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
 
 
 def plausible_bytes(policy: DeltaPolicy, elapsed_seconds: float) -> int:
@@ -249,7 +240,6 @@ class _Walk:
             gaps=tuple(self.gaps),
             resets=self.resets,
             rejected=tuple(self.rejected),
-            digest=applied[-1].digest,
         )
 
     def _first_sight(self, name: StreamName, totals: Totals, at: datetime) -> None:

@@ -47,31 +47,18 @@ class NodeIdentity(NamedTuple):
         return f"{self.env}:{self.node_id}" if self.env else self.node_id
 
 
-class SamplesDigest(NamedTuple):
-    """What tells the text of a snapshot's samples from any other: its length and its SHA-256."""
-
-    size_bytes: int
-    sha256: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All counters of a node at one instant.
 
     `collected_at` is cut to microseconds, so that it compares equal to a watermark that was
-    stored from it. `rejected` holds one reason for each sample that could not be used. `digest`
-    says how its samples were spelled, where that is known, and is no part of what they tell.
-
-    With `is_as_seen` it has no totals here: its samples are, to the byte, those that were applied
-    when it became the watermark. It shows that history goes on from there, and can do no more.
+    stored from it. `rejected` holds one reason for each sample that could not be used.
     """
 
     collected_at: datetime
     identity: NodeIdentity
     totals: Mapping[StreamName, Totals]
     rejected: tuple[str, ...] = ()
-    digest: SamplesDigest | None = field(default=None, compare=False)
-    is_as_seen: bool = False
 
 
 FirstSight = Literal["baseline", "new", "taken_over"]

@@ -224,6 +224,7 @@ def _fetch(
             until=course.end,
             max_samples=share * course.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
+            has_watermark=True,
         )
         for course, first in zip(courses, session.read(read), strict=True)
     ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from billing_cli.core.deltas import advance
-from billing_cli.core.model import Checkpoint, DeltaPolicy, Gap, SamplesDigest, Totals
+from billing_cli.core.model import Checkpoint, DeltaPolicy, Gap, Totals
 from tests.core.stories import (
     ALICE,
     BELIEVE_ALL,
@@ -13,12 +11,9 @@ from tests.core.stories import (
     Books,
     after_noon,
     alice,
-    first_run,
     record,
     snapshot,
 )
-
-AS_SEEN = replace(snapshot("00:00", {}), is_as_seen=True)
 
 
 def gap(kind: str, clocks: tuple[str, str], streams: int = 0) -> Gap:
@@ -140,51 +135,15 @@ def test_a_watermark_that_is_not_met_has_no_differences() -> None:
     assert (step.differences, len(step.gaps)) == (0, 1)
 
 
-def test_a_watermark_that_is_as_it_was_seen_is_met_without_its_totals() -> None:
-    """Nothing was lost and nothing differs; what comes after it is applied as ever."""
-    books = Books()
-    books.run(snapshot("00:00", {ALICE: (1, 1), BOB: (2, 2)}))
-    again = books.run(AS_SEEN)
-    assert (again.watermark, again.snapshots, again.differences, again.gaps) == (
-        after_noon("00:00"),
-        0,
-        0,
-        (),
-    )
-    step = books.run(AS_SEEN, snapshot("01:00", {ALICE: (4, 1), BOB: (2, 2)}))
-    assert (step.differences, step.gaps, step.snapshots, step.samples) == (0, (), 1, 2)
-    assert step.records == (record(ALICE, ("00:00", "01:00"), (1, 1), (4, 1)),)
-
-
-def test_what_was_seen_at_a_watermark_that_is_gone_is_not_applied() -> None:
-    """Without totals it would be a node without streams: the next would all be new, and charged."""
-    books = Books()
-    step = books.run(AS_SEEN, alice("01:00", 5))
-    assert (step.first_at, step.snapshots) == (after_noon("01:00"), 1)
-    assert step.first_sights[ALICE][0] == "baseline"
-    assert step.records == ()
-    assert books.run(replace(AS_SEEN, collected_at=after_noon("02:00"))).snapshots == 0
-    assert Books().run(AS_SEEN).watermark is None
-
-
 def test_another_run_may_have_moved_the_watermark_on() -> None:
     """What was seen at the old one is older than the new one, which is met with its totals."""
     books = Books()
     books.run(alice("00:00", 1))
     books.run(alice("00:00", 1), alice("01:00", 2))
-    step = books.run(AS_SEEN, alice("01:00", 2), alice("02:00", 3))
+    step = books.run(alice("00:00", 1), alice("01:00", 2), alice("02:00", 3))
     assert (step.differences, step.gaps, step.snapshots) == (0, (), 1)
-    step = books.run(AS_SEEN, alice("01:00", 2))
+    step = books.run(alice("00:00", 1), alice("01:00", 2))
     assert (step.watermark, step.differences, step.gaps) == (after_noon("02:00"), 0, ())
-
-
-def test_the_digest_is_that_of_the_last_snapshot_applied() -> None:
-    """It goes with the watermark: where that snapshot has none, there is none."""
-    digest = SamplesDigest(7, b"7")
-    known = replace(alice("01:00", 2), digest=digest)
-    assert first_run(alice("00:00", 1), known).digest == digest
-    assert first_run(known, alice("02:00", 3)).digest is None
-    assert advance(known.collected_at, {}, [known], BELIEVE_ALL).digest is None
 
 
 def test_a_stream_that_was_seen_further_than_its_source_waits_for_news() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 from billing_cli.core.model import (
@@ -14,7 +13,6 @@ from billing_cli.core.model import (
     Gap,
     NodeIdentity,
     Rating,
-    SamplesDigest,
     Snapshot,
     Totals,
 )
@@ -61,9 +59,3 @@ def test_what_is_not_said_of_a_value_has_not_happened() -> None:
     money = Decimal(0)
     charge = Charge("id", bucket(1).key, 1, 0, money, money, money, 1, money, money)
     assert (charge.entry_type, charge.adjusts, charge.reason) == ("traffic_charge", None, "")
-
-
-def test_how_samples_were_spelled_is_no_part_of_a_snapshot() -> None:
-    """The same totals in other bytes are the same snapshot."""
-    told = Snapshot(NOON, NODE, {})
-    assert replace(told, digest=SamplesDigest(1, b"1")) == told

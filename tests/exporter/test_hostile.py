@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 MARKER = "marker-7f3a9c21-token"
 RUN_SECONDS = 60.0
 LIMITS = Limits(
-    body_bytes=4_000_000, decoded_bytes=20_000_000, pages=40, retries=1, backoff_seconds=0.01
+    body_bytes=4_000_000,
+    page_samples=3000,
+    page_objects=20_000,
+    pages=40,
+    retries=1,
+    backoff_seconds=0.01,
 )
 
 

@@ -139,14 +139,15 @@ def _look_at_sources(
     context: JobContext, sources: Sequence[Source], known: Mapping[str, KnownSource]
 ) -> list[Finding]:
     """Return the findings about the sources, in their configured order."""
-    from billing_cli.exporter.fleet import side_by_side  # noqa: PLC0415 - requests is slow to import
-    from billing_cli.exporter.probe import ProbeContexts, probe  # noqa: PLC0415
+    from billing_cli.exporter.fleet import concurrently  # noqa: PLC0415 - requests is slow to import
+    from billing_cli.exporter.probe import probe  # noqa: PLC0415
+    from billing_cli.exporter.tls import TlsContexts  # noqa: PLC0415
 
     now = context.clock()
-    answers = side_by_side(
+    answers = concurrently(
         sources,
         functools.partial(
-            probe, now=now, default_token=context.default_token, contexts=ProbeContexts()
+            probe, now=now, default_token=context.default_token, contexts=TlsContexts()
         ),
         concurrency=context.fetching.concurrency,
         deadline_seconds=context.fetching.deadline_seconds,
