@@ -86,7 +86,7 @@ class Decoder:
     def page(self, body: bytes) -> Page:
         """Return the page that a window answer holds, its snapshots in the order of the wire."""
         page = page_of(body, "the answer", self.limits.page_objects)
-        claimed = _identity(page, "the page") if page.node_id or page.env else None
+        claimed = identity_of(page, "the page") if page.node_id or page.env else None
         heads = self._page_heads(page)
         identity = heads[0].identity if heads else claimed
         if identity is not None:
@@ -105,14 +105,20 @@ class Decoder:
     def latest(self, body: bytes) -> Snapshot:
         """Return the one bare snapshot of a `latest` answer."""
         wire = snapshot_of(body, "the snapshot", self.limits.page_objects)
-        return self.snapshot(self._head(wire, "the snapshot"))
+        return self.snapshot(self.head(wire, "the snapshot"))
 
-    def heads(self, value: bytes, where: str) -> list[Head]:
-        """Return the snapshots of a page, or of a bare snapshot, their samples still JSON."""
+    def page_or_snapshot(self, value: bytes, where: str) -> list[WireSnapshot]:
+        """Return the snapshots of a page, or one bare snapshot, as they are in the JSON."""
         page = page_of(value, where, self.limits.page_objects)
         if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
-            return [self._head(snapshot_of(value, where, self.limits.page_objects), where)]
-        return [self._head(one, where) for one in _page_snapshots(page)]
+            return [snapshot_of(value, where, self.limits.page_objects)]
+        return _page_snapshots(page)
+
+    def head(self, wire: WireSnapshot, where: str) -> Head:
+        """Return a snapshot's stamp and node, its samples still JSON."""
+        identity = identity_of(wire, where)
+        self._check_identity(identity, where)
+        return Head(self._collected_at(wire.collected_at, where), identity, wire.samples, where)
 
     def snapshot(self, head: Head) -> Snapshot:
         """Return a snapshot with its samples decoded."""
@@ -122,7 +128,7 @@ class Decoder:
     def _page_heads(self, page: WirePage) -> list[Head]:
         heads: list[Head] = []
         for number, wire in enumerate(_page_snapshots(page), 1):
-            head = self._head(wire, f"snapshot {number}")
+            head = self.head(wire, f"snapshot {number}")
             if heads and head.identity != heads[0].identity:
                 raise ExporterError(
                     f"snapshot {number} is of node {quoted(head.identity.stored)}, "
@@ -131,11 +137,6 @@ class Decoder:
                 )
             heads.append(head)
         return heads
-
-    def _head(self, wire: WireSnapshot, where: str) -> Head:
-        identity = _identity(wire, where)
-        self._check_identity(identity, where)
-        return Head(self._collected_at(wire.collected_at, where), identity, wire.samples, where)
 
     def _snapshots(self, heads: list[Head]) -> tuple[Snapshot, ...]:
         decoded: list[Snapshot] = []
@@ -203,7 +204,8 @@ class Decoder:
         return moment
 
 
-def _identity(wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
+def identity_of(wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
+    """Return the node that a page or a snapshot names; raises ExporterError for a bad name."""
     return NodeIdentity(
         env=checked_name(wire.env, f"{where}: env"),
         node_id=checked_name(wire.node_id, f"{where}: node_id"),

@@ -23,7 +23,8 @@ class Limits:
     large the snapshots of the node are. `minute_samples` is what a single minute may hold beyond
     the step's own `max_samples`, because a minute is never cut in two. `retries` and
     `backoff_seconds` are for connect errors and 502/503/504 only; the second pause is twice the
-    first. `file_bytes` bounds what is read from a file, after decompression.
+    first. `file_bytes` and `file_snapshots` bound what is read from a file, after decompression;
+    what is remembered of each of its snapshots takes about 200 bytes.
     """
 
     body_bytes: int = 120_000_000
@@ -36,6 +37,7 @@ class Limits:
     retries: int = 2
     backoff_seconds: float = 0.2
     file_bytes: int = 16_000_000_000
+    file_snapshots: int = 1_000_000
 
 
 DEFAULT_LIMITS = Limits()
