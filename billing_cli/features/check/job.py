@@ -5,13 +5,11 @@ What can't be looked at, because something before it is wrong, is left out or sa
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
-from billing_cli.core.source_facts import Failure, SourceFacts
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import HEAD_REVISION
@@ -139,25 +137,16 @@ def _look_at_sources(
     context: JobContext, sources: Sequence[Source], known: Mapping[str, KnownSource]
 ) -> list[Finding]:
     """Return the findings about the sources, in their configured order."""
-    from billing_cli.exporter.fleet import concurrently  # noqa: PLC0415 - requests is slow to import
-    from billing_cli.exporter.probe import probe  # noqa: PLC0415
-    from billing_cli.exporter.tls import TlsContexts  # noqa: PLC0415
+    from billing_cli.exporter.probe import probe_all  # noqa: PLC0415 - requests is slow to import
 
     now = context.clock()
-    answers = concurrently(
+    facts = probe_all(
         sources,
-        functools.partial(
-            probe, now=now, default_token=context.default_token, contexts=TlsContexts()
-        ),
+        now=now,
         concurrency=context.fetching.concurrency,
         deadline_seconds=context.fetching.deadline_seconds,
+        default_token=context.default_token,
     )
-    facts = {
-        source.source_id: answer
-        if isinstance(answer, SourceFacts)
-        else SourceFacts(failure=Failure("connection", answer.reason))
-        for source, answer in answers
-    }
     rivals = rivals_of(
         {name: one.identity for name, one in facts.items() if one.identity is not None},
         {one.identity.stored: source_id for source_id, one in known.items()},
