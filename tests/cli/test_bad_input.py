@@ -136,6 +136,8 @@ def an_hour_ahead() -> str:
 FAULTS: dict[str, tuple[Fault, str]] = {
     "not-200": (with_status(500), "HTTP 500"),
     "not-quite-200": (with_status(204), "HTTP 204"),
+    "not-found": (with_status(404), "HTTP 404: the exporter had snapshots before"),
+    "web-page": (with_body(lambda _: b"<html>"), "set EXPORTER_NODE_ID, ACCOUNTS_BASE_URL"),
     "redirect": (answering(redirect), "HTTP 302: redirects are not followed"),
     "not-json": (with_body(lambda _: b"<html>"), "not JSON"),
     "truncated": (answering(cut_short), "cut short"),
