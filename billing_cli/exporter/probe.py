@@ -78,7 +78,7 @@ def probe(
     """Return what asking a source shows. Never raises ExporterError: that is one of the facts.
 
     `now` is the wall clock at the start and `deadline` the monotonic second at which to give up.
-    The node is not compared with the one that is expected: it is told.
+    The node is reported, not compared with the expected one.
     """
     asking = _Asking(source, now, limits)
     stage: Stage = "credentials"
@@ -145,7 +145,7 @@ class _Asking:
                 self.facts["certificate_expires_at"] = not_after(certificate)
 
     def ask(self, contact: Contact) -> None:
-        """Ask for the oldest snapshot and for the newest, by whichever contract is spoken."""
+        """Ask for the oldest snapshot and for the newest, by the contract that the exporter has."""
         oldest = self.oldest(contact)
         newest = self.newest(contact)
         self.facts["asked_at"] = self.now + timedelta(seconds=time.monotonic() - self.started_at)
