@@ -21,7 +21,10 @@ SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class SourceResult:
-    """One source's part of a run. `unreachable` tells an outage from a bad answer."""
+    """One source's part of a run.
+
+    `unreachable` tells an outage from a bad answer; `error_code` is that of the ExporterError.
+    """
 
     source_id: str
     status: SourceStatus = "ok"
@@ -41,6 +44,7 @@ class SourceResult:
     resolved_gaps: int = 0
     notes: tuple[str, ...] = ()
     error: str | None = None
+    error_code: str | None = None
     unreachable: bool = False
 
 
@@ -148,7 +152,7 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,
-        "error_code": _source_error_code(source),
+        "error_code": source.error_code,
     }
 
 
@@ -157,12 +161,6 @@ def _error_object(result: RunResult) -> dict[str, str] | None:
         return None
     code = result.error_code or ("busy" if result.status == "busy" else "failed")
     return {"code": code, "message": " ".join(result.error.split())}
-
-
-def _source_error_code(source: SourceResult) -> str | None:
-    if source.error is None:
-        return None
-    return "source_unreachable" if source.unreachable else "source_failed"
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -54,6 +54,7 @@ FULL_SOURCE = SourceResult(
     resolved_gaps=20,
     notes=("c",),
     error="refused",
+    error_code="credentials",
 )
 
 DIFFERENCE = MinuteDifference("jp-1", "alice", "xhttp", NOON, -1, 2, Decimal("-1E-9"))
@@ -172,7 +173,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
                 "resolved_gaps": 20,
                 "notes": ["c"],
                 "error": "refused",
-                "error_code": "source_failed",
+                "error_code": "credentials",
             }
         ],
         "differences": [DIFFERENCE_OBJECT],

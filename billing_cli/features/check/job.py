@@ -5,6 +5,7 @@ What can't be looked at, because something before it is wrong, is left out or sa
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
