@@ -1,4 +1,4 @@
-"""How long a page of many samples takes to decode, beside what plain JSON parsing takes."""
+"""How long a page of many samples takes to decode, compared with plain JSON parsing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import Cost
 from benchmarks.sizes import short
-from billing_cli.exporter.decode import Expected, decode_window_page
+from billing_cli.exporter.decode import Decoder, Expected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def run(_server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
     now = datetime(2026, 4, 8, 12, 1, tzinfo=UTC)
 
     def decode() -> None:
-        page = decode_window_page(body, expected=Expected("jp-1", "prod"), now=now)
+        page = Decoder(now, Expected("jp-1", "prod")).page(body)
         assert len(page.snapshots[0].totals) == samples
 
     # As where `billing` runs.

@@ -33,8 +33,8 @@ FIRST_TOTAL = 10**9
 UPLINK_STEP, DOWNLINK_STEP = 1_000, 9_000
 SEED = 20260408
 KEPT_SNAPSHOTS = 4
-# The exporter's own bound for a page, below the 32 MiB that `billing` takes of an answer.
-PAGE_SAMPLES = 120_000
+# As real exporters do, pages are bounded by the number of snapshots only.
+MOST_PAGE_SNAPSHOTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _serve(fleet: Fleet, pipe: Pipe) -> None:
             )
             first = max(int(query.get("cursor", 0)), -int(-since // 1), 0)
             last = min(int(until // 1), newest)
-            size = min(int(query["limit"]), max(1, PAGE_SAMPLES // fleet.streams))
+            size = min(int(query["limit"]), MOST_PAGE_SNAPSHOTS)
             minutes = range(first, last + 1)[:size]
             rest = minutes.stop <= last and bool(minutes)
             parts = [b'{%b,"snapshots":[' % node.head]

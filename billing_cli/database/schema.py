@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import UndefinedTable
 from psycopg.rows import scalar_row
 
 from billing_cli.errors import SchemaError
@@ -37,8 +38,15 @@ CURRENT_REVISION = "SELECT version_num FROM billing.alembic_version"
 
 
 def require_head(connection: Connection[Any]) -> None:
-    """Raise SchemaError unless the database is at this version's revision."""
-    revision = current_revision(connection)
+    """Raise SchemaError unless the database is at this version's revision.
+
+    Where it was never migrated, that also ends the open transaction.
+    """
+    try:
+        with connection.cursor(row_factory=scalar_row) as cursor:
+            revision = cursor.execute(CURRENT_REVISION).fetchone()
+    except UndefinedTable:
+        raise wrong_revision(None) from None
     if revision != HEAD_REVISION:
         raise wrong_revision(revision)
 

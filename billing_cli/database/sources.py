@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from billing_cli.core.model import NodeIdentity, SamplesDigest
+from billing_cli.core.model import NodeIdentity
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The state of the named sources. A source that only the older writer knew has sync state alone.
 READ_SOURCES = """
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
-       own.samples_bytes, own.samples_digest, shared.last_completed_until, shared.last_attempted_at
+       shared.last_completed_until, shared.last_attempted_at
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
@@ -40,25 +40,19 @@ SELECT stored_node_id, source_id
  WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
 """
 
-# The watermark only ever rises; what a source is may only be set where it was agreed on before. A
-# digest is that of the samples at this watermark, so one that is not known takes the old one away.
+# The watermark only ever rises; what a source is may only be set where it was agreed on before.
 SAVE_SOURCES = """
 INSERT INTO billing.sources AS own
-       (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-        samples_bytes, samples_digest)
-SELECT source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-       nullif(samples_bytes, 0), decode(nullif(samples_digest, ''), 'hex')
+       (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark)
+SELECT source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark
   FROM unnest(%(source_ids)s::text[], %(envs)s::text[], %(node_ids)s::text[],
               %(stored_node_ids)s::text[], %(contracts)s::text[],
-              %(first_snapshots)s::timestamptz[], %(watermarks)s::timestamptz[],
-              %(samples_bytes)s::bigint[], %(samples_digests)s::text[])
-    AS given (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark,
-              samples_bytes, samples_digest)
+              %(first_snapshots)s::timestamptz[], %(watermarks)s::timestamptz[])
+    AS given (source_id, env, node_id, stored_node_id, contract, first_snapshot_at, watermark)
  ORDER BY source_id
     ON CONFLICT (source_id) DO UPDATE
    SET env = excluded.env, node_id = excluded.node_id, stored_node_id = excluded.stored_node_id,
        contract = excluded.contract, watermark = excluded.watermark,
-       samples_bytes = excluded.samples_bytes, samples_digest = excluded.samples_digest,
        updated_at = now()
  WHERE own.watermark < excluded.watermark
 """
@@ -106,8 +100,7 @@ class SourceState:
     """What the database knows of a source.
 
     `watermark` is None before the first snapshot; `older_watermark` is where an older writer
-    stood that knew the source before us. `digest` is that of the samples at the watermark, None
-    where it is not known.
+    stood that knew the source before us.
     """
 
     source_id: str
@@ -116,19 +109,17 @@ class SourceState:
     watermark: datetime | None = None
     older_watermark: datetime | None = None
     last_attempted_at: datetime | None = None
-    digest: SamplesDigest | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
-    """A source's new watermark, whose counters it carries, and the digest of the samples there."""
+    """A source's new watermark, and whose counters it carries."""
 
     source_id: str
     identity: NodeIdentity
     contract: str
     first_snapshot_at: datetime
     watermark: datetime
-    digest: SamplesDigest | None = None
 
 
 def read_sources(connection: Connection, source_ids: Sequence[str]) -> dict[str, SourceState]:
@@ -136,8 +127,7 @@ def read_sources(connection: Connection, source_ids: Sequence[str]) -> dict[str,
     rows = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
     states = {}
     for row in rows:
-        source_id, env, node_id, contract, watermark, size_bytes, sha256 = row[:7]
-        shared_until, attempted_at = row[7:]
+        source_id, env, node_id, contract, watermark, shared_until, attempted_at = row
         states[source_id] = SourceState(
             source_id=source_id,
             identity=None if node_id is None else NodeIdentity(env, node_id),
@@ -145,7 +135,6 @@ def read_sources(connection: Connection, source_ids: Sequence[str]) -> dict[str,
             watermark=watermark,
             older_watermark=shared_until if watermark is None else None,
             last_attempted_at=attempted_at,
-            digest=None if sha256 is None else SamplesDigest(size_bytes, sha256),
         )
     return states
 
@@ -163,11 +152,9 @@ def read_node_owners(connection: Connection, stored_node_ids: Iterable[str]) -> 
 
 
 def save_progress(connection: Connection, progress: Sequence[SourceProgress]) -> None:
-    """Advance the sources' watermarks, and what is known of the samples there."""
+    """Advance the sources' watermarks."""
     if not progress:
         return
-    unknown = SamplesDigest(0, b"")
-    digests = [one.digest or unknown for one in progress]
     connection.execute(
         SAVE_SOURCES,
         {
@@ -178,8 +165,6 @@ def save_progress(connection: Connection, progress: Sequence[SourceProgress]) ->
             "contracts": arrays.texts(one.contract for one in progress),
             "first_snapshots": arrays.moments(one.first_snapshot_at for one in progress),
             "watermarks": arrays.moments(one.watermark for one in progress),
-            "samples_bytes": arrays.bigints([one.size_bytes for one in digests]),
-            "samples_digests": arrays.texts(one.sha256.hex() for one in digests),
         },
     )
 

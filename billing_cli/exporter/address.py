@@ -1,4 +1,4 @@
-"""Which addresses may be spoken to, and how they are put together."""
+"""Which addresses may be connected to, and how a request's address is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.api import AddressError
 
 if TYPE_CHECKING:
     from billing_cli.exporter.source import Source
@@ -41,7 +41,7 @@ class Endpoint:
 def endpoint_of(source: Source) -> Endpoint:
     """Return the source's endpoint.
 
-    Raises ExporterError where the address is none, holds user information, or is `http://` to
+    Raises AddressError where the address is none, holds user information, or is `http://` to
     another host than loopback, or through a proxy, without the source's `allow_http`. No reason
     repeats the address: what is wrong with it may be a password.
     """
@@ -49,9 +49,9 @@ def endpoint_of(source: Source) -> Endpoint:
     exposed = scheme == "http" and not (_is_loopback(host) and source.proxy is None)
     if exposed and not source.allow_http:
         where = "to another host than loopback" if source.proxy is None else "through a proxy"
-        raise ExporterError(f"base_url is http:// {where}; use https://")
+        raise AddressError(f"base_url is http:// {where}; use https://")
     if scheme == "http" and source.auth_mode == "mtls":
-        raise ExporterError("auth_mode mtls needs an https:// base_url")
+        raise AddressError("auth_mode mtls needs an https:// base_url")
     label = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     base_url = f"{scheme}://{label}{path.rstrip('/')}"
     return Endpoint(base_url, label, secure=scheme == "https", exposed=exposed)
@@ -63,7 +63,7 @@ def proxy_url_of(source: Source) -> str | None:
         return None
     scheme, host, port, path = _parts(source.proxy, "proxy")
     if scheme != "http" or path.strip("/"):
-        raise ExporterError("proxy is not of the form http://host:port")
+        raise AddressError("proxy is not of the form http://host:port")
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -73,15 +73,15 @@ def _parts(url: str, key: str) -> tuple[str, str, int, str]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ExporterError(f"{key} is not a URL") from None
+        raise AddressError(f"{key} is not a URL") from None
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ExporterError(f"{key} is neither http:// nor https://")
+        raise AddressError(f"{key} is neither http:// nor https://")
     if "@" in parts.netloc:
-        raise ExporterError(f"{key} holds user information; use credential_ref")
+        raise AddressError(f"{key} holds user information; use credential_ref")
     if not _AUTHORITY.fullmatch(parts.netloc) or parts.hostname is None or port == 0:
-        raise ExporterError(f"{key} has no usable host")
+        raise AddressError(f"{key} has no usable host")
     if parts.query or parts.fragment or not parts.path.isascii():
-        raise ExporterError(f"{key} has more than a scheme, a host and a plain path")
+        raise AddressError(f"{key} has more than a scheme, a host and a plain path")
     return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.path
 
 

@@ -1,29 +1,64 @@
-"""What the jobs ask of an exporter and what they get: plain values."""
+"""The values that jobs exchange with this package: a request, and what a source answered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import NodeIdentity, Snapshot
-    from billing_cli.exporter.seen import Seen
     from billing_cli.exporter.source import Contract, Source
+
+ErrorCode = Literal[
+    "address",
+    "credentials",
+    "cursor",
+    "failed",
+    "file",
+    "html",
+    "http_status",
+    "invalid_answer",
+    "not_json",
+    "redirect",
+    "timeout",
+    "tls",
+    "too_large",
+    "unreachable",
+    "wrong_identity",
+]
+"""Why a source failed, for programs. Stable; each code is explained in docs/exporter.md."""
 
 
 class ExporterError(Exception):
-    """A source could not be used. The text is a one-line reason without secrets.
+    """A source cannot be used. The text is a one-line reason without secrets.
 
     `unreachable` is true where no exporter answered (connect, TLS, timeout, 502/503/504), false
     where one answered and the answer was wrong.
     """
 
-    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, code: ErrorCode = "failed", unreachable: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.code: ErrorCode = code
         self.unreachable = unreachable
+
+
+class CredentialsError(ExporterError):
+    """A token, certificate, key or CA bundle of the source cannot be used."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, code="credentials")
+
+
+class AddressError(ExporterError):
+    """The configured `base_url` or `proxy` must not, or cannot, be used."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, code="address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +67,9 @@ class FetchRequest:
 
     `since` is the watermark (its snapshot is wanted again, as proof of continuity), or where to
     begin; snapshots at or after `until` are not wanted. `max_samples` bounds the step softly: it
-    ends at a minute boundary with at least one whole minute after the minute of `since`. `seen`
-    is what is known of the snapshot at the watermark: if it comes again just so, it is passed
-    over, and its samples are not decoded.
+    ends at a minute boundary with at least one whole minute after the minute of `since`.
+    `page_limit` is the most snapshots that are asked for in one page. `has_watermark` says that
+    this source had snapshots before, so that 404 is a failure and not "no snapshot yet".
     """
 
     source: Source
@@ -42,7 +77,7 @@ class FetchRequest:
     until: datetime
     max_samples: int
     page_limit: int
-    seen: Seen | None = None
+    has_watermark: bool = False
 
 
 @dataclass(frozen=True, slots=True)

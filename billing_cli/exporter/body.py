@@ -1,4 +1,4 @@
-"""Reading an answer's body without trusting a word of what it says about itself."""
+"""Reading an answer's body within bounds, whatever it says about itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.failures import TooLongError
+from billing_cli.exporter.failures import TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from billing_cli.exporter.limits import Limits
 
-_CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 _GZIP_WINDOW_BITS = 31
 
 
@@ -30,19 +30,23 @@ class Body:
         self._length = 0
 
     def append(self, piece: bytes, limit: int) -> None:
-        """Add a piece; raises ExporterError where the body grows beyond the limit, in bytes."""
+        """Add a piece; raises TooLargeError where the body grows beyond the limit, in bytes."""
         self._length += len(piece)
         if self._length > limit:
-            raise TooLongError(limit)
+            raise TooLargeError(f"the answer is longer than {limit} bytes")
         try:
             self._file.write(piece)
         except OSError as error:
-            raise ExporterError(f"no room to keep the answer: {error.strerror}") from None
+            raise ExporterError(f"the answer cannot be kept: {error.strerror}") from None
 
     def read(self) -> bytes:
         """Return the whole body."""
         self._file.seek(0)
         return self._file.read()
+
+    def close(self) -> None:
+        """Give the memory, or the file, back."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -53,54 +57,57 @@ class Body:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.close()
 
 
 def receive(body: Body, raw: Any, content_encoding: str, limits: Limits) -> None:
     """Read a urllib3 response to its end into the body.
 
-    Decompresses gzip piece by piece, so that a small answer that unpacks to a huge one is refused
-    when it passes the limit. Raises ExporterError for other encodings, for compressed data that is
-    broken, cut short or goes on after its end, and for more than `limits.body_bytes`; network
-    errors come through as they are.
+    Raises ExporterError for an encoding other than gzip, for compressed data that is broken, and
+    for more than `limits.body_bytes`; network errors come through as they are.
     """
     encoding = content_encoding.strip().lower()
-    if encoding in {"", "identity"}:
-        for chunk in _chunks(raw):
-            body.append(chunk, limits.body_bytes)
-    elif encoding in {"gzip", "x-gzip"}:
-        _inflate(body, raw, limits.body_bytes)
-    else:
-        raise ExporterError("the answer's Content-Encoding is neither gzip nor identity")
+    # Not stream(): its chunked reader has no bound for the length of a line.
+    chunks = iter(lambda: raw.read(CHUNK_BYTES, decode_content=False), b"")
+    if encoding in {"gzip", "x-gzip"}:
+        chunks = _inflated(chunks, limits.body_bytes)
+    elif encoding not in {"", "identity"}:
+        raise ExporterError(
+            "the answer's Content-Encoding is neither gzip nor identity", code="invalid_answer"
+        )
+    for chunk in chunks:
+        body.append(chunk, limits.body_bytes)
 
 
-def _inflate(body: Body, raw: Any, limit: int) -> None:
+def _inflated(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield what gzip data unpacks to, in pieces of bounded size.
+
+    Raises ExporterError for data that is broken, cut short or goes on after its end, and
+    TooLargeError for more than `limit` compressed bytes: some data unpacks to nothing for ever.
+    """
     decoder = zlib.decompressobj(_GZIP_WINDOW_BITS)
     received = 0
-    for chunk in _chunks(raw):
-        received += len(chunk)
-        # Compressed data that unpacks to nothing would otherwise go on for ever.
+    for chunk in chunks:
         if decoder.eof:
-            raise ExporterError("the answer goes on after the end of its gzip data")
+            raise _trailing_data()
+        received += len(chunk)
         if received > limit:
-            raise TooLongError(limit)
+            raise TooLargeError(f"the answer is longer than {limit} bytes")
         pending = chunk
         while True:
             try:
-                piece = decoder.decompress(pending, _CHUNK_BYTES)
+                piece = decoder.decompress(pending, CHUNK_BYTES)
             except zlib.error:
-                raise ExporterError("the answer's gzip data is broken") from None
-            body.append(piece, limit)
+                raise ExporterError("the gzip data is broken", code="invalid_answer") from None
+            yield piece
             pending = decoder.unconsumed_tail
-            if not pending and len(piece) < _CHUNK_BYTES:
+            if not pending and len(piece) < CHUNK_BYTES:
                 break
         if decoder.unused_data:
-            raise ExporterError("the answer goes on after the end of its gzip data")
+            raise _trailing_data()
     if not decoder.eof:
-        raise ExporterError("the answer's gzip data is cut short")
+        raise ExporterError("the gzip data is cut short", code="invalid_answer")
 
 
-def _chunks(raw: Any) -> Iterator[bytes]:
-    # Not stream(): its chunked reader has no bound for the length of a line.
-    while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
-        yield chunk
+def _trailing_data() -> ExporterError:
+    return ExporterError("data follows the end of the gzip data", code="invalid_answer")

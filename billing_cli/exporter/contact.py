@@ -1,17 +1,17 @@
-"""Getting in contact with a source: its credentials, its transport, and what keeps both quiet."""
+"""Contact with a source: its credentials, its transport, and texts that never show the token."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from billing_cli.exporter.address import endpoint_of, proxy_url_of
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.credentials import credential_for
+from billing_cli.exporter.credentials import SecretToken, credential_for
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
-from billing_cli.exporter.sockets import Deadline
 from billing_cli.exporter.tls import TlsContexts, key_file_notes
 from billing_cli.exporter.transport import Transport
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.body import Body
-    from billing_cli.exporter.credentials import SecretToken
+    from billing_cli.exporter.credentials import TokenReference
     from billing_cli.exporter.source import Source
 
 WINDOW_PATH = "/v1/snapshots/window"
@@ -41,7 +41,7 @@ def in_contact(
     source: Source,
     *,
     deadline: float,
-    default_token: SecretToken | None = None,
+    default_token: SecretToken | TokenReference | None = None,
     environ: Mapping[str, str] | None = None,
     contexts: TlsContexts | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -52,9 +52,11 @@ def in_contact(
     certificates are read anew. Every ExporterError that leaves the block is one line of bounded
     length, without the token.
     """
-    token = default_token
+    token = default_token if isinstance(default_token, SecretToken) else None
     try:
-        credential = credential_for(source, os.environ if environ is None else environ, token)
+        credential = credential_for(
+            source, os.environ if environ is None else environ, default_token
+        )
         token = credential.token
         endpoint = endpoint_of(source)
         context = (contexts or TlsContexts()).context_for(source) if endpoint.secure else None
@@ -72,21 +74,21 @@ def in_contact(
             limits=limits,
         )
         with contextlib.closing(transport):
-            yield Contact(transport, token, notes, Deadline(deadline))
+            yield Contact(transport, token, notes, deadline)
     except ExporterError as error:
         reason = _one_line(error.reason, token)
-        raise ExporterError(reason, unreachable=error.unreachable) from None
+        raise ExporterError(reason, code=error.code, unreachable=error.unreachable) from None
 
 
 class Contact:
-    """A source that is spoken to. `notes` are remarks for the operator on how that is done."""
+    """A source that can be asked. `notes` are remarks for the operator on how that is done."""
 
     def __init__(
         self,
         transport: Transport,
         token: SecretToken | None,
         notes: list[str],
-        deadline: Deadline,
+        deadline: float,
     ) -> None:
         self.transport = transport
         self.notes = notes
@@ -99,21 +101,15 @@ class Contact:
         """Whether a token is sent."""
         return self._token is not None
 
-    @property
-    def may_hide_token(self) -> bool:
-        """Whether only decoding shows if the content read last sends our own token back."""
-        return self._may_hide_token
-
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Wait until no other source is being decoded; raises ExporterError at the deadline."""
-        try:
-            taken = _decoding_turn.acquire(timeout=self._deadline.remaining())
-        except TimeoutError:
-            taken = False
-        if not taken:
+        left = self._deadline - time.monotonic()
+        if left <= 0 or not _decoding_turn.acquire(timeout=left):
             raise ExporterError(
-                "the run's deadline came before the answer was decoded", unreachable=True
+                "the run's deadline came before the answer was decoded",
+                code="timeout",
+                unreachable=True,
             )
         try:
             yield
@@ -126,7 +122,7 @@ class Contact:
         token = "" if self._token is None else self._token.reveal()
         if len(token) >= _UNMISTAKABLE_CHARACTERS:
             if token.encode("latin-1") in content:
-                raise ExporterError(_REFLECTION)
+                raise ExporterError(_REFLECTION, code="invalid_answer")
             # Spelled with escapes, or in UTF-8, it only shows once it is decoded.
             self._may_hide_token = b"\\" in content or not token.isascii()
         return content
@@ -140,7 +136,7 @@ class Contact:
             names.update(snapshot.identity, snapshot.rejected)
             names.update(name.inbound_tag for name in snapshot.totals)
         if any(self._token.masked(name) != name for name in names):
-            raise ExporterError(_REFLECTION)
+            raise ExporterError(_REFLECTION, code="invalid_answer")
 
     def one_line(self, text: str) -> str:
         """Return a text as it may be shown: without the token, on one line, not too long."""

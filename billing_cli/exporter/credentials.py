@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.api import CredentialsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,12 +60,21 @@ class Credential:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TokenReference:
+    """A default token that is read when a source needs it: one that cannot be read fails those."""
+
+    ref: str
+
+
 def credential_for(
-    source: Source, environ: Mapping[str, str], default_token: SecretToken | None
+    source: Source,
+    environ: Mapping[str, str],
+    default_token: SecretToken | TokenReference | None,
 ) -> Credential:
     """Return the token of a source: its own, or else the default where its mode allows one.
 
-    A source with `auth_mode` mtls or none is never sent the default token. Raises ExporterError
+    A source with `auth_mode` mtls or none is never sent the default token. Raises CredentialsError
     where the source's token cannot be read, or is needed and missing.
     """
     if source.credential_ref is not None:
@@ -74,7 +83,9 @@ def credential_for(
     if source.auth_mode != "bearer":
         return Credential(None)
     if default_token is None:
-        raise ExporterError("auth_mode bearer needs a credential_ref or a default token")
+        raise CredentialsError("auth_mode bearer needs a credential_ref or a default token")
+    if isinstance(default_token, TokenReference):
+        return Credential(read_credential(default_token.ref, environ))
     _check_text(default_token.reveal(), "the default token")
     return Credential(default_token)
 
@@ -83,21 +94,21 @@ def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
     """Return the token behind `env:NAME`, `file:/path` or `credential:NAME`.
 
     `credential:` names a file under `$CREDENTIALS_DIRECTORY`, where systemd puts them. White space
-    around the token is dropped. Raises ExporterError, which names the reference and never the
+    around the token is dropped. Raises CredentialsError, which names the reference and never the
     content, where there is no token, or one that no HTTP header can carry.
     """
     scheme, _, name = ref.partition(":")
     if scheme == "env":
         text = environ.get(name)
         if text is None:
-            raise ExporterError(f"credential_ref {ref}: the variable is not set")
+            raise CredentialsError(f"credential_ref {ref}: the variable is not set")
     elif scheme == "file":
         text = _read(_absolute(name, ref), ref)
     elif scheme == "credential":
         text = _read(_credential_path(name, ref, environ), ref)
     else:
         # Not repeated: somebody may have put the token itself here.
-        raise ExporterError("credential_ref is none of env:NAME, file:/path, credential:NAME")
+        raise CredentialsError("credential_ref is none of env:NAME, file:/path, credential:NAME")
     text = text.strip()
     _check_text(text, f"credential_ref {ref}")
     return SecretToken(text)
@@ -105,28 +116,28 @@ def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
 
 def _check_text(text: str, what: str) -> None:
     if not text:
-        raise ExporterError(f"{what}: the token is empty")
+        raise CredentialsError(f"{what}: the token is empty")
     if not text.isprintable():
-        raise ExporterError(f"{what}: the token holds a line break or another control character")
+        raise CredentialsError(f"{what}: the token holds a line break or another control character")
     try:
         text.encode("latin-1")
     except UnicodeEncodeError:
-        raise ExporterError(f"{what}: the token holds characters beyond Latin-1") from None
+        raise CredentialsError(f"{what}: the token holds characters beyond Latin-1") from None
 
 
 def _absolute(name: str, ref: str) -> Path:
     path = Path(name)
     if not path.is_absolute():
-        raise ExporterError(f"credential_ref {ref}: the path is not absolute")
+        raise CredentialsError(f"credential_ref {ref}: the path is not absolute")
     return path
 
 
 def _credential_path(name: str, ref: str, environ: Mapping[str, str]) -> Path:
     if not name or "/" in name or name in {".", ".."}:
-        raise ExporterError(f"credential_ref {ref}: not the name of a credential")
+        raise CredentialsError(f"credential_ref {ref}: not the name of a credential")
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
-        raise ExporterError(f"credential_ref {ref}: CREDENTIALS_DIRECTORY is not set")
+        raise CredentialsError(f"credential_ref {ref}: CREDENTIALS_DIRECTORY is not set")
     return Path(directory) / name
 
 
@@ -136,19 +147,19 @@ def _read(path: Path, ref: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ExporterError(f"credential_ref {ref}: not a regular file")
+                raise CredentialsError(f"credential_ref {ref}: not a regular file")
             content = os.read(descriptor, _MAX_FILE_BYTES + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable path"
-        raise ExporterError(f"credential_ref {ref}: {reason}") from None
+        raise CredentialsError(f"credential_ref {ref}: {reason}") from None
     if len(content) > _MAX_FILE_BYTES:
-        raise ExporterError(f"credential_ref {ref}: the file is too large for a token")
+        raise CredentialsError(f"credential_ref {ref}: the file is too large for a token")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise ExporterError(f"credential_ref {ref}: the file is not UTF-8 text") from None
+        raise CredentialsError(f"credential_ref {ref}: the file is not UTF-8 text") from None
 
 
 def _file_notes(ref: str) -> tuple[str, ...]:

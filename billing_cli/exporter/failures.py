@@ -12,35 +12,46 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
-from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.api import ErrorCode, ExporterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _NOT_FOUND = 404
 DENIED = frozenset({401, 403})
-_PASSING = frozenset({502, 503, 504})
+_TRANSIENT = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
 
 
 class NotFoundError(ExporterError):
     """The exporter answered 404: it does not have what was asked for."""
 
-
-class TooLongError(ExporterError):
-    """The answer is longer than any may be; a shorter page may do."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the answer is longer than {limit} bytes")
+    def __init__(self) -> None:
+        super().__init__("HTTP 404", code="http_status")
 
 
-class PassingError(ExporterError):
-    """Nobody answered, or only a gateway; asking again may help."""
+class TooLargeError(ExporterError):
+    """The answer exceeds a limit; a page of fewer snapshots may not."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason, unreachable=True)
+        super().__init__(reason, code="too_large")
+
+
+class CutShortError(ExporterError):
+    """The answer ended early; exporters close one that takes longer than 10 s to write."""
+
+    def __init__(self) -> None:
+        super().__init__("the answer is cut short", code="invalid_answer")
+
+
+class TransientError(ExporterError):
+    """No exporter answered, or only a gateway did; asking again may help."""
+
+    def __init__(self, reason: str, *, code: ErrorCode = "unreachable") -> None:
+        super().__init__(reason, code=code, unreachable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,86 +59,96 @@ class Circumstances:
     """What a reason is worded with.
 
     `host` is the exporter's `host:port`, `peer` whom the connection leads to (a proxy, where one
-    is set), `limit` the time that ran out in words, and `answered` tells whether a status line
-    had arrived.
+    is set), `limit` the time that ran out in words. `connected` says that there was a connection
+    when it did, `answered` that a status line had arrived.
     """
 
     host: str
     peer: str
     limit: str
+    connected: bool = False
     answered: bool = False
 
 
-def connect_failure(error: OSError, place: Circumstances) -> ExporterError:
-    """Return the reason why no connection came about."""
-    if isinstance(error, TimeoutError):
-        return ExporterError(f"no connection to {place.peer} {place.limit}", unreachable=True)
-    return PassingError(f"connect to {place.peer} failed: {_said(error)}")
-
-
 def exchange_failure(error: BaseException, place: Circumstances) -> ExporterError:
-    """Return the reason why a connection brought no complete answer."""
+    """Return the reason why a request brought no complete answer."""
     causes = list(_causes(error))
     for kind, reason in _REASONS:
         for cause in causes:
             if isinstance(cause, kind):
                 return reason(cause, place)
     what = type(causes[-1]).__name__
-    return ExporterError(f"no usable answer from {place.host}: {what}")
+    return ExporterError(f"no usable answer from {place.host}: {what}", code="invalid_answer")
 
 
 def status_failure(status: int) -> ExporterError:
     """Return the reason that an HTTP status other than 200 amounts to."""
     if status == _NOT_FOUND:
-        return NotFoundError("HTTP 404")
-    if status in _PASSING:
-        return PassingError(f"HTTP {status}")
+        return NotFoundError()
+    if status in _TRANSIENT:
+        return TransientError(f"HTTP {status}", code="http_status")
     if status in DENIED:
-        return ExporterError(f"HTTP {status}: the exporter refuses the credentials")
+        reason = f"HTTP {status}: the exporter refuses the credentials"
+        return ExporterError(reason, code="credentials")
     if status in _REDIRECTS:
-        return ExporterError(f"HTTP {status}: redirects are not followed")
-    return ExporterError(f"HTTP {status}")
+        return ExporterError(f"HTTP {status}: redirects are not followed", code="redirect")
+    return ExporterError(f"HTTP {status}", code="http_status")
 
 
 def _untrusted(cause: Any, place: Circumstances) -> ExporterError:
     why = cause.verify_message.rstrip(".")
-    return ExporterError(f"certificate of {place.host}: {why}", unreachable=True)
+    return ExporterError(f"certificate of {place.host}: {why}", code="tls", unreachable=True)
 
 
-def _too_late(_: Any, place: Circumstances) -> ExporterError:
-    reason = f"no complete answer from {place.host} {place.limit}"
-    return ExporterError(reason, unreachable=True)
+def _too_late(cause: Any, place: Circumstances) -> ExporterError:
+    if place.connected and not isinstance(cause, ConnectTimeoutError):
+        reason = f"no complete answer from {place.host} {place.limit}"
+    else:
+        reason = f"no connection to {place.peer} {place.limit}"
+    return ExporterError(reason, code="timeout", unreachable=True)
 
 
 def _no_tls(cause: Any, place: Circumstances) -> ExporterError:
     why = (cause.reason or "protocol error").replace("_", " ").lower()
-    return ExporterError(f"TLS with {place.host} failed: {why}", unreachable=True)
+    return ExporterError(f"TLS with {place.host} failed: {why}", code="tls", unreachable=True)
 
 
-def _no_way_through(_: Any, place: Circumstances) -> ExporterError:
-    return ExporterError(f"{place.peer} refuses to connect to {place.host}", unreachable=True)
+def _refused_by_proxy(_: Any, place: Circumstances) -> ExporterError:
+    reason = f"{place.peer} refuses to connect to {place.host}"
+    return ExporterError(reason, code="unreachable", unreachable=True)
+
+
+def _no_connection(cause: Any, place: Circumstances) -> ExporterError:
+    errors = [error for error in _causes(cause) if isinstance(error, OSError) and error.strerror]
+    why = _words_of(errors[-1]) if errors else "the host has no address"
+    return TransientError(f"connect to {place.peer} failed: {why}")
 
 
 def _cut_short(_: Any, __: Circumstances) -> ExporterError:
-    return ExporterError("the answer is cut short")
+    return CutShortError()
 
 
 def _broken(cause: Any, place: Circumstances) -> ExporterError:
     if place.answered:
-        return ExporterError(f"connection to {place.host} broke: {_said(cause)}")
-    return PassingError(f"{place.host} closed the connection without an answer")
+        reason = f"connection to {place.host} broke: {_words_of(cause)}"
+        return ExporterError(reason, code="invalid_answer")
+    return TransientError(f"{place.host} closed the connection without an answer")
 
 
 def _no_http(cause: Any, place: Circumstances) -> ExporterError:
-    return ExporterError(f"{place.host} does not speak HTTP: {type(cause).__name__}")
+    reason = f"{place.host} does not speak HTTP: {type(cause).__name__}"
+    return ExporterError(reason, code="invalid_answer")
 
 
 # The first kind that is found anywhere in the chain decides.
 _REASONS: tuple[tuple[Any, Callable[[Any, Circumstances], ExporterError]], ...] = (
     (ssl.SSLCertVerificationError, _untrusted),
+    # Before timeouts, of which urllib3 makes it one.
+    ((NewConnectionError, LocationParseError), _no_connection),
+    (ConnectTimeoutError, _too_late),
     ((TimeoutError, Urllib3TimeoutError), _too_late),
     (ssl.SSLError, _no_tls),
-    (requests.exceptions.ProxyError, _no_way_through),
+    (requests.exceptions.ProxyError, _refused_by_proxy),
     (http.client.IncompleteRead, _cut_short),
     (ConnectionError, _broken),
     (http.client.HTTPException, _no_http),
@@ -147,5 +168,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
 
 
-def _said(error: OSError) -> str:
+def _words_of(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()

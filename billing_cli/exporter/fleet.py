@@ -1,4 +1,4 @@
-"""Many sources side by side: as many at once as allowed, none beyond the run's deadline."""
+"""Many sources concurrently: as many at once as allowed, none beyond the run's deadline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.exporter.api import Fetched, FetchRequest
-    from billing_cli.exporter.credentials import SecretToken
+    from billing_cli.exporter.credentials import SecretToken, TokenReference
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -33,18 +33,18 @@ def fetch_all(
     now: datetime,
     concurrency: int,
     deadline_seconds: float,
-    default_token: SecretToken | None,
+    default_token: SecretToken | TokenReference | None,
     environ: Mapping[str, str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[str, Fetched | ExporterError]]:
     """Yield each request's source id with what it answered or why it did not, as they finish.
 
     Every request is answered for exactly once. The deadline counts from the first step of the
-    iteration; what is not there by then is an unreachable source. Beside the sources' own
-    timeouts nothing slows the others down, provided that `concurrency` exceeds the number of
+    iteration; what is not there by then is an unreachable source. Apart from the sources' own
+    timeouts nothing delays the others, provided that `concurrency` exceeds the number of
     sources that are down at the same time.
     """
-    answers = side_by_side(
+    answers = concurrently(
         requests,
         functools.partial(
             fetch,
@@ -61,7 +61,7 @@ def fetch_all(
         yield request.source.source_id, answer
 
 
-def side_by_side(
+def concurrently(
     tasks: Sequence[Task],
     work: Callable[..., Answer],
     *,
@@ -106,16 +106,17 @@ def side_by_side(
         given_up.set()
     for task in pending.values():
         reason = f"not finished at the run's deadline of {deadline_seconds:g} s"
-        yield task, ExporterError(reason, unreachable=True)
+        yield task, ExporterError(reason, code="timeout", unreachable=True)
 
 
 def _outcome(work: Callable[[], Answer]) -> Answer | ExporterError:
     try:
         return work()
     except ExporterError as error:
-        reason, unreachable = error.reason, error.unreachable
+        reason, code, unreachable = error.reason, error.code, error.unreachable
     except Exception as error:  # noqa: BLE001 - the other sources go on, whatever this was
         # Neither the text nor the traceback: either may hold what must not be shown.
-        reason, unreachable = f"unexpected {type(error).__name__} while fetching", False
+        reason = f"unexpected {type(error).__name__} while fetching"
+        code, unreachable = "failed", False
     # Made anew out here, without a traceback whose frames would keep whole answers in memory.
-    return ExporterError(reason, unreachable=unreachable)
+    return ExporterError(reason, code=code, unreachable=unreachable)

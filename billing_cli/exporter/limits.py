@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_NAME_CHARACTERS = 256
-"""The longest node id, environment or inbound tag that is believed."""
+"""The longest node id, environment or inbound tag that is accepted."""
 
 MAX_CURSOR_CHARACTERS = 4096
 """The longest cursor that is sent back: it has to fit into a request line."""
@@ -15,19 +15,29 @@ MAX_CURSOR_CHARACTERS = 4096
 class Limits:
     """Bounds for one source's answers; tests make them small.
 
-    `body_bytes` counts after decompression, per page. `decoded_bytes` bounds what a page may weigh
-    in memory while it is decoded. `minute_samples` is what a single minute may hold beyond the
-    step's own `max_samples`, because a minute is never cut in two. `retries` and `backoff_seconds`
-    are for connect errors and 502/503/504 only; the second pause is twice the first.
+    `body_bytes` bounds a page after decompression: 400 bytes for each of `page_samples`, more than
+    twice what a sample takes in compact JSON, so that white space does not decide. `page_objects`
+    bounds the JSON objects of a page before it is decoded, and with them the memory: one unknown
+    object in each sample is allowed for. A page beyond one of the three is asked for once more,
+    snapshot by snapshot. `wanted_samples` is how many a page should hold, once it is known how
+    large the snapshots of the node are. `minute_samples` is what a single minute may hold beyond
+    the step's own `max_samples`, because a minute is never cut in two. `retries` and
+    `backoff_seconds` are for connect errors and 502/503/504 only; the second pause is twice the
+    first. `file_bytes` and `file_snapshots` bound what is read from a file, after decompression;
+    what is remembered of each of its snapshots takes about 200 bytes.
     """
 
-    body_bytes: int = 32 * 1024 * 1024
-    decoded_bytes: int = 140_000_000
+    body_bytes: int = 120_000_000
+    page_samples: int = 300_000
+    page_objects: int = 600_000
+    wanted_samples: int = 100_000
     spool_bytes: int = 1024 * 1024
     pages: int = 10_000
     minute_samples: int = 400_000
     retries: int = 2
     backoff_seconds: float = 0.2
+    file_bytes: int = 16_000_000_000
+    file_snapshots: int = 1_000_000
 
 
 DEFAULT_LIMITS = Limits()

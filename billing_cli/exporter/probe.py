@@ -6,7 +6,7 @@ What it answers goes through the same transport, limits and strict decoding as w
 from __future__ import annotations
 
 import contextlib
-import threading
+import functools
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,36 +16,53 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.address import endpoint_of
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
-from billing_cli.exporter.decode import Expected, decode_latest, decode_window_page
+from billing_cli.exporter.decode import Decoder
 from billing_cli.exporter.expiry import expiries_in, not_after
 from billing_cli.exporter.failures import DENIED, NotFoundError
+from billing_cli.exporter.fleet import concurrently
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
-from billing_cli.exporter.sockets import TimedTlsSocket
+from billing_cli.exporter.steps import weight
 from billing_cli.exporter.tls import TlsContexts
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from billing_cli.core.model import NodeIdentity
     from billing_cli.core.source_facts import Stage
     from billing_cli.exporter.contact import Contact
-    from billing_cli.exporter.credentials import SecretToken
+    from billing_cli.exporter.credentials import SecretToken, TokenReference
     from billing_cli.exporter.decode import Page
     from billing_cli.exporter.source import Source
-
-_OK = 200
 
 # Further than any exporter keeps history, so that the first snapshot of the answer is its oldest.
 _FAR_BACK = timedelta(days=30)
 # Where there is no latest snapshot to ask for, the newest one is looked for among these.
 _RECENTLY = timedelta(minutes=10)
 _AHEAD = timedelta(minutes=5)
+_RECENT_LIMIT = 60
 _RECENT_PAGES = 20
-_ANYBODY = Expected()
 _HALF_A_SECOND = 0.5
 
-_handshake = threading.local()
+
+def probe_all(
+    sources: Sequence[Source],
+    *,
+    now: datetime,
+    concurrency: int,
+    deadline_seconds: float,
+    default_token: SecretToken | TokenReference | None,
+) -> dict[str, SourceFacts]:
+    """Return what asking each source shows, by its id, after `deadline_seconds` at the latest."""
+    work = functools.partial(probe, now=now, default_token=default_token, contexts=TlsContexts())
+    answers = concurrently(
+        sources, work, concurrency=concurrency, deadline_seconds=deadline_seconds
+    )
+    return {
+        source.source_id: SourceFacts(failure=Failure("connection", answer.reason))
+        if isinstance(answer, ExporterError)
+        else answer
+        for source, answer in answers
+    }
 
 
 def probe(
@@ -53,15 +70,15 @@ def probe(
     *,
     now: datetime,
     deadline: float,
-    default_token: SecretToken | None = None,
+    default_token: SecretToken | TokenReference | None = None,
     environ: Mapping[str, str] | None = None,
-    contexts: ProbeContexts | None = None,
+    contexts: TlsContexts | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> SourceFacts:
     """Return what asking a source shows. Never raises ExporterError: that is one of the facts.
 
     `now` is the wall clock at the start and `deadline` the monotonic second at which to give up.
-    The node is not compared with the one that is expected: it is told.
+    The node is reported, not compared with the expected one.
     """
     asking = _Asking(source, now, limits)
     stage: Stage = "credentials"
@@ -71,7 +88,7 @@ def probe(
             deadline=deadline,
             default_token=default_token,
             environ=environ,
-            contexts=contexts or ProbeContexts(),
+            contexts=contexts,
             limits=limits,
         ) as contact:
             try:
@@ -87,24 +104,6 @@ def probe(
     return SourceFacts(**asking.facts)
 
 
-class ProbeContexts(TlsContexts):
-    """Makes TLS contexts whose sockets note what the handshake showed."""
-
-    def context_for(self, source: Source) -> ssl.SSLContext:
-        """Return the context for a source, as the base class does."""
-        context = super().context_for(source)
-        context.sslsocket_class = _NotingSocket
-        return context
-
-
-class _NotingSocket(TimedTlsSocket):
-    """Leaves what a handshake showed to the thread that made it: each source has its own."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        super().do_handshake(block)
-        _handshake.shown = (self.version(), self.getpeercert(binary_form=True))
-
-
 class _Asking:
     """What is known of a source so far, as `facts` by name."""
 
@@ -112,9 +111,10 @@ class _Asking:
         self.source = source
         self.now = now
         self.limits = limits
+        self.decoder = Decoder(now, limits=limits)
+        self.recent_limit = _RECENT_LIMIT
         self.started_at = time.monotonic()
         self.facts: dict[str, Any] = {}
-        _handshake.shown = (None, None)
 
     def note_files(self, contact: Contact) -> None:
         """Note what we prove ourselves with, and whom the source's own bundle trusts."""
@@ -133,19 +133,19 @@ class _Asking:
     def note_connection(self, contact: Contact) -> None:
         """Note what the connection itself showed, however the asking ended."""
         endpoint = endpoint_of(self.source)
-        protocol, certificate = _handshake.shown
+        protocol, certificate = contact.transport.handshake
         self.facts |= {
             "endpoint": endpoint.label,
             "is_exposed": endpoint.exposed,
             "protocol": protocol,
-            "has_answered": contact.transport.last_status is not None,
+            "has_answered": contact.transport.last_head is not None,
         }
         if certificate:
             with contextlib.suppress(ValueError):
                 self.facts["certificate_expires_at"] = not_after(certificate)
 
     def ask(self, contact: Contact) -> None:
-        """Ask for the oldest snapshot and for the newest, by whichever contract is spoken."""
+        """Ask for the oldest snapshot and for the newest, by the contract that the exporter has."""
         oldest = self.oldest(contact)
         newest = self.newest(contact)
         self.facts["asked_at"] = self.now + timedelta(seconds=time.monotonic() - self.started_at)
@@ -164,13 +164,16 @@ class _Asking:
         except NotFoundError:
             if self.source.mode == "window":
                 raise ExporterError(
-                    "HTTP 404: the exporter has no windowed snapshots at this address"
+                    "HTTP 404: the exporter has no windowed snapshots at this address",
+                    code="http_status",
                 ) from None
             return None
         self.facts["contract"] = "window"
         if not page.snapshots:
             return None
         first = page.snapshots[0]
+        fitting = self.limits.wanted_samples // weight(first)
+        self.recent_limit = max(1, min(fitting, _RECENT_LIMIT))
         self.facts |= {"oldest_at": first.collected_at, "identity": first.identity}
         return first.collected_at, first.identity
 
@@ -188,12 +191,7 @@ class _Asking:
         try:
             with contact.transport.get(LATEST_PATH, {}) as body, contact.turn():
                 self.note_answer(contact)
-                snapshot = decode_latest(
-                    contact.content(body),
-                    expected=_ANYBODY,
-                    now=self.now,
-                    max_decoded_bytes=self.limits.decoded_bytes,
-                )
+                snapshot = self.decoder.latest(contact.content(body))
             contact.check_names(snapshot.identity, (snapshot,))
         except NotFoundError:
             raise ExporterError("HTTP 404: no snapshot yet, or base_url leads elsewhere") from None
@@ -209,7 +207,7 @@ class _Asking:
                 contact,
                 since=self.now - _RECENTLY,
                 until=self.now + _AHEAD,
-                limit=60,
+                limit=self.recent_limit,
                 cursor=cursor,
             )
             if page.snapshots:
@@ -240,32 +238,27 @@ class _Asking:
             parameters["cursor"] = cursor
         with contact.transport.get(WINDOW_PATH, parameters) as body, contact.turn():
             self.note_answer(contact)
-            page = decode_window_page(
-                contact.content(body),
-                expected=_ANYBODY,
-                now=self.now,
-                max_decoded_bytes=self.limits.decoded_bytes,
-            )
+            page = self.decoder.page(contact.content(body))
         contact.check_names(page.identity, page.snapshots)
         return page
 
     def note_answer(self, contact: Contact) -> None:
         """Note that an answer was complete, and which time it says it is."""
         self.facts["is_accepted"] = True
-        status = contact.transport.last_status
-        their_time = None if status is None else _date_of(status.date)
-        if status is not None and their_time is not None:
-            our_time = self.now + timedelta(seconds=status.arrived_at - self.started_at)
+        head = contact.transport.last_head
+        their_time = None if head is None else _date_of(head.date)
+        if head is not None and their_time is not None:
+            our_time = self.now + timedelta(seconds=head.arrived_at - self.started_at)
             difference = (their_time - our_time).total_seconds()
             # A Date is cut to whole seconds.
             self.facts["clock_difference_seconds"] = difference + _HALF_A_SECOND
 
 
 def _stage_of(contact: Contact) -> Stage:
-    status = contact.transport.last_status
-    if status is None:
+    head = contact.transport.last_head
+    if head is None:
         return "connection"
-    return "authentication" if status.status in DENIED else "answer"
+    return "authentication" if head.status in DENIED else "answer"
 
 
 def _date_of(text: str) -> datetime | None:

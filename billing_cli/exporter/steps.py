@@ -1,7 +1,8 @@
-"""What of an exporter's history makes up one bounded step: pure, and the same for every source."""
+"""Which snapshots make up one bounded step: the same for HTTP and for files, and without I/O."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,78 @@ from billing_cli.core.times import format_rfc3339, minute_of
 from billing_cli.exporter.api import ExporterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from billing_cli.core.model import Snapshot
+    from billing_cli.exporter.api import FetchRequest
+    from billing_cli.exporter.limits import Limits
+
+# Exporters may cut `since` to whole seconds.
+_EARLY_TOLERANCE = timedelta(seconds=1)
+
+
+class StepSnapshots:
+    """The snapshots of one step while they come in, oldest first.
+
+    `kept` are those that make up the step so far, in whole minutes; `samples` counts what was
+    taken in. `outside` counts snapshots that the exporter sent although they lie outside of the
+    window. `largest` is the weight of the largest snapshot.
+    """
+
+    def __init__(self, request: FetchRequest, limits: Limits) -> None:
+        self._request = request
+        self._limits = limits
+        self._last: Snapshot | None = None
+        self._wanted: list[Snapshot] = []
+        self._exhausted = False
+        self.kept: tuple[Snapshot, ...] = ()
+        self.samples = 0
+        self.outside = 0
+        self.largest = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the source has nothing more before `until`."""
+        return self._exhausted and len(self.kept) == len(self._wanted)
+
+    def add(self, snapshots: Iterable[Snapshot], *, has_more: bool) -> bool:
+        """Take snapshots in; true once the step is full, or the source has no more for it.
+
+        Raises ExporterError for snapshots out of order, and for a minute beyond all bounds.
+        """
+        for snapshot in snapshots:
+            self._add(snapshot)
+        self._exhausted = not has_more or (
+            self._last is not None and self._last.collected_at >= self._request.until
+        )
+        is_full = self.samples >= self._request.max_samples
+        if self._exhausted or is_full:
+            count = whole_minutes(
+                self._wanted,
+                since=self._request.since,
+                max_samples=self._request.max_samples,
+                exhausted=self._exhausted,
+            )
+            self.kept = tuple(self._wanted[:count])
+        most = self._limits.minute_samples
+        if not self.kept and self.samples > self._request.max_samples + most:
+            raise ExporterError(f"more than {most} samples in one minute", code="too_large")
+        return self._exhausted or bool(self.kept)
+
+    def _add(self, snapshot: Snapshot) -> None:
+        if not is_new(self._last, snapshot):
+            return
+        self._last = snapshot
+        since, until = self._request.since, self._request.until
+        self.largest = max(self.largest, weight(snapshot))
+        if snapshot.collected_at >= until:
+            self.outside += snapshot.collected_at > until
+        elif snapshot.collected_at < since:
+            self.outside += snapshot.collected_at < since - _EARLY_TOLERANCE
+        else:
+            self._wanted.append(snapshot)
+            self.samples += weight(snapshot)
 
 
 def whole_minutes(
@@ -43,12 +112,8 @@ def whole_minutes(
 
 
 def weight(snapshot: Snapshot) -> int:
-    """Return what a snapshot counts for: the samples decoded for it, one if there are none."""
+    """Return what a snapshot counts for: its samples, rejected ones included; one if empty."""
     return max(1, len(snapshot.totals) + len(snapshot.rejected))
-
-
-class IncomparableError(ExporterError):
-    """A snapshot came twice, once as it was seen before and once spelled differently."""
 
 
 def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
@@ -56,17 +121,16 @@ def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
 
     Both ends of a window are inclusive, so a page may begin with the snapshot that the one before
     it ended with. Raises ExporterError where time runs backwards, or where the same instant comes
-    with other figures; IncomparableError where one of the two came without its figures.
+    with other totals.
     """
     if last is None or snapshot.collected_at > last.collected_at:
         return True
     stamp = format_rfc3339(snapshot.collected_at)
     if snapshot.collected_at < last.collected_at:
         raise ExporterError(
-            f"snapshots out of order: {stamp} after {format_rfc3339(last.collected_at)}"
+            f"snapshots out of order: {stamp} after {format_rfc3339(last.collected_at)}",
+            code="invalid_answer",
         )
-    if snapshot.is_as_seen != last.is_as_seen:
-        raise IncomparableError(f"two spellings of the snapshot of {stamp}")
     if snapshot.totals != last.totals:
-        raise ExporterError(f"two different snapshots of {stamp}")
+        raise ExporterError(f"two different snapshots of {stamp}", code="invalid_answer")
     return False

@@ -9,8 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.sockets import TimedTlsSocket
+from billing_cli.exporter.api import CredentialsError
 
 if TYPE_CHECKING:
     from billing_cli.exporter.source import Source
@@ -38,11 +37,11 @@ class TlsContexts:
         self._shared: dict[str | None, ssl.SSLContext] = {}
 
     def context_for(self, source: Source) -> ssl.SSLContext:
-        """Return the context for a source; raises ExporterError naming the file that is wrong."""
+        """Return the context for a source; raises CredentialsError that names the wrong file."""
         if source.auth_mode == "mtls" and source.client_cert is None:
-            raise ExporterError("auth_mode mtls needs client_cert and client_key")
+            raise CredentialsError("auth_mode mtls needs client_cert and client_key")
         if source.client_key is not None and source.client_cert is None:
-            raise ExporterError("client_key without client_cert")
+            raise CredentialsError("client_key without client_cert")
         if source.client_cert is None:
             with self._lock:
                 if source.ca_bundle not in self._shared:
@@ -76,7 +75,6 @@ def verifying_context(ca_bundle: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
-    context.sslsocket_class = TimedTlsSocket
     if ca_bundle is None:
         _load_system_authorities(context)
         return context
@@ -84,9 +82,9 @@ def verifying_context(ca_bundle: str | None) -> ssl.SSLContext:
         _check_regular(ca_bundle)
         context.load_verify_locations(cafile=ca_bundle)
     except (OSError, ValueError) as error:
-        raise ExporterError(f"ca_bundle {ca_bundle} cannot be used: {_why(error)}") from None
+        raise CredentialsError(f"ca_bundle {ca_bundle} cannot be used: {_why(error)}") from None
     if not context.cert_store_stats()["x509_ca"]:
-        raise ExporterError(f"ca_bundle {ca_bundle} cannot be used: it holds no CA certificate")
+        raise CredentialsError(f"ca_bundle {ca_bundle} cannot be used: it holds no CA certificate")
     return context
 
 
@@ -104,7 +102,7 @@ def _load_system_authorities(context: ssl.SSLContext) -> None:
         if Path(bundle).is_file():
             context.load_verify_locations(cafile=bundle)
             return
-    raise ExporterError("this system has no CA certificates; set ca_bundle")
+    raise CredentialsError("this system has no CA certificates; set ca_bundle")
 
 
 def _load_client_certificate(
@@ -117,7 +115,7 @@ def _load_client_certificate(
         context.load_cert_chain(client_cert, client_key, password="")
     except (OSError, ValueError) as error:
         files = client_cert if client_key is None else f"{client_cert} with client_key {client_key}"
-        raise ExporterError(f"client_cert {files} cannot be used: {_why(error)}") from None
+        raise CredentialsError(f"client_cert {files} cannot be used: {_why(error)}") from None
 
 
 def _check_regular(path: str) -> None:

@@ -19,6 +19,7 @@ from billing_cli.database import accounts as store_accounts
 from billing_cli.database import adjustments as store_adjustments
 from billing_cli.database import facts
 from billing_cli.database.entries import EntryColumns
+from billing_cli.database.failures import table_of
 from billing_cli.errors import BillingError
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def facts_are_new() -> Iterator[None]:
     except psycopg.errors.UniqueViolation as error:
         if f"{error.diag.schema_name}.{error.diag.table_name}" in facts.WRITTEN_BY_OTHERS:
             raise ChargedBeforeError(CHARGED_BEFORE) from error
-        reason = error.diag.message_detail or error
-        raise FactConflictError(f"some of this is on record already: {reason}") from error
+        raise FactConflictError(
+            f"some of this is on record already: {error.diag.constraint_name} of {table_of(error)}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

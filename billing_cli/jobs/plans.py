@@ -38,13 +38,13 @@ def accept(
         if isinstance(outcome, Fetched):
             problem = _identity_problem(by_id[source_id], states[source_id], outcome.identity)
             if problem:
-                errors[source_id] = ExporterError(problem)
+                errors[source_id] = ExporterError(problem, code="wrong_identity")
             else:
                 accepted[source_id] = outcome
         else:
             errors[source_id] = outcome
     for source_id, problem in _ownership_problems(connection, accepted).items():
-        errors[source_id] = ExporterError(problem)
+        errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     return accepted, errors
 
@@ -67,8 +67,7 @@ def plan(
         state = states[source_id]
         if state.watermark is not None and state.identity == identity:
             watermarks[identity.stored] = state.watermark
-        # What is told of each stream first: as a rule what was seen of it last, or what it moved
-        # to since, where the snapshot at the watermark is as it was seen and tells no totals.
+        # What is told of each stream first: as a rule what was seen of it last.
         totals = told[identity.stored] = dict[StreamName, Totals]()
         for snapshot in reversed(fetched.snapshots):
             totals.update(snapshot.totals)

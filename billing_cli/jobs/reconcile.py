@@ -224,6 +224,7 @@ def _fetch(
             until=course.end,
             max_samples=share * course.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
+            has_watermark=True,
         )
         for course, first in zip(courses, session.read(read), strict=True)
     ]
@@ -246,19 +247,20 @@ def _usable(
     Where there are none, the course's result says why and the end is where it stands.
     """
     if isinstance(answer, ExporterError):
-        _fail(course, answer.reason, unreachable=answer.unreachable)
+        _fail(course, answer)
     elif answer.contract == "latest":
         course.notes["the exporter keeps no history (latest contract): nothing to compare"] = None
         course.at = course.end
     elif not answer.snapshots:
-        _fail(
-            course,
+        reason = (
             f"the exporter holds no history between {format_rfc3339(course.at)} "
-            f"and {format_rfc3339(course.end)}",
+            f"and {format_rfc3339(course.end)}"
         )
+        _fail(course, ExporterError(reason))
     elif answer.identity != course.identity:
         stored = answer.identity.stored if answer.identity else ""
-        _fail(course, f"answers as node {stored!r}, but was {course.identity.stored!r} so far")
+        reason = f"answers as node {stored!r}, but was {course.identity.stored!r} so far"
+        _fail(course, ExporterError(reason, code="wrong_identity"))
     else:
         last = answer.snapshots[-1].collected_at
         covered = course.end if answer.complete else minute_of(last) + MINUTE
@@ -273,8 +275,14 @@ def _usable(
     return (), course.at
 
 
-def _fail(course: _Course, reason: str, *, unreachable: bool = False) -> None:
-    course.result = replace(course.result, status="error", error=reason, unreachable=unreachable)
+def _fail(course: _Course, error: ExporterError) -> None:
+    course.result = replace(
+        course.result,
+        status="error",
+        error=error.reason,
+        error_code=error.code,
+        unreachable=error.unreachable,
+    )
 
 
 def _note(courses: Sequence[_Course], stretches: Sequence[Stretch], step: Comparison) -> None:
@@ -283,7 +291,7 @@ def _note(courses: Sequence[_Course], stretches: Sequence[Stretch], step: Compar
     for stretch in stretches:
         course = by_id[stretch.source_id]
         if stretch.source_id in step.failed:
-            _fail(course, step.failed[stretch.source_id])
+            _fail(course, ExporterError(step.failed[stretch.source_id]))
         elif stretch.source_id in step.by_source:
             _note_compared(course, stretch, step.by_source[stretch.source_id])
         else:

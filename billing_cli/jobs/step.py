@@ -16,7 +16,6 @@ from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources, save_attempts, save_gaps, try_lock_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
-from billing_cli.exporter.seen import Seen
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
@@ -145,7 +144,7 @@ def _ask(
                 until=max(bound, begins[source.source_id]),
                 max_samples=shares[source.source_id],
                 page_limit=fetching.page_limit,
-                seen=_seen(states[source.source_id]),
+                has_watermark=states[source.source_id].watermark is not None,
             )
             for source in wanted
         ],
@@ -155,17 +154,6 @@ def _ask(
         default_token=context.default_token,
     )
     return _Asked(begins, bound, dict(answers), waiting)
-
-
-def _seen(state: SourceState) -> Seen | None:
-    """Return what is known of the snapshot at the watermark, which need not be decoded again.
-
-    Another run may move the watermark before this one writes. Then this snapshot is an old one
-    and left out as such, and the one at the new watermark was decoded.
-    """
-    if state.watermark is None or state.identity is None or state.digest is None:
-        return None
-    return Seen(state.watermark, state.identity, state.digest)
 
 
 def _write(

@@ -201,7 +201,6 @@ def _write_progress(connection: Connection, plans: Sequence[SourcePlan], now: da
                 plan.contract,
                 plan.advance.first_at or plan.watermark,
                 plan.watermark,
-                plan.advance.digest,
             )
             for plan in plans
         ],

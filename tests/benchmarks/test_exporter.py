@@ -62,3 +62,16 @@ def test_each_stream_moves_in_its_turn_and_none_in_an_idle_minute(exporter: Expo
     assert all(len(one) == STREAMS // PERIOD for one in moved[:-1])
     assert sorted(chain.from_iterable(moved[:PERIOD])) == list(range(STREAMS))
     assert moved[-1] == []
+
+
+def test_a_page_is_bounded_by_its_snapshots_only(exporter: Exporter) -> None:
+    """A real exporter never counts samples; it sends what is asked for, up to 1000 snapshots."""
+    exporter.offer(15)
+    query = {
+        "since": format_rfc3339(exporter.fleet.stamp(0)),
+        "until": format_rfc3339(exporter.fleet.stamp(15)),
+        "limit": "16",
+    }
+    address = f"{exporter.sources()[0]['base_url']}/v1/snapshots/window"
+    page = requests.get(address, query, timeout=10).json()
+    assert (len(page["snapshots"]), page["has_more"]) == (16, False)

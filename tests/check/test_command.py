@@ -82,7 +82,7 @@ def test_what_stands_in_the_way_has_its_exit_code(
     assert report["error"]
     plain = billing("check", *arguments, **world)
     assert plain.returncode == exit_code
-    assert report["error"] in plain.stdout + plain.stderr
+    assert report["error"]["message"] in plain.stdout + plain.stderr
 
 
 def test_a_missing_file_stops_the_sources_and_not_the_rest(
@@ -106,7 +106,7 @@ def test_a_database_that_is_behind_ends_with_78(
     with fleet(authority) as running:
         done = billing("check", "--json", **settings(running, empty_database_url))
     assert done.returncode == 78
-    assert "run `billing migrate`" in json.loads(done.stdout)["error"]
+    assert "run `billing migrate`" in json.loads(done.stdout)["error"]["message"]
 
 
 def test_colours_are_for_terminals(job_url: str) -> None:

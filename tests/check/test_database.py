@@ -14,7 +14,7 @@ from psycopg import sql
 from billing_cli.config.settings import load_settings
 from billing_cli.errors import UsageError
 from billing_cli.features.check.job import check
-from billing_cli.features.check.queries import reading
+from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet
@@ -276,18 +276,6 @@ def test_a_source_is_held_against_what_is_stored(
     assert "not as far as what was last collected" in told["us-1", "history"]
 
 
-def test_the_transaction_that_looks_cannot_write(database_url: str) -> None:
-    """Whatever a statement may say."""
-    work = reading(
-        lambda connection: connection.execute("DELETE FROM billing.runs"), timeout_seconds=5
-    )
-    with (
-        psycopg.connect(database_url, autocommit=True) as connection,
-        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
-    ):
-        work(connection)
-
-
 def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -> None:
     """All is well also where the database lets nobody write."""
     name = sql.Identifier(connection.info.dbname)
@@ -295,6 +283,20 @@ def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -
     connection.execute(forbid)
     report = checked(DATABASE_URL=job_url, **DOWN)
     assert {one.state for one in told_of(report, "database")} == {"ok"}
+
+
+@pytest.mark.parametrize("role", ["PUBLIC", "pg_monitor"])
+def test_roles_that_can_create_objects_in_public_are_warned_of(
+    connection: psycopg.Connection[Any], database_url: str, job_url: str, role: str
+) -> None:
+    """Both by `check` and by `migrate`, with the statement that ends it."""
+    assert migrate(database_url, check=True).warnings == ()
+    connection.execute(f"GRANT CREATE ON SCHEMA public TO {role}".encode())
+    finding = one_of(checked(DATABASE_URL=job_url, **DOWN), "schema public")
+    assert (finding.state, finding.text[: len(role)]) == ("warning", role)
+    assert finding.text.endswith(f"REVOKE CREATE ON SCHEMA public FROM {role};")
+    assert migrate(database_url, check=True).warnings == (finding.text,)
+    assert migrate(database_url).warnings == (finding.text,)
 
 
 def checked(*source_ids: str, **variables: str) -> CheckReport:

@@ -1,4 +1,4 @@
-"""When a certificate expires, read by hand: whatever the bytes are, a date or a ValueError."""
+"""When a certificate expires: a moment, or a ValueError."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from billing_cli.exporter.expiry import expiries_in, not_after
 
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 LAST_SHORT = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)
 CA = trustme.CA()
 GOOD = ssl.PEM_cert_to_DER_cert(CA.cert_pem.bytes().decode())
+# The version stands in the thirteenth byte.
+OTHER_VERSION = GOOD[:12] + b"\x01" + GOOD[13:]
 
 
 @pytest.mark.parametrize(
@@ -48,30 +48,10 @@ def test_the_certificates_of_a_file_are_read_in_order(authority: Authority, tmp_
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"0", b"\x30\x80", GOOD[:-1], GOOD[4:], b"\x30\x00", GOOD + GOOD]
+    "damaged",
+    [b"", b"0", b"\x30\x80", GOOD[:-1], GOOD[4:], b"\x30\x00", GOOD + GOOD, OTHER_VERSION],
 )
 def test_what_is_no_certificate_is_an_error(damaged: bytes) -> None:
     """Of the one kind that callers expect."""
     with pytest.raises(ValueError, match=r"^not a certificate$"):
         not_after(damaged)
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-def test_a_damaged_certificate_is_a_date_or_an_error(position: int, byte: int) -> None:
-    """Never anything else."""
-    damaged = GOOD[:position] + bytes([byte]) + GOOD[position + 1 :]
-    try:
-        assert not_after(damaged).tzinfo is UTC
-    except ValueError:
-        return
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=100))
-def test_any_bytes_are_a_date_or_an_error(data: bytes) -> None:
-    """Never anything else."""
-    try:
-        not_after(data)
-    except ValueError:
-        return

@@ -88,10 +88,10 @@ def test_a_window_without_recent_snapshots_tells_since_when(stamps: tuple[dateti
 @pytest.mark.parametrize(
     ("window", "why"),
     [
-        (b"<html>", "not JSON"),
+        (b"<html>", "a web page, not JSON"),
         (encoded(page(has_more=True)), "has_more without a next_cursor"),
         (encoded(page(has_more=True, next_cursor="c")), "repeats a cursor"),
-        (encoded(page([snapshot(OLDEST, node_id="jp-9")])), "its snapshots for"),
+        (encoded(page([snapshot(OLDEST, node_id="jp-9")])), "its snapshots of"),
         (encoded(page([snapshot(NOW + timedelta(minutes=6))])), "more than 5 minutes ahead"),
     ],
 )

@@ -82,7 +82,7 @@ def minutes(count: int, *, start: datetime = START, size: int = 1) -> list[dict[
 
 def request(base_url: str, **more: Any) -> FetchRequest:
     """Return a request for the half hour before NOW; `more` are fields of request or source."""
-    keys = ("since", "until", "max_samples", "page_limit", "seen")
+    keys = ("since", "until", "max_samples", "page_limit", "has_watermark")
     bounds = {key: more.pop(key) for key in keys if key in more}
     source = Source(**{"source_id": "jp-1", "base_url": base_url} | more)
     whole: dict[str, Any] = {

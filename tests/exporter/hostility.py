@@ -271,25 +271,41 @@ def says(name: str, why: str, *bodies: bytes) -> None:
     HOSTILITIES.append(Hostility(name, script, why))
 
 
-says("a web page", "not JSON", b"<!doctype html><title>Welcome</title>" + b"<p>" * 1000)
+says(
+    "a web page",
+    "the answer is a web page, not JSON",
+    b"<!doctype html><title>Welcome</title>" + b"<p>" * 1000,
+)
 says("nothing", "not JSON", b"")
 says("half a page", "not JSON", GOOD[:-1])
 says("two pages", "not JSON", GOOD + GOOD)
-says("a byte order mark", "byte order mark", b"\xef\xbb\xbf" + GOOD)
+says("a byte order mark", "not JSON", b"\xef\xbb\xbf" + GOOD)
 says("invalid UTF-8", "not UTF-8", GOOD.replace(b"jp-1", b"jp\xff1"))
 says("a NUL", "a NUL", GOOD.replace(b"user@", rb"\u0000@"))
-says("half a surrogate pair", "surrogate", GOOD.replace(b"user@", rb"\ud800@"))
-says("NaN", "NaN", GOOD.replace(b'_total":0', b'_total":NaN', 1))
-says("a huge integer", "above 2^63-1", GOOD.replace(b'_total":0', b'_total":1' + b"0" * 400, 1))
-says("an endless integer", "too many digits", b"9" * MEGABYTE)
-says("a negative total", "negative", GOOD.replace(b'_total":0', b'_total":-1', 1))
-says("a total with a fraction", "a fraction", GOOD.replace(b'_total":0', b'_total":0.0', 1))
-says("a key twice", "twice", GOOD.replace(b'"email"', b'"uuid"', 1))
-says("deep lists", "nested too deeply", b"[" * 50_000)
-says("deep objects", "nested too deeply", b'{"a":' * 50_000)
-says("a great many lists", "too much memory", b"[" + b"[]," * MEGABYTE + b"[]]")
-says("a great many objects", "too much memory", b"[" + b"{}," * MEGABYTE + b"{}]")
-says("a great many numbers", "too much memory", b"[" + b"1000," * (MEGABYTE // 2) + b"0]")
+says("half a surrogate pair", "not JSON", GOOD.replace(b"user@", rb"\ud800@"))
+says("NaN", "not JSON", GOOD.replace(b'_total":0', b'_total":NaN', 1))
+says(
+    "a huge integer",
+    "<= 9223372036854775807",
+    GOOD.replace(b'_total":0', b'_total":1' + b"0" * 400, 1),
+)
+says("an endless integer", "out of range", b"9" * MEGABYTE)
+says("a negative total", "expected int >= 0", GOOD.replace(b'_total":0', b'_total":-1', 1))
+says(
+    "a total with a fraction",
+    "expected int, got float",
+    GOOD.replace(b'_total":0', b'_total":0.0', 1),
+)
+says("deep lists", "nested too deeply", b'{"a":' + b"[" * 50_000)
+says("deep objects", "nested too deeply", b'{"a":' * 19_000)
+says("a great many lists", "expected object, got array", b"[" + b"[]," * MEGABYTE + b"[]]")
+says("a great many numbers", "got int", b'{"snapshots":[' + b"1," * MEGABYTE + b"0]}")
+says("a great many objects", "more than 20000 objects", b'{"items":[' + b"{}," * MEGABYTE + b"{}]}")
+says(
+    "a great many samples",
+    "more than 3000 samples",
+    encoded(page([snapshot(samples=minutes(1, size=3001)[0]["samples"])])),
+)
 says("one stream twice", "appears twice", encoded(page([snapshot(samples=[sample()] * 2)])))
 says("another node", "expected 'jp-1'", encoded(page([snapshot(node_id="us-2")], node_id="us-2")))
 says("another environment", "expected 'prod'", encoded(page([snapshot(env="test")], env="test")))
@@ -321,6 +337,11 @@ says(
     encoded(page([snapshot(samples=[sample(inbound_tag="t" * 9999)])])),
 )
 says("an overlong cursor", "characters", encoded(page(has_more=True, next_cursor="c" * 9999)))
+says(
+    "a tag that reorders text",
+    "control or format character",
+    encoded(page([snapshot(samples=[sample(inbound_tag="vip\u202e")])])),
+)
 says("an error as success", "neither snapshots nor items", json.dumps({"error": "x"}).encode())
 
 

@@ -43,13 +43,13 @@ def exporter() -> Iterator[responses.RequestsMock]:
 
 
 def test_a_window_is_asked_for_as_the_contract_says(exporter: responses.RequestsMock) -> None:
-    """Bounds are RFC 3339, the limit is the request's, and there is no cursor yet."""
+    """Bounds are RFC 3339, few snapshots are asked for at first, and there is no cursor yet."""
     answer(exporter, page(minutes(3)))
     result = fetched(BASE, since=START + timedelta(microseconds=5), page_limit=7)
     assert [one.path_url for one in requests_of(exporter)] == [
         (
             "/exporter/v1/snapshots/window?since=2026-04-08T12%3A00%3A00.000005Z"
-            "&until=2026-04-08T12%3A30%3A00Z&limit=7"
+            "&until=2026-04-08T12%3A29%3A59.999999Z&limit=2"
         )
     ]
     assert result.contract == "window"
@@ -200,7 +200,7 @@ def test_latest_mode_asks_for_nothing_else(exporter: responses.RequestsMock) -> 
 
 @pytest.mark.parametrize("mode", ["auto", "latest"])
 def test_an_exporter_may_have_no_snapshot_yet(exporter: responses.RequestsMock, mode: str) -> None:
-    """It says 404, which is no failure but is remarked upon."""
+    """404 from a source without a watermark is no failure, and noted."""
     if mode == "auto":
         exporter.get(WINDOW, status=404)
     exporter.get(LATEST, status=404)
@@ -210,12 +210,43 @@ def test_an_exporter_may_have_no_snapshot_yet(exporter: responses.RequestsMock, 
     assert "no snapshot yet" in result.notes[0]
 
 
+@pytest.mark.parametrize("mode", ["auto", "latest", "window"])
+def test_404_from_a_source_with_a_watermark_is_a_failure(
+    exporter: responses.RequestsMock, mode: str
+) -> None:
+    """It had snapshots before, so the address or the exporter has changed."""
+    if mode != "latest":
+        exporter.get(WINDOW, status=404)
+    if mode != "window":
+        exporter.get(LATEST, status=404)
+    error = failure(mode=mode, has_watermark=True)
+    assert error.reason.startswith("HTTP 404: the exporter h")
+    assert (error.code, error.unreachable) == ("http_status", False)
+
+
+def test_auto_with_a_watermark_still_falls_back_to_latest(
+    exporter: responses.RequestsMock,
+) -> None:
+    """An exporter may never have had the window."""
+    exporter.get(WINDOW, status=404)
+    exporter.get(LATEST, body=encoded(snapshot(NOW)))
+    assert fetched(BASE, has_watermark=True).contract == "latest"
+
+
 def test_window_mode_needs_the_window(exporter: responses.RequestsMock) -> None:
-    """There 404 is a failure, and says which contract is missing."""
+    """There 404 is a failure, which says that the contract is missing."""
     exporter.get(WINDOW, status=404)
     assert failure(mode="window").reason == (
         "HTTP 404: the exporter has no windowed snapshots at this address"
     )
+
+
+def test_a_web_page_is_reported_with_what_to_switch_on(exporter: responses.RequestsMock) -> None:
+    """An exporter without the snapshot API answers every path with 200 and HTML."""
+    exporter.get(WINDOW, body="\n <html><body>Xray Exporter</body></html>")
+    error = failure()
+    assert error.code == "html"
+    assert "EXPORTER_NODE_ID, ACCOUNTS_BASE_URL and INTERNAL_SERVICE_TOKEN" in error.reason
 
 
 def test_a_window_does_not_turn_into_latest_halfway(exporter: responses.RequestsMock) -> None:
@@ -358,9 +389,27 @@ def test_snapshots_that_are_too_long_together_are_asked_for_one_by_one(
     answer(exporter, page(shots[:1], has_more=True, next_cursor="second"))
     answer(exporter, page(shots[1:]))
     result = fetched(BASE, limits=Limits(body_bytes=5000))
-    asked = [parse_qs(urlsplit(one.url).query) for one in requests_of(exporter)]
-    assert [one["limit"] for one in asked] == [["60"], ["1"], ["1"]]
+    assert limits_asked(exporter) == ["2", "1", "1"]
     assert stamps(result) == [START, START + MINUTE]
+
+
+def test_pages_are_as_large_as_the_snapshots_of_the_node_allow(
+    exporter: responses.RequestsMock,
+) -> None:
+    """The first page shows how many samples a snapshot has; the request bounds the rest."""
+    shots = minutes(4, size=10)
+    for limits, more, asked in (
+        (Limits(wanted_samples=45), {"page_limit": 60}, ["2", "4"]),
+        (Limits(wanted_samples=5), {"page_limit": 60}, ["2", "1"]),
+        (Limits(), {"page_limit": 7}, ["2", "7"]),
+        (Limits(), {"page_limit": 1}, ["1", "1"]),
+        (Limits(), {"page_limit": 5000}, ["2", "1000"]),
+    ):
+        answer(exporter, page(shots[:2], has_more=True, next_cursor="a"))
+        answer(exporter, page(shots[2:]))
+        assert len(fetched(BASE, limits=limits, **more).snapshots) == 4
+        assert limits_asked(exporter) == asked
+        exporter.reset()
 
 
 def test_a_minute_has_a_bound(exporter: responses.RequestsMock) -> None:
@@ -377,13 +426,13 @@ def test_a_minute_has_a_bound(exporter: responses.RequestsMock) -> None:
     [
         ("longer than 1000 bytes", b" " * 1001, {}),
         ("longer than 1000 bytes", gzip.compress(b" " * 1001), {"Content-Encoding": "gzip"}),
-        ("too much memory", b"[" * 900, {}),
+        ("more than 100 objects", b"{" * 900, {}),
         ("gzip data is broken", b"{}", {"Content-Encoding": "gzip"}),
         ("cut short", gzip.compress(b"{}")[:-3], {"Content-Encoding": "gzip"}),
-        ("after the end", gzip.compress(b"{}") + b"{}", {"Content-Encoding": "gzip"}),
+        ("follows the end", gzip.compress(b"{}") + b"{}", {"Content-Encoding": "gzip"}),
         ("Content-Encoding", b"{}", {"Content-Encoding": "br"}),
         ("Content-Encoding", gzip.compress(b"{}"), {"Content-Encoding": "gzip, gzip"}),
-        ("not JSON", b"<html>", {"Content-Type": "text/html"}),
+        ("the answer is a web page, not JSON", b"<html>", {"Content-Type": "text/html"}),
     ],
     # Packed bodies hold the time at which they were packed, and would be new names every time.
     ids=itertools.count(),
@@ -393,7 +442,7 @@ def test_a_body_that_is_none_fails_the_source(
 ) -> None:
     """Too long, packed otherwise, broken, or no JSON."""
     exporter.get(WINDOW, body=body, headers=headers)
-    limits = Limits(body_bytes=1000, decoded_bytes=100_000, backoff_seconds=0)
+    limits = Limits(body_bytes=1000, page_objects=100, backoff_seconds=0)
     assert why in failure(limits=limits).reason
 
 
@@ -472,6 +521,12 @@ def failure(base_url: str = BASE, **more: Any) -> ExporterError:
         fetched(base_url, **more)
     assert caught.value.reason.isprintable()
     return caught.value
+
+
+def limits_asked(exporter: responses.RequestsMock) -> list[str]:
+    """Return the `limit` of each request."""
+    queries = [parse_qs(urlsplit(one.url).query) for one in requests_of(exporter)]
+    return [query["limit"][0] for query in queries]
 
 
 def requests_of(exporter: responses.RequestsMock) -> list[Any]:

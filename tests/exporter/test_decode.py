@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from billing_cli.core.model import MAX_TOTAL, NodeIdentity, StreamName, Totals
-from billing_cli.exporter import samples as samples_module
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.decode import Expected, Page, decode_latest, decode_window_page
-from billing_cli.exporter.samples import StreamNames
+from billing_cli.exporter.decode import Decoder, Expected, Page
+from billing_cli.exporter.failures import TooLargeError
+from billing_cli.exporter.limits import Limits
 from tests.exporter.answers import (
     ALICE,
     BOB,
@@ -22,6 +23,9 @@ from tests.exporter.answers import (
     snapshot,
     without,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 JP_1 = NodeIdentity(env="prod", node_id="jp-1")
 
@@ -158,68 +162,85 @@ def test_a_missing_uuid_is_rejected_alone() -> None:
     """A sample that lacks the key altogether is one without a uuid."""
     decoded = decode(page([snapshot(samples=[without(sample(), "uuid"), sample(BOB)])]))
     assert len(decoded.snapshots[0].totals) == 1
-    assert decoded.snapshots[0].rejected == ("sample 1: uuid null is not a UUID",)
+    assert decoded.snapshots[0].rejected == ("sample 1: uuid without text is not a UUID",)
 
 
 def test_streams_are_named_by_one_object_across_snapshots() -> None:
     """Memory holds one name per stream, in whatever order the snapshots list them."""
     first, second, third = minutes(3, size=4)
     third["samples"].reverse()
-    names = StreamNames()
-    pages = [
-        decode_window_page(encoded(page(each)), expected=Expected(), now=NOW, names=names)
-        for each in ([first, second], [third], [first])
-    ]
+    decoder = Decoder(NOW)
+    pages = [decoder.page(encoded(page(each))) for each in ([first, second], [third], [first])]
     found = [name for one in pages for shot in one.snapshots for name in shot.totals]
     assert len(found) == 16
     assert len({id(name) for name in found}) == 4
 
 
-def test_streams_that_are_made_up_all_the_time_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The names of one fetch have a bound; beyond it they are merely kept twice."""
-    monkeypatch.setattr(samples_module, "_MOST_KNOWN_NAMES", 10)
-    names = StreamNames()
+def test_streams_that_are_made_up_all_the_time_are_forgotten() -> None:
+    """The names that a fetch keeps have a bound, or a hostile exporter could fill the memory."""
+    decoder = Decoder(NOW, limits=Limits(page_samples=10))
     for number in range(50):
-        names.of(["a", "b"], [f"{number}", f"{number}"])
-    assert len(names._known) < 16
+        decoder.page(encoded(page([snapshot(samples=[sample(f"{number:08x}{ALICE[8:]}")])])))
+    assert len(decoder.names) <= 11
 
 
 def test_the_latest_answer_is_a_bare_snapshot() -> None:
     """Its element is that of a window's list."""
-    decoded = decode_latest(encoded(snapshot()), expected=Expected("jp-1", "prod"), now=NOW)
+    decoded = Decoder(NOW, Expected("jp-1", "prod")).latest(encoded(snapshot()))
     assert decoded == decode(page()).snapshots[0]
 
 
 @pytest.mark.parametrize(
     ("why", "bad"),
     [
-        ("negative", sample(up=-1)),
-        ("negative", sample(down=-1)),
-        ("above 2^63-1", sample(up=MAX_TOTAL + 1)),
-        ("above 2^63-1", sample(down=10**400)),
-        ("a number with a fraction", sample(up=1.0)),
-        ("a number with a fraction", sample(up=1e3)),
-        ("true or false", sample(up=True)),
-        ("'1024'", sample(up="1024")),
-        ("missing", sample(down=None)),
-        ("a list", sample(down=[])),
-        ("missing", without(sample(), "uplink_bytes_total")),
-        ("missing", without(sample(), "downlink_bytes_total")),
-        ("missing", without(sample("no uuid either"), "downlink_bytes_total")),
-        ("inbound_tag", sample(inbound_tag=7)),
-        ("inbound_tag", sample(inbound_tag="x" * 257)),
-        ("control character", sample(inbound_tag="\x1b[2J")),
-        ("a list, not a JSON object", [1, 2]),
-        ("null, not a JSON object", None),
-        ("'text'", "text"),
+        ("samples[1].uplink_bytes_total: expected int >= 0", sample(up=-1)),
+        ("samples[1].downlink_bytes_total: expected int >= 0", sample(down=-1)),
+        ("expected int <= 9223372036854775807", sample(up=MAX_TOTAL + 1)),
+        ("expected int <= 9223372036854775807", sample(down=10**400)),
+        ("expected int, got float", sample(up=1.0)),
+        ("expected int, got float", sample(up=1e16)),
+        ("expected int, got bool", sample(up=True)),
+        ("expected int, got str", sample(up="1024")),
+        ("expected int, got null", sample(down=None)),
+        ("expected int, got array", sample(down=[])),
+        ("missing required field uplink_bytes_total", without(sample(), "uplink_bytes_total")),
+        ("missing required field downlink_bytes_total", without(sample(), "downlink_bytes_total")),
+        ("missing required", without(sample("no uuid"), "downlink_bytes_total")),
+        ("missing required", without(sample(7), "downlink_bytes_total")),
+        ("samples[1].inbound_tag: expected str", sample(inbound_tag=7)),
+        ("inbound_tag has 257 characters", sample(inbound_tag="x" * 257)),
+        ("samples[1]: expected object, got array", [1, 2]),
+        ("samples[1]: expected object, got null", None),
+        ("samples[1]: expected object, got str", "text"),
     ],
 )
 def test_a_wrong_sample_fails_the_answer(why: str, bad: object) -> None:
     """Figures that cannot be right cast doubt on all the others."""
     assert why in reason(page([snapshot(samples=[sample(BOB), bad])]))
     assert why in latest_reason(snapshot(samples=[sample(BOB), bad]))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["\x1b[2J", "\x00", "\n", "\x7f", "\x85", "\u202e", "\u200b", "\ufeff", "\u2028", "\u2029"],
+)
+@pytest.mark.parametrize("key", ["node_id", "env", "inbound_tag"])
+def test_a_name_with_characters_that_nobody_sees_is_refused(key: str, hidden: str) -> None:
+    """Control, format and line separating characters rewrite terminals and reorder text."""
+    name = f"vip{hidden}"
+    bad = snapshot(samples=[sample(inbound_tag=name)]) if key == "inbound_tag" else snapshot()
+    if key != "inbound_tag":
+        bad[key] = name
+    why = reason(page([bad], node_id=None, env=None))
+    assert "control or format character" in why or "a NUL" in why
+    assert why.isprintable()
+
+
+@pytest.mark.parametrize("name", ["xhttp premium", "東京-1", "vip-🚀", "é", "node\u00a01"])
+def test_a_name_may_hold_any_character_that_is_seen(name: str) -> None:
+    """Whatever the script."""
+    decoded = decode(page([snapshot(samples=[sample(inbound_tag=name)])]))
+    assert [stream.inbound_tag for stream in decoded.snapshots[0].totals] == [name]
 
 
 @pytest.mark.parametrize(
@@ -231,20 +252,20 @@ def test_a_wrong_sample_fails_the_answer(why: str, bad: object) -> None:
         ("not an RFC 3339 time with a zone", snapshot("yesterday")),
         ("not an RFC 3339 time with a zone", snapshot("2026-02-30T12:00:00Z")),
         ("not an RFC 3339 time with a zone", snapshot("2026-04-08T12:00:00.1234567890Z")),
-        ("collected_at is null", snapshot(collected_at=None)),
-        ("collected_at is an integer", snapshot(collected_at=1775649600)),
+        ("collected_at: expected str, got null", snapshot(collected_at=None)),
+        ("collected_at: expected str, got int", snapshot(collected_at=1775649600)),
         ("more than 5 minutes ahead", snapshot(NOW + timedelta(minutes=5, seconds=1))),
         ("no node_id", snapshot(node_id="")),
         ("no node_id", without(snapshot(), "node_id")),
         ("node_id has 257 characters", snapshot(node_id="n" * 257)),
         ("env has 257 characters", snapshot(env="n" * 257)),
-        ("node_id is an integer", snapshot(node_id=1)),
-        ("env holds a control character", snapshot(env="prod\n")),
+        ("node_id: expected str", snapshot(node_id=1)),
+        ("env holds a control or format character", snapshot(env="prod\n")),
         ("node_id 'us-2'", snapshot(node_id="us-2")),
         ("env 'test'", snapshot(env="test")),
-        ("samples is missing", without(snapshot(), "samples")),
-        ("samples is an object", snapshot(samples={})),
-        ("a list, not a JSON object", []),
+        ("missing required field samples", without(snapshot(), "samples")),
+        ("samples: expected array", snapshot(samples={})),
+        ("expected object, got array", []),
     ],
 )
 def test_a_wrong_snapshot_fails_the_answer(why: str, bad: object) -> None:
@@ -264,24 +285,24 @@ def test_a_clock_that_is_a_little_ahead_is_none() -> None:
         ("neither snapshots nor items", {}),
         ("neither snapshots nor items", {"error": "not ready"}),
         ("both snapshots and items", page(items=[snapshot()])),
-        ("snapshots is an object", page({"0": 1})),
-        ("items is 'none'", page(items="none")),
+        ("snapshots: expected array", page({"0": 1})),
+        ("items: expected array", page(items="none")),
         ("of node 'prod:us-2'", page([snapshot(), snapshot(node_id="us-2")])),
         ("of node 'test:jp-1'", page([snapshot(), snapshot(env="test")])),
-        ("the page speaks for node 'prod:us-2'", page(node_id="us-2")),
-        ("the page speaks for node 'test:jp-1'", page(env="test")),
+        ("the page is of node 'prod:us-2'", page(node_id="us-2")),
+        ("the page is of node 'test:jp-1'", page(env="test")),
         ("the page has no node_id", page([], node_id="")),
-        ("has_more is 'false'", page(has_more="false")),
-        ("has_more is an integer", page(has_more=0)),
+        ("has_more: expected bool", page(has_more="false")),
+        ("has_more: expected bool", page(has_more=0)),
         ("has_more without a next_cursor", page(has_more=True)),
         ("has_more without a next_cursor", page(has_more=True, next_cursor="")),
         ("has_more without a next_cursor", without(page(has_more=True), "next_cursor")),
-        ("next_cursor is an integer", page(has_more=True, next_cursor=17)),
+        ("next_cursor: expected str", page(has_more=True, next_cursor=17)),
         ("next_cursor has 4097 characters", page(has_more=True, next_cursor="c" * 4097)),
-        ("the answer is a list", [page()]),
-        ("the answer is 'text'", "text"),
-        ("the answer is null", None),
-        ("the answer is an object", sample()),
+        ("the answer: expected object, got array", [page()]),
+        ("the answer: expected object, got str", "text"),
+        ("the answer: expected object, got null", None),
+        ("neither snapshots nor items", sample()),
     ],
 )
 def test_a_wrong_page_is_refused(why: str, bad: object) -> None:
@@ -296,7 +317,7 @@ def test_the_reason_never_shows_a_long_value_in_part() -> None:
 
 def decode(answer: object, expected: Expected = Expected()) -> Page:  # noqa: B008 - immutable
     """Return a decoded window answer."""
-    return decode_window_page(encoded(answer), expected=expected, now=NOW)
+    return Decoder(NOW, expected).page(encoded(answer))
 
 
 def reason(answer: object, expected: Expected = Expected()) -> str:  # noqa: B008 - immutable
@@ -311,7 +332,7 @@ def reason(answer: object, expected: Expected = Expected()) -> str:  # noqa: B00
 def latest_reason(answer: object) -> str:
     """Return why a latest answer is refused."""
     with pytest.raises(ExporterError) as caught:
-        decode_latest(encoded(answer), expected=Expected("jp-1", "prod"), now=NOW)
+        Decoder(NOW, Expected("jp-1", "prod")).latest(encoded(answer))
     return caught.value.reason
 
 
@@ -329,6 +350,71 @@ def test_rejected_samples_keep_their_numbers_in_a_long_list() -> None:
     shot["samples"][399]["uuid"] = ALICE.replace("-", "_")
     shot["samples"][400]["uuid"] = "ABCDEF00-1111-1111-1111-11111111ABCD"
     (only,) = decode(page([shot])).snapshots
-    assert [why.split(":")[0] for why in only.rejected] == ["sample 121", "sample 400"]
+    assert [why.split(":")[0] for why in only.rejected] == [
+        "sample 121",
+        "sample 400",
+    ]
     assert len(only.totals) == 448
     assert list(only.totals)[398].sample_uuid == "abcdef00-1111-1111-1111-11111111abcd"
+
+
+def test_of_a_repeated_key_the_last_value_counts() -> None:
+    """As in most JSON parsers; the values before it have to be of the right type, too."""
+    body = encoded(page([snapshot(samples=[sample(up=5)])]))
+    body = body.replace(b'"uplink_bytes_total":5', b'"uplink_bytes_total":1,"uplink_bytes_total":5')
+    body = body.replace(b'"samples":', b'"samples":[],"samples":')
+    (only,) = Decoder(NOW).page(body).snapshots
+    assert list(only.totals.values()) == [Totals(5, 2048)]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda value: json.dumps(value, indent=4),
+        lambda value: json.dumps(value, indent="\t", sort_keys=True),
+        lambda value: json.dumps(value, separators=(" ,\r\n ", " : ")),
+        lambda value: "".join(
+            f"\\u{ord(one):04x}" if one.isalpha() and in_string else one
+            for one, in_string in characters(json.dumps(value))
+        ),
+    ],
+    ids=["indented", "sorted", "spaced", "escaped"],
+)
+def test_any_legal_layout_of_json_gives_the_same_result(layout: Any) -> None:
+    """White space, the order of keys and escapes change nothing."""
+    value = page(minutes(3, size=3), has_more=True, next_cursor="c")
+    assert Decoder(NOW).page(layout(value).encode()) == decode(value)
+
+
+@pytest.mark.parametrize("text", [r"\\u0000", r"\\\\u0000", r"u0000", r"\u0001"])
+def test_text_about_a_nul_is_no_nul(text: str) -> None:
+    """Only the escape itself is one, in whichever string it is."""
+    body = encoded(page()).replace(b"user@example.com", text.encode())
+    assert Decoder(NOW).page(body).snapshots
+    nul = encoded(page()).replace(b"user@example.com", rb"\\" + rb"\u0000")
+    with pytest.raises(ExporterError, match="a string holds a NUL"):
+        Decoder(NOW).page(nul)
+
+
+@pytest.mark.parametrize(
+    ("why", "limits"),
+    [
+        ("a snapshot of more than 5 samples", Limits(page_samples=5)),
+        ("a page of more than 11 samples", Limits(page_samples=11)),
+        ("more than 13 objects", Limits(page_objects=13)),
+    ],
+)
+def test_samples_and_objects_have_a_bound(why: str, limits: Limits) -> None:
+    """Bytes alone bound nothing: short values take many times their length in memory."""
+    body = encoded(page(minutes(2, size=6)))
+    with pytest.raises(TooLargeError, match=why):
+        Decoder(NOW, limits=limits).page(body)
+    assert Decoder(NOW, limits=Limits(page_samples=12, page_objects=15)).page(body)
+
+
+def characters(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield each character, and whether it is within a string; `text` has no escapes."""
+    in_string = False
+    for one in text:
+        in_string ^= one == '"'
+        yield one, in_string

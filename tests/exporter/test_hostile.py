@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 MARKER = "marker-7f3a9c21-token"
 RUN_SECONDS = 60.0
 LIMITS = Limits(
-    body_bytes=4_000_000, decoded_bytes=20_000_000, pages=40, retries=1, backoff_seconds=0.01
+    body_bytes=4_000_000,
+    page_samples=3000,
+    page_objects=20_000,
+    pages=40,
+    retries=1,
+    backoff_seconds=0.01,
 )
 
 
@@ -75,6 +80,26 @@ def test_an_answer_larger_than_memory_holds_is_kept_in_a_file() -> None:
     with serving(answering(body)) as server:
         limits = dataclasses.replace(LIMITS, spool_bytes=1000)
         assert len(fetched(server.url, limits=limits).snapshots) == 3
+
+
+def test_a_page_that_the_exporter_cuts_short_is_asked_for_snapshot_by_snapshot() -> None:
+    """Exporters close an answer that takes longer than 10 s to write."""
+    shots = minutes(2)
+    single = answering(
+        encoded(page(shots[:1], has_more=True, next_cursor="a")), encoded(page(shots[1:]))
+    )
+
+    def script(visit: Visit) -> None:
+        if "limit=1 " in visit.head.replace("&", " "):
+            single(visit)
+        else:
+            visit.send(http(headers={"Content-Length": "", "Transfer-Encoding": "chunked"}))
+            visit.send(b"5\r\n{}   \r\n")
+            visit.connection.close()
+
+    with serving(script) as server:
+        assert len(fetched(server.url).snapshots) == 2
+    assert ["limit=1" in head for head in server.heads] == [False, True, True]
 
 
 def test_one_connection_serves_all_pages() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from billing_cli.core.model import NodeIdentity, Snapshot, StreamName, Totals
 from billing_cli.core.times import minute_of
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.steps import IncomparableError, is_new, weight, whole_minutes
+from billing_cli.exporter.steps import is_new, weight, whole_minutes
 from tests.core.examples import examples
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
@@ -105,15 +104,6 @@ def test_one_instant_has_one_set_of_figures() -> None:
     """The same stamp with other totals is an error, whichever of them is right."""
     with pytest.raises(ExporterError, match="two different snapshots of 2026-04-08T12:00:01Z"):
         is_new(made(1, samples=1), made(1, samples=2))
-
-
-def test_figures_are_not_compared_with_none() -> None:
-    """A snapshot that is as it was seen tells none, so both have to be decoded."""
-    seen = replace(made(1, samples=0), is_as_seen=True)
-    assert not is_new(seen, seen)
-    for last, snapshot in ((seen, made(1)), (made(1, samples=0), seen)):
-        with pytest.raises(IncomparableError):
-            is_new(last, snapshot)
 
 
 def test_time_runs_forward() -> None:

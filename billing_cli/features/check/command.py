@@ -16,9 +16,7 @@ from billing_cli.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_UNAVAILABLE,
-    BillingError,
     ConfigurationError,
-    InterruptedBySignalError,
 )
 
 if TYPE_CHECKING:
@@ -51,15 +49,7 @@ def command(options: Options, source_ids: tuple[str, ...], as_json: bool) -> Non
       billing check --source jp-1
       billing check --json
     """
-    try:
-        report = _report(options, source_ids)
-    except (BillingError, InterruptedBySignalError) as error:
-        if not as_json:
-            raise
-        failed = {"job": "check", "status": "error", "error": str(error), "findings": []}
-        click.echo(json.dumps(failed))
-        sys.exit(error.exit_code)
-    _show(report, as_json=as_json)
+    _show(_report(options, source_ids), as_json=as_json)
 
 
 def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
