@@ -21,7 +21,10 @@ SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class SourceResult:
-    """One source's part of a run. `unreachable` tells an outage from a bad answer."""
+    """One source's part of a run.
+
+    `unreachable` tells an outage from a bad answer; `error_code` is that of the ExporterError.
+    """
 
     source_id: str
     status: SourceStatus = "ok"
@@ -41,6 +44,7 @@ class SourceResult:
     resolved_gaps: int = 0
     notes: tuple[str, ...] = ()
     error: str | None = None
+    error_code: str | None = None
     unreachable: bool = False
 
 
@@ -63,7 +67,8 @@ class RunResult:
 
     `charged_bytes` are the bytes beyond the included quota, `included_bytes` those within it;
     together they are the bytes of the written minutes. `amount` is what was charged, as a
-    positive figure. `notes` are about the run as a whole.
+    positive figure. `notes` are about the run as a whole. `error_code` is one of EXIT_CODES; None
+    stands for what the status says.
     """
 
     job: str
@@ -81,6 +86,7 @@ class RunResult:
     steps: int = 0
     dry_run: bool = False
     error: str | None = None
+    error_code: str | None = None
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
     differences: tuple[MinuteDifference, ...] = ()
     notes: tuple[str, ...] = ()
@@ -108,7 +114,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "corrections": result.corrections,
         "steps": result.steps,
         "dry_run": result.dry_run,
-        "error": result.error,
+        "error": _error_object(result),
         "notes": list(result.notes),
         "sources": [_source_object(source) for source in result.sources],
         "differences": [
@@ -146,7 +152,15 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,
+        "error_code": source.error_code,
     }
+
+
+def _error_object(result: RunResult) -> dict[str, str] | None:
+    if result.error is None:
+        return None
+    code = result.error_code or ("busy" if result.status == "busy" else "failed")
+    return {"code": code, "message": " ".join(result.error.split())}
 
 
 def _moment(moment: datetime | None) -> str | None:

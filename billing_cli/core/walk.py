@@ -8,18 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.changes import account_changes, compare
+from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import (
     Checkpoint,
     Gap,
-    HeldDelta,
     StreamName,
     Succession,
-    SuccessionSide,
     Totals,
     UsageRecord,
 )
-from billing_cli.core.plausibility import CreditBook, plausible_bytes
+from billing_cli.core.plausibility import plausible_bytes
 from billing_cli.core.restart import judge
+from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
     covers,
@@ -28,7 +28,6 @@ from billing_cli.core.succession import (
     succession_of,
     total_of,
 )
-from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -43,8 +42,7 @@ EARLIEST = datetime.min.replace(tzinfo=UTC)
 class Walk:
     """One pass over a node's snapshots; `core.deltas.advance` reads the outcome.
 
-    `known` are the checkpoints as they are now; those of present streams are brought to
-    `samples_at` only in the end. `restarted` are streams whose last restart can still be revoked.
+    `apply_all` is the course of it; everything else serves a single snapshot.
     """
 
     def __init__(
@@ -52,10 +50,8 @@ class Walk:
     ) -> None:
         self.samples_at = node.samples_at
         self.restarted_at = node.restarted_at
-        self.credit = CreditBook(policy, node.credit)
+        self.minutes = Minutes(policy, node.credit, self._account)
         self.applied: list[Snapshot] = []
-        self.records: list[UsageRecord] = []
-        self.held: list[HeldDelta] = []
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
         self.gaps: list[Gap] = []
         self.successions: list[Succession] = []
@@ -64,20 +60,11 @@ class Walk:
         self._policy = policy
         self._is_lost = is_lost
         self._previous_at = node.watermark
-        self._known = dict(node.streams)
-        self._absent = {name for name, one in self._known.items() if one.seen_at != node.samples_at}
-        self._restarted = {
-            name for name, one in self._known.items() if one.before_restart is not None
-        }
+        self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
         self._floor: Mapping[StreamName, Totals] = {
-            name: one.totals for name, one in self._known.items()
+            name: one.totals for name, one in node.streams.items()
         }
-        # In the order in which they were changed first; some more than once.
-        self._touched: list[StreamName] = []
-        self._minute = EARLIEST
-        self._steps: list[UsageRecord] = []
-        self._duplicate_steps: list[UsageRecord] = []
 
     def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
@@ -87,7 +74,7 @@ class Walk:
         place = 0
         while place < end:
             snapshot, successors = fresh[place], fresh[place + 1 :]
-            changes = compare(snapshot, self._known, self._absent, self.restarted_at)
+            changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             if not changes.decreased:
                 self._apply(snapshot, changes, successions)
@@ -112,7 +99,7 @@ class Walk:
             else:
                 self._apply(snapshot, changes, successions)
             place += 1
-        self._close_minute()
+        self.minutes.close()
         return place
 
     @property
@@ -122,13 +109,10 @@ class Walk:
 
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
-        checkpoints = {}
-        for name in self._touched:
-            checkpoint = self._known[name]
-            if name not in self._absent and self.samples_at is not None:
-                checkpoint = checkpoint._replace(seen_at=self.samples_at)
-            checkpoints[name] = checkpoint
-        return checkpoints
+        return self._streams.changed(self.samples_at)
+
+    def _compare(self, snapshot: Snapshot) -> Changes:
+        return compare(snapshot, self._streams.known, self._streams.absent, self.restarted_at)
 
     # ------------------------------------------------------------------------------ successions
 
@@ -136,43 +120,20 @@ class Walk:
         """Return the successions in a snapshot; what they explain is no decrease any more."""
         found: list[Succession] = []
         if self.samples_at is not None and (changes.gone or (changes.new and changes.decreased)):
-            for change in account_changes(changes, self._known, self._account):
+            for change in account_changes(changes, self._streams.known, self._account):
                 succession = succession_of(change, snapshot.collected_at)
                 if succession is not None:
                     found.append(succession)
-        revoked = self._revoked_restart(snapshot)
-        if revoked is not None:
-            found.append(revoked)
+        revocation = self._streams.revocation(snapshot)
+        if revocation is not None:
+            found.append(revocation)
+        found += self._streams.absorbed(snapshot, changes)
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
         if not found:
             return []
         tags_left = {name.inbound_tag for name in snapshot.totals}
         return [self._with_uncertainty(one, tags_left, snapshot) for one in found]
-
-    def _returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
-        """Return the streams that are back at their totals before the last restart, with those."""
-        sides = (
-            SuccessionSide(name, self._known[name].before_restart or ZERO)
-            for name in self._restarted
-            if name in snapshot.totals
-        )
-        return [side for side in sides if covers(snapshot.totals[side.name], side.totals)]
-
-    def _revoked_restart(self, snapshot: Snapshot) -> Succession | None:
-        """Return the revocation of the last restart, where the snapshot shows that there was none.
-
-        It does where all streams that are below their totals before it are back in one step, by at
-        least the bytes that were charged since.
-        """
-        back = self._returned(snapshot)
-        if not back or len(back) < len(self._restarted):
-            return None
-        for name, before in back:
-            charged = total_of((before, self._known[name].totals))
-            if not covers(snapshot.totals[name], charged):
-                return None
-        return Succession("restart_revoked", snapshot.collected_at, tuple(back), tuple(back))
 
     def _with_uncertainty(
         self, succession: Succession, tags_left: set[str], snapshot: Snapshot
@@ -194,15 +155,15 @@ class Walk:
         ended: set[StreamName] = set()
         for succession in successions:
             self.successions.append(succession)
-            taken_over.update(succession.continued)
+            for name, totals in succession.continued:
+                taken_over[name] = total_of((taken_over.get(name, ZERO), totals))
             if succession.kind == "restart_revoked":
-                self._settle_restart()
-                self.restarted_at = None
+                if self._streams.revoke(succession):
+                    self.restarted_at = None
                 continue
             for name, _ in succession.ended:
                 ended.add(name)
-                self._known[name] = self._known[name]._replace(state="continued")
-                self._touched.append(name)
+                self._streams.set(name, self._streams.known[name]._replace(state="continued"))
         return taken_over, ended
 
     # --------------------------------------------------------------------------------- snapshots
@@ -211,13 +172,18 @@ class Walk:
         self, snapshot: Snapshot, changes: Changes, successions: Sequence[Succession]
     ) -> None:
         """Charge what a snapshot adds; a counter that decreased restarts by itself."""
-        self._enter_minute(snapshot)
-        if not successions and self._returned(snapshot):
+        self.minutes.enter(snapshot.collected_at)
+        if not successions and self._streams.returned(snapshot):
             # Streams come back one by one: the process did restart.
-            self._settle_restart()
+            self._streams.confirm_restart()
+            changes = self._compare(snapshot)
         taken_over, ended = self._take_over(successions)
         reset = []
+        special = taken_over.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
+            if name not in special:
+                self._step(name, before, snapshot)
+                continue
             start, epoch = before.totals, before.reset_epoch
             if name in ended:
                 start = ZERO
@@ -229,12 +195,8 @@ class Walk:
                 epoch += 1
                 reset.append(name)
             start = total_of((start, taken_over.get(name, ZERO)))
-            before_restart = self._known[name].before_restart
-            self._step(
-                name,
-                Checkpoint(before.seen_at, start, epoch, before_restart, before.state),
-                snapshot,
-            )
+            known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
+            self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
@@ -243,18 +205,12 @@ class Walk:
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
-        self._enter_minute(snapshot)
-        self._settle_restart()
-        for name in (*(stream.name for stream in changes.changed), *changes.gone):
-            before = self._known[name]
-            self._known[name] = before._replace(
-                totals=ZERO, reset_epoch=before.reset_epoch + 1, before_restart=before.totals
-            )
-            self._touched.append(name)
-            self._restarted.add(name)
+        self.minutes.enter(snapshot.collected_at)
+        self._streams.confirm_restart()
+        self._streams.restart((*(stream.name for stream in changes.changed), *changes.gone))
         self.restarted_at = snapshot.collected_at
         for name, _, _ in changes.changed:
-            self._step(name, self._known[name], snapshot)
+            self._step(name, self._streams.known[name], snapshot)
         for name, before, totals in changes.returned:
             start = before
             if before.totals not in (ZERO, totals):
@@ -275,7 +231,7 @@ class Walk:
     ) -> None:
         """Charge a new stream from what it takes over, else from zero, unless it is a duplicate."""
         totals, at = snapshot.totals[name], snapshot.collected_at
-        former = self._known.get(name)
+        former = self._streams.known.get(name)
         if former is not None and start is None:
             # Its counter continues elsewhere, and is published in addition, or began again.
             if covers(totals, former.totals):
@@ -314,19 +270,17 @@ class Walk:
     ) -> None:
         """Note what is gone, the gaps, and that the snapshot is applied."""
         at, previous_at = snapshot.collected_at, self._previous_at
-        for name in gone:
-            self._known[name] = self._known[name]._replace(seen_at=self.samples_at or at)
-            self._absent.add(name)
-            self._touched.append(name)
+        self._streams.leave(gone, self.samples_at or at)
         for name in reset:
             self.restarts[name].add(at)
         if previous_at is not None:
             self._note_gaps(previous_at, at, len(reset))
         elif not self._policy.charge_first_snapshot:
-            self.credit.start(at)
+            self.minutes.credit.start(at)
         self._previous_at = at
         if snapshot.totals:
             self.samples_at = at
+            self._floor = self._floor or snapshot.totals
         self.applied.append(snapshot)
 
     def _note_gaps(self, previous_at: datetime, at: datetime, resets: int) -> None:
@@ -348,54 +302,16 @@ class Walk:
     def _step(self, name: StreamName, before: Checkpoint, snapshot: Snapshot) -> None:
         """Move a stream on from `before` to the snapshot, and note the bytes between."""
         at, totals = snapshot.collected_at, snapshot.totals[name]
-        from_at = before.seen_at
-        if name in self._known and name not in self._absent:
-            from_at = self.samples_at or from_at
-        self._absent.discard(name)
-        self._known[name] = before._replace(seen_at=at, totals=totals)
-        self._touched.append(name)
-        if totals == before.totals or before.state == "ignored":
-            return
-        steps = self._steps if before.state == "active" else self._duplicate_steps
-        steps.append(
-            UsageRecord(name, self._minute, before.reset_epoch, from_at, at, before.totals, totals)
-        )
-
-    def _settle_restart(self) -> None:
-        """Forget the totals before the last restart: it can't be revoked any more."""
-        for name in self._restarted:
-            self._known[name] = self._known[name]._replace(before_restart=None)
-            self._touched.append(name)
-        self._restarted.clear()
-
-    def _enter_minute(self, snapshot: Snapshot) -> None:
-        minute = minute_of(snapshot.collected_at)
-        if minute != self._minute:
-            self._close_minute()
-            self._minute = minute
-
-    def _close_minute(self) -> None:
-        """Join the steps of a minute, and hold those that are above the plausible rate."""
-        self.held += [HeldDelta(one, "duplicate") for one in _joined(self._duplicate_steps)]
-        records = _joined(self._steps)
-        self._duplicate_steps.clear()
-        self._steps.clear()
-        if not records:
-            return
-        usage: defaultdict[str, int] = defaultdict(int)
-        for record in records:
-            usage[self._account(record.name)] += record.total_bytes
-        held, is_node_held = self.credit.admit(usage, self.applied[-1].collected_at)
-        if not held and not is_node_held:
-            self.records += records
-            return
-        for record in records:
-            if self._account(record.name) in held:
-                self.held.append(HeldDelta(record, "account_rate"))
-            elif is_node_held:
-                self.held.append(HeldDelta(record, "line_rate"))
-            else:
-                self.records.append(record)
+        seen_at, start, epoch, before_restart, state, surplus = before
+        streams = self._streams
+        if name in streams.absent:
+            streams.absent.remove(name)
+        elif name in streams.known:
+            seen_at = self.samples_at or seen_at
+        streams.set(name, Checkpoint(at, totals, epoch, before_restart, state, surplus))
+        if totals != start and state != "ignored":
+            step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
+            self.minutes.add(step, state)
 
     def _account(self, name: StreamName) -> str:
         """Return what a stream's bytes belong to: its account, or its uuid while it has none."""
@@ -411,19 +327,3 @@ def _just_before(at: datetime) -> datetime:
     Records of a stream are told apart by where they begin, and the next one begins at `at`.
     """
     return at - min(timedelta.resolution, at - EARLIEST)
-
-
-def _joined(steps: Sequence[UsageRecord]) -> list[UsageRecord]:
-    """Return the steps of one minute with those joined that follow each other in a stream."""
-    finished: list[UsageRecord] = []
-    last: dict[StreamName, UsageRecord] = {}
-    for record in steps:
-        joined = record
-        earlier = last.get(record.name)
-        if earlier is not None:
-            if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
-                joined = record._replace(from_at=earlier.from_at, start=earlier.start)
-            else:
-                finished.append(earlier)
-        last[record.name] = joined
-    return [*finished, *last.values()]

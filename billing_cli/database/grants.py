@@ -66,8 +66,8 @@ GRANTS = (
     *_grants("public.users", select="uuid proxy_uuid"),
     *_grants(
         "public.account_billing_profiles",
-        select="account_uuid included_quota_bytes base_price_per_byte region_multiplier"
-        " line_multiplier peak_multiplier offpeak_multiplier",
+        select="account_uuid package_name included_quota_bytes base_price_per_byte"
+        " region_multiplier line_multiplier peak_multiplier offpeak_multiplier",
     ),
     *_grants(
         "public.traffic_stat_checkpoints",

@@ -74,6 +74,7 @@ def result_without_plan(
         lag_seconds=lag_seconds(state.watermark, now),
         notes=(*(fetched.notes if fetched else ()), *problems),
         error=error.reason if error else None,
+        error_code=error.code if error else None,
         unreachable=error.unreachable if error else False,
     )
 

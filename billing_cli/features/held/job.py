@@ -7,13 +7,16 @@ so that no later run writes it, and the nearest to the moment of the decision.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.canonical import StoredUsage
-from billing_cli.core.model import Bucket, BucketKey, Rating
+from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey, Rating
 from billing_cli.core.times import format_rfc3339, minute_of
 from billing_cli.database.adjustments import read_regions
 from billing_cli.database.connection import Session
@@ -28,7 +31,7 @@ from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -84,7 +87,8 @@ def release_held(
         accounts = _lock_accounts(context, connection, deltas)
         corrections = _corrections(context, connection, deltas, minutes, reason)
         usage = _usage(deltas, minutes)
-        rating = write_corrections(context, connection, corrections, accounts, usage)
+        with _must_fit_into_a_minute(wanted):
+            rating = write_corrections(context, connection, corrections, accounts, usage)
         decided = _decide(context, connection, deltas, "released", reason)
         return _charged(
             replace(result, written_minutes=len(corrections), held=decided), rating, context.clock()
@@ -118,6 +122,19 @@ def reject_held(
         )
 
     return _run(context, REJECT_JOB, started_at, work, dry_run=dry_run)
+
+
+@contextmanager
+def _must_fit_into_a_minute(held_ids: Sequence[int]) -> Iterator[None]:
+    """Raise BillingError where the bytes of a bucket would exceed a `bigint`."""
+    try:
+        yield
+    except psycopg.errors.NumericValueOutOfRange:
+        raise BillingError(
+            f"held delta {_listed(held_ids)}: with these bytes the minute of the watermark would "
+            f"have more than {MAX_TOTAL} bytes, which no bucket can hold; nothing is changed: "
+            "`billing held reject` drops a delta for good"
+        ) from None
 
 
 def _run(
