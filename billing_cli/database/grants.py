@@ -85,7 +85,8 @@ GRANTS = (
     ),
     *_grants(
         "public.account_quota_states",
-        select="account_uuid remaining_included_quota current_balance last_rated_bucket_at",
+        select="account_uuid remaining_included_quota current_balance arrears throttle_state"
+        " last_rated_bucket_at",
         insert="account_uuid remaining_included_quota current_balance arrears throttle_state"
         " suspend_state effective_at updated_at",
         update="remaining_included_quota current_balance arrears throttle_state"
@@ -123,6 +124,8 @@ GRANTS = (
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *_grants("billing.repairs", select="", insert=""),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
     *_grants("billing.pruned", select=""),
     *_grants("billing.pruned_streams", select=""),
     *_grants("billing.pruned_charges", select=""),
@@ -138,8 +141,9 @@ GRANTS = (
 )
 
 # Columns that only newer deployments of the accounts service have, one in each grant.
-OPTIONAL_GRANTS = _grants(
-    "public.account_quota_states", select="arrears_since", update="arrears_since"
+OPTIONAL_GRANTS = (
+    *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
+    *_grants("public.account_quota_states", select="period_start"),
 )
 
 LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from psycopg.errors import CheckViolation, RestrictViolation
 
 from billing_cli.database.metadata import metadata
-from billing_cli.database.schema import APPEND_ONLY_TABLES, REVISIONS
+from billing_cli.database.schema import APPEND_ONLY_TABLES, HEAD_REVISION, REVISIONS
 from billing_cli.database.shared_metadata import shared_metadata
 from billing_cli.errors import SchemaError
 from billing_cli.features.migrate.job import (
@@ -124,7 +124,8 @@ def test_sources_of_the_revision_before_have_no_digest_yet(
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(SOURCE)
         before = connection.execute("SELECT * FROM billing.sources").fetchall()
-    with pytest.raises(SchemaError, match="revision 0001, this version needs 0002; run"):
+    expected = f"revision 0001, this version needs {HEAD_REVISION}; run"
+    with pytest.raises(SchemaError, match=expected):
         migrate(empty_database_url, check=True)
     assert migrate(empty_database_url).from_revision == "0001"
     assert schema_of(empty_database_url, "billing") == schema_of(database_url, "billing")

@@ -1,0 +1,317 @@
+"""Explaining every change of an account's balance and quota between our own entries.
+
+Each entry of ours found certain funds and left others. Where the next one finds something else,
+somebody changed the row in between: a recorded top-up or adjustment, a renewed quota, a change
+without any row, or a stale write that restored funds from before our latest charges.
+
+Balances are compared as the doubles that were stored, with 9 decimal places. Quotas are in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal, localcontext
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.core.rating import EXACT, NANO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+ROW_DELAY = timedelta(minutes=10)
+"""How long after a change of the balance the row that explains it may arrive."""
+
+ZERO = Decimal(0)
+
+
+class Funds(NamedTuple):
+    """A balance, as the stored double says it, and a quota in bytes."""
+
+    balance: Decimal
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Funds that one entry of ours left, and what the next one found in their place.
+
+    `after_id` and `left_at` are those of the former entry; all three are None where there is no
+    former one: such a change only tells with which funds the account began. `found_at` is None
+    where it is the quota state as it is now that has other funds.
+    """
+
+    after_id: str | None
+    left_at: datetime | None
+    left: Funds | None
+    found_at: datetime | None
+    found: Funds
+
+
+class OtherRow(NamedTuple):
+    """A ledger row of another service: when it was written, and by how much the balance changes."""
+
+    created_at: datetime
+    amount: Decimal
+
+
+class LostCharge(NamedTuple):
+    """A charge whose effect on balance or quota was undone."""
+
+    ledger_id: str
+    bucket_start: datetime | None
+    amount_delta: Decimal
+    included_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEntry:
+    """What we did to the funds of an account at once: one charge, or one repair of several.
+
+    `is_on_record` tells whether its ledger rows are there: those of an account that was deleted
+    and created again are not, and its new funds do not follow from them.
+    """
+
+    entry_id: str
+    found: Funds
+    amount_delta: Decimal
+    included_bytes: int
+    charges: tuple[LostCharge, ...]
+    is_on_record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What else is known of an account.
+
+    `period_start` is that of its present quota period, where the deployment has periods;
+    `full_quotas` are what a renewal may set the quota to.
+    """
+
+    rows: Sequence[OtherRow] = ()
+    period_start: datetime | None = None
+    full_quotas: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """A change that no row explains, or that much of it: signed balance, signed bytes."""
+
+    change: Change
+    balance: Decimal
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Charges that a stale write undid; `amount` and `quota` are what it added to the funds.
+
+    `is_last_quota` tells that the quota was not renewed or changed by others since.
+    """
+
+    change: Change
+    charges: tuple[LostCharge, ...]
+    amount: Decimal
+    quota: int
+    is_last_quota: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is left to be said of an account's changes.
+
+    `unapplied` are rows of others by which no balance was changed.
+    """
+
+    unexplained: tuple[Unexplained, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    unapplied: tuple[OtherRow, ...] = ()
+
+
+def explain_changes(
+    changes: Sequence[Change],
+    circumstances: Circumstances,
+    entries: Sequence[OwnEntry] = (),
+) -> Explanation:
+    """Explain an account's changes; `changes` and `entries` are in the order of their stamps.
+
+    The first change is the one that tells how the account began. Without `entries` no loss is
+    recognised: what may be one is unexplained then. Runs that wait for each other may stamp their
+    entries in another order than they passed the funds on. So where something stays unexplained
+    in the order of the stamps, funds that were left and found again elsewhere are set off first.
+    """
+    with localcontext(EXACT):
+        in_order = [change for change in changes if change.left is not None]
+        explanation = _explain(in_order, circumstances, entries)
+        if explanation.unexplained:
+            explanation = _explain(_set_off(changes), circumstances, entries)
+    return explanation
+
+
+def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> bool:
+    """Tell whether something that rows do not explain may be a loss, so that entries are needed."""
+    return any(
+        one.balance != 0 or not _may_be_renewal(one.change, circumstances)
+        for one in explanation.unexplained
+    )
+
+
+def stored(balance: Decimal) -> Decimal:
+    """Return what the double that a balance is stored as stands for, with 9 decimal places."""
+    return EXACT.quantize(Decimal(repr(float(balance))), NANO)
+
+
+def _explain(
+    changes: Sequence[Change], circumstances: Circumstances, entries: Sequence[OwnEntry]
+) -> Explanation:
+    waiting = list(circumstances.rows)
+    places = {entry.entry_id: place for place, entry in enumerate(entries, start=1)}
+    unexplained: list[Unexplained] = []
+    losses: list[Loss] = []
+    for change in changes:
+        balance, quota = _difference(change)
+        if not balance and not quota:
+            continue
+        is_renewal = quota != 0 and _is_renewal(change, circumstances.period_start)
+        choices = _choices(waiting, change)
+        exact = [rows for rows in choices if _is_found(change, rows.amount)]
+        loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
+        if not exact or (quota and not is_renewal):
+            before = entries[: places.get(change.after_id or "", 0)]
+            loss, rows = _find_loss(change, before, exact[:1] or choices, circumstances) or (
+                None,
+                rows,
+            )
+        del waiting[rows.start : rows.end]
+        is_balance_explained = bool(exact or loss)
+        if loss is not None:
+            losses.append(loss)
+            quota -= loss.quota
+        if quota:
+            losses = [replace(earlier, is_last_quota=False) for earlier in losses]
+        if is_renewal:
+            quota = 0
+        if quota or not is_balance_explained:
+            rest = ZERO if is_balance_explained else balance - rows.amount
+            unexplained.append(Unexplained(change, rest, quota))
+    return Explanation(tuple(unexplained), tuple(losses), tuple(waiting))
+
+
+class _Rows(NamedTuple):
+    """Rows that may explain a change together: a part of those that wait, and their sum."""
+
+    start: int
+    end: int
+    amount: Decimal
+
+
+def _find_loss(
+    change: Change,
+    before: Sequence[OwnEntry],
+    choices: Iterable[_Rows],
+    circumstances: Circumstances,
+) -> tuple[Loss, _Rows] | None:
+    """Return the latest entries that the change undid, as few as possible, and the rows with them.
+
+    Entries of which the quota was restored as well come before those of which it was not.
+    """
+    balance, quota = _difference(change)
+    of_balance: tuple[Loss, _Rows] | None = None
+    total, included = ZERO, 0
+    for count, entry in enumerate(reversed(before), start=1):
+        if not entry.is_on_record:
+            break
+        total -= entry.amount_delta
+        included += entry.included_bytes
+        is_quota_restored = quota == included or change.found.quota == entry.found.quota
+        for rows in choices:
+            is_former = balance != 0 and rows.start == rows.end
+            is_former &= change.found.balance == entry.found.balance
+            if not is_former and not _is_found(change, rows.amount + total):
+                continue
+            charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
+            loss = Loss(change, charges, balance - rows.amount, quota)
+            if is_quota_restored and (total or not _may_be_renewal(change, circumstances)):
+                return loss, rows
+            if total and of_balance is None:
+                of_balance = replace(loss, quota=0), rows
+    return of_balance
+
+
+def _set_off(changes: Sequence[Change]) -> list[Change]:
+    """Return what remains once funds that were left are paired with where they were found."""
+    left = [change for change in changes if change.left is not None]
+    founds: Counter[Funds | None] = Counter(change.found for change in changes)
+    paired = founds & Counter(change.left for change in left)
+    open_found = _without(changes, [change.found for change in changes], paired)
+    open_left = _without(left, [change.left for change in left], paired)
+    # The first that nobody left is what the account began with.
+    return [
+        replace(before, found_at=after.found_at, found=after.found)
+        for before, after in zip(open_left, open_found[1:], strict=False)
+    ]
+
+
+def _without(
+    changes: Sequence[Change], funds: Sequence[Funds | None], paired: Counter[Funds | None]
+) -> list[Change]:
+    waiting = Counter(paired)
+    kept = []
+    for change, value in zip(changes, funds, strict=True):
+        if waiting[value] > 0:
+            waiting[value] -= 1
+        else:
+            kept.append(change)
+    return kept
+
+
+def _difference(change: Change) -> Funds:
+    left = change.left or change.found
+    return Funds(change.found.balance - left.balance, change.found.quota - left.quota)
+
+
+def _is_found(change: Change, amount: Decimal) -> bool:
+    """Tell whether the balance that was left, plus an amount, is stored as what was found.
+
+    Services that add doubles may round in the last place.
+    """
+    found = change.found.balance
+    expected = stored((change.left or change.found).balance + amount)
+    return abs(expected - found) <= Decimal(math.ulp(float(found)))
+
+
+def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:
+    """Return which rows may explain a change together: none, the first ones, the last ones, one.
+
+    Rows and balances are written in separate statements, so that a row may be early or late.
+    """
+    limit = change.found_at and change.found_at + ROW_DELAY
+    rows = [row for row in waiting if limit is None or row.created_at <= limit]
+    sums = list(accumulate((row.amount for row in rows), initial=ZERO))
+    count = len(rows)
+    return [
+        _Rows(0, 0, ZERO),
+        *(_Rows(0, end, sums[end]) for end in range(1, count + 1)),
+        *(_Rows(start, count, sums[count] - sums[start]) for start in range(1, count)),
+        *(_Rows(place, place + 1, rows[place].amount) for place in range(1, count - 1)),
+    ]
+
+
+def _is_renewal(change: Change, period_start: datetime | None) -> bool:
+    """Tell whether the quota period began between the entries around a change, or hardly before."""
+    if period_start is None or change.left_at is None:
+        return False
+    is_begun = change.found_at is None or period_start <= change.found_at + ROW_DELAY
+    return is_begun and change.left_at <= period_start + ROW_DELAY
+
+
+def _may_be_renewal(change: Change, circumstances: Circumstances) -> bool:
+    """Tell whether a quota that was restored may be a renewed one: the smaller charge counts."""
+    start = circumstances.period_start
+    if start is not None and change.left_at is not None and start < change.left_at:
+        return False
+    return change.found.quota in circumstances.full_quotas

@@ -1,0 +1,311 @@
+"""What changed balances and quotas between our own entries: for `audit` and `repair`.
+
+Little is read where nothing happened: only the places at which an entry did not find what the one
+before it had left. Rows of other services are read for the accounts of such places, and all
+entries of an account only where rows do not explain its changes.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billing_cli.core.balances import (
+    Change,
+    Circumstances,
+    Explanation,
+    Funds,
+    LostCharge,
+    OtherRow,
+    OwnEntry,
+    explain_changes,
+    is_loss_possible,
+    stored,
+)
+from billing_cli.core.rating import balance_of, is_balance
+from billing_cli.database.spans import CHARGES, KEPT_SINCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.core.balances import Loss
+
+ACCOUNTS_AT_ONCE = 500
+
+# The entries of one transaction have one stamp, and are charged in the order of their buckets.
+ORDER = """
+       at, bucket_start NULLS FIRST, stored_node_id COLLATE "C", region COLLATE "C",
+       line_code COLLATE "C", entry_id
+"""
+
+# A row for each place where an entry, or the quota state as it is now, has other funds than the
+# entry before it left; and for each such account a first row with what it began with. What was
+# written in a pruned month after it had ended still stands between entries that are left.
+CHANGES = """
+WITH entry AS NOT MATERIALIZED (
+  SELECT account_uuid, ledger_id AS entry_id, created_at AS at, bucket_start, stored_node_id,
+         region, line_code, balance_before, balance_before + amount_delta AS balance_after,
+         quota_before, quota_before - included_bytes AS quota_after
+    FROM ({charges}) AS charge
+  UNION ALL
+  SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
+         balance_before + amount_delta, quota_before, quota_before - included_bytes
+    FROM billing.pruned_charges
+   WHERE {is_wanted}
+  UNION ALL
+  SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before, balance_after,
+         quota_before, quota_after
+    FROM billing.repairs
+   WHERE {is_wanted}
+), step AS (
+  SELECT entry.*, row_number() OVER steps AS place, lag(entry_id) OVER steps AS before_id,
+         lag(at) OVER steps AS left_at, lag(balance_after) OVER steps AS balance_left,
+         lag(quota_after) OVER steps AS quota_left, lead(entry_id) OVER steps IS NULL AS is_last
+    FROM entry
+  WINDOW steps AS (PARTITION BY account_uuid ORDER BY {order})
+), odd AS MATERIALIZED (
+  SELECT *,
+         balance_left::double precision <> balance_before::double precision
+         OR quota_left <> quota_before AS is_changed
+    FROM step
+   WHERE before_id IS NULL OR is_last OR quota_left <> quota_before
+      OR balance_left::double precision <> balance_before::double precision
+), change AS (
+  SELECT account_uuid, place, before_id, left_at, balance_left, quota_left, at AS found_at,
+         balance_before::double precision AS balance_found, quota_before AS quota_found
+    FROM odd
+   WHERE is_changed IS NOT FALSE
+  UNION ALL
+  SELECT account_uuid, place + 1, entry_id, at, balance_after, quota_after, NULL,
+         state.current_balance, state.remaining_included_quota
+    FROM odd
+    JOIN public.account_quota_states AS state USING (account_uuid)
+   WHERE is_last
+     AND (state.current_balance IS DISTINCT FROM balance_after::double precision
+          OR state.remaining_included_quota IS DISTINCT FROM quota_after)
+)
+SELECT account_uuid::text, before_id::text, left_at, balance_left, quota_left, found_at,
+       balance_found, quota_found
+  FROM (SELECT *, count(*) OVER (PARTITION BY account_uuid) AS changes FROM change) AS change
+ WHERE changes > 1
+ ORDER BY account_uuid, place
+"""
+
+READ_CHANGES = CHANGES.format(
+    charges=CHARGES,
+    is_wanted="(%(account)s::uuid IS NULL OR account_uuid = %(account)s)",
+    order=ORDER,
+)
+
+READ_CHANGES_OF = CHANGES.format(
+    charges="SELECT * FROM billing.charges WHERE account_uuid = ANY (%(account_uuids)s::uuid[])",
+    is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
+    order=ORDER,
+)
+
+# Ledger rows that are not ours: of other kinds, or traffic that another writer has charged. Of
+# months that were pruned it is not known any more who charged the traffic.
+READ_OTHER_ROWS = f"""
+SELECT entry.account_uuid::text, entry.created_at, entry.amount_delta::text::numeric
+  FROM public.billing_ledger AS entry
+ WHERE entry.account_uuid = ANY (%(account_uuids)s::uuid[])
+   AND entry.amount_delta <> 0 AND abs(entry.amount_delta) < 1e15
+   AND (entry.entry_type NOT IN ('traffic_charge', 'traffic_adjustment')
+        OR entry.bucket_start >= {KEPT_SINCE}
+           AND NOT EXISTS (SELECT FROM billing.charges AS charge
+                            WHERE charge.bucket_start = entry.bucket_start
+                              AND charge.account_uuid = entry.account_uuid
+                              AND charge.ledger_id = entry.id))
+ ORDER BY entry.account_uuid, entry.created_at, entry.id
+"""
+
+READ_PROFILE_QUOTAS = """
+SELECT account_uuid::text, included_quota_bytes
+  FROM public.account_billing_profiles
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[]) AND included_quota_bytes > 0
+"""
+
+# Newer deployments keep the start of an account's quota period.
+HAS_PERIODS = """
+SELECT EXISTS (SELECT FROM pg_attribute
+                WHERE attrelid = 'public.account_quota_states'::regclass
+                  AND attname = 'period_start' AND NOT attisdropped)
+"""
+
+PERIODS = """
+SELECT account_uuid::text, {period_start}
+  FROM public.account_quota_states
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[]) AND {period_start} IS NOT NULL
+"""
+
+READ_REPAIRED = """
+SELECT account_uuid::text, after_id::text
+  FROM billing.repairs
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+"""
+
+# All that we did to the funds of accounts. The ledger rows of an account that was deleted and
+# created again are gone.
+READ_OWN_ENTRIES = f"""
+SELECT account_uuid::text, entry_id::text, bucket_start, balance_before, amount_delta,
+       quota_before, included_bytes, ledger_ids::text[], is_on_record
+  FROM (SELECT charge.account_uuid, charge.ledger_id AS entry_id, charge.created_at AS at,
+               charge.bucket_start, charge.stored_node_id, charge.region, charge.line_code,
+               charge.balance_before, charge.amount_delta, charge.quota_before,
+               charge.included_bytes, ARRAY[charge.ledger_id] AS ledger_ids,
+               ledger.id IS NOT NULL AS is_on_record
+          FROM billing.charges AS charge
+          LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
+         WHERE charge.account_uuid = ANY (%(account_uuids)s::uuid[])
+        UNION ALL
+        SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
+               amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true
+          FROM billing.pruned_charges
+         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+        UNION ALL
+        SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before,
+               amount_delta, quota_before, quota_before - quota_after, ledger_ids, true
+          FROM billing.repairs
+         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])) AS entry
+ ORDER BY account_uuid, {ORDER}
+"""
+
+
+class AccountChanges(NamedTuple):
+    """What is to be said of an account's funds.
+
+    `open_losses` are those that no repair has put right. `invalid` is a balance or quota that
+    nothing can be computed with, as text.
+    """
+
+    account_uuid: str
+    explanation: Explanation
+    open_losses: tuple[Loss, ...] = ()
+    invalid: str | None = None
+
+
+def read_account_changes(
+    connection: Connection, account_uuid: str | None, default_quota_bytes: int
+) -> Iterator[AccountChanges]:
+    """Yield the accounts whose funds were changed by others, of all accounts or only of one.
+
+    Must be called in a transaction; rows are streamed. `default_quota_bytes` is what accounts
+    without a quota in their profile begin a period with.
+    """
+    with connection.cursor(name="account_changes") as cursor:
+        cursor.itersize = 10_000
+        cursor.execute(READ_CHANGES.encode(), {"account": account_uuid})
+        yield from _explained(connection, cursor, default_quota_bytes)
+
+
+def read_changes_of(
+    connection: Connection, account_uuids: Sequence[str], default_quota_bytes: int
+) -> list[AccountChanges]:
+    """Return the same of the accounts that are named."""
+    rows = connection.execute(READ_CHANGES_OF.encode(), {"account_uuids": list(account_uuids)})
+    return list(_explained(connection, rows, default_quota_bytes))
+
+
+def _explained(
+    connection: Connection, rows: Iterable[tuple[Any, ...]], default_quota_bytes: int
+) -> Iterator[AccountChanges]:
+    groups = ((key, list(group)) for key, group in groupby(rows, key=lambda row: row[0]))
+    while batch := dict(islice(groups, ACCOUNTS_AT_ONCE)):
+        circumstances = _circumstances(connection, batch, default_quota_bytes)
+        repaired = set(_rows(connection, READ_REPAIRED, batch))
+        changes = {account: _changes(found) for account, found in batch.items()}
+        explained = {
+            account: explain_changes(found, circumstances[account])
+            for account, found in changes.items()
+        }
+        doubtful = [
+            account
+            for account, explanation in explained.items()
+            if is_loss_possible(explanation, circumstances[account])
+        ]
+        for account, entries in _own_entries(connection, doubtful).items():
+            explained[account] = explain_changes(changes[account], circumstances[account], entries)
+        for account, explanation in explained.items():
+            yield AccountChanges(
+                account,
+                explanation,
+                tuple(
+                    loss
+                    for loss in explanation.losses
+                    if (account, loss.change.after_id) not in repaired
+                ),
+                _invalid(batch[account]),
+            )
+
+
+def _changes(rows: Iterable[tuple[Any, ...]]) -> list[Change]:
+    changes = []
+    for row in rows:
+        _, after_id, left_at, balance_left, quota_left, found_at, balance, quota = row
+        if not _is_valid(row):
+            continue
+        left = None if after_id is None else Funds(stored(balance_left), quota_left)
+        changes.append(Change(after_id, left_at, left, found_at, Funds(balance_of(balance), quota)))
+    return changes
+
+
+def _is_valid(row: tuple[Any, ...]) -> bool:
+    balance, quota = row[-2:]
+    return balance is not None and quota is not None and is_balance(balance)
+
+
+def _invalid(rows: Iterable[tuple[Any, ...]]) -> str | None:
+    for row in rows:
+        if not _is_valid(row):
+            balance, quota = row[-2:]
+            return f"balance {balance}, quota {quota}".replace("None", "NULL")
+    return None
+
+
+def _circumstances(
+    connection: Connection, accounts: dict[str, list[tuple[Any, ...]]], default_quota_bytes: int
+) -> dict[str, Circumstances]:
+    others: dict[str, list[OtherRow]] = {account: [] for account in accounts}
+    for account, created_at, amount in _rows(connection, READ_OTHER_ROWS, accounts):
+        began_at = accounts[account][0][5]
+        if began_at is None or created_at >= began_at:
+            others[account].append(OtherRow(created_at, amount))
+    quotas = dict(_rows(connection, READ_PROFILE_QUOTAS, accounts))
+    row = connection.execute(HAS_PERIODS).fetchone()
+    has_periods = bool(row and row[0])
+    periods = PERIODS.format(period_start="period_start") if has_periods else ""
+    starts = dict(_rows(connection, periods, accounts)) if has_periods else {}
+    return {
+        account: Circumstances(
+            others[account],
+            starts.get(account),
+            frozenset({quotas.get(account, default_quota_bytes)}),
+        )
+        for account in accounts
+    }
+
+
+def _own_entries(connection: Connection, account_uuids: Sequence[str]) -> dict[str, list[OwnEntry]]:
+    if not account_uuids:
+        return {}
+    entries: dict[str, list[OwnEntry]] = {account: [] for account in account_uuids}
+    charges: dict[str, LostCharge] = {}
+    for row in _rows(connection, READ_OWN_ENTRIES, account_uuids):
+        account, entry_id, minute, balance, amount, quota, included, ledger_ids, is_there = row
+        if minute is not None:
+            charges[entry_id] = LostCharge(entry_id, minute, amount, included)
+        lost = tuple(
+            charges.get(ledger_id) or LostCharge(ledger_id, None, amount, included)
+            for ledger_id in ledger_ids
+        )
+        found = Funds(balance, quota)
+        entries[account].append(OwnEntry(entry_id, found, amount, included, lost, is_there))
+    return entries
+
+
+def _rows(
+    connection: Connection, statement: str, account_uuids: Iterable[str]
+) -> Iterator[tuple[Any, ...]]:
+    return iter(connection.execute(statement.encode(), {"account_uuids": list(account_uuids)}))
