@@ -53,10 +53,14 @@ class Change:
 
 
 class OtherRow(NamedTuple):
-    """A ledger row of another service: when it was written, and by how much the balance changes."""
+    """A ledger row of another service: when it was written, and by how much the balance changes.
+
+    Where `is_doubtful`, its change may have been before the first entry of ours, or come later.
+    """
 
     created_at: datetime
     amount: Decimal
+    is_doubtful: bool = False
 
 
 class LostCharge(NamedTuple):
@@ -198,7 +202,8 @@ def _explain(
         if quota or not is_balance_explained:
             rest = ZERO if is_balance_explained else balance - rows.amount
             unexplained.append(Unexplained(change, rest, quota))
-    return Explanation(tuple(unexplained), tuple(losses), tuple(waiting))
+    unapplied = tuple(row for row in waiting if not row.is_doubtful)
+    return Explanation(tuple(unexplained), tuple(losses), unapplied)
 
 
 class _Rows(NamedTuple):

@@ -33,7 +33,7 @@ SELECT account_uuid, now()
 # charges them does this by itself.
 SET_ARREARS = """
 UPDATE public.account_quota_states
-   SET arrears = true, throttle_state = 'throttled', {arrears_since} updated_at = now()
+   SET arrears = true, throttle_state = 'throttled', {set_since} updated_at = now()
  WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
    AND (NOT arrears OR throttle_state <> 'throttled')
 """
@@ -58,7 +58,7 @@ WITH settled AS MATERIALIZED (
    WHERE flag.account_uuid = settled.account_uuid
 )
 UPDATE public.account_quota_states AS state
-   SET arrears = false, throttle_state = 'normal', {arrears_since} updated_at = now()
+   SET arrears = false, throttle_state = 'normal', {clear_since} updated_at = now()
   FROM settled
  WHERE state.account_uuid = settled.account_uuid
 """
@@ -81,7 +81,7 @@ def set_arrears(connection: Connection, account_uuids: Collection[str]) -> int:
         return 0
     record_arrears(connection, account_uuids)
     since = SET_ARREARS_SINCE if has_arrears_since(connection) else ""
-    statement = SET_ARREARS.format(arrears_since=since)
+    statement = SET_ARREARS.format(set_since=since)
     parameters = {"account_uuids": sorted(account_uuids)}
     return connection.execute(statement.encode(), parameters).rowcount
 
@@ -89,4 +89,4 @@ def set_arrears(connection: Connection, account_uuids: Collection[str]) -> int:
 def clear_arrears(connection: Connection) -> int:
     """Clear the flags of ours on settled accounts; return how many there were."""
     since = CLEAR_ARREARS_SINCE if has_arrears_since(connection) else ""
-    return connection.execute(CLEAR_ARREARS.format(arrears_since=since).encode()).rowcount
+    return connection.execute(CLEAR_ARREARS.format(clear_since=since).encode()).rowcount

@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.balances import (
+    ROW_DELAY,
     Change,
     Circumstances,
     Explanation,
@@ -41,8 +42,9 @@ ORDER = """
 """
 
 # A row for each place where an entry, or the quota state as it is now, has other funds than the
-# entry before it left; and for each such account a first row with what it began with. What was
-# written in a pruned month after it had ended still stands between entries that are left.
+# entry before it left; and for each such account, or one with rows of other services, a first row
+# with what it began with. What was written in a pruned month after it had ended still stands
+# between entries that are left.
 CHANGES = """
 WITH entry AS NOT MATERIALIZED (
   SELECT account_uuid, ledger_id AS entry_id, created_at AS at, bucket_start, stored_node_id,
@@ -90,6 +92,10 @@ SELECT account_uuid::text, before_id::text, left_at, balance_left, quota_left, f
        balance_found, quota_found
   FROM (SELECT *, count(*) OVER (PARTITION BY account_uuid) AS changes FROM change) AS change
  WHERE changes > 1
+    OR account_uuid IN (SELECT account_uuid
+                          FROM public.billing_ledger
+                         WHERE entry_type NOT IN ('traffic_charge', 'traffic_adjustment')
+                           AND amount_delta <> 0 AND {is_wanted})
  ORDER BY account_uuid, place
 """
 
@@ -108,7 +114,8 @@ READ_CHANGES_OF = CHANGES.format(
 # Ledger rows that are not ours: of other kinds, or traffic that another writer has charged. Of
 # months that were pruned it is not known any more who charged the traffic.
 READ_OTHER_ROWS = f"""
-SELECT entry.account_uuid::text, entry.created_at, entry.amount_delta::text::numeric
+SELECT entry.account_uuid::text, entry.created_at, entry.amount_delta::text::numeric,
+       entry.created_at > now() - interval '10 minutes'
   FROM public.billing_ledger AS entry
  WHERE entry.account_uuid = ANY (%(account_uuids)s::uuid[])
    AND entry.amount_delta <> 0 AND abs(entry.amount_delta) < 1e15
@@ -268,10 +275,11 @@ def _circumstances(
     connection: Connection, accounts: dict[str, list[tuple[Any, ...]]], default_quota_bytes: int
 ) -> dict[str, Circumstances]:
     others: dict[str, list[OtherRow]] = {account: [] for account in accounts}
-    for account, created_at, amount in _rows(connection, READ_OTHER_ROWS, accounts):
+    for account, created_at, amount, is_recent in _rows(connection, READ_OTHER_ROWS, accounts):
         began_at = accounts[account][0][5]
-        if began_at is None or created_at >= began_at:
-            others[account].append(OtherRow(created_at, amount))
+        if created_at >= began_at:
+            is_doubtful = is_recent or created_at <= began_at + ROW_DELAY
+            others[account].append(OtherRow(created_at, amount, is_doubtful))
     quotas = dict(_rows(connection, READ_PROFILE_QUOTAS, accounts))
     row = connection.execute(HAS_PERIODS).fetchone()
     has_periods = bool(row and row[0])

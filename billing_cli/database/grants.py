@@ -7,9 +7,12 @@ fall behind nor hold more than is needed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.database.schema import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def grant_script(role: str) -> str:
@@ -19,17 +22,33 @@ def grant_script(role: str) -> str:
     `public` nothing is taken away: that is its owner's to do.
     """
     name = '"' + role.replace('"', '""') + '"'
+    functions = [f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS]
+    return _script(name, functions, GRANTS, OPTIONAL_GRANTS)
+
+
+def suspend_grant_script(role: str) -> str:
+    """Return the SQL that lets a role run `billing suspend`, as `grant_script` does for jobs.
+
+    It is for a role of its own: whatever else the role was given in our schema is taken away.
+    """
+    name = '"' + role.replace('"', '""') + '"'
+    return _script(name, [], SUSPEND_GRANTS, SUSPEND_OPTIONAL_GRANTS)
+
+
+def _script(
+    name: str, functions: Sequence[str], grants: Sequence[Grant], optional: Sequence[Grant]
+) -> str:
     lines = [
         f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
         f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
-        *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
-        *(f"{_statement(one)} TO {name};" for one in GRANTS),
+        *functions,
+        *(f"{_statement(one)} TO {name};" for one in grants),
     ]
     lines += [
         f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"
         f"::regclass AND attname = '{one.columns[0]}' AND NOT attisdropped)\n"
         f"THEN {_statement(one)} TO {name}; END IF; END $grant$;"
-        for one in OPTIONAL_GRANTS
+        for one in optional
     ]
     return "\n".join(lines) + "\n"
 
@@ -144,6 +163,29 @@ GRANTS = (
 OPTIONAL_GRANTS = (
     *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
     *_grants("public.account_quota_states", select="period_start"),
+)
+
+# What the role that runs `billing suspend` may do: the only one that changes `suspend_state`.
+SUSPEND_GRANTS = (
+    *_grants(
+        "public.account_quota_states",
+        select="account_uuid current_balance arrears throttle_state suspend_state",
+        update="arrears throttle_state suspend_state updated_at",
+    ),
+    *_grants("billing.alembic_version", select=""),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
+    *_grants(
+        "billing.suspensions",
+        select="",
+        insert="",
+        update="released_at release_balance release_run_id",
+    ),
+    *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *(grant for grant in GRANTS if grant.table == "billing.totals"),
+)
+
+SUSPEND_OPTIONAL_GRANTS = _grants(
+    "public.account_quota_states", select="arrears_since", update="arrears_since"
 )
 
 LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"

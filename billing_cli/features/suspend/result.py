@@ -45,11 +45,12 @@ class SuspendResult(RunResult):
 def suspend_text(result: SuspendResult) -> str:
     """Return a summary line, and a line for each account."""
     would = " (dry run: nothing is stored)" if result.dry_run else ""
-    lines = [
+    head = (
         f"{result.job}: {result.status}{would} - {len(result.suspended)} accounts suspended, "
         f"{len(result.released)} released, arrears flags: {result.flagged} set, "
         f"{result.cleared} cleared"
-    ]
+    )
+    lines = [head]
     for word, states in (
         ("suspended", result.suspended),
         ("released", result.released),
