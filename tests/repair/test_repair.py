@@ -12,6 +12,7 @@ from billing_cli.core.result import result_object
 from billing_cli.errors import UsageError
 from billing_cli.simulator.accounts import save_users
 from tests.repair.conftest import REASON, Customer
+from tests.support.guards import without_guards
 from tests.support.neighbour import ADD_NEWER_COLUMNS, add_row, add_to_balance, stale_write
 
 if TYPE_CHECKING:
@@ -220,8 +221,7 @@ def test_what_rows_explain_is_neither_violation_nor_notice(customer: Customer) -
 def test_a_row_without_a_change_is_a_notice(customer: Customer) -> None:
     """As where a stale write swallowed a top-up before anything was charged."""
     customer.use(1)
-    with customer.connection.transaction():
-        customer.connection.execute("SET LOCAL session_replication_role = replica")
+    with customer.connection.transaction(), without_guards(customer.connection):
         customer.connection.execute(
             "UPDATE billing.charges SET created_at = created_at - interval '1 hour'"
         )
