@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Accounts whose balance a run left below zero. The row of an account that was settled is reopened.
+# Accounts whose balance a run left below zero; as a rule they have their row already. That of an
+# account that was settled is reopened.
 RECORD_ARREARS = """
 INSERT INTO billing.arrears AS flag (account_uuid, since)
 SELECT account_uuid, now()
   FROM unnest(%(account_uuids)s::uuid[]) AS given (account_uuid)
+ WHERE NOT EXISTS (SELECT FROM billing.arrears AS open
+                    WHERE open.account_uuid = given.account_uuid AND open.cleared_at IS NULL)
  ORDER BY account_uuid
     ON CONFLICT (account_uuid) DO UPDATE
    SET since = excluded.since, cleared_at = NULL
