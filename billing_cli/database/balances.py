@@ -105,6 +105,9 @@ READ_CHANGES = CHANGES.format(
     order=ORDER,
 )
 
+# All rows of the cursor are read, not the first tenth that the planner takes for granted.
+PLAN_FOR_ALL_ROWS = "SELECT set_config('cursor_tuple_fraction', '1', true)"
+
 READ_CHANGES_OF = CHANGES.format(
     charges="SELECT * FROM billing.charges WHERE account_uuid = ANY (%(account_uuids)s::uuid[])",
     is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
@@ -201,6 +204,7 @@ def read_account_changes(
     Must be called in a transaction; rows are streamed. `default_quota_bytes` is what accounts
     without a quota in their profile begin a period with.
     """
+    connection.execute(PLAN_FOR_ALL_ROWS)
     with connection.cursor(name="account_changes") as cursor:
         cursor.itersize = 10_000
         cursor.execute(READ_CHANGES.encode(), {"account": account_uuid})
