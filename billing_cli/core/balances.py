@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 ROW_DELAY = timedelta(minutes=10)
 """How long after a change of the balance the row that explains it may arrive."""
 
+LATEST = timedelta(days=1)
+"""How long before the last of them the latest charges may have been written that are lost at once.
+
+Nobody holds a row that was read for longer than that.
+"""
+
 ZERO = Decimal(0)
 
 
@@ -81,6 +87,7 @@ class OwnEntry:
     """
 
     entry_id: str
+    at: datetime
     found: Funds
     amount_delta: Decimal
     included_bytes: int
@@ -225,18 +232,23 @@ def _find_loss(
     Entries of which the quota was restored as well come before those of which it was not.
     """
     balance, quota = _difference(change)
+    # A cheap look at each sum goes before the exact one.
+    wanted = [(rows, balance - rows.amount) for rows in choices]
+    slack = NANO + 2 * Decimal(math.ulp(float(change.found.balance)))
     of_balance: tuple[Loss, _Rows] | None = None
     total, included = ZERO, 0
     for count, entry in enumerate(reversed(before), start=1):
-        if not entry.is_on_record:
+        if not entry.is_on_record or (change.left_at and entry.at < change.left_at - LATEST):
             break
         total -= entry.amount_delta
         included += entry.included_bytes
         is_quota_restored = quota == included or change.found.quota == entry.found.quota
-        for rows in choices:
+        for rows, rest in wanted:
             is_former = balance != 0 and rows.start == rows.end
             is_former &= change.found.balance == entry.found.balance
-            if not is_former and not _is_found(change, rows.amount + total):
+            if not is_former and (
+                abs(total - rest) > slack or not _is_found(change, rows.amount + total)
+            ):
                 continue
             charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
             loss = Loss(change, charges, balance - rows.amount, quota)

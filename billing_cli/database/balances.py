@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.balances import (
+    LATEST,
     ROW_DELAY,
     Change,
     Circumstances,
@@ -27,13 +28,16 @@ from billing_cli.core.rating import balance_of, is_balance
 from billing_cli.database.spans import CHARGES, KEPT_SINCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psycopg import Connection
 
     from billing_cli.core.balances import Loss
 
 ACCOUNTS_AT_ONCE = 500
+
+# Of these the entries of whole days are in memory at once.
+DOUBTFUL_AT_ONCE = 50
 
 # The entries of one transaction have one stamp, and are charged in the order of their buckets.
 ORDER = """
@@ -156,10 +160,16 @@ SELECT account_uuid::text, after_id::text
  WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
 """
 
-# All that we did to the funds of accounts. The ledger rows of an account that was deleted and
-# created again are gone.
+# All that we did to the funds of accounts in certain times. The ledger rows of an account that was
+# deleted and created again are gone.
+IS_WANTED = """
+       EXISTS (SELECT FROM unnest(%(account_uuids)s::uuid[], %(froms)s::timestamptz[],
+                                  %(tos)s::timestamptz[]) AS span (account_uuid, from_at, to_at)
+                WHERE span.account_uuid = {account} AND {at} BETWEEN from_at AND to_at)
+"""
+
 READ_OWN_ENTRIES = f"""
-SELECT account_uuid::text, entry_id::text, bucket_start, balance_before, amount_delta,
+SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amount_delta,
        quota_before, included_bytes, ledger_ids::text[], is_on_record
   FROM (SELECT charge.account_uuid, charge.ledger_id AS entry_id, charge.created_at AS at,
                charge.bucket_start, charge.stored_node_id, charge.region, charge.line_code,
@@ -168,17 +178,17 @@ SELECT account_uuid::text, entry_id::text, bucket_start, balance_before, amount_
                ledger.id IS NOT NULL AS is_on_record
           FROM billing.charges AS charge
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
-         WHERE charge.account_uuid = ANY (%(account_uuids)s::uuid[])
+         WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
         SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true
-          FROM billing.pruned_charges
-         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+          FROM billing.pruned_charges AS charge
+         WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
         SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, quota_before - quota_after, ledger_ids, true
-          FROM billing.repairs
-         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])) AS entry
+          FROM billing.repairs AS repair
+         WHERE {IS_WANTED.format(at="repair.at", account="repair.account_uuid")}) AS entry
  ORDER BY account_uuid, {ORDER}
 """
 
@@ -236,8 +246,12 @@ def _explained(
             for account, explanation in explained.items()
             if is_loss_possible(explanation, circumstances[account])
         ]
-        for account, entries in _own_entries(connection, doubtful).items():
-            explained[account] = explain_changes(changes[account], circumstances[account], entries)
+        for start in range(0, len(doubtful), DOUBTFUL_AT_ONCE):
+            part = {account: changes[account] for account in doubtful[start:][:DOUBTFUL_AT_ONCE]}
+            for account, entries in _own_entries(connection, part).items():
+                explained[account] = explain_changes(
+                    changes[account], circumstances[account], entries
+                )
         for account, explanation in explained.items():
             yield AccountChanges(
                 account,
@@ -299,21 +313,33 @@ def _circumstances(
     }
 
 
-def _own_entries(connection: Connection, account_uuids: Sequence[str]) -> dict[str, list[OwnEntry]]:
-    if not account_uuids:
-        return {}
-    entries: dict[str, list[OwnEntry]] = {account: [] for account in account_uuids}
+def _own_entries(
+    connection: Connection, changes: Mapping[str, Sequence[Change]]
+) -> dict[str, list[OwnEntry]]:
+    """Return the entries of each account that may have been lost by one of its changes."""
+    entries: dict[str, list[OwnEntry]] = {account: [] for account in changes}
     charges: dict[str, LostCharge] = {}
-    for row in _rows(connection, READ_OWN_ENTRIES, account_uuids):
-        account, entry_id, minute, balance, amount, quota, included, ledger_ids, is_there = row
+    spans = [
+        (account, change.left_at)
+        for account, found in changes.items()
+        for change in found
+        if change.left_at is not None
+    ]
+    wanted = {
+        "account_uuids": [account for account, _ in spans],
+        "froms": [left_at - LATEST for _, left_at in spans],
+        "tos": [left_at for _, left_at in spans],
+    }
+    for row in connection.execute(READ_OWN_ENTRIES.encode(), wanted):
+        account, entry_id, at, minute, balance, amount, quota, included, ids, is_there = row
         if minute is not None:
             charges[entry_id] = LostCharge(entry_id, minute, amount, included)
         lost = tuple(
             charges.get(ledger_id) or LostCharge(ledger_id, None, amount, included)
-            for ledger_id in ledger_ids
+            for ledger_id in ids
         )
         found = Funds(balance, quota)
-        entries[account].append(OwnEntry(entry_id, found, amount, included, lost, is_there))
+        entries[account].append(OwnEntry(entry_id, at, found, amount, included, lost, is_there))
     return entries
 
 

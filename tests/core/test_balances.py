@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -35,7 +36,7 @@ def charges(*amounts: str, included: int = 0, quota: int = FULL_QUOTA) -> list[O
     for number, amount in enumerate(map(Decimal, amounts)):
         lost = LostCharge(f"charge-{number}", at(number), -amount, included)
         found = Funds(balance, quota - number * included)
-        entries.append(OwnEntry(lost.ledger_id, found, -amount, included, (lost,)))
+        entries.append(OwnEntry(lost.ledger_id, at(number), found, -amount, included, (lost,)))
         balance -= amount
     return entries
 
@@ -138,6 +139,7 @@ def test_a_loss_may_swallow_a_recorded_top_up() -> None:
         *charges("1"),
         OwnEntry(
             "charge-1",
+            at(1),
             Funds(Decimal(29), FULL_QUOTA),
             Decimal(-2),
             0,
@@ -196,7 +198,7 @@ def test_a_quota_that_was_renewed_after_a_loss_is_not_corrected() -> None:
     """The restored bytes went with the period."""
     entries = charges("1", "1", included=10)
     stale = Change("charge-0", at(0), Funds(Decimal(4), 90), at(1), entries[0].found)
-    entries[1] = OwnEntry("charge-1", entries[0].found, Decimal(-1), 10, entries[1].charges)
+    entries[1] = OwnEntry("charge-1", at(1), entries[0].found, Decimal(-1), 10, entries[1].charges)
     renewed = Change("charge-1", at(1), Funds(Decimal(4), 90), None, Funds(Decimal(4), 500))
 
     explanation = explain_changes(
@@ -210,7 +212,9 @@ def test_an_account_that_was_created_again_has_lost_nothing() -> None:
     """It begins with the balance that the former one had before its charges."""
     entries = charges("1", "2")
     gone = [
-        OwnEntry(one.entry_id, one.found, one.amount_delta, 0, one.charges, is_on_record=False)
+        OwnEntry(
+            one.entry_id, one.at, one.found, one.amount_delta, 0, one.charges, is_on_record=False
+        )
         for one in entries
     ]
 
@@ -223,6 +227,7 @@ def test_large_balances_are_compared_as_doubles() -> None:
     left = Funds(Decimal("98765431.12345679"), 0)
     entry = OwnEntry(
         "charge-0",
+        at(0),
         Funds(Decimal("98765432.12345679"), 0),
         Decimal("-1.000000001"),
         0,
@@ -241,3 +246,12 @@ def test_funds_that_are_found_elsewhere_are_set_off() -> None:
     now = Change("a", at(1), Funds(Decimal(4), 0), None, Funds(Decimal(2), 0))
 
     assert explain_changes([first, second, now], Circumstances()) == Explanation()
+
+
+def test_a_row_that_was_read_more_than_a_day_ago_is_no_stale_one() -> None:
+    """An operator may give back all that was ever paid: that is a notice."""
+    entries = charges("1", "2", "3")
+    entries[0] = replace(entries[0], at=at(-60 * 24))
+
+    assert lost(explain(entries, change(entries, "5"))) == []
+    assert lost(explain(entries, change(entries, "4"))) == [(["charge-1", "charge-2"], "5", 0)]

@@ -82,7 +82,7 @@ class Account:
         amount = -Decimal(nanos) * NANO
         name = f"charge-{len(self.entries)}"
         lost = LostCharge(name, self.now, amount, included)
-        self.entries.append(OwnEntry(name, self.funds, amount, included, (lost,)))
+        self.entries.append(OwnEntry(name, self.now, self.funds, amount, included, (lost,)))
         self.states.append(self.funds)
         self.funds = Funds(self.funds.balance + amount, self.funds.quota - included)
         self.right += amount
