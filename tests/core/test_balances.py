@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from billing_cli.core.balances import (
+from billing_cli.core.balances import explain_changes
+from billing_cli.core.changes import (
     Change,
     Circumstances,
     Explanation,
@@ -16,7 +17,6 @@ from billing_cli.core.balances import (
     LostCharge,
     OtherRow,
     OwnEntry,
-    explain_changes,
 )
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)

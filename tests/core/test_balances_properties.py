@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.balances import (
-    Change,
-    Circumstances,
-    Funds,
-    LostCharge,
-    OtherRow,
-    OwnEntry,
-    explain_changes,
-)
+from billing_cli.core.balances import explain_changes
+from billing_cli.core.changes import Change, Circumstances, Funds, LostCharge, OtherRow, OwnEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
