@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from billing_cli.database.functions import ENABLE_ALWAYS
+
 revision = "0003"
 down_revision = "0002"
 
@@ -48,9 +50,13 @@ STREAMS = (
 ALTER TABLE billing.streams
   ADD COLUMN before_uplink bigint,
   ADD COLUMN before_downlink bigint,
+  ADD COLUMN surplus_uplink bigint,
+  ADD COLUMN surplus_downlink bigint,
   ADD COLUMN state text NOT NULL DEFAULT 'active',
   ADD CONSTRAINT streams_before_check
     CHECK ((before_uplink IS NULL) = (before_downlink IS NULL)),
+  ADD CONSTRAINT streams_surplus_check
+    CHECK ((surplus_uplink IS NULL) = (surplus_downlink IS NULL)),
   ADD CONSTRAINT streams_state_check
     CHECK (state IN ('active', 'continued', 'duplicate', 'ignored'))
 """,
@@ -144,6 +150,10 @@ COMMENTS = {
     "while that can be revoked.",
     "COLUMN billing.streams.before_downlink": "The total before the last restart, "
     "while that can be revoked.",
+    "COLUMN billing.streams.surplus_uplink": "Charged because of a restart that was revoked: "
+    "that much growth is not charged.",
+    "COLUMN billing.streams.surplus_downlink": "Charged because of a restart that was revoked: "
+    "that much growth is not charged.",
     "COLUMN billing.streams.state": "continued: goes on under another name; "
     "duplicate: held until an operator decides; ignored: never charged.",
     "TABLE billing.account_debts": "What accounts used on a node beyond their plausibility credit.",
@@ -184,7 +194,8 @@ ALTER TABLE billing.gaps
     "DROP TABLE billing.succession_streams, billing.successions, billing.account_debts",
     """
 ALTER TABLE billing.streams
-  DROP COLUMN before_uplink, DROP COLUMN before_downlink, DROP COLUMN state
+  DROP COLUMN before_uplink, DROP COLUMN before_downlink, DROP COLUMN surplus_uplink,
+  DROP COLUMN surplus_downlink, DROP COLUMN state
 """,
     (
         "ALTER TABLE billing.streams RENAME CONSTRAINT streams_origin_check "
@@ -220,6 +231,7 @@ def upgrade() -> None:
         HELD_DELTAS,
         USAGE_RECORDS,
         *INDEXES,
+        ENABLE_ALWAYS,
         LOCK_AVAILABLE_ACCOUNTS,
         "REVOKE ALL ON FUNCTION billing.lock_available_accounts(uuid[]) FROM PUBLIC",
     ):

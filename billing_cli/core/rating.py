@@ -85,12 +85,17 @@ def bucket_key(usage: BilledUsage) -> BucketKey:
     return BucketKey(record.bucket_start, stored_node_id, account_uuid, region, tag)
 
 
+def is_balance(value: float | None) -> bool:
+    """Tell whether money can be computed with a stored balance: not with NULL, NaN or infinity."""
+    return value is not None and abs(value) < float(LARGEST_BALANCE)
+
+
 def balance_of(value: float | None) -> Decimal:
     """Return a stored balance with 9 decimal places. Raises ValueError where it is no amount.
 
     What rounds to nothing is 0, whatever its sign was: `plus` makes "-0" of nothing.
     """
-    if value is None or not abs(value) < float(LARGEST_BALANCE):
+    if value is None or not is_balance(value):
         raise ValueError(f"a balance of {'NULL' if value is None else value}")
     return EXACT.plus(EXACT.quantize(Decimal(repr(value)), NANO))
 

@@ -153,5 +153,10 @@ def add_quota_states(
     )
 
 
+def has_arrears_since(connection: Connection) -> bool:
+    """Tell whether this deployment keeps the start of an account's arrears."""
+    return connection.execute(HAS_ARREARS_SINCE).fetchone() == (True,)
+
+
 def _limit_waiting(connection: Connection, seconds: float) -> None:
     connection.execute(LIMIT_WAITING, {"lock_timeout": f"{seconds * 1000:.0f}"})

@@ -196,6 +196,8 @@ def new_stream_rows(streams: Iterable[NewStream]) -> str:
             "before_downlink": one.checkpoint.before_restart
             and one.checkpoint.before_restart.downlink,
             "state": one.checkpoint.state,
+            "surplus_uplink": one.checkpoint.surplus and one.checkpoint.surplus.uplink,
+            "surplus_downlink": one.checkpoint.surplus and one.checkpoint.surplus.downlink,
         }
         for one in streams
     )
@@ -235,6 +237,9 @@ def _parameters(facts: Facts, run: Run) -> dict[str, object]:
         "quotas": arrays.plain(account.remaining_included_quota for account, _ in accounts),
         "balances": arrays.plain(account.current_balance for account, _ in accounts),
         "last_buckets": arrays.moments(last for _, last in accounts),
+        "arrears_accounts": arrays.plain(
+            account.account_uuid for account, _ in accounts if account.current_balance < 0
+        ),
         "billed_ids": arrays.plain(stream_id for stream_id, _ in facts.billed_pending),
         "billed_froms": arrays.moments(from_at for _, from_at in facts.billed_pending),
         "pending": rows_as_json(_record_row(*one) for one in facts.pending),
@@ -255,6 +260,7 @@ def _stream_columns(facts: Facts) -> dict[str, object]:
     streams = facts.streams
     checkpoints = [one.checkpoint for one in streams]
     before = [one.before_restart for one in checkpoints]
+    surplus = [one.surplus for one in checkpoints]
     return {
         "stream_ids": arrays.plain(one.stream_id for one in streams),
         "stream_accounts": arrays.plain(one.account_uuid for one in streams),
@@ -266,6 +272,8 @@ def _stream_columns(facts: Facts) -> dict[str, object]:
         "before_uplinks": arrays.plain(one and one.uplink for one in before),
         "before_downlinks": arrays.plain(one and one.downlink for one in before),
         "states": arrays.plain(one.state for one in checkpoints),
+        "surplus_uplinks": arrays.plain(one and one.uplink for one in surplus),
+        "surplus_downlinks": arrays.plain(one and one.downlink for one in surplus),
         "assigned_ids": arrays.plain(stream_id for stream_id, _ in facts.assigned),
         "assigned_accounts": arrays.plain(account for _, account in facts.assigned),
     }

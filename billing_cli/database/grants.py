@@ -7,9 +7,12 @@ fall behind nor hold more than is needed.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.database.schema import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def grant_script(role: str) -> str:
@@ -19,25 +22,44 @@ def grant_script(role: str) -> str:
     `public` nothing is taken away: that is its owner's to do.
     """
     name = '"' + role.replace('"', '""') + '"'
-    lines = [
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
-        f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
-        *(f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS),
-        *(f"{_statement(one)} TO {name};" for one in GRANTS),
-    ]
-    # Staging tables. As a rule everybody may make those.
+    functions = [f"GRANT EXECUTE ON FUNCTION {function} TO {name};" for function in FUNCTIONS]
+    return _script(name, [*functions, _temporary_tables(role)], GRANTS, OPTIONAL_GRANTS)
+
+
+def _temporary_tables(role: str) -> str:
+    """Let the role make the staging tables, as everybody may by default."""
     quoted = role.replace("'", "''")
-    lines.append(
+    return (
         "DO $grant$ BEGIN IF NOT has_database_privilege("
         f"'{quoted}', current_database(), 'TEMPORARY')\n"
         "THEN EXECUTE 'GRANT TEMPORARY ON DATABASE ' || quote_ident(current_database())"
         f" || ' TO ' || quote_ident('{quoted}'); END IF; END $grant$;"
     )
+
+
+def suspend_grant_script(role: str) -> str:
+    """Return the SQL that lets a role run `billing suspend`, as `grant_script` does for jobs.
+
+    It is for a role of its own: whatever else the role was given in our schema is taken away.
+    """
+    name = '"' + role.replace('"', '""') + '"'
+    return _script(name, [], SUSPEND_GRANTS, SUSPEND_OPTIONAL_GRANTS)
+
+
+def _script(
+    name: str, functions: Sequence[str], grants: Sequence[Grant], optional: Sequence[Grant]
+) -> str:
+    lines = [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
+        f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
+        *functions,
+        *(f"{_statement(one)} TO {name};" for one in grants),
+    ]
     lines += [
         f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"
         f"::regclass AND attname = '{one.columns[0]}' AND NOT attisdropped)\n"
         f"THEN {_statement(one)} TO {name}; END IF; END $grant$;"
-        for one in OPTIONAL_GRANTS
+        for one in optional
     ]
     return "\n".join(lines) + "\n"
 
@@ -121,7 +143,7 @@ GRANTS = (
         select="",
         insert="",
         update="account_uuid seen_at uplink_total downlink_total reset_epoch absent_since"
-        " before_uplink before_downlink state",
+        " before_uplink before_downlink state surplus_uplink surplus_downlink",
     ),
     *_grants("billing.usage_records", select="", insert=""),
     *_grants(
@@ -142,6 +164,8 @@ GRANTS = (
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *_grants("billing.repairs", select="", insert=""),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
     *_grants("billing.pruned", select=""),
     *_grants("billing.pruned_streams", select=""),
     *_grants("billing.pruned_charges", select=""),
@@ -157,7 +181,31 @@ GRANTS = (
 )
 
 # Columns that only newer deployments of the accounts service have, one in each grant.
-OPTIONAL_GRANTS = _grants(
+OPTIONAL_GRANTS = (
+    *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
+    *_grants("public.account_quota_states", select="period_start"),
+)
+
+# What the role that runs `billing suspend` may do: the only one that changes `suspend_state`.
+SUSPEND_GRANTS = (
+    *_grants(
+        "public.account_quota_states",
+        select="account_uuid current_balance arrears throttle_state suspend_state",
+        update="arrears throttle_state suspend_state updated_at",
+    ),
+    *_grants("billing.alembic_version", select=""),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
+    *_grants(
+        "billing.suspensions",
+        select="",
+        insert="",
+        update="released_at release_balance release_run_id",
+    ),
+    *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *(grant for grant in GRANTS if grant.table == "billing.totals"),
+)
+
+SUSPEND_OPTIONAL_GRANTS = _grants(
     "public.account_quota_states", select="arrears_since", update="arrears_since"
 )
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from billing_cli.database import columns
 from billing_cli.database.functions import FUNCTIONS, partitions_of
@@ -37,6 +37,8 @@ NAMING_CONVENTION = {
     "ck": "%(table_name)s_%(constraint_name)s_check",
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
 }
+
+SURPLUS_COMMENT = "Charged because of a restart that was revoked: that much growth is not charged."
 
 metadata = MetaData(schema=SCHEMA, naming_convention=NAMING_CONVENTION)
 
@@ -115,6 +117,8 @@ streams = Table(
         BigInteger,
         comment="The total before the last restart, while that can be revoked.",
     ),
+    Column("surplus_uplink", BigInteger, comment=SURPLUS_COMMENT),
+    Column("surplus_downlink", BigInteger, comment=SURPLUS_COMMENT),
     Column(
         "state",
         Text,
@@ -128,6 +132,7 @@ streams = Table(
     CheckConstraint("uplink_total >= 0", name="uplink_total"),
     CheckConstraint("downlink_total >= 0", name="downlink_total"),
     CheckConstraint("(before_uplink IS NULL) = (before_downlink IS NULL)", name="before"),
+    CheckConstraint("(surplus_uplink IS NULL) = (surplus_downlink IS NULL)", name="surplus"),
     CheckConstraint("state IN ('active', 'continued', 'duplicate', 'ignored')", name="state"),
     Index("streams_account", "account_uuid", "stored_node_id"),
     Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
@@ -410,6 +415,62 @@ pruned_charges = Table(
     Column("balance_before", Numeric(30, 9), nullable=False),
     Index("pruned_charges_account", "account_uuid"),
     comment="Pruned charges written after what is left began: steps of its balances.",
+)
+
+repairs = Table(
+    "repairs",
+    metadata,
+    columns.uuid("account_uuid"),
+    columns.uuid(
+        "after_id", "The last entry of ours before the stale write: a charge, or a repair."
+    ),
+    columns.uuid("repair_id"),
+    Column(
+        "ledger_ids", ARRAY(UUID), nullable=False, comment="The charges that were lost, in order."
+    ),
+    Column("amount_delta", Numeric(30, 9), nullable=False, comment="What the balance changed by."),
+    Column("balance_before", Numeric(30, 9), nullable=False),
+    Column("balance_after", Numeric(30, 9), nullable=False),
+    columns.bytes_("quota_before"),
+    columns.bytes_("quota_after"),
+    columns.text("reason"),
+    columns.uuid("run_id"),
+    columns.moment("at"),
+    PrimaryKeyConstraint("account_uuid", "after_id"),
+    UniqueConstraint("repair_id"),
+    comment="Balances that were corrected after a stale write had undone charges: once for each.",
+)
+
+arrears = Table(
+    "arrears",
+    metadata,
+    Column("account_uuid", UUID, primary_key=True),
+    columns.moment("since", "When we first saw the balance below zero."),
+    columns.maybe_moment("cleared_at", "When we cleared the flag; null while it is ours."),
+    comment="The accounts whose arrears flag we set: only such a flag is cleared by us.",
+)
+
+suspensions = Table(
+    "suspensions",
+    metadata,
+    columns.identity("suspension_id"),
+    columns.uuid("account_uuid"),
+    columns.moment("arrears_since"),
+    columns.moment("suspended_at"),
+    Column("balance", Numeric(30, 9), nullable=False, comment="At that time."),
+    columns.uuid("run_id"),
+    columns.maybe_moment("released_at"),
+    Column("release_balance", Numeric(30, 9)),
+    Column(
+        "release_run_id", UUID, comment="Null where another service released the account before us."
+    ),
+    Index(
+        "suspensions_open",
+        "account_uuid",
+        unique=True,
+        postgresql_where=text("released_at IS NULL"),
+    ),
+    comment="The accounts that `billing suspend` suspended, and when they were released.",
 )
 
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):

@@ -31,7 +31,8 @@ SELECT stored_node_id, max(coalesce(absent_since, seen_at))
 STREAM_COLUMNS = """
        stream.stored_node_id, stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
        stream.account_uuid::text, stream.uplink_total, stream.downlink_total, stream.reset_epoch,
-       stream.absent_since, stream.before_uplink, stream.before_downlink, stream.state
+       stream.absent_since, stream.before_uplink, stream.before_downlink, stream.state,
+       stream.surplus_uplink, stream.surplus_downlink
 """
 
 # Those that the last snapshot of each node held, and those whose restart can still be revoked.
@@ -220,16 +221,21 @@ def _add_streams(
     for node, stream_id, tag, sample_uuid, account_uuid, *figures in rows:
         if node not in nodes:
             continue
-        uplink, downlink, epoch, absent_since, before_uplink, before_downlink, state = figures
+        uplink, downlink, epoch, absent_since, before_up, before_down, state, *surplus = figures
         name = StreamName(tag, sample_uuid)
         # Names and accounts that are in memory already are kept once.
         name = names[node].get(name, name)
         account = name.sample_uuid if account_uuid == sample_uuid else account_uuid
-        before = None if before_uplink is None else Totals(before_uplink, before_downlink)
+        before = None if before_up is None else Totals(before_up, before_down)
         seen_at = absent_since or samples_at[node]
         nodes[node].rows[name] = StreamRow(stream_id, account)
         nodes[node].checkpoints[name] = Checkpoint(
-            seen_at, Totals(uplink, downlink), epoch, before, state
+            seen_at,
+            Totals(uplink, downlink),
+            epoch,
+            before,
+            state,
+            None if surplus[0] is None else Totals(*surplus),
         )
 
 

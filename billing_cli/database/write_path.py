@@ -11,6 +11,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
+from billing_cli.database.arrears import CLEAR_ARREARS, CLEAR_ARREARS_SINCE, RECORD_ARREARS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -56,15 +58,18 @@ INSERT_STREAMS = """
 INSERT INTO billing.streams
        (stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_seen_at,
         first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total,
-        reset_epoch, absent_since, before_uplink, before_downlink, state)
+        reset_epoch, absent_since, before_uplink, before_downlink, state, surplus_uplink,
+        surplus_downlink)
 SELECT stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_seen_at,
        first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total,
-       reset_epoch, absent_since, before_uplink, before_downlink, state
+       reset_epoch, absent_since, before_uplink, before_downlink, state, surplus_uplink,
+       surplus_downlink
   FROM jsonb_to_recordset(%(new_streams)s::jsonb) AS given (
        stored_node_id text, inbound_tag text, sample_uuid uuid, account_uuid uuid, origin text,
        first_seen_at timestamptz, first_uplink_total bigint, first_downlink_total bigint,
        seen_at timestamptz, uplink_total bigint, downlink_total bigint, reset_epoch integer,
-       absent_since timestamptz, before_uplink bigint, before_downlink bigint, state text)
+       absent_since timestamptz, before_uplink bigint, before_downlink bigint, state text,
+       surplus_uplink bigint, surplus_downlink bigint)
 RETURNING stored_node_id, inbound_tag, sample_uuid::text, stream_id
 """
 
@@ -75,7 +80,8 @@ UPDATE billing.streams AS stream
        uplink_total = given.uplink_total, downlink_total = given.downlink_total,
        reset_epoch = given.reset_epoch, absent_since = given.absent_since,
        before_uplink = given.before_uplink, before_downlink = given.before_downlink,
-       state = given.state
+       state = given.state, surplus_uplink = given.surplus_uplink,
+       surplus_downlink = given.surplus_downlink
   FROM (SELECT unnest(%(stream_ids)s::bigint[]) AS stream_id,
                unnest(%(stream_accounts)s::uuid[]) AS account_uuid,
                unnest(%(seen_ats)s::timestamptz[]) AS seen_at,
@@ -85,7 +91,9 @@ UPDATE billing.streams AS stream
                unnest(%(absents)s::timestamptz[]) AS absent_since,
                unnest(%(before_uplinks)s::bigint[]) AS before_uplink,
                unnest(%(before_downlinks)s::bigint[]) AS before_downlink,
-               unnest(%(states)s::text[]) AS state) AS given
+               unnest(%(states)s::text[]) AS state,
+               unnest(%(surplus_uplinks)s::bigint[]) AS surplus_uplink,
+               unnest(%(surplus_downlinks)s::bigint[]) AS surplus_downlink) AS given
  WHERE stream.stream_id = given.stream_id
 """
 
@@ -354,29 +362,6 @@ SELECT stored_node_id, account_key, debt_bytes, as_of
    SET debt_bytes = excluded.debt_bytes, as_of = excluded.as_of
 """
 
-# A flag of arrears is ours where it came with the throttle and our newest entry before this run
-# left the balance below 0. It is cleared once the balance is 0 or more, with or without traffic.
-# Any other flag was raised by accounts.svc.plus for a reason of its own, and stays. Rows that
-# others hold are left to the next run: this run holds locks already, and waits for no more.
-CLEAR_ARREARS = """
-UPDATE public.account_quota_states AS state
-   SET arrears = false, throttle_state = 'normal', {no_arrears_since}
-       updated_at = now()
-  FROM (SELECT account_uuid
-          FROM public.account_quota_states AS flagged
-         WHERE arrears AND throttle_state = 'throttled'
-           AND current_balance >= 0 AND current_balance < 'Infinity'
-           AND (SELECT balance_after < 0 FROM public.billing_ledger AS entry
-                 WHERE entry.account_uuid = flagged.account_uuid AND created_at < now()
-                   AND entry_type IN ('traffic_charge', 'traffic_adjustment')
-                 ORDER BY created_at DESC LIMIT 1)
-         ORDER BY account_uuid
-           FOR UPDATE SKIP LOCKED) AS settled
- WHERE state.account_uuid = settled.account_uuid
-"""
-
-NO_ARREARS_SINCE = "arrears_since = NULL,"
-
 # What accounts.svc.plus sees of a source: attempts and errors always, progress only forward.
 UPSERT_SYNC_STATE = """
 INSERT INTO public.billing_source_sync_state AS shared
@@ -414,6 +399,7 @@ APPLY = (
     Statement("ledger", INSERT_LEDGER_ENTRIES),
     Statement("shared checkpoints", UPSERT_SHARED_CHECKPOINTS),
     Statement("quota states", UPDATE_QUOTA_STATES),
+    Statement("recorded arrears", RECORD_ARREARS),
     Statement("billed pending usage", MARK_PENDING_BILLED),
     Statement("extended pending usage", EXTEND_PENDING_USAGE),
     Statement("pending usage", INSERT_PENDING_USAGE),
@@ -440,7 +426,15 @@ CORRECT = (
     *(
         one
         for one in APPLY
-        if one.name in {"usage records", "corrected buckets", "charges", "ledger", "quota states"}
+        if one.name
+        in {
+            "usage records",
+            "corrected buckets",
+            "charges",
+            "ledger",
+            "quota states",
+            "recorded arrears",
+        }
     ),
     Statement("cleared arrears", CLEAR_ARREARS),
 )
@@ -489,7 +483,7 @@ def execute_each(
     """
     newer: dict[str, LiteralString] = {
         "arrears_since": ARREARS_SINCE if has_arrears_since else "",
-        "no_arrears_since": NO_ARREARS_SINCE if has_arrears_since else "",
+        "clear_since": CLEAR_ARREARS_SINCE if has_arrears_since else "",
     }
     return {
         statement.name: connection.execute(statement.sql.format(**newer), parameters)

@@ -54,6 +54,14 @@ UPDATE public.billing_ledger AS entry
 }
 
 DAMAGES = {
+    "a balance restored to what it was before the last charge": damage(
+        """
+UPDATE public.account_quota_states AS state SET current_balance = last.balance_before
+  FROM (SELECT DISTINCT ON (account_uuid) account_uuid, balance_before
+          FROM billing.charges ORDER BY account_uuid, created_at DESC, bucket_start DESC) AS last
+ WHERE last.account_uuid = state.account_uuid""",
+        "charge_lost",
+    ),
     "a bucket gone from a pruned month": damage(
         """
 INSERT INTO billing.pruned (month, account_uuid, records, recorded_bytes, charges, included_bytes,
@@ -221,6 +229,8 @@ UPDATE billing.charges
     "a refund changed, with all that follows": damage(
         "UPDATE billing.charges SET amount_delta = amount_delta + 1 {refund}; {ledger_follows}",
         "adjustments_wrong",
+        # The next charge finds the balance from before the refund and its charge.
+        "charge_lost",
     ),
     "a refund at another price": damage(
         "UPDATE billing.charges SET price_per_byte = 2 * price_per_byte {refund}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,14 +70,14 @@ def test_a_violation_ends_with_3_and_is_named_with_its_row(told: Story, user: Us
 
 def test_a_notice_is_no_violation(told: Story, user: User) -> None:
     """A top-up is told with its amount, and the audit ends with 0."""
-    told.top_up(user, told.paid(user))
+    told.top_up(user, Decimal("12.5"))
 
     done = told.billing("audit", "--account", user.proxy_uuid)
 
     assert done.exit_code == 0
     assert done.stdout.startswith(f"audit of account {user.uuid}: clean, 1 notice\n")
     assert "NOTICE balance_outside" in done.stdout
-    assert "difference 0.033000000" in done.stdout
+    assert "difference 12.500000000" in done.stdout
 
 
 def test_progress_is_for_terminals(told: Story, user: User) -> None:

@@ -313,3 +313,63 @@ def one_of(report: CheckReport, name: str) -> Finding:
     """Return the one finding of that name that is not about a source."""
     (only,) = [one for one in report.findings if one.name == name and one.area != "source"]
     return only
+
+
+def test_quota_states_that_are_replicated_are_a_warning(
+    connection: psycopg.Connection[Any], job_url: str
+) -> None:
+    """Balances of two servers overwrite each other; the other tables may be published."""
+    connection.execute("CREATE PUBLICATION facts FOR TABLE public.traffic_minute_buckets")
+    report = checked(DATABASE_URL=job_url, **DOWN)
+    assert "replication" not in {one.name for one in report.findings}
+
+    connection.execute("CREATE PUBLICATION money FOR TABLE public.account_quota_states")
+    found = one_of(checked(DATABASE_URL=job_url, **DOWN), "replication")
+    assert found.state == "warning"
+    assert found.text.startswith(
+        "public.account_quota_states is replicated by publication money: if other servers write"
+    )
+    assert "let one server write quota states" in found.text
+
+
+def test_quota_states_that_are_written_by_a_subscription_are_a_warning(
+    connection: psycopg.Connection[Any], job_url: str
+) -> None:
+    """Published and subscribed: that is replication in both directions."""
+    connection.execute(
+        "CREATE PUBLICATION money FOR TABLE public.account_quota_states;"
+        "CREATE SUBSCRIPTION others CONNECTION 'dbname=none' PUBLICATION money"
+        " WITH (connect = false, slot_name = NONE, enabled = false);"
+        "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+        " SELECT oid, 'public.account_quota_states'::regclass, 'r' FROM pg_subscription"
+    )
+    found = one_of(checked(DATABASE_URL=job_url, **DOWN), "replication")
+    connection.execute("DROP SUBSCRIPTION others")
+
+    assert "publication money; subscription others: conflicting balances" in found.text
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_quota_states_in_a_set_of_pglogical_are_a_warning(
+    connection: psycopg.Connection[Any], job_url: str, databases: Databases, *, is_readable: bool
+) -> None:
+    """Where the catalog can't be read, the tables may be in it."""
+    connection.execute(
+        "CREATE SCHEMA pglogical; CREATE TABLE pglogical.replication_set_table"
+        " (set_id oid, set_reloid regclass)"
+    )
+    if is_readable:
+        grant = (
+            "GRANT USAGE ON SCHEMA pglogical TO {0};"
+            "GRANT SELECT ON pglogical.replication_set_table TO {0}"
+        )
+        connection.execute(sql.SQL(grant).format(sql.Identifier(databases.job_role)))
+        report = checked(DATABASE_URL=job_url, **DOWN)
+        assert "replication" not in {one.name for one in report.findings}
+        connection.execute(
+            "INSERT INTO pglogical.replication_set_table VALUES (1, 'public.account_quota_states')"
+        )
+
+    found = one_of(checked(DATABASE_URL=job_url, **DOWN), "replication")
+
+    assert "replicated by pglogical: conflicting balances" in found.text

@@ -8,7 +8,8 @@ from importlib import import_module
 
 import billing_cli.database
 import billing_cli.features
-from billing_cli.database.write_path import ARREARS_SINCE, NO_ARREARS_SINCE
+from billing_cli.database.arrears import CLEAR_ARREARS_SINCE, SET_ARREARS_SINCE
+from billing_cli.database.write_path import ARREARS_SINCE
 
 # Declaring tables and taking old rows away is for whoever migrates, who owns them.
 NOT_FOR_JOBS = {
@@ -16,6 +17,16 @@ NOT_FOR_JOBS = {
     "billing_cli.database.metadata",
     "billing_cli.database.shared_metadata",
     "billing_cli.features.prune.queries",
+    # Suspending accounts is for a role of its own.
+    "billing_cli.features.suspend.queries",
+}
+
+# What deployments with newer columns get filled in.
+FILLED_IN = {
+    "{arrears_since}": ARREARS_SINCE,
+    "{set_since}": SET_ARREARS_SINCE,
+    "{clear_since}": CLEAR_ARREARS_SINCE,
+    "{period_start}": "period_start",
 }
 
 EXPLAINABLE = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
@@ -32,8 +43,9 @@ def statements() -> dict[str, str]:
         names = vars(import_module(module_name))
         for name, text in names.items():
             if name.isupper() and isinstance(text, str) and EXPLAINABLE.match(text):
-                filled = text.replace("{arrears_since}", ARREARS_SINCE)
-                filled = filled.replace("{no_arrears_since}", NO_ARREARS_SINCE)
+                filled = text
+                for gap, column in FILLED_IN.items():
+                    filled = filled.replace(gap, column)
                 # What is left open here is filled into a statement with a name of its own.
                 if not GAP.search(filled):
                     found[f"{module_name}.{name}"] = PARAMETER.sub("NULL", filled)

@@ -37,6 +37,7 @@ def test_a_service_exposes_little(name: str) -> None:
     [
         ("billing-collect.timer", (0, 5), timedelta(minutes=1)),
         ("billing-reconcile.timer", (20, 35), timedelta(hours=1)),
+        ("billing-suspend.timer", (40, 35), timedelta(days=1)),
     ],
 )
 def test_a_timer_elapses_when_it_should(

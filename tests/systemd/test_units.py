@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 OWN_SETTINGS = {
     "billing-collect@.service": {"Description", "ExecStart"},
     "billing-reconcile.service": {"Description", "ExecStart", "TimeoutStartSec"},
+    # It connects as a role of its own.
+    "billing-suspend.service": {
+        "Description",
+        "ExecStart",
+        "TimeoutStartSec",
+        "LoadCredential",
+        "Environment",
+        "UnsetEnvironment",
+    },
 }
 
 
@@ -43,6 +52,8 @@ def test_all_units_are_there() -> None:
         "billing-collect@.service",
         "billing-reconcile.service",
         "billing-reconcile.timer",
+        "billing-suspend.service",
+        "billing-suspend.timer",
         HOOK,
     ]
 
@@ -103,7 +114,9 @@ def test_each_relaxation_has_its_reason(name: str) -> None:
     assert "@resources" in setting_list(name, "SystemCallFilter")
 
 
-@pytest.mark.parametrize("name", ["billing-collect.service", "billing-collect@.service"])
+@pytest.mark.parametrize(
+    "name", ["billing-collect.service", "billing-collect@.service", "billing-suspend.service"]
+)
 def test_the_command_lines_are_understood(name: str) -> None:
     """What the unit starts is a command with options that exist."""
     program, *arguments = setting(name, "ExecStart").split()

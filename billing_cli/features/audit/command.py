@@ -41,9 +41,10 @@ def command(options: Options, account: uuid.UUID | None, limit: int, as_json: bo
     """Prove from the database alone that nothing was skipped or counted twice.
 
     Usage records lead from one to the next, buckets are what records say, the ledger charges
-    these bytes at the recorded price, balances follow from the ledger, watermarks and checkpoints
-    agree. Changes none of it; the journal notes that all accounts were audited. Exits with 3
-    where anything is violated; what others may rightly change, such as a top-up, is a notice.
+    these bytes at the recorded price, changes of balances and quotas are explained by rows,
+    watermarks and checkpoints agree. Changes none of it; the journal notes that all accounts were
+    audited. Exits with 3 where anything is violated, such as a charge that a stale write of
+    another service undid; a change that no row explains is a notice.
 
     \b
     Examples:

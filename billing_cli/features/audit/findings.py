@@ -40,6 +40,7 @@ VIOLATIONS: Mapping[str, str] = {
     "split_wrong": "included and rated bytes do not use the quota up first",
     "adjustments_wrong": "a charge with its adjustments is not what is left at the price it has",
     "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
+    "charge_lost": "a stale write restored the balance or quota from before the charge",
     "quota_state_missing": "an account was charged and has no quota state",
     "pruned_differs": "buckets or ledger of a pruned month are not what they were then",
     "watermark_differs": "a source's watermark is not its shared one, or is behind its streams",
@@ -48,8 +49,10 @@ VIOLATIONS: Mapping[str, str] = {
 """Each kind of broken invariant, in the order of the checks."""
 
 NOTICES: Mapping[str, str] = {
-    "balance_outside": "a balance was changed outside of the ledger, as a top-up does",
-    "quota_outside": "an included quota was changed outside of the ledger, as a renewal does",
+    "balance_outside": "a balance was changed, and no ledger row explains it",
+    "quota_outside": "an included quota was changed, and no renewal explains it",
+    "entry_unapplied": "ledger rows of another service that did not change the balance",
+    "funds_invalid": "a balance or quota that nothing can be computed with",
     "other_writer_ledger": "ledger rows were written by someone else",
     "other_writer_buckets": "buckets were written by someone else",
     "shared_minutes": "buckets hold bytes that someone else charged before us",
@@ -96,23 +99,23 @@ class Figures:
 class AccountFigures:
     """One account's figures.
 
-    `outside` is what came in beside the ledger since the first charge, as far as charges show it.
-    `violations` and `notices` count what was found of the account.
+    `opening_balance` is what the first charge found, None where there is none yet. `violations`
+    and `notices` count what was found of the account.
     """
 
     account_uuid: str
     figures: Figures
     current_balance: Decimal | None = None
-    outside: Decimal = Decimal(0)
+    opening_balance: Decimal | None = None
     violations: int = 0
     notices: int = 0
 
     @property
-    def opening_balance(self) -> Decimal | None:
-        """What the account had before its first charge, None where it has no balance now."""
-        if self.current_balance is None:
+    def outside(self) -> Decimal | None:
+        """By how much others changed the balance since the first charge."""
+        if self.current_balance is None or self.opening_balance is None:
             return None
-        return self.current_balance - self.outside - self.figures.amount
+        return self.current_balance - self.opening_balance - self.figures.amount
 
 
 @dataclass(frozen=True, slots=True)

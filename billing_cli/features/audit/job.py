@@ -6,9 +6,8 @@ nor are disturbed.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.database.connection import Session
@@ -60,6 +59,7 @@ def audit(
     BillingError where the database can't be read.
     """
     now = context.clock()
+    default_quota_bytes = context.tariff.initial_included_quota_bytes
     patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
 
     def work(connection: Connection) -> AuditReport:
@@ -69,7 +69,7 @@ def audit(
         for number, check in enumerate(CHECKS, start=1):
             if on_check is not None:
                 on_check(number, len(CHECKS), check.title)
-            for finding in find(connection, check, account_uuid):
+            for finding in find(connection, check, account_uuid, default_quota_bytes):
                 tally.add(finding)
         totals = read_totals(connection, account_uuid)
         return AuditReport(
@@ -116,7 +116,6 @@ class _Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
     notices: Counter[str] = field(default_factory=Counter)
-    outside: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
 
     def add(self, finding: Finding) -> None:
         self.kinds[finding.kind] += 1
@@ -126,9 +125,6 @@ class _Tally:
         if account is None:
             return
         (self.violations if finding.is_violation else self.notices)[account] += 1
-        difference = finding.found.get("difference")
-        if finding.kind == "balance_outside" and isinstance(difference, Decimal):
-            self.outside[account] += difference
 
 
 def _accounts(
@@ -144,9 +140,11 @@ def _accounts(
             account_uuid=account,
             figures=figures,
             current_balance=balance,
-            outside=tally.outside.get(account, Decimal(0)),
+            opening_balance=opening,
             violations=tally.violations[account],
             notices=tally.notices[account],
         )
-        for account, figures, balance in read_account_figures(connection, account_uuid, shown)
+        for account, figures, balance, opening in read_account_figures(
+            connection, account_uuid, shown
+        )
     )

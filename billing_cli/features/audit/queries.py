@@ -11,6 +11,7 @@ from billing_cli.features.audit import queries_amounts as amounts
 from billing_cli.features.audit import queries_balances as balances
 from billing_cli.features.audit import queries_evidence as evidence
 from billing_cli.features.audit import queries_facts as facts
+from billing_cli.features.audit.balances import find_changed_funds
 from billing_cli.features.audit.findings import Figures, Finding
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
 
 class Check(NamedTuple):
-    """A statement that returns what is wrong, and what it looks at in words."""
+    """A statement that returns what is wrong, and what it looks at in words.
+
+    Without a statement it is the one about funds, which more than one statement answers.
+    """
 
     title: str
-    statement: LiteralString | str
+    statement: LiteralString | str | None = None
 
 
 CHECKS = (
@@ -37,8 +41,7 @@ CHECKS = (
     Check("ledger rows say what their charges say", facts.DIFFERENT_LEDGER),
     Check("amounts are bytes x price x multiplier", amounts.WRONG_AMOUNTS),
     Check("adjustments are about charges of their bucket", amounts.UNFOUNDED_ADJUSTMENTS),
-    Check("balances follow from the ledger", balances.CHANGED_BALANCES),
-    Check("quotas follow from the charges", balances.CHANGED_QUOTAS),
+    Check("balances and quotas follow from charges and rows"),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
     Check("months that were pruned are as they were", balances.CHANGED_SINCE_PRUNED),
     Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
@@ -53,11 +56,16 @@ class Totals(NamedTuple):
     figures: Figures
 
 
-def find(connection: Connection, check: Check, account_uuid: str | None) -> Iterator[Finding]:
+def find(
+    connection: Connection, check: Check, account_uuid: str | None, default_quota_bytes: int
+) -> Iterator[Finding]:
     """Yield what a check finds, of one account or of all, a row at a time.
 
     The rows are streamed: neither here nor in the driver are they ever all in memory.
     """
+    if check.statement is None:
+        yield from find_changed_funds(connection, account_uuid, default_quota_bytes)
+        return
     with connection.cursor() as cursor:
         rows = cursor.stream(check.statement.encode(), {"account": account_uuid})
         for row in rows:
@@ -97,8 +105,8 @@ def read_accounts(
 
 def read_account_figures(
     connection: Connection, account_uuid: str | None, account_uuids: Sequence[str]
-) -> list[tuple[str, Figures, Decimal | None]]:
-    """Return each account's figures and its balance now, in the order given.
+) -> list[tuple[str, Figures, Decimal | None, Decimal | None]]:
+    """Return each account's figures, its balance now and at first, in the order given.
 
     `account_uuid` is the one that is audited, None where all are.
     """
@@ -107,8 +115,8 @@ def read_account_figures(
         {"account": account_uuid, "account_uuids": arrays.plain(account_uuids)},
     )
     return [
-        (account, Figures(int(recorded), int(shown), int(included), int(rated), amount), balance)
-        for account, recorded, shown, included, rated, amount, balance in rows
+        (account, Figures(int(recorded), int(shown), int(included), int(rated), amount), *balances)
+        for account, recorded, shown, included, rated, amount, *balances in rows
     ]
 
 

@@ -1,4 +1,4 @@
-"""What an audit asks of balances and quotas, and the sums that it reports.
+"""What an audit asks of accounts and pruned months, and the sums that it reports.
 
 The columns are those of the other audit statements.
 """
@@ -6,101 +6,6 @@ The columns are those of the other audit statements.
 from __future__ import annotations
 
 from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
-
-# Each charge says what it found, and so what it left. Taken together, what was left is found
-# again: by another charge, or by the quota state as it is now. What was left and never found, and
-# what was found and left by nobody, are the two sides of a change from outside.
-#
-# Runs that wait for each other stamp their charges before they wait, so that the order of the
-# stamps is only nearly the order in which balances were passed on. That is why the steps at which
-# one charge does not go on where the one before ended are set off against each other, and only
-# what remains is told, in order. The first that was left by nobody is where the account began.
-OUTSIDE_CHANGES = """
-WITH charge AS NOT MATERIALIZED (
-  SELECT account_uuid, created_at, ledger_id, included_bytes, amount_delta, quota_before,
-         balance_before
-    FROM ({charges}) AS charge
-  UNION ALL
-  SELECT account_uuid, created_at, ledger_id, included_bytes, amount_delta, quota_before,
-         balance_before
-    FROM billing.pruned_charges
-   WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
-), walk AS (
-  SELECT account_uuid, created_at, {before} AS found, {after} AS ended,
-         lag(created_at) OVER steps AS before_at, lag({after}) OVER steps AS before_ended,
-         lead(ledger_id) OVER steps IS NULL AS is_last
-    FROM charge
-  WINDOW steps AS (PARTITION BY account_uuid ORDER BY created_at, ledger_id)
-), step AS MATERIALIZED (
-  SELECT walk.*, before_at IS NULL AS is_first,
-         before_ended::{stored} IS DISTINCT FROM found::{stored} AS is_seam
-    FROM walk
-   WHERE is_last OR before_at IS NULL OR before_ended::{stored} <> found::{stored}
-), present AS (
-  SELECT step.account_uuid, step.created_at, step.ended, {present} AS found
-    FROM step
-    JOIN public.account_quota_states AS state USING (account_uuid)
-   WHERE is_last AND ({present})::{stored} <> step.ended::{stored}
-), found AS (
-  SELECT account_uuid, created_at AS at, found AS value FROM step WHERE is_seam
-  UNION ALL
-  SELECT account_uuid, NULL, found FROM present
-), ended AS (
-  SELECT account_uuid, before_at AS at, before_ended AS value
-    FROM step WHERE is_seam AND NOT is_first
-  UNION ALL
-  SELECT account_uuid, created_at, ended FROM present
-), unexplained AS (
-  SELECT *, row_number() OVER (PARTITION BY account_uuid ORDER BY at) AS place
-    FROM (SELECT *, row_number() OVER (PARTITION BY account_uuid, value::{stored}
-                                       ORDER BY at) AS copy FROM found) AS found
-   WHERE NOT EXISTS (SELECT FROM (SELECT *, row_number() OVER (
-                                    PARTITION BY account_uuid, value::{stored} ORDER BY at) AS copy
-                                    FROM ended) AS ended
-                      WHERE ended.account_uuid = found.account_uuid
-                        AND ended.value::{stored} = found.value::{stored}
-                        AND ended.copy = found.copy)
-), abandoned AS (
-  SELECT *, row_number() OVER (PARTITION BY account_uuid ORDER BY at) AS place
-    FROM (SELECT *, row_number() OVER (PARTITION BY account_uuid, value::{stored}
-                                       ORDER BY at) AS copy FROM ended) AS ended
-   WHERE NOT EXISTS (SELECT FROM (SELECT *, row_number() OVER (
-                                    PARTITION BY account_uuid, value::{stored} ORDER BY at) AS copy
-                                    FROM found) AS found
-                      WHERE ended.account_uuid = found.account_uuid
-                        AND ended.value::{stored} = found.value::{stored}
-                        AND ended.copy = found.copy)
-)
-SELECT '{kind}' AS kind, abandoned.account_uuid::text AS account_uuid,
-       abandoned.at AS "key.charged_at", unexplained.at AS "key.found_at",
-       abandoned.value AS "expected.{column}", unexplained.value AS "found.{column}",
-       unexplained.value - abandoned.value AS "found.difference"
-  FROM abandoned
-  JOIN unexplained
-    ON unexplained.account_uuid = abandoned.account_uuid
-   AND unexplained.place = abandoned.place + 1
- ORDER BY 2, abandoned.place
-"""
-
-CHANGED_BALANCES = OUTSIDE_CHANGES.format(
-    charges=CHARGES,
-    kind="balance_outside",
-    column="current_balance",
-    stored="double precision",
-    before="balance_before",
-    after="(balance_before + amount_delta)",
-    present="round(state.current_balance::text::numeric, 9)",
-)
-
-CHANGED_QUOTAS = OUTSIDE_CHANGES.format(
-    charges=CHARGES,
-    kind="quota_outside",
-    column="remaining_included_quota",
-    stored="bigint",
-    before="quota_before",
-    after="(quota_before - included_bytes)",
-    present="state.remaining_included_quota",
-)
 
 # Our evidence has no foreign key to accounts, and stays when one is deleted with all its facts.
 ACCOUNTS_WITHOUT_STATE = f"""
@@ -197,14 +102,15 @@ SELECT account_uuid::text
  LIMIT %(limit)s
 """
 
-# Of one account by its keys; of several by one look at everything.
+# Of one account by its keys; of several by one look at everything. An account opens with what its
+# first charge found.
 READ_ACCOUNT_FIGURES = f"""
 SELECT account_uuid::text, coalesce(recorded.total, 0),
        (SELECT coalesce(sum(total_bytes), 0)
           FROM public.traffic_minute_buckets AS bucket
          WHERE bucket.account_uuid = wanted.account_uuid AND bucket_start >= {KEPT_SINCE}),
        coalesce(charged.included, 0), coalesce(charged.rated, 0), coalesce(charged.amount, 0),
-       round(state.current_balance::text::numeric, 9)
+       round(state.current_balance::text::numeric, 9), charged.opening
   FROM unnest(%(account_uuids)s::uuid[]) WITH ORDINALITY AS wanted (account_uuid, place)
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
   LEFT JOIN (SELECT account_uuid, sum(uplink_end) - sum(uplink_start)
@@ -213,7 +119,10 @@ SELECT account_uuid::text, coalesce(recorded.total, 0),
               WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
               GROUP BY account_uuid) AS recorded USING (account_uuid)
   LEFT JOIN (SELECT account_uuid, sum(included_bytes) AS included, sum(rated_bytes) AS rated,
-                    sum(amount_delta) AS amount
+                    sum(amount_delta) AS amount,
+                    (array_agg(balance_before ORDER BY created_at, bucket_start,
+                               stored_node_id COLLATE "C", region COLLATE "C",
+                               line_code COLLATE "C"))[1] AS opening
                FROM ({CHARGES}) AS charge
               WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
               GROUP BY account_uuid) AS charged USING (account_uuid)

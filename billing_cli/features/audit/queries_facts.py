@@ -145,7 +145,9 @@ WITH paired AS MATERIALIZED (
          entry.balance_after AS entry_balance, entry.pricing_rule_version AS entry_version,
          entry.created_at AS entry_created_at
     FROM ({CHARGES}) AS charge
-    FULL JOIN (SELECT * FROM public.billing_ledger
+    FULL JOIN (SELECT id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes,
+                      amount_delta, balance_after, pricing_rule_version, created_at
+                 FROM public.billing_ledger
                 WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
                   AND bucket_start >= {KEPT_SINCE}) AS entry
       ON entry.id = charge.ledger_id

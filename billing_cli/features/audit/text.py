@@ -100,7 +100,7 @@ def _account_rows(report: AuditReport) -> list[tuple[str, ...]]:
                 f"{figures.rated_bytes:,}",
                 "-" if one.opening_balance is None else f"{one.opening_balance:.9f}",
                 f"{figures.amount:+.9f}",
-                f"{one.outside:+.9f}",
+                "-" if one.outside is None else f"{one.outside:+.9f}",
                 "-" if one.current_balance is None else f"{one.current_balance:.9f}",
                 verdict,
             )

@@ -55,6 +55,32 @@ class RoleFacts:
     public_schema: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicationFacts:
+    """By which publications, subscriptions and extensions the quota states are replicated."""
+
+    publications: tuple[str, ...] = ()
+    subscriptions: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+
+
+def replication_findings(facts: ReplicationFacts) -> tuple[Finding, ...]:
+    """Return whether balances may be overwritten by those of another server."""
+    ways = [f"publication {name}" for name in facts.publications]
+    ways += [f"subscription {name}" for name in facts.subscriptions]
+    ways += list(facts.extensions)
+    if not ways:
+        return ()
+    is_certain = bool(facts.extensions or (facts.publications and facts.subscriptions))
+    condition = "" if is_certain else "if other servers write them as well, "
+    text = (
+        f"public.account_quota_states is replicated by {_some(ways)}: {condition}conflicting "
+        "balances are resolved by the last write, and charges are lost; let one server write "
+        "quota states, and take the table out of what other servers send to it"
+    )
+    return (_finding("replication", "warning", text),)
+
+
 def server_findings(server: ServerFacts) -> tuple[Finding, ...]:
     """Return what is to be said of a server that answered."""
     where = f"PostgreSQL {server.version} at {server.place}"

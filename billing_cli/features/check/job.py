@@ -23,6 +23,7 @@ from billing_cli.features.check.configuration_findings import (
 from billing_cli.features.check.database_findings import (
     RoleFacts,
     partition_findings,
+    replication_findings,
     role_findings,
     server_findings,
 )
@@ -30,6 +31,7 @@ from billing_cli.features.check.findings import DATABASE_CONNECTION, CheckReport
 from billing_cli.features.check.queries import (
     read_closed_schemas,
     read_known_sources,
+    read_replication,
     read_role_facts,
     read_server,
 )
@@ -106,6 +108,7 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
                 role, known = session.read_one_state(look)
                 findings += role_findings(role, server.powers)
                 findings += partition_findings(*session.read_one_state(read_partition_state))
+                findings += replication_findings(session.read_one_state(read_replication))
                 if not role.missing:
                     findings.append(_price_finding(context, session))
         except ConfigurationError as error:

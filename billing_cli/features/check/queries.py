@@ -15,7 +15,11 @@ from billing_cli.database.privileges import (
     read_privileges,
     read_role,
 )
-from billing_cli.features.check.database_findings import RoleFacts, ServerFacts
+from billing_cli.features.check.database_findings import (
+    ReplicationFacts,
+    RoleFacts,
+    ServerFacts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +58,33 @@ SELECT nspname FROM pg_namespace
  WHERE nspname IN ('billing', 'public') AND NOT has_schema_privilege(oid, 'USAGE')
  ORDER BY nspname
 """
+
+# Who else takes part in the writing of the quota states. A publication alone also feeds readers;
+# with a subscription of the same table, another server's rows are written here as well.
+READ_REPLICATION = """
+SELECT ARRAY (SELECT pubname FROM pg_publication_tables
+               WHERE schemaname = 'public' AND tablename = 'account_quota_states'
+               ORDER BY pubname),
+       ARRAY (SELECT subname
+                FROM pg_subscription_rel
+                JOIN pg_subscription ON pg_subscription.oid = srsubid
+               WHERE srrelid = to_regclass('public.account_quota_states')
+               ORDER BY subname),
+       ARRAY (SELECT nspname || '.' || relname
+                FROM pg_class
+                JOIN pg_namespace ON pg_namespace.oid = relnamespace
+               WHERE (nspname, relname) IN (('pglogical', 'replication_set_table'),
+                                            ('spock', 'replication_set_table'),
+                                            ('bdr', 'tables'))
+               ORDER BY 1)
+"""
+
+# The catalogs of these extensions name their tables in one column each.
+REPLICATED_BY_EXTENSION = {
+    "pglogical.replication_set_table": "set_reloid = to_regclass('public.account_quota_states')",
+    "spock.replication_set_table": "set_reloid = to_regclass('public.account_quota_states')",
+    "bdr.tables": "relname = 'account_quota_states'",
+}
 
 READ_KNOWN_SOURCES = """
 SELECT source_id, env, node_id, contract, watermark
@@ -116,6 +147,32 @@ def read_role_facts(connection: Connection[Any]) -> RoleFacts:
         is_superuser=role.is_superuser,
         public_schema=public_schema_warning(connection),
     )
+
+
+def read_replication(connection: Connection[Any]) -> ReplicationFacts:
+    """Return how the quota states are replicated."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(READ_REPLICATION).fetchone()
+        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        publications, subscriptions, catalogs = row
+        extensions = [
+            name.partition(".")[0] for name in catalogs if _is_replicated_by(connection, name)
+        ]
+    return ReplicationFacts(tuple(publications), tuple(subscriptions), tuple(extensions))
+
+
+def _is_replicated_by(connection: Connection[Any], catalog: str) -> bool:
+    """Tell whether an extension replicates quota states; one that can't be asked may do so."""
+    schema = catalog.partition(".")[0]
+    query = f"SELECT FROM {catalog} WHERE {REPLICATED_BY_EXTENSION[catalog]}"
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        (is_open,) = cursor.execute(
+            "SELECT has_schema_privilege(%s, 'USAGE') AND (SELECT"
+            " has_table_privilege(pg_class.oid, 'SELECT') FROM pg_class JOIN pg_namespace ON"
+            " pg_namespace.oid = relnamespace WHERE nspname || '.' || relname = %s)",
+            (schema, catalog),
+        ).fetchone() or (False,)
+        return not is_open or cursor.execute(query.encode()).fetchone() is not None
 
 
 def read_known_sources(connection: Connection[Any]) -> dict[str, KnownSource]:

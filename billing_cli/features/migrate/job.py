@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import billing_cli
 from billing_cli.database.connection import Database, Session
-from billing_cli.database.grants import grant_script
+from billing_cli.database.grants import grant_script, suspend_grant_script
 from billing_cli.database.privileges import (
+    Role,
     public_schema_warning,
     read_privileges,
     read_role,
@@ -68,23 +69,34 @@ class Migration:
 
 
 def migrate(
-    dsn: str, *, check: bool = False, sql: bool = False, grant_to: str | None = None
+    dsn: str,
+    *,
+    check: bool = False,
+    sql: bool = False,
+    grant_to: str | None = None,
+    grant_suspend_to: str | None = None,
 ) -> Migration:
     """Migrate to this version's revision and verify the tables, all of it or nothing.
 
     `check` only verifies. `sql` returns the script for an empty database, and opens no connection.
     `grant_to` names the role that is to run the jobs and is given what they need, as part of the
-    same transaction, or of the script. Raises SchemaError where the tables or the revision are
-    not what this version needs, UsageError where the role can't be limited to it,
-    DatabaseUnavailableError where the database can't be reached.
+    same transaction, or of the script; `grant_suspend_to` the one that runs `suspend`. Raises
+    SchemaError where the tables or the revision are not what this version needs, UsageError where
+    a role can't be limited to it, DatabaseUnavailableError where the database can't be reached.
     """
-    if grant_to is not None:
-        _check_role_name(grant_to)
+    for name, option in ((grant_to, "--grant-to"), (grant_suspend_to, "--grant-suspend-to")):
+        if name is not None:
+            _check_role_name(name, option)
+    if grant_to is not None and grant_to == grant_suspend_to:
+        raise UsageError("--grant-to and --grant-suspend-to need two roles: jobs may not suspend")
     if sql:
-        return Migration(None, HEAD_REVISION, script=_script(grant_to))
+        return Migration(None, HEAD_REVISION, script=_script(grant_to, grant_suspend_to))
 
     def work(connection: psycopg.Connection) -> Migration:
         done = _upgrade(connection)
+        if grant_suspend_to is not None:
+            _limitable_role(connection, grant_suspend_to)
+            connection.execute(suspend_grant_script(grant_suspend_to).encode())
         return done if grant_to is None else _grant(connection, grant_to, done)
 
     with open_session(dsn) as session:
@@ -167,7 +179,7 @@ def _verified(connection: psycopg.Connection) -> Migration:
     return Migration(HEAD_REVISION, HEAD_REVISION, warnings=(warning,) if warning else ())
 
 
-def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migration:
+def _limitable_role(connection: psycopg.Connection, name: str) -> Role:
     role = read_role(connection, name)
     if role is None:
         raise UsageError(f"there is no role {name!r}; create it first, such as by CREATE ROLE")
@@ -175,6 +187,11 @@ def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migrat
         raise UsageError(f"role {name!r} is a superuser: grants can't limit it")
     if role.owned_tables:
         raise UsageError(f"role {name!r} owns {role.owned_tables[0]}: grants can't limit it")
+    return role
+
+
+def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migration:
+    role = _limitable_role(connection, name)
     # As bytes and without parameters, so that a percent sign in the name is nothing special.
     connection.execute(grant_script(name).encode())
     privileges = read_privileges(connection, role)
@@ -183,10 +200,10 @@ def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migrat
     return replace(done, needless_privileges=privileges.needless)
 
 
-def _check_role_name(name: str) -> None:
+def _check_role_name(name: str, option: str) -> None:
     # A dollar sign could end the quoted blocks of the script.
     if not name or not name.isprintable() or "$" in name:
-        raise UsageError("--grant-to needs the name of a role")
+        raise UsageError(f"{option} needs the name of a role")
 
 
 def _run_migrations(connection: psycopg.Connection) -> None:
@@ -202,13 +219,15 @@ def _leave_open(_connection: object) -> None:
     """Stand in for SQLAlchemy's COMMIT and ROLLBACK."""
 
 
-def _script(grant_to: str | None) -> str:
+def _script(grant_to: str | None, grant_suspend_to: str | None) -> str:
     from alembic import command  # noqa: PLC0415 - loaded only to migrate
 
     output = io.StringIO()
     command.upgrade(alembic_config(output), "head", sql=True)
     if grant_to is not None:
         output.write(f"BEGIN;\n\n{grant_script(grant_to)}\nCOMMIT;\n")
+    if grant_suspend_to is not None:
+        output.write(f"BEGIN;\n\n{suspend_grant_script(grant_suspend_to)}\nCOMMIT;\n")
     return output.getvalue()
 
 

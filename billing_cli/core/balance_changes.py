@@ -1,0 +1,132 @@
+"""Changes of an account's balance and quota between our own entries, as values.
+
+Balances are compared as the doubles that were stored, with 9 decimal places. Quotas are in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+ROW_DELAY = timedelta(minutes=10)
+"""How long after a change of the balance the row that explains it may arrive."""
+
+LATEST = timedelta(days=1)
+"""How long before the last of them the latest charges may have been written that are lost at once.
+
+Nobody holds a row that was read for longer than that.
+"""
+
+
+class Funds(NamedTuple):
+    """A balance, as the stored double says it, and a quota in bytes."""
+
+    balance: Decimal
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Funds that one entry of ours left, and what the next one found in their place.
+
+    `after_id` and `left_at` are those of the former entry; all three are None where there is no
+    former one: such a change only tells with which funds the account began. `found_at` is None
+    where it is the quota state as it is now that has other funds.
+    """
+
+    after_id: str | None
+    left_at: datetime | None
+    left: Funds | None
+    found_at: datetime | None
+    found: Funds
+
+
+class OtherRow(NamedTuple):
+    """A ledger row of another service: when it was written, and by how much the balance changes.
+
+    Where `is_doubtful`, its change may have been before the first entry of ours, or come later.
+    """
+
+    created_at: datetime
+    amount: Decimal
+    is_doubtful: bool = False
+
+
+class LostCharge(NamedTuple):
+    """A charge whose effect on balance or quota was undone."""
+
+    ledger_id: str
+    bucket_start: datetime | None
+    amount_delta: Decimal
+    included_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEntry:
+    """What we did to the funds of an account at once: one charge, or one repair of several.
+
+    `is_on_record` tells whether its ledger rows are there: those of an account that was deleted
+    and created again are not, and its new funds do not follow from them.
+    """
+
+    entry_id: str
+    at: datetime
+    found: Funds
+    amount_delta: Decimal
+    included_bytes: int
+    charges: tuple[LostCharge, ...]
+    is_on_record: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What else is known of an account.
+
+    `period_start` is that of its present quota period, where the deployment has periods;
+    `full_quotas` are what a renewal may set the quota to.
+    """
+
+    rows: Sequence[OtherRow] = ()
+    period_start: datetime | None = None
+    full_quotas: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """A change that no row explains, or that much of it: signed balance, signed bytes."""
+
+    change: Change
+    balance: Decimal
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Charges that a stale write undid; `amount` and `quota` are what it added to the funds.
+
+    `is_last_quota` tells that the quota was not renewed or changed by others since.
+    """
+
+    change: Change
+    charges: tuple[LostCharge, ...]
+    amount: Decimal
+    quota: int
+    is_last_quota: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is left to be said of an account's changes.
+
+    `unapplied` are rows of others by which no balance was changed.
+    """
+
+    unexplained: tuple[Unexplained, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    unapplied: tuple[OtherRow, ...] = ()

@@ -1,0 +1,228 @@
+"""Explaining every change of an account's balance and quota between our own entries.
+
+Each entry of ours found certain funds and left others. Where the next one finds something else,
+somebody changed the row in between: a recorded top-up or adjustment, a renewed quota, a change
+without any row, or a stale write that restored funds from before our latest charges.
+
+Balances are compared as the doubles that were stored, with 9 decimal places. Quotas are in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal, localcontext
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.core.balance_changes import (
+    LATEST,
+    ROW_DELAY,
+    Change,
+    Circumstances,
+    Explanation,
+    Funds,
+    Loss,
+    OtherRow,
+    OwnEntry,
+    Unexplained,
+)
+from billing_cli.core.rating import EXACT, NANO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+ZERO = Decimal(0)
+
+
+def explain_changes(
+    changes: Sequence[Change],
+    circumstances: Circumstances,
+    entries: Sequence[OwnEntry] = (),
+) -> Explanation:
+    """Explain an account's changes; `changes` and `entries` are in the order of their stamps.
+
+    The first change is the one that tells how the account began. Without `entries` no loss is
+    recognised: what may be one is unexplained then. Runs that wait for each other may stamp their
+    entries in another order than they passed the funds on. So where something stays unexplained
+    in the order of the stamps, funds that were left and found again elsewhere are set off first.
+    """
+    with localcontext(EXACT):
+        in_order = [change for change in changes if change.left is not None]
+        explanation = _explain(in_order, circumstances, entries)
+        if explanation.unexplained:
+            explanation = _explain(_set_off(changes), circumstances, entries)
+    return explanation
+
+
+def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> bool:
+    """Tell whether something that rows do not explain may be a loss, so that entries are needed."""
+    return any(
+        one.balance != 0 or not _may_be_renewal(one.change, circumstances)
+        for one in explanation.unexplained
+    )
+
+
+def stored(balance: Decimal) -> Decimal:
+    """Return what the double that a balance is stored as stands for, with 9 decimal places."""
+    return EXACT.quantize(Decimal(repr(float(balance))), NANO)
+
+
+def _explain(
+    changes: Sequence[Change], circumstances: Circumstances, entries: Sequence[OwnEntry]
+) -> Explanation:
+    waiting = list(circumstances.rows)
+    places = {entry.entry_id: place for place, entry in enumerate(entries, start=1)}
+    unexplained: list[Unexplained] = []
+    losses: list[Loss] = []
+    for change in changes:
+        balance, quota = _difference(change)
+        if not balance and not quota:
+            continue
+        is_renewal = quota != 0 and _is_renewal(change, circumstances.period_start)
+        choices = _choices(waiting, change)
+        exact = [rows for rows in choices if _is_found(change, rows.amount)]
+        loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
+        if not exact or (quota and not is_renewal):
+            before = entries[: places.get(change.after_id or "", 0)]
+            loss, rows = _find_loss(change, before, exact[:1] or choices, circumstances) or (
+                None,
+                rows,
+            )
+        del waiting[rows.start : rows.end]
+        is_balance_explained = bool(exact or loss)
+        if loss is not None:
+            losses.append(loss)
+            quota -= loss.quota
+        if quota:
+            losses = [replace(earlier, is_last_quota=False) for earlier in losses]
+        if is_renewal:
+            quota = 0
+        if quota or not is_balance_explained:
+            rest = ZERO if is_balance_explained else balance - rows.amount
+            unexplained.append(Unexplained(change, rest, quota))
+    unapplied = tuple(row for row in waiting if not row.is_doubtful)
+    return Explanation(tuple(unexplained), tuple(losses), unapplied)
+
+
+class _Rows(NamedTuple):
+    """Rows that may explain a change together: a part of those that wait, and their sum."""
+
+    start: int
+    end: int
+    amount: Decimal
+
+
+def _find_loss(
+    change: Change,
+    before: Sequence[OwnEntry],
+    choices: Iterable[_Rows],
+    circumstances: Circumstances,
+) -> tuple[Loss, _Rows] | None:
+    """Return the latest entries that the change undid, as few as possible, and the rows with them.
+
+    Entries of which the quota was restored as well come before those of which it was not.
+    """
+    balance, quota = _difference(change)
+    # A cheap look at each sum goes before the exact one.
+    wanted = [(rows, balance - rows.amount) for rows in choices]
+    slack = NANO + 2 * Decimal(math.ulp(float(change.found.balance)))
+    of_balance: tuple[Loss, _Rows] | None = None
+    total, included = ZERO, 0
+    for count, entry in enumerate(reversed(before), start=1):
+        if not entry.is_on_record or (change.left_at and entry.at < change.left_at - LATEST):
+            break
+        total -= entry.amount_delta
+        included += entry.included_bytes
+        is_quota_restored = quota == included or change.found.quota == entry.found.quota
+        for rows, rest in wanted:
+            is_former = balance != 0 and rows.start == rows.end
+            is_former &= change.found.balance == entry.found.balance
+            if not is_former and (
+                abs(total - rest) > slack or not _is_found(change, rows.amount + total)
+            ):
+                continue
+            charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
+            loss = Loss(change, charges, balance - rows.amount, quota)
+            if is_quota_restored and (total or not _may_be_renewal(change, circumstances)):
+                return loss, rows
+            if total and of_balance is None:
+                of_balance = replace(loss, quota=0), rows
+    return of_balance
+
+
+def _set_off(changes: Sequence[Change]) -> list[Change]:
+    """Return what remains once funds that were left are paired with where they were found."""
+    left = [change for change in changes if change.left is not None]
+    founds: Counter[Funds | None] = Counter(change.found for change in changes)
+    paired = founds & Counter(change.left for change in left)
+    open_found = _without(changes, [change.found for change in changes], paired)
+    open_left = _without(left, [change.left for change in left], paired)
+    # The first that nobody left is what the account began with.
+    return [
+        replace(before, found_at=after.found_at, found=after.found)
+        for before, after in zip(open_left, open_found[1:], strict=False)
+    ]
+
+
+def _without(
+    changes: Sequence[Change], funds: Sequence[Funds | None], paired: Counter[Funds | None]
+) -> list[Change]:
+    waiting = Counter(paired)
+    kept = []
+    for change, value in zip(changes, funds, strict=True):
+        if waiting[value] > 0:
+            waiting[value] -= 1
+        else:
+            kept.append(change)
+    return kept
+
+
+def _difference(change: Change) -> Funds:
+    left = change.left or change.found
+    return Funds(change.found.balance - left.balance, change.found.quota - left.quota)
+
+
+def _is_found(change: Change, amount: Decimal) -> bool:
+    """Tell whether the balance that was left, plus an amount, is stored as what was found.
+
+    Services that add doubles may round in the last place.
+    """
+    found = change.found.balance
+    expected = stored((change.left or change.found).balance + amount)
+    return abs(expected - found) <= Decimal(math.ulp(float(found)))
+
+
+def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:
+    """Return which rows may explain a change together: none, the first ones, the last ones, one.
+
+    Rows and balances are written in separate statements, so that a row may be early or late.
+    """
+    limit = change.found_at and change.found_at + ROW_DELAY
+    rows = [row for row in waiting if limit is None or row.created_at <= limit]
+    sums = list(accumulate((row.amount for row in rows), initial=ZERO))
+    count = len(rows)
+    return [
+        _Rows(0, 0, ZERO),
+        *(_Rows(0, end, sums[end]) for end in range(1, count + 1)),
+        *(_Rows(start, count, sums[count] - sums[start]) for start in range(1, count)),
+        *(_Rows(place, place + 1, rows[place].amount) for place in range(1, count - 1)),
+    ]
+
+
+def _is_renewal(change: Change, period_start: datetime | None) -> bool:
+    """Tell whether the quota period began between the entries around a change, or hardly before."""
+    if period_start is None or change.left_at is None:
+        return False
+    is_begun = change.found_at is None or period_start <= change.found_at + ROW_DELAY
+    return is_begun and change.left_at <= period_start + ROW_DELAY
+
+
+def _may_be_renewal(change: Change, circumstances: Circumstances) -> bool:
+    """Tell whether a quota that was restored may be a renewed one: the smaller charge counts."""
+    start = circumstances.period_start
+    if start is not None and change.left_at is not None and start < change.left_at:
+        return False
+    return change.found.quota in circumstances.full_quotas

@@ -1,0 +1,89 @@
+"""What an audit says of changes of balances and quotas that are not ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.database.balances import read_account_changes
+from billing_cli.features.audit.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+    from billing_cli.core.balance_changes import Change, Loss, Unexplained
+    from billing_cli.database.balances import AccountChanges
+    from billing_cli.features.audit.findings import Value
+
+
+def find_changed_funds(
+    connection: Connection, account_uuid: str | None, default_quota_bytes: int
+) -> Iterator[Finding]:
+    """Yield charges that were lost, and changes that no row explains, account by account."""
+    for account in read_account_changes(connection, account_uuid, default_quota_bytes):
+        yield from _account_findings(account)
+
+
+def _account_findings(account: AccountChanges) -> Iterator[Finding]:
+    uuid = account.account_uuid
+    for loss in account.open_losses:
+        yield from _lost_charges(uuid, loss)
+    for rest in account.explanation.unexplained:
+        yield from _outside(uuid, rest)
+    unapplied = account.explanation.unapplied
+    if unapplied:
+        yield Finding(
+            "entry_unapplied",
+            uuid,
+            {"written_at": unapplied[0].created_at, "last_written_at": unapplied[-1].created_at},
+            found={
+                "rows": len(unapplied),
+                "amount_delta": sum((row.amount for row in unapplied[1:]), unapplied[0].amount),
+            },
+        )
+    if account.invalid is not None:
+        yield Finding("funds_invalid", uuid, {}, found={"funds": account.invalid})
+
+
+def _lost_charges(account_uuid: str, loss: Loss) -> Iterator[Finding]:
+    for charge in loss.charges:
+        keys: dict[str, Value] = {"ledger_id": charge.ledger_id}
+        if charge.bucket_start is not None:
+            keys["bucket_start"] = charge.bucket_start
+        found: dict[str, Value] = {"amount_delta": charge.amount_delta}
+        if loss.quota:
+            found["included_bytes"] = charge.included_bytes
+        yield Finding("charge_lost", account_uuid, keys | _places(loss.change), found=found)
+
+
+def _outside(account_uuid: str, rest: Unexplained) -> Iterator[Finding]:
+    change = rest.change
+    if change.left is None:
+        return
+    if rest.balance:
+        yield Finding(
+            "balance_outside",
+            account_uuid,
+            _places(change),
+            {"current_balance": change.left.balance},
+            {"current_balance": change.found.balance, "difference": rest.balance},
+        )
+    if rest.quota:
+        yield Finding(
+            "quota_outside",
+            account_uuid,
+            _places(change),
+            {"remaining_included_quota": change.left.quota},
+            {"remaining_included_quota": change.found.quota, "difference": rest.quota},
+        )
+
+
+def _places(change: Change) -> dict[str, Value]:
+    """Return between which of our entries a change came; after the last one it has no end."""
+    places: dict[str, Value] = {}
+    if change.left_at is not None:
+        places["charged_at"] = change.left_at
+    if change.found_at is not None:
+        places["found_at"] = change.found_at
+    return places

@@ -1,0 +1,3 @@
+"""`repair`: corrects balances in which charges were lost."""
+
+from __future__ import annotations

@@ -1,0 +1,126 @@
+"""`repair balances`: takes lost charges out of balances again, each loss once.
+
+First all accounts are read without locks. Then the accounts with losses are locked, a part in each
+transaction, and read again: what is repaired is what is found under the lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.database.arrears import set_arrears
+from billing_cli.database.balances import read_account_changes, read_changes_of
+from billing_cli.database.connection import Session
+from billing_cli.database.lookup import find_account
+from billing_cli.database.schema import require_head
+from billing_cli.features.repair import queries as store
+from billing_cli.features.repair.result import Repair, RepairResult, repair_of
+from billing_cli.jobs.journal import failing_on_record, write_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.jobs.context import JobContext
+
+JOB = "repair-balances"
+
+# Their rows are locked while their charges are read.
+ACCOUNTS_AT_ONCE = 200
+
+# Reading ten million charges takes minutes, and no lock is held meanwhile.
+STATEMENT_TIMEOUT_SECONDS = 3600.0
+
+
+def repair_balances(
+    context: JobContext, reason: str, *, account: str | None = None, dry_run: bool = False
+) -> RepairResult:
+    """Correct the balances, and restored quotas, of all accounts with lost charges, or of one.
+
+    An account that another session holds is skipped, which makes the run partial. A second run
+    finds nothing to do. Raises UsageError for an unknown account; BillingError where a
+    transaction failed, with what the ones before it did as `so_far`.
+    """
+    started_at = context.clock()
+    repairs: list[Repair] = []
+    skipped = 0
+    steps = 0
+
+    def outcome() -> RepairResult:
+        note = f"{skipped} accounts are locked by other sessions; repair them again later"
+        return RepairResult(
+            job=JOB,
+            run_id=context.run_id,
+            status="partial" if skipped else "ok",
+            started_at=started_at,
+            finished_at=context.clock(),
+            amount=sum((one.before.balance - one.after.balance for one in repairs), Decimal(0)),
+            corrections=len(repairs),
+            steps=steps,
+            dry_run=dry_run,
+            notes=(note,) if skipped else (),
+            repairs=tuple(repairs),
+            skipped=skipped,
+        )
+
+    damaged = _find_damaged(context, account)
+    with (
+        Session(context.database, dry_run=dry_run) as session,
+        failing_on_record(context, session, outcome),
+    ):
+        for start in range(0, len(damaged), ACCOUNTS_AT_ONCE):
+            part = damaged[start : start + ACCOUNTS_AT_ONCE]
+
+            def work(
+                connection: Connection, part: Sequence[str] = part
+            ) -> tuple[list[Repair], int]:
+                return _repair(context, connection, part, reason)
+
+            done, missed = session.transaction(work)
+            repairs += done
+            skipped += missed
+            steps += 1
+        session.transaction(lambda connection: _journal(context, connection, outcome()))
+    return outcome()
+
+
+def _find_damaged(context: JobContext, account: str | None) -> list[str]:
+    """Return the accounts that have losses which nobody repaired, in key order."""
+    patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    quota = context.tariff.initial_included_quota_bytes
+
+    def work(connection: Connection) -> list[str]:
+        require_head(connection)
+        if account is not None:
+            return [find_account(connection, account).account_uuid]
+        changes = read_account_changes(connection, None, quota)
+        return [found.account_uuid for found in changes if found.open_losses]
+
+    with Session(patient) as session:
+        return session.read_one_state(work)
+
+
+def _repair(
+    context: JobContext, connection: Connection, account_uuids: Sequence[str], reason: str
+) -> tuple[list[Repair], int]:
+    """Repair accounts in the open transaction; return what was done, and how many are skipped."""
+    funds, skipped = store.lock_funds(connection, account_uuids)
+    quota = context.tariff.initial_included_quota_bytes
+    repairs = []
+    for found in read_changes_of(connection, sorted(funds), quota):
+        for loss in found.open_losses:
+            repair = repair_of(found.account_uuid, loss, funds[found.account_uuid])
+            store.write_repair(connection, repair, reason, context.run_id)
+            funds[found.account_uuid] = repair.after
+            repairs.append(repair)
+    below_zero = {one.account_uuid for one in repairs if funds[one.account_uuid].balance < 0}
+    set_arrears(connection, below_zero)
+    return repairs, skipped
+
+
+def _journal(context: JobContext, connection: Connection, result: RepairResult) -> None:
+    """Write the journal row; the repairs themselves are on record with the run's id."""
+    write_journal(context, connection, replace(result, repairs=()))

@@ -1,0 +1,124 @@
+"""What a repair of balances did, as values and as text."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.cli.text import table
+from billing_cli.core.balance_changes import Funds
+from billing_cli.core.balances import stored
+from billing_cli.core.result import RunResult
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from billing_cli.core.balance_changes import Loss, LostCharge
+
+MAX_REPAIRS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A stale write that is put right: the charges that it undid, and the funds around it.
+
+    `after_id` is the last entry of ours before the stale write; it names the loss for good.
+    """
+
+    account_uuid: str
+    after_id: str
+    charges: tuple[LostCharge, ...]
+    before: Funds
+    after: Funds
+
+    @property
+    def repair_id(self) -> str:
+        """The repair's id: the same for the same loss, whoever repairs it and when."""
+        return str(uuid.uuid5(uuid.UUID(self.after_id), f"repair|{self.account_uuid}"))
+
+
+def repair_of(account_uuid: str, loss: Loss, funds: Funds) -> Repair:
+    """Return what puts a loss right in an account that has these funds.
+
+    The balance changes by what the stale write added. The quota only where it was restored as
+    well, is still of that period, and never below 0: bytes that were used since are not taken
+    back.
+    """
+    if loss.change.after_id is None:
+        raise AssertionError("a loss follows an entry of ours")
+    balance = stored(funds.balance - loss.amount)
+    quota = funds.quota
+    if loss.is_last_quota and loss.quota > 0:
+        quota = max(funds.quota - loss.quota, min(funds.quota, 0))
+    elif loss.is_last_quota:
+        quota = funds.quota - loss.quota
+    return Repair(account_uuid, loss.change.after_id, loss.charges, funds, Funds(balance, quota))
+
+
+@dataclass(frozen=True, slots=True)
+class RepairResult(RunResult):
+    """A run of `repair balances`. `corrections` counts the repairs.
+
+    `amount` is what all balances together were reduced by. `skipped` counts accounts that other
+    sessions held locked.
+    """
+
+    repairs: tuple[Repair, ...] = ()
+    skipped: int = 0
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The repairs, in the order of accounts."""
+        return {"repairs": [_object(repair) for repair in self.repairs], "skipped": self.skipped}
+
+
+def repair_text(result: RepairResult) -> str:
+    """Return a summary line, the repaired accounts, and the notes."""
+    would = " (dry run: nothing is stored)" if result.dry_run else ""
+    head = (
+        f"{result.job}: {result.status}{would} - {result.corrections} repairs, "
+        f"balances reduced by {result.amount:f} in total"
+    )
+    lines = [head]
+    shown = result.repairs[:MAX_REPAIRS_SHOWN]
+    if shown:
+        header = ("ACCOUNT", "CHARGES", "BALANCE", "REPAIRED", "QUOTA", "REPAIRED")
+        lines += ["", table(header, [_row(repair) for repair in shown])]
+    if len(result.repairs) > len(shown):
+        lines.append(f"... and {len(result.repairs) - len(shown)} more; --json lists them all")
+    lines += [f"note: {note}" for note in result.notes]
+    return "\n".join(lines)
+
+
+def _row(repair: Repair) -> tuple[str, ...]:
+    return (
+        repair.account_uuid,
+        str(len(repair.charges)),
+        f"{repair.before.balance:f}",
+        f"{repair.after.balance:f}",
+        str(repair.before.quota),
+        str(repair.after.quota),
+    )
+
+
+def _object(repair: Repair) -> dict[str, Any]:
+    return {
+        "repair_id": repair.repair_id,
+        "account_uuid": repair.account_uuid,
+        "charges": [
+            {
+                "ledger_id": charge.ledger_id,
+                "bucket_start": charge.bucket_start and format_rfc3339(charge.bucket_start),
+                "amount_delta": f"{charge.amount_delta:f}",
+                "included_bytes": charge.included_bytes,
+            }
+            for charge in repair.charges
+        ],
+        "amount": f"{repair.before.balance - repair.after.balance:f}",
+        "balance_before": f"{repair.before.balance:f}",
+        "balance_after": f"{repair.after.balance:f}",
+        "quota_before": repair.before.quota,
+        "quota_after": repair.after.quota,
+    }

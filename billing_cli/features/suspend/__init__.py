@@ -1,0 +1,3 @@
+"""`suspend`: suspends accounts in arrears, and releases them once they are settled."""
+
+from __future__ import annotations

@@ -1,0 +1,128 @@
+"""What `suspend` reads and writes. The role of the jobs may not run these statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.arrears import ACTIVE, SUSPENDED, ArrearsState
+from billing_cli.core.rating import balance_of
+from billing_cli.database.accounts import has_arrears_since
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+# Accounts that a step may be due for: those below zero, and those that we suspended. Rows that
+# others hold are left to the next run.
+LOCK_STATES = """
+SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
+       coalesce({arrears_since} flag.since, %(now)s),
+       open.suspension_id IS NOT NULL, closed.released_at
+  FROM public.account_quota_states AS state
+  LEFT JOIN billing.arrears AS flag
+    ON flag.account_uuid = state.account_uuid AND flag.cleared_at IS NULL
+  LEFT JOIN billing.suspensions AS open
+    ON open.account_uuid = state.account_uuid AND open.released_at IS NULL
+  LEFT JOIN LATERAL (SELECT max(released_at) AS released_at
+                       FROM billing.suspensions AS former
+                      WHERE former.account_uuid = state.account_uuid) AS closed ON true
+ WHERE state.current_balance < 0 AND state.current_balance > '-Infinity'
+    OR state.current_balance >= 0 AND state.current_balance < 'Infinity'
+       AND open.suspension_id IS NOT NULL
+ ORDER BY state.account_uuid
+   FOR UPDATE OF state SKIP LOCKED
+"""
+
+COUNT_STATES = """
+SELECT count(*)
+  FROM public.account_quota_states AS state
+ WHERE state.current_balance < 0 AND state.current_balance > '-Infinity'
+    OR state.current_balance >= 0 AND state.current_balance < 'Infinity'
+       AND EXISTS (SELECT FROM billing.suspensions AS open
+                    WHERE open.account_uuid = state.account_uuid AND open.released_at IS NULL)
+"""
+
+SET_SUSPEND_STATE = """
+UPDATE public.account_quota_states
+   SET suspend_state = %(suspend_state)s, updated_at = now()
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+"""
+
+ADD_SUSPENSIONS = """
+INSERT INTO billing.suspensions (account_uuid, arrears_since, suspended_at, balance, run_id)
+SELECT account_uuid, arrears_since, %(now)s, balance, %(run_id)s
+  FROM unnest(%(account_uuids)s::uuid[], %(since)s::timestamptz[], %(balances)s::numeric[])
+    AS given (account_uuid, arrears_since, balance)
+"""
+
+# Whoever released an account before us is not on record: such a suspension has no run.
+END_SUSPENSIONS = """
+UPDATE billing.suspensions AS open
+   SET released_at = %(now)s, release_balance = given.balance, release_run_id = %(run_id)s
+  FROM unnest(%(account_uuids)s::uuid[], %(balances)s::numeric[])
+    AS given (account_uuid, balance)
+ WHERE open.account_uuid = given.account_uuid AND open.released_at IS NULL
+"""
+
+
+def lock_states(connection: Connection, now: datetime) -> tuple[list[ArrearsState], int]:
+    """Lock and return the accounts that a step may be due for, and how many others hold."""
+    column = "state.arrears_since," if has_arrears_since(connection) else ""
+    statement = LOCK_STATES.format(arrears_since=column)
+    row = connection.execute(COUNT_STATES).fetchone()
+    states = [
+        ArrearsState(account, balance_of(balance), suspend_state, since, is_ours, released_at)
+        for account, balance, suspend_state, since, is_ours, released_at in connection.execute(
+            statement.encode(), {"now": now}
+        )
+    ]
+    return states, max((row[0] if row else 0) - len(states), 0)
+
+
+def suspend_accounts(
+    connection: Connection, states: Sequence[ArrearsState], now: datetime, run_id: str
+) -> None:
+    """Suspend locked accounts, and record it."""
+    _set_state(connection, states, SUSPENDED)
+    connection.execute(
+        ADD_SUSPENSIONS,
+        {
+            "account_uuids": [state.account_uuid for state in states],
+            "since": [state.arrears_since for state in states],
+            "balances": [state.balance for state in states],
+            "now": now,
+            "run_id": run_id,
+        },
+    )
+
+
+def release_accounts(
+    connection: Connection, states: Sequence[ArrearsState], now: datetime, run_id: str
+) -> None:
+    """Release locked accounts that we suspended, and record it."""
+    _set_state(connection, states, ACTIVE)
+    close_suspensions(connection, states, now, run_id)
+
+
+def close_suspensions(
+    connection: Connection, states: Sequence[ArrearsState], now: datetime, run_id: str | None
+) -> None:
+    """Record that suspensions ended; no run is given where another service ended them."""
+    connection.execute(
+        END_SUSPENSIONS,
+        {
+            "account_uuids": [state.account_uuid for state in states],
+            "balances": [state.balance for state in states],
+            "now": now,
+            "run_id": run_id,
+        },
+    )
+
+
+def _set_state(connection: Connection, states: Sequence[ArrearsState], name: str) -> None:
+    connection.execute(
+        SET_SUSPEND_STATE,
+        {"suspend_state": name, "account_uuids": [state.account_uuid for state in states]},
+    )

@@ -1,0 +1,257 @@
+"""Which changes of balances and quotas are explained, lost charges, or worth a notice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from billing_cli.core.balance_changes import (
+    Change,
+    Circumstances,
+    Explanation,
+    Funds,
+    LostCharge,
+    OtherRow,
+    OwnEntry,
+)
+from billing_cli.core.balances import explain_changes
+
+START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
+OPENING = Change(None, None, None, START, Funds(Decimal(5), 100))
+FULL_QUOTA = 100
+
+
+def at(minutes: float) -> datetime:
+    """Return a time so many minutes after the first charge."""
+    return START + timedelta(minutes=minutes)
+
+
+def charges(*amounts: str, included: int = 0, quota: int = FULL_QUOTA) -> list[OwnEntry]:
+    """Return charges of so much each, one after the other, from a balance of 5."""
+    entries = []
+    balance = Decimal(5)
+    for number, amount in enumerate(map(Decimal, amounts)):
+        lost = LostCharge(f"charge-{number}", at(number), -amount, included)
+        found = Funds(balance, quota - number * included)
+        entries.append(OwnEntry(lost.ledger_id, at(number), found, -amount, included, (lost,)))
+        balance -= amount
+    return entries
+
+
+def change(entries: list[OwnEntry], balance: str, quota: int | None = None) -> Change:
+    """Return that the quota state has other funds than the last charge left."""
+    last = entries[-1]
+    left = Funds(last.found.balance + last.amount_delta, last.found.quota - last.included_bytes)
+    found = Funds(Decimal(balance), left.quota if quota is None else quota)
+    return Change(last.entry_id, at(len(entries) - 1), left, None, found)
+
+
+def explain(
+    entries: list[OwnEntry], changed: Change, *rows: tuple[float, str], **known: object
+) -> Explanation:
+    """Explain one change after the charges, with rows at (minute, amount)."""
+    others = [OtherRow(at(minute), Decimal(amount)) for minute, amount in rows]
+    circumstances = Circumstances(others, full_quotas=frozenset({FULL_QUOTA}), **known)  # type: ignore[arg-type]
+    return explain_changes([OPENING, changed], circumstances, entries)
+
+
+def lost(explanation: Explanation) -> list[tuple[list[str], str, int]]:
+    """Return the ids of lost charges, and what the stale write added."""
+    return [
+        ([one.ledger_id for one in loss.charges], str(loss.amount), loss.quota)
+        for loss in explanation.losses
+    ]
+
+
+def test_a_recorded_top_up_is_explained() -> None:
+    """Nothing is left to be said."""
+    entries = charges("1", "2")
+
+    assert explain(entries, change(entries, "27"), (1.5, "25")) == Explanation()
+
+
+@pytest.mark.parametrize("minute", [1, 1.01, 600])
+def test_a_row_may_be_written_before_or_after_the_change(minute: float) -> None:
+    """Balance and row are separate statements; the state as it is now has no end."""
+    entries = charges("1", "2")
+
+    assert explain(entries, change(entries, "27"), (minute, "25")) == Explanation()
+
+
+def test_a_row_explains_a_change_that_was_found_ten_minutes_before_it_and_no_later() -> None:
+    """A later row belongs to a later change."""
+    entries = charges("1")
+    left = Funds(Decimal(4), FULL_QUOTA)
+    changed = Change("charge-0", at(0), left, at(5), Funds(Decimal(29), FULL_QUOTA))
+
+    assert explain(entries, changed, (15, "25")) == Explanation()
+    assert explain(entries, changed, (15.1, "25")).unexplained[0].balance == 25
+
+
+def test_changes_and_rows_are_matched_cumulatively() -> None:
+    """Two top-ups between two charges, the first row of which was never applied."""
+    entries = charges("1", "2")
+    explanation = explain(entries, change(entries, "47"), (0.5, "7"), (1.2, "25"), (1.3, "20"))
+
+    assert (explanation.unexplained, explanation.losses) == ((), ())
+    assert [row.amount for row in explanation.unapplied] == [7]
+
+
+def test_a_change_without_a_row_is_unexplained() -> None:
+    """By its amount; it is no loss where it is not what the latest charges were."""
+    entries = charges("1", "2")
+    explanation = explain(entries, change(entries, "14.5"))
+
+    assert [(one.balance, one.quota) for one in explanation.unexplained] == [(Decimal("12.5"), 0)]
+    assert explanation.losses == ()
+
+
+@pytest.mark.parametrize(
+    ("balance", "ids", "amount"),
+    [
+        ("2.5", ["charge-2"], "0.5"),
+        ("4", ["charge-1", "charge-2"], "2.0"),
+        ("5", ["charge-0", "charge-1", "charge-2"], "3.0"),
+    ],
+)
+def test_a_balance_from_before_the_latest_charges_is_a_loss(
+    balance: str, ids: list[str], amount: str
+) -> None:
+    """However many charges the stale write undid."""
+    entries = charges("1", "1.5", "0.5")
+
+    assert lost(explain(entries, change(entries, balance))) == [(ids, amount, 0)]
+
+
+def test_a_stale_top_up_loses_charges_and_is_explained_by_its_row() -> None:
+    """The service read the balance, we charged, it wrote what it had read plus the top-up."""
+    entries = charges("1", "2")
+
+    assert lost(explain(entries, change(entries, "29"), (0.9, "25"))) == [(["charge-1"], "2", 0)]
+
+
+def test_a_loss_may_swallow_a_recorded_top_up() -> None:
+    """The stale write is undone as a whole: the account gets its top-up back."""
+    entries = [
+        *charges("1"),
+        OwnEntry(
+            "charge-1",
+            at(1),
+            Funds(Decimal(29), FULL_QUOTA),
+            Decimal(-2),
+            0,
+            (LostCharge("charge-1", at(1), Decimal(-2), 0),),
+        ),
+    ]
+    topped_up = Change(
+        "charge-0", at(0), Funds(Decimal(4), FULL_QUOTA), at(1), Funds(Decimal(29), FULL_QUOTA)
+    )
+    stale = Change("charge-1", at(1), Funds(Decimal(27), FULL_QUOTA), None, entries[0].found)
+    rows = (OtherRow(at(0.5), Decimal(25)),)
+
+    explanation = explain_changes([OPENING, topped_up, stale], Circumstances(rows), entries)
+
+    assert lost(explanation) == [(["charge-0", "charge-1"], "-22", 0)]
+    assert explanation.unexplained == ()
+
+
+def test_a_quota_is_lost_with_the_charges_that_used_it() -> None:
+    """What the row had before them is what is to be taken back."""
+    entries = charges("1", "2", included=10)
+
+    assert lost(explain(entries, change(entries, "4", quota=90))) == [(["charge-1"], "2", 10)]
+    assert lost(explain(entries, change(entries, "4"))) == [(["charge-1"], "2", 0)]
+
+
+def test_charges_that_only_used_the_quota_can_be_lost() -> None:
+    """They cost nothing, and the balance tells nothing of them."""
+    entries = charges("0", "0", included=10)
+
+    assert lost(explain(entries, change(entries, "5", quota=90))) == [(["charge-1"], "0", 10)]
+
+
+def test_a_full_quota_may_be_a_renewed_one() -> None:
+    """Where it is not known that no period began, the account is believed."""
+    entries = charges("0", "0", included=10)
+    full = change(entries, "5", quota=FULL_QUOTA)
+
+    assert lost(explain(entries, full)) == []
+    assert explain(entries, full, period_start=at(2)) == Explanation()
+    assert lost(explain(entries, full, period_start=at(-60))) == [
+        (["charge-0", "charge-1"], "0", 20)
+    ]
+
+
+def test_a_renewal_is_explained_by_the_start_of_its_period() -> None:
+    """Whatever the quota is set to."""
+    entries = charges("1", included=10)
+
+    assert explain(entries, change(entries, "4", quota=777), period_start=at(5)) == Explanation()
+    (rest,) = explain(entries, change(entries, "4", quota=777)).unexplained
+    assert (rest.balance, rest.quota) == (0, 687)
+
+
+def test_a_quota_that_was_renewed_after_a_loss_is_not_corrected() -> None:
+    """The restored bytes went with the period."""
+    entries = charges("1", "1", included=10)
+    stale = Change("charge-0", at(0), Funds(Decimal(4), 90), at(1), entries[0].found)
+    entries[1] = OwnEntry("charge-1", at(1), entries[0].found, Decimal(-1), 10, entries[1].charges)
+    renewed = Change("charge-1", at(1), Funds(Decimal(4), 90), None, Funds(Decimal(4), 500))
+
+    explanation = explain_changes(
+        [OPENING, stale, renewed], Circumstances(period_start=at(2)), entries
+    )
+
+    assert [loss.is_last_quota for loss in explanation.losses] == [False]
+
+
+def test_an_account_that_was_created_again_has_lost_nothing() -> None:
+    """It begins with the balance that the former one had before its charges."""
+    entries = charges("1", "2")
+    gone = [
+        OwnEntry(
+            one.entry_id, one.at, one.found, one.amount_delta, 0, one.charges, is_on_record=False
+        )
+        for one in entries
+    ]
+
+    assert lost(explain(gone, change(entries, "5"))) == []
+
+
+def test_large_balances_are_compared_as_doubles() -> None:
+    """Nine decimal places of them are more than a double has."""
+    balance = Decimal("98765432.123456789")
+    left = Funds(Decimal("98765431.12345679"), 0)
+    entry = OwnEntry(
+        "charge-0",
+        at(0),
+        Funds(Decimal("98765432.12345679"), 0),
+        Decimal("-1.000000001"),
+        0,
+        (LostCharge("charge-0", at(0), Decimal("-1.000000001"), 0),),
+    )
+    stale = Change("charge-0", at(0), left, None, Funds(Decimal("98765432.12345679"), 0))
+
+    assert float(balance) == float(entry.found.balance)
+    assert len(explain_changes([OPENING, stale], Circumstances(), [entry]).losses) == 1
+
+
+def test_funds_that_are_found_elsewhere_are_set_off() -> None:
+    """Two runs stamped their charges in another order than they passed the balance on."""
+    first = Change(None, None, None, at(0), Funds(Decimal(4), 0))
+    second = Change("b", at(0), Funds(Decimal(2), 0), at(1), Funds(Decimal(5), 0))
+    now = Change("a", at(1), Funds(Decimal(4), 0), None, Funds(Decimal(2), 0))
+
+    assert explain_changes([first, second, now], Circumstances()) == Explanation()
+
+
+def test_a_row_that_was_read_more_than_a_day_ago_is_no_stale_one() -> None:
+    """An operator may give back all that was ever paid: that is a notice."""
+    entries = charges("1", "2", "3")
+    entries[0] = replace(entries[0], at=at(-60 * 24))
+
+    assert lost(explain(entries, change(entries, "5"))) == []
+    assert lost(explain(entries, change(entries, "4"))) == [(["charge-1", "charge-2"], "5", 0)]

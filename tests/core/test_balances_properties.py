@@ -1,0 +1,144 @@
+"""Whatever a read service does between charges, explanations and repairs add up to the truth."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_cli.core.balance_changes import (
+    Change,
+    Circumstances,
+    Funds,
+    LostCharge,
+    OtherRow,
+    OwnEntry,
+)
+from billing_cli.core.balances import explain_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
+NANO = Decimal("1e-9")
+
+# The kinds of what happens, one a minute. A top-up writes its row before or after the balance; a
+# stale write is read at one of the last charges.
+Event = tuple[str, int, int]
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["charge", "charge", "charge", "top_up", "late_row", "stale", "stale_top_up"]
+        ),
+        st.integers(1, 10**12),
+        st.integers(0, 3),
+    ),
+    min_size=2,
+    max_size=25,
+    unique_by=lambda event: event[1],
+)
+
+
+class Account:
+    """An account, what others do to its row, and what it should have."""
+
+    def __init__(self) -> None:
+        self.funds = Funds(Decimal(1000), 10**6)
+        self.right = self.funds.balance
+        self.now = START
+        self.entries: list[OwnEntry] = []
+        self.changes: list[Change] = []
+        self.rows: list[OtherRow] = []
+        self.states = [self.funds]
+
+    def play(self, events: Sequence[Event]) -> None:
+        """Let everything happen, and look at the row afterwards."""
+        self.charge(1, 0)
+        for kind, number, back in events:
+            self.now += timedelta(minutes=1)
+            amount = Decimal(number) * NANO
+            former = self.states[-1 - min(back, len(self.states) - 1)]
+            if kind == "charge":
+                self.charge(number, back)
+            elif kind in {"top_up", "late_row"}:
+                late = timedelta(minutes=9 if kind == "late_row" else 0)
+                self.rows.append(OtherRow(self.now + late, amount))
+                self.funds = self.funds._replace(balance=self.funds.balance + amount)
+                self.right += amount
+            elif kind == "stale":
+                self.funds = former
+            else:
+                self.rows.append(OtherRow(self.now, amount))
+                self.funds = Funds(former.balance + amount, former.quota)
+                self.right += amount
+        self.look(None)
+
+    def charge(self, nanos: int, included: int) -> None:
+        """Charge so much, and so many bytes of the quota."""
+        self.look(self.now)
+        amount = -Decimal(nanos) * NANO
+        name = f"charge-{len(self.entries)}"
+        lost = LostCharge(name, self.now, amount, included)
+        self.entries.append(OwnEntry(name, self.now, self.funds, amount, included, (lost,)))
+        self.states.append(self.funds)
+        self.funds = Funds(self.funds.balance + amount, self.funds.quota - included)
+        self.right += amount
+
+    def look(self, at: datetime | None) -> None:
+        """Note where the row does not have what the last charge left."""
+        if not self.entries:
+            self.changes.append(Change(None, None, None, at, self.funds))
+            return
+        last = self.entries[-1]
+        left = Funds(last.found.balance + last.amount_delta, last.found.quota - last.included_bytes)
+        if left != self.funds:
+            left_at = last.charges[0].bucket_start
+            self.changes.append(Change(last.entry_id, left_at, left, at, self.funds))
+
+
+@given(EVENTS)
+def test_repaired_balances_are_right(events: list[Event]) -> None:
+    """What is left of a change, a loss or a row is exactly what the balance is wrong by."""
+    account = Account()
+    account.play(events)
+    rows = sorted(account.rows)
+
+    explanation = explain_changes(account.changes, Circumstances(rows), account.entries)
+
+    repaired = account.funds.balance - sum(loss.amount for loss in explanation.losses)
+    outside = sum((rest.balance for rest in explanation.unexplained), Decimal(0))
+    unapplied = sum((row.amount for row in explanation.unapplied), Decimal(0))
+    assert repaired - outside + unapplied == account.right
+
+
+@given(EVENTS.filter(lambda events: all(kind in {"charge", "top_up"} for kind, _, _ in events)))
+def test_recorded_top_ups_leave_nothing_to_say(events: list[Event]) -> None:
+    """However many there are between two charges."""
+    account = Account()
+    account.play(events)
+
+    explanation = explain_changes(account.changes, Circumstances(account.rows), account.entries)
+
+    assert (explanation.unexplained, explanation.losses, explanation.unapplied) == ((), (), ())
+
+
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=20, unique=True), st.data())
+def test_a_stale_write_loses_exactly_the_charges_after_its_read(
+    amounts: list[int], data: st.DataObject
+) -> None:
+    """Whichever of the states before it was read."""
+    account = Account()
+    for amount in amounts:
+        account.charge(amount, 7)
+    back = data.draw(st.integers(1, len(amounts)))
+    account.funds = account.states[-back]
+    account.look(None)
+
+    (loss,) = explain_changes(account.changes, Circumstances(), account.entries).losses
+
+    assert loss.charges == tuple(entry.charges[0] for entry in account.entries[-back:])
+    assert loss.quota == 7 * back
+    assert account.funds.balance - loss.amount == account.right
