@@ -113,8 +113,10 @@ def lock_accounts(
         users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(kept)})
         states = connection.execute(LOCK_QUOTA_STATES, {"account_uuids": arrays.plain(charged)})
         _limit_waiting(connection, wait_seconds_afterwards)
-    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users]
-    return LockedRows(locked, [QuotaState(*row) for row in states], [one[0] for one in locked])
+    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()]
+    return LockedRows(
+        locked, [QuotaState(*row) for row in states.fetchall()], [one[0] for one in locked]
+    )
 
 
 def lock_available_accounts(
@@ -129,8 +131,8 @@ def lock_available_accounts(
         )
         existing = connection.execute(READ_USERS, wanted)
     return LockedRows(
-        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users],
-        [QuotaState(*row) for row in states],
+        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()],
+        [QuotaState(*row) for row in states.fetchall()],
         [account_uuid for (account_uuid,) in existing],
     )
 
