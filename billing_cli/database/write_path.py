@@ -165,7 +165,7 @@ SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute'
 """
 
 # The shared checkpoint has no inbounds: it carries the sum over the account's streams on a node,
-# after they were updated. An account whose last stream moved to another account is left at 0.
+# after they were updated: without those that continue under other names. An account whose last stream moved to another account is left at 0.
 UPSERT_SHARED_CHECKPOINTS = """
 INSERT INTO public.traffic_stat_checkpoints
        (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)
@@ -178,6 +178,7 @@ SELECT given.node_id, given.account_uuid,
               %(checkpoint_stamps)s::timestamptz[]) AS given (node_id, account_uuid, samples_at)
   LEFT JOIN billing.streams AS stream
     ON stream.stored_node_id = given.node_id AND stream.account_uuid = given.account_uuid
+   AND stream.state = 'active'
  GROUP BY given.node_id, given.account_uuid
  ORDER BY given.account_uuid, given.node_id
     ON CONFLICT (node_id, account_uuid) DO UPDATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 READ_STREAMS = """
-SELECT stream_id, origin, reset_epoch,
+SELECT stream_id, origin, reset_epoch, state,
        first_uplink_total, first_downlink_total, uplink_total, downlink_total
   FROM billing.streams
+"""
+
+# What streams handed over (negative) and took over. After a revoked restart they only take over:
+# the totals that they had before it.
+READ_SUCCESSIONS = """
+SELECT stream_id, at,
+       CASE side WHEN 'ended' THEN -uplink_total ELSE uplink_total END,
+       CASE side WHEN 'ended' THEN -downlink_total ELSE downlink_total END
+  FROM billing.succession_streams
+  JOIN billing.successions USING (succession_id)
+ WHERE kind = 'renamed' OR side = 'continued'
+ ORDER BY stream_id, at
 """
 
 # Whatever a stream moved is in exactly one of three places: billed, held, or waiting for its
@@ -63,6 +76,7 @@ SELECT stored_node_id, account_uuid::text,
                sum(uplink_total)::bigint AS uplink, sum(downlink_total)::bigint AS downlink
           FROM billing.streams
           JOIN public.users ON users.uuid = streams.account_uuid
+         WHERE state = 'active'
          GROUP BY stored_node_id, account_uuid) AS ours
   LEFT JOIN (SELECT node_id AS stored_node_id, account_uuid,
                     last_uplink_total AS uplink, last_downlink_total AS downlink
@@ -91,10 +105,19 @@ class StreamRow(NamedTuple):
     """A stream's first totals and its checkpoint."""
 
     stream_id: int
-    first_sight: str
+    origin: str
     reset_epoch: int
+    state: str
     first: Totals
     last: Totals
+
+
+class Takeover(NamedTuple):
+    """What a stream took over at an instant, or handed over where it is negative, in bytes."""
+
+    at: datetime
+    uplink: int
+    downlink: int
 
 
 class Link(NamedTuple):
@@ -135,37 +158,57 @@ def _chains(connection: Connection[Any]) -> Iterator[str]:
         for stream_id, epoch, from_at, to_at, *totals, place in rows(connection, READ_LINKS)
     ]
     chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
-    for stream_id, first_sight, epoch, *totals in rows(connection, READ_STREAMS):
+    takeovers = defaultdict(list)
+    for stream_id, *takeover in rows(connection, READ_SUCCESSIONS):
+        takeovers[stream_id].append(Takeover(*takeover))
+    for stream_id, origin, epoch, state, *totals in rows(connection, READ_STREAMS):
         first, last = Totals(*totals[:2]), Totals(*totals[2:])
-        stream = StreamRow(stream_id, first_sight, epoch, first, last)
-        for problem in _chain(stream, chains.pop(stream_id, [])):
+        stream = StreamRow(stream_id, origin, epoch, state, first, last)
+        for problem in _chain(stream, chains.pop(stream_id, []), takeovers[stream_id]):
             yield f"stream {stream_id}: {problem}"
     for stream_id in chains:
         yield f"stream {stream_id}: has evidence and no row"
 
 
-def _chain(stream: StreamRow, links: Sequence[Link]) -> Iterator[str]:
-    """Walk the links: each starts where the last ended, or at 0 in a new epoch."""
-    end, epoch, to_at = (ZERO if stream.first_sight == "new" else stream.first), None, None
+def _chain(
+    stream: StreamRow, links: Sequence[Link], takeovers: Sequence[Takeover]
+) -> Iterator[str]:
+    """Walk the links: each starts where the last ended, with what was taken over since."""
+    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), 0, None
     for link in links:
-        expected = end
-        if epoch is not None and link.reset_epoch > epoch:
-            expected = ZERO
-        elif epoch is None and link.reset_epoch > 0 and link.start == ZERO:
-            expected = ZERO  # Restarted before it first moved.
         name = f"{link.place} from {format_rfc3339(link.from_at)}"
-        if link.start != expected:
+        since = link.from_at if link.reset_epoch > epoch else to_at
+        expected = _with(ZERO if link.reset_epoch > epoch else end, takeovers, since, link.to_at)
+        # A counter may restart alone: the other direction goes on then.
+        single = _with(end, takeovers, to_at, link.to_at)
+        directions = zip(link.start, expected, single, strict=True)
+        if any(
+            start != whole and not (link.reset_epoch > epoch and start == alone)
+            for start, whole, alone in directions
+        ):
             yield f"{name} starts at {_said(link.start)}, not at {_said(expected)}"
         if to_at is not None and link.from_at < to_at:
             yield f"{name} begins before {format_rfc3339(to_at)}, where the last one ended"
         if link.to_at < link.from_at:
             yield f"{name} ends before it begins"
         end, epoch, to_at = link.end, link.reset_epoch, link.to_at
-    if epoch is not None and epoch > stream.reset_epoch:
+    if epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
-    restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
-    if stream.last != end and not restarted:
-        yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
+    if stream.state == "active" and stream.reset_epoch == epoch:
+        expected = _with(end, takeovers, to_at, None)
+        if stream.last != expected:
+            yield f"evidence ends at {_said(expected)}, checkpoint at {_said(stream.last)}"
+
+
+def _with(
+    totals: Totals, takeovers: Sequence[Takeover], since: datetime | None, until: datetime | None
+) -> Totals:
+    """Return totals with what was taken over after `since`, up to `until`."""
+    uplink, downlink = totals
+    for takeover in takeovers:
+        if (since is None or takeover.at > since) and (until is None or takeover.at <= until):
+            uplink, downlink = uplink + takeover.uplink, downlink + takeover.downlink
+    return Totals(uplink, downlink)
 
 
 def _releases(connection: Connection[Any]) -> Iterator[str]:
