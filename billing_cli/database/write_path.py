@@ -165,7 +165,8 @@ SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute'
 """
 
 # The shared checkpoint has no inbounds: it carries the sum over the account's streams on a node,
-# after they were updated: without those that continue under other names. An account whose last stream moved to another account is left at 0.
+# after they were updated, without those that continue under other names. An account whose last
+# stream moved to another account is left at 0.
 UPSERT_SHARED_CHECKPOINTS = """
 INSERT INTO public.traffic_stat_checkpoints
        (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)

@@ -57,7 +57,7 @@ DAMAGE: list[tuple[LiteralString, str]] = [
     ("UPDATE billing.usage_records SET uplink_end = 9 WHERE uplink_end = 10", "not at 9 up"),
     ("UPDATE billing.usage_records SET from_at = from_at - interval '1 hour'", "begins before"),
     ("UPDATE billing.usage_records SET to_at = from_at - interval '1 s'", "ends before it begins"),
-    ("UPDATE billing.usage_records SET reset_epoch = 1 WHERE uplink_start = 10", "not at 0 up"),
+    ("UPDATE billing.usage_records SET reset_epoch = 1 WHERE uplink_start = 10", "of epoch 0"),
     ("UPDATE billing.streams SET uplink_total = uplink_total + 1", "checkpoint at 12 up"),
     ("DELETE FROM billing.streams", "no row"),
     ("UPDATE billing.charges SET rated_bytes = rated_bytes + 1", "another number was charged"),

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing_cli.core.deltas import advance
-from billing_cli.core.model import DeltaPolicy, Snapshot, Totals
+from billing_cli.core.model import Snapshot, Totals
 from billing_cli.simulator.oracle import BucketName, Bytes, Oracle, Unbilled, in_time
 from billing_cli.simulator.traffic import Fleet, Node, Stream
 from billing_cli.simulator.traffic import Snapshot as Taken
@@ -184,25 +183,6 @@ def test_every_byte_is_either_billable_or_explained(data: st.DataObject) -> None
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_truth_and_counter_arithmetic_agree(data: st.DataObject) -> None:
-    """The core reaches from counters alone what the oracle knows from the flow."""
-    fleet = chaotic_fleet(data)
-    policy = DeltaPolicy(account_rate_bits_per_second=0)
-    for oracle in (Oracle(fleet), Oracle(fleet, seen=in_time)):
-        expected: Counter[tuple[object, ...]] = Counter()
-        for bucket, moved in oracle.bytes_by_bucket().items():
-            expected[bucket.bucket_start, bucket.line_code, bucket.account_uuid] += sum(moved)
-        node = fleet.nodes["jp-1"]
-        seen = [as_core(node, one) for one in node.snapshots if oracle.seen(node, one)]
-        computed: Counter[tuple[object, ...]] = Counter()
-        for record in advance(None, {}, seen, policy).records:
-            moved_bytes = record.uplink_bytes + record.downlink_bytes
-            key = (record.bucket_start, record.name.inbound_tag, record.name.sample_uuid)
-            computed[key] += moved_bytes
-        assert computed == expected
-
-
 def chaotic_fleet(data: st.DataObject) -> Fleet:
     """Return a node with three streams to which a drawn sequence of things has happened."""
     fleet, node, _ = lone_stream()
