@@ -16,6 +16,7 @@ SUMMARIES = {
     "reconcile": "Compare the books with history again, append corrections.",
     "rerate": "Bring the charges of a range to today's prices.",
     "held": "List, release or reject deltas that no line can carry.",
+    "sources": "Carry on what belongs to a source under another name.",
     "streams": "Show counters: whose they are, where they stand.",
     "audit": "Prove from the database that nothing was skipped or counted twice.",
     "explain": "Tell the story of an account's charges.",

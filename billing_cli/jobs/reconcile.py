@@ -176,6 +176,9 @@ def _courses(
         written_until = minute_of(state.watermark) + MINUTE
         end = min(minute_of(until), written_until) if until else written_until
         at = minute_of(since) if since else end - DEFAULT_RANGE
+        if state.former_nodes and state.first_snapshot_at is not None:
+            # What came before belongs to the records of the node's former id.
+            at = max(at, minute_of(state.first_snapshot_at) + MINUTE)
         if at >= end:
             note = f"nothing is collected after {format_rfc3339(at)}"
             results[source.source_id] = replace(result, notes=(note,))
@@ -225,6 +228,7 @@ def _fetch(
             max_samples=share * course.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
             has_watermark=True,
+            renamed=course.state.renamed(),
         )
         for course, first in zip(courses, session.read(read), strict=True)
     ]

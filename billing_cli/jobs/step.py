@@ -173,6 +173,7 @@ def _fetch(
                 max_samples=shares[source.source_id],
                 page_limit=fetching.page_limit,
                 has_watermark=states[source.source_id].watermark is not None,
+                renamed=states[source.source_id].renamed(),
             )
             for source in wanted
         ],

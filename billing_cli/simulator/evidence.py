@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 READ_STREAMS = """
-SELECT stream_id, origin, reset_epoch,
+SELECT stream_id, origin, state, reset_epoch,
        first_uplink_total, first_downlink_total, uplink_total, downlink_total
   FROM billing.streams
 """
@@ -39,6 +39,21 @@ SELECT stream_id, reset_epoch, from_at, to_at,
   FROM billing.pending_usage
  WHERE billed_at IS NULL
  ORDER BY stream_id, reset_epoch, from_at, to_at, uplink_start, downlink_start
+"""
+
+# Totals that streams took over (positive) and handed over (negative). A node that was given another
+# id hands its counters over after what was charged up to that moment.
+READ_SUCCESSIONS = """
+SELECT stream_id,
+       CASE WHEN side = 'ended' AND stream.stored_node_id <> succession.stored_node_id
+            THEN at + interval '1 microsecond' ELSE at END AS at,
+       sign * part.uplink_total, sign * part.downlink_total
+  FROM billing.succession_streams AS part
+  JOIN billing.successions AS succession USING (succession_id)
+  JOIN billing.streams AS stream USING (stream_id)
+ CROSS JOIN LATERAL (SELECT CASE WHEN side = 'continued' THEN 1
+                                 WHEN kind = 'renamed' THEN -1 ELSE 0 END AS sign) AS signed
+ ORDER BY 1, 2
 """
 
 # A held delta and its record of release are two sides of one decision.
@@ -91,7 +106,8 @@ class StreamRow(NamedTuple):
     """A stream's first totals and its checkpoint."""
 
     stream_id: int
-    first_sight: str
+    origin: str
+    state: str
     reset_epoch: int
     first: Totals
     last: Totals
@@ -107,6 +123,15 @@ class Link(NamedTuple):
     start: Totals
     end: Totals
     place: str
+
+
+class Part(NamedTuple):
+    """Totals that a stream took over in a succession; negative where it handed them over."""
+
+    stream_id: int
+    at: datetime
+    uplink: int
+    downlink: int
 
 
 def evidence_violations(connection: Connection[Any]) -> list[str]:
@@ -135,19 +160,28 @@ def _chains(connection: Connection[Any]) -> Iterator[str]:
         for stream_id, epoch, from_at, to_at, *totals, place in rows(connection, READ_LINKS)
     ]
     chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
-    for stream_id, first_sight, epoch, *totals in rows(connection, READ_STREAMS):
+    parts: dict[int, list[Part]] = {}
+    for row in rows(connection, READ_SUCCESSIONS):
+        parts.setdefault(row[0], []).append(Part(*row))
+    for stream_id, origin, state, epoch, *totals in rows(connection, READ_STREAMS):
         first, last = Totals(*totals[:2]), Totals(*totals[2:])
-        stream = StreamRow(stream_id, first_sight, epoch, first, last)
-        for problem in _chain(stream, chains.pop(stream_id, [])):
+        stream = StreamRow(stream_id, origin, state, epoch, first, last)
+        for problem in _chain(stream, chains.pop(stream_id, []), parts.get(stream_id, [])):
             yield f"stream {stream_id}: {problem}"
     for stream_id in chains:
         yield f"stream {stream_id}: has evidence and no row"
 
 
-def _chain(stream: StreamRow, links: Sequence[Link]) -> Iterator[str]:
-    """Walk the links: each starts where the last ended, or at 0 in a new epoch."""
-    end, epoch, to_at = (ZERO if stream.first_sight == "new" else stream.first), None, None
+def _chain(stream: StreamRow, links: Sequence[Link], parts: Sequence[Part]) -> Iterator[str]:
+    """Walk the links: each starts where the last ended, or at 0 in a new epoch.
+
+    By successions until then a stream's totals are higher, or handed over to others.
+    """
+    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), None, None
+    waiting = list(parts)
     for link in links:
+        while waiting and waiting[0].at <= link.to_at:
+            end = _moved(end, waiting.pop(0))
         expected = end
         if epoch is not None and link.reset_epoch > epoch:
             expected = ZERO
@@ -161,11 +195,24 @@ def _chain(stream: StreamRow, links: Sequence[Link]) -> Iterator[str]:
         if link.to_at < link.from_at:
             yield f"{name} ends before it begins"
         end, epoch, to_at = link.end, link.reset_epoch, link.to_at
+    for part in waiting:
+        end = _moved(end, part)
+    yield from _ending(stream, end, epoch)
+
+
+def _ending(stream: StreamRow, end: Totals, epoch: int | None) -> Iterator[str]:
+    """Compare where the links end with the checkpoint; what continues elsewhere has left nothing."""
     if epoch is not None and epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
     restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
-    if stream.last != end and not restarted:
+    if stream.state == "continued" and end != ZERO:
+        yield f"evidence ends {_said(end)} beyond what was handed over"
+    if stream.state != "continued" and stream.last != end and not restarted:
         yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
+
+
+def _moved(end: Totals, part: Part) -> Totals:
+    return Totals(end.uplink + part.uplink, end.downlink + part.downlink)
 
 
 def _releases(connection: Connection[Any]) -> Iterator[str]:

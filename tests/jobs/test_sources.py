@@ -102,8 +102,9 @@ def test_another_node_behind_a_source_is_refused(world: World) -> None:
     world.running["jp-1"].identity = NodeIdentity("prod", "jp-2")
     result = world.run(world.at(6))
     assert only_source(result).error == (
-        "answers as node 'prod:jp-2', but was 'prod:jp-1.svc.plus' so far; "
-        "set expected_node_id where this is meant"
+        "answers as node 'prod:jp-2', but was 'prod:jp-1.svc.plus' so far; where the node has "
+        "another id now: billing sources move jp-1 prod:jp-2 --same-counters; where this is "
+        "another node: set expected_node_id"
     )
     world.running["jp-1"].identity = None
     world.run(world.at(10))
