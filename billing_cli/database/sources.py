@@ -55,13 +55,14 @@ READ_SOURCES = """
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
        own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
-       CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END, shared.last_attempted_at, stalled.gap_id IS NOT NULL
+       CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END,
+       shared.last_attempted_at, stalled.gap_id IS NOT NULL
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
   LEFT JOIN billing.gaps AS stalled
     ON stalled.source_id = own.source_id AND stalled.kind = 'stalled'
-   AND stalled.from_at = own.watermark
+   AND stalled.from_at = coalesce(own.samples_at, own.watermark)
 """
 
 # Which source a node belongs to already.
@@ -80,7 +81,7 @@ class SourceState:
     stood that knew the source before us. `samples_at` is the last applied snapshot with samples.
     `former_nodes` are stored node ids whose counters continue under the node's present one; its
     first snapshot, at `first_snapshot_at`, is then the last one of the node before.
-    `is_stalled` tells that a gap which begins at the watermark is recorded already.
+    `is_stalled` tells that a gap which begins at `samples_at` is recorded already.
     """
 
     source_id: str

@@ -98,8 +98,12 @@ class JobContext:
         return _overridden(self.streams, source)
 
 
-def check_range(since: datetime | None, until: datetime | None) -> None:
-    """Raise UsageError where a range ends before it begins."""
+def check_range(
+    since: datetime | None, until: datetime | None, now: datetime | None = None
+) -> None:
+    """Raise UsageError where a range ends before it begins, or begins after `now`."""
+    if since is not None and now is not None and since > now:
+        raise UsageError("--since is in the future")
     if since is not None and until is not None and since > until:
         raise UsageError("--since is after --until")
 

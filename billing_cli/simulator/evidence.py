@@ -201,7 +201,7 @@ def _chain(stream: StreamRow, links: Sequence[Link], parts: Sequence[Part]) -> I
 
 
 def _ending(stream: StreamRow, end: Totals, epoch: int | None) -> Iterator[str]:
-    """Compare where the links end with the checkpoint; what continues elsewhere has left nothing."""
+    """Compare where the links end with the checkpoint; a continued stream has nothing left."""
     if epoch is not None and epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
     restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO

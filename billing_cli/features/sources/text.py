@@ -16,10 +16,11 @@ def move_text(result: MoveResult) -> str:
     if result.watermark is None:
         return printable(f"{result.job}: {result.status}: {result.error}")
     would = " (dry run: nothing is stored)" if result.dry_run else ""
-    lines = [
+    head = (
         f"{result.job}: {result.status}{would} - source {result.new_source_id} goes on after "
         f"{format_rfc3339(result.watermark)} with node {result.new_node_id}"
-    ]
+    )
+    lines = [head]
     if result.new_source_id != result.old_source_id:
         lines.append(f"source {result.old_source_id} is to be removed from the configuration")
     if result.new_node_id != result.old_node_id:
