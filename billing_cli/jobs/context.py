@@ -59,7 +59,7 @@ class FetchPolicy:
     step_max_samples: int = 100_000
     page_limit: int = 60
     concurrency: int = 32
-    deadline_seconds: float = 45.0
+    deadline_seconds: float = 25.0
 
 
 @dataclass(frozen=True, slots=True)
