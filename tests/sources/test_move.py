@@ -11,6 +11,7 @@ import pytest
 
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.held.job import list_held, release_held
 from billing_cli.features.sources.job import MoveResult, move_source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.reconcile import reconcile
@@ -301,3 +302,24 @@ def test_source_and_node_may_change_at_once(moving: Moving) -> None:
         "FROM public.traffic_stat_checkpoints WHERE node_id = 'prod:b' ORDER BY 2"
     )
     assert [account for _, account, _ in checkpoints] == sorted(one.uuid for one in moving.users)
+
+
+def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:
+    """They are listed under the source, and released in its newest minute."""
+    world, node = moving.world, moving.node
+    node.flow(node.streams[0], 10**12, 10**12)
+    moving.flow(8)
+    moving.run(8)
+    ((held_id,),) = world.rows("SELECT held_id FROM billing.held_deltas LIMIT 1")
+    node.rename("b")
+    moving.flow(10)
+    moving.move("jp-1", "prod:b", is_same_counters=True)
+    moving.run(11)
+    (listed, *_) = moving.run(
+        11, lambda context: list_held(context, ["jp-1"], is_decided_shown=False)
+    )
+    assert (listed.held_id, listed.source_id) == (held_id, "jp-1")
+    held = [one for (one,) in world.rows("SELECT held_id FROM billing.held_deltas")]
+    released = moving.run(11, lambda context: release_held(context, held, "it was right"))
+    assert released.status == "ok"
+    moving.assert_all_is_billed()

@@ -6,7 +6,7 @@ the next run goes on from the same watermark and the same counters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.model import NodeIdentity
@@ -146,64 +146,58 @@ def _move(
     *,
     dry_run: bool,
 ) -> MoveResult:
-    """Check, lock and write, in the open transaction."""
+    """Lock, check and write, in the open transaction."""
     new = target.source_id
-    names = sorted({old, new})
-    busy: set[str] = set()
-    states = read_sources(connection, names)
-    if states[old].watermark is not None:
-        add_sources(connection, [new])
-        busy = set(names) - try_lock_sources(connection, names)
-        states = read_sources(connection, names)
-    common: dict[str, Any] = {
-        "job": JOB,
-        "run_id": context.run_id,
-        "started_at": started_at,
-        "dry_run": dry_run,
-    }
+    begun = MoveResult(JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run)
+    busy = _lock(connection, old, new)
     if busy:
-        reason = f"another run holds the source {', '.join(sorted(busy))}"
-        return MoveResult(
-            status="busy",
-            finished_at=context.clock(),
-            error=reason,
-            sources=tuple(SourceResult(one, "busy") for one in sorted(busy)),
-            **common,
+        reason = f"another run holds the source {', '.join(busy)}"
+        sources = tuple(SourceResult(one, "busy") for one in busy)
+        return replace(
+            begun, status="busy", finished_at=context.clock(), error=reason, sources=sources
         )
-    state = states[old]
-    if state.identity is None or state.watermark is None:
+    states = read_sources(connection, [old, new])
+    identity, watermark = states[old].identity, states[old].watermark
+    if identity is None or watermark is None:
         raise UsageError(
             f"nothing has been collected from source {old!r}: there is nothing to move"
         )
-    node = target.identity(state.identity)
-    _require_free(connection, state, states[new], target, node)
+    node = target.identity(identity)
+    _require_free(connection, states[old], states[new], target, node)
     move_progress(connection, old, new, node)
     streams = 0
-    if node != state.identity:
+    if node != identity:
         streams = continue_counters(
             connection,
             source_id=new,
-            former_node=state.identity.stored,
+            former_node=identity.stored,
             node=node.stored,
-            samples_at=state.samples_at or state.watermark,
+            samples_at=states[old].samples_at or watermark,
             run_id=context.run_id,
         )
-    return MoveResult(
-        status="ok",
+    return replace(
+        begun,
         finished_at=context.clock(),
         old_source_id=old,
         new_source_id=new,
-        old_node_id=state.identity.stored,
+        old_node_id=identity.stored,
         new_node_id=node.stored,
         streams=streams,
-        watermark=state.watermark,
+        watermark=watermark,
         sources=(
-            SourceResult(
-                new, node_id=node.node_id, env=node.env, last_completed_until=state.watermark
-            ),
+            SourceResult(new, node_id=node.node_id, env=node.env, last_completed_until=watermark),
         ),
-        **common,
     )
+
+
+def _lock(connection: Connection, old: str, new: str) -> list[str]:
+    """Lock the rows of both sources; return those that another run holds."""
+    names = {old, new}
+    if read_sources(connection, [old])[old].watermark is None:
+        # Nothing to move; no row is made for a name that may be misspelt.
+        return []
+    add_sources(connection, [new])
+    return sorted(names - try_lock_sources(connection, sorted(names)))
 
 
 def _require_free(
