@@ -23,6 +23,8 @@ ALTER TABLE billing.sources
   ADD COLUMN debt_bytes bigint NOT NULL DEFAULT 0,
   ADD COLUMN debt_at timestamptz,
   ADD COLUMN credit_since timestamptz,
+  ADD COLUMN former_nodes text[] NOT NULL DEFAULT '{}',
+  ADD COLUMN moved_to text,
   ADD CONSTRAINT sources_known_check
     CHECK (num_nulls(env, node_id, stored_node_id, contract, first_snapshot_at, watermark)
            IN (0, 6))
@@ -146,6 +148,9 @@ COMMENTS = {
     "COLUMN billing.sources.debt_at": "When the debt was this large; it shrinks from then on.",
     "COLUMN billing.sources.credit_since": "The baseline, from which the credit grows; "
     "null where it is full.",
+    "COLUMN billing.sources.former_nodes": "Stored node ids whose counters continue "
+    "under this node's.",
+    "COLUMN billing.sources.moved_to": "The source that carries on what was collected from this.",
     "COLUMN billing.streams.before_uplink": "The total before the last restart, "
     "while that can be revoked.",
     "COLUMN billing.streams.before_downlink": "The total before the last restart, "
@@ -208,7 +213,7 @@ ALTER TABLE billing.streams
 ALTER TABLE billing.sources
   DROP CONSTRAINT sources_known_check,
   DROP COLUMN samples_at, DROP COLUMN restarted_at, DROP COLUMN debt_bytes, DROP COLUMN debt_at,
-  DROP COLUMN credit_since,
+  DROP COLUMN credit_since, DROP COLUMN former_nodes, DROP COLUMN moved_to,
   ALTER COLUMN env SET NOT NULL, ALTER COLUMN node_id SET NOT NULL,
   ALTER COLUMN stored_node_id SET NOT NULL, ALTER COLUMN contract SET NOT NULL,
   ALTER COLUMN first_snapshot_at SET NOT NULL, ALTER COLUMN watermark SET NOT NULL,

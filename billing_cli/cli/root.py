@@ -18,6 +18,7 @@ SUMMARIES = {
     "repair": "Correct balances in which charges were lost.",
     "suspend": "Suspend accounts in arrears, release settled ones.",
     "held": "List, release or reject deltas that no line can carry.",
+    "sources": "Carry on what belongs to a source under another name.",
     "streams": "Show counters: whose they are, where they stand.",
     "audit": "Prove from the database that nothing was skipped or counted twice.",
     "explain": "Tell the story of an account's charges.",

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     )
     shard: InstanceOf[Shard] | None = None
     fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 32
-    run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
+    run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 25.0
     page_limit: Annotated[Whole, Field(ge=1, le=10_000)] = 60
     step_max_samples: Annotated[Whole, Field(ge=1, le=100_000_000)] = 100_000
     initial_lookback_hours: Annotated[Whole, Field(ge=0, le=8760)] = 72

@@ -136,7 +136,7 @@ GRANTS = (
         select="",
         insert="",
         update="env node_id stored_node_id contract first_snapshot_at watermark samples_at"
-        " restarted_at debt_bytes debt_at credit_since updated_at",
+        " restarted_at debt_bytes debt_at credit_since former_nodes moved_to updated_at",
     ),
     *_grants(
         "billing.streams",
@@ -159,10 +159,10 @@ GRANTS = (
         update="to_at uplink_end downlink_end state decided_at reason",
     ),
     *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
-    *_grants("billing.successions", select="succession_id", insert=""),
+    *_grants("billing.successions", select="succession_id at account_uuid", insert=""),
     *_grants("billing.succession_streams", insert=""),
     *_grants("billing.charges", select="", insert=""),
-    *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
+    *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
     *_grants("billing.repairs", select="", insert=""),
     *_grants("billing.arrears", select="", insert="", update="since cleared_at"),

@@ -76,6 +76,14 @@ sources = Table(
     columns.maybe_moment(
         "credit_since", "The baseline, from which the credit grows; null where it is full."
     ),
+    Column(
+        "former_nodes",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Stored node ids whose counters continue under this node's.",
+    ),
+    Column("moved_to", Text, comment="The source that carries on what was collected from this."),
     UniqueConstraint("stored_node_id"),
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),

@@ -54,14 +54,15 @@ SELECT source_id
 READ_SOURCES = """
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
-       own.debt_bytes, own.debt_at, own.credit_since,
-       shared.last_completed_until, shared.last_attempted_at, stalled.gap_id IS NOT NULL
+       own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
+       CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END,
+       shared.last_attempted_at, stalled.gap_id IS NOT NULL
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
   LEFT JOIN billing.gaps AS stalled
     ON stalled.source_id = own.source_id AND stalled.kind = 'stalled'
-   AND stalled.from_at = own.watermark
+   AND stalled.from_at = coalesce(own.samples_at, own.watermark)
 """
 
 # Which source a node belongs to already.
@@ -78,7 +79,9 @@ class SourceState:
 
     `watermark` is None before the first snapshot; `legacy_watermark` is where the legacy writer
     stood that knew the source before us. `samples_at` is the last applied snapshot with samples.
-    `is_stalled` tells that a gap which begins at the watermark is recorded already.
+    `former_nodes` are stored node ids whose counters continue under the node's present one; its
+    first snapshot, at `first_snapshot_at`, is then the last one of the node before.
+    `is_stalled` tells that a gap which begins at `samples_at` is recorded already.
     """
 
     source_id: str
@@ -88,9 +91,17 @@ class SourceState:
     samples_at: datetime | None = None
     restarted_at: datetime | None = None
     credit: NodeCredit = FULL_CREDIT
+    former_nodes: tuple[str, ...] = ()
+    first_snapshot_at: datetime | None = None
     legacy_watermark: datetime | None = None
     last_attempted_at: datetime | None = None
     is_stalled: bool = False
+
+    def renamed(self) -> dict[str, NodeIdentity]:
+        """Return the present identity of the node by each stored id that it had before."""
+        if self.identity is None:
+            return {}
+        return dict.fromkeys(self.former_nodes, self.identity)
 
 
 def add_sources(connection: Connection, source_ids: Iterable[str]) -> None:
@@ -121,6 +132,8 @@ def source_state(
     debt_bytes: int | None,
     debt_at: datetime | None,
     credit_since: datetime | None,
+    former_nodes: list[str] | None,
+    first_snapshot_at: datetime | None,
     shared_until: datetime | None,
     attempted_at: datetime | None,
     is_stalled: bool,
@@ -136,6 +149,8 @@ def source_state(
         credit=NodeCredit(
             Debt(debt_bytes, debt_at) if debt_bytes and debt_at else None, since=credit_since
         ),
+        former_nodes=tuple(former_nodes or ()),
+        first_snapshot_at=first_snapshot_at,
         legacy_watermark=shared_until if watermark is None else None,
         last_attempted_at=attempted_at,
         is_stalled=is_stalled,

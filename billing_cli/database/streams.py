@@ -82,7 +82,9 @@ WITH waiting AS MATERIALIZED (
          stream.sample_uuid, stream.account_uuid,
          coalesce(source.samples_at, source.watermark) AS samples_at
     FROM billing.sources AS source
-    JOIN billing.streams AS stream USING (stored_node_id)
+   CROSS JOIN LATERAL unnest(array_append(source.former_nodes, source.stored_node_id))
+      AS carried (stored_node_id)
+    JOIN billing.streams AS stream ON stream.stored_node_id = carried.stored_node_id
    WHERE source.source_id = ANY (%(source_ids)s::text[])
      AND stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
 ), resolved AS (

@@ -281,12 +281,14 @@ SELECT stream_id, bucket_start, from_at, to_at, reset_epoch,
     ON CONFLICT (stream_id, from_at) DO NOTHING
 """
 
-# New snapshots end what had stalled.
+# New samples end what had stalled.
 END_STALLED = """
 UPDATE billing.gaps AS gap
    SET to_at = given.first_at, resolved_at = %(now)s, resolution = 'snapshots came again'
-  FROM jsonb_to_recordset(%(sources)s::jsonb) AS given (source_id text, first_at timestamptz)
+  FROM jsonb_to_recordset(%(sources)s::jsonb) AS given (
+       source_id text, first_at timestamptz, samples_at timestamptz)
  WHERE gap.source_id = given.source_id AND gap.kind = 'stalled' AND gap.resolved_at IS NULL
+   AND gap.from_at < given.samples_at
 """
 
 # A gap is recorded once. One without an end is open: it ends with the next snapshot.

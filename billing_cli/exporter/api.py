@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from billing_cli.core.model import NodeIdentity, Snapshot
@@ -70,6 +71,7 @@ class FetchRequest:
     ends at a minute boundary with at least one whole minute after the minute of `since`.
     `page_limit` is the most snapshots that are asked for in one page. `has_watermark` says that
     this source had snapshots before, so that 404 is a failure and not "no snapshot yet".
+    `renamed` gives the present identity of a node by each stored id that it had before.
     """
 
     source: Source
@@ -78,6 +80,7 @@ class FetchRequest:
     max_samples: int
     page_limit: int
     has_watermark: bool = False
+    renamed: Mapping[str, NodeIdentity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

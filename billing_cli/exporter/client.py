@@ -70,7 +70,8 @@ class _Step:
         self.contact = contact
         self.limits = limits
         self.notes = list(contact.notes)
-        self.decoder = Decoder(now, Expected(source.expected_node_id, source.expected_env), limits)
+        expected = Expected(source.expected_node_id, source.expected_env)
+        self.decoder = Decoder(now, expected, limits, renamed=request.renamed)
         self.snapshots = StepSnapshots(request, limits)
         self.has_window = False
         self.identity: NodeIdentity | None = None

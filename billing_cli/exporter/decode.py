@@ -28,6 +28,7 @@ from billing_cli.exporter.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 _FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -74,7 +75,8 @@ class Decoder:
     """Decodes the answers of one fetch.
 
     `now` bounds how far in the future a snapshot may lie. A stream's name is kept once, in
-    `names`, however many snapshots hold it. Every method raises ExporterError with a one-line
+    `names`, however many snapshots hold it. What a node published under a former stored id is taken
+    as of its present identity (`renamed`). Every method raises ExporterError with a one-line
     reason for what breaks the contract, TooLargeError for what exceeds the limits.
     """
 
@@ -82,11 +84,12 @@ class Decoder:
     expected: Expected = ANY_NODE
     limits: Limits = DEFAULT_LIMITS
     names: dict[StreamName, StreamName] = field(default_factory=dict)
+    renamed: Mapping[str, NodeIdentity] = field(default_factory=dict)
 
     def page(self, body: bytes) -> Page:
         """Return the page that a window answer holds, its snapshots in the order of the wire."""
         page = page_of(body, "the answer", self.limits.page_objects)
-        claimed = identity_of(page, "the page") if page.node_id or page.env else None
+        claimed = self.identity(page, "the page") if page.node_id or page.env else None
         heads = self._page_heads(page)
         identity = heads[0].identity if heads else claimed
         if identity is not None:
@@ -114,9 +117,14 @@ class Decoder:
             return [snapshot_of(value, where, self.limits.page_objects)]
         return _page_snapshots(page)
 
+    def identity(self, wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
+        """Return the node that a page or a snapshot speaks for, by its present name."""
+        identity = identity_of(wire, where)
+        return self.renamed.get(identity.stored, identity)
+
     def head(self, wire: WireSnapshot, where: str) -> Head:
         """Return a snapshot's stamp and node, its samples still JSON."""
-        identity = identity_of(wire, where)
+        identity = self.identity(wire, where)
         self._check_identity(identity, where)
         return Head(self._collected_at(wire.collected_at, where), identity, wire.samples, where)
 

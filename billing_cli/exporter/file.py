@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 from billing_cli.exporter.api import ExporterError, Fetched
-from billing_cli.exporter.decode import Decoder, Head, identity_of
+from billing_cli.exporter.decode import Decoder, Head
 from billing_cli.exporter.json_values import objects_of
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.steps import StepSnapshots
@@ -40,17 +40,19 @@ def read_file(
     path: str,
     *,
     now: datetime,
+    renamed: Mapping[str, NodeIdentity] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     on_progress: Callable[[int], None] | None = None,
 ) -> SnapshotFile:
     """Return the snapshots of a file; `-` is stdin. To be closed after use.
 
     The file is read once, whole, into a temporary file; memory holds where each snapshot is, not
-    its samples. `now` bounds how far in the future a snapshot may lie. `on_progress` is called with
+    its samples. `now` bounds how far in the future a snapshot may lie; `renamed` gives the present
+    identity of nodes by their former stored ids. `on_progress` is called with
     the number of bytes read so far, after decompression. Raises ExporterError (code `file`) that
     names the file and the value in it that is wrong.
     """
-    file = SnapshotFile(Decoder(now, limits=limits), limits)
+    file = SnapshotFile(Decoder(now, limits=limits, renamed=renamed or {}), limits)
     try:
         with _opened(path) as stream:
             file.add_all(objects_of(_chunks(stream, limits, on_progress), limits.body_bytes))
@@ -167,7 +169,7 @@ class SnapshotFile:
                 count += 1
                 if count > self._limits.file_snapshots:
                     raise ExporterError(f"more than {self._limits.file_snapshots} snapshots")
-                identity = identity_of(wire, where)
+                identity = self._decoder.identity(wire, where)
                 entries = self._entries.setdefault(identity, {})
                 try:
                     head = self._decoder.head(wire, where)

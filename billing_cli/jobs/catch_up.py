@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until, minute_of
 from billing_cli.database.connection import Session
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import read_sources
 from billing_cli.jobs.context import check_range, sources_to_work_on
+from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.pace import Pace
 from billing_cli.jobs.step import take_step
@@ -20,10 +23,14 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.database.sources import SourceState
+    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.fetching import FromFile
     from billing_cli.jobs.step import Step
 
 JOB = "catch-up"
+SINCE_IGNORED = "--since is ignored: the source goes on from its watermark"
 
 
 def catch_up(
@@ -33,23 +40,27 @@ def catch_up(
     since: datetime | None = None,
     until: datetime | None = None,
     dry_run: bool = False,
+    file: FromFile | None = None,
     on_step: Callable[[Mapping[str, SourceResult], datetime], None] | None = None,
 ) -> RunResult:
     """Repeat bounded steps until each source has nothing more before `until`.
 
     `since` is where a source begins that has no watermark yet; `until` defaults to the end of
-    the last closed minute and is cut to a whole minute. `on_step` is called after each step with
+    the last closed minute and is cut to a whole minute. With a `file` its snapshots are taken in
+    place of the exporters', and of all sources only those take part that it has snapshots of.
+    `on_step` is called after each step with
     every source's result so far and the goal. Raises BillingError where a step failed; the steps
     before it stand, and the error's `so_far` is what they did.
     """
-    check_range(since, until)
-    sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
+    check_range(since, until, started_at)
+    sources = sources_to_work_on(context, source_ids)
     goal = closed_until(started_at, context.settle)
     if until is not None:
         goal = min(goal, minute_of(until))
     results: dict[str, SourceResult] = {}
     written, steps = Written(), 0
+    known: frozenset[str] = frozenset()
 
     def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
@@ -57,6 +68,9 @@ def catch_up(
             _merge(merged, step)
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
+        for source_id in known & merged.keys():
+            notes = (*merged[source_id].notes, SINCE_IGNORED)
+            merged[source_id] = replace(merged[source_id], notes=notes)
         return result_of(
             context, JOB, started_at, merged.values(), total, steps=taken, dry_run=dry_run
         )
@@ -67,11 +81,21 @@ def catch_up(
     with (
         Session(context.database, dry_run=dry_run) as session,
         failing_on_record(context, session, outcome),
+        origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
-        remaining, pace = sources, Pace()
+        if since is not None:
+            known = _with_watermark(session, origin.sources)
+        remaining, pace = list(origin.sources), Pace()
         while remaining:
             step = take_step(
-                context, session, remaining, until=goal, since=since, pace=pace, journal=journal
+                context,
+                session,
+                origin,
+                remaining,
+                until=goal,
+                since=since,
+                pace=pace,
+                journal=journal,
             )
             _merge(results, step)
             written, steps, pace = written.plus(step.written), steps + 1, step.pace
@@ -79,6 +103,17 @@ def catch_up(
                 on_step(results, goal)
             remaining = [source for source in remaining if source.source_id in step.behind]
     return outcome()
+
+
+def _with_watermark(session: Session, sources: Sequence[Source]) -> frozenset[str]:
+    """Return the sources that go on from a watermark."""
+
+    def read(connection: Connection) -> dict[str, SourceState]:
+        require_head(connection)
+        return read_sources(connection, [source.source_id for source in sources])
+
+    states = session.read(read)
+    return frozenset(name for name, one in states.items() if one.watermark is not None)
 
 
 def _merge(results: dict[str, SourceResult], step: Step) -> None:

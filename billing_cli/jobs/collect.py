@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
+from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.write import Written
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.fetching import FromFile
     from billing_cli.jobs.step import Step
 
 JOB = "collect"
 
 
 def collect(
-    context: JobContext, source_ids: Sequence[str] = (), *, dry_run: bool = False
+    context: JobContext,
+    source_ids: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    file: FromFile | None = None,
 ) -> RunResult:
     """Take one step with the named sources, or with all; with `dry_run` undo it at the end.
 
+    With a `file` its snapshots are taken in place of the exporters', and of all sources only those
+    take part that it has snapshots of.
     Raises BillingError (with its exit code) where the run as a whole failed; nothing of it is
     stored then.
     """
@@ -52,14 +60,16 @@ def collect(
     with (
         Session(context.database, dry_run=dry_run) as session,
         failing_on_record(context, session, outcome),
+        origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
-        # Sources that are named are wanted now, whatever their interval.
+        # Sources that are named, or that a file is of, are wanted now, whatever their interval.
         step = take_step(
             context,
             session,
-            sources,
+            origin,
+            origin.sources,
             until=until,
-            respect_intervals=not source_ids,
+            respect_intervals=not source_ids and not origin.is_file,
             journal=journal,
         )
     return outcome(step)

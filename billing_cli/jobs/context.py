@@ -59,7 +59,7 @@ class FetchPolicy:
     step_max_samples: int = 100_000
     page_limit: int = 60
     concurrency: int = 32
-    deadline_seconds: float = 45.0
+    deadline_seconds: float = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,12 @@ class JobContext:
         return _overridden(self.streams, source)
 
 
-def check_range(since: datetime | None, until: datetime | None) -> None:
-    """Raise UsageError where a range ends before it begins."""
+def check_range(
+    since: datetime | None, until: datetime | None, now: datetime | None = None
+) -> None:
+    """Raise UsageError where a range ends before it begins, or begins after `now`."""
+    if since is not None and now is not None and since > now:
+        raise UsageError("--since is in the future")
     if since is not None and until is not None and since > until:
         raise UsageError("--since is after --until")
 

@@ -20,9 +20,10 @@ def nodes_of(
 ) -> tuple[str, ...] | None:
     """Return the stored node ids that the sources carry, or None where no source is named.
 
-    A source may have been disabled, or taken out of the configuration: what was collected from
-    it is still there. One that is configured and never answered has no node. Raises UsageError
-    for a name that neither the configuration nor the database knows.
+    Those that their nodes had before are among them. A source may have been disabled, or taken out
+    of the configuration: what was collected from it is still there. One that is configured and
+    never answered has no node. Raises UsageError for a name that neither the configuration nor the
+    database knows.
     """
     if not source_ids:
         return None
@@ -32,4 +33,9 @@ def nodes_of(
     if unknown:
         known = ", ".join(sorted(configured)) or "none"
         raise UsageError(f"unknown source {', '.join(sorted(unknown))}; configured: {known}")
-    return tuple(one.identity.stored for one in states.values() if one.identity)
+    return tuple(
+        node
+        for one in states.values()
+        if one.identity
+        for node in (one.identity.stored, *one.former_nodes)
+    )

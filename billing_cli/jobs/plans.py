@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from billing_cli.jobs.context import JobContext
 
 
+MOVE = "billing sources move"
+
+
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
     """What one source's new snapshots amount to, before any of it is written.
@@ -79,7 +82,7 @@ def accept(
             else:
                 accepted[source_id] = outcome
         else:
-            errors[source_id] = outcome
+            errors[source_id] = _with_hint(outcome, found.states[source_id])
     for source_id, problem in _ownership_problems(accepted, found.node_owners).items():
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
@@ -272,8 +275,20 @@ def _identity_problem(
     if source.expected_node_id == identity.node_id and source.expected_env in {None, identity.env}:
         return None
     return (
-        f"answers as node {identity.stored!r}, but was {state.identity.stored!r} so far; "
-        "set expected_node_id where this is meant"
+        f"answers as node {identity.stored!r}, but was {state.identity.stored!r} so far; where the "
+        f"node has another id now: {MOVE} {source.source_id} {identity.stored} --same-counters; "
+        "where this is another node: set expected_node_id"
+    )
+
+
+def _with_hint(error: ExporterError, state: SourceState) -> ExporterError:
+    """Name the command for a node that has another id now, where the exporter's names differ."""
+    if error.code != "wrong_identity" or state.identity is None:
+        return error
+    return ExporterError(
+        f"{error.reason}; where node {state.identity.stored!r} has another id now: "
+        f"{MOVE} {state.source_id} ENV:NODE_ID --same-counters",
+        code=error.code,
     )
 
 
@@ -294,5 +309,10 @@ def _ownership_problems(
                 problems[source_id] = (
                     f"node {node!r} is claimed by the sources {source_id!r} and {others[0]!r}; "
                     "it would be billed twice"
+                    + (
+                        f"; to go on under another source: {MOVE} {owner} {source_id}"
+                        if owner
+                        else ""
+                    )
                 )
     return problems

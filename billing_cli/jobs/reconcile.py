@@ -20,6 +20,7 @@ from billing_cli.database.sources import read_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
+from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import lag_seconds
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.fetching import FromFile, Origin
 
 JOB = "reconcile"
 DEFAULT_RANGE = timedelta(hours=1)
@@ -76,18 +78,20 @@ def reconcile(
     since: datetime | None = None,
     until: datetime | None = None,
     dry_run: bool = False,
+    file: FromFile | None = None,
     on_step: Callable[[Mapping[str, datetime], datetime], None] | None = None,
 ) -> RunResult:
     """Compare the minutes in [since, until) of each source with its exporter's history.
 
     The default is the last hour up to each source's watermark; nothing after a watermark is
-    compared. `on_step` is called with how far each source has come, and the latest end.
-    Raises BillingError where the run as a whole failed; the steps before it stand, and the error's
-    `so_far` is what they did.
+    compared. With a `file` its snapshots are the history, and of all sources only those take part
+    that it has snapshots of. `on_step` is called with how far each source has come, and the latest
+    end. Raises BillingError where the run as a whole failed; the steps before it stand, and the
+    error's `so_far` is what they did.
     """
-    check_range(since, until)
-    sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
+    check_range(since, until, started_at)
+    sources = sources_to_work_on(context, source_ids)
     courses: list[_Course] = []
     results: dict[str, SourceResult] = {}
     found: list[MinuteDifference] = []
@@ -110,10 +114,11 @@ def reconcile(
     with (
         Session(context.database, dry_run=dry_run) as session,
         failing_on_record(context, session, outcome),
+        origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
-        courses, results = _courses(context, session, sources, since, until)
+        courses, results = _courses(context, session, origin.sources, since, until)
         while courses:
-            stretches = _next_stretches(context, session, courses)
+            stretches = _next_stretches(context, session, origin, courses)
 
             def work(
                 connection: Connection, stretches: Sequence[Stretch] = stretches
@@ -176,6 +181,9 @@ def _courses(
         written_until = minute_of(state.watermark) + MINUTE
         end = min(minute_of(until), written_until) if until else written_until
         at = minute_of(since) if since else end - DEFAULT_RANGE
+        if state.former_nodes and state.first_snapshot_at is not None:
+            # What came before belongs to the records of the node's former id.
+            at = max(at, minute_of(state.first_snapshot_at) + MINUTE)
         if at >= end:
             note = f"nothing is collected after {format_rfc3339(at)}"
             results[source.source_id] = replace(result, notes=(note,))
@@ -185,11 +193,11 @@ def _courses(
 
 
 def _next_stretches(
-    context: JobContext, session: Session, courses: Sequence[_Course]
+    context: JobContext, session: Session, origin: Origin, courses: Sequence[_Course]
 ) -> list[Stretch]:
     """Ask every source for what comes next; where it tells nothing, its course says why."""
     share = max(1, min(STEP_MAX_SAMPLES, context.fetching.step_max_samples) // len(courses))
-    answers = _fetch(context, session, courses, share)
+    answers = _fetch(context, session, origin, courses, share)
     stretches = []
     for course in courses:
         snapshots, covered = _usable(course, answers[course.source.source_id], share)
@@ -208,10 +216,12 @@ def _next_stretches(
 
 
 def _fetch(
-    context: JobContext, session: Session, courses: Sequence[_Course], share: int
-) -> dict[str, Fetched | ExporterError]:
-    from billing_cli.exporter.fleet import fetch_all  # noqa: PLC0415 - requests is slow to import
-
+    context: JobContext,
+    session: Session,
+    origin: Origin,
+    courses: Sequence[_Course],
+    share: int,
+) -> Mapping[str, Fetched | ExporterError]:
     def read(connection: Connection) -> list[datetime | None]:
         return [
             read_first_from(connection, one.identity.stored, one.at, one.end) for one in courses
@@ -225,18 +235,11 @@ def _fetch(
             max_samples=share * course.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
             has_watermark=True,
+            renamed=course.state.renamed(),
         )
         for course, first in zip(courses, session.read(read), strict=True)
     ]
-    return dict(
-        fetch_all(
-            requests,
-            now=context.clock(),
-            concurrency=context.fetching.concurrency,
-            deadline_seconds=context.fetching.deadline_seconds,
-            default_token=context.default_token,
-        )
-    )
+    return origin.fetch(requests, context.clock())
 
 
 def _usable(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.fetching import Origin
     from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.write import Written
 
@@ -61,6 +62,7 @@ class Step:
 def take_step(
     context: JobContext,
     session: Session,
+    origin: Origin,
     sources: Sequence[Source],
     *,
     until: datetime,
@@ -71,21 +73,23 @@ def take_step(
 ) -> Step:
     """Move the sources a bounded step towards `until`, the end of the last closed minute.
 
-    `since` is where a source begins that has no watermark yet. With a `pace` all sources come
-    equally far: minutes that another one has yet to reach are left to a later step, and so are
-    sources that are further already. Without one, each comes as far as its share of the samples
-    allows. `journal` is called inside the transaction with what was done. Raises BillingError
-    where the database fails; what a source does wrong is in its result.
+    `sources` are those of the origin that take part. `since` is where a source begins that has no
+    watermark yet. With a `pace` all sources come equally far: minutes that another one has yet to
+    reach are left to a later step, and so are sources that are further already. Without one, each
+    comes as far as its share of the samples allows. `journal` is called inside the transaction with
+    what was done. Raises BillingError where the database fails; what a source does wrong is in its
+    result.
     """
+    asked_at = context.clock()
     by_id = {source.source_id: source for source in sources}
     is_dry = session.dry_run
     known = session.read(lambda one: _read(context, one, list(by_id), is_dry=is_dry))
     due = [
         source
         for source in sources
-        if not (respect_intervals and _is_early(source, known, context.clock()))
+        if not (respect_intervals and _is_early(source, known, asked_at))
     ]
-    fetched = _fetch(context, due, known.states, until, since, pace or Pace())
+    fetched = _fetch(context, origin, due, known.states, until, since, pace or Pace(), asked_at)
 
     skipped = [
         result_without_plan(source_id, known.states[source_id], context.clock(), status="skipped")
@@ -130,7 +134,8 @@ def _read(
 class _FetchRound:
     """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
 
-    `known` are their states when they were asked, and `begins` where each one was asked from.
+    `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
+    asked from. `is_file` tells that it was not the exporters who answered.
     """
 
     begins: Mapping[str, datetime]
@@ -138,18 +143,20 @@ class _FetchRound:
     bound: datetime
     outcomes: Mapping[str, Fetched | ExporterError]
     waiting: frozenset[str]
+    asked_at: datetime
+    is_file: bool
 
 
 def _fetch(
     context: JobContext,
+    origin: Origin,
     sources: Sequence[Source],
     states: Mapping[str, SourceState],
     until: datetime,
     since: datetime | None,
     pace: Pace,
+    asked_at: datetime,
 ) -> _FetchRound:
-    from billing_cli.exporter.fleet import fetch_all  # noqa: PLC0415 - requests is slow to import
-
     first_since = since or until - context.initial_lookback
     fetching = context.fetching
     begins = {}
@@ -164,7 +171,7 @@ def _fetch(
     )
     wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
     shares = pace.shares((source.source_id for source in wanted), fetching.step_max_samples)
-    answers = fetch_all(
+    outcomes = origin.fetch(
         [
             FetchRequest(
                 source=source,
@@ -173,15 +180,13 @@ def _fetch(
                 max_samples=shares[source.source_id],
                 page_limit=fetching.page_limit,
                 has_watermark=states[source.source_id].watermark is not None,
+                renamed=states[source.source_id].renamed(),
             )
             for source in wanted
         ],
-        now=context.clock(),
-        concurrency=fetching.concurrency,
-        deadline_seconds=fetching.deadline_seconds,
-        default_token=context.default_token,
+        context.clock(),
     )
-    return _FetchRound(begins, states, bound, dict(answers), waiting)
+    return _FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file)
 
 
 def _write(
@@ -223,7 +228,9 @@ def _write(
         for source_id, answer in accepted.items()
         if answer.complete and fetched.bound == until and source_id not in failed
     }
-    stalled = _stalled(context, current, advanced, found.states, until)
+    # A file says nothing of how its exporter is.
+    answering = set() if fetched.is_file else current
+    stalled = _stalled(context, answering, advanced, found.states, until)
     results = _results(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
     results = [
         replace(one, gaps=one.gaps + 1) if one.source_id in stalled else one for one in results
@@ -235,7 +242,7 @@ def _write(
         pace=(pace or Pace()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
-        _finish(connection, results, stalled, run)
+        _finish(connection, results, stalled, run, fetched.asked_at)
         journal(connection, step)
     return step
 
@@ -266,15 +273,23 @@ def _stalled(
     states: Mapping[str, SourceState],
     until: datetime,
 ) -> dict[str, Gap]:
-    """Return a gap for each source that has reported all it has, and nothing new for too long."""
+    """Return a gap for each source that has reported all it has, and no counters for too long.
+
+    It has either no new snapshots, or only snapshots without samples.
+    """
     gaps = {}
     for source_id in sorted(current):
         state = states[source_id]
-        watermark = state.watermark
-        if source_id in advanced or watermark is None or state.is_stalled:
+        watermark, samples_at = state.watermark, state.samples_at
+        if source_id in advanced:
+            step = advanced[source_id].advance
+            watermark, samples_at = step.watermark, step.samples_at
+            if samples_at == watermark:
+                continue
+        if samples_at is None or (state.is_stalled and samples_at == state.samples_at):
             continue
-        if until - watermark > context.stalled_after:
-            gaps[source_id] = Gap("stalled", watermark, until)
+        if until - samples_at > context.stalled_after:
+            gaps[source_id] = Gap("stalled", samples_at, until)
     return gaps
 
 
@@ -313,6 +328,7 @@ def _finish(
     results: Iterable[SourceResult],
     stalled: Mapping[str, Gap],
     run: Run,
+    asked_at: datetime,
 ) -> None:
     """Write what is told of all sources that this run has locked, whatever became of them."""
     attempts = [
@@ -325,7 +341,8 @@ def _finish(
         if result.status != "busy"
     ]
     parameters = {
-        "now": run.now,
+        # Pauses between runs count from here, however long a run takes.
+        "now": asked_at,
         "attempts": rows_as_json(attempts),
         "gaps": gap_rows(stalled.items(), are_open=True),
     }

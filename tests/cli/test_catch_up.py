@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pty
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.simulator.wire import encode_snapshot
 from tests.cli.command import PYTHON_PATH, command_line
 
 if TYPE_CHECKING:
@@ -58,8 +60,42 @@ def test_since_is_where_a_source_begins_that_was_never_collected(site: Site) -> 
     before = site.world.billed_bytes()
     assert before[0] > 0
     earlier = format_rfc3339(site.world.at(1))
-    assert site.billing("catch-up", "--since", earlier, "--source", "jp-1").code == 0
+    finished = site.billing("catch-up", "--since", earlier, "--source", "jp-1", "--json")
+    assert (finished.code, finished.result["status"]) == (0, "ok")
+    assert finished.source("jp-1")["notes"] == [
+        "--since is ignored: the source goes on from its watermark"
+    ]
     assert site.world.billed_bytes() == before
+
+
+@pytest.mark.parametrize("job", ["catch-up", "reconcile"])
+def test_a_beginning_in_the_future_is_a_usage_error(site: Site, job: str) -> None:
+    """Nothing could be meant by it."""
+    site.has_two_nodes()
+    finished = site.billing(job, "--since", "2999-01-01T00:00:00Z")
+    assert (finished.code, finished.stderr) == (2, "Error: --since is in the future\n")
+
+
+def test_a_file_takes_the_place_of_the_exporters(site: Site, tmp_path: Path) -> None:
+    """Each of the three jobs reads it, and asks nobody; - is stdin."""
+    site.has_two_nodes()
+    content = b"\n".join(
+        encode_snapshot(node, one)
+        for node in site.world.fleet.nodes.values()
+        for one in node.snapshots
+    )
+    (tmp_path / "shipped.gz").write_bytes(gzip.compress(content))
+    path = str(tmp_path / "shipped.gz")
+    assert site.billing("collect", "--source", "jp-1", "--from-file", path).code == 0
+    finished = site.billing("catch-up", "--from-file", "-", "--json", stdin=None, input=content)
+    assert (finished.code, finished.source("us-1")["status"]) == (0, "ok")
+    assert site.billing("reconcile", "--from-file", path, "--json").result["corrections"] == 0
+    assert [site.world.running[one].requests for one in ("jp-1", "us-1")] == [[], []]
+    site.world.assert_all_is_billed()
+    (tmp_path / "broken").write_bytes(content[:-5])
+    failed = site.billing("collect", "--from-file", str(tmp_path / "broken"), "--json")
+    assert failed.code == 1
+    assert "ends within value" in str(failed.result["error"])
 
 
 def test_source_selects(site: Site) -> None:

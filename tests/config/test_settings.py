@@ -37,7 +37,7 @@ def test_nothing_configured_gives_the_defaults() -> None:
     assert settings.step_max_samples == 100_000
     assert settings.page_limit == 60
     assert settings.fetch_concurrency == 32
-    assert settings.run_deadline_seconds == 45
+    assert settings.run_deadline_seconds == 25
     assert settings.initial_lookback_hours == 72
     assert settings.delta_policy() == DeltaPolicy()
     assert settings.stalled_after_seconds == 300

@@ -18,8 +18,15 @@ from billing_cli.simulator.invariants import violations
 from tests.jobs.world import only_source
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from billing_cli.core.result import RunResult
+    from billing_cli.jobs.context import JobContext
     from tests.jobs.world import Job, World
+
+# Enough for an answer of 10,000 samples, with a wide margin.
+DEADLINE_SECONDS = 6.0
+MANY_STREAMS = 10_000
 
 JOBS = pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
 
@@ -71,6 +78,22 @@ def test_a_source_that_is_down_is_recorded_and_the_others_commit(world: World, j
     world.assert_all_is_billed()
 
 
+def test_a_source_that_hangs_does_not_keep_a_large_node_from_being_charged(world: World) -> None:
+    """The run goes on at its deadline, with all that the others have answered."""
+    users = world.add_users(MANY_STREAMS)
+    world.add_node("jp-1", users)
+    world.add_node("us-1", users[:1])
+    world.flow_until(3)
+    world.running["us-1"].latency_seconds = 3600
+    world.fetching = replace(world.fetching, deadline_seconds=DEADLINE_SECONDS)
+    result = world.run_unchecked(world.at(4))
+    assert statuses(result) == {"jp-1": "ok", "us-1": "error"}
+    assert result.sources[1].unreachable
+    assert result.processed_samples == 3 * MANY_STREAMS
+    assert result.written_minutes > MANY_STREAMS
+    world.running["us-1"].latency_seconds = 0
+
+
 def test_two_sources_that_claim_one_node_are_both_refused(world: World) -> None:
     """Nobody can know which is the right one; the error names both."""
     two_nodes(world)
@@ -102,8 +125,9 @@ def test_another_node_behind_a_source_is_refused(world: World) -> None:
     world.running["jp-1"].identity = NodeIdentity("prod", "jp-2")
     result = world.run(world.at(6))
     assert only_source(result).error == (
-        "answers as node 'prod:jp-2', but was 'prod:jp-1.svc.plus' so far; "
-        "set expected_node_id where this is meant"
+        "answers as node 'prod:jp-2', but was 'prod:jp-1.svc.plus' so far; where the node has "
+        "another id now: billing sources move jp-1 prod:jp-2 --same-counters; where this is "
+        "another node: set expected_node_id"
     )
     world.running["jp-1"].identity = None
     world.run(world.at(10))
@@ -174,6 +198,14 @@ def test_a_source_is_left_alone_until_its_interval_is_over(world: World) -> None
     assert statuses(world.run(early)) == {"jp-1": "ok", "us-1": "ok"}
 
 
+def test_an_interval_counts_from_the_start_of_a_run(world: World) -> None:
+    """A fetch of 4 s does not turn every minute into every second one."""
+    two_nodes(world)
+    world.overrides["us-1"] = {"collect_interval_seconds": 60}
+    for minute in (2, 3, 4):
+        assert statuses(collect(taking_seconds(world, world.at(minute), 4)))["us-1"] == "ok"
+
+
 def test_a_source_that_is_named_is_asked_whatever_its_interval(world: World) -> None:
     """An operator asks because it is wanted now; catch-up does not wait either."""
     two_nodes(world)
@@ -241,6 +273,43 @@ def test_a_source_that_answers_and_has_nothing_new_is_stalled(world: World) -> N
     assert gap == (node.snapshots[3].collected_at, "snapshots came again")
 
 
+def test_snapshots_without_samples_are_a_stall_as_well(world: World) -> None:
+    """The watermark goes on; the gap is found once, and ends when there are samples again."""
+    node = world.add_node("jp-1", world.add_users(1))
+    world.flow_until(3)
+    world.run(world.at(4))
+    (last_with_samples,) = world.watermarks.values()
+    node.has_statistics = False
+    world.flow_until(13)
+    gaps = [only_source(world.run(world.at(minute))).gaps for minute in (6, 8, 10, 12)]
+    assert gaps == [0, 0, 1, 0]
+    assert world.watermarks["jp-1"] > last_with_samples
+    found = world.rows("SELECT kind, from_at, to_at FROM billing.gaps")
+    assert [kind for kind, *_ in found] == ["stalled"]
+    assert found[0][2] is None
+    node.has_statistics = True
+    world.flow_until(15)
+    world.run(world.at(17))
+    (ended,) = world.rows("SELECT resolution FROM billing.gaps WHERE kind = 'stalled'")
+    assert ended == ("snapshots came again",)
+    world.assert_all_is_billed()
+
+
+@JOBS
+def test_a_404_is_a_failure_of_a_source_that_had_snapshots(world: World, job: Job) -> None:
+    """Before the first one it only says that there is none yet."""
+    two_nodes(world)
+    world.running["us-1"].status = 404
+    result = world.run(world.at(4), job)
+    assert statuses(result) == {"jp-1": "ok", "us-1": "ok"}
+    world.running["us-1"].status = None
+    world.run(world.at(6), job)
+    world.running["us-1"].status = 404
+    result = world.run(world.at(8), job)
+    assert statuses(result) == {"jp-1": "ok", "us-1": "error"}
+    assert "HTTP 404" in (result.sources[1].error or "")
+
+
 def test_history_that_is_gone_is_a_gap(world: World) -> None:
     """The bytes are kept, because counters are cumulative; that the minutes blur is on record."""
     node = world.add_node("jp-1", world.add_users(2))
@@ -260,6 +329,18 @@ def two_nodes(world: World) -> None:
     world.add_node("jp-1", users)
     world.add_node("us-1", users)
     world.flow_until(10)
+
+
+def taking_seconds(world: World, now: datetime, seconds: float) -> JobContext:
+    """Return a context whose clock goes on by so much once the sources were asked."""
+    asked = [len(world.running[name].requests) for name in world.fleet.nodes]
+    world.fleet.present = now
+
+    def clock() -> datetime:
+        is_answered = asked != [len(world.running[name].requests) for name in world.fleet.nodes]
+        return now + timedelta(seconds=seconds if is_answered else 0)
+
+    return replace(world.context(now), clock=clock)
 
 
 def statuses(result: RunResult) -> dict[str, str]:

@@ -78,10 +78,10 @@ def test_busy_and_partial_are_no_failure(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["billing-collect.service", "billing-collect@.service"])
 def test_a_run_ends_before_the_next_is_due(name: str) -> None:
-    """Even one that is stopped; and one that hits its own deadline is not stopped."""
+    """Even one that is stopped; one that hits its own deadline has as long left to commit."""
     start, stop = (int(setting(name, f"Timeout{what}Sec")) for what in ("Start", "Stop"))
     assert start + stop < 60
-    assert Settings().run_deadline_seconds < start
+    assert Settings().run_deadline_seconds <= start / 2
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from billing_cli.cli.from_file import file_of, from_file_option
 from billing_cli.cli.running import (
     MomentType,
     dry_run_option,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--until", type=MomentType(), metavar="TIME", help="Where to stop. [default: now, minute-cut]"
 )
+@from_file_option
 @dry_run_option
 @json_option
 @click.pass_obj
@@ -45,6 +47,7 @@ def command(
     shard: Shard | None,
     since: datetime | None,
     until: datetime | None,
+    file_path: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -54,29 +57,39 @@ def command(
     interrupted at any time: the steps that are done stand, the next call goes on from there.
 
     --since counts for sources that were never collected: the first snapshot from then on is
-    their baseline, which charges nothing. All others go on from their watermark. Times are
-    RFC 3339, with a zone.
+    their baseline, which charges nothing. All others go on from their watermark, and a note says
+    so. Times are RFC 3339, with a zone.
+
+    With --from-file, snapshots are read from a file: from the disk of a node that is dead, or from
+    what a log shipper wrote. It may hold several nodes, as lists, pages or lines of snapshots,
+    also compressed with gzip. Sources that the file has nothing of are left alone.
 
     \b
     Examples:
       billing catch-up
       billing catch-up --source jp-1 --since 2026-04-08T00:00:00Z
+      billing catch-up --source jp-1 --from-file /mnt/jp-1/snapshots.json
+      zcat shipped-*.gz | billing catch-up --from-file -
       billing catch-up --until 2026-04-08T12:00:00Z --dry-run
     """
     from billing_cli.jobs.catch_up import catch_up  # noqa: PLC0415
 
+    is_shown = not as_json and sys.stderr.isatty()
+    file = file_of(file_path, is_shown=is_shown)
+
     def work(context: JobContext) -> RunResult:
-        with ProgressBar(enabled=not as_json and sys.stderr.isatty()) as progress:
+        with ProgressBar(enabled=is_shown) as progress:
             return catch_up(
                 in_shard(context, source_ids, shard),
                 source_ids,
                 since=since,
                 until=until,
                 dry_run=dry_run,
+                file=file,
                 on_step=progress.on_step,
             )
 
-    run_job(options, "catch-up", as_json, work, dry_run=dry_run)
+    run_job(options, "catch-up", as_json, work, dry_run=dry_run, files_checked=file is None)
 
 
 class ProgressBar:

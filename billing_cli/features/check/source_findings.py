@@ -118,6 +118,13 @@ def _contract(contract: str, expected: Expectations) -> tuple[State, str]:
     return "ok", contract
 
 
+MOVE_SOURCE = "; to go on under another source: billing sources move"
+MOVE_COUNTERS = (
+    "; where the node has another id now, and its counters go on: "
+    "billing sources move --same-counters"
+)
+
+
 def _identity(identity: NodeIdentity, expected: Expectations) -> tuple[State, str]:
     name = identity.stored
     for key, found, wanted in (
@@ -128,11 +135,13 @@ def _identity(identity: NodeIdentity, expected: Expectations) -> tuple[State, st
             return "failed", f"speaks for {name!r}, but {key} is {wanted!r}"
     stored = expected.stored_identity
     if expected.rival is not None:
-        return "failed", f"{name!r} belongs to source {expected.rival!r}: it would be billed twice"
+        rival = f"{name!r} belongs to source {expected.rival!r}: it would be billed twice"
+        return "failed", f"{rival}{MOVE_SOURCE}"
     if stored is not None and stored != identity:
         # Only the operator's word moves a source to another node.
         state: State = "failed" if expected.node_id is None else "warning"
-        return state, f"speaks for {name!r}, but {stored.stored!r} was collected from it so far"
+        text = f"speaks for {name!r}, but {stored.stored!r} was collected from it so far"
+        return state, f"{text}{MOVE_COUNTERS}"
     if stored is not None:
         return "ok", f"{name}, as stored"
     if expected.node_id is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.from_file import file_of, from_file_option
 from billing_cli.cli.running import (
     dry_run_option,
     in_shard,
@@ -17,12 +19,15 @@ from billing_cli.cli.running import (
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.core.result import RunResult
     from billing_cli.core.shard import Shard
+    from billing_cli.jobs.context import JobContext
 
 
 @click.command("collect")
 @source_option
 @shard_option
+@from_file_option
 @dry_run_option
 @json_option
 @click.pass_obj
@@ -30,6 +35,7 @@ def command(
     options: Options,
     source_ids: tuple[str, ...],
     shard: Shard | None,
+    file_path: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -47,20 +53,23 @@ def command(
     where some sources or samples failed, with 69 where all sources or the database are out of
     reach, and with 75 where another run is at it: then there is nothing to do.
 
+    With --from-file, snapshots are read from a file: those that an exporter stored, or those that
+    a log shipper wrote. Sources that the file has nothing of are left alone.
+
     \b
     Examples:
       billing collect
       billing collect --source jp-1 --source jp-2
       billing collect --shard 2/8
       billing collect --dry-run
+      billing collect --from-file jp-1.json.gz
       billing collect --json | jq .amount
     """
     from billing_cli.jobs.collect import collect  # noqa: PLC0415
 
-    run_job(
-        options,
-        "collect",
-        as_json,
-        lambda context: collect(in_shard(context, source_ids, shard), source_ids, dry_run=dry_run),
-        dry_run=dry_run,
-    )
+    file = file_of(file_path, is_shown=not as_json and sys.stderr.isatty())
+
+    def work(context: JobContext) -> RunResult:
+        return collect(in_shard(context, source_ids, shard), source_ids, dry_run=dry_run, file=file)
+
+    run_job(options, "collect", as_json, work, dry_run=dry_run, files_checked=file is None)

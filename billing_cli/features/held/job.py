@@ -184,9 +184,10 @@ def _watermark_minutes(connection: Connection, sources: Iterable[str]) -> dict[s
     """Return, by stored node id, the newest minute that is written for each source."""
     states = read_sources(connection, sorted(sources))
     return {
-        one.identity.stored: minute_of(one.watermark)
+        node: minute_of(one.watermark)
         for one in states.values()
         if one.identity is not None and one.watermark is not None
+        for node in (one.identity.stored, *one.former_nodes)
     }
 
 

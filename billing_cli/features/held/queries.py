@@ -24,7 +24,9 @@ SELECT held.held_id, held.stream_id, source.source_id, stream.stored_node_id,
        held.uplink_start, held.downlink_start, held.uplink_end, held.downlink_end
   FROM billing.held_deltas AS held
   JOIN billing.streams AS stream USING (stream_id)
-  LEFT JOIN billing.sources AS source USING (stored_node_id)
+  LEFT JOIN (SELECT source_id, unnest(array_append(former_nodes, stored_node_id)) AS stored_node_id
+               FROM billing.sources) AS source
+ USING (stored_node_id)
 """
 
 # A NULL in place of an array asks for all.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.from_file import file_of, from_file_option
 from billing_cli.cli.running import (
     MomentType,
     dry_run_option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Where to stop, exclusive. [default: each source's watermark]",
 )
+@from_file_option
 @dry_run_option
 @json_option
 @click.pass_obj
@@ -51,6 +53,7 @@ def command(
     shard: Shard | None,
     since: datetime | None,
     until: datetime | None,
+    file_path: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -64,6 +67,8 @@ def command(
     with a zone. A source that is being collected just now is left out: run it again. Ends with 3
     where some sources failed, and with 75 where all were left out.
 
+    With --from-file the history is that of a file, as for catch-up.
+
     \b
     Examples:
       billing reconcile
@@ -74,6 +79,7 @@ def command(
     from billing_cli.jobs.reconcile import reconcile  # noqa: PLC0415
 
     is_shown = not as_json and sys.stderr.isatty()
+    file = file_of(file_path, is_shown=is_shown)
 
     def show(reached: Mapping[str, datetime], end: datetime) -> None:
         if is_shown:
@@ -87,7 +93,8 @@ def command(
             since=since,
             until=until,
             dry_run=dry_run,
+            file=file,
             on_step=show,
         )
 
-    run_job(options, "reconcile", as_json, work, dry_run=dry_run)
+    run_job(options, "reconcile", as_json, work, dry_run=dry_run, files_checked=file is None)

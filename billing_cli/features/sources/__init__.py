@@ -1,0 +1,1 @@
+"""`billing sources`: what belongs to a source goes on under another name."""

@@ -1,0 +1,73 @@
+"""`billing sources`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.cli.running import dry_run_option, json_option, run_job
+
+if TYPE_CHECKING:
+    from billing_cli.cli.root import Options
+
+
+@click.group("sources")
+def command() -> None:
+    """Carry on what belongs to a source under another name.
+
+    \b
+    Examples:
+      billing sources move jp-1 tokyo-1 --dry-run
+      billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
+    """
+
+
+@command.command("move")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option(
+    "--same-counters",
+    "is_same_counters",
+    is_flag=True,
+    help="The node has another id now, and its counters go on.",
+)
+@dry_run_option
+@json_option
+@click.pass_obj
+def move_command(
+    options: Options, old: str, new: str, is_same_counters: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Let source NEW go on where source OLD stands.
+
+    For a source that was given another source_id, and for a node that another configured source
+    collects from now on. Watermark, counters, plausibility credit and gaps move along: no byte is
+    charged twice, and none is skipped. NEW must be configured, and never have been collected.
+
+    With --same-counters the node itself was given another node_id or env while its counters went
+    on. NEW is then a source whose expected_node_id is the new id, which may be OLD itself, or
+    the new id as ENV:NODE_ID. Only say so where you know it: where the counters are other ones,
+    traffic is charged wrongly. A node that the new id had before keeps its own.
+
+    Charges nothing. Ends with 75 where a run holds one of the sources: try again.
+
+    \b
+    Examples:
+      billing sources move jp-1 tokyo-1 --dry-run
+      billing sources move jp-1 tokyo-1
+      billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
+    """
+    from billing_cli.features.sources.job import JOB, move_source  # noqa: PLC0415
+    from billing_cli.features.sources.text import move_text  # noqa: PLC0415
+
+    run_job(
+        options,
+        JOB,
+        as_json,
+        lambda context: move_source(
+            context, old, new, is_same_counters=is_same_counters, dry_run=dry_run
+        ),
+        dry_run=dry_run,
+        text_of=move_text,
+        files_checked=False,
+    )

@@ -1,0 +1,199 @@
+"""The statements that carry a source's progress, or the counters of a node, on to another name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.database import arrays
+from billing_cli.database.write_path import UPSERT_SHARED_CHECKPOINTS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.model import NodeIdentity
+
+READ_NODE = """
+SELECT (SELECT source_id FROM billing.sources WHERE stored_node_id = %(node)s),
+       EXISTS (SELECT FROM billing.streams
+                WHERE stored_node_id = %(node)s AND state <> 'continued')
+"""
+
+READ_PROGRESS = """
+SELECT env, node_id, stored_node_id, contract, first_snapshot_at, watermark, samples_at,
+       restarted_at, debt_bytes, debt_at, credit_since, former_nodes
+  FROM billing.sources
+ WHERE source_id = %(old)s
+"""
+
+# The former row stays without progress, so that a node belongs to one source only. That it was
+# moved keeps what the shared sync state says of it from being taken for the legacy writer's.
+CLEAR_PROGRESS = """
+UPDATE billing.sources
+   SET env = NULL, node_id = NULL, stored_node_id = NULL, contract = NULL,
+       first_snapshot_at = NULL, watermark = NULL, samples_at = NULL, restarted_at = NULL,
+       debt_bytes = 0, debt_at = NULL, credit_since = NULL, former_nodes = '{}',
+       moved_to = %(new)s, updated_at = now()
+ WHERE source_id = %(old)s
+"""
+
+SET_PROGRESS = """
+UPDATE billing.sources
+   SET env = %(env)s, node_id = %(node_id)s, stored_node_id = %(stored_node_id)s,
+       contract = %(contract)s, first_snapshot_at = %(first_snapshot_at)s,
+       watermark = %(watermark)s, samples_at = %(samples_at)s, restarted_at = %(restarted_at)s,
+       debt_bytes = %(debt_bytes)s, debt_at = %(debt_at)s, credit_since = %(credit_since)s,
+       former_nodes = %(former_nodes)s, moved_to = NULL, updated_at = now()
+ WHERE source_id = %(new)s
+"""
+
+MOVE_GAPS = "UPDATE billing.gaps SET source_id = %(new)s WHERE source_id = %(old)s"
+
+# The row of the former id stays as it is: other services may read it.
+COPY_SYNC_STATE = """
+INSERT INTO public.billing_source_sync_state AS shared
+       (source_id, last_completed_until, last_attempted_at, last_succeeded_at, last_error,
+        updated_at)
+SELECT %(new)s, last_completed_until, last_attempted_at, last_succeeded_at, '', now()
+  FROM public.billing_source_sync_state
+ WHERE source_id = %(old)s
+    ON CONFLICT (source_id) DO UPDATE
+   SET last_completed_until = excluded.last_completed_until,
+       last_attempted_at = excluded.last_attempted_at,
+       last_succeeded_at = excluded.last_succeeded_at,
+       last_error = '', updated_at = now()
+"""
+
+# Streams of the node under its new id, with the totals of those under the old one. A stream that
+# is there already ended when the node was given its present id, and goes on now.
+CONTINUE_STREAMS = """
+INSERT INTO billing.streams AS stream
+       (stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_seen_at,
+        first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total,
+        reset_epoch, absent_since, before_uplink, before_downlink, state)
+SELECT %(node)s, inbound_tag, sample_uuid, account_uuid, 'new', seen_at,
+       uplink_total, downlink_total, seen_at, uplink_total, downlink_total,
+       0, absent_since, before_uplink, before_downlink, state
+  FROM billing.streams
+ WHERE stored_node_id = %(former_node)s AND state <> 'continued'
+    ON CONFLICT (stored_node_id, inbound_tag, sample_uuid) DO UPDATE
+   SET account_uuid = excluded.account_uuid, seen_at = excluded.seen_at,
+       uplink_total = excluded.uplink_total, downlink_total = excluded.downlink_total,
+       absent_since = excluded.absent_since, before_uplink = excluded.before_uplink,
+       before_downlink = excluded.before_downlink, state = excluded.state
+"""
+
+# One for each account and each snapshot in which its counters were seen last. Ignored streams
+# have no chain that would go on.
+INSERT_SUCCESSIONS = """
+WITH pair AS (
+  SELECT ended.account_uuid, coalesce(ended.absent_since, %(samples_at)s) AS at,
+         ended.stream_id AS ended_id, continued.stream_id AS continued_id,
+         ended.uplink_total, ended.downlink_total
+    FROM billing.streams AS ended
+    JOIN billing.streams AS continued
+      ON continued.stored_node_id = %(node)s AND continued.inbound_tag = ended.inbound_tag
+     AND continued.sample_uuid = ended.sample_uuid
+   WHERE ended.stored_node_id = %(former_node)s AND ended.state IN ('active', 'duplicate')
+), added AS (
+  INSERT INTO billing.successions (source_id, stored_node_id, at, kind, account_uuid, run_id)
+  SELECT DISTINCT %(new)s, %(node)s, at, 'renamed', account_uuid, %(run_id)s::uuid FROM pair
+  RETURNING succession_id, at, account_uuid
+)
+INSERT INTO billing.succession_streams
+       (succession_id, stream_id, side, uplink_total, downlink_total)
+SELECT succession_id, stream_id, side, uplink_total, downlink_total
+  FROM pair
+  JOIN added ON added.at = pair.at AND added.account_uuid IS NOT DISTINCT FROM pair.account_uuid
+ CROSS JOIN LATERAL (VALUES (ended_id, 'ended'), (continued_id, 'continued'))
+    AS part (stream_id, side)
+"""
+
+END_STREAMS = """
+UPDATE billing.streams
+   SET state = 'continued', absent_since = coalesce(absent_since, %(samples_at)s),
+       before_uplink = NULL, before_downlink = NULL
+ WHERE stored_node_id = %(former_node)s AND state IN ('active', 'duplicate')
+RETURNING account_uuid::text
+"""
+
+COPY_ACCOUNT_DEBTS = """
+INSERT INTO billing.account_debts (stored_node_id, account_key, debt_bytes, as_of)
+SELECT %(node)s, account_key, debt_bytes, as_of
+  FROM billing.account_debts
+ WHERE stored_node_id = %(former_node)s
+    ON CONFLICT (stored_node_id, account_key) DO UPDATE
+   SET debt_bytes = excluded.debt_bytes, as_of = excluded.as_of
+"""
+
+# Those that still exist, kept from being deleted until the transaction ends.
+LOCK_ACCOUNTS = """
+SELECT account.uuid::text FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
+"""
+
+
+def read_node(connection: Connection, stored_node_id: str) -> tuple[str | None, bool]:
+    """Return the source that carries a node, if any, and whether it has counters of its own."""
+    row = connection.execute(READ_NODE, {"node": stored_node_id}).fetchone()
+    return row if row is not None else (None, False)
+
+
+def move_progress(connection: Connection, old: str, new: str, node: NodeIdentity) -> None:
+    """Carry progress and gaps of a source on to another, which may be the same, and to a node."""
+    names = {"old": old, "new": new}
+    cursor = connection.execute(READ_PROGRESS, names)
+    columns = [column.name for column in cursor.description or ()]
+    (row,) = cursor.fetchall()
+    progress = dict(zip(columns, row, strict=True))
+    former_node = progress["stored_node_id"]
+    if node.stored != former_node:
+        # What the node was called so far; its history begins with the snapshot that was last.
+        known = [*progress["former_nodes"], former_node]
+        progress["former_nodes"] = [one for one in known if one != node.stored]
+        progress["first_snapshot_at"] = progress["samples_at"] or progress["watermark"]
+    progress |= {"env": node.env, "node_id": node.node_id, "stored_node_id": node.stored}
+    connection.execute(CLEAR_PROGRESS, names)
+    connection.execute(SET_PROGRESS, progress | names)
+    if old != new:
+        connection.execute(MOVE_GAPS, names)
+        connection.execute(COPY_SYNC_STATE, names)
+
+
+def continue_counters(
+    connection: Connection,
+    *,
+    source_id: str,
+    former_node: str,
+    node: str,
+    samples_at: datetime,
+    run_id: str,
+) -> int:
+    """Let a node's streams go on under another stored node id; return how many there are.
+
+    `samples_at` is the last applied snapshot with samples: there, or where a stream was seen last,
+    the totals are handed over.
+    """
+    given = {
+        "new": source_id,
+        "former_node": former_node,
+        "node": node,
+        "samples_at": samples_at,
+        "run_id": run_id,
+    }
+    continued = connection.execute(CONTINUE_STREAMS, given).rowcount
+    connection.execute(INSERT_SUCCESSIONS, given)
+    ended = connection.execute(END_STREAMS, given).fetchall()
+    connection.execute(COPY_ACCOUNT_DEBTS, given)
+    owners = sorted({account for (account,) in ended if account is not None})
+    accounts = connection.execute(LOCK_ACCOUNTS, {"account_uuids": arrays.plain(owners)})
+    kept = [account for (account,) in accounts]
+    connection.execute(
+        UPSERT_SHARED_CHECKPOINTS,
+        {
+            "checkpoint_nodes": arrays.texts([node] * len(kept)),
+            "checkpoint_accounts": arrays.plain(kept),
+            "checkpoint_stamps": arrays.moments([samples_at] * len(kept)),
+        },
+    )
+    return continued
