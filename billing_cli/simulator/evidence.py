@@ -207,7 +207,8 @@ def _ending(stream: StreamRow, end: Totals, epoch: int | None) -> Iterator[str]:
     restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
     if stream.state == "continued" and end != ZERO:
         yield f"evidence ends {_said(end)} beyond what was handed over"
-    if stream.state != "continued" and stream.last != end and not restarted:
+    # Nothing is kept of what an ignored stream moves.
+    if stream.state not in {"continued", "ignored"} and stream.last != end and not restarted:
         yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 READ_NODE = """
 SELECT (SELECT source_id FROM billing.sources WHERE stored_node_id = %(node)s),
        EXISTS (SELECT FROM billing.streams
-                WHERE stored_node_id = %(node)s AND state <> 'continued')
+                WHERE stored_node_id = %(node)s AND state IN ('active', 'duplicate'))
 """
 
 READ_PROGRESS = """
