@@ -38,6 +38,7 @@ EXIT_CODES = {
     "schema": EXIT_CONFIG,
     "privileges": EXIT_CONFIG,
     "busy": EXIT_BUSY,
+    "file": EXIT_FAILED,
     "interrupted": EXIT_SIGNAL_BASE,
 }
 """The exit code of each error code; a signal's number is added to that of `interrupted`."""

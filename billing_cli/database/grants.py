@@ -160,7 +160,7 @@ GRANTS = (
     ),
     *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
     *_grants("billing.successions", select="succession_id at account_uuid", insert=""),
-    *_grants("billing.succession_streams", insert=""),
+    *_grants("billing.succession_streams", select="succession_id stream_id", insert=""),
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),

@@ -344,7 +344,9 @@ SELECT source_id, env, node_id, stored_node_id, contract, first_at, watermark,
        first_snapshot_at = coalesce(own.first_snapshot_at, excluded.first_snapshot_at),
        samples_at = excluded.samples_at, restarted_at = excluded.restarted_at,
        debt_bytes = excluded.debt_bytes, debt_at = excluded.debt_at,
-       credit_since = excluded.credit_since, updated_at = now()
+       credit_since = excluded.credit_since, updated_at = now(),
+       former_nodes = CASE WHEN own.stored_node_id = excluded.stored_node_id
+                           THEN own.former_nodes ELSE ARRAY[]::text[] END
  WHERE own.watermark IS NULL OR own.watermark < excluded.watermark
 """
 

@@ -91,7 +91,7 @@ def origin_of(
             wanted = [one for one in sources if are_named or one.source_id in claims]
             yield Origin(wanted, fetch, is_file=True)
     except ExporterError as error:
-        raise BillingError(error.reason) from None
+        raise BillingError(error.reason, "file") from None
 
 
 def _over_http(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,21 +16,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 READ_STREAMS = """
-SELECT stream_id, origin, reset_epoch, state,
+SELECT stream_id, origin, state, reset_epoch,
        first_uplink_total, first_downlink_total, uplink_total, downlink_total
   FROM billing.streams
-"""
-
-# What streams handed over (negative) and took over. After a revoked restart they only take over:
-# the totals that they had before it.
-READ_SUCCESSIONS = """
-SELECT stream_id, at,
-       CASE side WHEN 'ended' THEN -uplink_total ELSE uplink_total END,
-       CASE side WHEN 'ended' THEN -downlink_total ELSE downlink_total END
-  FROM billing.succession_streams
-  JOIN billing.successions USING (succession_id)
- WHERE kind = 'renamed' OR side = 'continued'
- ORDER BY stream_id, at
 """
 
 # Whatever a stream moved is in exactly one of three places: billed, held, or waiting for its
@@ -52,6 +39,21 @@ SELECT stream_id, reset_epoch, from_at, to_at,
   FROM billing.pending_usage
  WHERE billed_at IS NULL
  ORDER BY stream_id, reset_epoch, from_at, to_at, uplink_start, downlink_start
+"""
+
+# Totals that streams took over (positive) and handed over (negative). A node that was given another
+# id hands its counters over after what was charged up to that moment.
+READ_SUCCESSIONS = """
+SELECT stream_id,
+       CASE WHEN side = 'ended' AND stream.stored_node_id <> succession.stored_node_id
+            THEN at + interval '1 microsecond' ELSE at END AS at,
+       sign * part.uplink_total, sign * part.downlink_total
+  FROM billing.succession_streams AS part
+  JOIN billing.successions AS succession USING (succession_id)
+  JOIN billing.streams AS stream USING (stream_id)
+ CROSS JOIN LATERAL (SELECT CASE WHEN side = 'continued' THEN 1
+                                 WHEN kind = 'renamed' THEN -1 ELSE 0 END AS sign) AS signed
+ ORDER BY 1, 2
 """
 
 # A held delta and its record of release are two sides of one decision.
@@ -76,7 +78,6 @@ SELECT stored_node_id, account_uuid::text,
                sum(uplink_total)::bigint AS uplink, sum(downlink_total)::bigint AS downlink
           FROM billing.streams
           JOIN public.users ON users.uuid = streams.account_uuid
-         WHERE state = 'active'
          GROUP BY stored_node_id, account_uuid) AS ours
   LEFT JOIN (SELECT node_id AS stored_node_id, account_uuid,
                     last_uplink_total AS uplink, last_downlink_total AS downlink
@@ -106,18 +107,10 @@ class StreamRow(NamedTuple):
 
     stream_id: int
     origin: str
-    reset_epoch: int
     state: str
+    reset_epoch: int
     first: Totals
     last: Totals
-
-
-class Takeover(NamedTuple):
-    """What a stream took over at an instant, or handed over where it is negative, in bytes."""
-
-    at: datetime
-    uplink: int
-    downlink: int
 
 
 class Link(NamedTuple):
@@ -130,6 +123,15 @@ class Link(NamedTuple):
     start: Totals
     end: Totals
     place: str
+
+
+class Part(NamedTuple):
+    """Totals that a stream took over in a succession; negative where it handed them over."""
+
+    stream_id: int
+    at: datetime
+    uplink: int
+    downlink: int
 
 
 def evidence_violations(connection: Connection[Any]) -> list[str]:
@@ -158,57 +160,60 @@ def _chains(connection: Connection[Any]) -> Iterator[str]:
         for stream_id, epoch, from_at, to_at, *totals, place in rows(connection, READ_LINKS)
     ]
     chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
-    takeovers = defaultdict(list)
-    for stream_id, *takeover in rows(connection, READ_SUCCESSIONS):
-        takeovers[stream_id].append(Takeover(*takeover))
-    for stream_id, origin, epoch, state, *totals in rows(connection, READ_STREAMS):
+    parts: dict[int, list[Part]] = {}
+    for row in rows(connection, READ_SUCCESSIONS):
+        parts.setdefault(row[0], []).append(Part(*row))
+    for stream_id, origin, state, epoch, *totals in rows(connection, READ_STREAMS):
         first, last = Totals(*totals[:2]), Totals(*totals[2:])
-        stream = StreamRow(stream_id, origin, epoch, state, first, last)
-        for problem in _chain(stream, chains.pop(stream_id, []), takeovers[stream_id]):
+        stream = StreamRow(stream_id, origin, state, epoch, first, last)
+        for problem in _chain(stream, chains.pop(stream_id, []), parts.get(stream_id, [])):
             yield f"stream {stream_id}: {problem}"
     for stream_id in chains:
         yield f"stream {stream_id}: has evidence and no row"
 
 
-def _chain(
-    stream: StreamRow, links: Sequence[Link], takeovers: Sequence[Takeover]
-) -> Iterator[str]:
-    """Walk the links: each starts where the last ended, with what was taken over since."""
-    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), 0, None
+def _chain(stream: StreamRow, links: Sequence[Link], parts: Sequence[Part]) -> Iterator[str]:
+    """Walk the links: each starts where the last ended, or at 0 in a new epoch.
+
+    By successions until then a stream's totals are higher, or handed over to others.
+    """
+    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), None, None
+    waiting = list(parts)
     for link in links:
+        while waiting and waiting[0].at <= link.to_at:
+            end = _moved(end, waiting.pop(0))
+        expected = end
+        if epoch is not None and link.reset_epoch > epoch:
+            expected = ZERO
+        elif epoch is None and link.reset_epoch > 0 and link.start == ZERO:
+            expected = ZERO  # Restarted before it first moved.
         name = f"{link.place} from {format_rfc3339(link.from_at)}"
-        since = link.from_at if link.reset_epoch > epoch else to_at
-        expected = _with(ZERO if link.reset_epoch > epoch else end, takeovers, since, link.to_at)
-        # A counter may restart alone: the other direction goes on then.
-        single = _with(end, takeovers, to_at, link.to_at)
-        directions = zip(link.start, expected, single, strict=True)
-        if any(
-            start != whole and not (link.reset_epoch > epoch and start == alone)
-            for start, whole, alone in directions
-        ):
+        if link.start != expected:
             yield f"{name} starts at {_said(link.start)}, not at {_said(expected)}"
         if to_at is not None and link.from_at < to_at:
             yield f"{name} begins before {format_rfc3339(to_at)}, where the last one ended"
         if link.to_at < link.from_at:
             yield f"{name} ends before it begins"
         end, epoch, to_at = link.end, link.reset_epoch, link.to_at
-    if epoch > stream.reset_epoch:
+    for part in waiting:
+        end = _moved(end, part)
+    yield from _ending(stream, end, epoch)
+
+
+def _ending(stream: StreamRow, end: Totals, epoch: int | None) -> Iterator[str]:
+    """Compare where the links end with the checkpoint; a continued stream has nothing left."""
+    if epoch is not None and epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
-    if stream.state == "active" and stream.reset_epoch == epoch:
-        expected = _with(end, takeovers, to_at, None)
-        if stream.last != expected:
-            yield f"evidence ends at {_said(expected)}, checkpoint at {_said(stream.last)}"
+    restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
+    if stream.state == "continued" and end != ZERO:
+        yield f"evidence ends {_said(end)} beyond what was handed over"
+    # Nothing is kept of what an ignored stream moves.
+    if stream.state not in {"continued", "ignored"} and stream.last != end and not restarted:
+        yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
 
 
-def _with(
-    totals: Totals, takeovers: Sequence[Takeover], since: datetime | None, until: datetime | None
-) -> Totals:
-    """Return totals with what was taken over after `since`, up to `until`."""
-    uplink, downlink = totals
-    for takeover in takeovers:
-        if (since is None or takeover.at > since) and (until is None or takeover.at <= until):
-            uplink, downlink = uplink + takeover.uplink, downlink + takeover.downlink
-    return Totals(uplink, downlink)
+def _moved(end: Totals, part: Part) -> Totals:
+    return Totals(end.uplink + part.uplink, end.downlink + part.downlink)
 
 
 def _releases(connection: Connection[Any]) -> Iterator[str]:

@@ -95,7 +95,8 @@ def test_a_file_takes_the_place_of_the_exporters(site: Site, tmp_path: Path) -> 
     (tmp_path / "broken").write_bytes(content[:-5])
     failed = site.billing("collect", "--from-file", str(tmp_path / "broken"), "--json")
     assert failed.code == 1
-    assert "ends within value" in str(failed.result["error"])
+    assert failed.result["error"]["code"] == "file"
+    assert "ends within value" in failed.result["error"]["message"]
 
 
 def test_source_selects(site: Site) -> None:

@@ -323,3 +323,42 @@ def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:
     released = moving.run(11, lambda context: release_held(context, held, "it was right"))
     assert released.status == "ok"
     moving.assert_all_is_billed()
+
+
+def test_another_node_does_not_inherit_the_former_ids(moving: Moving) -> None:
+    """Where the operator says that another node is behind the source, that one is new."""
+    world = moving.world
+    moving.node.rename("b")
+    moving.flow(8)
+    moving.move("jp-1", "prod:b", is_same_counters=True)
+    moving.run(8)
+    other = world.add_node("other", moving.users)
+    moving.flow(12)
+    moving.sources = lambda: (  # type: ignore[method-assign]
+        replace(
+            world.sources()[0],
+            base_url=world.running.base_url("other"),
+            expected_node_id=other.identity.node_id,
+        ),
+    )
+    assert only_source(moving.run(12)).node_id == other.identity.node_id
+    assert world.rows("SELECT former_nodes FROM billing.sources") == [([],)]
+
+
+def test_ignored_streams_stay_ignored(moving: Moving) -> None:
+    """Under the new id, and when the node gets its old id back."""
+    moving.world.connection.execute(
+        "UPDATE billing.streams SET state = 'ignored' WHERE stream_id = "
+        "(SELECT min(stream_id) FROM billing.streams)"
+    )
+    for name in ("b", "jp-1.svc.plus"):
+        moving.node.rename(name)
+        moving.flow(moving.flowed + 3)
+        moving.move("jp-1", f"prod:{name}", is_same_counters=True)
+    states = moving.world.rows(READ_STATES)
+    assert states == [
+        ("prod:b", "continued", 2),
+        ("prod:b", "ignored", 1),
+        (moving.stored, "active", 2),
+        (moving.stored, "ignored", 1),
+    ]

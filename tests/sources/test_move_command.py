@@ -59,7 +59,7 @@ def test_each_refusal_has_its_exit_code(site: Site) -> None:
     site.world.overrides["us-1"] = {"expected_node_id": None, "expected_env": None}
     failed = site.billing("sources", "move", "jp-1", "us-1", "--json")
     assert failed.code == 1
-    assert "has been collected already" in str(failed.result["error"])
+    assert "has been collected already" in failed.result["error"]["message"]
     with psycopg.connect(site.world.database_url) as other:
         try_lock_sources(other, ["jp-1"])
         busy = site.billing("sources", "move", "jp-1", "prod:b", "--same-counters", "--json")

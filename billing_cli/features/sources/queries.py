@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 READ_NODE = """
 SELECT (SELECT source_id FROM billing.sources WHERE stored_node_id = %(node)s),
        EXISTS (SELECT FROM billing.streams
-                WHERE stored_node_id = %(node)s AND state <> 'continued')
+                WHERE stored_node_id = %(node)s AND state IN ('active', 'duplicate'))
 """
 
 READ_PROGRESS = """
@@ -82,13 +82,19 @@ SELECT %(node)s, inbound_tag, sample_uuid, account_uuid, 'new', seen_at,
        uplink_total = excluded.uplink_total, downlink_total = excluded.downlink_total,
        absent_since = excluded.absent_since, before_uplink = excluded.before_uplink,
        before_downlink = excluded.before_downlink, state = excluded.state
+RETURNING account_uuid::text
 """
 
-# One for each account and each snapshot in which its counters were seen last. Ignored streams
-# have no chain that would go on.
+# One for each account and each snapshot in which its counters were seen last; or a moment later,
+# where a stream was given its totals just there. Ignored streams have no chain that would go on.
 INSERT_SUCCESSIONS = """
 WITH pair AS (
-  SELECT ended.account_uuid, coalesce(ended.absent_since, %(samples_at)s) AS at,
+  SELECT ended.account_uuid,
+         greatest(coalesce(ended.absent_since, %(samples_at)s),
+                  (SELECT max(earlier.at) + interval '1 microsecond'
+                     FROM billing.succession_streams AS part
+                     JOIN billing.successions AS earlier USING (succession_id)
+                    WHERE part.stream_id = ended.stream_id)) AS at,
          ended.stream_id AS ended_id, continued.stream_id AS continued_id,
          ended.uplink_total, ended.downlink_total
     FROM billing.streams AS ended
@@ -115,7 +121,6 @@ UPDATE billing.streams
    SET state = 'continued', absent_since = coalesce(absent_since, %(samples_at)s),
        before_uplink = NULL, before_downlink = NULL
  WHERE stored_node_id = %(former_node)s AND state IN ('active', 'duplicate')
-RETURNING account_uuid::text
 """
 
 COPY_ACCOUNT_DEBTS = """
@@ -181,11 +186,11 @@ def continue_counters(
         "samples_at": samples_at,
         "run_id": run_id,
     }
-    continued = connection.execute(CONTINUE_STREAMS, given).rowcount
+    continued = connection.execute(CONTINUE_STREAMS, given).fetchall()
     connection.execute(INSERT_SUCCESSIONS, given)
-    ended = connection.execute(END_STREAMS, given).fetchall()
+    connection.execute(END_STREAMS, given)
     connection.execute(COPY_ACCOUNT_DEBTS, given)
-    owners = sorted({account for (account,) in ended if account is not None})
+    owners = sorted({account for (account,) in continued if account is not None})
     accounts = connection.execute(LOCK_ACCOUNTS, {"account_uuids": arrays.plain(owners)})
     kept = [account for (account,) in accounts]
     connection.execute(
@@ -196,4 +201,4 @@ def continue_counters(
             "checkpoint_stamps": arrays.moments([samples_at] * len(kept)),
         },
     )
-    return continued
+    return len(continued)
