@@ -6,12 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
-from billing_cli.core.succession import ZERO, AccountChange, covers
+from billing_cli.core.succession import ZERO, AccountChange, minus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
+
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
 
 
 class Changed(NamedTuple):
@@ -75,9 +76,8 @@ def compare(
     if len(known) - len(absent) != len(snapshot.totals) - len(changes.new):
         names = [name for name in known if name not in snapshot.totals and name not in absent]
         changes.gone.update((name, known[name].totals) for name in names)
-    for name, before, totals in changes.known:
-        if not covers(totals, before.totals):
-            changes.decreased[name] = before.totals
+    changes.decreased.update(_decreased(changes.changed))
+    changes.decreased.update(_decreased(changes.returned))
     return changes
 
 
@@ -104,13 +104,20 @@ def account_changes(
         if before.state != "active":
             continue
         if name not in changes.decreased:
-            growth[account][name] = Totals(
-                totals.uplink - before.totals.uplink, totals.downlink - before.totals.downlink
-            )
+            growth[account][name] = minus(totals, before.totals)
         elif account in new:
             gone[account][name] = before.totals
             new[account][name] = totals
     return [AccountChange(gone[one], new[one], growth[one]) for one in gone]
+
+
+def _decreased(streams: Sequence[Changed]) -> dict[StreamName, Totals]:
+    """Return the earlier totals of the streams of which a counter fell."""
+    return {
+        name: before.totals
+        for name, before, (uplink, downlink) in streams
+        if uplink < before.totals.uplink or downlink < before.totals.downlink
+    }
 
 
 def _compare_returned(changes: Changes, stream: Changed, restarted_at: datetime | None) -> None:

@@ -158,8 +158,8 @@ def _advance_of(
         first_at=walk.applied[0].collected_at,
         snapshots=len(walk.applied),
         samples=sum(len(one.totals) for one in walk.applied),
-        records=tuple(walk.records),
-        held=tuple(walk.held),
+        records=tuple(walk.minutes.records),
+        held=tuple(walk.minutes.held),
         checkpoints=walk.checkpoints(),
         origins=walk.origins,
         gaps=tuple(walk.gaps),
@@ -167,6 +167,6 @@ def _advance_of(
         rejected=tuple(reason for one in walk.applied for reason in one.rejected),
         successions=tuple(walk.successions),
         restarted_at=walk.restarted_at,
-        credit=walk.credit.state(watermark),
+        credit=walk.minutes.credit.state(watermark),
         waits_for_successor=waits_for_successor,
     )

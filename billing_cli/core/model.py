@@ -74,7 +74,8 @@ class Checkpoint(NamedTuple):
 
     `seen_at` is the stamp of the last snapshot that held the stream; `totals` its counters there.
     `reset_epoch` counts the counter resets so far. `before_restart` are the totals that the stream
-    had before the last restart of its process, while that restart can still be revoked.
+    had before the last restart of its process, while that restart can still be revoked. `surplus`
+    are bytes that were charged because of a revoked restart: that much growth is not charged.
     """
 
     seen_at: datetime
@@ -82,6 +83,7 @@ class Checkpoint(NamedTuple):
     reset_epoch: int = 0
     before_restart: Totals | None = None
     state: StreamState = "active"
+    surplus: Totals | None = None
 
 
 class UsageRecord(NamedTuple):
@@ -146,7 +148,7 @@ class Succession:
 
     The totals of `ended` and of `continued` have the same sum in each direction. A stream of
     `continued` takes its part over at `at`: its next usage record starts higher by those totals.
-    A revoked restart has the same streams on both sides.
+    A revoked restart has the same streams on both sides: what they had counted before it.
     """
 
     kind: Literal["renamed", "restart_revoked"]

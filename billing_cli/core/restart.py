@@ -7,6 +7,7 @@ wrongly. The snapshots after it decide, never the one snapshot alone.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from billing_cli.core.succession import covers
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from billing_cli.core.model import Snapshot, StreamName, Totals
+
+
+# A clock is not set back by more: after that, the counters did restart.
+LONGEST_DISORDER = timedelta(hours=1)
+
+NEVER = -1
 
 
 class Verdict(NamedTuple):
@@ -48,8 +55,13 @@ def judge(
         return Verdict("wait")
     history = [snapshot, *successors]
     returned_at = _first_return(history, decreased)
-    if returned_at == 1 or (returned_at and _is_older(history[:returned_at], decreased, floor)):
+    if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
+    if returned_at != NEVER and _is_older(history[: returned_at or None], decreased, floor):
+        if returned_at:
+            return Verdict("disorder", ignored=returned_at)
+        if successors and history[-1].collected_at - snapshot.collected_at < LONGEST_DISORDER:
+            return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(
         _is_below(witness.totals.get(name) or snapshot.totals[name], before)
@@ -60,9 +72,10 @@ def judge(
 
 
 def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:
-    """Return the place of the first snapshot in which all are back in one step; 0 for none.
+    """Return the place of the first snapshot in which all are back in one step.
 
-    In one step: up to the snapshot before, each was below its earlier totals.
+    In one step: up to the snapshot before, each was below its earlier totals. 0 where none is back
+    yet, `NEVER` where they come back one by one.
     """
     for place, snapshot in enumerate(history[1:], start=1):
         back = [
@@ -72,7 +85,7 @@ def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, To
         if all(back):
             return place
         if any(back):
-            return 0
+            return NEVER
     return 0
 
 

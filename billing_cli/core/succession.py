@@ -70,9 +70,8 @@ def distribute(
     left = total_of(gone.values())
     parts = {}
     for name in sorted(candidates, key=lambda name: (-sum(candidates[name]), name)):
-        part = Totals(*map(min, candidates[name], left))
-        parts[name] = part
-        left = Totals(left.uplink - part.uplink, left.downlink - part.downlink)
+        parts[name] = smaller(candidates[name], left)
+        left = minus(left, parts[name])
     return parts
 
 
@@ -84,7 +83,7 @@ def duplicates(
     """Return the new streams whose bytes another stream of the same snapshot counts already.
 
     That is one of the same account with equal totals, both above 0, that was there before, or
-    that has the same inbound tag under another uuid.
+    that has the same inbound tag under another uuid; or all that were there before, in sum.
     """
     twins: dict[tuple[str, Totals], list[StreamName]] = {}
     for name, counted in totals.items():
@@ -99,7 +98,24 @@ def duplicates(
             for name in others
             if name in new and (kept not in new or kept.inbound_tag == name.inbound_tag)
         }
-    return found
+    return found | _sums(totals, new, account_of)
+
+
+def _sums(
+    totals: Mapping[StreamName, Totals],
+    new: Collection[StreamName],
+    account_of: Callable[[StreamName], str],
+) -> set[StreamName]:
+    """Return the new streams that are the sum of their account's other streams."""
+    accounts = {account_of(name) for name in new}
+    former: dict[str, list[Totals]] = {}
+    for name, counted in totals.items():
+        if name not in new and account_of(name) in accounts:
+            former.setdefault(account_of(name), []).append(counted)
+    sums = {account: total_of(counted) for account, counted in former.items()}
+    return {
+        name for name in new if all(totals[name]) and sums.get(account_of(name)) == totals[name]
+    }
 
 
 def is_certain(succession: Succession, tags_left: set[str]) -> bool:
@@ -125,6 +141,16 @@ def total_of(totals: Iterable[Totals]) -> Totals:
         uplink += up
         downlink += down
     return Totals(uplink, downlink)
+
+
+def minus(totals: Totals, others: Totals) -> Totals:
+    """Return the difference by direction."""
+    return Totals(totals.uplink - others.uplink, totals.downlink - others.downlink)
+
+
+def smaller(totals: Totals, others: Totals) -> Totals:
+    """Return the smaller one of each direction."""
+    return Totals(min(totals.uplink, others.uplink), min(totals.downlink, others.downlink))
 
 
 def _largest(growth: Mapping[StreamName, Totals]) -> dict[StreamName, Totals]:

@@ -8,27 +8,28 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.changes import account_changes, compare
+from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import (
     Checkpoint,
     Gap,
-    HeldDelta,
     StreamName,
     Succession,
     SuccessionSide,
     Totals,
     UsageRecord,
 )
-from billing_cli.core.plausibility import CreditBook, plausible_bytes
+from billing_cli.core.plausibility import plausible_bytes
 from billing_cli.core.restart import judge
 from billing_cli.core.succession import (
     ZERO,
     covers,
     duplicates,
     is_certain,
+    minus,
+    smaller,
     succession_of,
     total_of,
 )
-from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,10 +53,8 @@ class Walk:
     ) -> None:
         self.samples_at = node.samples_at
         self.restarted_at = node.restarted_at
-        self.credit = CreditBook(policy, node.credit)
+        self.minutes = Minutes(policy, node.credit, self._account)
         self.applied: list[Snapshot] = []
-        self.records: list[UsageRecord] = []
-        self.held: list[HeldDelta] = []
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
         self.gaps: list[Gap] = []
         self.successions: list[Succession] = []
@@ -69,15 +68,13 @@ class Walk:
         self._restarted = {
             name for name, one in self._known.items() if one.before_restart is not None
         }
+        self._with_surplus = {name for name, one in self._known.items() if one.surplus is not None}
         # Totals that are known to be older than those of any snapshot to come.
         self._floor: Mapping[StreamName, Totals] = {
             name: one.totals for name, one in self._known.items()
         }
         # In the order in which they were changed first; some more than once.
         self._touched: list[StreamName] = []
-        self._minute = EARLIEST
-        self._steps: list[UsageRecord] = []
-        self._duplicate_steps: list[UsageRecord] = []
 
     def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
@@ -112,7 +109,7 @@ class Walk:
             else:
                 self._apply(snapshot, changes, successions)
             place += 1
-        self._close_minute()
+        self.minutes.close()
         return place
 
     @property
@@ -123,10 +120,11 @@ class Walk:
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
         checkpoints = {}
+        at = self.samples_at
         for name in self._touched:
             checkpoint = self._known[name]
-            if name not in self._absent and self.samples_at is not None:
-                checkpoint = checkpoint._replace(seen_at=self.samples_at)
+            if at is not None and checkpoint.seen_at != at and name not in self._absent:
+                checkpoint = checkpoint._replace(seen_at=at)
             checkpoints[name] = checkpoint
         return checkpoints
 
@@ -143,6 +141,7 @@ class Walk:
         revoked = self._revoked_restart(snapshot)
         if revoked is not None:
             found.append(revoked)
+        found += self._absorbed(snapshot, changes)
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
         if not found:
@@ -163,16 +162,30 @@ class Walk:
         """Return the revocation of the last restart, where the snapshot shows that there was none.
 
         It does where all streams that are below their totals before it are back in one step, by at
-        least the bytes that were charged since.
+        least the bytes that were charged since: a counter that passes its former totals as it
+        grows makes no such step. What was charged beyond that is absorbed by later growth.
         """
         back = self._returned(snapshot)
         if not back or len(back) < len(self._restarted):
             return None
+        sides = []
         for name, before in back:
-            charged = total_of((before, self._known[name].totals))
-            if not covers(snapshot.totals[name], charged):
+            charged = self._known[name].totals
+            growth = minus(snapshot.totals[name], charged)
+            if not covers(growth, charged):
                 return None
-        return Succession("restart_revoked", snapshot.collected_at, tuple(back), tuple(back))
+            sides.append(SuccessionSide(name, smaller(growth, before)))
+        return Succession("restart_revoked", snapshot.collected_at, tuple(sides), tuple(sides))
+
+    def _absorbed(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
+        """Return the growth that was charged before, by a restart that was revoked since."""
+        found = []
+        for name, before, totals in changes.known if self._with_surplus else ():
+            surplus = self._known[name].surplus
+            if surplus is not None and covers(totals, before.totals):
+                side = SuccessionSide(name, smaller(minus(totals, before.totals), surplus))
+                found.append(Succession("restart_revoked", snapshot.collected_at, (side,), (side,)))
+        return found
 
     def _with_uncertainty(
         self, succession: Succession, tags_left: set[str], snapshot: Snapshot
@@ -196,8 +209,7 @@ class Walk:
             self.successions.append(succession)
             taken_over.update(succession.continued)
             if succession.kind == "restart_revoked":
-                self._settle_restart()
-                self.restarted_at = None
+                self._revoke(succession)
                 continue
             for name, _ in succession.ended:
                 ended.add(name)
@@ -205,19 +217,39 @@ class Walk:
                 self._touched.append(name)
         return taken_over, ended
 
+    def _revoke(self, succession: Succession) -> None:
+        """Give streams their totals before the restart back; keep what was charged beyond."""
+        for name, part in succession.continued:
+            stream = self._known[name]
+            left = minus(stream.before_restart or stream.surplus or ZERO, part)
+            surplus = left if any(left) else None
+            self._known[name] = stream._replace(before_restart=None, surplus=surplus)
+            if surplus is None:
+                self._with_surplus.discard(name)
+            else:
+                self._with_surplus.add(name)
+            if name in self._restarted:
+                self._restarted.discard(name)
+                self.restarted_at = None
+
     # --------------------------------------------------------------------------------- snapshots
 
     def _apply(
         self, snapshot: Snapshot, changes: Changes, successions: Sequence[Succession]
     ) -> None:
         """Charge what a snapshot adds; a counter that decreased restarts by itself."""
-        self._enter_minute(snapshot)
+        self.minutes.enter(snapshot.collected_at)
         if not successions and self._returned(snapshot):
             # Streams come back one by one: the process did restart.
             self._settle_restart()
+            changes = compare(snapshot, self._known, self._absent, self.restarted_at)
         taken_over, ended = self._take_over(successions)
         reset = []
+        special = taken_over.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
+            if name not in special:
+                self._step(name, before, snapshot)
+                continue
             start, epoch = before.totals, before.reset_epoch
             if name in ended:
                 start = ZERO
@@ -229,12 +261,8 @@ class Walk:
                 epoch += 1
                 reset.append(name)
             start = total_of((start, taken_over.get(name, ZERO)))
-            before_restart = self._known[name].before_restart
-            self._step(
-                name,
-                Checkpoint(before.seen_at, start, epoch, before_restart, before.state),
-                snapshot,
-            )
+            known = self._known[name]._replace(state=before.state, reset_epoch=epoch)
+            self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
@@ -243,7 +271,7 @@ class Walk:
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
-        self._enter_minute(snapshot)
+        self.minutes.enter(snapshot.collected_at)
         self._settle_restart()
         for name in (*(stream.name for stream in changes.changed), *changes.gone):
             before = self._known[name]
@@ -323,10 +351,11 @@ class Walk:
         if previous_at is not None:
             self._note_gaps(previous_at, at, len(reset))
         elif not self._policy.charge_first_snapshot:
-            self.credit.start(at)
+            self.minutes.credit.start(at)
         self._previous_at = at
         if snapshot.totals:
             self.samples_at = at
+            self._floor = self._floor or snapshot.totals
         self.applied.append(snapshot)
 
     def _note_gaps(self, previous_at: datetime, at: datetime, resets: int) -> None:
@@ -348,18 +377,16 @@ class Walk:
     def _step(self, name: StreamName, before: Checkpoint, snapshot: Snapshot) -> None:
         """Move a stream on from `before` to the snapshot, and note the bytes between."""
         at, totals = snapshot.collected_at, snapshot.totals[name]
-        from_at = before.seen_at
-        if name in self._known and name not in self._absent:
-            from_at = self.samples_at or from_at
-        self._absent.discard(name)
-        self._known[name] = before._replace(seen_at=at, totals=totals)
+        seen_at, start, epoch, before_restart, state, surplus = before
+        if name in self._absent:
+            self._absent.remove(name)
+        elif name in self._known:
+            seen_at = self.samples_at or seen_at
+        self._known[name] = Checkpoint(at, totals, epoch, before_restart, state, surplus)
         self._touched.append(name)
-        if totals == before.totals or before.state == "ignored":
-            return
-        steps = self._steps if before.state == "active" else self._duplicate_steps
-        steps.append(
-            UsageRecord(name, self._minute, before.reset_epoch, from_at, at, before.totals, totals)
-        )
+        if totals != start and state != "ignored":
+            step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
+            self.minutes.add(step, state)
 
     def _settle_restart(self) -> None:
         """Forget the totals before the last restart: it can't be revoked any more."""
@@ -367,35 +394,6 @@ class Walk:
             self._known[name] = self._known[name]._replace(before_restart=None)
             self._touched.append(name)
         self._restarted.clear()
-
-    def _enter_minute(self, snapshot: Snapshot) -> None:
-        minute = minute_of(snapshot.collected_at)
-        if minute != self._minute:
-            self._close_minute()
-            self._minute = minute
-
-    def _close_minute(self) -> None:
-        """Join the steps of a minute, and hold those that are above the plausible rate."""
-        self.held += [HeldDelta(one, "duplicate") for one in _joined(self._duplicate_steps)]
-        records = _joined(self._steps)
-        self._duplicate_steps.clear()
-        self._steps.clear()
-        if not records:
-            return
-        usage: defaultdict[str, int] = defaultdict(int)
-        for record in records:
-            usage[self._account(record.name)] += record.total_bytes
-        held, is_node_held = self.credit.admit(usage, self.applied[-1].collected_at)
-        if not held and not is_node_held:
-            self.records += records
-            return
-        for record in records:
-            if self._account(record.name) in held:
-                self.held.append(HeldDelta(record, "account_rate"))
-            elif is_node_held:
-                self.held.append(HeldDelta(record, "line_rate"))
-            else:
-                self.records.append(record)
 
     def _account(self, name: StreamName) -> str:
         """Return what a stream's bytes belong to: its account, or its uuid while it has none."""
@@ -411,19 +409,3 @@ def _just_before(at: datetime) -> datetime:
     Records of a stream are told apart by where they begin, and the next one begins at `at`.
     """
     return at - min(timedelta.resolution, at - EARLIEST)
-
-
-def _joined(steps: Sequence[UsageRecord]) -> list[UsageRecord]:
-    """Return the steps of one minute with those joined that follow each other in a stream."""
-    finished: list[UsageRecord] = []
-    last: dict[StreamName, UsageRecord] = {}
-    for record in steps:
-        joined = record
-        earlier = last.get(record.name)
-        if earlier is not None:
-            if earlier.reset_epoch == record.reset_epoch and earlier.end == record.start:
-                joined = record._replace(from_at=earlier.from_at, start=earlier.start)
-            else:
-                finished.append(earlier)
-        last[record.name] = joined
-    return [*finished, *last.values()]

@@ -1,4 +1,4 @@
-"""Which snapshot tells of which bytes, and of which bytes none ever can.
+"""Which snapshot reports which bytes, and of which bytes none ever can.
 
 No difference of counters is taken to find what flowed: each movement in a stream's log is carried
 by the first snapshot that could tell of it.
@@ -44,7 +44,7 @@ def follow(
     number, that other streams of the node show; any other restart shows only where this stream's
     own totals decrease.
     """
-    told, told_life = Bytes(), Life(0)
+    reported, reported_life = Bytes(), Life(0)
     for carrier, movements in _carried(node, stream, visible):
         moved = total(movements.values())
         if carrier is None:
@@ -55,15 +55,15 @@ def follow(
         if carrier is visible[0] and not charge_first_snapshot:
             yield carrier, "baseline", moved
         else:
-            overtaken = _overtaken(told, told_life, current, life)
-            passed = range(told_life.restarts + 1, life.restarts + 1)
-            if current != told and any(restart in noticed for restart in passed):
+            overtaken = _overtaken(reported, reported_life, current, life)
+            passed = range(reported_life.restarts + 1, life.restarts + 1)
+            if current != reported and any(restart in noticed for restart in passed):
                 overtaken = Bytes()
             yield carrier, "reset", moved.minus(current)
             yield carrier, "hidden_reset", overtaken
             yield carrier, None, current.minus(overtaken)
-        told = _continued(told, told_life, life).plus(current)
-        told_life = life
+        reported = _continued(reported, reported_life, life).plus(current)
+        reported_life = life
     yield None, "unseen", stream.spliced
 
 
@@ -72,10 +72,10 @@ def _carried(
 ) -> Iterator[tuple[Snapshot | None, dict[Life, Bytes]]]:
     """Group a stream's movements by the snapshot that tells of them, each by the counters' life.
 
-    A restart is told of as well, by zero bytes: a snapshot at 0 shows it, whatever comes later.
+    A restart is reported as well, by zero bytes: a snapshot at 0 shows it, whatever comes later.
     """
     restarts = [index for index, _ in node.restarts]
-    events = stream.lived()
+    events = stream.movements_by_life()
     for index in (*restarts, *(index for _, index, _ in stream.resets)):
         life = stream.life_at(index, sum(one <= index for one in restarts))
         events.append(Movement(index, life, Bytes()))
@@ -110,25 +110,25 @@ def _of_life(movements: Mapping[Life, Bytes], life: Life) -> Bytes:
     return current
 
 
-def _continued(told: Bytes, told_life: Life, life: Life) -> Bytes:
-    """Return what was told of counters that still go on in that life."""
-    if told_life.restarts != life.restarts:
+def _continued(reported: Bytes, reported_life: Life, life: Life) -> Bytes:
+    """Return what was reported of counters that still go on in that life."""
+    if reported_life.restarts != life.restarts:
         return Bytes()
     return Bytes(
-        told.uplink if told_life.uplink_resets == life.uplink_resets else 0,
-        told.downlink if told_life.downlink_resets == life.downlink_resets else 0,
+        reported.uplink if reported_life.uplink_resets == life.uplink_resets else 0,
+        reported.downlink if reported_life.downlink_resets == life.downlink_resets else 0,
     )
 
 
-def _overtaken(told: Bytes, told_life: Life, current: Bytes, life: Life) -> Bytes:
-    """Return what was told of counters that began again and have passed it, so nothing shows.
+def _overtaken(reported: Bytes, reported_life: Life, current: Bytes, life: Life) -> Bytes:
+    """Return what was reported of counters that began again and have passed it unnoticed.
 
     `current` is what flowed in that life since; a restart shows where either direction is below.
     """
-    if told_life.restarts != life.restarts:
-        covers = current.uplink >= told.uplink and current.downlink >= told.downlink
-        return told if covers else Bytes()
-    ended = told.minus(_continued(told, told_life, life))
+    if reported_life.restarts != life.restarts:
+        covers = current.uplink >= reported.uplink and current.downlink >= reported.downlink
+        return reported if covers else Bytes()
+    ended = reported.minus(_continued(reported, reported_life, life))
     return Bytes(
         ended.uplink if current.uplink >= ended.uplink else 0,
         ended.downlink if current.downlink >= ended.downlink else 0,

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from billing_cli.core.model import Totals
 from billing_cli.core.times import closed_until, minute_of
 from billing_cli.simulator.carriers import Reason, follow, total
-from billing_cli.simulator.oracle import owners_of
+from billing_cli.simulator.limits import Limits, held_minutes
+from billing_cli.simulator.oracle import accounts_by_uuid
 from billing_cli.simulator.process import Bytes
 from billing_cli.simulator.restarts import covers, restarts_in, totals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from billing_cli.core.model import StreamName
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from billing_cli.simulator.restarts import Restart
     from billing_cli.simulator.traffic import Fleet, Node
 
-Why = Reason | Literal["uncertain_restart", "uncertain_order"]
-"""Why bytes may be missing. Beside the reasons of `carriers`:
+Why = Reason | Literal["held", "uncertain_restart", "uncertain_order"]
+"""Why bytes may be missing. In addition to the reasons of `carriers`:
 
+held: an account or the node moved more in a minute than is plausible.
 uncertain_restart: new counters are at or above the former ones, though they began at zero.
 uncertain_order: only snapshots out of order, around a restart, tell of them.
 """
+
+
+NO_LIMITS = Limits(account_rate=0, line_rate=0)
 
 
 class Exemption(NamedTuple):
@@ -87,12 +92,14 @@ def snapshots_read(node: Node, moments: Iterable[datetime], settle: timedelta) -
     return read
 
 
-def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> dict[str, Expected]:
+def expected_by_account(
+    fleet: Fleet, node: Node, read: Sequence[Snapshot], limits: Limits = NO_LIMITS
+) -> dict[str, Expected]:
     """Return what the snapshots that were read make of each account's use of the node.
 
     Users without an account are listed by their own uuid: their usage waits for an account.
     """
-    owners = owners_of(fleet)
+    accounts = accounts_by_uuid(fleet)
     in_order = _in_true_order(read)
     all_read = sorted(
         (one for one in read if one.index >= in_order[0].index), key=attrgetter("index")
@@ -100,20 +107,23 @@ def expected_by_account(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> d
     restarts = list(restarts_in(in_order))
     flowed: defaultdict[str, Bytes] = defaultdict(Bytes)
     exemptions: defaultdict[str, list[Exemption]] = defaultdict(list)
+    moved_in: list[tuple[Snapshot, str, Bytes]] = []
     for stream in node.streams:
-        account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+        account = accounts.get(stream.name.sample_uuid, stream.name.sample_uuid)
         flowed[account] = flowed[account].plus(stream.flowed())
-        certain = _certain(node, stream, all_read, restarts)
-        exemptions[account] += [
-            Exemption(why, account, moved, is_certain=True) for why, moved in certain
-        ]
+        for carrier, why, moved in follow(node, stream, all_read, noticed=_decided(restarts)):
+            if why is not None:
+                exemptions[account].append(Exemption(why, account, moved, is_certain=True))
+            elif carrier is not None:
+                moved_in.append((carrier, account, moved))
         lost = _lost(node, stream, in_order).minus(_lost(node, stream, all_read))
         exemptions[account].append(Exemption("uncertain_order", account, lost, is_certain=False))
     for restart in restarts:
-        for account, moved in _may_be_hidden(restart, owners).items():
-            exemptions[account].append(
-                Exemption("uncertain_restart", account, moved, is_certain=False)
-            )
+        for account, moved in _may_be_hidden(restart, accounts).items():
+            uncertain = Exemption("uncertain_restart", account, moved, is_certain=False)
+            exemptions[account].append(uncertain)
+    for account, moved in held_minutes(limits, read, moved_in):
+        exemptions[account].append(Exemption("held", account, moved, is_certain=True))
     return {account: _expected(flowed[account], exemptions[account]) for account in flowed}
 
 
@@ -126,19 +136,14 @@ def _in_true_order(read: Sequence[Snapshot]) -> list[Snapshot]:
     return in_order
 
 
-def _certain(
-    node: Node, stream: Stream, visible: Sequence[Snapshot], restarts: Sequence[Restart]
-) -> Iterator[tuple[Reason, Bytes]]:
-    """Yield what cannot be charged, apart from what a restart may hide or not."""
-    decided = {
+def _decided(restarts: Iterable[Restart]) -> set[int]:
+    """Return the restarts that do not hide earlier totals, or may not: all but the hidden ones."""
+    return {
         number
         for one in restarts
         if one.visibility != "hidden" or one.is_with_upgrade
         for number in one.numbers
     }
-    for _, reason, moved in follow(node, stream, visible, noticed=decided):
-        if reason is not None:
-            yield reason, moved
 
 
 def _lost(node: Node, stream: Stream, visible: Sequence[Snapshot]) -> Bytes:
@@ -146,12 +151,12 @@ def _lost(node: Node, stream: Stream, visible: Sequence[Snapshot]) -> Bytes:
     return total(moved for _, why, moved in follow(node, stream, visible) if why == "reset")
 
 
-def _may_be_hidden(restart: Restart, owners: Mapping[str, str]) -> dict[str, Bytes]:
+def _may_be_hidden(restart: Restart, accounts: Mapping[str, str]) -> dict[str, Bytes]:
     """Return what new counters may conceal by account: earlier totals that they have reached."""
     if restart.visibility != "ambiguous" and not restart.is_with_upgrade:
         return {}
     before, after = totals_of(restart.before), totals_of(restart.after)
-    sums_before, sums_after = (_by_account(totals, owners) for totals in (before, after))
+    sums_before, sums_after = (_by_account(totals, accounts) for totals in (before, after))
     hidden: defaultdict[str, Bytes] = defaultdict(Bytes)
     for account, earlier in sums_before.items():
         if not restart.is_with_upgrade or _covers(sums_after.get(account, Bytes()), earlier):
@@ -163,15 +168,17 @@ def _may_be_hidden(restart: Restart, owners: Mapping[str, str]) -> dict[str, Byt
         for name, totals in restart.earlier.items()
         if name in after and covers(after[name], totals)
     }
-    for account, earlier in _by_account(kept, owners).items():
+    for account, earlier in _by_account(kept, accounts).items():
         hidden.setdefault(account, earlier)
     return dict(hidden)
 
 
-def _by_account(totals: Mapping[StreamName, Totals], owners: Mapping[str, str]) -> dict[str, Bytes]:
+def _by_account(
+    totals: Mapping[StreamName, Totals], accounts: Mapping[str, str]
+) -> dict[str, Bytes]:
     sums: defaultdict[str, Bytes] = defaultdict(Bytes)
     for name, counted in totals.items():
-        account = owners.get(name.sample_uuid, name.sample_uuid)
+        account = accounts.get(name.sample_uuid, name.sample_uuid)
         sums[account] = sums[account].plus(Bytes(*counted))
     return sums
 

@@ -14,18 +14,21 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.simulator.books import Books, Bucket, Funds, read_books, read_buckets, rows
 from billing_cli.simulator.evidence import evidence_violations, moved_back, read_watermarks
 from billing_cli.simulator.money import money_violations, read_charges
-from billing_cli.simulator.oracle import BucketName, Bytes
+from billing_cli.simulator.oracle import BucketName
+from billing_cli.simulator.process import Bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from psycopg import Connection
 
+    from billing_cli.simulator.expectation import Expected
     from billing_cli.simulator.oracle import Bound, Oracle
 
 __all__ = [
     "Books",
     "Funds",
+    "compare_with_expected",
     "compare_with_oracle",
     "moved_back",
     "read_books",
@@ -76,6 +79,10 @@ SELECT DISTINCT account_uuid::text
 
 READ_NODE_WATERMARKS = """
 SELECT stored_node_id, watermark FROM billing.sources
+"""
+
+READ_ACCOUNTS = """
+SELECT uuid::text FROM public.users
 """
 
 SHORTEST = timedelta(microseconds=1)
@@ -149,6 +156,31 @@ def compare_with_oracle(
         )
         found.extend(_differences("bucket", told, true))
     return found
+
+
+def compare_with_expected(
+    connection: Connection[Any], stored_node_id: str, expected: Mapping[str, Expected]
+) -> list[str]:
+    """Return the accounts whose bytes on a node are not what they must be, one line each.
+
+    `expected` is what `expectation.expected_by_account` says. Whatever an account is charged, in
+    whichever minute and under whichever tag, counts; users without an account are charged nothing.
+    """
+    billed: dict[str, Bytes] = defaultdict(Bytes)
+    for key, moved, _ in read_buckets(connection):
+        if key.stored_node_id == stored_node_id:
+            billed[key.account_uuid] = billed[key.account_uuid].plus(Bytes(*moved[:2]))
+    known = {row[0] for row in rows(connection, READ_ACCOUNTS)}
+    return [
+        f"account {account}: billed {_text(billed.get(account, NOTHING))}, "
+        f"expected {_text(one.low)} to {_text(one.high)}"
+        for account, one in sorted(expected.items())
+        if account in known and not one.allows(billed.get(account, NOTHING))
+    ]
+
+
+def _text(moved: Bytes) -> str:
+    return f"{moved.uplink} up / {moved.downlink} down"
 
 
 def _differences(

@@ -30,9 +30,9 @@ __all__ = [
     "Reason",
     "Seen",
     "Unbilled",
+    "accounts_by_uuid",
     "everything",
     "in_time",
-    "owners_of",
 ]
 
 Bound = datetime | Mapping[str, datetime] | None
@@ -144,7 +144,7 @@ class Oracle:
                 yield BucketName(minute, stored, share.account_uuid, tag), share.bytes
 
     def _shares(self, until: Bound) -> Iterator[_Share]:
-        owners = owners_of(self.fleet)
+        owners = accounts_by_uuid(self.fleet)
         for node in self.fleet.nodes.values():
             visible = self._visible(node, until)
             noticed = noticed_restarts(visible) if self.node_restarts else ()
@@ -189,7 +189,7 @@ class _Share:
 _Key = TypeVar("_Key")
 
 
-def owners_of(fleet: Fleet) -> dict[str, str]:
+def accounts_by_uuid(fleet: Fleet) -> dict[str, str]:
     """Map sample uuids to accounts as billing does: by uuid, else by any proxy uuid they had.
 
     A proxy uuid that two accounts share tells neither.

@@ -77,7 +77,7 @@ class Stream:
         columns = (self.log[offset::4] for offset in range(4))
         return list(zip(*columns, strict=True))
 
-    def lived(self) -> list[Movement]:
+    def movements_by_life(self) -> list[Movement]:
         """Return what was counted, each movement with the life of the counters."""
         return [
             Movement(index, self._life(restarts, place=4 * number), Bytes(uplink, downlink))

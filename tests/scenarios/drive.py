@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.simulator.process import Bytes
-from tests.core.stories import Books
+from tests.core.stories import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,9 +39,11 @@ def bill(played: Played, moments: Sequence[datetime]) -> Billed:
 def bill_step_by_step(played: Played, moments: Sequence[datetime]) -> Iterator[Billed]:
     """Yield what has been charged after each run, which reads what is on offer then."""
     accounts = played.accounts()
-    books = Books(policy=POLICY)
+    books = Ledger(POLICY, accounts)
     for moment in moments:
-        books.run(*played.answer(moment))
+        at = books.node.watermark
+        answer = played.answer(moment)
+        books.run(*(one for one in answer if at is None or one.collected_at >= at))
         charged: defaultdict[str, Bytes] = defaultdict(Bytes)
         for record in books.records:
             account = accounts.get(record.name.sample_uuid, record.name.sample_uuid)

@@ -11,74 +11,22 @@ from billing_cli.simulator.process import Bytes
 from billing_cli.simulator.scenarios.library import BY_NAME
 from billing_cli.simulator.scenarios.playing import Played, play
 from tests.scenarios.drive import bill, bill_step_by_step
+from tests.scenarios.failing import NAMES, REASON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-FAILING = {
-    "a new name counts as new, and started at 0": (
-        "merge",
-        "merge_without_traffic",
-        "merge_with_missed_snapshot",
-        "merge_in_outage",
-        "merge_collector_away",
-        "merge_after_empty_snapshots",
-        "merge_into_existing_stream",
-        "merge_of_two_tags",
-        "split",
-        "rename",
-        "two_upgrades",
-        "upgrade_and_rollback",
-        "proxy_to_account",
-        "proxy_to_account_and_merge",
-        "unresolved_merge",
-    ),
-    "a duplicate of a present counter is charged": (
-        "duplicate_published",
-        "duplicate_tag_published",
-        "duplicate_sum_published",
-        "duplicate_from_the_start",
-    ),
-    "any decrease counts as a restart, without a look at the next snapshot": (
-        "clock_ahead_one_missed_poll",
-        "clock_ahead_two_missed_polls",
-        "clock_ahead_heavy_boot",
-        "clock_back_collector_away",
-        "clock_back_interleaved",
-        "clock_back_live",
-        "clock_back_and_restart",
-        "clock_forward_and_corrected",
-        "counter_misreported",
-        "counter_reset",
-    ),
-    "a restart counts only for the streams that show it": (
-        "restart_overtaken",
-        "restart_returning_above",
-    ),
-    "the plausible rate looks at the last minute only": ("spliced_connection",),
-}
-REASON = {name: reason for reason, names in FAILING.items() for name in names}
-
-NAMES = [
-    pytest.param(
-        name,
-        marks=[pytest.mark.xfail(reason=REASON[name], strict=False)] if name in REASON else [],
-    )
-    for name in BY_NAME
-]
-CUTTINGS = tuple(play(BY_NAME["merge"]).cuttings())
-
 # Two stale snapshots in a row can't be told from a restart; the next one takes it back.
 REVOKED_LATER = {"clock_ahead_two_missed_polls", "clock_ahead_heavy_boot"}
 
 
-@pytest.mark.parametrize("cutting", CUTTINGS)
 @pytest.mark.parametrize("name", NAMES)
-def test_each_account_is_charged_what_flowed(name: str, cutting: str) -> None:
+def test_each_account_is_charged_what_flowed(name: str) -> None:
     """However the history is cut into runs, charged is what the counting processes carried."""
     scene = played(name)
-    assert wrong(scene, scene.cuttings()[cutting]) == []
+    cuttings = scene.cuttings().items()
+    assert {way: found for way, moments in cuttings if (found := wrong(scene, moments))} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -352,6 +352,15 @@ DELAYS = (
         minutes=75,
     ),
     Scenario(
+        "spliced_connection_soon_after_baseline",
+        "the same 40 GB in the second minute that is known of the node: held",
+        {
+            1: [splice("alice", "tcp", GIGABYTE, 39 * GIGABYTE)],
+            2: [close_splices("alice", "tcp")],
+        },
+        users={"alice": Person(("tcp",)), "bob": Person()},
+    ),
+    Scenario(
         "spliced_connection_cut_by_restart",
         "xray restarts while a spliced connection is open: its bytes are never counted",
         {8: [splice("alice", "tcp", GIGABYTE, 39 * GIGABYTE)], 15: [restart()]},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from billing_cli.core.times import closed_until
 from billing_cli.simulator.expectation import Expected, expected_by_account, snapshots_read
+from billing_cli.simulator.limits import Limits
 from billing_cli.simulator.publication import Naming, as_counted
 from billing_cli.simulator.traffic import Fleet
 
@@ -148,7 +149,7 @@ class Played:
         Users without an account are listed by the uuid that xray knows them by.
         """
         read = snapshots_read(self.node, moments, SETTLE)
-        return expected_by_account(self.fleet, self.node, read)
+        return expected_by_account(self.fleet, self.node, read, Limits())
 
     def accounts(self) -> dict[str, str]:
         """Map every published uuid to its account, or to itself where it has none."""

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from billing_cli.simulator.invariants import compare_with_expected, violations
+from billing_cli.simulator.scenarios.library import BY_NAME
+from billing_cli.simulator.scenarios.playing import play
+from billing_cli.simulator.server import serve
+from tests.jobs.world import World
+from tests.scenarios.failing import NAMES
+
+CUTTING = "every 3 minutes from 0"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_collect_bills_what_flowed(name: str, database_url: str, job_url: str) -> None:
+    """From the exporter to the buckets: each account's bytes on the node are those that flowed."""
+    played = play(BY_NAME[name])
+    moments = played.cuttings()[CUTTING]
+    with (
+        serve(played.fleet) as running,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        world = World(job_url, running, connection)
+        world.save_users()
+        for moment in moments:
+            world.run_unchecked(moment)
+        expected = played.expected(moments)
+        assert compare_with_expected(connection, played.node.identity.stored, expected) == []
+        assert violations(connection, world.opening()) == []
