@@ -1,9 +1,9 @@
-"""The canonical text of a fact: one line for each usage record and each charge.
+r"""The canonical text of a fact: one line for each usage record and each charge.
 
 The same lines are sent to the database by COPY and hashed for seals, so their format never changes:
 fields in the order given here, separated by tabs, ended by a line feed; integers and money in
 decimal without exponent, times in RFC 3339 with 6 fractional digits and `Z`, UUIDs in lower case,
-`\\N` for no value; a backslash, tab, line feed or carriage return in a text is escaped as in COPY's
+`\N` for no value; a backslash, tab, line feed or carriage return in a text is escaped as in COPY's
 text format.
 """
 

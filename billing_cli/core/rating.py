@@ -133,13 +133,13 @@ def balance_of(value: float | None) -> Decimal:
 
     What rounds to nothing is 0, whatever its sign was: `plus` makes "-0" of nothing.
     """
-    if value is None or not abs(value) < LARGEST_BALANCE:
+    if value is None or not abs(value) < float(LARGEST_BALANCE):
         raise ValueError(f"a balance of {'NULL' if value is None else value}")
     return EXACT.plus(EXACT.quantize(Decimal(repr(value)), NANO))
 
 
 def ledger_id(key: BucketKey) -> str:
-    """Return the id of a minute's charge (contract, §3), the same that the legacy writer derives."""
+    """Return the id of a minute's charge, the same that the legacy writer derives."""
     start, stored_node_id, account_uuid, region, line_code = key
     name = f"{_minute_text(start)}|{stored_node_id}|{account_uuid}|{region}|{line_code}"
     return _name_based_uuid(uuid.NAMESPACE_OID, name)

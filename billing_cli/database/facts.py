@@ -1,11 +1,10 @@
-"""What a run writes, as values, and as the parameters of the statements in `database.write_path`."""
+"""What a run writes, as values, and as parameters of the statements in `database.write_path`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.canonical import charge_line, time_text, usage_line
@@ -18,6 +17,7 @@ from billing_cli.database.write_path import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from decimal import Decimal
 
     from psycopg import Connection
 

@@ -71,7 +71,8 @@ GRANTS = (
     ),
     *_grants(
         "public.traffic_stat_checkpoints",
-        select="node_id account_uuid last_uplink_total last_downlink_total last_seen_at",
+        select="node_id account_uuid last_uplink_total last_downlink_total last_seen_at"
+        " reset_epoch",
         insert="node_id account_uuid last_uplink_total last_downlink_total last_seen_at"
         " reset_epoch",
         update="last_uplink_total last_downlink_total last_seen_at reset_epoch updated_at",

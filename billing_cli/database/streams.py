@@ -78,7 +78,8 @@ SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
 READ_BILLABLE_USAGE = """
 WITH waiting AS MATERIALIZED (
   SELECT source.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
-         stream.sample_uuid, stream.account_uuid
+         stream.sample_uuid, stream.account_uuid,
+         coalesce(source.samples_at, source.watermark) AS samples_at
     FROM billing.sources AS source
     JOIN billing.streams AS stream USING (stored_node_id)
    WHERE source.source_id = ANY (%(source_ids)s::text[])
@@ -96,7 +97,7 @@ WITH waiting AS MATERIALIZED (
     LEFT JOIN public.users AS last ON last.uuid = waiting.account_uuid
 )
 SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
-       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid,
+       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid, resolved.samples_at,
        resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
        pending.from_at, pending.to_at,
        pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
@@ -130,7 +131,7 @@ class NodeStreams:
 class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
-    `region` is that of the source's configuration, which the database does not know.
+    `samples_at` is the node's last applied snapshot with samples. `region` is that of the source's configuration, which the database does not know.
     """
 
     source_id: str
@@ -138,6 +139,7 @@ class BillableUsage(NamedTuple):
     stored_node_id: str
     account_uuid: str
     is_found: bool
+    samples_at: datetime
     record: UsageRecord
     region: str = ""
 
@@ -235,6 +237,7 @@ def billable_usage(
     stored_node_id: str,
     account_uuid: str,
     is_found: bool,
+    samples_at: datetime,
     tag: str,
     sample_uuid: str,
     epoch: int,
@@ -252,4 +255,6 @@ def billable_usage(
         Totals(*totals[:2]),
         Totals(*totals[2:]),
     )
-    return BillableUsage(source_id, stream_id, stored_node_id, account_uuid, is_found, record)
+    return BillableUsage(
+        source_id, stream_id, stored_node_id, account_uuid, is_found, samples_at, record
+    )

@@ -164,8 +164,7 @@ def require_rows(counts: Mapping[str, int], expected: Mapping[str, int]) -> None
     for name, rows in expected.items():
         if counts[name] != rows:
             raise FactConflictError(
-                f"{rows - counts[name]} of {rows} {name} exist already, or were written by "
-                "another program meanwhile"
+                f"{rows - counts[name]} of {rows} {name} are on record already, with other figures"
             )
 
 

@@ -43,6 +43,17 @@ class SourcePlan:
     advance: Advance
     notes: tuple[str, ...] = ()
 
+    def found(self) -> dict[StreamName, str]:
+        """Return the accounts of streams that had none so far, and did not change."""
+        return {
+            name: self.accounts[name.sample_uuid]
+            for name in self.touched
+            if (row := self.rows.get(name)) is not None
+            and row.account_uuid is None
+            and name.sample_uuid in self.accounts
+            and name not in self.advance.checkpoints
+        }
+
     @property
     def watermark(self) -> datetime:
         """Where the source stands when this is written."""

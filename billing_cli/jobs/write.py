@@ -112,6 +112,7 @@ def _kept(plans: Iterable[SourcePlan]) -> set[str]:
     """Return the accounts, present and former, of the streams that change."""
     kept: set[str] = set()
     for plan in plans:
+        kept.update(plan.found().values())
         for name in (*plan.advance.checkpoints, *plan.taken_over):
             row = plan.rows.get(name)
             kept.update(
@@ -176,7 +177,8 @@ class _Usage:
     """Usage by what becomes of it.
 
     `fresh` and `late` usage is charged and stored as `records`, and `settled` is the key of each
-    late row. `pending` usage waits, because its stream has no account that can be charged now.
+    late row. `assigned` are streams that found their account, and `found_at` the nodes and accounts
+    of late ones. `pending` usage waits, because its stream has no account that can be charged now.
     `waiting` are names of such streams and `problems` the accounts that are to blame, by source.
     """
 
@@ -185,6 +187,7 @@ class _Usage:
     records: list[StoredUsage] = field(default_factory=list)
     settled: list[tuple[int, datetime]] = field(default_factory=list)
     assigned: dict[int, str] = field(default_factory=dict)
+    found_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
     pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
@@ -215,6 +218,9 @@ def _sort(
             if account is not None and account in accounts.problems:
                 problems.add(account)
         usage.waiting[plan.source_id] = waiting
+        usage.assigned |= {
+            ids[name]: account for name, account in plan.found().items() if account in accounts.kept
+        }
         usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
     for one in late:
         if one.account_uuid in chargeable:
@@ -227,6 +233,7 @@ def _sort(
             usage.settled.append((one.stream_id, one.record.from_at))
             if one.is_found:
                 usage.assigned[one.stream_id] = one.account_uuid
+                usage.found_at[one.stored_node_id, one.account_uuid] = one.samples_at
         elif one.account_uuid in accounts.problems:
             usage.problems.setdefault(one.source_id, set()).add(one.account_uuid)
     return usage
@@ -254,7 +261,7 @@ def _facts(
         ],
         assigned=sorted(usage.assigned.items()),
         entries=charging.entries,
-        checkpoints=_shared_checkpoints(plans, accounts),
+        checkpoints=_shared_checkpoints(plans, usage, accounts),
         billed_pending=usage.settled,
         pending=usage.pending,
         held=usage.held,
@@ -280,15 +287,14 @@ def _facts(
 
 
 def _shared_checkpoints(
-    plans: Iterable[SourcePlan], accounts: LockedAccounts
+    plans: Iterable[SourcePlan], usage: _Usage, accounts: LockedAccounts
 ) -> list[tuple[str, str, datetime]]:
     """Return those of the accounts of streams that change, with the last snapshot with samples."""
-    found: list[tuple[str, str, datetime]] = []
+    stamps = dict(usage.found_at)
     for plan in plans:
-        wanted = _kept([plan]) & accounts.kept
         at = plan.advance.samples_at or plan.watermark
-        found.extend((plan.identity.stored, account, at) for account in sorted(wanted))
-    return found
+        stamps |= {(plan.identity.stored, one): at for one in _kept([plan]) & accounts.kept}
+    return [(node, account, at) for (node, account), at in sorted(stamps.items())]
 
 
 def _progress(plan: SourcePlan) -> SourceProgress:

@@ -76,11 +76,12 @@ SYNC_STATES_THAT_DIFFER = """
 SELECT source_id, source.watermark, shared.last_completed_until
   FROM billing.sources AS source
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
- WHERE source.watermark IS DISTINCT FROM shared.last_completed_until
+ WHERE source.watermark IS NOT NULL
+   AND source.watermark IS DISTINCT FROM shared.last_completed_until
 """
 
 READ_WATERMARKS = """
-SELECT source_id, watermark FROM billing.sources
+SELECT source_id, watermark FROM billing.sources WHERE watermark IS NOT NULL
 """
 
 ZERO = Totals(0, 0)

@@ -78,7 +78,7 @@ SELECT DISTINCT account_uuid::text
 """
 
 READ_NODE_WATERMARKS = """
-SELECT stored_node_id, watermark FROM billing.sources
+SELECT stored_node_id, watermark FROM billing.sources WHERE watermark IS NOT NULL
 """
 
 READ_ACCOUNTS = """

@@ -1,12 +1,8 @@
-"""Charges in slices, and evidence that is there already."""
+"""Evidence that is there already."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import pytest
-
-from billing_cli.jobs import payers
 
 if TYPE_CHECKING:
     from tests.jobs.world import World
@@ -21,24 +17,6 @@ SELECT stream_id, date_trunc('minute', seen_at) + interval '1 minute', seen_at,
   FROM billing.streams WHERE stored_node_id LIKE '%%jp-1%%'
 RETURNING stream_id
 """
-
-
-@pytest.mark.parametrize("size", [1, 3, 4])
-def test_charges_in_slices_go_on_from_one_another(
-    world: World, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    """Quota and balance are carried over, wherever a slice ends, and each place keeps its name."""
-    monkeypatch.setattr(payers, "RATED_AT_ONCE", size)
-    users = world.add_users(3)
-    world.add_node("jp-1", users)
-    world.add_node("us-1", users, tag="tcp")
-    world.flow_until(6)
-    world.run(world.at(2))
-    done = world.run(world.at(8))
-    assert done.written_minutes > 2 * size
-    assert done.included_bytes > 0
-    assert done.charged_bytes > 0
-    world.assert_all_is_billed()
 
 
 def test_evidence_that_is_there_already_is_loud(world: World) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.jobs.world import World
 
 # What a run reads before it asks exporters is not tried again: the next run comes in a minute.
-READS_BEFORE_FETCHING = 4
+READS_BEFORE_FETCHING = 5
 
 TERMINATE = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
@@ -58,7 +58,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_connection_lost_at_any_statement_changes_nothing(world: World, fault: str) -> None:
     """Each statement in turn, COMMIT included: the run is made once more, and billed once."""
     world.add_node("jp-1", world.add_users(2))
-    world.flow_until(40)
+    world.flow_until(75)
     world.run(world.at(2.7))
     with relayed_runs(world) as relay:
         for place in count():
@@ -74,7 +74,7 @@ def test_a_connection_lost_at_any_statement_changes_nothing(world: World, fault:
                 break
     assert relay.statements[-1] == "COMMIT"
     assert place > 20
-    world.run(world.at(42))
+    world.run(world.at(77))
     world.assert_all_is_billed()
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from billing_cli.core.model import NodeIdentity
-from billing_cli.database.sources import try_lock_sources
+from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.errors import ConfigurationError, UsageError
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
@@ -31,6 +31,7 @@ def test_sources_that_another_run_holds_are_busy(world: World, job: Job) -> None
     """Nothing is done about them, and nothing is noted."""
     two_nodes(world)
     with psycopg.connect(world.database_url) as other:
+        add_sources(world.connection, ["jp-1", "us-1"])
         assert try_lock_sources(other, ["jp-1", "us-1"]) == {"jp-1", "us-1"}
         result = world.run(world.at(4), job)
         assert statuses(result) == {"jp-1": "busy", "us-1": "busy"}
@@ -44,6 +45,7 @@ def test_the_other_sources_of_a_run_go_on_beside_a_busy_one(world: World, job: J
     """What is free is collected, and that is all that is to be done now."""
     two_nodes(world)
     with psycopg.connect(world.database_url) as other:
+        add_sources(world.connection, ["us-1"])
         try_lock_sources(other, ["us-1"])
         result = world.run(world.at(4), job)
     assert statuses(result) == {"jp-1": "ok", "us-1": "busy"}

@@ -39,7 +39,7 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_samples(
     """10 or 10,000 samples in a snapshot: the same statements, one by one, in each of the runs."""
     few, many = (statements_of(databases, samples) for samples in (10, 10_000))
     assert few == many
-    assert max(len(run) for run in few) < 40
+    assert max(len(run) for run in few) < 60
 
 
 @pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
@@ -91,36 +91,6 @@ def test_a_run_with_nothing_new_writes_the_attempt_and_the_journal_alone(world: 
     after = world.tables()
     changed = {table for table in before if before[table] != after[table]}
     assert changed == {"public.billing_source_sync_state", "billing.runs", "billing.totals"}
-
-
-def test_accounts_are_locked_as_soon_as_they_are_known(databases: Databases) -> None:
-    """One user moves on, another appears: the first is locked while the second is looked for.
-
-    The question before all is whether an older writer knows the one that appears.
-    """
-    with (
-        databases.database(migrated=True) as url,
-        relayed(databases.job_url(url)) as relay,
-        serving_world(url, relay.url) as world,
-    ):
-        first, second = world.add_users(2)
-        node = world.add_node("jp-1", [first])
-        world.flow_until(2)
-        world.run_unchecked(world.at(1.7))
-        node.add_stream(second.uuid)
-        world.flow_until(4)
-        world.run_unchecked(world.at(2.7))
-        relay.statements.clear()
-        world.run(world.at(4.7))
-        asked = [
-            kind
-            for one in relay.statements
-            for kind, words in (("lock", "lock_accounts"), ("find", "wanted (sample_uuid)"))
-            if words in one
-        ]
-        assert asked == ["find", "lock", "find", "lock"]
-        world.run(world.at(5.7))
-        world.assert_all_is_billed()
 
 
 def statements_of(databases: Databases, samples: int) -> list[list[str]]:

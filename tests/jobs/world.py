@@ -160,10 +160,12 @@ class World:
 
     def check(self) -> None:
         """Hold the database against the invariants, and against the truth so far."""
-        assert violations(self.connection, self.opening(), self.top_ups) == []
+        found = violations(self.connection, self.opening(), self.top_ups)
+        assert found == [], found
         assert moved_back(self.connection, self.watermarks) == []
         self.watermarks = read_watermarks(self.connection)
-        assert self.untrue() == []
+        untrue = self.untrue()
+        assert untrue == [], untrue
 
     def untrue(self) -> list[str]:
         """Return where what is billed is not what the applied snapshots tell of."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from billing_cli.database.write_path import STAGING_TABLES
 from billing_cli.features.migrate.job import migrate
 
 if TYPE_CHECKING:
@@ -31,4 +32,7 @@ def job_connection(
     connection.execute(ADD_ARREARS_SINCE)
     migrate(database_url, grant_to=job_role)
     with psycopg.connect(job_url, autocommit=True) as opened:
+        for statement in STAGING_TABLES:
+            # Here each statement is a transaction of its own.
+            opened.execute(statement.replace("ON COMMIT DROP", "").encode())
         yield opened

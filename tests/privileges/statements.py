@@ -8,7 +8,7 @@ from importlib import import_module
 
 import billing_cli.database
 import billing_cli.features
-from billing_cli.database.accounts import ARREARS_SINCE
+from billing_cli.database.write_path import ARREARS_SINCE, NO_ARREARS_SINCE
 
 # Declaring tables and taking old rows away is for whoever migrates, who owns them.
 NOT_FOR_JOBS = {
@@ -33,6 +33,7 @@ def statements() -> dict[str, str]:
         for name, text in names.items():
             if name.isupper() and isinstance(text, str) and EXPLAINABLE.match(text):
                 filled = text.replace("{arrears_since}", ARREARS_SINCE)
+                filled = filled.replace("{no_arrears_since}", NO_ARREARS_SINCE)
                 # What is left open here is filled into a statement with a name of its own.
                 if not GAP.search(filled):
                     found[f"{module_name}.{name}"] = PARAMETER.sub("NULL", filled)

@@ -36,7 +36,7 @@ FORBIDDEN = {
     "move an account's quota": "UPDATE public.account_quota_states SET account_uuid = NULL",
     "move a bucket": "UPDATE public.traffic_minute_buckets SET bucket_start = now()",
     "rewrite where a stream began": "UPDATE billing.streams SET first_uplink_total = 0",
-    "rewrite a held delta": "UPDATE billing.held_deltas SET uplink_end = 0",
+    "rewrite a held delta": "UPDATE billing.held_deltas SET uplink_start = 0",
     "claim another version": "UPDATE billing.alembic_version SET version_num = ''",
     "make a table": "CREATE TABLE billing.mine (x int)",
     "make a table in public": "CREATE TABLE public.mine (x int)",

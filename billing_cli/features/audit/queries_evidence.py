@@ -41,8 +41,8 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
   SELECT link.*,
          lag(reset_epoch) OVER chain AS before_epoch,
          lag(to_at) OVER chain AS before_to,
-         lag(uplink_end) OVER chain AS before_uplink,
-         lag(downlink_end) OVER chain AS before_downlink,
+         lag(uplink_end) OVER chain AS preceding_uplink,
+         lag(downlink_end) OVER chain AS preceding_downlink,
          lead(stream_id) OVER chain IS NULL AS is_last
     FROM link
     LEFT JOIN (SELECT stream_id, reset_epoch AS pruned_epoch, from_at AS pruned_from,
@@ -57,8 +57,8 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
   SELECT *
     FROM walk
    WHERE before_epoch IS NULL OR is_last OR from_at < before_to OR to_at < from_at
-      OR uplink_start <> CASE WHEN reset_epoch > before_epoch THEN 0 ELSE before_uplink END
-      OR downlink_start <> CASE WHEN reset_epoch > before_epoch THEN 0 ELSE before_downlink END
+      OR uplink_start <> CASE WHEN reset_epoch > before_epoch THEN 0 ELSE preceding_uplink END
+      OR downlink_start <> CASE WHEN reset_epoch > before_epoch THEN 0 ELSE preceding_downlink END
 ), stream AS (
   SELECT *,
          CASE origin WHEN 'new' THEN 0 ELSE first_uplink_total END AS first_uplink,
@@ -69,9 +69,9 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
   SELECT notable.*, stream.stream_id IS NULL AS is_orphan, stream.account_uuid,
          stream.stored_node_id, stream.inbound_tag, stream.sample_uuid,
          CASE WHEN notable.reset_epoch > coalesce(before_epoch, 0) THEN 0
-              ELSE coalesce(before_uplink, first_uplink) END AS expected_uplink,
+              ELSE coalesce(preceding_uplink, first_uplink) END AS expected_uplink,
          CASE WHEN notable.reset_epoch > coalesce(before_epoch, 0) THEN 0
-              ELSE coalesce(before_downlink, first_downlink) END AS expected_downlink
+              ELSE coalesce(preceding_downlink, first_downlink) END AS expected_downlink
     FROM notable
     LEFT JOIN stream USING (stream_id)
 ), ended AS (
@@ -127,18 +127,18 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
 ), correction AS (
   SELECT *,
          lag(revision) OVER revisions AS before_revision,
-         lag(uplink_end) OVER revisions AS before_uplink,
-         lag(downlink_end) OVER revisions AS before_downlink
+         lag(uplink_end) OVER revisions AS preceding_uplink,
+         lag(downlink_end) OVER revisions AS preceding_downlink
     FROM record
    WHERE kind = 'correction'
   WINDOW revisions AS (PARTITION BY stream_id, from_at, bucket_start ORDER BY revision)
 ), placed AS (
   SELECT correction.*, cell.account_uuid AS cell_account,
          coalesce(before_revision, 0) + 1 AS expected_revision,
-         coalesce(before_uplink,
+         coalesce(preceding_uplink,
                   CASE WHEN cell.bucket_start = correction.bucket_start
                        THEN cell.uplink_end - cell.uplink_start END, 0) AS expected_uplink,
-         coalesce(before_downlink,
+         coalesce(preceding_downlink,
                   CASE WHEN cell.bucket_start = correction.bucket_start
                        THEN cell.downlink_end - cell.downlink_start END, 0) AS expected_downlink
     FROM correction
@@ -200,7 +200,8 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
   LEFT JOIN (SELECT stored_node_id, max(seen_at) AS at FROM billing.streams GROUP BY 1) AS seen
  USING (stored_node_id)
- WHERE (source.watermark IS DISTINCT FROM shared.last_completed_until
+ WHERE source.watermark IS NOT NULL
+   AND (source.watermark IS DISTINCT FROM shared.last_completed_until
         OR source.watermark < seen.at)
    AND (%(account)s::uuid IS NULL
         OR EXISTS (SELECT FROM billing.streams AS stream

@@ -63,7 +63,9 @@ SELECT nspname FROM pg_namespace
 """
 
 READ_KNOWN_SOURCES = """
-SELECT source_id, env, node_id, contract, watermark FROM billing.sources
+SELECT source_id, env, node_id, contract, watermark
+  FROM billing.sources
+ WHERE watermark IS NOT NULL
 """
 
 
