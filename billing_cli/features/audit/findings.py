@@ -19,10 +19,11 @@ DEFAULT_LIMIT = 50
 Value = int | str | datetime | Decimal
 
 VIOLATIONS: Mapping[str, str] = {
-    "chain_broken": "a record does not start at the totals where the one before it ended",
+    "chain_broken": "a record does not start where the one before it and successions lead",
     "chain_overlaps": "a record begins before the one before it ended, or ends before it begins",
-    "checkpoint_differs": "a stream's checkpoint is not where its records end",
+    "checkpoint_differs": "a stream's checkpoint is not where its records and successions end",
     "stream_missing": "records belong to a stream that is not there",
+    "succession_unbalanced": "a succession's streams take over other totals than were handed over",
     "correction_broken": "a correction does not start at what was on record before it",
     "release_unmatched": "held deltas that were released and records of releases do not match",
     "bucket_missing": "records and charges agree on a bucket that is not there",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from billing_cli.database import arrays
 from billing_cli.features.audit import queries_amounts as amounts
 from billing_cli.features.audit import queries_balances as balances
+from billing_cli.features.audit import queries_chains as chains
 from billing_cli.features.audit import queries_evidence as evidence
 from billing_cli.features.audit import queries_facts as facts
 from billing_cli.features.audit.findings import Figures, Finding
@@ -30,7 +31,8 @@ class Check(NamedTuple):
 
 
 CHECKS = (
-    Check("usage records lead from one to the next", evidence.BROKEN_CHAINS),
+    Check("usage records lead from one to the next", chains.BROKEN_CHAINS),
+    Check("successions hand over what others take over", chains.UNBALANCED_SUCCESSIONS),
     Check("corrections start at what was on record", evidence.BROKEN_CORRECTIONS),
     Check("released deltas are charged once", evidence.UNMATCHED_RELEASES),
     Check("buckets, records and charges have the same bytes", facts.DIFFERENT_BYTES),
