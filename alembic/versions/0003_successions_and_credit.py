@@ -26,7 +26,19 @@ ALTER TABLE billing.sources
            IN (0, 6))
 """
 
+# PostgreSQL 18 and later name the constraints of NOT NULL.
+RENAME_NOT_NULL = """
+DO $rename$ BEGIN
+  IF EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'billing.streams'::regclass
+                AND conname = 'streams_{old}_not_null') THEN
+    ALTER TABLE billing.streams
+      RENAME CONSTRAINT streams_{old}_not_null TO streams_{new}_not_null;
+  END IF;
+END $rename$
+"""
+
 STREAMS = (
+    RENAME_NOT_NULL.format(old="first_sight", new="origin"),
     "ALTER TABLE billing.streams RENAME COLUMN first_sight TO origin",
     (
         "ALTER TABLE billing.streams RENAME CONSTRAINT streams_first_sight_check "
@@ -39,7 +51,8 @@ ALTER TABLE billing.streams
   ADD COLUMN state text NOT NULL DEFAULT 'active',
   ADD CONSTRAINT streams_before_check
     CHECK ((before_uplink IS NULL) = (before_downlink IS NULL)),
-  ADD CONSTRAINT streams_state_check CHECK (state IN ('active', 'continued', 'duplicate', 'ignored'))
+  ADD CONSTRAINT streams_state_check
+    CHECK (state IN ('active', 'continued', 'duplicate', 'ignored'))
 """,
 )
 
@@ -149,6 +162,10 @@ FORMER_COMMENTS = {
     "COLUMN billing.sources.watermark": "collected_at of the last snapshot applied.",
     "TABLE billing.pending_usage": "Usage of streams whose account is unknown, merged per epoch "
     "until it appears.",
+    "COLUMN billing.sources.samples_bytes": "How long the text of the samples at the watermark "
+    "was; null where it is not known.",
+    "COLUMN billing.sources.samples_digest": "Its SHA-256: what comes again with the same one is "
+    "not decoded again.",
 }
 
 # The way back. What only this revision can express goes with its tables and columns.
@@ -169,9 +186,12 @@ ALTER TABLE billing.gaps
 ALTER TABLE billing.streams
   DROP COLUMN before_uplink, DROP COLUMN before_downlink, DROP COLUMN state
 """,
-    "ALTER TABLE billing.streams RENAME CONSTRAINT streams_origin_check "
-    "TO streams_first_sight_check",
+    (
+        "ALTER TABLE billing.streams RENAME CONSTRAINT streams_origin_check "
+        "TO streams_first_sight_check"
+    ),
     "ALTER TABLE billing.streams RENAME COLUMN origin TO first_sight",
+    RENAME_NOT_NULL.format(old="origin", new="first_sight"),
     "DELETE FROM billing.sources WHERE watermark IS NULL",
     """
 ALTER TABLE billing.sources

@@ -157,11 +157,5 @@ def add_quota_states(
     return [QuotaState(*row) for row in states]
 
 
-def has_arrears_since(connection: Connection) -> bool:
-    """Tell whether this deployment keeps the start of an account's arrears."""
-    row = connection.execute(HAS_ARREARS_SINCE).fetchone()
-    return bool(row and row[0])
-
-
 def _limit_waiting(connection: Connection, seconds: float) -> None:
     connection.execute(LIMIT_WAITING, {"lock_timeout": f"{seconds * 1000:.0f}"})

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from billing_cli.core.canonical import charge_line, time_text, usage_line
 from billing_cli.database import arrays
 from billing_cli.database.write_path import (
-    create_staging,
     execute_all,
     stage,
 )
@@ -149,9 +148,10 @@ class Run:
 def write_facts(
     connection: Connection, statements: Sequence[Statement], facts: Facts, run: Run
 ) -> dict[str, int]:
-    """Stage usage records and charges, then execute the statements; return rows by statement."""
-    with connection.pipeline():
-        create_staging(connection)
+    """Stage usage records and charges, then execute the statements; return rows by statement.
+
+    The staging tables were created before.
+    """
     if facts.usage:
         usage = sorted(facts.usage, key=_usage_key)
         stage(connection, "staged_usage", map(usage_line, usage))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
 from billing_cli.database import arrays
 from billing_cli.database.streams import (
     MAX_BILLABLE_RECORDS,
+    READ_ACCOUNT_DEBTS,
     READ_BILLABLE_USAGE,
+    READ_STREAMS,
     BillableUsage,
     billable_usage,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -145,30 +147,48 @@ class LockedSources:
     """What a transaction finds when it has its locks: which sources those are, and their states.
 
     `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
-    whose account is known now.
+    whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
+    READ_ACCOUNT_DEBTS for the nodes in `moving`.
     """
 
     locked: frozenset[str]
     states: dict[str, SourceState]
     node_owners: dict[str, str]
     billable: tuple[BillableUsage, ...]
+    moving: frozenset[str]
+    streams: Iterable[tuple[Any, ...]]
+    debts: Iterable[tuple[Any, ...]]
 
 
 def lock_sources(
-    connection: Connection, source_ids: Sequence[str], stored_node_ids: Iterable[str]
+    connection: Connection,
+    source_ids: Sequence[str],
+    stored_node_ids: Iterable[str],
+    moving_node_ids: Collection[str],
 ) -> LockedSources:
-    """Lock the sources that no other transaction holds, and read what is stored of all of them."""
+    """Lock the sources that no other transaction holds, and read what is stored of all of them.
+
+    `stored_node_ids` are the nodes that they carry according to their answers, of which the moving
+    ones seem to have new snapshots. Each statement sees what was committed before it, so what is
+    read of a source that is locked does not change any more.
+    """
     wanted = {"source_ids": arrays.texts(source_ids), "limit": MAX_BILLABLE_RECORDS}
     nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
+    moving = {"stored_node_ids": arrays.texts(moving_node_ids)}
     with connection.pipeline():
         locked = connection.execute(TRY_LOCK_SOURCES, wanted)
         states = connection.execute(READ_SOURCES, wanted)
         node_owners = connection.execute(READ_NODE_OWNERS, nodes)
         billable = connection.execute(READ_BILLABLE_USAGE, wanted)
+        streams = connection.execute(READ_STREAMS, moving)
+        debts = connection.execute(READ_ACCOUNT_DEBTS, moving)
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(
         ours,
         {row[0]: source_state(*row) for row in states},
         dict(node_owners.fetchall()),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
+        frozenset(moving_node_ids),
+        streams,
+        debts,
     )

@@ -131,7 +131,8 @@ class NodeStreams:
 class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
-    `samples_at` is the node's last applied snapshot with samples. `region` is that of the source's configuration, which the database does not know.
+    `samples_at` is the node's last applied snapshot with samples. `region` is that of the source's
+    configuration, which the database does not know.
     """
 
     source_id: str
@@ -154,22 +155,21 @@ def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, 
 
 def read_streams(
     connection: Connection,
+    present: Iterable[tuple[Any, ...]],
+    debts: Iterable[tuple[Any, ...]],
     samples_at: Mapping[str, datetime | None],
     names: Mapping[str, Mapping[StreamName, StreamName]],
 ) -> dict[str, NodeStreams]:
-    """Return each node's streams by stored node id.
+    """Return each node's streams by stored node id, from rows that were read under its lock.
 
     `samples_at` is when the present streams of the nodes were seen last. `names` are those in new
     snapshots; of streams that had vanished, these are read.
     """
     nodes = {node: NodeStreams() for node in samples_at}
-    wanted = {"stored_node_ids": arrays.texts(samples_at)}
-    with connection.pipeline():
-        present = connection.execute(READ_STREAMS, wanted)
-        debts = connection.execute(READ_ACCOUNT_DEBTS, wanted)
     _add_streams(nodes, samples_at, names, present)
     for node, account_key, debt_bytes, as_of in debts:
-        nodes[node].debts[account_key] = Debt(debt_bytes, as_of)
+        if node in nodes:
+            nodes[node].debts[account_key] = Debt(debt_bytes, as_of)
     unknown = [(node, name) for node in nodes for name in names[node].keys() - nodes[node].rows]
     if unknown:
         named = connection.execute(
@@ -218,6 +218,8 @@ def _add_streams(
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
     for node, stream_id, tag, sample_uuid, account_uuid, *figures in rows:
+        if node not in nodes:
+            continue
         uplink, downlink, epoch, absent_since, before_uplink, before_downlink, state = figures
         name = StreamName(tag, sample_uuid)
         # Names and accounts that are in memory already are kept once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.model import BucketKey, Totals
 from billing_cli.core.rating import ledger_id
@@ -10,9 +10,9 @@ from billing_cli.core.takeover import LegacyCheckpoint
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
 # Only until a stream of ours stands for the account on that node: from then on the row is ours.
 READ_LEGACY_CHECKPOINTS = """
@@ -55,30 +55,41 @@ def read_legacy_checkpoints(
     }
 
 
-def read_charged(
+class ChargedCursors(NamedTuple):
+    """What READ_CHARGED and READ_BUCKETS found, once the pipeline in which they ran has ended."""
+
+    ids: Mapping[str, BucketKey]
+    entries: Cursor[Any]
+    buckets: Cursor[Any]
+
+    def bytes_by_key(self) -> dict[BucketKey, Totals]:
+        """Return the buckets that were charged already, whoever did it, and the bytes on record."""
+        charged = {self.ids[entry_id]: Totals(0, 0) for (entry_id,) in self.entries}
+        stored = {BucketKey(*row[:5]): Totals(*row[5:]) for row in self.buckets}
+        if stored:
+            charged |= {key: stored[key] for key in self.ids.values() if key in stored}
+        return charged
+
+
+def find_charged(
     connection: Connection, keys: Collection[BucketKey], *, few: bool = False
-) -> dict[BucketKey, Totals]:
-    """Return the buckets that were charged already, whoever did it, and the bytes on record.
+) -> ChargedCursors:
+    """Look for buckets that were charged already, within the pipeline that is open.
 
     A `few` keys may be of any minutes; else they are of minutes in which hardly any node that is
     among them has buckets yet.
     """
-    if not keys:
-        return {}
     ids = {ledger_id(key): key for key in keys}
     accounts = sorted({key.account_uuid for key in keys}) if few else None
-    with connection.pipeline():
-        entries = connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)})
-        buckets = connection.execute(
+    return ChargedCursors(
+        ids,
+        connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)}),
+        connection.execute(
             READ_BUCKETS,
             {
                 "minutes": arrays.moments(sorted({key.bucket_start for key in keys})),
                 "nodes": arrays.texts(sorted({key.stored_node_id for key in keys})),
                 "account_uuids": None if accounts is None else arrays.plain(accounts),
             },
-        )
-    charged = {ids[entry_id]: Totals(0, 0) for (entry_id,) in entries}
-    stored = {BucketKey(*row[:5]): Totals(*row[5:]) for row in buckets}
-    if stored:
-        charged |= {key: stored[key] for key in keys if key in stored}
-    return charged
+        ),
+    )

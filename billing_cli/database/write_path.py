@@ -436,10 +436,13 @@ FINISH = (
 )
 """What every step writes afterwards, of all its sources; the row of the run follows."""
 
-CORRECT = tuple(
-    one
-    for one in APPLY
-    if one.name in {"usage records", "corrected buckets", "charges", "ledger", "quota states"}
+CORRECT = (
+    *(
+        one
+        for one in APPLY
+        if one.name in {"usage records", "corrected buckets", "charges", "ledger", "quota states"}
+    ),
+    Statement("cleared arrears", CLEAR_ARREARS),
 )
 """What corrections write, with or without usage records of their own."""
 

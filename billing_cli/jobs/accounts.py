@@ -63,7 +63,7 @@ def lock_accounts(
 
     chargeable: dict[str, Account] = {}
     problems = {
-        account: f"account {account} is locked by another session; its usage stays pending"
+        account: f"account {account} is locked by another session and can't be charged now"
         for account in rows.existing
         if account not in users or (account in charged and account not in states)
     }

@@ -11,8 +11,8 @@ from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.database import accounts as store_accounts
 from billing_cli.database.adjustments import read_bucket_histories
 from billing_cli.database.facts import Entries, Facts, Run, write_facts
-from billing_cli.database.takeover import read_charged
-from billing_cli.database.write_path import CORRECT
+from billing_cli.database.takeover import find_charged
+from billing_cli.database.write_path import CORRECT, create_staging
 from billing_cli.errors import BillingError
 
 if TYPE_CHECKING:
@@ -62,8 +62,12 @@ def charge(
     was charged by us with other figures.
     """
     fresh, late_buckets = buckets_of(usage), buckets_of(late)
-    charged = read_charged(connection, [bucket.key for bucket in fresh])
-    charged |= read_charged(connection, [bucket.key for bucket in late_buckets], few=True)
+    with connection.pipeline():
+        # What is rated here is staged next.
+        create_staging(connection)
+        found = find_charged(connection, [bucket.key for bucket in fresh])
+        found_late = find_charged(connection, [bucket.key for bucket in late_buckets], few=True)
+    charged = found.bytes_by_key() | found_late.bytes_by_key()
     new = [one for one in (*fresh, *late_buckets) if one.key not in charged]
     if not charged:
         return Charging(_entries(rate(new, accounts, context.tariff.peak_hours), new, ()))
@@ -142,11 +146,14 @@ def write_entries(
     """Write corrections and the usage records that they follow from."""
     if not entries.charges and not entries.corrected and not usage:
         return
+    with connection.pipeline():
+        create_staging(connection)
+        newer = connection.execute(store_accounts.HAS_ARREARS_SINCE)
     run = Run(
         context.run_id,
         context.clock(),
         pricing_rule_version or context.tariff.pricing_rule_version,
-        store_accounts.has_arrears_since(connection),
+        has_arrears_since=newer.fetchone() == (True,),
     )
     counts = write_facts(connection, CORRECT, Facts(usage=usage, entries=entries), run)
     require_rows(counts, {"usage records": len(usage), **expected_rows(entries)})

@@ -91,17 +91,24 @@ def plan(
     connection: Connection,
     by_id: Mapping[str, Source],
     accepted: Mapping[str, Fetched],
-    states: Mapping[str, SourceState],
+    found: LockedSources,
 ) -> list[SourcePlan]:
     """Plan what each source's new snapshots amount to, from the streams as they are now.
 
     A source without new snapshots has no plan.
     """
-    nodes = _moving(connection, accepted, states)
+    nodes = [
+        node
+        for node in _moving(connection, accepted, found.states)
+        # Another one seemed to have nothing new when it was fetched: it is left to the next run.
+        if node.identity.stored in found.moving
+    ]
     if not nodes:
         return []
     streams = read_streams(
         connection,
+        found.streams,
+        found.debts,
         {one.identity.stored: one.samples_at for one in nodes},
         {one.identity.stored: one.names() for one in nodes},
     )

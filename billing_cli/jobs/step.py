@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.database import arrays
 from billing_cli.database.accounts import HAS_ARREARS_SINCE
@@ -115,18 +116,21 @@ def _read(connection: Connection, source_ids: Sequence[str], *, is_dry: bool) ->
             add_sources(connection, source_ids)
         states = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
         newer = connection.execute(HAS_ARREARS_SINCE)
-    has_arrears_since = newer.fetchone()
     return _Known(
         {row[0]: source_state(*row) for row in states},
-        bool(has_arrears_since and has_arrears_since[0]),
+        has_arrears_since=newer.fetchone() == (True,),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _FetchRound:
-    """What the sources answered for the time before `bound`; those in `waiting` are beyond it."""
+    """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
+
+    `known` are their states when they were asked, and `begins` where each one was asked from.
+    """
 
     begins: Mapping[str, datetime]
+    known: Mapping[str, SourceState]
     bound: datetime
     outcomes: Mapping[str, Fetched | ExporterError]
     waiting: frozenset[str]
@@ -173,7 +177,7 @@ def _fetch(
         deadline_seconds=fetching.deadline_seconds,
         default_token=context.default_token,
     )
-    return _FetchRound(begins, bound, dict(answers), waiting)
+    return _FetchRound(begins, states, bound, dict(answers), waiting)
 
 
 def _write(
@@ -188,7 +192,9 @@ def _write(
     journal: Callable[[Connection, Step], None],
 ) -> Step:
     """Everything that happens inside the transaction."""
-    found = lock_sources(connection, sorted(fetched.outcomes), _nodes(fetched.outcomes))
+    nodes = _nodes(fetched)
+    moving = [node for node, has_news in nodes.items() if has_news]
+    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving)
     answers, errors = accept(by_id, fetched.outcomes, found)
     horizon = until
     if pace is not None:
@@ -199,7 +205,7 @@ def _write(
     if horizon < until:
         accepted = {source_id: cut_at(answer, horizon) for source_id, answer in answers.items()}
 
-    plans = plan(context, connection, by_id, accepted, found.states)
+    plans = plan(context, connection, by_id, accepted, found)
     late = [
         usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
         for usage in found.billable
@@ -230,10 +236,13 @@ def _write(
     return step
 
 
-def _nodes(outcomes: Mapping[str, Fetched | ExporterError]) -> set[str]:
+def _nodes(fetched: _FetchRound) -> dict[str, bool]:
+    """Return the nodes that answered, and whether they have snapshots that may be new."""
     return {
-        answer.identity.stored
-        for answer in outcomes.values()
+        answer.identity.stored: bool(
+            not_yet_applied(fetched.known[source_id].watermark, answer.snapshots)
+        )
+        for source_id, answer in fetched.outcomes.items()
         if isinstance(answer, Fetched) and answer.identity is not None
     }
 

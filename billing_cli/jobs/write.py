@@ -177,7 +177,7 @@ class _Usage:
     """Usage by what becomes of it.
 
     `fresh` and `late` usage is charged and stored as `records`, and `settled` is the key of each
-    late row. `assigned` are streams that found their account, and `found_at` the nodes and accounts
+    late row. `assigned` are streams that found their account, and `late_at` the nodes and accounts
     of late ones. `pending` usage waits, because its stream has no account that can be charged now.
     `waiting` are names of such streams and `problems` the accounts that are to blame, by source.
     """
@@ -187,7 +187,7 @@ class _Usage:
     records: list[StoredUsage] = field(default_factory=list)
     settled: list[tuple[int, datetime]] = field(default_factory=list)
     assigned: dict[int, str] = field(default_factory=dict)
-    found_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    late_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
     pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
@@ -231,9 +231,9 @@ def _sort(
                 StoredUsage(one.record, one.stream_id, one.account_uuid, "pending")
             )
             usage.settled.append((one.stream_id, one.record.from_at))
+            usage.late_at[one.stored_node_id, one.account_uuid] = one.samples_at
             if one.is_found:
                 usage.assigned[one.stream_id] = one.account_uuid
-                usage.found_at[one.stored_node_id, one.account_uuid] = one.samples_at
         elif one.account_uuid in accounts.problems:
             usage.problems.setdefault(one.source_id, set()).add(one.account_uuid)
     return usage
@@ -290,7 +290,7 @@ def _shared_checkpoints(
     plans: Iterable[SourcePlan], usage: _Usage, accounts: LockedAccounts
 ) -> list[tuple[str, str, datetime]]:
     """Return those of the accounts of streams that change, with the last snapshot with samples."""
-    stamps = dict(usage.found_at)
+    stamps = dict(usage.late_at)
     for plan in plans:
         at = plan.advance.samples_at or plan.watermark
         stamps |= {(plan.identity.stored, one): at for one in _kept([plan]) & accounts.kept}

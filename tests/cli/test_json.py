@@ -13,7 +13,7 @@ import pytest
 from billing_cli.cli.root import Options
 from billing_cli.cli.running import run_job
 from billing_cli.core.times import parse_rfc3339
-from billing_cli.database.sources import try_lock_sources
+from billing_cli.database.sources import add_sources, try_lock_sources
 from tests.jobs.faults import refuse_some_times
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def test_a_busy_run_is_one_object_with_all_keys(site: Site) -> None:
     """Each source says that it is busy."""
     site.has_two_nodes()
     with psycopg.connect(site.world.database_url) as other:
+        add_sources(other, ["jp-1", "us-1"])
+        other.commit()
         try_lock_sources(other, ["jp-1", "us-1"])
         finished = site.billing("collect", "--json")
     assert finished.code == 75

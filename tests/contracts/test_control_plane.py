@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.database.sources import try_lock_sources
+from billing_cli.database.sources import add_sources, try_lock_sources
 from tests.cli.command import Finished, ended, wait_until
 from tests.contracts.child import (
     minimal_environment,
@@ -146,6 +146,8 @@ def test_69_where_no_source_can_be_reached(world: World) -> None:
 def test_75_where_another_run_is_at_it(world: World, database_url: str) -> None:
     """Both sources are locked by someone else's transaction."""
     with psycopg.connect(database_url) as other:
+        add_sources(other, ["jp-1", "us-1"])
+        other.commit()
         assert len(try_lock_sources(other, ["jp-1", "us-1"])) == 2
         told(reconcile(world), 75, "busy")
 

@@ -18,7 +18,6 @@ from billing_cli.core.rating import (
     adjustment_id,
     buckets_of,
     ledger_id,
-    multipliers_of,
     price_of,
     rate,
 )
@@ -186,8 +185,6 @@ def test_peak_and_offpeak_count_only_where_peak_hours_are_configured() -> None:
     assert [one.amount_delta for one in alone.charges] == [-20, -20]
     peak = rate(buckets, {ALICE_UUID: account(paid)}, noon_hour)
     assert [one.multiplier for one in peak.charges] == [6, 1]
-    assert multipliers_of(buckets, {ALICE_UUID: paid}, noon_hour) == [6, 1]
-    assert multipliers_of(buckets, {ALICE_UUID: paid}) == [2, 2]
     assert [one.amount_delta for one in peak.charges] == [-60, -10]
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.deltas import advance
+from billing_cli.core.deltas import NodeState, advance
 from billing_cli.core.model import Bucket, Checkpoint, Snapshot, StreamName, Totals
 from billing_cli.core.takeover import (
-    OlderCheckpoint,
+    LegacyCheckpoint,
     beyond_charged,
     first_from_by_bucket,
     split_checkpoints,
@@ -22,9 +22,9 @@ LEFT_AT = after_noon("00:00")
 KEY = bucket(1, minute=3).key
 
 
-def left(uplink: int, downlink: int = 0) -> OlderCheckpoint:
+def left(uplink: int, downlink: int = 0) -> LegacyCheckpoint:
     """Return what an older writer left of an account at noon."""
-    return OlderCheckpoint(LEFT_AT, Totals(uplink, downlink))
+    return LegacyCheckpoint(LEFT_AT, Totals(uplink, downlink))
 
 
 def split(older: tuple[int, int], *current: tuple[int, int]) -> list[tuple[int, int]]:
@@ -131,9 +131,10 @@ def test_a_split_charges_just_what_flowed_since(
     totals = {name: Totals(*pair) for name, pair in zip(names, current, strict=True)}
     checkpoints = split_checkpoints(totals, dict.fromkeys(names, "a"), {"a": left(*older)})
     after = Snapshot(after_noon("01:00"), NODE, totals)
-    step = advance(LEFT_AT, checkpoints, [after], BELIEVE_ALL, continuity_expected=False)
+    node = NodeState(LEFT_AT, LEFT_AT, checkpoints)
+    step = advance(node, [after], {}, BELIEVE_ALL, continuity_expected=False, decide_now=True)
     assert step.resets == 0
-    told = [*step.records, *step.held]
+    told = [*step.records, *(delta.record for delta in step.held)]
     assert sum(one.uplink_bytes for one in told) == sums[0] - older[0]
     assert sum(one.downlink_bytes for one in told) == sums[1] - older[1]
 

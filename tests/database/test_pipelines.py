@@ -33,7 +33,7 @@ def test_the_server_has_all_of_a_statement_before_it_answers(
 ) -> None:
     """It works on a large statement although nobody asks for its answer yet."""
     with patient.pipeline():
-        cursor = patient.execute(INSERT, [arrays.bigints(MANY)])
+        cursor = patient.execute(INSERT, [arrays.plain(MANY)])
         assert patient.pgconn.flush() == 0
         assert cursor.rowcount == -1
     assert cursor.rowcount == len(MANY)
@@ -42,9 +42,9 @@ def test_the_server_has_all_of_a_statement_before_it_answers(
 def test_large_statements_follow_each_other(patient: PatientConnection[Any]) -> None:
     """Neither side waits for the other for ever, whatever both have to say."""
     with patient.pipeline():
-        patient.execute(INSERT, [arrays.bigints(MANY)])
+        patient.execute(INSERT, [arrays.plain(MANY)])
         answer = patient.execute("SELECT number, repeat('x', 20) FROM numbers")
-        again = patient.execute(f"{INSERT} ON CONFLICT DO NOTHING", [arrays.bigints(MANY)])
+        again = patient.execute(f"{INSERT} ON CONFLICT DO NOTHING", [arrays.plain(MANY)])
     assert (answer.rowcount, again.rowcount) == (len(MANY), 0)
 
 

@@ -160,9 +160,9 @@ def test_reading_does_not_wait_for_ever_either(world: World) -> None:
 
 
 def test_a_lock_that_others_hold_too_long_fails_the_run(world: World) -> None:
-    """Someone has accounts under lock and does not let go."""
+    """Someone has the sources' sync states under lock and does not let go."""
     with psycopg.connect(world.connection.info.dsn) as other:
-        other.execute("SELECT FROM public.account_quota_states FOR UPDATE")
+        other.execute("SELECT FROM public.billing_source_sync_state FOR UPDATE")
         failure = failure_of(world, lambda: collect_through(world, lock_timeout_seconds=0.2))
     assert failure.exit_code == EXIT_FAILED
     assert str(failure) == "database: canceling statement due to lock timeout"

@@ -116,13 +116,13 @@ def test_a_stream_that_appears_is_told_as_new(story: Story) -> None:
     assert "it appeared then" in explain_text(explanation)
 
 
-def test_usage_that_waited_for_its_account_is_told_in_the_minute_of_that(story: Story) -> None:
-    """The stamps are those of the usage, the minute that of the account."""
+def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Story) -> None:
+    """It is charged once the account is known, as if it had been known then."""
     node = story.add_node("jp-1")
     stranger = story.fleet.new_uuid()
     stream = node.add_stream(stranger, "xhttp")
     story.minute()
-    story.minute((stream, 5, 5))
+    waited = story.minute((stream, 5, 5))
     story.collect()
     user = story.fleet.add_user(stranger)
     save_users(story.connection, [user])
@@ -131,8 +131,9 @@ def test_usage_that_waited_for_its_account_is_told_in_the_minute_of_that(story: 
 
     explanation = told(story, user)
 
-    pending, delta = only_line(explanation, minute).movements
-    assert (pending.kind, pending.to_at, pending.end) == ("pending", minute - MINUTE, Totals(5, 5))
+    (pending,) = only_line(explanation, waited).movements
+    assert (pending.kind, pending.to_at, pending.end) == ("pending", waited, Totals(5, 5))
+    (delta,) = only_line(explanation, minute).movements
     assert (delta.kind, delta.start, delta.end) == ("delta", Totals(5, 5), Totals(6, 5))
     assert "it waited until its account was known" in explain_text(explanation)
 

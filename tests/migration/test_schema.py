@@ -9,12 +9,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from psycopg.errors import CheckViolation, RestrictViolation
+from psycopg.errors import RestrictViolation
 
 from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import APPEND_ONLY_TABLES, REVISIONS
 from billing_cli.database.shared_metadata import shared_metadata
-from billing_cli.errors import SchemaError
 from billing_cli.features.migrate.job import (
     alembic_config,
     migrate,
@@ -33,12 +32,6 @@ INSERT INTO billing.streams (stored_node_id, inbound_tag, sample_uuid, origin, f
   first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total)
 VALUES ('prod:jp-1', '', gen_random_uuid(), 'new', now(), 0, 0, now(), 7, 8)
 RETURNING stream_id
-"""
-
-SOURCE = """
-INSERT INTO billing.sources (source_id, env, node_id, stored_node_id, contract,
-  first_snapshot_at, watermark)
-VALUES ('jp-1', 'prod', 'jp-1', 'prod:jp-1', 'window', now(), now())
 """
 
 USAGE_RECORD = """
@@ -113,30 +106,6 @@ def test_a_downgrade_leaves_public_alone(
     left = schema_of(deployed_database_url, "billing")
     assert [row for row in left if not is_version_table(row)] == []
     assert migrate(deployed_database_url).from_revision is None
-
-
-def test_sources_of_the_revision_before_have_no_digest_yet(
-    database_url: str, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their rows stay as they are, in what is then the same schema; the way back drops no row."""
-    monkeypatch.setenv("DATABASE_URL", empty_database_url)
-    command.upgrade(Config(ALEMBIC_INI), "0001")
-    with psycopg.connect(empty_database_url) as connection:
-        connection.execute(SOURCE)
-        before = connection.execute("SELECT * FROM billing.sources").fetchall()
-    with pytest.raises(SchemaError, match="revision 0001, this version needs 0002; run"):
-        migrate(empty_database_url, check=True)
-    assert migrate(empty_database_url).from_revision == "0001"
-    assert schema_of(empty_database_url, "billing") == schema_of(database_url, "billing")
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        query = "SELECT samples_bytes, samples_digest FROM billing.sources"
-        assert connection.execute(query).fetchall() == [(None, None)]
-        for half in (b"samples_bytes = 1", b"samples_digest = ''"):
-            with pytest.raises(CheckViolation):
-                connection.execute(b"UPDATE billing.sources SET " + half)
-    command.downgrade(Config(ALEMBIC_INI), "0001")
-    with psycopg.connect(empty_database_url) as connection:
-        assert connection.execute("SELECT * FROM billing.sources").fetchall() == before
 
 
 def test_the_known_revisions_are_those_of_the_migrations() -> None:

@@ -15,7 +15,8 @@ IS_TABLE = "relkind IN ('r', 'p') AND NOT relispartition"
 
 COLUMNS = f"""
 SELECT attrelid::regclass::text,
-       row_number() OVER (PARTITION BY attrelid ORDER BY attnum), attname, format_type(atttypid, atttypmod), attnotnull,
+       row_number() OVER (PARTITION BY attrelid ORDER BY attnum), attname,
+       format_type(atttypid, atttypmod), attnotnull,
        attidentity, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
   FROM pg_attribute
   JOIN pg_class ON pg_class.oid = attrelid AND {IS_TABLE}

@@ -46,6 +46,8 @@ class Relay:
     about each before it is passed on, with its place in that list. A line that it cuts ends in
     good order: the server has let go of everything once the client hears of it.
 
+    `kinds` are the types of the client's messages, in order: `startup`, or the protocol's letter.
+
     `messages` counts what either side has sent, startup included. `judge_message` is asked about
     each before it is passed on, with its sender and its number among that sender's, from 0. A
     line that it severs is gone for both sides at once; the client's is reset.
@@ -53,6 +55,7 @@ class Relay:
 
     def __init__(self, database_url: str) -> None:
         self.statements: list[str] = []
+        self.kinds: list[str] = []
         self.judge: Callable[[int, str], Verdict] = lambda _place, _statement: None
         self.messages: dict[Side, int] = {"client": 0, "server": 0}
         self.judge_message: Callable[[Side, int], Severance] = lambda _side, _number: None
@@ -201,6 +204,7 @@ class _Line:
             if code == CANCEL_REQUEST:
                 self._send("server", message)
                 return False
+        self.relay.kinds.append("startup" if is_startup else chr(message[0]))
         severance = self.relay.passes("client")
         if severance == "withheld":
             self._sever()
