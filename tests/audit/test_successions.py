@@ -23,59 +23,78 @@ if TYPE_CHECKING:
 DAMAGES = {
     "a total handed over changed": (
         "merge",
-        "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
-        " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams WHERE side = 'ended')",
+        (
+            "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
+            " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams WHERE side = 'ended')"
+        ),
         {"succession_unbalanced": 1, "checkpoint_differs": 1},
     ),
     "a total taken over changed": (
         "merge",
-        "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
-        " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams WHERE side = 'continued')",
+        (
+            "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
+            " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams"
+            " WHERE side = 'continued')"
+        ),
         {"succession_unbalanced": 1, "chain_broken": 1},
     ),
     "a byte moved between streams that end": (
         "merge",
-        "UPDATE billing.succession_streams AS part SET uplink_total = uplink_total"
-        " + CASE stream_id WHEN (SELECT min(stream_id) FROM billing.succession_streams AS one"
-        "   WHERE side = 'ended' AND one.succession_id = part.succession_id) THEN 1 ELSE -1 END"
-        " WHERE side = 'ended' AND succession_id = (SELECT succession_id"
-        "   FROM billing.succession_streams GROUP BY 1 HAVING count(*) > 2 LIMIT 1)",
+        (
+            "UPDATE billing.succession_streams AS part SET uplink_total = uplink_total"
+            " + CASE stream_id WHEN (SELECT min(stream_id) FROM billing.succession_streams AS one"
+            "   WHERE side = 'ended' AND one.succession_id = part.succession_id) THEN 1 ELSE -1 END"
+            " WHERE side = 'ended' AND succession_id = (SELECT succession_id"
+            "   FROM billing.succession_streams GROUP BY 1 HAVING count(*) > 2 LIMIT 1)"
+        ),
         {"checkpoint_differs": 2},
     ),
     "a byte moved between streams that continue": (
         "split",
-        "UPDATE billing.succession_streams AS part SET uplink_total = uplink_total"
-        " + CASE stream_id WHEN (SELECT min(stream_id) FROM billing.succession_streams AS one"
-        "   WHERE side = 'continued' AND one.succession_id = part.succession_id) THEN 1 ELSE -1 END"
-        " WHERE side = 'continued' AND succession_id = (SELECT succession_id"
-        "   FROM billing.succession_streams GROUP BY 1 HAVING count(*) > 2 LIMIT 1)",
+        (
+            "UPDATE billing.succession_streams AS part SET uplink_total = uplink_total"
+            " + CASE stream_id WHEN (SELECT min(stream_id) FROM billing.succession_streams AS one"
+            "   WHERE side = 'continued' AND one.succession_id = part.succession_id)"
+            " THEN 1 ELSE -1 END"
+            " WHERE side = 'continued' AND succession_id = (SELECT succession_id"
+            "   FROM billing.succession_streams GROUP BY 1 HAVING count(*) > 2 LIMIT 1)"
+        ),
         {"chain_broken": 2},
     ),
     "a row of a succession deleted": (
         "merge",
-        "DELETE FROM billing.succession_streams"
-        " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams WHERE side = 'continued')",
+        (
+            "DELETE FROM billing.succession_streams"
+            " WHERE ctid = (SELECT min(ctid) FROM billing.succession_streams"
+            " WHERE side = 'continued')"
+        ),
         {"succession_unbalanced": 1, "chain_broken": 1},
     ),
     "a succession deleted": (
         "rename",
-        "WITH gone AS (DELETE FROM billing.succession_streams WHERE succession_id ="
-        " (SELECT min(succession_id) FROM billing.successions) RETURNING succession_id)"
-        " SELECT FROM gone",
+        (
+            "WITH gone AS (DELETE FROM billing.succession_streams WHERE succession_id ="
+            " (SELECT min(succession_id) FROM billing.successions) RETURNING succession_id)"
+            " SELECT FROM gone"
+        ),
         {"succession_unbalanced": 1, "chain_broken": 1, "checkpoint_differs": 1},
     ),
     "a succession's time changed": (
         "merge",
-        "UPDATE billing.successions SET at = at + interval '2 minutes' WHERE succession_id ="
-        " (SELECT min(succession_id) FROM billing.successions)",
+        (
+            "UPDATE billing.successions SET at = at + interval '2 minutes' WHERE succession_id ="
+            " (SELECT min(succession_id) FROM billing.successions)"
+        ),
         {"chain_broken": 2},
     ),
     "a revocation's total changed": (
         "clock_ahead_two_missed_polls",
-        "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
-        " WHERE (succession_id, stream_id) = (SELECT succession_id, min(stream_id)"
-        "   FROM billing.succession_streams JOIN billing.successions USING (succession_id)"
-        "  WHERE kind = 'restart_revoked' GROUP BY 1 ORDER BY 1 LIMIT 1)",
+        (
+            "UPDATE billing.succession_streams SET uplink_total = uplink_total + 1"
+            " WHERE (succession_id, stream_id) = (SELECT succession_id, min(stream_id)"
+            "   FROM billing.succession_streams JOIN billing.successions USING (succession_id)"
+            "  WHERE kind = 'restart_revoked' GROUP BY 1 ORDER BY 1 LIMIT 1)"
+        ),
         {"chain_broken": 1},
     ),
 }
@@ -94,9 +113,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(
-    request: pytest.FixtureRequest, database_url: str, job_url: str
-) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, database_url: str, job_url: str) -> Iterator[Scene]:
     """Return a scenario, named by the test's parameter, that is billed minute by minute."""
     played = play(BY_NAME[request.param])
     with (
