@@ -21,7 +21,11 @@ SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class SourceResult:
-    """One source's part of a run. `unreachable` tells an outage from a bad answer."""
+    """One source's part of a run. `unreachable` tells an outage from a bad answer.
+
+    `waits_for_successor`: a counter decreased, and the node's next snapshot decides what that
+    means.
+    """
 
     source_id: str
     status: SourceStatus = "ok"
@@ -38,7 +42,9 @@ class SourceResult:
     unresolved_streams: int = 0
     held_deltas: int = 0
     corrections: int = 0
+    successions: int = 0
     resolved_gaps: int = 0
+    waits_for_successor: bool = False
     notes: tuple[str, ...] = ()
     error: str | None = None
     unreachable: bool = False
@@ -86,6 +92,11 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     @property
+    def successions(self) -> int:
+        """How many counters continue under other names, or after a restart that was none."""
+        return sum(source.successions for source in self.sources)
+
+    @property
     def details(self) -> Mapping[str, Any]:
         """What this job alone adds to the result object."""
         return {}
@@ -106,6 +117,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "charged_bytes": result.charged_bytes,
         "amount": f"{result.amount:f}",
         "corrections": result.corrections,
+        "successions": result.successions,
         "steps": result.steps,
         "dry_run": result.dry_run,
         "error": result.error,
@@ -143,6 +155,8 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "unresolved_streams": source.unresolved_streams,
         "held_deltas": source.held_deltas,
         "corrections": source.corrections,
+        "successions": source.successions,
+        "waits_for_successor": source.waits_for_successor,
         "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,

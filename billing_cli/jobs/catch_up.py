@@ -106,5 +106,6 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
             gaps=earlier.gaps + latest.gaps,
             rejected_samples=earlier.rejected_samples + latest.rejected_samples,
             held_deltas=earlier.held_deltas + latest.held_deltas,
+            successions=earlier.successions + latest.successions,
             notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes])),
         )

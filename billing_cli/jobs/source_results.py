@@ -43,6 +43,8 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         rejected_samples=len(step.rejected),
         unresolved_streams=written.unresolved.get(plan.source_id, 0),
         held_deltas=len(step.held),
+        successions=len(step.successions),
+        waits_for_successor=step.waits_for_successor,
         notes=(*notes, *dict.fromkeys(step.rejected)),
     )
 

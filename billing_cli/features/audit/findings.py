@@ -51,9 +51,12 @@ VIOLATIONS: Mapping[str, str] = {
 NOTICES: Mapping[str, str] = {
     "balance_outside": "a balance was changed outside of the ledger, as a top-up does",
     "quota_outside": "an included quota was changed outside of the ledger, as a renewal does",
+    "past_succession": "charged before version 2: new counters that look like others continued",
+    "past_clock_change": "charged before version 2: a restart that looks like a changed clock",
     "other_writer_ledger": "ledger rows were written by someone else",
     "other_writer_buckets": "buckets were written by someone else",
     "shared_minutes": "buckets hold bytes that someone else charged before us",
+    "account_recreated": "the account was deleted and created again: of before, evidence is left",
     "account_deleted": "the account is deleted: its evidence is all that is left of it",
 }
 """Each kind of thing that is worth knowing and no error."""

@@ -12,6 +12,8 @@ from billing_cli.features.audit import queries_balances as balances
 from billing_cli.features.audit import queries_chains as chains
 from billing_cli.features.audit import queries_evidence as evidence
 from billing_cli.features.audit import queries_facts as facts
+from billing_cli.features.audit import queries_past as past
+from billing_cli.features.audit import queries_pruned as pruned
 from billing_cli.features.audit.findings import Figures, Finding
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ CHECKS = (
     Check("balances follow from the ledger", balances.CHANGED_BALANCES),
     Check("quotas follow from the charges", balances.CHANGED_QUOTAS),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
-    Check("months that were pruned are as they were", balances.CHANGED_SINCE_PRUNED),
+    Check("months that were pruned are as they were", pruned.CHANGED_SINCE_PRUNED),
+    Check("earlier versions recognised successions", past.UNRECOGNISED_SUCCESSIONS),
+    Check("earlier versions recognised changes of clocks", past.IGNORED_CLOCK_CHANGES),
     Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
     Check("shared checkpoints are sums of streams", evidence.DIFFERENT_SHARED_CHECKPOINTS),
 )

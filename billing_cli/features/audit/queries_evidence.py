@@ -100,7 +100,8 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
 """
 
 # The shared checkpoint knows no inbounds. It waits with the usage of an account that can't be
-# charged for the time being.
+# charged for the time being. One that went with a deleted account, as its ledger did, comes again
+# when a stream of the account changes.
 DIFFERENT_SHARED_CHECKPOINTS = """
 SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_uuid,
        ours.stored_node_id AS "key.node_id",
@@ -109,7 +110,8 @@ SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_u
        coalesce(shared.last_uplink_total, 0) AS "found.last_uplink_total",
        coalesce(shared.last_downlink_total, 0) AS "found.last_downlink_total"
   FROM (SELECT stored_node_id, account_uuid,
-               sum(uplink_total) AS uplink, sum(downlink_total) AS downlink
+               sum(uplink_total) AS uplink, sum(downlink_total) AS downlink,
+               max(seen_at) AS seen_at
           FROM billing.streams
          WHERE account_uuid IS NOT NULL
            AND (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
@@ -124,5 +126,15 @@ SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_u
                     WHERE stream.account_uuid = ours.account_uuid
                       AND stream.stored_node_id = ours.stored_node_id
                       AND pending.billed_at IS NULL)
+   AND (shared.account_uuid IS NOT NULL
+        OR EXISTS (SELECT FROM public.billing_ledger AS entry
+                    WHERE entry.account_uuid = ours.account_uuid
+                      AND entry.bucket_start <= ours.seen_at)
+        OR NOT EXISTS (SELECT FROM billing.streams AS stream
+                         JOIN billing.usage_records AS record
+                           ON record.stream_id = stream.stream_id
+                          AND record.bucket_start = date_trunc('minute', stream.seen_at)
+                        WHERE stream.account_uuid = ours.account_uuid
+                          AND stream.stored_node_id = ours.stored_node_id))
  ORDER BY 2, 3
 """
