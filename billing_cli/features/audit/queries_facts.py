@@ -29,8 +29,8 @@ life AS MATERIALIZED (
 #
 # An older writer may have been there before us, on nodes that we took over from it: what it wrote
 # before the transaction of our first charge there is its own, and worth one notice an account.
-# Accounts that are deleted have no buckets any more, and their evidence still agrees. The same holds
-# of an account that was deleted and created again: its charges from before its oldest bucket and
+# Accounts that are deleted have no buckets any more, and their evidence still agrees. So it does of
+# an account that was deleted and created again: its charges from before its oldest bucket and
 # ledger row are those of its former life. Of months that were pruned the sums are compared,
 # elsewhere, late minutes included.
 DIFFERENT_BYTES = f"""
@@ -159,7 +159,8 @@ WITH paired AS MATERIALIZED (
   SELECT charge.ledger_id, charge.account_uuid, charge.bucket_start, charge.entry_type,
          charge.rated_bytes, charge.amount_delta, charge.pricing_rule_version,
          charge.balance_before + charge.amount_delta AS balance_after,
-         charge.created_at AS charged_at, entry.id, entry.account_uuid AS entry_account, entry.bucket_start AS entry_bucket,
+         charge.created_at AS charged_at,
+         entry.id, entry.account_uuid AS entry_account, entry.bucket_start AS entry_bucket,
          entry.bucket_end, entry.entry_type AS entry_entry_type,
          entry.rated_bytes AS entry_rated, entry.amount_delta AS entry_amount,
          entry.balance_after AS entry_balance, entry.pricing_rule_version AS entry_version,
