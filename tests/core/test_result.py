@@ -51,6 +51,8 @@ FULL_SOURCE = SourceResult(
     unresolved_streams=17,
     held_deltas=18,
     corrections=19,
+    successions=23,
+    waits_for_successor=True,
     resolved_gaps=20,
     notes=("c",),
     error="refused",
@@ -149,6 +151,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
         "charged_bytes": 5,
         "amount": "6.000000001",
         "corrections": 7,
+        "successions": 23,
         "steps": 8,
         "dry_run": True,
         "error": "late",
@@ -169,6 +172,8 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
                 "unresolved_streams": 17,
                 "held_deltas": 18,
                 "corrections": 19,
+                "successions": 23,
+                "waits_for_successor": True,
                 "resolved_gaps": 20,
                 "notes": ["c"],
                 "error": "refused",
@@ -185,7 +190,9 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
     head = {"job", "run_id", "status", "started_at", "finished_at"}
     assert {key: value for key, value in told.items() if key not in head} == {
         **dict.fromkeys(("processed_samples", "written_minutes", "replayed_minutes"), 0),
-        **dict.fromkeys(("included_bytes", "charged_bytes", "corrections", "steps"), 0),
+        **dict.fromkeys(
+            ("included_bytes", "charged_bytes", "corrections", "successions", "steps"), 0
+        ),
         "amount": "0",
         "dry_run": False,
         "error": None,
@@ -199,7 +206,10 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
         "env": "",
         "contract": "",
         **dict.fromkeys(("snapshots", "resets", "gaps", "rejected_samples"), 0),
-        **dict.fromkeys(("unresolved_streams", "held_deltas", "corrections", "resolved_gaps"), 0),
+        **dict.fromkeys(
+            ("unresolved_streams", "held_deltas", "corrections", "successions", "resolved_gaps"), 0
+        ),
+        "waits_for_successor": False,
         "last_completed_until": None,
         "lag_seconds": None,
         "notes": [],
