@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alembic import context
 from alembic.util import CommandError
 
+from billing_cli.database.functions import ENABLE_ALWAYS
 from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import SCHEMA, WAIT_FOR_OTHER_MIGRATIONS
 from billing_cli.features.migrate.job import open_session, sqlalchemy_connection
@@ -59,6 +60,7 @@ def run_in_transaction() -> None:
     context.execute(WAIT_FOR_OTHER_MIGRATIONS)
     context.execute(CREATE_SCHEMA)
     context.run_migrations()
+    context.execute(ENABLE_ALWAYS)
 
 
 def configure(**how: Any) -> None:

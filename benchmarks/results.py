@@ -23,7 +23,7 @@ LIMITS = {
     "backlog memory": 250.0,
     "reconcile memory": 300.0,
     "audit memory": 200.0,
-    "decode": 4.0,
+    "decode": 1.5,
     "hanging": 1.2,
 }
 

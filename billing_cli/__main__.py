@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from typing import NoReturn
 
 import click
 
 from billing_cli.cli.root import SUMMARIES, cli
-from billing_cli.cli.running import raise_on_signals
-from billing_cli.config.redaction import redact
-from billing_cli.errors import EXIT_FAILED, BillingError, InterruptedBySignalError
+from billing_cli.cli.running import bug_report, raise_on_signals
+from billing_cli.errors import (
+    EXIT_CODES,
+    EXIT_OK,
+    EXIT_OUTPUT,
+    EXIT_PARTIAL,
+    BillingError,
+    InterruptedBySignalError,
+)
+from billing_cli.output import guard_standard_streams
 
 
 def main() -> None:
     """Run the command line and exit with the code that the contract gives the outcome."""
-    _keep_standard_streams()
+    stdout = guard_standard_streams()
     raise_on_signals()
     # A run builds large plain structures and ends; looking for cycles in them costs a third of
     # its time and finds nothing.
     gc.disable()
     try:
+        exit_code = _run()
+    except SystemExit as ended:
+        exit_code = ended.code if isinstance(ended.code, int) else EXIT_OK
+    sys.stdout.flush()
+    # A reader that has seen enough, such as `head`, is no failure.
+    is_lost = stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError)
+    if is_lost and exit_code in {EXIT_OK, EXIT_PARTIAL}:
+        click.echo(
+            f"Error: what was to be done is done, but stdout takes nothing: {stdout.failure}",
+            err=True,
+        )
+        exit_code = EXIT_OUTPUT
+    sys.exit(exit_code)
+
+
+def _run() -> int:
+    """Run the command, report what ends it before it could do so itself; return the exit code."""
+    try:
         cli.main(prog_name="billing", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        _end(error.format_message(), error.exit_code)
+        return _failed("usage", error.format_message())
     except BillingError as error:
         click.echo(f"Error: {error}", err=True)
-        _end(str(error), error.exit_code)
-    except click.Abort as abort:
-        # Click makes this of every KeyboardInterrupt, which is what our signals are raised as.
-        if not isinstance(abort.__cause__, InterruptedBySignalError):
+        return _failed(error.code, str(error))
+    except (click.Abort, InterruptedBySignalError) as error:
+        # Click makes an Abort of every KeyboardInterrupt, which is what our signals are raised as.
+        signalled = error if isinstance(error, InterruptedBySignalError) else error.__cause__
+        if not isinstance(signalled, InterruptedBySignalError):
             raise
-        click.echo(f"Error: {abort.__cause__}", err=True)
-        _end(str(abort.__cause__), abort.__cause__.exit_code)
-    except Exception as error:  # noqa: BLE001 - a bug of ours, told in one line all the same
-        click.echo(_bug_report(error), err=True)
-        sys.exit(EXIT_FAILED)
+        click.echo(f"Error: {signalled}", err=True)
+        _failed(signalled.code, str(signalled))
+        return signalled.exit_code
+    except Exception as error:  # noqa: BLE001 - a bug of ours, reported in one line all the same
+        click.echo(bug_report(error), err=True)
+        return _failed("unexpected", f"unexpected {type(error).__name__}")
+    return EXIT_OK
 
 
-def _bug_report(error: Exception) -> str:
-    """Say what went wrong and where; all of it at debug level. What is secret stays masked."""
-    import traceback  # noqa: PLC0415 - only where it is needed
-
-    if "debug" in sys.argv:
-        return redact("".join(traceback.format_exception(error)))
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - pathlib costs time
-    return redact(
-        f"Error: unexpected {type(error).__name__} at {place}: this is a bug in billing; "
-        "--log-level debug tells more"
-    )
-
-
-def _end(reason: str, exit_code: int) -> NoReturn:
-    """Exit; whoever asked for JSON gets its one object also where no command came to print it."""
+def _failed(code: str, message: str) -> int:
+    """Print the one JSON object where that was asked for; return the exit code."""
     if "--json" in sys.argv:
         import json  # noqa: PLC0415 - only where it is needed
         from datetime import UTC, datetime  # noqa: PLC0415
@@ -64,23 +76,24 @@ def _end(reason: str, exit_code: int) -> NoReturn:
 
         from billing_cli.core.result import RunResult, result_object  # noqa: PLC0415
 
-        job = next((name for name in sys.argv if name in SUMMARIES), "")
         now = datetime.now(UTC)
-        failed = RunResult(job, str(uuid4()), "error", now, now, error=" ".join(reason.split()))
+        failed = RunResult(
+            _job(sys.argv[1:]), str(uuid4()), "error", now, now, error=message, error_code=code
+        )
         click.echo(json.dumps(result_object(failed)))
-    sys.exit(exit_code)
+    return EXIT_CODES[code]
 
 
-def _keep_standard_streams() -> None:
-    """Open what our parent closed, so that no connection of ours takes the number of a stream.
-
-    What a library then wrote to stderr would go to the database.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+def _job(arguments: list[str]) -> str:
+    """Return the job that a command line names, such as `collect` or `held-release`."""
+    where = next((n for n, word in enumerate(arguments) if word in SUMMARIES), None)
+    if where is None:
+        return ""
+    command = cli.get_command(click.Context(cli), arguments[where])
+    rest = arguments[where + 1 : where + 2]
+    if isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        return f"{arguments[where]}-{rest[0]}"
+    return arguments[where]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Every failure that ends a run: one exception, one exit code.
+"""Every failure that ends a run: its code, its exit code and its exception.
 
-The codes follow the command line contract and, where they can, sysexits.h.
+The exit codes follow the command line contract and, where they can, sysexits.h. The codes are what
+programs read from `error.code` of a JSON result; they never change. docs/errors.md lists them.
 """
 
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from billing_cli.config.redaction import redact
 
@@ -18,50 +19,76 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_UNAVAILABLE = 69
+EXIT_OUTPUT = 74
 EXIT_BUSY = 75
 EXIT_CONFIG = 78
 EXIT_SIGNAL_BASE = 128
+
+EXIT_CODES = {
+    "failed": EXIT_FAILED,
+    "unexpected": EXIT_FAILED,
+    "sources_failed": EXIT_FAILED,
+    "sources_unreachable": EXIT_UNAVAILABLE,
+    "database_failed": EXIT_FAILED,
+    "database_timeout": EXIT_FAILED,
+    "database_constraint": EXIT_FAILED,
+    "database_unavailable": EXIT_UNAVAILABLE,
+    "usage": EXIT_USAGE,
+    "configuration": EXIT_CONFIG,
+    "schema": EXIT_CONFIG,
+    "privileges": EXIT_CONFIG,
+    "busy": EXIT_BUSY,
+    "interrupted": EXIT_SIGNAL_BASE,
+}
+"""The exit code of each error code; a signal's number is added to that of `interrupted`."""
 
 
 class BillingError(Exception):
     """The run failed and nothing of it is stored. The text is one line and holds no secret.
 
-    Where a run of several transactions had come to some end before, `so_far` tells what of it is
-    stored all the same.
+    `code` is one of EXIT_CODES. Where a run of several transactions had come to some end before,
+    `so_far` tells what of it is stored all the same.
 
     Part of a text may be what a server said, and a server may repeat the password that it got;
     so whatever is known as a secret is taken out here, wherever the error goes.
     """
 
-    exit_code = EXIT_FAILED
+    code = "failed"
     so_far: RunResult | None = None
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, code: str | None = None) -> None:
         super().__init__(redact(text))
+        if code is not None:
+            self.code = code
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code of the process."""
+        return EXIT_CODES[self.code]
 
 
 class UsageError(BillingError):
     """The command line asks for something that cannot be, such as an unknown source."""
 
-    exit_code = EXIT_USAGE
+    code = "usage"
 
 
 class ConfigurationError(BillingError):
     """A configured value is wrong. The text names the key and where it came from."""
 
-    exit_code = EXIT_CONFIG
+    code = "configuration"
 
 
 class SchemaError(BillingError):
     """The database's schema is not what this version needs."""
 
-    exit_code = EXIT_CONFIG
+    code = "schema"
 
 
 class DatabaseUnavailableError(BillingError):
     """PostgreSQL could not be reached, or went away and stayed away."""
 
-    exit_code = EXIT_UNAVAILABLE
+    code = "database_unavailable"
 
 
 class InterruptedBySignalError(KeyboardInterrupt):
@@ -70,10 +97,16 @@ class InterruptedBySignalError(KeyboardInterrupt):
     `so_far` is as in BillingError.
     """
 
+    code = "interrupted"
     so_far: RunResult | None = None
 
     def __init__(self, signal_number: int) -> None:
         name = signal.Signals(signal_number).name
         super().__init__(f"ended by {name}; what was not committed is rolled back")
         self.signal_number = signal_number
-        self.exit_code = EXIT_SIGNAL_BASE + signal_number
+        self.exit_code = EXIT_CODES[self.code] + signal_number
+
+
+def error_object(code: str, message: str) -> dict[str, Any]:
+    """Return what `error` of a JSON result holds where something failed."""
+    return {"code": code, "message": " ".join(message.split())}

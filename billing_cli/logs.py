@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-__all__ = ["bind_run", "bound_source", "configure", "get_logger", "register_secret"]
+__all__ = ["bind_run", "bound_source", "configure", "get_logger", "level", "register_secret"]
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -38,6 +39,7 @@ MAX_NUMBER_BITS = 128
 
 # What worker threads inherit: a context variable that is set in one thread is unknown in another.
 _run: dict[str, str] = {}
+_level: list[str] = []
 
 
 def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
@@ -52,6 +54,7 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     is_console = {"auto": on_terminal, "console": True, "json": False}[log_format]
     structlog.contextvars.clear_contextvars()
     _run.clear()
+    _level[:] = [level]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -68,6 +71,11 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
         cache_logger_on_first_use=False,
     )
     _bridge_standard_library()
+
+
+def level() -> str:
+    """Return the level that is configured; before that, it is `info`."""
+    return _level[0] if _level else "info"
 
 
 def bind_run(run_id: str, job: str) -> None:
@@ -107,7 +115,9 @@ class _LineSink:
             except BlockingIOError:
                 pass  # A full pipe that nobody waits for: this line is lost, the next may not be.
             except (OSError, ValueError):
-                self._stream = None  # The reader is gone, the disk is full, or it was closed.
+                # The reader is gone, the disk is full, or it was closed.
+                _discard_rest(self._stream)
+                self._stream = None
 
     debug = partialmethod(msg, 7)
     info = partialmethod(msg, 6)
@@ -225,6 +235,14 @@ def _escaped(value: Any, keep: str) -> Any:
 
 def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {key: event[key] for key in FIRST_KEYS if key in event} | dict(event)
+
+
+def _discard_rest(stream: TextIO) -> None:
+    """Let what the stream still holds go nowhere, so that nobody stumbles over it at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _is_journal(stream: TextIO | None) -> bool:

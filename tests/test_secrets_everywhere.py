@@ -74,9 +74,9 @@ def test_every_command_is_tried() -> None:
 
 def test_commands_that_succeed_show_no_secret(place: Place) -> None:
     """Tokens, passwords, keys and addresses are used all over, and stay where they are."""
-    place.extra["BILLING_LINE_RATE_BITS_PER_SECOND"] = "1"
+    place.extra["BILLING_ACCOUNT_RATE_BITS_PER_SECOND"] = "1"
     place.run("collect", "--source", "jp-1")
-    del place.extra["BILLING_LINE_RATE_BITS_PER_SECOND"]
+    del place.extra["BILLING_ACCOUNT_RATE_BITS_PER_SECOND"]
     place.run_all()
     # Only the tables' owner may prune; what the others are told is looked at as well.
     assert place.worked == SUMMARIES.keys() - {"prune"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from billing_cli.cli.running import open_context
-from billing_cli.errors import EXIT_OK, BillingError
+from billing_cli.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +38,6 @@ def show(
     text_of: Callable[[Report], str],
 ) -> NoReturn:
     """Read a report, print it as one JSON object or as text, and exit."""
-    try:
-        report = work(open_context(options, job, str(uuid.uuid4()), files_checked=False))
-    except BillingError as error:
-        if not as_json:
-            raise
-        click.echo(json.dumps({"job": job, "status": "error", "error": str(error)}))
-        sys.exit(error.exit_code)
+    report = work(open_context(options, job, str(uuid.uuid4()), files_checked=False))
     click.echo(json.dumps(object_of(report)) if as_json else text_of(report))
     sys.exit(EXIT_OK)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from billing_cli.config.redaction import redact
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.errors import (
     EXIT_BUSY,
+    EXIT_CODES,
     EXIT_FAILED,
     EXIT_OK,
     EXIT_PARTIAL,
-    EXIT_UNAVAILABLE,
     BillingError,
     InterruptedBySignalError,
     UsageError,
@@ -113,9 +114,16 @@ def run_job(
     run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
     observers = Observers()
 
-    def failed(reason: str) -> RunResult:
+    def failed(reason: str, code: str) -> RunResult:
         return RunResult(
-            job, run_id, "error", started_at, datetime.now(UTC), dry_run=dry_run, error=reason
+            job,
+            run_id,
+            "error",
+            started_at,
+            datetime.now(UTC),
+            dry_run=dry_run,
+            error=reason,
+            error_code=code,
         )
 
     try:
@@ -125,20 +133,21 @@ def run_job(
             observers.begin(settings, context, job)
         result = work(context)
     except (BillingError, InterruptedBySignalError) as error:
-        failure = error.so_far or failed(str(error))
+        failure = error.so_far or failed(str(error), error.code)
         try:
             _print_failure(failure, as_json, text_of)
         finally:
             observers.end(failure, error.exit_code, error)
         sys.exit(error.exit_code)
-    except BaseException as error:
-        failure = failed(f"unexpected {type(error).__name__}")
+    except Exception as error:  # noqa: BLE001 - a bug of ours, reported like any failure
+        failure = failed(f"unexpected {type(error).__name__}", "unexpected")
+        click.echo(bug_report(error), err=True)
         try:
             if as_json:
                 _print(failure, as_json, None)
         finally:
             observers.end(failure, EXIT_FAILED, error)
-        raise
+        sys.exit(EXIT_FAILED)
     _log(result)
     try:
         _print(result, as_json, text_of)
@@ -159,9 +168,7 @@ def in_shard(context: JobContext, source_ids: Sequence[str], shard: Shard | None
 def exit_code_of(result: RunResult) -> int:
     """Return the exit code of a run that ended by itself."""
     if result.status == "error":
-        failed = [source for source in result.sources if source.status == "error"]
-        is_outage = bool(failed) and all(source.unreachable for source in failed)
-        return EXIT_UNAVAILABLE if is_outage else EXIT_FAILED
+        return EXIT_CODES[result.error_code or "failed"]
     return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
 
 
@@ -176,12 +183,7 @@ def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | Non
         from billing_cli.cli.text import run_text  # noqa: PLC0415
 
         text = run_text(result)
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        # The reader is gone, and the exit code goes on telling how the run went. What is left in
-        # the buffer goes nowhere, so that nobody hears of it once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    click.echo(text)
 
 
 def _print_failure(result: RunResult, as_json: bool, text_of: Callable[[Any], str] | None) -> None:
@@ -190,6 +192,24 @@ def _print_failure(result: RunResult, as_json: bool, text_of: Callable[[Any], st
         _print(result, as_json, text_of)
     if not as_json:
         click.echo(f"Error: {result.error}", err=True)
+
+
+def bug_report(error: Exception) -> str:
+    """Say what went wrong and where; all of it at debug level. What is secret stays masked."""
+    import traceback  # noqa: PLC0415 - only where it is needed
+
+    from billing_cli import logs  # noqa: PLC0415
+
+    # The configuration may not have been read yet.
+    given = " ".join(sys.argv).replace("=", " ").lower()
+    if logs.level() == "debug" or "--log-level debug" in given:
+        return redact("".join(traceback.format_exception(error)))
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - pathlib costs time
+    return redact(
+        f"Error: unexpected {type(error).__name__} at {place}: this is a bug in billing; "
+        "--log-level debug tells more"
+    )
 
 
 def _log(result: RunResult) -> None:
@@ -230,8 +250,6 @@ def open_settings(
         options.log_level or settings.log_level, options.log_format or settings.log_format
     )
     logs.bind_run(run_id, job)
-    for name in settings.unknown_environment:
-        logs.get_logger().warning("unknown environment variable", name=name)
     return settings
 
 

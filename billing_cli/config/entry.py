@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from billing_cli.config.fields import Number, Text
+from billing_cli.config.fields import Number, Rate, StreamCount, Text
 from billing_cli.config.references import check_path, check_reference
 from billing_cli.exporter.source import AuthMode, Mode
 
@@ -27,10 +27,12 @@ MAX_SOURCE_ID_CHARACTERS = 128
 MAX_TIMEOUT_SECONDS = 300
 MAX_INTERVAL_SECONDS = 86_400
 
+LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
 NOT_A_HOST = "is not a URL with a valid host and port"
 
 # Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
+_PIN = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -40,10 +42,17 @@ def check_secret_url(value: SecretStr) -> SecretStr:
     Raises ValueError as `check_url` does.
     """
     text = check_url(value.get_secret_value().strip())
-    parts = urlsplit(text)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+    if not _is_encrypted_or_local(text):
         raise ValueError("http is for loopback hosts only (use https)")
     return SecretStr(text)
+
+
+def check_exporter_url(text: str) -> str:
+    """Return the URL of an exporter without other keys. Raises ValueError as `check_url` does."""
+    url = check_url(text)
+    if not _is_encrypted_or_local(url):
+        raise ValueError(LOOPBACK_ONLY)
+    return url
 
 
 def is_loopback(host: str) -> bool:
@@ -64,15 +73,13 @@ def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tu
 
     `has_shared_token` tells whether a token is configured for sources that have none of their own.
     """
-    parts = urlsplit(entry.base_url)
-    encrypted = parts.scheme == "https"
-    if not (encrypted or entry.allow_http or is_loopback(parts.hostname or "")):
-        yield (
-            "base_url",
-            "http is for loopback hosts only (use https, or a source with allow_http = true)",
-        )
+    encrypted = urlsplit(entry.base_url).scheme == "https"
+    if not (entry.allow_http or _is_encrypted_or_local(entry.base_url)):
+        yield "base_url", LOOPBACK_ONLY
     if entry.proxy is not None and not (encrypted or entry.allow_http):
         yield "proxy", "needs an https base_url: it would see the token and the answers"
+    if entry.pinned_sha256 and not encrypted:
+        yield "pinned_sha256", "needs an https base_url"
     if entry.auth_mode == "mtls" and not encrypted:
         yield "auth_mode", "mtls needs an https base_url"
     yield from _missing_certificate(entry)
@@ -145,6 +152,13 @@ def check_host(text: str) -> str:
     return text
 
 
+def check_pin(text: str) -> str:
+    """Return a pin as it is: the SHA-256 of a public key (SPKI) in base64, as curl takes it."""
+    if _PIN.fullmatch(text) is None:
+        raise ValueError("must be 44 characters of base64 (SHA-256 of the public key)")
+    return text
+
+
 SecretUrl = Annotated[SecretStr, AfterValidator(check_secret_url)]
 
 
@@ -172,6 +186,12 @@ class SourceEntry(BaseModel):
     region: Text | None = None
     allow_http: bool = False
     proxy: Annotated[str, AfterValidator(check_proxy)] | None = None
+    pinned_sha256: tuple[Annotated[str, AfterValidator(check_pin)], ...] = ()
+    account_rate_bits_per_second: Rate | None = None
+    line_rate_bits_per_second: Rate | None = None
+    max_streams_per_account: StreamCount | None = None
+    max_new_streams_per_hour: StreamCount | None = None
+    max_unresolved_streams_per_hour: StreamCount | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -184,6 +204,11 @@ def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:
     for key in ("client_cert", "client_key"):
         if wanted and getattr(entry, key) is None:
             yield key, "is missing (mTLS needs both client_cert and client_key)"
+
+
+def _is_encrypted_or_local(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
 def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, tzinfo
 from decimal import Decimal
 from typing import Annotated, Any
@@ -9,9 +10,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from billing_cli.core.rating import LARGEST_BALANCE, LARGEST_PRICE
+from billing_cli.core.prices import LARGEST_PRICE
+from billing_cli.core.rating import LARGEST_BALANCE
 
 MAX_TEXT_CHARACTERS = 255
+MAX_SHOWN_KEY_CHARACTERS = 60
+MAX_CURRENCY_CHARACTERS = 16
+MAX_RATE_BITS_PER_SECOND = 10**15
+MAX_STREAMS = 10**9
 MAX_PRICE_DECIMAL_PLACES = 40
 MAX_AMOUNT_DECIMAL_PLACES = 9
 
@@ -53,6 +59,35 @@ def _plain_zero(value: Decimal) -> Decimal:
     return value or Decimal(0)
 
 
+def from_json(value: Any) -> Any:
+    """Return what JSON text stands for; any other value is taken as it is. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+    except RecursionError:
+        reason = "not JSON: nested too deeply"
+    # Raised out here: the decoder's error holds the text, which may hold a secret.
+    raise ValueError(reason)
+
+
+def shown_key(key: str) -> str:
+    """Return a key that someone else wrote, fit to stand in a line of text."""
+    cut = key[:MAX_SHOWN_KEY_CHARACTERS]
+    return cut if cut.isprintable() and cut else repr(cut)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in keys if names.count(name) > 1)
+        raise ValueError(f"{shown_key(twice)} is given twice in one object")
+    return keys
+
+
 def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -74,8 +109,11 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
+Currency = Annotated[str, Field(max_length=MAX_CURRENCY_CHARACTERS), AfterValidator(_printable)]
 Whole = Annotated[int, BeforeValidator(_no_switch)]
 Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
+Rate = Annotated[Whole, Field(ge=0, le=MAX_RATE_BITS_PER_SECOND)]
+StreamCount = Annotated[Whole, Field(ge=1, le=MAX_STREAMS)]
 CaseFree = BeforeValidator(_lower)
 Zone = Annotated[str, AfterValidator(_known_zone)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -90,4 +128,7 @@ Amount = Annotated[
     Decimal,
     Field(gt=-LARGEST_BALANCE, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
+]
+Maximum = Annotated[
+    Decimal, Field(gt=0, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES)
 ]

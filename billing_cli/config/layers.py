@@ -1,144 +1,140 @@
-"""Where values come from: the process environment over one TOML file, both as they stand there."""
+"""The two places of configuration: environment variables over one TOML file."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from pydantic import AliasChoices
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from billing_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+    from pydantic_settings import BaseSettings
+    from pydantic_settings.sources import ConfigFileSourceType
 
 DEFAULT_CONFIG_PATH = "/etc/billing/billing.toml"
 CONFIG_VARIABLE = "BILLING_CONFIG"
 PREFIX = "BILLING_"
 TEST_PREFIX = "BILLING_TEST_"
 
-ENVIRONMENT = "environment"
-DEFAULT = "default"
-
-MAX_SHOWN_KEY_CHARACTERS = 60
-
-UNPREFIXED = {
-    "database_url": "DATABASE_URL",
-    "sources": "EXPORTER_SOURCES_JSON",
-    "exporter_base_url": "EXPORTER_BASE_URL",
-    "internal_service_token": "INTERNAL_SERVICE_TOKEN",
-    "default_region": "DEFAULT_REGION",
-    "source_revision": "SOURCE_REVISION",
-    "price_per_byte": "PRICE_PER_BYTE",
-    "initial_included_quota_bytes": "INITIAL_INCLUDED_QUOTA_BYTES",
-    "initial_balance": "INITIAL_BALANCE",
+REFERENCES = {
+    "database_url": "database_url_ref",
+    "internal_service_token": "internal_service_token_ref",
+    "ping_url": "ping_url_ref",
 }
-"""The variables that deployments set before this program existed, by their key in the file."""
+"""Secrets that can be given as they are, or by the reference with this key."""
 
 
-class Layer(NamedTuple):
-    """Values by key, unchecked, and the words that say where they stand."""
+class EnvironmentSource(EnvSettingsSource):
+    """The variables of an environment. A blank one counts as not set."""
 
-    origin: str
-    values: dict[str, Any]
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        known = variables_of(self.settings_cls).values()
+        texts = {name: self._environ.get(name, "") for name in known}
+        return {name.lower(): text for name, text in texts.items() if text.strip()}
 
 
-def read_layers(
-    config_path: str | None, environ: Mapping[str, str], keys: Collection[str]
-) -> tuple[Layer, ...]:
-    """Return the layers, the stronger one first.
+class FileSource(TomlConfigSettingsSource):
+    """A TOML file. Keys are found in any case; a blank value counts as not given.
 
-    Raises ConfigurationError where a file that was asked for can't be used, or holds a key that
-    is not among `keys`.
+    A secret and the reference to it are one value: where the environment has either, neither of
+    them counts in the file. Raises OSError, and ConfigurationError for what is not TOML.
     """
-    environment = Layer(ENVIRONMENT, _environment_values(environ, keys))
-    if config_path is None:
-        config_path = environ.get(CONFIG_VARIABLE, "").strip() or None
-    tables = _read_file(config_path or DEFAULT_CONFIG_PATH, required=config_path is not None)
-    if tables is None:
-        return (environment,)
-    origin = config_path or DEFAULT_CONFIG_PATH
-    return environment, Layer(origin, _file_values(tables, keys, origin))
+
+    def __init__(self, settings: type[BaseSettings], path: str) -> None:
+        self.path = path
+        super().__init__(settings, path)
+
+    @staticmethod
+    def _existing_files(files: ConfigFileSourceType | None) -> list[Path | Traversable]:
+        # The library skips a file that is missing.
+        return [Path(str(files))]
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        import tomllib  # noqa: PLC0415 - many deployments have no file
+
+        try:
+            with file_path.open("rb") as file:
+                values = tomllib.load(file, parse_float=Decimal)
+        except RecursionError:
+            reason = "nested too deeply"
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return _by_lower_case(values, str(file_path))
+        raise ConfigurationError(f"configuration file {file_path}: not TOML: {reason}")
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by the name that the settings know them by."""
+        hidden: set[str] = set()
+        for key, reference in REFERENCES.items():
+            pair = {name_of(self.settings_cls, key), reference}
+            if pair & self.current_state.keys():
+                hidden |= pair
+        return {name: value for name, value in super().__call__().items() if name not in hidden}
 
 
-def unknown_variables(environ: Mapping[str, str], keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the `BILLING_*` variables that mean nothing to this program, in order."""
-    known = {variable_of(key) for key in keys} | {CONFIG_VARIABLE}
-    return tuple(
-        sorted(
-            name
-            for name in environ
-            if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in known
-        )
-    )
+def sources_for(
+    settings: type[BaseSettings], config_path: str | None, environ: Mapping[str, str]
+) -> tuple[EnvironmentSource | FileSource, ...]:
+    """Return where values come from, the stronger one first.
 
-
-def variable_of(key: str) -> str:
-    """Return the environment variable of a key of the file."""
-    return UNPREFIXED.get(key, PREFIX + key.upper())
-
-
-def label(key: str, origin: str) -> str:
-    """Return how an error names a key: as it is written where it stands, and where that is."""
-    return f"{variable_of(key) if origin == ENVIRONMENT else key} ({origin})"
-
-
-def shown_key(key: str) -> str:
-    """Return a key that someone else wrote, fit to stand in a line of text."""
-    cut = key[:MAX_SHOWN_KEY_CHARACTERS]
-    return cut if cut.isprintable() and cut else repr(cut)
-
-
-def suggestion(key: str, known: Iterable[str]) -> str:
-    """Return a hint at the known key that is nearest to an unknown one, or nothing."""
-    nearest = difflib.get_close_matches(key, list(known), n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
-
-
-def _environment_values(environ: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
-    texts = {key: environ.get(variable_of(key), "") for key in keys}
-    return {key: text for key, text in texts.items() if not _is_blank(text)}
-
-
-def _read_file(path: str, *, required: bool) -> dict[str, Any] | None:
+    `config_path` is the file that the command line names; without it `BILLING_CONFIG` and then the
+    system-wide file count. Raises ConfigurationError where a file can't be used, or one that was
+    named is missing.
+    """
+    environment = EnvironmentSource(settings, environ)
+    named = config_path or environ.get(CONFIG_VARIABLE, "").strip()
+    path = named or DEFAULT_CONFIG_PATH
     try:
-        with Path(path).open("rb") as file:
-            return tomllib.load(file, parse_float=Decimal)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if not required:
-            return None
-        reason = str(error.strerror)
+        return environment, FileSource(settings, path)
     except OSError as error:
-        reason = str(error.strerror)
-    except RecursionError:
-        reason = "not TOML: nested too deeply"
-    except ValueError as error:
-        reason = f"not TOML: {error}"
+        if not named and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return (environment,)
+        reason = error.strerror
     raise ConfigurationError(f"configuration file {path}: {reason}")
 
 
-def _file_values(tables: Mapping[str, Any], keys: Collection[str], origin: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for written, value in tables.items():
+def variables_of(settings: type[BaseSettings]) -> dict[str, str]:
+    """Return the environment variable of each key of the file."""
+    names = {key: name_of(settings, key) for key in settings.model_fields}
+    return {key: PREFIX + key.upper() if name == key else name for key, name in names.items()}
+
+
+def name_of(settings: type[BaseSettings], key: str) -> str:
+    """Return the name by which the settings take a key: its unprefixed variable, or the key."""
+    alias = settings.model_fields[key].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return alias if isinstance(alias, str) else key
+
+
+def unknown_variables(environ: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
+    """Return the `BILLING_*` variables that are not among the known ones, in order."""
+    names = {*known.values(), CONFIG_VARIABLE}
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
+    )
+
+
+def _by_lower_case(values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for written, value in values.items():
         key = written.lower()
-        if key not in keys:
-            raise ConfigurationError(
-                f"{shown_key(written)} ({origin}): unknown key{_hint(key, keys)}"
-            )
-        if key in values:
-            raise ConfigurationError(f"{key} ({origin}): given twice, in two spellings")
-        values[key] = value
-    return {key: value for key, value in values.items() if not _is_blank(value)}
-
-
-def _is_blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
-
-
-def _hint(key: str, keys: Collection[str]) -> str:
-    # Someone who copies a variable's name into the file is told the file's name for it.
-    for known in keys:
-        if key == variable_of(known).lower():
-            return f" (did you mean {known!r}?)"
-    return suggestion(key, keys)
+        if key in found:
+            raise ConfigurationError(f"{key} ({path}): given twice, in two spellings")
+        if not (isinstance(value, str) and not value.strip()):
+            found[key] = value
+    return found

@@ -1,19 +1,24 @@
-"""What pydantic found wrong, in words for an operator, and without values that may be secret."""
+"""What pydantic finds wrong, in words for an operator, and without values that may be secret."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.config.layers import suggestion
+from billing_cli.config.entry import SourceEntry
+from billing_cli.config.fields import shown_key
+from billing_cli.config.layers import PREFIX
 from billing_cli.config.redaction import redact
+from billing_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+ENVIRONMENT = "environment"
+DEFAULT = "default"
 UNKNOWN_KEY = "extra_forbidden"
 MAX_SHOWN_CHARACTERS = 40
 
@@ -29,6 +34,7 @@ _TEXTS = {
     UNKNOWN_KEY: "unknown key",
     "missing": "is missing",
     "string_type": "must be a string",
+    "tuple_type": "must be a list",
 }
 
 _COMPARISONS = {
@@ -41,23 +47,92 @@ _COMPARISONS = {
 }
 
 
-def first_problem(error: ValidationError, known: Iterable[str]) -> tuple[str, str]:
-    """Return the key that is wrong, and the reason as the second half of a sentence about it.
+class InvalidConfigurationError(ConfigurationError):
+    """One or more configured values are wrong. `problems` has a line for each of them."""
 
-    Unknown keys go first, because a misspelled key also shows up as a missing one. Only numbers,
-    switches and choices are repeated: what stands in any other place may be a secret that went
-    astray. For an unknown key the nearest `known` one is suggested.
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(redact(problem) for problem in problems)
+        if len(problems) == 1:
+            super().__init__(problems[0])
+        else:
+            count = f"{len(problems)} problems in the configuration:"
+            super().__init__("\n  ".join([count, *problems]))
+
+
+def problems_of(
+    error: ValidationError, origins: Mapping[str, str], variables: Mapping[str, str]
+) -> list[str]:
+    """Return a line for each problem: where the value stands, its key, and what is wrong.
+
+    `origins` says where the value of a key comes from, `variables` has the environment variable of
+    each key. Unknown keys go first, because a misspelled key also shows up as a missing one.
     """
-    details = error.errors(include_url=False)
-    first = next((one for one in details if one["type"] == UNKNOWN_KEY), details[0])
-    others = len(details) - 1
-    more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
-    key = str(first["loc"][0])
-    hint = suggestion(key, known) if first["type"] == UNKNOWN_KEY else ""
-    return key, _reason_of(first) + hint + more
+    details = sorted(
+        error.errors(include_url=False), key=lambda found: found["type"] != UNKNOWN_KEY
+    )
+    return [_problem(found, origins, variables) for found in details]
+
+
+def label(key: str, origin: str, variables: Mapping[str, str]) -> str:
+    """Return how an error names a key: as it is written where it stands, and where that is."""
+    return f"{_written(key, origin, variables)} ({origin})"
+
+
+def unknown_variable(name: str, variables: Mapping[str, str]) -> str:
+    """Return the line about a `BILLING_*` variable that no key has."""
+    # Compared without the prefix, which they all have in common.
+    known = {variable.removeprefix(PREFIX): variable for variable in variables.values()}
+    nearest = _nearest(name.removeprefix(PREFIX), known)
+    hint = f" (did you mean {known[nearest]}?)" if nearest else ""
+    return f"{shown_key(name)} ({ENVIRONMENT}): unknown variable{hint}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is nearest to an unknown one, or nothing."""
+    nearest = _nearest(name, known)
+    return f" (did you mean {nearest!r}?)" if nearest else ""
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping[str, str]) -> str:
+    key, *within = error["loc"]
+    key = str(key)
+    origin = origins.get(key, DEFAULT)
+    reason = _reason_of(error)
+    is_unknown = error["type"] == UNKNOWN_KEY
+    if key != "sources" or not within:
+        if is_unknown:
+            reason += _hint(key, variables)
+        return f"{label(shown_key(key), origin, variables)}: {reason}"
+    place, *rest = within
+    source_key = shown_key(str(rest[0])) if rest else "the entry"
+    if is_unknown:
+        reason += suggestion(source_key, SourceEntry.model_fields)
+    return f"{_written(key, origin, variables)}{place}: {source_key} ({origin}): {reason}"
+
+
+def _written(key: str, origin: str, variables: Mapping[str, str]) -> str:
+    return variables.get(key, key) if origin == ENVIRONMENT else key
+
+
+def _hint(key: str, variables: Mapping[str, str]) -> str:
+    # Someone who copies a variable's name into the file is told the file's name for it.
+    for known, variable in variables.items():
+        if key == variable.lower():
+            return f" (did you mean {known!r}?)"
+    return suggestion(key, variables)
 
 
 def _reason_of(error: ErrorDetails) -> str:
+    """Return the reason. Only numbers, switches and choices are repeated.
+
+    What stands in any other place may be a secret that went astray.
+    """
     kind = error["type"]
     context = error.get("ctx", {})
     if kind == "value_error":

@@ -5,7 +5,6 @@ A credential is a file under `$CREDENTIALS_DIRECTORY`, where systemd's LoadCrede
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from pathlib import Path
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 CREDENTIAL = "credential:"
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
-NO_CREDENTIALS_DIRECTORY = f"${CREDENTIALS_DIRECTORY} is not set (the service manager sets it)"
 MAX_SECRET_BYTES = 64 * 1024
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -39,28 +37,23 @@ def check_reference(text: str) -> str:
     return text
 
 
-def missing_secret(reference: str, environ: Mapping[str, str]) -> str | None:
-    """Return why a well-formed reference leads nowhere, or None where it leads to something."""
-    kind, _, name = reference.partition(":")
-    if kind == "env":
-        return None if environ.get(name) else f"the environment variable {name} is not set"
-    if kind == "credential" and not environ.get(CREDENTIALS_DIRECTORY):
-        return NO_CREDENTIALS_DIRECTORY
-    return unreadable_file(str(_path_of(reference, environ)))
-
-
 def read_secret(reference: str, environ: Mapping[str, str]) -> str:
     """Return the secret without the white space around it.
 
     Raises ValueError, with a text that holds no part of the secret, where there is none.
     """
-    reason = missing_secret(reference, environ)
-    if reason is not None:
-        raise ValueError(reason)
-    if reference.startswith("env:"):
-        return environ[reference.removeprefix("env:")].strip()
-    path = _path_of(reference, environ)
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        if not environ.get(name):
+            raise ValueError(f"the environment variable {name} is not set")
+        return environ[name].strip()
+    if kind == "credential" and not environ.get(CREDENTIALS_DIRECTORY):
+        raise ValueError(f"${CREDENTIALS_DIRECTORY} is not set (the service manager sets it)")
+    path = Path(name) if kind == "file" else Path(environ[CREDENTIALS_DIRECTORY]) / name
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a pipe that nobody writes to would wait for ever.
+            raise ValueError(f"{path}: not a regular file")
         with path.open("rb") as file:
             text = file.read(MAX_SECRET_BYTES).decode().strip()
     except OSError as error:
@@ -82,27 +75,9 @@ def check_path(text: str) -> str:
 def located_file(path: str, environ: Mapping[str, str]) -> str:
     """Return the path of a file, which may be a credential.
 
-    Where the service manager has not told where credentials are, the reference stays as it is.
+    Where the service manager does not say where credentials are, the reference stays as it is.
     """
-    if path.startswith(CREDENTIAL) and environ.get(CREDENTIALS_DIRECTORY):
-        return str(_path_of(path, environ))
+    directory = environ.get(CREDENTIALS_DIRECTORY)
+    if path.startswith(CREDENTIAL) and directory:
+        return str(Path(directory) / path.removeprefix(CREDENTIAL))
     return path
-
-
-def unreadable_file(path: str) -> str | None:
-    """Return why a file can't be read, or None. What the file holds is not looked at."""
-    if path.startswith(CREDENTIAL):
-        return NO_CREDENTIALS_DIRECTORY
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    if not stat.S_ISREG(mode):
-        # Opening a pipe that nobody writes to would wait for ever.
-        return f"{path}: not a regular file"
-    return None if os.access(path, os.R_OK) else f"{path}: permission denied"
-
-
-def _path_of(reference: str, environ: Mapping[str, str]) -> Path:
-    kind, _, name = reference.partition(":")
-    return Path(name) if kind == "file" else Path(environ[CREDENTIALS_DIRECTORY]) / name

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
+    BeforeValidator,
     Field,
     InstanceOf,
     PrivateAttr,
@@ -16,27 +18,44 @@ from pydantic import (
     field_serializer,
     field_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from billing_cli.config.entry import SecretUrl
+from billing_cli.config.entry import SecretUrl, check_exporter_url
 from billing_cli.config.fields import (
     Amount,
     CaseFree,
+    Currency,
     DatabaseUrl,
+    Maximum,
     Number,
     PricePerByte,
+    Rate,
+    StreamCount,
     Text,
     Token,
     Whole,
     Zone,
+    from_json,
     zone_of,
 )
-from billing_cli.config.layers import DEFAULT, label, read_layers, unknown_variables
-from billing_cli.config.problems import first_problem
-from billing_cli.config.redaction import register_database_url, register_secret, register_url
+from billing_cli.config.layers import (
+    PREFIX,
+    FileSource,
+    sources_for,
+    unknown_variables,
+    variables_of,
+)
+from billing_cli.config.problems import (
+    DEFAULT,
+    InvalidConfigurationError,
+    problems_of,
+    unknown_variable,
+)
+from billing_cli.config.redaction import register_secret
 from billing_cli.config.references import check_reference, read_secret
-from billing_cli.config.registry import check_files, default_source, located, sources_of
-from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
+from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
+from billing_cli.config.secret_source import SecretSource
+from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamLimits
 from billing_cli.core.peak import PeakHours, parse_ranges
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.errors import ConfigurationError
@@ -47,15 +66,8 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from billing_cli.config.layers import Layer
-
-# Secrets that may be given as they are, or by the reference beside them.
-REFERENCE_KEYS = {
-    "database_url": "database_url_ref",
-    "internal_service_token": "internal_service_token_ref",
-    "ping_url": "ping_url_ref",
-}
 MAX_LATENESS_SECONDS = 30 * 86_400
+MAX_BURST_HOURS = 168
 
 
 def load_settings(
@@ -65,56 +77,66 @@ def load_settings(
 
     `config_path` is the file that was asked for on the command line; without it, `BILLING_CONFIG`
     and then the system-wide file are looked at. Commands that ask no exporter say
-    `files_checked=False`, so that they also run for someone who may not read the sources' keys.
-    Secrets are registered for redaction. Raises ConfigurationError with one line that names the
-    key and where it came from.
+    `files_checked=False`, so that they also run for someone who may read no secret but the
+    database's. Secrets are registered for redaction. Raises ConfigurationError, which names every
+    value that is wrong by its key and where it comes from.
     """
-    layers = read_layers(config_path, environ, Settings.model_fields)
-    values, origins = _merged(layers)
-    _register_secrets(values)
-    _resolve("database_url", values, origins, environ)
-    has_token = not values.keys().isdisjoint(
-        ("internal_service_token", "internal_service_token_ref")
-    )
-    if files_checked:
-        _resolve("internal_service_token", values, origins, environ)
-        _resolve("ping_url", values, origins, environ)
-    values["sources"] = located(_sources(values, origins, has_token), environ)
-    if files_checked:
-        check_files(values["sources"], origins.get("sources", DEFAULT), environ)
-        _register_tokens(values["sources"], environ)
+    variables = variables_of(Settings)
+    followed = ("database_url", "ping_url") if files_checked else ("database_url",)
+    secrets = SecretSource(Settings, environ, followed)
+    sources = sources_for(Settings, config_path, environ)
+    secrets.file = next((one.path for one in sources if isinstance(one, FileSource)), "")
     try:
-        settings = Settings(**values)
+        # The parameter is the library's own; its mypy plugin does not know it.
+        settings = Settings(_build_sources=((*sources, secrets), {}))  # type: ignore[call-arg]
+        problems = []
     except ValidationError as error:
-        key, reason = first_problem(error, Settings.model_fields)
-        text = f"{label(key, origins[key])}: {reason}"
-    else:
-        settings.note_origins(origins, unknown_variables(environ, Settings.model_fields))
-        return settings
-    # Raised out here, so that the validation error, which holds the input, does not travel along.
-    raise ConfigurationError(text)
+        problems = problems_of(error, secrets.origins, variables)
+    problems += secrets.problems
+    problems += [
+        unknown_variable(name, variables) for name in unknown_variables(environ, variables)
+    ]
+    if problems:
+        # Raised out here: the validation error, which holds the input, does not travel along.
+        raise InvalidConfigurationError(problems)
+    settings = settings.with_sources(environ, secrets.origins)
+    if files_checked:
+        _register_tokens(settings.sources, environ)
+    return settings
 
 
 class Settings(BaseSettings):
     """Every setting. A field's name is its key in the file; units stand at the end of the name.
 
-    Made by `load_settings`. What is secret hides itself in the repr and in dumps.
+    Its variable is the key in capitals after `BILLING_`, but for those that deployments set before
+    this program existed. Made by `load_settings`. Secrets hide themselves in the repr and in dumps.
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True
+        env_prefix=PREFIX,
+        enable_decoding=False,
+        loc_by_alias=False,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
     )
 
-    database_url: DatabaseUrl | None = None
+    database_url: DatabaseUrl | None = Field(None, validation_alias="DATABASE_URL")
     database_url_ref: Annotated[str, AfterValidator(check_reference)] | None = None
     connect_timeout_seconds: Annotated[Whole, Field(ge=1, le=300)] = 10
     statement_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 30
     lock_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = 15
 
-    sources: tuple[InstanceOf[Source], ...] = ()
-    exporter_base_url: str | None = None
-    internal_service_token: Token | None = None
+    internal_service_token: Token | None = Field(None, validation_alias="INTERNAL_SERVICE_TOKEN")
     internal_service_token_ref: Annotated[str, AfterValidator(check_reference)] | None = None
+    # In this order: the sources are checked with the token, and the URL with the sources.
+    sources: tuple[InstanceOf[Source], ...] = Field(
+        (), validation_alias=AliasChoices("EXPORTER_SOURCES_JSON", "sources")
+    )
+    exporter_base_url: Annotated[str, AfterValidator(check_exporter_url)] | None = Field(
+        None, validation_alias="EXPORTER_BASE_URL"
+    )
     shard: InstanceOf[Shard] | None = None
     fetch_concurrency: Annotated[Whole, Field(ge=1, le=256)] = 32
     run_deadline_seconds: Annotated[Number, Field(gt=0, le=3600)] = 45.0
@@ -125,14 +147,26 @@ class Settings(BaseSettings):
     settle_seconds: Annotated[Whole, Field(ge=0, le=3600)] = 30
     late_after_seconds: Annotated[Number, Field(gt=0, le=MAX_LATENESS_SECONDS)] = 150.0
     stalled_after_seconds: Annotated[Number, Field(gt=0, le=MAX_LATENESS_SECONDS)] = 300.0
-    line_rate_bits_per_second: Annotated[Whole, Field(ge=0, le=10**15)] = 2_000_000_000
+    account_rate_bits_per_second: Rate = 2_000_000_000
+    line_rate_bits_per_second: Rate = 10_000_000_000
+    burst_hours: Annotated[Number, Field(gt=0, le=MAX_BURST_HOURS)] = 2.0
+    max_streams_per_account: StreamCount = 200
+    max_new_streams_per_hour: StreamCount = 200_000
+    max_unresolved_streams_per_hour: StreamCount = 50_000
     charge_first_snapshot: bool = False
 
-    default_region: Text = ""
-    source_revision: Text = "billing-service-v1"
-    price_per_byte: PricePerByte = Decimal(0)
-    initial_included_quota_bytes: Annotated[Whole, Field(ge=0, le=MAX_TOTAL)] = 0
-    initial_balance: Amount = Decimal(0)
+    default_region: Text = Field("", validation_alias="DEFAULT_REGION")
+    source_revision: Text = Field("billing-service-v1", validation_alias="SOURCE_REVISION")
+    price_per_byte: PricePerByte = Field(Decimal(0), validation_alias="PRICE_PER_BYTE")
+    initial_included_quota_bytes: Annotated[Whole, Field(ge=0, le=MAX_TOTAL)] = Field(
+        0, validation_alias="INITIAL_INCLUDED_QUOTA_BYTES"
+    )
+    initial_balance: Amount = Field(Decimal(0), validation_alias="INITIAL_BALANCE")
+    free_packages: Annotated[tuple[Text, ...], BeforeValidator(from_json)] = ()
+    allow_zero_price: bool = False
+    currency: Currency = ""
+    max_daily_charge_per_account: Maximum | None = None
+    max_daily_charge_per_source: Maximum | None = None
     # The zone stands before the hours, which are parsed with it.
     peak_timezone: Zone = "UTC"
     peak_hours: InstanceOf[PeakHours] | None = None
@@ -145,19 +179,16 @@ class Settings(BaseSettings):
     ping_url_ref: Annotated[str, AfterValidator(check_reference)] | None = None
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-    _unknown_environment: tuple[str, ...] = PrivateAttr(default=())
 
+    @field_validator("sources", mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load_settings` has read counts, never the process behind its back."""
-        return (init_settings,)
+    def _check_sources(cls, value: Any, info: ValidationInfo) -> Any:
+        return sources_of(from_json(value), has_shared_token=cls._has_token(info.data))
+
+    @field_validator("exporter_base_url", mode="before")
+    @classmethod
+    def _ignore_beside_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        return None if info.data.get("sources") else value
 
     @field_validator("shard", mode="before")
     @classmethod
@@ -179,11 +210,6 @@ class Settings(BaseSettings):
     def _format_peak_hours(self, value: PeakHours) -> str:
         return str(value)
 
-    @property
-    def unknown_environment(self) -> tuple[str, ...]:
-        """The `BILLING_*` variables that mean nothing to this program."""
-        return self._unknown_environment
-
     def origin(self, key: str) -> str:
         """Return where a field's value came from: `environment`, a file's path or `default`.
 
@@ -200,43 +226,38 @@ class Settings(BaseSettings):
     def delta_policy(self) -> DeltaPolicy:
         """Return what the delta computation may assume."""
         return DeltaPolicy(
+            account_rate_bits_per_second=self.account_rate_bits_per_second,
             line_rate_bits_per_second=self.line_rate_bits_per_second,
+            burst_hours=self.burst_hours,
             late_after_seconds=self.late_after_seconds,
             charge_first_snapshot=self.charge_first_snapshot,
         )
 
-    def note_origins(self, origins: Mapping[str, str], unknown: tuple[str, ...]) -> None:
-        """Keep where the values came from, beside the values."""
-        self._origins.update(origins)
-        self._unknown_environment = unknown
+    def stream_limits(self) -> StreamLimits:
+        """Return how many streams a source may report."""
+        return StreamLimits(
+            max_streams_per_account=self.max_streams_per_account,
+            max_new_streams_per_hour=self.max_new_streams_per_hour,
+            max_unresolved_streams_per_hour=self.max_unresolved_streams_per_hour,
+        )
 
+    def with_sources(self, environ: Mapping[str, str], origins: Mapping[str, str]) -> Settings:
+        """Return the settings with complete sources, that know where each value comes from."""
+        sources, known = self.sources, dict(origins)
+        if not sources and self.exporter_base_url is not None:
+            entry = {"source_id": DEFAULT_SOURCE_ID, "base_url": self.exporter_base_url}
+            sources = sources_of([entry], has_shared_token=self._has_token(vars(self)))
+            known["sources"] = known["exporter_base_url"]
+        sources = completed(sources, environ, self.internal_service_token_ref)
+        settings = self.model_copy(update={"sources": sources})
+        settings._origins = known  # noqa: SLF001 - its own
+        return settings
 
-def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in layers:
-        hidden = set(values)
-        for pair in REFERENCE_KEYS.items():
-            if layer.values.keys() >= set(pair):
-                secret, reference = (label(key, layer.origin) for key in pair)
-                raise ConfigurationError(
-                    f"{secret}: can't stand beside {reference}, set one of them"
-                )
-            # Two keys for one value: whichever the stronger layer has hides both in the weaker one.
-            hidden |= set() if values.keys().isdisjoint(pair) else set(pair)
-        for key in layer.values.keys() - hidden:
-            values[key] = layer.values[key]
-            origins[key] = layer.origin
-    return values, origins
-
-
-def _register_secrets(values: Mapping[str, Any]) -> None:
-    if isinstance(url := values.get("database_url"), str):
-        register_database_url(url.strip())
-    if isinstance(token := values.get("internal_service_token"), str):
-        register_secret(token.strip())
-    if isinstance(url := values.get("ping_url"), str):
-        register_url(url.strip())
+    @staticmethod
+    def _has_token(values: Mapping[str, Any]) -> bool:
+        # A token that is wrong is missing here, and counts: it has an error of its own.
+        keys = ("internal_service_token", "internal_service_token_ref")
+        return any(values.get(key, "") is not None for key in keys)
 
 
 def _register_tokens(sources: Sequence[Source], environ: Mapping[str, str]) -> None:
@@ -245,35 +266,3 @@ def _register_tokens(sources: Sequence[Source], environ: Mapping[str, str]) -> N
             # A file that can't be used now is its source's error when it is used.
             with suppress(ValueError):
                 register_secret(read_secret(source.credential_ref, environ))
-
-
-def _resolve(
-    key: str, values: dict[str, Any], origins: dict[str, str], environ: Mapping[str, str]
-) -> None:
-    reference_key = REFERENCE_KEYS[key]
-    if reference_key not in values:
-        return
-    origin = origins[reference_key]
-    try:
-        reference = check_reference(str(values[reference_key]).strip())
-        values[key] = read_secret(reference, environ)
-    except ValueError as error:
-        raise ConfigurationError(f"{label(reference_key, origin)}: {error}") from None
-    origins[key] = f"{origin}, {reference}"
-    _register_secrets({key: values[key]})
-
-
-def _sources(
-    values: dict[str, Any], origins: dict[str, str], has_token: bool
-) -> tuple[Source, ...]:
-    if "sources" in values:
-        listed = sources_of(values["sources"], origins["sources"], has_shared_token=has_token)
-        if listed:
-            # A base URL beside a list means nothing, so it is neither checked nor kept.
-            values.pop("exporter_base_url", None)
-            return listed
-    if "exporter_base_url" not in values:
-        return ()
-    origins["sources"] = origins["exporter_base_url"]
-    base_url = values["exporter_base_url"]
-    return (default_source(base_url, origins["sources"], has_shared_token=has_token),)

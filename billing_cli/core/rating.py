@@ -10,7 +10,6 @@ import uuid
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 from hashlib import sha1
-from math import isnan
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import (
@@ -18,7 +17,6 @@ from billing_cli.core.model import (
     Bucket,
     BucketKey,
     Charge,
-    Price,
     Rating,
 )
 from billing_cli.core.times import format_rfc3339
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from billing_cli.core.model import UsageRecord
+    from billing_cli.core.model import Price, UsageRecord
     from billing_cli.core.peak import PeakHours
 
 NANO = Decimal("1e-9")
@@ -38,7 +36,6 @@ ONE = Decimal(1)
 EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
 
 LARGEST_BALANCE = Decimal(10) ** 15
-LARGEST_PRICE = Decimal(10) ** 6
 
 
 class BilledUsage(NamedTuple):
@@ -48,16 +45,6 @@ class BilledUsage(NamedTuple):
     stored_node_id: str
     region: str
     record: UsageRecord
-
-
-class ProfileRow(NamedTuple):
-    """An account's billing profile as stored; every figure may be missing or not positive."""
-
-    base_price_per_byte: float | None
-    region_multiplier: float | None
-    line_multiplier: float | None
-    peak_multiplier: float | None
-    offpeak_multiplier: float | None
 
 
 def rate(
@@ -96,36 +83,6 @@ def bucket_key(usage: BilledUsage) -> BucketKey:
     account_uuid, stored_node_id, region, record = usage
     tag = record.name.inbound_tag
     return BucketKey(record.bucket_start, stored_node_id, account_uuid, region, tag)
-
-
-def price_of(profile: ProfileRow, price_per_byte: Decimal) -> Price:
-    """Return an account's price: profile values where they are positive, else the given price.
-
-    A multiplier that is missing or not positive counts as 1. Raises ValueError where a value is
-    no number that money can be computed with.
-    """
-    if any(value is not None and isnan(value) for value in profile):
-        raise ValueError("a price or multiplier that is NaN")
-    with localcontext(EXACT):
-        base = exact_decimal(profile.base_price_per_byte)
-        region = exact_decimal(profile.region_multiplier)
-        line = exact_decimal(profile.line_multiplier)
-        peak = exact_decimal(profile.peak_multiplier)
-        offpeak = exact_decimal(profile.offpeak_multiplier)
-        price = Price(
-            per_byte=base if base > 0 else price_per_byte,
-            multiplier=_or_one(region) * _or_one(line),
-            peak_multiplier=_or_one(peak),
-            offpeak_multiplier=_or_one(offpeak),
-        )
-        if max(price.per_byte, price.multiplier, peak, offpeak) > LARGEST_PRICE:
-            raise ValueError(f"a price or multiplier above {LARGEST_PRICE:f}")
-    return price
-
-
-def exact_decimal(value: float | None) -> Decimal:
-    """Return the shortest decimal that the double stands for; 0 where it is missing."""
-    return Decimal(0) if value is None else Decimal(repr(value))
 
 
 def balance_of(value: float | None) -> Decimal:
@@ -209,7 +166,3 @@ def _name_based_uuid(namespace: uuid.UUID, name: str) -> str:
     digest = sha1(namespace.bytes + name.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
-
-
-def _or_one(value: Decimal) -> Decimal:
-    return value if value > 0 else ONE

@@ -21,10 +21,11 @@ SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class SourceResult:
-    """One source's part of a run. `unreachable` tells an outage from a bad answer.
+    """One source's part of a run.
 
+    `unreachable` tells an outage from a bad answer; `error_code` is that of the ExporterError.
     `waits_for_successor`: a counter decreased, and the node's next snapshot decides what that
-    means.
+    means. `charged_bytes` are included in quotas or rated, `amount` is what was charged for them.
     """
 
     source_id: str
@@ -45,8 +46,12 @@ class SourceResult:
     successions: int = 0
     resolved_gaps: int = 0
     waits_for_successor: bool = False
+    new_streams: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
     notes: tuple[str, ...] = ()
     error: str | None = None
+    error_code: str | None = None
     unreachable: bool = False
 
 
@@ -69,7 +74,8 @@ class RunResult:
 
     `charged_bytes` are the bytes beyond the included quota, `included_bytes` those within it;
     together they are the bytes of the written minutes. `amount` is what was charged, as a
-    positive figure. `notes` are about the run as a whole.
+    positive figure. `notes` are about the run as a whole. `error_code` is one of EXIT_CODES; None
+    stands for what the status says.
     """
 
     job: str
@@ -87,6 +93,7 @@ class RunResult:
     steps: int = 0
     dry_run: bool = False
     error: str | None = None
+    error_code: str | None = None
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
     differences: tuple[MinuteDifference, ...] = ()
     notes: tuple[str, ...] = ()
@@ -120,7 +127,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "successions": result.successions,
         "steps": result.steps,
         "dry_run": result.dry_run,
-        "error": result.error,
+        "error": _error_object(result),
         "notes": list(result.notes),
         "sources": [_source_object(source) for source in result.sources],
         "differences": [
@@ -157,10 +164,21 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "corrections": source.corrections,
         "successions": source.successions,
         "waits_for_successor": source.waits_for_successor,
+        "new_streams": source.new_streams,
+        "charged_bytes": source.charged_bytes,
+        "amount": f"{source.amount:f}",
         "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,
+        "error_code": source.error_code,
     }
+
+
+def _error_object(result: RunResult) -> dict[str, str] | None:
+    if result.error is None:
+        return None
+    code = result.error_code or ("busy" if result.status == "busy" else "failed")
+    return {"code": code, "message": " ".join(result.error.split())}
 
 
 def _moment(moment: datetime | None) -> str | None:

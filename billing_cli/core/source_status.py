@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ class SourceStatus:
 
     `gaps` counts those not resolved, by kind, and `uncertain_bytes` sums what they state as not
     charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
-    `successions` are those of the last 24 hours. `waits_for_successor`: a counter decreased, and
-    the next snapshot decides what that means. `attention` says in words why a person should look,
-    `advice` what else is worth knowing.
+    `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
+    `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
+    `attention` says in words why a person should look, `advice` what else is worth knowing.
     """
 
     source_id: str
@@ -39,5 +40,9 @@ class SourceStatus:
     successions: int = 0
     succession_uncertain_bytes: int = 0
     waits_for_successor: bool = False
+    charged_bytes_total: int = 0
+    amount_total: Decimal = Decimal(0)
+    new_streams_total: int = 0
+    successions_total: int = 0
     attention: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()

@@ -14,19 +14,17 @@ from billing_cli.core.model import (
     Gap,
     StreamName,
     Succession,
-    SuccessionSide,
     Totals,
     UsageRecord,
 )
 from billing_cli.core.plausibility import plausible_bytes
 from billing_cli.core.restart import judge
+from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
     covers,
     duplicates,
     is_certain,
-    minus,
-    smaller,
     succession_of,
     total_of,
 )
@@ -44,8 +42,7 @@ EARLIEST = datetime.min.replace(tzinfo=UTC)
 class Walk:
     """One pass over a node's snapshots; `core.deltas.advance` reads the outcome.
 
-    `known` are the checkpoints as they are now; those of present streams are brought to
-    `samples_at` only in the end. `restarted` are streams whose last restart can still be revoked.
+    `apply_all` is the course of it; everything else serves a single snapshot.
     """
 
     def __init__(
@@ -63,18 +60,11 @@ class Walk:
         self._policy = policy
         self._is_lost = is_lost
         self._previous_at = node.watermark
-        self._known = dict(node.streams)
-        self._absent = {name for name, one in self._known.items() if one.seen_at != node.samples_at}
-        self._restarted = {
-            name for name, one in self._known.items() if one.before_restart is not None
-        }
-        self._with_surplus = {name for name, one in self._known.items() if one.surplus is not None}
+        self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
         self._floor: Mapping[StreamName, Totals] = {
-            name: one.totals for name, one in self._known.items()
+            name: one.totals for name, one in node.streams.items()
         }
-        # In the order in which they were changed first; some more than once.
-        self._touched: list[StreamName] = []
 
     def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
@@ -84,7 +74,7 @@ class Walk:
         place = 0
         while place < end:
             snapshot, successors = fresh[place], fresh[place + 1 :]
-            changes = compare(snapshot, self._known, self._absent, self.restarted_at)
+            changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             if not changes.decreased:
                 self._apply(snapshot, changes, successions)
@@ -119,14 +109,10 @@ class Walk:
 
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
-        checkpoints = {}
-        at = self.samples_at
-        for name in self._touched:
-            checkpoint = self._known[name]
-            if at is not None and checkpoint.seen_at != at and name not in self._absent:
-                checkpoint = checkpoint._replace(seen_at=at)
-            checkpoints[name] = checkpoint
-        return checkpoints
+        return self._streams.changed(self.samples_at)
+
+    def _compare(self, snapshot: Snapshot) -> Changes:
+        return compare(snapshot, self._streams.known, self._streams.absent, self.restarted_at)
 
     # ------------------------------------------------------------------------------ successions
 
@@ -134,58 +120,20 @@ class Walk:
         """Return the successions in a snapshot; what they explain is no decrease any more."""
         found: list[Succession] = []
         if self.samples_at is not None and (changes.gone or (changes.new and changes.decreased)):
-            for change in account_changes(changes, self._known, self._account):
+            for change in account_changes(changes, self._streams.known, self._account):
                 succession = succession_of(change, snapshot.collected_at)
                 if succession is not None:
                     found.append(succession)
-        revoked = self._revoked_restart(snapshot)
-        if revoked is not None:
-            found.append(revoked)
-        found += self._absorbed(snapshot, changes)
+        revocation = self._streams.revocation(snapshot)
+        if revocation is not None:
+            found.append(revocation)
+        found += self._streams.absorbed(snapshot, changes)
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
         if not found:
             return []
         tags_left = {name.inbound_tag for name in snapshot.totals}
         return [self._with_uncertainty(one, tags_left, snapshot) for one in found]
-
-    def _returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
-        """Return the streams that are back at their totals before the last restart, with those."""
-        sides = (
-            SuccessionSide(name, self._known[name].before_restart or ZERO)
-            for name in self._restarted
-            if name in snapshot.totals
-        )
-        return [side for side in sides if covers(snapshot.totals[side.name], side.totals)]
-
-    def _revoked_restart(self, snapshot: Snapshot) -> Succession | None:
-        """Return the revocation of the last restart, where the snapshot shows that there was none.
-
-        It does where all streams that are below their totals before it are back in one step, by at
-        least the bytes that were charged since: a counter that passes its former totals as it
-        grows makes no such step. What was charged beyond that is absorbed by later growth.
-        """
-        back = self._returned(snapshot)
-        if not back or len(back) < len(self._restarted):
-            return None
-        sides = []
-        for name, before in back:
-            charged = self._known[name].totals
-            growth = minus(snapshot.totals[name], charged)
-            if not covers(growth, charged):
-                return None
-            sides.append(SuccessionSide(name, smaller(growth, before)))
-        return Succession("restart_revoked", snapshot.collected_at, tuple(sides), tuple(sides))
-
-    def _absorbed(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
-        """Return the growth that was charged before, by a restart that was revoked since."""
-        found = []
-        for name, before, totals in changes.known if self._with_surplus else ():
-            surplus = self._known[name].surplus
-            if surplus is not None and covers(totals, before.totals):
-                side = SuccessionSide(name, smaller(minus(totals, before.totals), surplus))
-                found.append(Succession("restart_revoked", snapshot.collected_at, (side,), (side,)))
-        return found
 
     def _with_uncertainty(
         self, succession: Succession, tags_left: set[str], snapshot: Snapshot
@@ -207,30 +155,16 @@ class Walk:
         ended: set[StreamName] = set()
         for succession in successions:
             self.successions.append(succession)
-            taken_over.update(succession.continued)
+            for name, totals in succession.continued:
+                taken_over[name] = total_of((taken_over.get(name, ZERO), totals))
             if succession.kind == "restart_revoked":
-                self._revoke(succession)
+                if self._streams.revoke(succession):
+                    self.restarted_at = None
                 continue
             for name, _ in succession.ended:
                 ended.add(name)
-                self._known[name] = self._known[name]._replace(state="continued")
-                self._touched.append(name)
+                self._streams.set(name, self._streams.known[name]._replace(state="continued"))
         return taken_over, ended
-
-    def _revoke(self, succession: Succession) -> None:
-        """Give streams their totals before the restart back; keep what was charged beyond."""
-        for name, part in succession.continued:
-            stream = self._known[name]
-            left = minus(stream.before_restart or stream.surplus or ZERO, part)
-            surplus = left if any(left) else None
-            self._known[name] = stream._replace(before_restart=None, surplus=surplus)
-            if surplus is None:
-                self._with_surplus.discard(name)
-            else:
-                self._with_surplus.add(name)
-            if name in self._restarted:
-                self._restarted.discard(name)
-                self.restarted_at = None
 
     # --------------------------------------------------------------------------------- snapshots
 
@@ -239,10 +173,10 @@ class Walk:
     ) -> None:
         """Charge what a snapshot adds; a counter that decreased restarts by itself."""
         self.minutes.enter(snapshot.collected_at)
-        if not successions and self._returned(snapshot):
+        if not successions and self._streams.returned(snapshot):
             # Streams come back one by one: the process did restart.
-            self._settle_restart()
-            changes = compare(snapshot, self._known, self._absent, self.restarted_at)
+            self._streams.confirm_restart()
+            changes = self._compare(snapshot)
         taken_over, ended = self._take_over(successions)
         reset = []
         special = taken_over.keys() | ended | changes.decreased.keys()
@@ -261,7 +195,7 @@ class Walk:
                 epoch += 1
                 reset.append(name)
             start = total_of((start, taken_over.get(name, ZERO)))
-            known = self._known[name]._replace(state=before.state, reset_epoch=epoch)
+            known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
@@ -272,17 +206,11 @@ class Walk:
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
         self.minutes.enter(snapshot.collected_at)
-        self._settle_restart()
-        for name in (*(stream.name for stream in changes.changed), *changes.gone):
-            before = self._known[name]
-            self._known[name] = before._replace(
-                totals=ZERO, reset_epoch=before.reset_epoch + 1, before_restart=before.totals
-            )
-            self._touched.append(name)
-            self._restarted.add(name)
+        self._streams.confirm_restart()
+        self._streams.restart((*(stream.name for stream in changes.changed), *changes.gone))
         self.restarted_at = snapshot.collected_at
         for name, _, _ in changes.changed:
-            self._step(name, self._known[name], snapshot)
+            self._step(name, self._streams.known[name], snapshot)
         for name, before, totals in changes.returned:
             start = before
             if before.totals not in (ZERO, totals):
@@ -303,7 +231,7 @@ class Walk:
     ) -> None:
         """Charge a new stream from what it takes over, else from zero, unless it is a duplicate."""
         totals, at = snapshot.totals[name], snapshot.collected_at
-        former = self._known.get(name)
+        former = self._streams.known.get(name)
         if former is not None and start is None:
             # Its counter continues elsewhere, and is published in addition, or began again.
             if covers(totals, former.totals):
@@ -342,10 +270,7 @@ class Walk:
     ) -> None:
         """Note what is gone, the gaps, and that the snapshot is applied."""
         at, previous_at = snapshot.collected_at, self._previous_at
-        for name in gone:
-            self._known[name] = self._known[name]._replace(seen_at=self.samples_at or at)
-            self._absent.add(name)
-            self._touched.append(name)
+        self._streams.leave(gone, self.samples_at or at)
         for name in reset:
             self.restarts[name].add(at)
         if previous_at is not None:
@@ -378,22 +303,15 @@ class Walk:
         """Move a stream on from `before` to the snapshot, and note the bytes between."""
         at, totals = snapshot.collected_at, snapshot.totals[name]
         seen_at, start, epoch, before_restart, state, surplus = before
-        if name in self._absent:
-            self._absent.remove(name)
-        elif name in self._known:
+        streams = self._streams
+        if name in streams.absent:
+            streams.absent.remove(name)
+        elif name in streams.known:
             seen_at = self.samples_at or seen_at
-        self._known[name] = Checkpoint(at, totals, epoch, before_restart, state, surplus)
-        self._touched.append(name)
+        streams.set(name, Checkpoint(at, totals, epoch, before_restart, state, surplus))
         if totals != start and state != "ignored":
             step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
             self.minutes.add(step, state)
-
-    def _settle_restart(self) -> None:
-        """Forget the totals before the last restart: it can't be revoked any more."""
-        for name in self._restarted:
-            self._known[name] = self._known[name]._replace(before_restart=None)
-            self._touched.append(name)
-        self._restarted.clear()
 
     def _account(self, name: StreamName) -> str:
         """Return what a stream's bytes belong to: its account, or its uuid while it has none."""

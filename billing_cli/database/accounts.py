@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
-from billing_cli.core.rating import ProfileRow
+from billing_cli.core.prices import ProfileRow
 from billing_cli.database import arrays
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # here and below, whatever the order of the parameters, so that runs side by side never deadlock.
 # Those of accounts are taken by a function, because the role of the jobs may not change accounts.
 LOCK_USERS = """
-SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
-       profile.region_multiplier, profile.line_multiplier,
+SELECT account.uuid::text, profile.included_quota_bytes, profile.package_name,
+       profile.base_price_per_byte, profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
   FROM billing.lock_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
@@ -26,8 +26,8 @@ SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_
 
 # The same without waiting for anyone.
 LOCK_AVAILABLE_USERS = """
-SELECT account.uuid::text, profile.included_quota_bytes, profile.base_price_per_byte,
-       profile.region_multiplier, profile.line_multiplier,
+SELECT account.uuid::text, profile.included_quota_bytes, profile.package_name,
+       profile.base_price_per_byte, profile.region_multiplier, profile.line_multiplier,
        profile.peak_multiplier, profile.offpeak_multiplier
   FROM billing.lock_available_accounts(%(account_uuids)s::uuid[]) AS account (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
@@ -97,22 +97,26 @@ def lock_accounts(
     kept: Collection[str],
     charged: Collection[str],
     *,
+    savepoints: Sequence[LiteralString],
     wait_seconds: float,
     wait_seconds_afterwards: float,
 ) -> LockedRows:
     """Lock accounts to be kept, and the quota states of those of them to be charged.
 
-    Raises LockNotAvailable where another session holds one of them for longer than `wait_seconds`;
-    the savepoint `accounts` was set before.
+    Sets the savepoints first. Raises LockNotAvailable where another session holds one of the rows
+    for longer than `wait_seconds`.
     """
     with connection.pipeline():
-        connection.execute("SAVEPOINT accounts")
+        for savepoint in savepoints:
+            connection.execute(f"SAVEPOINT {savepoint}")
         _limit_waiting(connection, wait_seconds)
         users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(kept)})
         states = connection.execute(LOCK_QUOTA_STATES, {"account_uuids": arrays.plain(charged)})
         _limit_waiting(connection, wait_seconds_afterwards)
-    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users]
-    return LockedRows(locked, [QuotaState(*row) for row in states], [one[0] for one in locked])
+    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()]
+    return LockedRows(
+        locked, [QuotaState(*row) for row in states.fetchall()], [one[0] for one in locked]
+    )
 
 
 def lock_available_accounts(
@@ -127,8 +131,8 @@ def lock_available_accounts(
         )
         existing = connection.execute(READ_USERS, wanted)
     return LockedRows(
-        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users],
-        [QuotaState(*row) for row in states],
+        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()],
+        [QuotaState(*row) for row in states.fetchall()],
         [account_uuid for (account_uuid,) in existing],
     )
 
@@ -138,23 +142,17 @@ def add_quota_states(
     users: Sequence[User],
     default_quota_bytes: int,
     initial_balance: Decimal,
-) -> list[QuotaState]:
-    """Give users their first quota states; lock and return them, as far as nobody else holds them.
-
-    Where another session was quicker, it is its row that is returned.
-    """
+) -> None:
+    """Give users their first quota states. Where another session was quicker, its row stays."""
     quotas = [
         user.included_quota_bytes if (user.included_quota_bytes or 0) > 0 else default_quota_bytes
         for user in users
     ]
     wanted = arrays.plain(user.account_uuid for user in users)
-    with connection.pipeline():
-        connection.execute(
-            ADD_QUOTA_STATES,
-            {"account_uuids": wanted, "quotas": arrays.plain(quotas), "balance": initial_balance},
-        )
-        states = connection.execute(LOCK_AVAILABLE_QUOTA_STATES, {"account_uuids": wanted})
-    return [QuotaState(*row) for row in states]
+    connection.execute(
+        ADD_QUOTA_STATES,
+        {"account_uuids": wanted, "quotas": arrays.plain(quotas), "balance": initial_balance},
+    )
 
 
 def _limit_waiting(connection: Connection, seconds: float) -> None:

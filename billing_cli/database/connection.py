@@ -1,13 +1,12 @@
 """The session, its transactions, and what their errors mean.
 
-Works through PgBouncer in transaction mode: no prepared statements, no session settings, no
-session locks.
+Works through PgBouncer in transaction mode: no prepared statements, no session locks, and no
+settings but those that each transaction begins with.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -19,6 +18,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
+from billing_cli.database.begin import (
+    ONE_STATE,
+    READ_COMMITTED,
+    Limits,
+    begin,
+    load_moments_as_utc,
+)
 from billing_cli.database.failures import is_transient, refusal_for_good, translate
 from billing_cli.database.patience import PatientConnection
 from billing_cli.errors import ConfigurationError, DatabaseUnavailableError
@@ -35,18 +41,6 @@ logging.getLogger("psycopg").addFilter(
     lambda record: not str(record.msg).startswith("error ignored terminating")
 )
 
-# Each holds for this transaction only, because a pooled session belongs to others afterwards. The
-# columns of a hundred thousand rows fit into the memory that is asked for; with PostgreSQL's own
-# 4 MB they would go through temporary files.
-SET_LOCALLY = """
-SELECT set_config('statement_timeout', %(statement_timeout)s, true),
-       set_config('lock_timeout', %(lock_timeout)s, true),
-       set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, true),
-       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024,
-                                       %(work_mem_kilobytes)s)::text, true),
-       pg_current_xact_id()::text
-"""
-
 # Tells whether the transaction whose COMMIT was never answered became durable.
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
 
@@ -62,8 +56,6 @@ FATE_UNKNOWN = (
 
 INTRANS, INERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
 ROLLBACK_SECONDS = 1.0
-
-WORK_MEM_KILOBYTES = 64 * 1024
 
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.1
@@ -133,15 +125,18 @@ class Session:
             connection.close()
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
-        """Do work that changes nothing. Raises as `transaction` does, without trying again."""
-        try:
-            connection = self._open()
-            if not self.dry_run:
-                connection.autocommit = True
-            return work(connection)
-        except psycopg.Error as error:
-            self.close()
-            raise translate(error) from None
+        """Do work that bills nothing, each statement on what is committed when it begins.
+
+        Raises as `transaction` does, without trying again.
+        """
+        return self._read(work, READ_COMMITTED)
+
+    def read_one_state(self, work: Callable[[Connection], Result]) -> Result:
+        """Do work that writes nothing, every statement on the same committed state.
+
+        It disturbs nobody, and takes no part in deadlocks. Raises as `read` does.
+        """
+        return self._read(work, ONE_STATE)
 
     def transaction(self, work: Callable[[Connection], Result]) -> Result:
         """Do the work in one transaction and commit it.
@@ -174,21 +169,7 @@ class Session:
         raise AssertionError("unreachable")
 
     def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
-        connection = self._open()
-        if not self.dry_run:
-            connection.autocommit = False
-        milliseconds = f"{self.database.statement_timeout_seconds * 1000:.0f}"
-        row = connection.execute(
-            SET_LOCALLY,
-            {
-                "statement_timeout": milliseconds,
-                "lock_timeout": f"{self.database.lock_timeout_seconds * 1000:.0f}",
-                # A dry run keeps its transaction open while it fetches.
-                "idle_timeout": "0" if self.dry_run else milliseconds,
-                "work_mem_kilobytes": WORK_MEM_KILOBYTES,
-            },
-        ).fetchone()
-        progress.transaction_id = row[4] if row else ""
+        connection, progress.transaction_id = self._begin(READ_COMMITTED, numbered=True)
         progress.result = result = work(connection)
         if not self.dry_run:
             with _signals_wait():
@@ -196,10 +177,42 @@ class Session:
                 connection.commit()
         return result
 
+    def _read(self, work: Callable[[Connection], Result], mode: str) -> Result:
+        try:
+            connection, _ = self._begin(mode)
+            result = work(connection)
+        except psycopg.Error as error:
+            self.close()
+            raise translate(error) from None
+        except BaseException:
+            self.close()
+            raise
+        if not self.dry_run:
+            try:
+                connection.commit()
+            except psycopg.Error:
+                self.close()  # What was read is ours all the same.
+        return result
+
+    def _begin(
+        self, mode: str, *, numbered: bool = False
+    ) -> tuple[PatientConnection[tuple[Any, ...]], str]:
+        """Return a connection in a transaction, and its number where that is wanted.
+
+        All of a dry run is one transaction.
+        """
+        connection = self._open()
+        if connection.info.transaction_status == TransactionStatus.INTRANS:
+            return connection, ""
+        seconds = self.database.statement_timeout_seconds
+        # A dry run keeps its transaction open while it fetches.
+        idle_seconds = 0 if self.dry_run else seconds
+        limits = Limits(seconds, self.database.lock_timeout_seconds, idle_seconds)
+        return connection, begin(connection, mode, limits, numbered=numbered)
+
     def _open(self) -> PatientConnection[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = _connect(self.database)
-            self._connection.autocommit = not self.dry_run
         return self._connection
 
     def _became_durable(self, transaction_id: str) -> bool:
@@ -227,9 +240,6 @@ class _Progress:
 
 
 def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
-    # The driver reads no other style, and a role or a database may have one as its default. Libpq
-    # takes it from here alone; a pooler keeps it apart for each of its clients.
-    os.environ["PGDATESTYLE"] = "ISO"
     # What the connection string says itself goes before our own choice; but texts are sent in this
     # encoding, whatever others of the database like to speak.
     parameters = {
@@ -248,6 +258,7 @@ def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
         if refusal is not None:
             raise refusal from None
         raise
+    load_moments_as_utc(connection)
     connection.patience_seconds = database.statement_timeout_seconds + database.grace_seconds
     connection.grace_seconds = database.grace_seconds
     return connection

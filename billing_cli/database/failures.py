@@ -28,6 +28,12 @@ TRANSIENT = (
     pg.IdleInTransactionSessionTimeout,
     pg.IdleSessionTimeout,
 )
+TIMEOUTS = (
+    pg.LockNotAvailable,
+    pg.QueryCanceled,
+    pg.IdleInTransactionSessionTimeout,
+    pg.TransactionTimeout,
+)
 UNREACHABLE = (
     pg.AdminShutdown,
     pg.CrashShutdown,
@@ -68,13 +74,19 @@ UNUSABLE_FILE = re.compile(r"(?:certificate|private key|certificate revocation l
 INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value)\b")
 
 
+QUOTED = re.compile(r'"[^"]*"')
+
+
 def translate(error: psycopg.Error) -> BillingError:
     """Return the one-line failure for a database error; its text holds no DSN and no row data."""
     detail = one_line(error)
+    if isinstance(error, pg.IntegrityError):
+        table = f" ({table_of(error)})" if table_of(error) else ""
+        return BillingError(f"database: {detail}{table}", code="database_constraint")
     if isinstance(error, SCHEMA_MISMATCH):
         return SchemaError(f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}")
     if isinstance(error, pg.InsufficientPrivilege):
-        return SchemaError(f"the database role may not do this: {detail}")
+        return SchemaError(f"the database role may not do this: {detail}", code="privileges")
     if isinstance(error, pg.ReadOnlySqlTransaction):
         # Whoever takes writes is elsewhere for now: a failover moves us back without a change.
         return DatabaseUnavailableError(
@@ -82,7 +94,13 @@ def translate(error: psycopg.Error) -> BillingError:
         )
     if isinstance(error, UNREACHABLE) or is_lost_connection(error):
         return DatabaseUnavailableError(f"database: {detail}")
-    return BillingError(f"database: {detail}")
+    code = "database_timeout" if isinstance(error, TIMEOUTS) else "database_failed"
+    return BillingError(f"database: {detail}", code=code)
+
+
+def table_of(error: psycopg.Error) -> str:
+    """Return the table that an error is about, with its schema; empty where it is about none."""
+    return ".".join(part for part in (error.diag.schema_name, error.diag.table_name) if part)
 
 
 def refusal_for_good(error: psycopg.OperationalError) -> ConfigurationError | None:
@@ -108,8 +126,14 @@ def is_lost_connection(error: psycopg.Error) -> bool:
 
 
 def one_line(error: psycopg.Error) -> str:
-    """Return the server's primary message, or what the driver says without its advice."""
+    """Return the server's primary message, or what the driver says without its advice.
+
+    Never DETAIL, which holds the keys of rows; and what the primary message quotes of a value that
+    can't be read is left out.
+    """
     message = error.diag.message_primary
+    if message is not None and isinstance(error, pg.DataError):
+        message = QUOTED.sub('"..."', message)
     if message is None:
         # Where several addresses were tried, the last one's failure comes first, then a list.
         said, _, _ = str(error).partition("\nMultiple connection attempts failed")

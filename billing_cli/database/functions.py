@@ -56,6 +56,7 @@ BEGIN
       || ' INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)';
     EXECUTE 'CREATE TRIGGER ' || parent || '_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON '
       || partition || ' FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_change()';
+    EXECUTE 'ALTER TABLE ' || partition || ' ENABLE ALWAYS TRIGGER ' || parent || '_append_only';
     EXECUTE 'ALTER TABLE billing.' || parent || ' ATTACH PARTITION ' || partition
       || ' FOR VALUES FROM (' || quote_literal(first)
       || ') TO (' || quote_literal(first + interval '1 month') || ')';
@@ -96,6 +97,29 @@ END
 $$
 """
 
+# For databases of earlier versions: their triggers did not fire for a session that says it is a
+# replica. Does nothing where the tables are not there, as after a downgrade.
+ENABLE_ALWAYS = f"""
+DO $enable$
+DECLARE
+  trigger record;
+BEGIN
+  IF to_regclass('billing.charges') IS NULL THEN
+    RETURN;
+  END IF;
+  FOR trigger IN
+    SELECT tgrelid::regclass::text AS relation, tgname
+      FROM pg_trigger
+     WHERE tgfoid = to_regprocedure('billing.refuse_change()') AND tgenabled <> 'A'
+  LOOP
+    EXECUTE 'ALTER TABLE ' || trigger.relation || ' ENABLE ALWAYS TRIGGER '
+      || quote_ident(trigger.tgname);
+  END LOOP;
+  EXECUTE $make${MAKE_PARTITION.replace("CREATE", "CREATE OR REPLACE", 1)}$make$;
+END
+$enable$
+"""
+
 FUNCTIONS = (
     REFUSE_CHANGE,
     LOCK_ACCOUNTS,
@@ -123,9 +147,20 @@ def append_only_trigger(table_name: str, parent: str | None = None) -> str:
     )
 
 
+def always(table_name: str, parent: str | None = None) -> str:
+    """Return the statement that has the trigger fire in every session.
+
+    Otherwise whoever may set `session_replication_role` could change rows past it.
+    """
+    return (
+        f"ALTER TABLE {SCHEMA}.{table_name} "
+        f"ENABLE ALWAYS TRIGGER {parent or table_name}_append_only"
+    )
+
+
 def partitions_of(table_name: str) -> tuple[str, ...]:
     """Return the statements that make a partitioned table ready for rows of whatever month."""
-    return append_only_trigger(table_name), *rest_of(table_name)
+    return append_only_trigger(table_name), always(table_name), *rest_of(table_name)
 
 
 def rest_of(table_name: str) -> tuple[str, ...]:
@@ -134,4 +169,5 @@ def rest_of(table_name: str) -> tuple[str, ...]:
     return (
         f"CREATE TABLE {SCHEMA}.{rest} PARTITION OF {SCHEMA}.{table_name} DEFAULT",
         append_only_trigger(rest, table_name),
+        always(rest, table_name),
     )

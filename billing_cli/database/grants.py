@@ -66,8 +66,8 @@ GRANTS = (
     *_grants("public.users", select="uuid proxy_uuid"),
     *_grants(
         "public.account_billing_profiles",
-        select="account_uuid included_quota_bytes base_price_per_byte region_multiplier"
-        " line_multiplier peak_multiplier offpeak_multiplier",
+        select="account_uuid package_name included_quota_bytes base_price_per_byte"
+        " region_multiplier line_multiplier peak_multiplier offpeak_multiplier",
     ),
     *_grants(
         "public.traffic_stat_checkpoints",
@@ -145,6 +145,12 @@ GRANTS = (
     *_grants("billing.pruned", select=""),
     *_grants("billing.pruned_streams", select=""),
     *_grants("billing.pruned_charges", select=""),
+    *_grants(
+        "billing.source_totals",
+        select="",
+        insert="",
+        update="charged_bytes charged_amount new_streams successions",
+    ),
     *_grants(
         "billing.totals",
         select="",

@@ -84,6 +84,20 @@ SELECT 'CREATE on schema ' || name
  ORDER BY 1
 """
 
+# Who may create objects in `public` but is neither its owner, nor that of the shared tables, nor a
+# superuser: what they create there runs with the rights of whoever comes across it.
+READ_CREATORS = """
+SELECT CASE WHEN acl.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END
+  FROM pg_namespace
+ CROSS JOIN LATERAL aclexplode(coalesce(nspacl, acldefault('n', nspowner))) AS acl
+  LEFT JOIN pg_roles ON pg_roles.oid = acl.grantee
+ WHERE nspname = 'public' AND acl.privilege_type = 'CREATE' AND acl.grantee <> nspowner
+   AND NOT coalesce(rolsuper, false)
+   AND acl.grantee IS DISTINCT FROM
+       (SELECT relowner FROM pg_class WHERE pg_class.oid = to_regclass('public.users'))
+ ORDER BY 1
+"""
+
 READ_MISSING_ENTRANCES = """
 SELECT 'USAGE on schema ' || name
   FROM unnest('{billing,public}'::text[]) AS schemas (name)
@@ -148,6 +162,19 @@ def read_privileges(connection: Connection[Any], role: Role) -> Privileges:
     missing += _in_words(columns, needed=True)
     needless = [*_in_words(columns, needed=False), *needless]
     return Privileges(tuple(missing), tuple(needless))
+
+
+def public_schema_warning(connection: Connection[Any]) -> str | None:
+    """Return which untrusted roles can create objects in schema `public`, and how to end that."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        roles = [name for (name,) in cursor.execute(READ_CREATORS)]
+    if not roles:
+        return None
+    names = ", ".join(roles)
+    return (
+        f"{names} can create objects in schema public, which others may then run unawares: "
+        f"REVOKE CREATE ON SCHEMA public FROM {names};"
+    )
 
 
 def function_problem(connection: Connection[Any]) -> str | None:

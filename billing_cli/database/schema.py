@@ -75,10 +75,12 @@ def _revision_in(cursor: Cursor[Any] | None) -> str | None:
 
 
 def require_head(connection: Connection[Any]) -> None:
-    """Raise SchemaError unless the database is at this version's revision."""
-    revision = current_revision(connection)
-    if revision != HEAD_REVISION:
-        raise wrong_revision(revision)
+    """Raise SchemaError unless the database is at this version's revision.
+
+    Where it was never migrated, that also ends the open transaction.
+    """
+    with pipeline_at_head(connection):
+        pass
 
 
 def current_revision(connection: Connection[Any]) -> str | None:

@@ -42,7 +42,7 @@ SELECT wanted.name AS table_name,
  ORDER BY wanted.name, attribute.attnum
 """
 
-# Which of the tables and of their partitions lack an enabled trigger of the table's name.
+# Which of the tables and of their partitions lack a trigger of the table's name that always fires.
 TABLES_WITHOUT_TRIGGER = """
 SELECT relation.oid::regclass::text
   FROM unnest(%(names)s::text[]) AS wanted (name)
@@ -52,7 +52,7 @@ SELECT relation.oid::regclass::text
        SELECT FROM pg_trigger
         WHERE tgrelid = relation.oid
           AND tgname = split_part(wanted.name, '.', 2) || '_append_only'
-          AND tgenabled IN ('O', 'A'))
+          AND tgenabled = 'A')
  ORDER BY 1
 """
 

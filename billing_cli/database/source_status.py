@@ -59,7 +59,9 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
        coalesce(open_gaps.by_kind, '{}'), coalesce(held.found, 0), coalesce(unresolved.found, 0),
        coalesce(open_gaps.uncertain_by_kind, '{}'), coalesce(held.size_bytes, 0),
        coalesce(recent.found, 0), coalesce(recent.uncertain_bytes, 0),
-       waiting.source_id IS NOT NULL
+       waiting.source_id IS NOT NULL,
+       coalesce(totals.charged_bytes, 0), coalesce(totals.charged_amount, 0),
+       coalesce(totals.new_streams, 0), coalesce(totals.successions, 0)
   FROM unnest(%(source_ids)s::text[]) WITH ORDINALITY AS wanted (source_id, place)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
@@ -68,6 +70,7 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
   LEFT JOIN unresolved USING (stored_node_id)
   LEFT JOIN recent USING (stored_node_id)
   LEFT JOIN waiting USING (source_id)
+  LEFT JOIN billing.source_totals AS totals USING (source_id)
  ORDER BY place
 """
 
@@ -93,6 +96,10 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             successions=successions,
             succession_uncertain_bytes=int(succession_uncertain_bytes),
             waits_for_successor=waits_for_successor,
+            charged_bytes_total=int(charged_bytes),
+            amount_total=amount,
+            new_streams_total=new_streams,
+            successions_total=total_successions,
         )
         for (
             source_id,
@@ -111,5 +118,9 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             successions,
             succession_uncertain_bytes,
             waits_for_successor,
+            charged_bytes,
+            amount,
+            new_streams,
+            total_successions,
         ) in rows
     ]

@@ -189,6 +189,6 @@ def lock_sources(
         dict(node_owners.fetchall()),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
         frozenset(moving_node_ids),
-        streams,
-        debts,
+        streams.fetchall(),
+        debts.fetchall(),
     )

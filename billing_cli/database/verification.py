@@ -28,7 +28,7 @@ def verify(connection: psycopg.Connection) -> None:
     require_shapes(expected, read_shapes(connection, expected))
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
     for name in tables_without_guard(connection, guarded):
-        raise SchemaError(f"{name} is not append-only: its trigger is missing or disabled")
+        raise SchemaError(f"{name} is not append-only: its trigger is missing or not ENABLE ALWAYS")
     problem = function_problem(connection)
     if problem is not None:
         raise SchemaError(problem)

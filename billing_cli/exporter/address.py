@@ -1,4 +1,4 @@
-"""Which addresses may be spoken to, and how they are put together."""
+"""Which addresses may be connected to, and how a request's address is built."""
 
 from __future__ import annotations
 

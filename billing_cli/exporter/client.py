@@ -9,7 +9,7 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.decode import Decoder, Expected
-from billing_cli.exporter.failures import NotFoundError, TooLargeError
+from billing_cli.exporter.failures import CutShortError, NotFoundError, TooLargeError
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.steps import StepSnapshots
 
@@ -134,7 +134,7 @@ class _Step:
             limit = 1 if is_single else self.page_limit()
             try:
                 page = self.page(parameters | {"limit": str(limit)})
-            except TooLargeError:
+            except (CutShortError, TooLargeError):
                 if limit == 1:
                     raise
                 # The snapshots of a node of very many streams may fit one by one.

@@ -159,11 +159,13 @@ class Decoder:
             tag: checked_name(tag, f"{head.where}: inbound_tag")
             for tag in {sample.inbound_tag for sample in samples}
         }
-        found = [_stream_name((tags[one.inbound_tag], one.uuid)) for one in samples]
+        found = [_stream_name((tags[sample.inbound_tag], sample.uuid)) for sample in samples]
         if len(self.names) > self.limits.page_samples:
             self.names.clear()
         names = map(self.names.setdefault, found, found)
-        totals = [_totals((one.uplink_bytes_total, one.downlink_bytes_total)) for one in samples]
+        totals = [
+            _totals((sample.uplink_bytes_total, sample.downlink_bytes_total)) for sample in samples
+        ]
         streams = dict(zip(names, totals, strict=True))
         if len(streams) != len(found):
             name = _first_repeated(found)

@@ -40,6 +40,13 @@ class TooLargeError(ExporterError):
         super().__init__(reason, code="too_large")
 
 
+class CutShortError(ExporterError):
+    """The answer ended early; exporters close one that takes longer than 10 s to write."""
+
+    def __init__(self) -> None:
+        super().__init__("the answer is cut short", code="invalid_answer")
+
+
 class TransientError(ExporterError):
     """No exporter answered, or only a gateway did; asking again may help."""
 
@@ -112,13 +119,13 @@ def _refused_by_proxy(_: Any, place: Circumstances) -> ExporterError:
 
 
 def _no_connection(cause: Any, place: Circumstances) -> ExporterError:
-    errors = [one for one in _causes(cause) if isinstance(one, OSError) and one.strerror]
+    errors = [error for error in _causes(cause) if isinstance(error, OSError) and error.strerror]
     why = _words_of(errors[-1]) if errors else "the host has no address"
     return TransientError(f"connect to {place.peer} failed: {why}")
 
 
 def _cut_short(_: Any, __: Circumstances) -> ExporterError:
-    return ExporterError("the answer is cut short", code="invalid_answer")
+    return CutShortError()
 
 
 def _broken(cause: Any, place: Circumstances) -> ExporterError:

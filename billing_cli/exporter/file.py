@@ -208,7 +208,7 @@ class SnapshotFile:
         self, identity: NodeIdentity, since: datetime, until: datetime
     ) -> Iterator[Snapshot]:
         entries = self._sorted[identity]
-        for entry in entries[bisect_left(entries, since, key=lambda one: one.collected_at) :]:
+        for entry in entries[bisect_left(entries, since, key=lambda entry: entry.collected_at) :]:
             if entry.collected_at >= until:
                 return
             self._samples.seek(entry.offset)

@@ -6,6 +6,7 @@ What it answers goes through the same transport, limits and strict decoding as w
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.decode import Decoder
 from billing_cli.exporter.expiry import expiries_in, not_after
 from billing_cli.exporter.failures import DENIED, NotFoundError
+from billing_cli.exporter.fleet import concurrently
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.steps import weight
+from billing_cli.exporter.tls import TlsContexts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from billing_cli.core.model import NodeIdentity
     from billing_cli.core.source_facts import Stage
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from billing_cli.exporter.credentials import SecretToken, TokenReference
     from billing_cli.exporter.decode import Page
     from billing_cli.exporter.source import Source
-    from billing_cli.exporter.tls import TlsContexts
 
 # Further than any exporter keeps history, so that the first snapshot of the answer is its oldest.
 _FAR_BACK = timedelta(days=30)
@@ -40,6 +42,27 @@ _AHEAD = timedelta(minutes=5)
 _RECENT_LIMIT = 60
 _RECENT_PAGES = 20
 _HALF_A_SECOND = 0.5
+
+
+def probe_all(
+    sources: Sequence[Source],
+    *,
+    now: datetime,
+    concurrency: int,
+    deadline_seconds: float,
+    default_token: SecretToken | TokenReference | None,
+) -> dict[str, SourceFacts]:
+    """Return what asking each source shows, by its id, after `deadline_seconds` at the latest."""
+    work = functools.partial(probe, now=now, default_token=default_token, contexts=TlsContexts())
+    answers = concurrently(
+        sources, work, concurrency=concurrency, deadline_seconds=deadline_seconds
+    )
+    return {
+        source.source_id: SourceFacts(failure=Failure("connection", answer.reason))
+        if isinstance(answer, ExporterError)
+        else answer
+        for source, answer in answers
+    }
 
 
 def probe(
@@ -55,7 +78,7 @@ def probe(
     """Return what asking a source shows. Never raises ExporterError: that is one of the facts.
 
     `now` is the wall clock at the start and `deadline` the monotonic second at which to give up.
-    The node is not compared with the one that is expected: it is told.
+    The node is reported, not compared with the expected one.
     """
     asking = _Asking(source, now, limits)
     stage: Stage = "credentials"
@@ -122,7 +145,7 @@ class _Asking:
                 self.facts["certificate_expires_at"] = not_after(certificate)
 
     def ask(self, contact: Contact) -> None:
-        """Ask for the oldest snapshot and for the newest, by whichever contract is spoken."""
+        """Ask for the oldest snapshot and for the newest, by the contract that the exporter has."""
         oldest = self.oldest(contact)
         newest = self.newest(contact)
         self.facts["asked_at"] = self.now + timedelta(seconds=time.monotonic() - self.started_at)

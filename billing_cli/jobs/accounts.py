@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from psycopg.errors import LockNotAvailable
 
 from billing_cli.core.model import Account
-from billing_cli.core.rating import balance_of, price_of
+from billing_cli.core.prices import NoPrice, price_of
+from billing_cli.core.rating import balance_of
 from billing_cli.database import accounts as store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from psycopg import Connection
 
     from billing_cli.core.model import Price
-    from billing_cli.core.rating import ProfileRow
+    from billing_cli.core.prices import ProfileRow
     from billing_cli.jobs.context import JobContext
 
 # How long a run waits for a row that another session holds, before it goes on without it.
@@ -50,15 +51,18 @@ def lock_accounts(
     than LOCK_WAIT_SECONDS, or whose figures money can't be computed with, is a problem of that
     account, never an error. Sets the savepoint `accounts` first.
     """
-    rows = _lock_rows(context, connection, {*charged, *kept}, charged)
+    # The outer savepoint is the caller's; the inner one takes back a lock that is not available.
+    rows = _lock_rows(context, connection, {*charged, *kept}, charged, ("accounts", "locks"))
     users = {user.account_uuid: user for user in rows.users}
     states = {state.account_uuid: state for state in rows.states}
     missing = [users[one] for one in sorted(charged) if one in users and one not in states]
     if missing:
         tariff = context.tariff
-        added = store.add_quota_states(
+        store.add_quota_states(
             connection, missing, tariff.initial_included_quota_bytes, tariff.initial_balance
         )
+        wanted = [user.account_uuid for user in missing]
+        added = _lock_rows(context, connection, wanted, wanted, ("locks",)).states
         states |= {state.account_uuid: state for state in added}
 
     chargeable: dict[str, Account] = {}
@@ -67,7 +71,7 @@ def lock_accounts(
         for account in rows.existing
         if account not in users or (account in charged and account not in states)
     }
-    prices: dict[ProfileRow, Price] = {}
+    prices: dict[ProfileRow, Price | NoPrice] = {}
     for account in charged:
         if account in users and account in states:
             try:
@@ -80,7 +84,11 @@ def lock_accounts(
 
 
 def _lock_rows(
-    context: JobContext, connection: Connection, kept: Collection[str], charged: Collection[str]
+    context: JobContext,
+    connection: Connection,
+    kept: Collection[str],
+    charged: Collection[str],
+    savepoints: Sequence[LiteralString],
 ) -> store.LockedRows:
     """Lock the rows, at first with a little patience, then those that are available."""
     patience = context.database.lock_timeout_seconds
@@ -89,11 +97,12 @@ def _lock_rows(
             connection,
             kept,
             charged,
+            savepoints=savepoints,
             wait_seconds=min(LOCK_WAIT_SECONDS, patience),
             wait_seconds_afterwards=patience,
         )
     except LockNotAvailable:
-        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        connection.execute("ROLLBACK TO SAVEPOINT locks")
         return store.lock_available_accounts(connection, kept, charged)
 
 
@@ -101,7 +110,7 @@ def _account(
     context: JobContext,
     profile: ProfileRow,
     state: store.QuotaState,
-    prices: dict[ProfileRow, Price],
+    prices: dict[ProfileRow, Price | NoPrice],
 ) -> Account:
     """Return the account. Raises ValueError where money can't be computed with its figures.
 
@@ -112,5 +121,7 @@ def _account(
         raise ValueError("a remaining quota of NULL")
     price = prices.get(profile)
     if price is None:
-        price = prices[profile] = price_of(profile, context.tariff.price_per_byte)
+        price = prices[profile] = price_of(profile, context.tariff.prices)
+    if isinstance(price, NoPrice):
+        raise ValueError(price.reason)  # noqa: TRY004 - it is about the account's figures
     return Account(state.account_uuid, quota, balance_of(state.current_balance), price)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from billing_cli.core.model import DeltaPolicy, StreamLimits
+from billing_cli.core.prices import PriceList
 from billing_cli.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -13,20 +15,25 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
     from billing_cli.core.shard import Shard
     from billing_cli.database.connection import Database
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.source import Source
 
+DEFAULT_STREAM_LIMITS = StreamLimits()
+
+Limits = TypeVar("Limits", DeltaPolicy, StreamLimits)
+
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """What is charged where an account's profile does not say otherwise.
 
-    `price_per_byte` in the currency of the balances; `initial_*` are what a new account's quota
-    state begins with.
+    `price_per_byte` in the currency of the balances, 0 where none is configured; `initial_*` are
+    what a new account's quota state begins with. Packages in `free_packages` cost nothing; with
+    `allow_zero_price` an account without a price costs nothing too. `currency` is a label, and
+    nothing is converted.
     """
 
     price_per_byte: Decimal
@@ -35,6 +42,14 @@ class Tariff:
     pricing_rule_version: str
     default_region: str
     peak_hours: PeakHours | None
+    free_packages: frozenset[str] = frozenset()
+    allow_zero_price: bool = False
+    currency: str = ""
+
+    @property
+    def prices(self) -> PriceList:
+        """The part of it that decides about an account's price."""
+        return PriceList(self.price_per_byte, self.free_packages, self.allow_zero_price)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,9 @@ class FetchPolicy:
 class JobContext:
     """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
 
-    `shard` is the part of the sources that is this host's to work on.
+    `shard` is the part of the sources that is this host's to work on. `deltas` and `streams` hold
+    for sources that have no limits of their own: see `policy_of` and `limits_of`. A daily maximum
+    is an amount per UTC day in the currency of the balances; None means no maximum.
     """
 
     run_id: str
@@ -60,6 +77,9 @@ class JobContext:
     sources: tuple[Source, ...]
     tariff: Tariff
     deltas: DeltaPolicy
+    streams: StreamLimits = DEFAULT_STREAM_LIMITS
+    max_daily_charge_per_account: Decimal | None = None
+    max_daily_charge_per_source: Decimal | None = None
     shard: Shard | None = None
     fetching: FetchPolicy = FetchPolicy()
     default_token: SecretToken | None = None
@@ -68,6 +88,14 @@ class JobContext:
     initial_lookback: timedelta = timedelta(hours=72)
     host: str = ""
     version: str = ""
+
+    def policy_of(self, source: Source) -> DeltaPolicy:
+        """Return what the delta computation may assume of a source."""
+        return _overridden(self.deltas, source)
+
+    def limits_of(self, source: Source) -> StreamLimits:
+        """Return how many streams a source may report."""
+        return _overridden(self.streams, source)
 
 
 def check_range(since: datetime | None, until: datetime | None) -> None:
@@ -113,3 +141,9 @@ def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Sourc
             "or add [[sources]] to the configuration file"
         )
     return selected
+
+
+def _overridden(limits: Limits, source: Source) -> Limits:
+    """Return the limits, with the source's own values where it has some."""
+    own = {field.name: getattr(source, field.name, None) for field in fields(limits)}
+    return replace(limits, **{name: value for name, value in own.items() if value is not None})

@@ -56,9 +56,17 @@ def result_of(
         steps=steps,
         dry_run=dry_run,
         error="every selected source failed" if status == "error" else None,
+        error_code=_code_of(ordered) if status == "error" else None,
         sources=ordered,
         notes=() if ordered or not context.shard else (f"no source is in shard {context.shard}",),
     )
+
+
+def _code_of(sources: Iterable[SourceResult]) -> str:
+    """Return the error code of a run whose sources all failed."""
+    failed = [source for source in sources if source.status == "error"]
+    is_outage = all(source.unreachable for source in failed)
+    return "sources_unreachable" if is_outage else "sources_failed"
 
 
 def status_of(sources: Iterable[SourceResult]) -> RunStatus:
@@ -90,7 +98,7 @@ def failing_on_record(
     except (BillingError, InterruptedBySignalError) as error:
         result = so_far()
         if result.steps:
-            error.so_far = replace(result, status="error", error=str(error))
+            error.so_far = replace(result, status="error", error=str(error), error_code=error.code)
         if isinstance(error, BillingError) and not isinstance(error, UsageError):
             journal_failure(context, session, result.job, result.started_at, error)
         raise
@@ -112,6 +120,7 @@ def journal_failure(
         started_at=started_at,
         finished_at=context.clock(),
         error=str(error),
+        error_code=error.code,
     )
 
     def work(connection: Connection) -> None:

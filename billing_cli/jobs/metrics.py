@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.totals import StoredMetrics
 from billing_cli.database.connection import Session
-from billing_cli.database.frozen import frozen
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
 from billing_cli.database.totals import read_totals
@@ -31,24 +30,24 @@ def read_metrics(context: JobContext) -> StoredMetrics:
     database = replace(
         context.database,
         connect_timeout_seconds=min(context.database.connect_timeout_seconds, MAX_CONNECT_SECONDS),
+        statement_timeout_seconds=MAX_STATEMENT_SECONDS,
     )
     now = context.clock()
 
     def work(connection: Connection) -> StoredMetrics:
-        with frozen(connection, database, MAX_STATEMENT_SECONDS):
-            require_head(connection)
-            sources = read_source_status(
-                connection, [one.source_id for one in context.sources if one.enabled]
-            )
-            return StoredMetrics(
-                tuple(read_totals(connection)),
-                tuple(
-                    replace(one, lag_seconds=max(0.0, (now - one.watermark).total_seconds()))
-                    if one.watermark
-                    else one
-                    for one in sources
-                ),
-            )
+        require_head(connection)
+        sources = read_source_status(
+            connection, [one.source_id for one in context.sources if one.enabled]
+        )
+        return StoredMetrics(
+            tuple(read_totals(connection)),
+            tuple(
+                replace(one, lag_seconds=max(0.0, (now - one.watermark).total_seconds()))
+                if one.watermark
+                else one
+                for one in sources
+            ),
+        )
 
     with Session(database) as session:
-        return session.read(work)
+        return session.read_one_state(work)

@@ -255,7 +255,7 @@ def _plan(
             ),
             fetched.snapshots,
             accounts,
-            context.deltas,
+            context.policy_of(source),
             continuity_expected=node.is_followed and fetched.contract == "window",
             decide_now=fetched.contract == "latest" or is_overdue,
         ),

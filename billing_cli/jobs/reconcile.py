@@ -21,6 +21,7 @@ from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
+from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.write import Written
 
@@ -110,7 +111,7 @@ def reconcile(
         Session(context.database, dry_run=dry_run) as session,
         failing_on_record(context, session, outcome),
     ):
-        courses, results = _courses(session, sources, since, until, context.clock())
+        courses, results = _courses(context, session, sources, since, until)
         while courses:
             stretches = _next_stretches(context, session, courses)
 
@@ -142,20 +143,22 @@ def reconcile(
 
 
 def _courses(
+    context: JobContext,
     session: Session,
     sources: Sequence[Source],
     since: datetime | None,
     until: datetime | None,
-    now: datetime,
 ) -> tuple[list[_Course], dict[str, SourceResult]]:
     """Return what there is to compare, and the results of sources where there is nothing."""
 
     def read(connection: Connection) -> dict[str, SourceState]:
         require_head(connection)
+        require_prices(context.tariff, connection)
         require_evidence(connection, since)
         return read_sources(connection, [source.source_id for source in sources])
 
     states = session.read(read)
+    now = context.clock()
     courses, results = [], {}
     for source in sources:
         state = states[source.source_id]
@@ -244,19 +247,20 @@ def _usable(
     Where there are none, the course's result says why and the end is where it stands.
     """
     if isinstance(answer, ExporterError):
-        _fail(course, answer.reason, unreachable=answer.unreachable)
+        _fail(course, answer)
     elif answer.contract == "latest":
         course.notes["the exporter keeps no history (latest contract): nothing to compare"] = None
         course.at = course.end
     elif not answer.snapshots:
-        _fail(
-            course,
+        reason = (
             f"the exporter holds no history between {format_rfc3339(course.at)} "
-            f"and {format_rfc3339(course.end)}",
+            f"and {format_rfc3339(course.end)}"
         )
+        _fail(course, ExporterError(reason))
     elif answer.identity != course.identity:
         stored = answer.identity.stored if answer.identity else ""
-        _fail(course, f"answers as node {stored!r}, but was {course.identity.stored!r} so far")
+        reason = f"answers as node {stored!r}, but was {course.identity.stored!r} so far"
+        _fail(course, ExporterError(reason, code="wrong_identity"))
     else:
         last = answer.snapshots[-1].collected_at
         covered = course.end if answer.complete else minute_of(last) + MINUTE
@@ -271,8 +275,14 @@ def _usable(
     return (), course.at
 
 
-def _fail(course: _Course, reason: str, *, unreachable: bool = False) -> None:
-    course.result = replace(course.result, status="error", error=reason, unreachable=unreachable)
+def _fail(course: _Course, error: ExporterError) -> None:
+    course.result = replace(
+        course.result,
+        status="error",
+        error=error.reason,
+        error_code=error.code,
+        unreachable=error.unreachable,
+    )
 
 
 def _note(courses: Sequence[_Course], stretches: Sequence[Stretch], step: Comparison) -> None:
@@ -281,7 +291,7 @@ def _note(courses: Sequence[_Course], stretches: Sequence[Stretch], step: Compar
     for stretch in stretches:
         course = by_id[stretch.source_id]
         if stretch.source_id in step.failed:
-            _fail(course, step.failed[stretch.source_id])
+            _fail(course, ExporterError(step.failed[stretch.source_id]))
         elif stretch.source_id in step.by_source:
             _note_compared(course, stretch, step.by_source[stretch.source_id])
         else:

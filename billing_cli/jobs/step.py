@@ -24,6 +24,7 @@ from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
+from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import result_of_plan, result_without_plan
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def take_step(
     """
     by_id = {source.source_id: source for source in sources}
     is_dry = session.dry_run
-    known = session.read(lambda connection: _read(connection, list(by_id), is_dry=is_dry))
+    known = session.read(lambda one: _read(context, one, list(by_id), is_dry=is_dry))
     due = [
         source
         for source in sources
@@ -108,7 +109,9 @@ class _Known:
     has_arrears_since: bool
 
 
-def _read(connection: Connection, source_ids: Sequence[str], *, is_dry: bool) -> _Known:
+def _read(
+    context: JobContext, connection: Connection, source_ids: Sequence[str], *, is_dry: bool
+) -> _Known:
     with pipeline_at_head(connection):
         make_missing_partitions(connection)
         if not is_dry:
@@ -116,6 +119,7 @@ def _read(connection: Connection, source_ids: Sequence[str], *, is_dry: bool) ->
             add_sources(connection, source_ids)
         states = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
         newer = connection.execute(HAS_ARREARS_SINCE)
+    require_prices(context.tariff, connection)
     return _Known(
         {row[0]: source_state(*row) for row in states},
         has_arrears_since=newer.fetchone() == (True,),

@@ -70,7 +70,9 @@ def start_postgres(directory: Path, *, durable: bool = True) -> EmbeddedPostgres
 def stop_postgres(directory: Path) -> None:
     """Stop the server of the directory, if one runs there, whoever started it."""
     directory = directory.absolute()
-    EmbeddedPostgres(directory, _programs(directory)).stop()
+    # Where none ever ran the unprivileged user owns nothing, and may not even enter.
+    if (directory / "data").is_dir():
+        EmbeddedPostgres(directory, _programs(directory)).stop()
 
 
 class EmbeddedPostgresError(Exception):

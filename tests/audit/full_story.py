@@ -11,6 +11,7 @@ from billing_cli.features.audit.job import audit
 from billing_cli.features.held.job import release_held
 from billing_cli.simulator.accounts import save_users
 from tests.reconcile.conftest import World
+from tests.support.guards import without_guards
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,8 +90,7 @@ class FullStory(World):
 
     def damage(self, statements: str) -> None:
         """Change rows behind the back of the triggers that protect them."""
-        with psycopg.connect(self.database_url) as connection:
-            connection.execute("SET LOCAL session_replication_role = replica")
+        with psycopg.connect(self.database_url) as connection, without_guards(connection):
             _change(connection, statements)
 
 

@@ -12,7 +12,6 @@ import pytest
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.rating import EXACT, NANO
 from billing_cli.database.connection import Database
-from billing_cli.database.frozen import frozen
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.features.audit import queries_amounts as audit_amounts
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, audit_object
@@ -183,17 +182,6 @@ def test_an_audit_sees_one_state_of_the_database(billed: FullStory) -> None:
 
     assert kinds(billed.audit(on_check=harm)) == {}
     assert billed.audit().violations > 0
-
-
-def test_an_audit_can_not_write(billed: FullStory) -> None:
-    """The database itself holds it to reading."""
-    database = Database(billed.database_url)
-    with (
-        psycopg.connect(billed.database_url, autocommit=True) as connection,
-        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
-        frozen(connection, database),
-    ):
-        connection.execute("DELETE FROM public.billing_ledger")
 
 
 def test_an_audit_takes_the_time_it_needs(billed: FullStory) -> None:

@@ -14,7 +14,8 @@ from psycopg import sql
 from billing_cli.config.settings import load_settings
 from billing_cli.errors import UsageError
 from billing_cli.features.check.job import check
-from billing_cli.features.check.queries import reading
+from billing_cli.features.migrate.job import migrate
+from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from billing_cli.features.check.findings import CheckReport, Finding
     from tests.support.postgres import Databases
 
-DOWN = {"EXPORTER_BASE_URL": "http://127.0.0.1:1"}
+DOWN = {"EXPORTER_BASE_URL": "http://127.0.0.1:1", "BILLING_ALLOW_ZERO_PRICE": "true"}
 
 
 def test_the_role_of_the_jobs_is_all_right(job_url: str) -> None:
@@ -36,6 +37,36 @@ def test_the_role_of_the_jobs_is_all_right(job_url: str) -> None:
     )
     # Only the exporter is down.
     assert report.outcome == "attention"
+
+
+def test_a_missing_price_is_reported_before_a_run_fails_for_it(
+    connection: psycopg.Connection[Any], job_url: str
+) -> None:
+    """Without any price a run would end with 78; accounts without one are counted."""
+
+    def prices(**variables: str) -> tuple[str, str]:
+        report = checked(DATABASE_URL=job_url, EXPORTER_BASE_URL="http://127.0.0.1:1", **variables)
+        (found,) = (one for one in report.findings if one.name in {"prices", "settings"})
+        return found.state, found.text
+
+    state, text = prices()
+    assert (state, text.partition(":")[0]) == ("failed", "no account has a price")
+    assert prices(PRICE_PER_BYTE="1e-9") == ("ok", "every account has a price")
+    fleet = Fleet(seed=1, start=datetime.now(UTC))
+    save_users(connection, [fleet.add_user() for _ in range(3)])
+    users = [user.uuid for user in fleet.users]
+    save_profile(connection, users[0], price_per_byte=1e-9)
+    assert prices() == (
+        "warning",
+        "2 accounts have no price: their usage stays pending until they have one",
+    )
+    for user in users[1:]:
+        save_profile(connection, user, price_per_byte=0)
+    connection.execute(
+        "UPDATE public.account_billing_profiles SET package_name = 'trial'"
+        " WHERE base_price_per_byte = 0"
+    )
+    assert prices(BILLING_FREE_PACKAGES='["trial"]') == ("ok", "every account has a price")
 
 
 def test_a_superuser_is_a_warning(database_url: str) -> None:
@@ -171,14 +202,13 @@ def test_a_source_that_is_unknown_is_wrong_usage(database_url: str) -> None:
 def test_every_setting_is_shown_with_its_origin_and_without_secrets(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stray variable is a warning."""
+    """What is secret is masked."""
     monkeypatch.setenv("DSN", database_url)
     report = checked(
         BILLING_DATABASE_URL_REF="env:DSN",
         DSN=database_url,
         INTERNAL_SERVICE_TOKEN="hunter2hunter2",
         PRICE_PER_BYTE="1e-12",
-        BILLING_SETLE_SECONDS="5",
         BILLING_PEAK_HOURS="18:00-23:30",
         **DOWN,
     )
@@ -189,7 +219,6 @@ def test_every_setting_is_shown_with_its_origin_and_without_secrets(
     assert found["charge_first_snapshot"] == "ok false (default)"
     assert found["peak_hours"].startswith("ok 18:00-23:30 ")
     assert found["sources"].startswith("ok 1 enabled, 0 disabled")
-    assert found["BILLING_SETLE_SECONDS"] == "warning means nothing to this program"
     assert "hunter2" not in repr(report)
 
 
@@ -206,7 +235,7 @@ def test_a_file_with_a_secret_that_everybody_can_read_is_a_warning(
     expected = {
         0o644: [
             f"{config}, which holds database_url, {told}",
-            f"{token}, which holds internal_service_token, {told}",
+            f"the token file {token} {told}",
         ],
         0o640: [],
     }
@@ -247,18 +276,6 @@ def test_a_source_is_held_against_what_is_stored(
     assert "not as far as what was last collected" in told["us-1", "history"]
 
 
-def test_the_transaction_that_looks_cannot_write(database_url: str) -> None:
-    """Whatever a statement may say."""
-    work = reading(
-        lambda connection: connection.execute("DELETE FROM billing.runs"), timeout_seconds=5
-    )
-    with (
-        psycopg.connect(database_url, autocommit=True) as connection,
-        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
-    ):
-        work(connection)
-
-
 def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -> None:
     """All is well also where the database lets nobody write."""
     name = sql.Identifier(connection.info.dbname)
@@ -266,6 +283,20 @@ def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -
     connection.execute(forbid)
     report = checked(DATABASE_URL=job_url, **DOWN)
     assert {one.state for one in told_of(report, "database")} == {"ok"}
+
+
+@pytest.mark.parametrize("role", ["PUBLIC", "pg_monitor"])
+def test_roles_that_can_create_objects_in_public_are_warned_of(
+    connection: psycopg.Connection[Any], database_url: str, job_url: str, role: str
+) -> None:
+    """Both by `check` and by `migrate`, with the statement that ends it."""
+    assert migrate(database_url, check=True).warnings == ()
+    connection.execute(f"GRANT CREATE ON SCHEMA public TO {role}".encode())
+    finding = one_of(checked(DATABASE_URL=job_url, **DOWN), "schema public")
+    assert (finding.state, finding.text[: len(role)]) == ("warning", role)
+    assert finding.text.endswith(f"REVOKE CREATE ON SCHEMA public FROM {role};")
+    assert migrate(database_url, check=True).warnings == (finding.text,)
+    assert migrate(database_url).warnings == (finding.text,)
 
 
 def checked(*source_ids: str, **variables: str) -> CheckReport:

@@ -57,7 +57,7 @@ def test_1_where_every_source_answers_nonsense(site: Site) -> None:
         site.world.running[source_id].body = b"nonsense"
     finished = site.billing("collect", "--json")
     assert (finished.code, finished.result["status"]) == (1, "error")
-    assert finished.result["error"] == "every selected source failed"
+    assert finished.result["error"]["code"] == "sources_failed"
 
 
 @pytest.mark.parametrize(

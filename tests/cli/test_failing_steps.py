@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_a_catch_up_that_fails_tells_what_its_steps_have_done(
     finished = site.billing("catch-up", "--json")
     result = finished.result
     assert finished.code == code
-    assert (result["status"], result["error"]) == ("error", "database: simulated")
+    assert (result["status"], result["error"]["message"]) == ("error", "database: simulated")
     assert result["steps"] >= STEPS
     assert [one["source_id"] for one in result["sources"]] == ["jp-1", "us-1"]
     assert all(one["snapshots"] for one in result["sources"])
@@ -81,7 +81,10 @@ def test_a_catch_up_that_is_interrupted_tells_what_its_steps_have_done(site: Sit
         site.world.running[source_id].latency_seconds = 0
     assert finished.code == 128 + signal.SIGTERM
     assert finished.result["status"] == "error"
-    assert finished.result["error"] == "ended by SIGTERM; what was not committed is rolled back"
+    assert finished.result["error"] == {
+        "code": "interrupted",
+        "message": "ended by SIGTERM; what was not committed is rolled back",
+    }
     assert finished.result["written_minutes"] == billed(site)[0][0]
 
 
@@ -121,8 +124,8 @@ def billed(site: Site) -> list[tuple[int, int, int]]:
     return site.world.rows(READ_BILLED)
 
 
-def assert_journal_says_the_same(site: Site, said: dict[str, object]) -> None:
+def assert_journal_says_the_same(site: Site, said: dict[str, Any]) -> None:
     """The run's row has the failure, and the figures that were printed."""
     ((status, error, kept),) = site.world.rows(READ_RUN)
-    assert (status, error) == (said["status"], said["error"])
+    assert (status, error) == (said["status"], said["error"]["message"])
     assert {name: kept[name] for name in FIGURES} == {name: said[name] for name in FIGURES}

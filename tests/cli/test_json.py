@@ -14,6 +14,7 @@ from billing_cli.cli.root import Options
 from billing_cli.cli.running import run_job
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.database.sources import add_sources, try_lock_sources
+from billing_cli.errors import EXIT_CODES
 from tests.jobs.faults import refuse_some_times
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ def test_a_failed_run_is_one_object_with_all_keys(
     finished = site.billing(job, "--json")
     assert finished.code == code
     assert_contracted(finished.result, job)
-    reasons = [finished.result["error"], *(one["error"] for one in finished.result["sources"])]
+    sources = finished.result["sources"]
+    error = finished.result["error"] or {"message": None}
+    reasons = [error["message"], *(one["error"] for one in sources)]
+    assert all((one["error"] is None) == (one["error_code"] is None) for one in sources)
     assert any(reasons)
     assert all("\n" not in (reason or "") for reason in reasons)
     assert "Traceback" not in finished.stderr
@@ -151,7 +155,10 @@ def test_a_refused_write_is_one_object_with_all_keys(site: Site) -> None:
     finished = site.billing("collect", "--json")
     assert finished.code == 1
     assert_contracted(finished.result, "collect")
-    assert finished.result["error"] == "database: simulated"
+    assert finished.result["error"] == {
+        "code": "database_failed",
+        "message": "database: simulated",
+    }
 
 
 def test_a_busy_run_is_one_object_with_all_keys(site: Site) -> None:
@@ -170,17 +177,23 @@ def test_a_busy_run_is_one_object_with_all_keys(site: Site) -> None:
 def test_an_error_that_nobody_thought_of_is_one_object_as_well(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job_url: str
 ) -> None:
-    """It goes on as a traceback, because it is a bug; whoever reads stdout is told even so."""
+    """It is a bug, and reported as one line on stderr; whoever reads stdout is told even so."""
     monkeypatch.setenv("DATABASE_URL", job_url)
 
     def work(_context: JobContext) -> RunResult:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(SystemExit) as ended:
         run_job(Options(None, "error", "json"), "collect", as_json=True, work=work)
-    result = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 1
+    captured = capsys.readouterr()
+    assert "this is a bug in billing" in captured.err
+    result = json.loads(captured.out)
     assert_contracted(result, "collect")
-    assert (result["status"], result["error"]) == ("error", "unexpected ZeroDivisionError")
+    assert result["error"] == {
+        "code": "unexpected",
+        "message": "unexpected ZeroDivisionError",
+    }
 
 
 def test_an_unknown_source_is_one_object_with_all_keys(site: Site) -> None:
@@ -200,7 +213,7 @@ def test_other_commands_print_one_object_as_well(site: Site, command: str) -> No
     finished = site.billing(command, "--json")
     assert finished.code == 69
     assert_one_object(finished, command)
-    assert finished.result["error"].startswith("database: ")
+    assert finished.result["error"]["code"] == "database_unavailable"
 
 
 def assert_one_object(finished: Finished, command: str) -> None:
@@ -219,7 +232,10 @@ def assert_contracted(result: dict[str, Any], job: str) -> None:
     assert all(type(result[key]) is int for key in COUNTS)
     assert type(result["amount"]) is str
     Decimal(result["amount"])
-    assert result["error"] is None or isinstance(result["error"], str)
+    if result["error"] is not None:
+        assert result["error"].keys() == {"code", "message"}
+        assert result["error"]["code"] in EXIT_CODES
+        assert "\n" not in result["error"]["message"]
     for source in result["sources"]:
         assert source.keys() >= SOURCE_KEYS
         assert source["last_completed_until"] is None or parse_rfc3339(

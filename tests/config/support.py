@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from billing_cli import logs
+from billing_cli.config.problems import InvalidConfigurationError
 from billing_cli.config.settings import Settings, load_settings
 from billing_cli.errors import ConfigurationError
 
@@ -36,12 +37,21 @@ def written(directory: Path, text: str) -> Path:
 
 
 def error_of(config_path: str | None, environ: dict[str, str]) -> str:
-    """Return the text of the ConfigurationError that loading must raise: always one line."""
+    """Return the text of the ConfigurationError that loading must raise: one line, one problem."""
     with pytest.raises(ConfigurationError) as caught:
         load_settings(config_path, environ)
     text = str(caught.value)
     assert text.isprintable()
     return text
+
+
+def problems_of(config_path: str | None, environ: dict[str, str]) -> list[str]:
+    """Return the lines of the problems that loading must raise."""
+    with pytest.raises(InvalidConfigurationError) as caught:
+        load_settings(config_path, environ)
+    assert all(problem.isprintable() and problem in str(caught.value)
+               for problem in caught.value.problems)  # fmt: skip
+    return list(caught.value.problems)
 
 
 def sources_from(*entries: Any, **variables: str) -> tuple[Source, ...]:

@@ -91,7 +91,7 @@ def test_url_and_reference_in_one_place_are_an_error() -> None:
     """Two ways to say the same thing, and nobody to say which counts."""
     text = error_of(None, {"DATABASE_URL": URL, "BILLING_DATABASE_URL_REF": "env:X"})
     assert text == (
-        "DATABASE_URL (environment): can't stand beside"
+        "DATABASE_URL (environment): conflicts with"
         " BILLING_DATABASE_URL_REF (environment), set one of them"
     )
 

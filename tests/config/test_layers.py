@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.config import layers
+from billing_cli.config.entry import LOOPBACK_ONLY
 from billing_cli.config.layers import DEFAULT_CONFIG_PATH
 from billing_cli.config.settings import load_settings
-from tests.config.support import error_of, from_environment, from_file, written
+from tests.config.support import error_of, from_file, problems_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,6 @@ def test_a_key_in_two_spellings_is_an_error(tmp_path: Path) -> None:
     [
         ("setle_seconds", " (did you mean 'settle_seconds'?)"),
         ("billing_page_limit", " (did you mean 'page_limit'?)"),
-        ("EXPORTER_SOURCES_JSON", " (did you mean 'sources'?)"),
         ("zzz", ""),
     ],
 )
@@ -66,12 +66,49 @@ def test_an_unknown_key_in_the_file_is_an_error(tmp_path: Path, key: str, hint: 
     assert error_of(str(path), {}) == f"{key} ({path}): unknown key{hint}"
 
 
-def test_unknown_variables_of_ours_are_collected() -> None:
-    """BILLING_* variables that mean nothing are told, except those for tests and the file's."""
-    settings = from_environment(
-        BILLING_PAGE_LIMT="7", BILLING_HOME="/x", BILLING_TEST_DSN="y", BILLING_CONFIG="", OTHER="z"
+def test_an_unknown_variable_of_ours_is_an_error() -> None:
+    """A BILLING_* variable that no key has is named, with the nearest one; others are ignored."""
+    environ = {
+        "BILLING_PAGE_LIMT": "7",
+        "BILLING_HOME": "/x",
+        "BILLING_PRICE_PER_BYTE": "1",
+        "BILLING_TEST_DSN": "y",
+        "BILLING_CONFIG": "",
+        "OTHER": "z",
+    }
+    assert problems_of(None, environ) == [
+        "BILLING_HOME (environment): unknown variable",
+        "BILLING_PAGE_LIMT (environment): unknown variable (did you mean BILLING_PAGE_LIMIT?)",
+        "BILLING_PRICE_PER_BYTE (environment): unknown variable (did you mean PRICE_PER_BYTE?)",
+    ]
+
+
+def test_all_problems_of_both_places_are_reported_at_once(tmp_path: Path) -> None:
+    """Keys, sources, references and variables: each problem has its key and its origin."""
+    path = written(
+        tmp_path,
+        'setle_seconds = 1\npage_limit = 0\nping_url_ref = "env:NOT_SET"\n'
+        '[[sources]]\nsource_id = "jp-1"\nbase_url = "http://jp-1.example"\nmod = "auto"\n'
+        '[[sources]]\nsource_id = "us-1"\nbase_url = "http://us-1.example"\n',
     )
-    assert settings.unknown_environment == ("BILLING_HOME", "BILLING_PAGE_LIMT")
+    environ = {"PRICE_PER_BYTE": "cheap", "BILLING_SHARDS": "1/2", "BILLING_BURST_HOURS": "0"}
+    found = problems_of(str(path), environ)
+    assert sorted(found) == sorted([
+        f"setle_seconds ({path}): unknown key (did you mean 'settle_seconds'?)",
+        f"sources[0] 'jp-1': mod ({path}): unknown key (did you mean 'mode'?)",
+        f"page_limit ({path}): must be >= 1",
+        f"sources[1] 'us-1': base_url ({path}): {LOOPBACK_ONLY}",
+        "BILLING_BURST_HOURS (environment): must be > 0",
+        "PRICE_PER_BYTE (environment): 'cheap' is not a decimal number",
+        f"ping_url_ref ({path}): the environment variable NOT_SET is not set",
+        "BILLING_SHARDS (environment): unknown variable (did you mean BILLING_SHARD?)",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["database_url", "billing_page_limit", "Price_Per_Byte"])
+def test_variables_are_found_in_capitals_only(name: str) -> None:
+    """Variables of other programs that look alike are not ours."""
+    assert load_settings(None, {name: "x"}).page_limit == 60
 
 
 def test_the_command_line_names_the_file_before_the_environment(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from billing_cli.config.entry import SourceEntry
-from billing_cli.config.layers import variable_of
+from billing_cli.config.layers import variables_of
 from billing_cli.config.settings import Settings, load_settings
 from tests.config.support import error_of, written
 
@@ -60,7 +60,7 @@ def test_the_page_has_a_row_for_each_setting() -> None:
     """Every key is there once, with its name in the environment and its default; no other is."""
     rows = {cells[1]: (cells[0], cells[3]) for cells in rows_under(HEADER_OF_SETTINGS)}
     assert rows == {
-        key: (variable_of(key), shown(field.default))
+        key: (variables_of(Settings)[key], shown(field.default))
         for key, field in Settings.model_fields.items()
     }
 
@@ -72,7 +72,7 @@ def test_the_page_has_a_row_for_each_key_of_a_source() -> None:
     for key, field in SourceEntry.model_fields.items():
         if field.default is PydanticUndefined:
             assert rows[key] == "required"
-        elif field.default is not None:
+        elif field.default not in {None, ()}:
             assert rows[key] == shown(field.default)
 
 
@@ -102,11 +102,12 @@ def test_the_examples_in_toml_and_in_json_are_right_and_say_the_same(tmp_path: P
 
 
 def test_the_smallest_example_is_right() -> None:
-    """Two variables are enough."""
+    """Three variables are enough."""
     environ = dict(line.split("=", 1) for line in block("sh").splitlines())
     settings = load_settings(None, environ)
     assert settings.require_database_url()
     assert [source.source_id for source in settings.sources] == ["default"]
+    assert settings.price_per_byte > 0
 
 
 @pytest.mark.parametrize("line", re.findall(r"^Error: .*$", PAGE.read_text("utf-8"), re.MULTILINE))
@@ -120,5 +121,6 @@ def test_the_errors_on_the_page_are_those_that_are_given(tmp_path: Path, line: s
     }  # fmt: skip
     text = next((text for start, text in files.items() if start in line), "")
     path = written(tmp_path, text)
-    found = error_of(str(path), {} if text else {"PRICE_PER_BYTE": "abc"})
+    variable = {"BILLING_PAGE_LIMT": "7"} if "LIMT" in line else {"PRICE_PER_BYTE": "abc"}
+    found = error_of(str(path), {} if text else variable)
     assert f"Error: {found}" == line.replace("/etc/billing/billing.toml", str(path))

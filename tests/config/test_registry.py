@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from billing_cli.config.settings import load_settings
+from billing_cli.core.model import DeltaPolicy, StreamLimits
 from billing_cli.exporter.source import Source
+from billing_cli.jobs.opening import context_of
 from tests.config.support import (
     entry,
     error_of,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JP_1 = "EXPORTER_SOURCES_JSON[0] 'jp-1'"
+A_LIST = "must be a list: [[sources]] in a file, JSON in the environment"
 LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
 
 
@@ -92,10 +94,10 @@ def test_a_wrong_url_is_named_by_its_own_key() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{}", "must be a JSON list"),
-        ('{"sources": []}', "must be a JSON list"),
-        ("null", "must be a JSON list"),
-        ('"x"', "must be a JSON list"),
+        ("{}", A_LIST),
+        ('{"sources": []}', A_LIST),
+        ("null", A_LIST),
+        ('"x"', A_LIST),
         ("[", "not JSON: Expecting value at line 1 column 2"),
         ('[\n  {"source_id" "jp-1"}\n]', "not JSON: Expecting ':' delimiter at line 2 column 16"),
         ("[" * 100_000, "not JSON: nested too deeply"),
@@ -120,7 +122,7 @@ def test_an_entry_that_is_no_object_is_an_error(wrong: Any) -> None:
 def test_a_single_table_in_the_file_is_an_error(tmp_path: Path) -> None:
     """[sources] in place of [[sources]] is a slip that gets a hint."""
     path = written(tmp_path, '[sources]\nsource_id = "jp-1"\nbase_url = "https://jp-1"')
-    assert error_of(str(path), {}) == f"sources ({path}): must be a list of tables, [[sources]]"
+    assert error_of(str(path), {}) == f"sources ({path}): {A_LIST}"
 
 
 def test_an_id_given_twice_is_an_error() -> None:
@@ -177,92 +179,39 @@ def test_a_disabled_source_is_still_well_formed() -> None:
     assert "base_url" in sources_error(entry(enabled=False, base_url="jp-1"))
 
 
-@pytest.mark.parametrize("key", ["ca_bundle", "client_cert", "client_key", "credential_ref"])
-def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, key: str) -> None:
-    """The error names source, key and file."""
-    good, gone = str(tmp_path / "good.pem"), str(tmp_path / "gone.pem")
-    (tmp_path / "good.pem").touch()
-    keys = {"client_cert": good, "client_key": good, "ca_bundle": good}
-    keys[key] = f"file:{gone}" if key == "credential_ref" else gone
-    text = sources_error(entry(**keys))
-    assert text == f"{JP_1}: {key} (environment): {gone}: No such file or directory"
-
-
-def test_a_pipe_or_directory_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
-    """A bundle is one file; a pipe would keep the run waiting."""
-    os.mkfifo(tmp_path / "pipe")
-    text = sources_error(entry(credential_ref=f"file:{tmp_path}/pipe"))
-    assert text == f"{JP_1}: credential_ref (environment): {tmp_path}/pipe: not a regular file"
-    text = sources_error(entry(ca_bundle=str(tmp_path)))
-    assert text == f"{JP_1}: ca_bundle (environment): {tmp_path}: not a regular file"
-
-
-def test_a_file_that_may_not_be_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lack of permission is told before the first connection."""
-    (tmp_path / "ca.pem").touch()
-    monkeypatch.setattr("os.access", lambda *_: False)
-    text = sources_error(entry(ca_bundle=f"{tmp_path}/ca.pem"))
-    assert text == f"{JP_1}: ca_bundle (environment): {tmp_path}/ca.pem: permission denied"
-
-
-@pytest.mark.parametrize(
-    ("reference", "reason"),
-    [
-        ("env:JP_TOKEN", "the environment variable JP_TOKEN is not set"),
-        ("credential:jp", "$CREDENTIALS_DIRECTORY is not set (the service manager sets it)"),
-    ],
-)
-def test_a_credential_that_leads_nowhere_is_an_error(reference: str, reason: str) -> None:
-    """A reference is followed at load, though not read."""
-    text = sources_error(entry(credential_ref=reference), JP_TOKEN="")
-    assert text == f"{JP_1}: credential_ref (environment): {reason}"
-
-
-def test_a_credential_is_looked_for_where_the_service_manager_put_it(tmp_path: Path) -> None:
-    """credential:NAME is a file of $CREDENTIALS_DIRECTORY."""
-    (tmp_path / "jp").write_text("token", encoding="utf-8")
-    source = entry(credential_ref="credential:jp")
-    assert sources_from(source, CREDENTIALS_DIRECTORY=str(tmp_path))[0].auth_mode == "bearer"
-    text = sources_error(source, CREDENTIALS_DIRECTORY=str(tmp_path / "none"))
-    assert text.endswith(f"{tmp_path}/none/jp: No such file or directory")
-
-
-def test_keys_and_certificates_can_be_credentials(tmp_path: Path) -> None:
-    """credential:NAME in place of a path: the service's own user may read nothing else."""
-    (tmp_path / "key").touch()
-    files = dict.fromkeys(("client_cert", "client_key", "ca_bundle"), "credential:key")
-    (source,) = sources_from(entry(**files), CREDENTIALS_DIRECTORY=str(tmp_path))
-    assert {source.client_cert, source.client_key, source.ca_bundle} == {f"{tmp_path}/key"}
-    text = sources_error(entry(**files), CREDENTIALS_DIRECTORY=f"{tmp_path}/none")
-    assert (
-        text == f"{JP_1}: ca_bundle (environment): {tmp_path}/none/key: No such file or directory"
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [
-        ("credential:ca", "$CREDENTIALS_DIRECTORY is not set (the service manager sets it)"),
-        ("credential:../ca", "must be a path or credential:NAME"),
-    ],
-)
-def test_a_certificate_that_is_no_credential_is_an_error(path: str, reason: str) -> None:
-    """It is told before the first connection, like a path that leads nowhere."""
-    text = sources_error(entry(ca_bundle=path))
-    assert text == f"{JP_1}: ca_bundle (environment): {reason}"
-
-
-def test_what_a_file_holds_is_not_judged_at_load(tmp_path: Path) -> None:
-    """A certificate that is being replaced stops its source when it is used, not every command."""
-    (tmp_path / "half.pem").write_bytes(b"-----BEGIN CERT")
-    path = str(tmp_path / "half.pem")
-    assert sources_from(entry(ca_bundle=path))[0].ca_bundle == path
-
-
-def test_commands_that_ask_no_exporter_load_without_its_files() -> None:
-    """An operator who may not read the keys can still look at the status."""
+def test_a_file_or_token_that_is_not_there_is_no_error_of_the_configuration() -> None:
+    """It stops its own source when it is used, and not the run."""
     keys = {"client_cert": "/gone", "client_key": "/gone", "credential_ref": "env:GONE"}
-    settings = load_settings(None, in_environment(entry(**keys)), files_checked=False)
-    assert settings.sources[0].client_cert == "/gone"
+    (source,) = sources_from(entry(**keys))
+    assert (source.client_cert, source.credential_ref) == ("/gone", "env:GONE")
+
+
+def test_keys_and_certificates_can_be_credentials() -> None:
+    """credential:NAME in place of a path: the service's own user may read nothing else."""
+    files = dict.fromkeys(("client_cert", "client_key", "ca_bundle"), "credential:key")
+    (source,) = sources_from(entry(**files), CREDENTIALS_DIRECTORY="/run/credentials")
+    assert {source.client_cert, source.client_key, source.ca_bundle} == {"/run/credentials/key"}
+
+
+def test_a_certificate_that_is_no_credential_is_an_error() -> None:
+    """The name of a credential is no path."""
+    text = sources_error(entry(ca_bundle="credential:../ca"))
+    assert text == f"{JP_1}: ca_bundle (environment): must be a path or credential:NAME"
+
+
+def test_a_source_has_limits_of_its_own() -> None:
+    """What it does not set is what holds for all sources."""
+    environ = in_environment(
+        entry("jp-1", account_rate_bits_per_second=5, max_streams_per_account=7), entry("us-1")
+    )
+    context = context_of(
+        load_settings(None, {**environ, "DATABASE_URL": "host=db dbname=account",
+                             "BILLING_LINE_RATE_BITS_PER_SECOND": "0",
+                             "BILLING_MAX_NEW_STREAMS_PER_HOUR": "9"}),
+        "collect", "run",
+    )  # fmt: skip
+    jp_1, us_1 = context.sources
+    assert context.policy_of(jp_1) == DeltaPolicy(5, 0)
+    assert context.policy_of(us_1) == DeltaPolicy(line_rate_bits_per_second=0)
+    assert context.limits_of(jp_1) == StreamLimits(7, 9)
+    assert context.limits_of(us_1) == StreamLimits(max_new_streams_per_hour=9)

@@ -43,7 +43,7 @@ KEYS: dict[str, Any] = {
     "charged_bytes": int,
     "amount": str,
     "corrections": int,
-    "error": (str, type(None)),
+    "error": (dict, type(None)),
     "sources": list,
 }
 SOURCE_KEYS: dict[str, Any] = {
@@ -98,7 +98,7 @@ def test_1_where_the_run_failed(world: World) -> None:
     """The database refuses to store it."""
     refuse_some_times(world, "XX000", times=9)
     before = facts(world)
-    assert told(reconcile(world), 1, "error")["error"] == "database: simulated"
+    assert told(reconcile(world), 1, "error")["error"]["message"] == "database: simulated"
     assert facts(world) == before
 
 
@@ -114,7 +114,7 @@ def test_1_where_the_run_failed(world: World) -> None:
 )
 def test_2_where_the_call_is_wrong(world: World, arguments: tuple[str, ...], reason: str) -> None:
     """Also where the command line can't even be read, there is one object."""
-    assert reason in told(reconcile(world, *arguments), 2, "error")["error"]
+    assert reason in told(reconcile(world, *arguments), 2, "error")["error"]["message"]
 
 
 def test_3_where_a_source_failed(world: World) -> None:
@@ -159,13 +159,16 @@ def test_75_where_another_run_is_at_it(world: World, database_url: str) -> None:
 )
 def test_78_where_the_configuration_is_wrong(world: World, wrong: dict[str, str]) -> None:
     """The key is named."""
-    assert next(iter(wrong)) in told(reconcile(world, environment=wrong), 78, "error")["error"]
+    assert (
+        next(iter(wrong))
+        in told(reconcile(world, environment=wrong), 78, "error")["error"]["message"]
+    )
 
 
 def test_78_where_the_schema_is_missing(world: World, empty_database_url: str) -> None:
     """Nobody has migrated that database yet."""
     finished = reconcile(world, environment={"DATABASE_URL": empty_database_url})
-    assert "billing migrate" in told(finished, 78, "error")["error"]
+    assert "billing migrate" in told(finished, 78, "error")["error"]["message"]
 
 
 def test_143_and_all_as_it_was_after_sigterm(world: World, database_url: str) -> None:
@@ -175,7 +178,7 @@ def test_143_and_all_as_it_was_after_sigterm(world: World, database_url: str) ->
         child = blocked(world, other, start_reconcile)
         child.send_signal(signal.SIGTERM)
         finished = ended(child)
-        assert "SIGTERM" in told(finished, 143, "error")["error"]
+        assert "SIGTERM" in told(finished, 143, "error")["error"]["message"]
         eventually(lambda: world.rows(COUNT_SESSIONS) == [(0,)])
     assert world.tables() == before
     assert told(reconcile(world), 0, "ok")["corrections"] > 0

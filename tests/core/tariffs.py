@@ -6,13 +6,13 @@ from datetime import timedelta
 from decimal import Decimal
 
 from billing_cli.core.model import Account, Bucket, BucketKey, Price
-from billing_cli.core.rating import ProfileRow
+from billing_cli.core.prices import ProfileRow
 from tests.core.stories import NOON
 
 ALICE_UUID = "11111111-1111-1111-1111-111111111111"
 BOB_UUID = "22222222-2222-2222-2222-222222222222"
 
-NO_PROFILE = ProfileRow(None, None, None, None, None)
+NO_PROFILE = ProfileRow()
 
 
 def price(per_byte: str, multiplier: str = "1", *, peak: str = "1", offpeak: str = "1") -> Price:

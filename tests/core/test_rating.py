@@ -9,16 +9,15 @@ from decimal import Decimal, Inexact, localcontext
 
 import pytest
 
-from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey, StreamName
+from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey, Price, StreamName
 from billing_cli.core.peak import PeakHours
+from billing_cli.core.prices import PriceList, ProfileRow, price_of
 from billing_cli.core.rating import (
     EXACT,
     BilledUsage,
-    ProfileRow,
     adjustment_id,
     buckets_of,
     ledger_id,
-    price_of,
     rate,
 )
 from tests.core.stories import ALICE, ALICE_TCP, NOON, record
@@ -136,11 +135,13 @@ def test_more_than_half_is_rounded_up_however_far_behind_it_stands() -> None:
 def test_huge_bytes_times_long_prices_stay_exact() -> None:
     """19 digits of bytes, 46 of a price and three times 17 of multipliers fit the precision."""
     per_byte, factor = "999999.1234567890123456789012345678901234567891", "1.2345678901234567"
-    profile = ProfileRow(None, float(factor), float(factor), None, float(factor))
+    profile = ProfileRow(None, None, float(factor), float(factor), None, float(factor))
     never_peak = PeakHours((), UTC)
+    paid = price_of(profile, PriceList(Decimal(per_byte)))
+    assert isinstance(paid, Price)
     rating = rate(
         [Bucket(KEY, MAX_TOTAL, 0)],
-        {ALICE_UUID: account(price_of(profile, Decimal(per_byte)))},
+        {ALICE_UUID: account(paid)},
         never_peak,
     )
     digits = int(per_byte.replace(".", "")) * int(factor.replace(".", "")) ** 3 * MAX_TOTAL

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, Account, Bucket, BucketKey, Price
-from billing_cli.core.rating import ProfileRow, balance_of, price_of, rate
+from billing_cli.core.prices import PriceList, ProfileRow, price_of
+from billing_cli.core.rating import balance_of, rate
 from tests.core.examples import examples
 from tests.core.stories import NOON
 from tests.core.tariffs import ALICE_UUID, BOB_UUID
@@ -30,8 +31,12 @@ stored_figures = st.one_of(
 )
 prices = st.builds(
     price_of,
-    st.builds(ProfileRow, *[stored_figures] * 5),
-    st.sampled_from([Decimal(0), Decimal("1e-9"), Decimal("2.5e-10"), Decimal("0.37")]),
+    st.builds(ProfileRow, st.none(), *[stored_figures] * 5),
+    st.builds(
+        PriceList,
+        st.sampled_from([Decimal(0), Decimal("1e-9"), Decimal("2.5e-10"), Decimal("0.37")]),
+        allow_zero_price=st.just(True),
+    ),
 )
 balances = st.integers(-(10**24) + 1, 10**24 - 1).map(lambda nanos: Decimal(nanos).scaleb(-9))
 quotas = st.one_of(st.integers(0, 10_000), st.integers(0, MAX_TOTAL), st.integers(-5, 0))

@@ -56,6 +56,7 @@ FULL_SOURCE = SourceResult(
     resolved_gaps=20,
     notes=("c",),
     error="refused",
+    error_code="credentials",
 )
 
 DIFFERENCE = MinuteDifference("jp-1", "alice", "xhttp", NOON, -1, 2, Decimal("-1E-9"))
@@ -154,7 +155,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
         "successions": 23,
         "steps": 8,
         "dry_run": True,
-        "error": "late",
+        "error": {"code": "failed", "message": "late"},
         "notes": ["a", "b"],
         "sources": [
             {
@@ -177,6 +178,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
                 "resolved_gaps": 20,
                 "notes": ["c"],
                 "error": "refused",
+                "error_code": "credentials",
             }
         ],
         "differences": [DIFFERENCE_OBJECT],
@@ -214,6 +216,7 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
         "lag_seconds": None,
         "notes": [],
         "error": None,
+        "error_code": None,
     }
     assert RunResult("collect", "r", "ok", NOON, NOON).sources == ()
     assert (SourceResult("s").samples, SourceResult("s").unreachable) == (0, False)

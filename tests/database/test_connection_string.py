@@ -93,11 +93,16 @@ def test_a_line_that_died_is_noticed_within_half_a_minute(
 )
 def test_timeouts_hold_within_a_transaction_alone(database_url: str, name: str, value: str) -> None:
     """A pooler hands the session to others afterwards, who have limits of their own."""
-    show = showing(name)
+    connections: list[Connection] = []
+
+    def show(connection: Connection) -> str:
+        connections.append(connection)
+        return showing(name)(connection)
+
     with Session(Database(database_url)) as session:
-        before = session.read(show)
-        assert session.transaction(show) == value
-        assert session.read(show) == before != value
+        for do in (session.read, session.read_one_state, session.transaction):
+            assert do(show) == value
+            assert showing(name)(connections[-1]) != value
 
 
 def test_a_dry_run_may_pause_in_its_transaction(database_url: str) -> None:

@@ -122,7 +122,9 @@ def test_a_server_that_never_greets_is_given_up_on(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "seconds"), [("to_regclass", 0.3), ("set_config", 2)], ids=["reading", "writing"]
+    ("place", "seconds"),
+    [("make_partitions", 0.3), ("pg_current_xact_id", 2)],
+    ids=["reading", "writing"],
 )
 def test_a_server_that_falls_silent_is_given_up_on(
     world: World, place: str, seconds: float
@@ -143,7 +145,7 @@ def test_a_server_that_falls_silent_is_given_up_on(
             released.set()
     assert failure.exit_code == EXIT_UNAVAILABLE
     assert str(failure) == "database: the server has stopped answering"
-    assert relay.statements.count("BEGIN") <= 1
+    assert sum("pg_current_xact_id" in one for one in relay.statements) <= 1
     assert_heals(world)
 
 
@@ -151,11 +153,11 @@ def test_reading_does_not_wait_for_ever_either(world: World) -> None:
     """What is read before exporters are asked is cancelled where a table stays locked."""
     with psycopg.connect(world.connection.info.dsn) as other:
         other.execute("LOCK TABLE billing.alembic_version IN ACCESS EXCLUSIVE MODE")
-        limits = {"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 0.1}
+        limits = {"statement_timeout_seconds": 0.3, "lock_timeout_seconds": 5}
         with pytest.raises(BillingError) as caught:
             collect_through(world, **limits, grace_seconds=2)
     assert caught.value.exit_code == EXIT_FAILED
-    assert str(caught.value) == "database: canceling statement due to user request"
+    assert str(caught.value) == "database: canceling statement due to statement timeout"
     assert_heals(world)
 
 

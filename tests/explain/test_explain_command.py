@@ -61,7 +61,7 @@ def test_an_unknown_account_ends_with_2_and_one_line(story: Story, user: User) -
         f"Error: unknown account {nobody}: no account, proxy uuid or evidence has it\n"
     )
     assert (as_json.exit_code, as_json.json["status"]) == (2, "error")
-    assert nobody in as_json.json["error"]
+    assert nobody in as_json.json["error"]["message"]
 
 
 @pytest.mark.parametrize(

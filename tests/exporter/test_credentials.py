@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.credentials import SecretToken, credential_for, read_credential
+from billing_cli.exporter.credentials import (
+    SecretToken,
+    TokenReference,
+    credential_for,
+    read_credential,
+)
 from billing_cli.exporter.source import Source
 
 if TYPE_CHECKING:
@@ -134,6 +139,21 @@ def test_bearer_without_any_token_is_an_error() -> None:
     source = Source("jp-1", "https://jp-1.example", auth_mode="bearer")
     with pytest.raises(ExporterError, match="needs a credential_ref or a default token"):
         credential_for(source, {}, None)
+
+
+def test_a_default_token_may_be_a_reference(tmp_path: Path) -> None:
+    """It is read for the sources that need it, so one that cannot be read fails those alone."""
+    (tmp_path / "token").write_text("shared\n")
+    bearer = Source("jp-1", "https://jp-1.example", auth_mode="bearer")
+    open_source = Source("us-2", "https://us-2.example")
+    token = credential_for(bearer, {}, TokenReference(f"file:{tmp_path}/token")).token
+    assert token is not None
+    assert token.reveal() == "shared"
+    missing = TokenReference(f"file:{tmp_path}/missing")
+    assert credential_for(open_source, {}, missing).token is None
+    with pytest.raises(ExporterError, match="No such file") as caught:
+        credential_for(bearer, {}, missing)
+    assert caught.value.code == "credentials"
 
 
 def test_a_default_token_that_no_header_can_carry_is_an_error() -> None:

@@ -162,7 +162,7 @@ def test_a_missing_uuid_is_rejected_alone() -> None:
     """A sample that lacks the key altogether is one without a uuid."""
     decoded = decode(page([snapshot(samples=[without(sample(), "uuid"), sample(BOB)])]))
     assert len(decoded.snapshots[0].totals) == 1
-    assert decoded.snapshots[0].rejected == ("sample 1: uuid missing is not a UUID",)
+    assert decoded.snapshots[0].rejected == ("sample 1: uuid without text is not a UUID",)
 
 
 def test_streams_are_named_by_one_object_across_snapshots() -> None:

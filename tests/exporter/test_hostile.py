@@ -82,6 +82,26 @@ def test_an_answer_larger_than_memory_holds_is_kept_in_a_file() -> None:
         assert len(fetched(server.url, limits=limits).snapshots) == 3
 
 
+def test_a_page_that_the_exporter_cuts_short_is_asked_for_snapshot_by_snapshot() -> None:
+    """Exporters close an answer that takes longer than 10 s to write."""
+    shots = minutes(2)
+    single = answering(
+        encoded(page(shots[:1], has_more=True, next_cursor="a")), encoded(page(shots[1:]))
+    )
+
+    def script(visit: Visit) -> None:
+        if "limit=1 " in visit.head.replace("&", " "):
+            single(visit)
+        else:
+            visit.send(http(headers={"Content-Length": "", "Transfer-Encoding": "chunked"}))
+            visit.send(b"5\r\n{}   \r\n")
+            visit.connection.close()
+
+    with serving(script) as server:
+        assert len(fetched(server.url).snapshots) == 2
+    assert ["limit=1" in head for head in server.heads] == [False, True, True]
+
+
 def test_one_connection_serves_all_pages() -> None:
     """Where the exporter keeps it open; a handshake for every page would cost more than it."""
     ports: list[int] = []

@@ -377,3 +377,17 @@ def test_stamps_that_meet_give_no_endless_rate(story: Story) -> None:
     assert replace(held, record=record).bits_per_second == JUMP * 8
     record = held.record._replace(from_at=held.record.to_at - timedelta(seconds=2))
     assert replace(held, record=record).bits_per_second == JUMP * 4
+
+
+def test_a_delta_that_no_bucket_can_hold_is_refused(story: Story) -> None:
+    """Both directions together exceed a bigint: the release says so, and changes nothing."""
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute((stream, 0, 0))
+    story.minute((stream, 2**62, 2**62))
+    story.minute((stream, 1, 1))
+    story.collect()
+    (held,) = waiting(story)
+    before = story.facts()
+    with pytest.raises(BillingError, match=rf"held delta {held.held_id}: .* which no bucket"):
+        release(story)
+    assert story.facts() == before

@@ -78,7 +78,7 @@ def test_exit_codes_tell_wrong_usage_from_refusal(story: Story, held_id: str) ->
     assert story.billing("held", "reject", held_id, "--reason", "a bug").exit_code == 0
     again = story.billing("held", "release", held_id, "--reason", "x", "--json")
     assert (again.exit_code, again.json["status"]) == (1, "error")
-    assert "rejected already" in again.json["error"]
+    assert "rejected already" in again.json["error"]["message"]
 
 
 def test_the_list_shows_a_delta_in_a_line() -> None:

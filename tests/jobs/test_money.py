@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, time
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.peak import PeakHours
+from billing_cli.core.prices import NOT_CONFIGURED
+from billing_cli.errors import ConfigurationError
 from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.accounts import save_profile
 from billing_cli.simulator.books import Funds, read_funds
@@ -182,6 +185,7 @@ def test_an_account_that_money_cannot_be_computed_with_waits(world: World) -> No
     result = world.run_unchecked(world.at(6))
     assert f"account {first.uuid} can't be charged: a balance of nan" in result.sources[0].notes
     assert result.sources[0].unresolved_streams == 1
+    assert result.status == "partial"
     world.connection.execute(
         "UPDATE public.account_quota_states SET current_balance = %s WHERE account_uuid = %s",
         (good.balance, first.uuid),
@@ -189,6 +193,50 @@ def test_an_account_that_money_cannot_be_computed_with_waits(world: World) -> No
     world.unknown_buckets = True
     world.run(world.at(10))
     world.assert_all_is_billed()
+
+
+def test_an_account_without_a_price_waits(world: World) -> None:
+    """Its usage stays pending and is reported; the others are charged, and it is once it can be."""
+    first, second = world.add_users(2)
+    world.price, world.quota = Decimal(0), 0
+    world.tariff = replace(world.tariff, free_packages=frozenset({"trial"}))
+    save_profile(world.connection, first.uuid, price_per_byte=7e-9)
+    world.allow_zero_price = False
+    world.add_node("jp-1", world.fleet.users)
+    world.flow_until(8)
+    world.run_unchecked(world.at(4))
+    result = world.run_unchecked(world.at(6))
+    assert result.status == "partial"
+    assert result.sources[0].notes == (
+        f"account {second.uuid} can't be charged: {NOT_CONFIGURED.reason}",
+    )
+    assert read_funds(world.connection)[second.uuid] == Funds(world.balance, 0)
+    assert read_funds(world.connection)[first.uuid].balance < world.balance
+    save_profile(world.connection, second.uuid, price_per_byte=0)
+    world.connection.execute(
+        "UPDATE public.account_billing_profiles SET package_name = 'trial'"
+        " WHERE base_price_per_byte = 0"
+    )
+    world.unknown_buckets = True
+    world.run(world.at(10))
+    world.assert_all_is_billed()
+    assert read_funds(world.connection)[second.uuid] == Funds(world.balance, 0)
+
+
+def test_without_any_price_nothing_is_written(world: World) -> None:
+    """Neither configured nor in a profile: the run says what to set, and leaves no trace."""
+    (first,) = world.add_users(1)
+    world.price, world.allow_zero_price = Decimal(0), False
+    save_profile(world.connection, first.uuid, price_per_byte=0)
+    world.add_node("jp-1", world.fleet.users)
+    world.flow_until(8)
+    for price in (0.0, math.nan, math.inf, -1.0):
+        world.connection.execute(
+            "UPDATE public.account_billing_profiles SET base_price_per_byte = %s", [price]
+        )
+        with pytest.raises(ConfigurationError, match=r"no account has a price: set PRICE_PER_BYTE"):
+            world.run_unchecked(world.at(4))
+    assert world.rows("SELECT 1 FROM billing.sources") == []
 
 
 def play(world: World, rate: float = 1e5) -> None:

@@ -32,8 +32,11 @@ def test_three_writers_at_once_bill_every_byte_once(world: World, job: Job) -> N
     world.assert_all_is_billed()
 
 
-def test_writers_of_different_sources_share_accounts(world: World) -> None:
+def test_writers_of_different_sources_share_accounts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same users on each node: balances and quotas are handed on, none is overwritten."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     users = world.add_users(4)
     world.quota = 8_000_000
     sources = ("jp-1", "us-1", "de-1")

@@ -81,6 +81,7 @@ class World:
         self.quota = 20_000_000
         self.balance = Decimal(5)
         self.tariff = Tariff(self.price, self.quota, self.balance, "v1", "", None)
+        self.allow_zero_price = True
         self.deltas = DeltaPolicy()
         self.fetching = FetchPolicy()
         self.overrides: dict[str, dict[str, Any]] = {}
@@ -144,6 +145,7 @@ class World:
             tariff=replace(
                 self.tariff,
                 price_per_byte=self.price,
+                allow_zero_price=self.allow_zero_price,
                 initial_included_quota_bytes=self.quota,
                 initial_balance=self.balance,
             ),

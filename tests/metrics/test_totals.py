@@ -117,7 +117,7 @@ def test_a_failed_run_keeps_what_its_steps_did(story: Story) -> None:
         journal_failure(context, session, "collect", START, BillingError("the disk is full"))
     ((status, error, result),) = story.rows("SELECT status, error, result FROM billing.runs")
     assert (status, error) == ("error", "the disk is full")
-    assert (result["status"], result["error"]) == ("error", "the disk is full")
+    assert (result["status"], result["error"]["message"]) == ("error", "the disk is full")
     assert (result["processed_samples"], result["amount"]) == (5, "1")
     totals = totals_of(story)["collect"]
     assert (totals.runs, totals.failed_runs, totals.samples, totals.charged_bytes) == (1, 1, 5, 7)

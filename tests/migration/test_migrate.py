@@ -171,6 +171,10 @@ def test_an_unknown_revision_is_left_to_the_version_that_knows_it(
         ("DROP TABLE billing.held_deltas", "billing.held_deltas is missing"),
         ("ALTER TABLE billing.charges DISABLE TRIGGER ALL", "billing.charges is not append-only"),
         (
+            "ALTER TABLE billing.usage_records_default ENABLE TRIGGER usage_records_append_only",
+            "billing.usage_records_default is not append-only",
+        ),
+        (
             "DROP TRIGGER usage_records_append_only ON billing.usage_records",
             "billing.usage_records is not append-only",
         ),

@@ -189,3 +189,17 @@ def create(database_url: str, declared: MetaData) -> None:
 def is_version_table(row: tuple[object, ...]) -> bool:
     """Tell rows about Alembic's own table, which no metadata declares."""
     return "alembic_version" in json.dumps(row, default=str)
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
+def test_a_replicating_session_can_not_change_rows_either(database_url: str, table: str) -> None:
+    """`session_replication_role` switches ordinary triggers off, but not these."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET session_replication_role = replica")
+        members = connection.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree(%s)", (f"billing.{table}",)
+        ).fetchall()
+        assert len(members) > 2
+        for (member,) in members:
+            with pytest.raises(RestrictViolation), connection.transaction():
+                connection.execute(f"TRUNCATE {member}".encode())

@@ -90,6 +90,7 @@ def test_a_run_that_is_ended_by_a_signal_tells_it(story: Story, switch: Server) 
         environment = {
             **os.environ,
             "DATABASE_URL": story.job_url,
+            "PRICE_PER_BYTE": "1e-9",
             "EXPORTER_BASE_URL": exporter.url,
             "BILLING_PING_URL": ping_url(switch),
         }

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from billing_cli.core.peak import PeakHours
+from billing_cli.core.prices import NOT_CONFIGURED
 from billing_cli.database.sources import try_lock_sources
-from billing_cli.errors import UsageError
+from billing_cli.errors import ConfigurationError, UsageError
 from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.accounts import save_profile
@@ -135,13 +136,16 @@ def test_a_second_run_changes_nothing(story: Story) -> None:
 
 def test_a_lower_price_gives_money_back_and_ends_arrears(story: Story, billed: Billed) -> None:
     """The amount of the run is negative then."""
-    paid = [story.paid(user) for user in billed.users]
     for user in billed.users:
         story.top_up(user, Decimal("-4.85"))
+    story.minute(*billed.moves(1))
+    story.price = OLD
+    story.collect()
     assert story.funds(billed.users[0]).balance < 0
+    ((paid,),) = story.rows("SELECT -sum(amount_delta) FROM billing.charges")
     story.price = OLD / 10
     result = run(story)
-    assert result.amount == -sum(paid) * 9 / 10
+    assert result.amount == -paid * 9 / 10
     assert story.rows("SELECT DISTINCT arrears, throttle_state FROM account_quota_states") == [
         (False, "normal")
     ]
@@ -358,10 +362,17 @@ def test_a_price_of_nothing_must_be_meant(story: Story, billed: Billed) -> None:
     """A shell without the service's environment would give everything back."""
     story.price = Decimal(0)
     before = story.facts()
-    with pytest.raises(UsageError, match="has no price, neither in its profile nor"):
+    with pytest.raises(ConfigurationError, match="no account has a price"):
         run(story)
     assert story.facts() == before
-    run(story, is_zero_price_meant=True)
+    first, second = billed.users
+    paid = story.paid(second)
+    save_profile(story.connection, first.uuid, price_per_byte=0.5)
+    result = run(story)
+    assert (result.status, story.paid(second)) == ("partial", paid)
+    assert result.notes == (f"account {second.uuid} can't be charged: {NOT_CONFIGURED.reason}",)
+    save_profile(story.connection, first.uuid, price_per_byte=0)
+    run(story, is_zero_price_meant=True, pricing_rule_version="v3")
     assert [story.paid(user) for user in billed.users] == [0, 0]
 
 

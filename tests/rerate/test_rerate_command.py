@@ -50,7 +50,7 @@ def test_wrong_usage_ends_with_2_and_one_line(story: Story) -> None:
     """What can't be asked for is told before anything is read."""
     backwards = ("--since", "2026-04-08T13:00:00Z", "--until", "2026-04-08T12:00:00Z")
     told = story.billing("rerate", *backwards, *WHY, "--json")
-    assert (told.exit_code, told.json["error"]) == (2, "--since is after --until")
+    assert (told.exit_code, told.json["error"]["message"]) == (2, "--since is after --until")
     stranger = story.billing("rerate", *RANGE, *WHY, "--account", ALICE)
     assert (stranger.exit_code, stranger.stderr) == (2, f"Error: unknown account {ALICE}\n")
     assert story.billing("rerate", *RANGE, *WHY, "--source", "mars-1").exit_code == 2

@@ -14,6 +14,7 @@ import psycopg
 from billing_cli.simulator.accounts import save_funds, save_users
 from billing_cli.simulator.invariants import Books, Funds, read_books, violations
 from billing_cli.simulator.traffic import Fleet
+from tests.support.guards import without_guards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,7 @@ class Planted:
 
     def damage(self, statement: LiteralString) -> None:
         """Change rows behind the back of the triggers that protect them."""
-        with self.connection.transaction():
-            self.connection.execute("SET LOCAL session_replication_role = replica")
+        with self.connection.transaction(), without_guards(self.connection):
             changed = self.connection.execute(statement).rowcount
         assert changed > 0
 

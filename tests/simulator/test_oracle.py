@@ -188,7 +188,7 @@ def test_every_byte_is_either_billable_or_explained(data: st.DataObject) -> None
 def test_truth_and_counter_arithmetic_agree(data: st.DataObject) -> None:
     """The core reaches from counters alone what the oracle knows from the flow."""
     fleet = chaotic_fleet(data)
-    policy = DeltaPolicy(line_rate_bits_per_second=0)
+    policy = DeltaPolicy(account_rate_bits_per_second=0)
     for oracle in (Oracle(fleet), Oracle(fleet, seen=in_time)):
         expected: Counter[tuple[object, ...]] = Counter()
         for bucket, moved in oracle.bytes_by_bucket().items():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +102,24 @@ def test_root_copies_programs_that_the_server_may_not_enter(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A virtual environment in root's home is closed to others."""
+    with closed_package(monkeypatch), running_postgres(directory, durable=False) as server:
+        assert server.programs.is_relative_to(directory)
+        assert execute(server.url(), "SELECT 1") == (1,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become someone else")
+def test_there_is_nothing_to_stop_where_no_server_ever_ran(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a directory that is root's alone, and with programs that are."""
+    with closed_package(monkeypatch):
+        stop_postgres(directory)
+    assert list(directory.iterdir()) == []
+
+
+@contextmanager
+def closed_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Move the server's programs below a directory that only root may enter."""
     spec = find_spec(postgres.PACKAGE)
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -110,9 +129,7 @@ def test_root_copies_programs_that_the_server_may_not_enter(
             (Path(closed) / name).symlink_to(package.with_name(name))
         spec.submodule_search_locations = [str(Path(closed) / package.name)]
         monkeypatch.setattr(postgres, "find_spec", lambda _name: spec)
-        with running_postgres(directory, durable=False) as server:
-            assert server.programs.is_relative_to(directory)
-            assert execute(server.url(), "SELECT 1") == (1,)
+        yield
 
 
 def execute(url: str, statement: str) -> tuple[object, ...] | None:

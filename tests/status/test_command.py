@@ -78,7 +78,7 @@ def test_watching_needs_a_terminal(billed: Story, arguments: tuple[str, ...]) ->
     """In a pipe nobody would ever end it."""
     shown = billed.billing("status", *arguments)
     assert shown.exit_code == EXIT_USAGE
-    assert "--watch needs a terminal" in (shown.stderr or shown.json["error"])
+    assert "--watch needs a terminal" in (shown.stderr or shown.json["error"]["message"])
 
 
 def test_colours_are_for_terminals(billed: Story) -> None:

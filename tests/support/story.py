@@ -141,7 +141,7 @@ class Story:
             tariff=Tariff(
                 self.price, self.quota, OPENING_BALANCE, self.version, self.region, self.peak_hours
             ),
-            deltas=DeltaPolicy(line_rate_bits_per_second=self.line_rate),
+            deltas=DeltaPolicy(account_rate_bits_per_second=self.line_rate),
         )
 
     def billing(self, *arguments: str, **environment: str) -> Command:

@@ -271,7 +271,7 @@ class Ground:
             database=self.database,
             sources=tuple(Source(**one) for one in self.running.sources()),
             tariff=Tariff(self.price, OPENING.quota, OPENING.balance, "v1", "", None),
-            deltas=DeltaPolicy(line_rate_bits_per_second=LINE_RATE),
+            deltas=DeltaPolicy(account_rate_bits_per_second=LINE_RATE),
             fetching=errand.fetching,
             settle=SETTLE,
         )

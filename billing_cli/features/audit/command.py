@@ -76,10 +76,7 @@ def command(options: Options, account: uuid.UUID | None, limit: int, as_json: bo
     except BillingError as error:
         failed = RunResult(JOB, run_id, "error", started_at, datetime.now(UTC), error=str(error))
         observers.end(failed, error.exit_code, error)
-        if not as_json:
-            raise
-        click.echo(json.dumps({"job": JOB, "status": "error", "error": str(error)}))
-        sys.exit(error.exit_code)
+        raise
     exit_code = EXIT_PARTIAL if report.violations else EXIT_OK
     result = audit_result(context, report, started_at)
     if account is None:

@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.database.connection import Session
-from billing_cli.database.frozen import frozen
 from billing_cli.database.lookup import find_account
 from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
@@ -64,30 +63,29 @@ def audit(
     patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
 
     def work(connection: Connection) -> AuditReport:
-        with frozen(connection, patient):
-            require_head(connection)
-            account_uuid = account and find_account(connection, account).account_uuid
-            tally = _Tally(limit)
-            for number, check in enumerate(CHECKS, start=1):
-                if on_check is not None:
-                    on_check(number, len(CHECKS), check.title)
-                for finding in find(connection, check, account_uuid):
-                    tally.add(finding)
-            totals = read_totals(connection, account_uuid)
-            return AuditReport(
-                checked_at=now,
-                account_uuid=account_uuid,
-                limit=limit,
-                findings=tuple(tally.listed),
-                counts=dict(tally.kinds),
-                rows=totals.rows,
-                totals=totals.figures,
-                accounts=_accounts(connection, account_uuid, tally),
-                evidence_since=read_evidence_since(connection),
-            )
+        require_head(connection)
+        account_uuid = account and find_account(connection, account).account_uuid
+        tally = _Tally(limit)
+        for number, check in enumerate(CHECKS, start=1):
+            if on_check is not None:
+                on_check(number, len(CHECKS), check.title)
+            for finding in find(connection, check, account_uuid):
+                tally.add(finding)
+        totals = read_totals(connection, account_uuid)
+        return AuditReport(
+            checked_at=now,
+            account_uuid=account_uuid,
+            limit=limit,
+            findings=tuple(tally.listed),
+            counts=dict(tally.kinds),
+            rows=totals.rows,
+            totals=totals.figures,
+            accounts=_accounts(connection, account_uuid, tally),
+            evidence_since=read_evidence_since(connection),
+        )
 
     with Session(patient) as session:
-        return session.read(work)
+        return session.read_one_state(work)
 
 
 def audit_result(context: JobContext, report: AuditReport, started_at: datetime) -> AuditResult:

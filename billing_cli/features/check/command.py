@@ -16,9 +16,7 @@ from billing_cli.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_UNAVAILABLE,
-    BillingError,
     ConfigurationError,
-    InterruptedBySignalError,
 )
 
 if TYPE_CHECKING:
@@ -51,15 +49,7 @@ def command(options: Options, source_ids: tuple[str, ...], as_json: bool) -> Non
       billing check --source jp-1
       billing check --json
     """
-    try:
-        report = _report(options, source_ids)
-    except (BillingError, InterruptedBySignalError) as error:
-        if not as_json:
-            raise
-        failed = {"job": "check", "status": "error", "error": str(error), "findings": []}
-        click.echo(json.dumps(failed))
-        sys.exit(error.exit_code)
-    _show(report, as_json=as_json)
+    _show(_report(options, source_ids), as_json=as_json)
 
 
 def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
@@ -68,15 +58,11 @@ def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
 
     run_id = str(uuid.uuid4())
     try:
-        settings, problem = open_settings(options, "check", run_id), None
+        settings = open_settings(options, "check", run_id)
     except ConfigurationError as error:
-        problem = str(error)
-        try:
-            # A file that a source names may be all that is wrong; the rest is looked at.
-            settings = open_settings(options, "check", run_id, files_checked=False)
-        except ConfigurationError:
-            return report_of([configuration_failure(problem)])
-    return check(settings, run_id, source_ids, problem=problem)
+        problems = getattr(error, "problems", (str(error),))
+        return report_of([configuration_failure(problem) for problem in problems])
+    return check(settings, run_id, source_ids)
 
 
 def _show(report: CheckReport, *, as_json: bool) -> NoReturn:

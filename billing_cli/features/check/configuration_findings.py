@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from billing_cli.config.layers import ENVIRONMENT, variable_of
+from billing_cli.config.layers import variables_of
+from billing_cli.config.problems import ENVIRONMENT
 from billing_cli.config.redaction import MASK
 from billing_cli.features.check.findings import Finding
 
@@ -23,15 +24,11 @@ OPEN = "can be read by every user of this machine"
 def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
     """Return a finding for each setting, secrets masked.
 
-    Variables that mean nothing are warnings, and so are files with secrets that are open to all.
+    Files with secrets that every user can read are warnings.
     """
     found = [
         Finding("configuration", key, "ok", f"{_shown(key, settings)} ({_place(key, settings)})")
         for key in type(settings).model_fields
-    ]
-    found += [
-        Finding("configuration", name, "warning", "means nothing to this program")
-        for name in settings.unknown_environment
     ]
     found += [
         Finding("configuration", "secrecy", "warning", f"{path}, which holds {key}, {OPEN}")
@@ -51,8 +48,10 @@ def _shown(key: str, settings: Settings) -> str:
     if key == "sources":
         disabled = sum(not source.enabled for source in value)
         return f"{len(value) - disabled} enabled, {disabled} disabled"
-    if value is None or value == "":
+    if value is None or value in {"", ()}:
         return "not set"
+    if isinstance(value, tuple):
+        return ", ".join(value)
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, bool):
@@ -62,7 +61,11 @@ def _shown(key: str, settings: Settings) -> str:
 
 def _place(key: str, settings: Settings) -> str:
     origin = settings.origin(key)
-    return f"{variable_of(key)} in the environment" if origin == ENVIRONMENT else origin
+    return (
+        f"{variables_of(type(settings))[key]} in the environment"
+        if origin == ENVIRONMENT
+        else origin
+    )
 
 
 def _file_of(key: str, settings: Settings) -> str | None:

@@ -43,12 +43,16 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class RoleFacts:
-    """What the role lacks to run the jobs, and what it could do without, each in words."""
+    """What the role lacks to run the jobs, and what it could do without, each in words.
+
+    `public_schema` tells who can create objects in schema `public` and should not.
+    """
 
     missing: tuple[str, ...]
     needless: tuple[str, ...]
     owned_tables: tuple[str, ...]
     is_superuser: bool
+    public_schema: str | None = None
 
 
 def server_findings(server: ServerFacts) -> tuple[Finding, ...]:
@@ -75,10 +79,13 @@ def role_findings(role: RoleFacts, powers: Sequence[str] = ()) -> tuple[Finding,
     enough = _finding("privileges", "ok", "all that the jobs need")
     if role.missing:
         enough = _finding("privileges", "failed", f"missing: {_some(role.missing)}")
+    found = [enough]
+    if role.public_schema:
+        found.append(_finding("schema public", "warning", role.public_schema))
     excess = list(_excess(role, powers))
     if not excess:
-        return enough, _finding("role", "ok", "may do no more than the jobs need")
-    return enough, *(_finding("role", "warning", text) for text in excess)
+        return *found, _finding("role", "ok", "may do no more than the jobs need")
+    return *found, *(_finding("role", "warning", text) for text in excess)
 
 
 def partition_findings(missing_months: Sequence[str], is_rest_used: bool) -> tuple[Finding, ...]:

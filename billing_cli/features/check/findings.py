@@ -61,6 +61,9 @@ class CheckReport:
         return sum(one.state == state for one in self.findings)
 
 
+ERROR_CODES = {"configuration": "configuration", "unreachable": "database_unavailable"}
+
+
 def check_object(report: CheckReport) -> dict[str, Any]:
     """Return the report as a JSON object; `error` is what a run would end with, or null."""
     outcome = report.outcome
@@ -70,7 +73,7 @@ def check_object(report: CheckReport) -> dict[str, Any]:
         "job": "check",
         "status": "error" if is_fatal else outcome,
         "checked_at": format_rfc3339(report.checked_at),
-        "error": next((one.text for one in failed), None) if is_fatal else None,
+        "error": {"code": ERROR_CODES[outcome], "message": failed[0].text} if is_fatal else None,
         "findings": [
             {
                 "area": one.area,

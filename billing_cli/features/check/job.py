@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
-from billing_cli.core.source_facts import Failure, SourceFacts
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import HEAD_REVISION
@@ -33,7 +32,6 @@ from billing_cli.features.check.queries import (
     read_known_sources,
     read_role_facts,
     read_server,
-    reading,
 )
 from billing_cli.features.check.source_findings import (
     Expectations,
@@ -42,6 +40,7 @@ from billing_cli.features.check.source_findings import (
 )
 from billing_cli.jobs.context import select_sources
 from billing_cli.jobs.opening import context_of
+from billing_cli.jobs.prices import accounts_without_price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,17 +56,12 @@ if TYPE_CHECKING:
 JOB = "check"
 
 
-def check(
-    settings: Settings, run_id: str, source_ids: Sequence[str] = (), *, problem: str | None = None
-) -> CheckReport:
+def check(settings: Settings, run_id: str, source_ids: Sequence[str] = ()) -> CheckReport:
     """Return what there is to say about configuration, database and sources, good or bad.
 
-    `problem` is what is wrong with the configuration although it could be read in part; no source
-    is asked then. Raises UsageError for a source that is unknown or disabled.
+    Raises UsageError for a source that is unknown or disabled.
     """
     findings = list(configuration_findings(settings))
-    if problem is not None:
-        findings.append(configuration_failure(problem))
     try:
         context = context_of(settings, JOB, run_id)
         sources = select_sources(context, source_ids)
@@ -76,8 +70,7 @@ def check(
         return report_of(findings)
     found, known = _look_at_database(context)
     findings += found
-    if problem is None:
-        findings += _look_at_sources(context, sources, known)
+    findings += _look_at_sources(context, sources, known)
     return report_of(findings)
 
 
@@ -90,7 +83,6 @@ def report_of(findings: Sequence[Finding]) -> CheckReport:
 
 def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, KnownSource]]:
     """Return the findings about the database, and what it knows of the sources."""
-    timeout_seconds = context.database.statement_timeout_seconds
     findings: list[Finding] = []
     known: dict[str, KnownSource] = {}
 
@@ -102,18 +94,20 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
 
     with Session(context.database) as session:
         try:
-            server, closed = session.read(reading(greet, timeout_seconds=timeout_seconds))
+            server, closed = session.read_one_state(greet)
             findings += server_findings(server)
             if closed:
                 missing = tuple(f"USAGE on schema {name}" for name in closed)
                 role = RoleFacts(missing, (), (), is_superuser=False)
                 return [*findings, *role_findings(role, server.powers)], known
-            schema = _schema_finding(session, timeout_seconds)
+            schema = _schema_finding(session)
             findings.append(schema)
             if schema.state == "ok":
-                role, known = session.read(reading(look, timeout_seconds=timeout_seconds))
+                role, known = session.read_one_state(look)
                 findings += role_findings(role, server.powers)
-                findings += partition_findings(*session.read(read_partition_state))
+                findings += partition_findings(*session.read_one_state(read_partition_state))
+                if not role.missing:
+                    findings.append(_price_finding(context, session))
         except ConfigurationError as error:
             findings.append(configuration_failure(str(error)))
         except SchemaError as error:
@@ -123,9 +117,17 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
     return findings, known
 
 
-def _schema_finding(session: Session, timeout_seconds: float) -> Finding:
+def _price_finding(context: JobContext, session: Session) -> Finding:
+    unpriced = session.read_one_state(functools.partial(accounts_without_price, context.tariff))
+    if not unpriced:
+        return Finding("configuration", "prices", "ok", "every account has a price")
+    text = f"{unpriced} accounts have no price: their usage stays pending until they have one"
+    return Finding("configuration", "prices", "warning", text)
+
+
+def _schema_finding(session: Session) -> Finding:
     try:
-        session.read(reading(verify, timeout_seconds=timeout_seconds))
+        session.read_one_state(verify)
     except SchemaError as error:
         return Finding("database", "schema", "failed", str(error))
     text = f"at revision {HEAD_REVISION}, every table as needed"
@@ -136,25 +138,16 @@ def _look_at_sources(
     context: JobContext, sources: Sequence[Source], known: Mapping[str, KnownSource]
 ) -> list[Finding]:
     """Return the findings about the sources, in their configured order."""
-    from billing_cli.exporter.fleet import concurrently  # noqa: PLC0415 - requests is slow to import
-    from billing_cli.exporter.probe import probe  # noqa: PLC0415
-    from billing_cli.exporter.tls import TlsContexts  # noqa: PLC0415
+    from billing_cli.exporter.probe import probe_all  # noqa: PLC0415 - requests is slow to import
 
     now = context.clock()
-    answers = concurrently(
+    facts = probe_all(
         sources,
-        functools.partial(
-            probe, now=now, default_token=context.default_token, contexts=TlsContexts()
-        ),
+        now=now,
         concurrency=context.fetching.concurrency,
         deadline_seconds=context.fetching.deadline_seconds,
+        default_token=context.default_token,
     )
-    facts = {
-        source.source_id: answer
-        if isinstance(answer, SourceFacts)
-        else SourceFacts(failure=Failure("connection", answer.reason))
-        for source, answer in answers
-    }
     rivals = rivals_of(
         {name: one.identity for name, one in facts.items() if one.identity is not None},
         {one.identity.stored: source_id for source_id, one in known.items()},

@@ -1,20 +1,20 @@
-"""What a server says of itself and of the role that is connected. Reads only.
-
-Everything happens in one transaction that the server keeps from writing, whatever the statements
-say; it also works through a pooler that hands each transaction to another session.
-"""
+"""What a server says of itself and of the role that is connected. Reads only."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import tuple_row
 
 from billing_cli.core.model import NodeIdentity
-from billing_cli.database.privileges import read_privileges, read_role
+from billing_cli.database.privileges import (
+    public_schema_warning,
+    read_privileges,
+    read_role,
+)
 from billing_cli.features.check.database_findings import RoleFacts, ServerFacts
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import Connection
-
-Result = TypeVar("Result")
-
-START_READING = """
-SELECT set_config('transaction_read_only', 'on', true),
-       set_config('statement_timeout', %(milliseconds)s, true)
-"""
 
 READ_SERVER = """
 SELECT current_setting('server_version'), current_database(), current_user, pg_is_in_recovery(),
@@ -78,19 +71,6 @@ class KnownSource:
     watermark: datetime
 
 
-def reading(
-    work: Callable[[Connection[Any]], Result], *, timeout_seconds: float
-) -> Callable[[Connection[Any]], Result]:
-    """Return the work, done in a transaction that can't write; seconds are for each statement."""
-
-    def in_transaction(connection: Connection[Any]) -> Result:
-        with connection.transaction():
-            connection.execute(START_READING, {"milliseconds": f"{timeout_seconds * 1000:.0f}"})
-            return work(connection)
-
-    return in_transaction
-
-
 def read_server(connection: Connection[Any], clock: Callable[[], datetime]) -> ServerFacts:
     """Return what the server is, and how this connection reaches it."""
     with connection.cursor(row_factory=tuple_row) as cursor:
@@ -134,6 +114,7 @@ def read_role_facts(connection: Connection[Any]) -> RoleFacts:
         needless=privileges.needless,
         owned_tables=role.owned_tables,
         is_superuser=role.is_superuser,
+        public_schema=public_schema_warning(connection),
     )
 
 

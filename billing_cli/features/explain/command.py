@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.running import MomentType, json_option, open_context
-from billing_cli.errors import EXIT_OK, BillingError
+from billing_cli.errors import EXIT_OK
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
@@ -65,16 +65,10 @@ def command(
     from billing_cli.features.explain.job import explain  # noqa: PLC0415
     from billing_cli.features.explain.text import explain_text  # noqa: PLC0415
 
-    try:
-        context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)
-        explanation = explain(
-            context, str(account), minute=minute, since=since, until=until, limit=limit
-        )
-    except BillingError as error:
-        if not as_json:
-            raise
-        click.echo(json.dumps({"job": "explain", "status": "error", "error": str(error)}))
-        sys.exit(error.exit_code)
+    context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)
+    explanation = explain(
+        context, str(account), minute=minute, since=since, until=until, limit=limit
+    )
     text = json.dumps(explanation_object(explanation)) if as_json else explain_text(explanation)
     click.echo(text)
     sys.exit(EXIT_OK)

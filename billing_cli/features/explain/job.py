@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.times import MINUTE, minute_of
 from billing_cli.database.connection import Session
-from billing_cli.database.frozen import frozen
 from billing_cli.database.lookup import find_account
 from billing_cli.database.minutes import read_last_minute, read_minutes
 from billing_cli.database.partitions import read_evidence_since
@@ -52,12 +51,11 @@ def explain(
     check_range(since, until)
 
     def work(connection: Connection) -> Explanation:
-        with frozen(connection, context.database):
-            require_head(connection)
-            return _explain(connection, account, minute, since, until, limit)
+        require_head(connection)
+        return _explain(connection, account, minute, since, until, limit)
 
     with Session(context.database) as session:
-        return session.read(work)
+        return session.read_one_state(work)
 
 
 def _explain(

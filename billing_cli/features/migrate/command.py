@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import click
 
 from billing_cli.cli.running import json_option, open_settings
-from billing_cli.errors import BillingError, UsageError
+from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.features.migrate.job import Migration
 
 
 @click.command("migrate")
@@ -42,18 +42,6 @@ def command(options: Options, check: bool, sql: bool, grant_to: str | None, as_j
       billing migrate --check
       billing migrate --sql --grant-to billing > billing.sql
     """
-    try:
-        _migrate(options, check=check, sql=sql, grant_to=grant_to, as_json=as_json)
-    except BillingError as error:
-        if not as_json:
-            raise
-        click.echo(json.dumps({"job": "migrate", "status": "error", "error": str(error)}))
-        sys.exit(error.exit_code)
-
-
-def _migrate(
-    options: Options, *, check: bool, sql: bool, grant_to: str | None, as_json: bool
-) -> None:
     from billing_cli.features.migrate.job import migrate  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     if check and sql:
@@ -66,6 +54,8 @@ def _migrate(
     settings = open_settings(options, "migrate", str(uuid.uuid4()), files_checked=False)
     url = settings.require_database_url().get_secret_value()
     done = migrate(url, check=check, grant_to=grant_to)
+    for warning in done.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     if as_json:
         click.echo(
             json.dumps(
@@ -78,10 +68,16 @@ def _migrate(
                     "created_tables": list(done.created_tables),
                     "granted_to": grant_to,
                     "needless_privileges": list(done.needless_privileges),
+                    "warnings": list(done.warnings),
                 }
             )
         )
-        return
+    else:
+        _tell(done, grant_to)
+
+
+def _tell(done: Migration, grant_to: str | None) -> None:
+    """Tell a person what was done."""
     if done.created_tables:
         click.echo(f"created the shared tables {', '.join(done.created_tables)}")
     if done.from_revision == done.to_revision:

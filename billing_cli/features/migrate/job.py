@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 import billing_cli
 from billing_cli.database.connection import Database, Session
 from billing_cli.database.grants import grant_script
-from billing_cli.database.privileges import read_privileges, read_role
+from billing_cli.database.privileges import (
+    public_schema_warning,
+    read_privileges,
+    read_role,
+)
 from billing_cli.database.schema import (
     HEAD_REVISION,
     MAKE_PARTITIONS_NOW,
@@ -51,7 +55,8 @@ class Migration:
 
     `from_revision` is None for a database that was never migrated. `created_tables` are the
     shared tables that were missing, such as `public.users`. `needless_privileges` are what the
-    role that was granted to has beyond its grants.
+    role that was granted to has beyond its grants. `warnings` are what should be changed although
+    billing works without.
     """
 
     from_revision: str | None
@@ -59,6 +64,7 @@ class Migration:
     created_tables: tuple[str, ...] = ()
     script: str | None = None
     needless_privileges: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def migrate(
@@ -83,8 +89,7 @@ def migrate(
 
     with open_session(dsn) as session:
         if check:
-            session.read(verify)
-            return Migration(HEAD_REVISION, HEAD_REVISION)
+            return session.read(_verified)
         return session.transaction(work)
 
 
@@ -149,10 +154,17 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
             raise SchemaError(f"{name} exists, but was not made by a migration")
     if revision != HEAD_REVISION:
         _run_migrations(connection)
-    verify(connection)
+    warnings = _verified(connection).warnings
     connection.execute(MAKE_PARTITIONS_NOW)
     created = tuple(name for name in shared if name not in found)
-    return Migration(revision, HEAD_REVISION, created_tables=created)
+    return Migration(revision, HEAD_REVISION, created_tables=created, warnings=warnings)
+
+
+def _verified(connection: psycopg.Connection) -> Migration:
+    """Raise SchemaError where something is not as needed; return what should be changed."""
+    verify(connection)
+    warning = public_schema_warning(connection)
+    return Migration(HEAD_REVISION, HEAD_REVISION, warnings=(warning,) if warning else ())
 
 
 def _grant(connection: psycopg.Connection, name: str, done: Migration) -> Migration:

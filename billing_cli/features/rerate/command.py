@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     "--allow-zero-price",
     "is_zero_price_meant",
     is_flag=True,
-    help="Give back everything where there is no price now.",
+    help="Give everything back to accounts that have no price now.",
 )
 @dry_run_option
 @json_option

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.adjustments import reprice, standing_charges
 from billing_cli.core.model import Account, Rating
-from billing_cli.core.rating import price_of
+from billing_cli.core.prices import NoPrice, price_of
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
@@ -26,6 +26,7 @@ from billing_cli.jobs.context import check_range
 from billing_cli.jobs.entries import write_rating
 from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
+from billing_cli.jobs.prices import require_prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +49,8 @@ STEP_BUCKETS = 20_000
 class Order:
     """What is asked for: the minutes that begin in [since, until), the new version, and why.
 
-    No account or source named means all. `is_zero_price_meant` says that charges may be brought
-    to a price of nothing.
+    No account or source named means all. With `is_zero_price_meant` an account without a price
+    gets everything back.
     """
 
     since: datetime
@@ -71,13 +72,15 @@ def rerate(
 ) -> RerateResult:
     """Charge or give back the difference to the prices that a collect would charge now.
 
-    A dry run only reads. `on_step` is called with how far the writing has come. Raises
-    UsageError, with nothing written, for an account or a source that does not exist, for a
-    version that charges of the range have at another price, and for a price of nothing that was
-    not said to be meant. Raises BillingError where a step failed; the steps before it stand, and
-    the error's `so_far` is what they did.
+    A dry run only reads. `on_step` is called with how far the writing has come. An account
+    without a price is left alone and reported. Raises, with nothing written, UsageError for an
+    account or a source that does not exist, and for a version that charges of the range have at
+    another price; ConfigurationError where no account can have a price. Raises BillingError where
+    a step failed; the steps before it stand, and the error's `so_far` is what they did.
     """
     check_range(order.since, order.until)
+    if order.is_zero_price_meant:
+        context = replace(context, tariff=replace(context.tariff, allow_zero_price=True))
     started_at = context.clock()
     done = _Differences()
 
@@ -150,6 +153,7 @@ class _Differences:
 def _scope(context: JobContext, connection: Connection, order: Order) -> Scope:
     """Return which buckets are meant. Raises UsageError where that names what does not exist."""
     require_head(connection)
+    require_prices(context.tariff, connection)
     require_evidence(connection, order.since)
     known = store.read_profiles(connection, order.account_uuids)
     unknown = sorted(set(order.account_uuids) - known.keys())
@@ -178,12 +182,6 @@ def _survey(
         for key, entries in changes.items():
             found.add(entries)
             conflicts += _count_conflicts(charged.histories[key], entries, order)
-            if entries[0].price_per_byte == 0 and not order.is_zero_price_meant:
-                raise UsageError(
-                    f"account {key.account_uuid} has no price, neither in its profile nor in "
-                    "PRICE_PER_BYTE: all that it paid would be given back; say "
-                    "--allow-zero-price where that is meant"
-                )
         if changes:
             steps.append(step)
         unproven += charged.unproven
@@ -222,10 +220,9 @@ def _read(context: JobContext, connection: Connection, rest: Scope, step_buckets
     profiles = store.read_profiles(connection, {key.account_uuid for key in charged.histories})
     accounts, problems = {}, {}
     for account, profile in sorted(profiles.items()):
-        try:
-            price = price_of(profile, context.tariff.price_per_byte)
-        except ValueError as error:
-            problems[account] = f"account {account} can't be charged: {error}"
+        price = price_of(profile, context.tariff.prices)
+        if isinstance(price, NoPrice):
+            problems[account] = f"account {account} can't be charged: {price.reason}"
         else:
             accounts[account] = Account(account, 0, Decimal(0), price)
     return _Reading(step, charged, accounts, problems)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import BucketHistory, PriorEntry, in_order
 from billing_cli.core.model import BucketKey
-from billing_cli.core.rating import ProfileRow
+from billing_cli.core.prices import ProfileRow
 from billing_cli.core.times import MINUTE
 from billing_cli.database import arrays
 
@@ -64,8 +64,9 @@ SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.re
 )
 
 READ_PROFILES = """
-SELECT account.uuid::text, profile.base_price_per_byte, profile.region_multiplier,
-       profile.line_multiplier, profile.peak_multiplier, profile.offpeak_multiplier
+SELECT account.uuid::text, profile.package_name, profile.base_price_per_byte,
+       profile.region_multiplier, profile.line_multiplier, profile.peak_multiplier,
+       profile.offpeak_multiplier
   FROM public.users AS account
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
  WHERE account.uuid = ANY (%(account_uuids)s::uuid[])

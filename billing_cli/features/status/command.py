@@ -76,22 +76,16 @@ def command(
     """
     from billing_cli.features.status.job import status  # noqa: PLC0415
 
-    try:
-        if watch_seconds is not None and (as_json or not _on_terminal()):
-            raise UsageError("--watch needs a terminal, and shows no JSON")
-        context = open_context(options, "status", str(uuid.uuid4()), files_checked=False)
+    if watch_seconds is not None and (as_json or not _on_terminal()):
+        raise UsageError("--watch needs a terminal, and shows no JSON")
+    context = open_context(options, "status", str(uuid.uuid4()), files_checked=False)
 
-        def read() -> StatusReport:
-            return status(context, max_lag_seconds=max_lag_seconds)
+    def read() -> StatusReport:
+        return status(context, max_lag_seconds=max_lag_seconds)
 
-        if watch_seconds is not None:
-            _watch(read, watch_seconds)
-        report = read()
-    except BillingError as error:
-        if not as_json:
-            raise
-        click.echo(json.dumps({"job": "status", "status": "error", "error": str(error)}))
-        sys.exit(error.exit_code)
+    if watch_seconds is not None:
+        _watch(read, watch_seconds)
+    report = read()
     if as_json:
         from billing_cli.features.status.result import status_object  # noqa: PLC0415
 

@@ -1,0 +1,132 @@
+"""The streams of a node while its snapshots are applied, and restarts that can be revoked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import Succession, SuccessionSide
+from billing_cli.core.succession import ZERO, covers, minus, smaller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from billing_cli.core.changes import Changes
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName
+
+
+class StreamStates:
+    """Checkpoints by name, as they are now; those of present streams have stamps of their own.
+
+    `absent` are the streams that the last snapshot with samples did not hold.
+    """
+
+    def __init__(
+        self, streams: Mapping[StreamName, Checkpoint], samples_at: datetime | None
+    ) -> None:
+        self.known = dict(streams)
+        self.absent = {name for name, one in self.known.items() if one.seen_at != samples_at}
+        self._restarted = {n for n, one in self.known.items() if one.before_restart is not None}
+        self._with_surplus = {n for n, one in self.known.items() if one.surplus is not None}
+        # In the order in which they were changed first; some more than once.
+        self._changed: list[StreamName] = []
+
+    def set(self, name: StreamName, checkpoint: Checkpoint) -> None:
+        """Change a stream's checkpoint."""
+        self.known[name] = checkpoint
+        self._changed.append(name)
+
+    def leave(self, names: Iterable[StreamName], seen_at: datetime) -> None:
+        """Mark streams as absent that were in the snapshot taken at `seen_at`, and are not now."""
+        for name in names:
+            self.set(name, self.known[name]._replace(seen_at=seen_at))
+            self.absent.add(name)
+
+    def changed(self, samples_at: datetime | None) -> dict[StreamName, Checkpoint]:
+        """Return the checkpoints that changed; present streams were seen at `samples_at`."""
+        checkpoints = {}
+        for name in self._changed:
+            checkpoint = self.known[name]
+            if (
+                samples_at is not None
+                and samples_at != checkpoint.seen_at
+                and (name not in self.absent)
+            ):
+                checkpoint = checkpoint._replace(seen_at=samples_at)
+            checkpoints[name] = checkpoint
+        return checkpoints
+
+    # ------------------------------------------------------------------------------- restarts
+
+    def restart(self, names: Iterable[StreamName]) -> None:
+        """Let streams go on from zero; remember their totals, while it can be revoked."""
+        for name in names:
+            before = self.known[name]
+            restarted = before._replace(
+                totals=ZERO, reset_epoch=before.reset_epoch + 1, before_restart=before.totals
+            )
+            self.set(name, restarted)
+            self._restarted.add(name)
+
+    def confirm_restart(self) -> None:
+        """Forget the totals before the last restart: it can't be revoked any more."""
+        for name in self._restarted:
+            self.set(name, self.known[name]._replace(before_restart=None))
+        self._restarted.clear()
+
+    def returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
+        """Return the streams that are back at their totals before the last restart, with those."""
+        sides = (
+            SuccessionSide(name, self.known[name].before_restart or ZERO)
+            for name in self._restarted
+            if name in snapshot.totals
+        )
+        return [side for side in sides if covers(snapshot.totals[side.name], side.totals)]
+
+    def revocation(self, snapshot: Snapshot) -> Succession | None:
+        """Return the revocation of the last restart, where the snapshot shows that there was none.
+
+        It does where all streams that are below their totals before it are back in one step, by at
+        least the bytes that were charged since: a counter that passes its former totals as it
+        grows makes no such step. What was charged beyond that is absorbed by later growth.
+        """
+        back = self.returned(snapshot)
+        if not back or len(back) < len(self._restarted):
+            return None
+        sides = []
+        for name, before in back:
+            charged = self.known[name].totals
+            growth = minus(snapshot.totals[name], charged)
+            if not covers(growth, charged):
+                return None
+            sides.append(SuccessionSide(name, smaller(growth, before)))
+        return Succession("restart_revoked", snapshot.collected_at, tuple(sides), tuple(sides))
+
+    def absorbed(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
+        """Return the growth that was charged before, by a restart that was revoked since."""
+        found = []
+        for name, before, totals in changes.known if self._with_surplus else ():
+            surplus = self.known[name].surplus
+            if surplus is not None and covers(totals, before.totals):
+                part = smaller(minus(totals, before.totals), surplus)
+                side = SuccessionSide(name, part)
+                if any(part):
+                    at = snapshot.collected_at
+                    found.append(Succession("restart_revoked", at, (side,), (side,)))
+        return found
+
+    def revoke(self, succession: Succession) -> bool:
+        """Give streams their totals before the restart back; keep what was charged beyond.
+
+        Returns whether that revokes the last restart of the process.
+        """
+        is_restart = False
+        for name, part in succession.continued:
+            stream = self.known[name]
+            left = minus(stream.before_restart or stream.surplus or ZERO, part)
+            surplus = left if any(left) else None
+            self.set(name, stream._replace(before_restart=None, surplus=surplus))
+            (self._with_surplus.add if surplus else self._with_surplus.discard)(name)
+            is_restart |= name in self._restarted
+            self._restarted.discard(name)
+        return is_restart

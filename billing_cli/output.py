@@ -1,0 +1,79 @@
+"""Standard output and error that never decide how a run ends.
+
+A run that has committed has done its work, whatever becomes of what it says: a disk that is full,
+a reader that is gone, a stream that was closed. Without this, the interpreter would find what it
+can't flush at its end, and exit with 120.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+STDOUT, STDERR = 1, 2
+
+
+def guard_standard_streams() -> LossyFile:
+    """Replace stdout and stderr by streams whose writes never fail; return stdout's file.
+
+    What our parent closed leads nowhere from then on, so that no connection of ours takes the
+    number of a stream: what a library then wrote to stderr would go to the database.
+    """
+    _open_what_is_closed()
+    stdout = LossyFile(STDOUT)
+    sys.stdout = _text_stream(stdout, sys.stdout)
+    # What can't be logged is dropped; a log never makes a run wait.
+    sys.stderr = _text_stream(LossyFile(STDERR, is_waiting=False), sys.stderr)
+    return stdout
+
+
+class LossyFile(io.FileIO):
+    """A descriptor that takes everything, and remembers why it could not pass it on.
+
+    `failure` is None as long as all of it was written. Where the descriptor is in non-blocking
+    mode, `is_waiting` says whether a full pipe is waited for.
+    """
+
+    def __init__(self, descriptor: int, *, is_waiting: bool = True) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._is_waiting = is_waiting
+        self.failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write what can be written; return how many bytes are dealt with."""
+        size = memoryview(data).nbytes
+        if self.failure is not None:
+            return size
+        try:
+            written = super().write(data)
+        except OSError as error:
+            self.failure = error
+            return size
+        if written is None and self._is_waiting:
+            select.select([], [self], [])
+            return 0
+        return size if written is None else written
+
+
+def _open_what_is_closed() -> None:
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _text_stream(file: io.FileIO, before: TextIO | None) -> io.TextIOWrapper:
+    """Return a text stream like the one before, where there was one."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=before.encoding if before else "utf-8",
+        errors=before.errors if before else "backslashreplace",
+        line_buffering=True,
+    )

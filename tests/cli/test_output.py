@@ -1,0 +1,98 @@
+"""Output that nobody takes: what is committed is committed, and the exit code says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.cli.running import bug_report
+from tests.cli.command import PYTHON_PATH, TIMEOUT_SECONDS, Finished, command_line
+
+if TYPE_CHECKING:
+    from tests.cli.command import Site
+
+FULL = "/dev/full"
+
+
+@pytest.mark.parametrize("arguments", [["collect"], ["collect", "--json"]])
+def test_74_where_the_result_of_a_committed_run_can_not_be_written(
+    site: Site, arguments: list[str]
+) -> None:
+    """Everything is stored, and whoever called must not take the run for a failed one."""
+    site.has_two_nodes()
+    finished = redirected(site, f'"$@" >{FULL}', *arguments)
+    assert finished.code == 74
+    assert "No space left on device" in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+    site.world.check()
+    assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+def test_a_failed_run_keeps_its_code_where_nothing_can_be_written(site: Site) -> None:
+    """What is more important goes first."""
+    site.has_two_nodes()
+    site.extra["DATABASE_URL"] = "postgresql://postgres@127.0.0.1:1/account"
+    assert redirected(site, f'"$@" >{FULL}', "collect", "--json").code == 69
+
+
+@pytest.mark.parametrize(
+    "script",
+    ['"$@" >&-', '"$@" 2>&-', f'"$@" 2>{FULL}', '"$@" <&- >&- 2>&-'],
+)
+@pytest.mark.parametrize("log_level", ["info", "debug"])
+def test_a_committed_run_ends_with_0_whoever_listens(
+    site: Site, script: str, log_level: str
+) -> None:
+    """Closed streams, and a log that can't be flushed, not even at the end."""
+    site.has_two_nodes()
+    assert redirected(site, script, "--log-level", log_level, "collect").code == 0
+    assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(site: Site) -> None:
+    """As with `billing collect | head -1`: the exit code is the run's own."""
+    site.has_two_nodes()
+    reader, writer = os.pipe()
+    os.close(reader)
+    finished = subprocess.run(  # noqa: S603 - our own command
+        command_line("collect", "--json"),
+        env={**PYTHON_PATH, **site.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    os.close(writer)
+    assert finished.returncode == 0
+    assert b"Error" not in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--log-level=debug"], ["--log-level", "DEBUG"]])
+def test_a_bug_has_a_traceback_at_debug_level(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """However the option is written, and also before the configuration was read."""
+    monkeypatch.setattr("sys.argv", ["billing", *arguments, "collect"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        raise ZeroDivisionError
+    report = bug_report(caught.value)
+    assert report.startswith("Traceback")
+
+
+def redirected(site: Site, script: str, *arguments: str) -> Finished:
+    """Run the command below a shell that redirects its streams."""
+    site.world.fleet.present = site.present
+    shell = ["/bin/sh", "-c", script, "sh"]
+    finished = subprocess.run(  # noqa: S603 - our own command
+        [*shell, *command_line(*arguments)],
+        env={"PATH": os.environ["PATH"], **PYTHON_PATH, **site.environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    return Finished(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
