@@ -179,7 +179,7 @@ def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) 
     (one,) = only_line(held, minute).held
     assert (one.state, one.movement.uplink_bytes) == ("held", JUMP)
     text = explain_text(held)
-    assert "above the plausible rate of the node, not charged, held" in text
+    assert "above the plausible rate of the account, not charged, held" in text
     line = only_line(released, minute)
     assert line.held == ()
     assert [one.kind for one in line.movements] == ["released"]
