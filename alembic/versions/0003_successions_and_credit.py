@@ -101,6 +101,16 @@ CREATE TABLE billing.succession_streams (
 )
 """
 
+SOURCE_TOTALS = """
+CREATE TABLE billing.source_totals (
+  source_id text PRIMARY KEY,
+  charged_bytes numeric NOT NULL DEFAULT 0,
+  charged_amount numeric(30, 9) NOT NULL DEFAULT 0,
+  new_streams bigint NOT NULL DEFAULT 0,
+  successions bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50)
+"""
+
 GAPS = """
 ALTER TABLE billing.gaps
   DROP CONSTRAINT gaps_kind_check,
@@ -164,6 +174,7 @@ COMMENTS = {
     "TABLE billing.account_debts": "What accounts used on a node beyond their plausibility credit.",
     "TABLE billing.successions": "Counters that continue under other names, "
     "or after a restart that was none.",
+    "TABLE billing.source_totals": "What all runs did together with each source.",
     "TABLE billing.succession_streams": "The totals that each stream handed over or took over.",
     "COLUMN billing.gaps.uncertain_bytes": "Not charged, because another reading charges less.",
     "COLUMN billing.held_deltas.held_reason": "Why it is not charged until an operator decides.",
@@ -196,7 +207,10 @@ ALTER TABLE billing.gaps
   DROP CONSTRAINT gaps_kind_check,
   ADD CONSTRAINT gaps_kind_check CHECK (kind IN ('late', 'reset', 'history_lost', 'stalled'))
 """,
-    "DROP TABLE billing.succession_streams, billing.successions, billing.account_debts",
+    (
+        "DROP TABLE billing.succession_streams, billing.successions, billing.account_debts, "
+        "billing.source_totals"
+    ),
     """
 ALTER TABLE billing.streams
   DROP COLUMN before_uplink, DROP COLUMN before_downlink, DROP COLUMN surplus_uplink,
@@ -232,6 +246,7 @@ def upgrade() -> None:
         ACCOUNT_DEBTS,
         SUCCESSIONS,
         SUCCESSION_STREAMS,
+        SOURCE_TOTALS,
         GAPS,
         HELD_DELTAS,
         USAGE_RECORDS,

@@ -56,6 +56,21 @@ COUNTERS = {
 }
 
 
+# The same of a source's totals.
+SOURCE_COUNTERS = {
+    "charged_bytes_total": (
+        "billing_source_charged_bytes",
+        "Bytes charged, within the included quotas or beyond them.",
+    ),
+    "amount_total": ("billing_source_amount", "Money charged, in the balances' currency."),
+    "new_streams_total": ("billing_source_new_streams", "Streams that were new."),
+    "successions_total": (
+        "billing_successions",
+        "Counters that continue under other names, or after a restart that was none.",
+    ),
+}
+
+
 def metrics_text(
     run: RunResult, stored: StoredMetrics | None, *, is_database_up: bool | None, version: str
 ) -> bytes:
@@ -173,9 +188,12 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
     )
     gaps = _source_gauge("billing_source_gaps", "Gaps that are not resolved, by kind.", "kind")
     held = _source_gauge("billing_source_held_deltas", "Deltas that wait for a decision.")
-    unresolved = _source_gauge(
-        "billing_source_unresolved_streams", "Streams of which nobody knows whose they are."
-    )
+    held_bytes = _source_gauge("billing_source_held_bytes", "Bytes that wait for a decision.")
+    unresolved = _source_gauge("billing_source_unresolved_streams", "Streams that have no account.")
+    totals = {
+        field: CounterMetricFamily(name, meaning, labels=["source"])
+        for field, (name, meaning) in SOURCE_COUNTERS.items()
+    }
     for one in sources:
         name = one.source_id
         if one.node_id:
@@ -191,8 +209,12 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
         for kind in get_args(GapKind):
             gaps.add_metric([name, kind], one.gaps.get(kind, 0))
         held.add_metric([name], one.held_deltas)
+        held_bytes.add_metric([name], one.held_bytes)
         unresolved.add_metric([name], one.unresolved_streams)
-    yield from (info, up, *moments.values(), lag, gaps, held, unresolved)
+        for field, counter in totals.items():
+            counter.add_metric([name], float(getattr(one, field)))
+    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved)
+    yield from totals.values()
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

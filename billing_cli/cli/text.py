@@ -136,6 +136,7 @@ def _source_row(source: SourceResult) -> tuple[str, ...]:
         "rejected": source.rejected_samples,
         "unresolved": source.unresolved_streams,
         "held": source.held_deltas,
+        "successions": source.successions,
         "corrections": source.corrections,
         "gaps resolved": source.resolved_gaps,
     }

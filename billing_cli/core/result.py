@@ -24,6 +24,8 @@ class SourceResult:
     """One source's part of a run.
 
     `unreachable` tells an outage from a bad answer; `error_code` is that of the ExporterError.
+    `waits_for_successor`: a counter decreased, and the node's next snapshot decides what that
+    means. `charged_bytes` are included in quotas or rated, `amount` is what was charged for them.
     """
 
     source_id: str
@@ -41,7 +43,12 @@ class SourceResult:
     unresolved_streams: int = 0
     held_deltas: int = 0
     corrections: int = 0
+    successions: int = 0
     resolved_gaps: int = 0
+    waits_for_successor: bool = False
+    new_streams: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
     notes: tuple[str, ...] = ()
     error: str | None = None
     error_code: str | None = None
@@ -92,6 +99,11 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     @property
+    def successions(self) -> int:
+        """How many counters continue under other names, or after a restart that was none."""
+        return sum(source.successions for source in self.sources)
+
+    @property
     def details(self) -> Mapping[str, Any]:
         """What this job alone adds to the result object."""
         return {}
@@ -112,6 +124,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "charged_bytes": result.charged_bytes,
         "amount": f"{result.amount:f}",
         "corrections": result.corrections,
+        "successions": result.successions,
         "steps": result.steps,
         "dry_run": result.dry_run,
         "error": _error_object(result),
@@ -149,6 +162,11 @@ def _source_object(source: SourceResult) -> dict[str, Any]:
         "unresolved_streams": source.unresolved_streams,
         "held_deltas": source.held_deltas,
         "corrections": source.corrections,
+        "successions": source.successions,
+        "waits_for_successor": source.waits_for_successor,
+        "new_streams": source.new_streams,
+        "charged_bytes": source.charged_bytes,
+        "amount": f"{source.amount:f}",
         "resolved_gaps": source.resolved_gaps,
         "notes": list(source.notes),
         "error": source.error,

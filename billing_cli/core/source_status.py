@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 class SourceStatus:
     """One source as the database knows it.
 
-    `gaps` counts those not resolved, by kind. `held_deltas`, `unresolved_streams` count what waits
-    for an operator or an account. `attention` says in words why a person should look.
+    `gaps` counts those not resolved, by kind, and `uncertain_bytes` sums what they state as not
+    charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
+    `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
+    `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
+    `attention` says in words why a person should look, `advice` what else is worth knowing.
     """
 
     source_id: str
@@ -29,6 +33,16 @@ class SourceStatus:
     last_succeeded_at: datetime | None = None
     last_error: str = ""
     gaps: Mapping[str, int] = field(default_factory=dict)
+    uncertain_bytes: Mapping[str, int] = field(default_factory=dict)
     held_deltas: int = 0
+    held_bytes: int = 0
     unresolved_streams: int = 0
+    successions: int = 0
+    succession_uncertain_bytes: int = 0
+    waits_for_successor: bool = False
+    charged_bytes_total: int = 0
+    amount_total: Decimal = Decimal(0)
+    new_streams_total: int = 0
+    successions_total: int = 0
     attention: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()

@@ -159,8 +159,8 @@ GRANTS = (
         update="to_at uplink_end downlink_end state decided_at reason",
     ),
     *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
-    *_grants("billing.successions", select="succession_id at account_uuid", insert=""),
-    *_grants("billing.succession_streams", select="succession_id stream_id", insert=""),
+    *_grants("billing.successions", select="", insert=""),
+    *_grants("billing.succession_streams", select="", insert=""),
     *_grants("billing.charges", select="", insert=""),
     *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
@@ -169,6 +169,12 @@ GRANTS = (
     *_grants("billing.pruned", select=""),
     *_grants("billing.pruned_streams", select=""),
     *_grants("billing.pruned_charges", select=""),
+    *_grants(
+        "billing.source_totals",
+        select="",
+        insert="",
+        update="charged_bytes charged_amount new_streams successions",
+    ),
     *_grants(
         "billing.totals",
         select="",

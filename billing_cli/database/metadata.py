@@ -321,6 +321,18 @@ succession_streams = Table(
     comment="The totals that each stream handed over or took over.",
 )
 
+source_totals = Table(
+    "source_totals",
+    metadata,
+    Column("source_id", Text, primary_key=True),
+    Column("charged_bytes", Numeric, nullable=False, server_default=text("0")),
+    Column("charged_amount", Numeric(30, 9), nullable=False, server_default=text("0")),
+    Column("new_streams", BigInteger, nullable=False, server_default=text("0")),
+    Column("successions", BigInteger, nullable=False, server_default=text("0")),
+    comment="What all runs did together with each source.",
+    postgresql_with={"fillfactor": 50},
+)
+
 runs = Table(
     "runs",
     metadata,

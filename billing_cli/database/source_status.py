@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# One row a configured source. Gaps that are merely late lost no bytes; the rest is counted until
-# it is resolved. Each count is taken once for all sources and costs as much as is open, however
+# One row a configured source. Whether it waits for a successor is in the last run's result. Each
+# count is taken once for all sources and costs as much as is open, however
 # many streams there are: with a metrics file this is asked every minute.
 READ_SOURCE_STATUS = """
 WITH open_gaps AS (
-  SELECT source_id, jsonb_object_agg(kind, found) AS by_kind
-    FROM (SELECT source_id, kind, count(*) AS found
+  SELECT source_id, jsonb_object_agg(kind, found) AS by_kind,
+         jsonb_object_agg(kind, uncertain_bytes) AS uncertain_by_kind
+    FROM (SELECT source_id, kind, count(*) AS found, sum(uncertain_bytes) AS uncertain_bytes
             FROM billing.gaps
            WHERE resolved_at IS NULL
            GROUP BY source_id, kind) AS counted
    GROUP BY source_id
 ), held AS (
-  SELECT stream.stored_node_id, count(*) AS found
+  SELECT stream.stored_node_id, count(*) AS found,
+         sum(uplink_end - uplink_start::numeric + downlink_end - downlink_start) AS size_bytes
     FROM billing.held_deltas AS held
     JOIN billing.streams AS stream USING (stream_id)
    WHERE held.state = 'held'
@@ -34,16 +36,41 @@ WITH open_gaps AS (
     FROM billing.streams
    WHERE account_uuid IS NULL AND absent_since IS NULL
    GROUP BY stored_node_id
+), recent AS (
+  SELECT stored_node_id, count(*) AS found, sum(uncertain_bytes) AS uncertain_bytes
+    FROM billing.successions
+   WHERE found_at >= now() - interval '24 hours'
+   GROUP BY stored_node_id
+), last_run AS (
+  SELECT result
+    FROM billing.runs
+   WHERE job IN ('collect', 'catch-up')
+   ORDER BY started_at DESC
+   LIMIT 1
+), waiting AS (
+  SELECT listed.source_id
+    FROM last_run
+   CROSS JOIN jsonb_to_recordset(result -> 'sources')
+      AS listed (source_id text, waits_for_successor boolean)
+   WHERE waits_for_successor
 )
 SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
        shared.last_attempted_at, shared.last_succeeded_at, coalesce(shared.last_error, ''),
-       coalesce(open_gaps.by_kind, '{}'), coalesce(held.found, 0), coalesce(unresolved.found, 0)
+       coalesce(open_gaps.by_kind, '{}'), coalesce(held.found, 0), coalesce(unresolved.found, 0),
+       coalesce(open_gaps.uncertain_by_kind, '{}'), coalesce(held.size_bytes, 0),
+       coalesce(recent.found, 0), coalesce(recent.uncertain_bytes, 0),
+       waiting.source_id IS NOT NULL,
+       coalesce(totals.charged_bytes, 0), coalesce(totals.charged_amount, 0),
+       coalesce(totals.new_streams, 0), coalesce(totals.successions, 0)
   FROM unnest(%(source_ids)s::text[]) WITH ORDINALITY AS wanted (source_id, place)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
   LEFT JOIN open_gaps USING (source_id)
   LEFT JOIN held USING (stored_node_id)
   LEFT JOIN unresolved USING (stored_node_id)
+  LEFT JOIN recent USING (stored_node_id)
+  LEFT JOIN waiting USING (source_id)
+  LEFT JOIN billing.source_totals AS totals USING (source_id)
  ORDER BY place
 """
 
@@ -64,6 +91,15 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             gaps=gaps,
             held_deltas=held,
             unresolved_streams=unresolved,
+            uncertain_bytes=uncertain,
+            held_bytes=int(held_bytes),
+            successions=successions,
+            succession_uncertain_bytes=int(succession_uncertain_bytes),
+            waits_for_successor=waits_for_successor,
+            charged_bytes_total=int(charged_bytes),
+            amount_total=amount,
+            new_streams_total=new_streams,
+            successions_total=total_successions,
         )
         for (
             source_id,
@@ -77,5 +113,14 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             gaps,
             held,
             unresolved,
+            uncertain,
+            held_bytes,
+            successions,
+            succession_uncertain_bytes,
+            waits_for_successor,
+            charged_bytes,
+            amount,
+            new_streams,
+            total_successions,
         ) in rows
     ]

@@ -14,7 +14,8 @@ from __future__ import annotations
 # The account's streams, and the first and last minute that can hold evidence of each. A stream
 # that was new may have had its bytes moved by corrections to before it was first seen, but not to
 # before its first record begins. Usage that had waited, and deltas that were held, are billed in
-# the minute of a watermark. What was pruned is not there to be found.
+# the minute of a watermark. What was pruned is not there to be found; what is left begins with the
+# first minute of all, which may be one of a pruned month that came in late.
 SPANS = """
   SELECT stream.stream_id,
          greatest(kept.since, date_trunc('minute', least(stream.first_seen_at, (
@@ -32,7 +33,8 @@ SPANS = """
             WHERE held.stream_id = stream.stream_id))) AS last_minute
     FROM billing.streams AS stream
     LEFT JOIN billing.sources AS source USING (stored_node_id)
-   CROSS JOIN (SELECT max(month) + interval '1 month' AS since FROM billing.pruned) AS kept
+   CROSS JOIN (SELECT least((SELECT min(bucket_start) FROM billing.usage_records),
+                            (SELECT min(bucket_start) FROM billing.charges)) AS since) AS kept
    WHERE stream.account_uuid = %(account)s
 """
 

@@ -1,4 +1,4 @@
-"""What all runs of a job did together: one small row a job, so that nobody has to add up."""
+"""What all runs of a job did together, and with each source: one small row each."""
 
 from __future__ import annotations
 
@@ -74,6 +74,33 @@ SELECT %(job)s, %(status)s, %(started_at)s, %(finished_at)s,
        notices = coalesce(excluded.notices, own.notices)
 """
 
+# The same by source, of what grows: bytes and money that are given back are not counted here.
+ADD_TO_SOURCE_TOTALS = """
+INSERT INTO billing.source_totals AS own
+       (source_id, charged_bytes, charged_amount, new_streams, successions)
+SELECT listed.source_id,
+       greatest(sum(sign * coalesce(charged_bytes, 0)), 0),
+       greatest(sum(sign * coalesce(amount, 0)), 0),
+       greatest(sum(sign * coalesce(new_streams, 0)), 0),
+       greatest(sum(sign * coalesce(successions, 0)), 0)
+  FROM (SELECT 1, %(result)s::jsonb
+         UNION ALL
+        SELECT -1, result FROM billing.runs WHERE run_id = %(run_id)s) AS one (sign, result)
+ CROSS JOIN jsonb_to_recordset(one.result -> 'sources')
+    AS listed (source_id text, charged_bytes numeric, amount numeric, new_streams bigint,
+               successions bigint)
+ WHERE listed.source_id IS NOT NULL
+ GROUP BY listed.source_id
+HAVING sum(sign * (coalesce(charged_bytes, 0) + coalesce(new_streams, 0)
+                   + coalesce(successions, 0))) > 0
+ ORDER BY listed.source_id
+    ON CONFLICT (source_id) DO UPDATE
+   SET charged_bytes = own.charged_bytes + excluded.charged_bytes,
+       charged_amount = own.charged_amount + excluded.charged_amount,
+       new_streams = own.new_streams + excluded.new_streams,
+       successions = own.successions + excluded.successions
+"""
+
 READ_TOTALS = """
 SELECT job, last_status, last_started_at, last_finished_at, last_success_at,
        runs, failed_runs, samples, written_minutes, replayed_minutes,
@@ -99,17 +126,16 @@ def add_to_totals(
 
     Jobs of one kind wait here for each other, so it comes right before the commit.
     """
-    connection.execute(
-        ADD_TO_TOTALS,
-        {
-            "run_id": run_id,
-            "job": job,
-            "status": status,
-            "started_at": started_at,
-            "finished_at": finished_at,
-            "result": json.dumps(result),
-        },
-    )
+    parameters = {
+        "run_id": run_id,
+        "job": job,
+        "status": status,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "result": json.dumps(result),
+    }
+    connection.execute(ADD_TO_SOURCE_TOTALS, parameters)
+    connection.execute(ADD_TO_TOTALS, parameters)
 
 
 def read_totals(connection: Connection) -> list[JobTotals]:

@@ -141,5 +141,9 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
             gaps=earlier.gaps + latest.gaps,
             rejected_samples=earlier.rejected_samples + latest.rejected_samples,
             held_deltas=earlier.held_deltas + latest.held_deltas,
+            successions=earlier.successions + latest.successions,
+            new_streams=earlier.new_streams + latest.new_streams,
+            charged_bytes=earlier.charged_bytes + latest.charged_bytes,
+            amount=earlier.amount + latest.amount,
             notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes])),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.result import SourceResult
+from billing_cli.jobs.write import Charged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
             f"{step.differences} streams differ from the snapshot that was applied at the watermark"
         )
     notes.extend(problems)
+    charged = written.charged.get(plan.source_id, Charged())
     needs_a_look = bool(step.rejected or step.held or step.differences or problems)
     return SourceResult(
         source_id=plan.source_id,
@@ -43,6 +45,11 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         rejected_samples=len(step.rejected),
         unresolved_streams=written.unresolved.get(plan.source_id, 0),
         held_deltas=len(step.held),
+        successions=len(step.successions),
+        new_streams=len(step.origins),
+        charged_bytes=charged.size_bytes,
+        amount=charged.amount,
+        waits_for_successor=step.waits_for_successor,
         notes=(*notes, *dict.fromkeys(step.rejected)),
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.rating import BilledUsage, bucket_key
@@ -46,9 +47,16 @@ if TYPE_CHECKING:
 NOTES_SHOWN = 10
 
 
+class Charged(NamedTuple):
+    """What was charged for a source: bytes, included in quotas or rated, and money."""
+
+    size_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written. `unresolved` and `notes` are by source id."""
+    """What was written. `unresolved`, `notes` and `charged` are by source id."""
 
     processed_samples: int = 0
     written_minutes: int = 0
@@ -58,6 +66,7 @@ class Written:
     amount: Decimal = Decimal(0)
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    charged: Mapping[str, Charged] = field(default_factory=dict)
 
     def plus(self, other: Written) -> Written:
         """Return both together."""
@@ -70,6 +79,7 @@ class Written:
             self.amount + other.amount,
             {**self.unresolved, **other.unresolved},
             {**self.notes, **other.notes},
+            {**self.charged, **other.charged},
         )
 
 
@@ -337,7 +347,7 @@ def _require_all(counts: Mapping[str, int], facts: Facts, replayed: int) -> None
 
 
 def _written(
-    plans: Iterable[SourcePlan], usage: _Usage, charging: Charging, accounts: LockedAccounts
+    plans: Sequence[SourcePlan], usage: _Usage, charging: Charging, accounts: LockedAccounts
 ) -> Written:
     charges = charging.entries.charges
     return Written(
@@ -353,7 +363,24 @@ def _written(
             for source_id, uuids in usage.problems.items()
             if uuids
         },
+        charged=_charged_by_source(plans, charging),
     )
+
+
+def _charged_by_source(plans: Iterable[SourcePlan], charging: Charging) -> dict[str, Charged]:
+    """Sum the charges of the nodes of the plans."""
+    sources = {plan.identity.stored: plan.source_id for plan in plans}
+    size_bytes: defaultdict[str, int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for one in charging.entries.charges:
+        node = one.key.stored_node_id
+        size_bytes[node] += one.included_bytes + one.rated_bytes
+        amounts[node] -= one.amount_delta
+    return {
+        source_id: Charged(size_bytes[node], amounts[node])
+        for node, source_id in sources.items()
+        if node in size_bytes
+    }
 
 
 def _notes(problems: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.model import Totals
@@ -26,33 +27,35 @@ SELECT stream_id, origin, state, reset_epoch,
 # delta; corrections say where bytes belong and are no links.
 READ_LINKS = """
 SELECT stream_id, reset_epoch, from_at, to_at,
-       uplink_start, downlink_start, uplink_end, downlink_end, 'record' AS place
+       uplink_start, downlink_start, uplink_end, downlink_end, 'record' AS place,
+       false AS is_duplicate, false AS is_rejected
   FROM billing.usage_records
  WHERE revision = 0 AND kind IN ('delta', 'pending')
 UNION ALL
 SELECT stream_id, reset_epoch, from_at, to_at,
-       uplink_start, downlink_start, uplink_end, downlink_end, 'held delta'
+       uplink_start, downlink_start, uplink_end, downlink_end, 'held delta',
+       held_reason = 'duplicate', state = 'rejected'
   FROM billing.held_deltas
 UNION ALL
 SELECT stream_id, reset_epoch, from_at, to_at,
-       uplink_start, downlink_start, uplink_end, downlink_end, 'pending usage'
+       uplink_start, downlink_start, uplink_end, downlink_end, 'pending usage',
+       false, false
   FROM billing.pending_usage
  WHERE billed_at IS NULL
  ORDER BY stream_id, reset_epoch, from_at, to_at, uplink_start, downlink_start
 """
 
-# Totals that streams took over (positive) and handed over (negative). A node that was given another
-# id hands its counters over after what was charged up to that moment.
-READ_SUCCESSIONS = """
+# What streams handed over to others, and took over from them or from before a revoked restart.
+# A node that was given another id hands over what was charged up to that moment.
+READ_MOVES = """
 SELECT stream_id,
        CASE WHEN side = 'ended' AND stream.stored_node_id <> succession.stored_node_id
             THEN at + interval '1 microsecond' ELSE at END AS at,
-       sign * part.uplink_total, sign * part.downlink_total
+       side, part.uplink_total, part.downlink_total
   FROM billing.succession_streams AS part
   JOIN billing.successions AS succession USING (succession_id)
   JOIN billing.streams AS stream USING (stream_id)
- CROSS JOIN LATERAL (SELECT CASE WHEN side = 'continued' THEN 1
-                                 WHEN kind = 'renamed' THEN -1 ELSE 0 END AS sign) AS signed
+ WHERE side = 'continued' OR kind = 'renamed'
  ORDER BY 1, 2
 """
 
@@ -78,6 +81,7 @@ SELECT stored_node_id, account_uuid::text,
                sum(uplink_total)::bigint AS uplink, sum(downlink_total)::bigint AS downlink
           FROM billing.streams
           JOIN public.users ON users.uuid = streams.account_uuid
+         WHERE state = 'active'
          GROUP BY stored_node_id, account_uuid) AS ours
   LEFT JOIN (SELECT node_id AS stored_node_id, account_uuid,
                     last_uplink_total AS uplink, last_downlink_total AS downlink
@@ -123,15 +127,17 @@ class Link(NamedTuple):
     start: Totals
     end: Totals
     place: str
+    is_duplicate: bool
+    is_rejected: bool
 
 
-class Part(NamedTuple):
-    """Totals that a stream took over in a succession; negative where it handed them over."""
+class Move(NamedTuple):
+    """What a stream handed over (`ended`) or took over (`continued`) at an instant."""
 
     stream_id: int
     at: datetime
-    uplink: int
-    downlink: int
+    side: str
+    totals: Totals
 
 
 def evidence_violations(connection: Connection[Any]) -> list[str]:
@@ -156,64 +162,108 @@ def moved_back(connection: Connection[Any], earlier: Mapping[str, datetime]) -> 
 
 def _chains(connection: Connection[Any]) -> Iterator[str]:
     links = [
-        Link(stream_id, epoch, from_at, to_at, Totals(*totals[:2]), Totals(*totals[2:]), place)
-        for stream_id, epoch, from_at, to_at, *totals, place in rows(connection, READ_LINKS)
+        Link(stream_id, epoch, from_at, to_at, Totals(up, down), Totals(up_end, down_end), *kind)
+        for stream_id, epoch, from_at, to_at, up, down, up_end, down_end, *kind in rows(
+            connection, READ_LINKS
+        )
     ]
     chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
-    parts: dict[int, list[Part]] = {}
-    for row in rows(connection, READ_SUCCESSIONS):
-        parts.setdefault(row[0], []).append(Part(*row))
+    moves = [
+        Move(stream_id, at, side, Totals(*totals))
+        for stream_id, at, side, *totals in rows(connection, READ_MOVES)
+    ]
+    moved = {stream: list(group) for stream, group in groupby(moves, lambda one: one.stream_id)}
     for stream_id, origin, state, epoch, *totals in rows(connection, READ_STREAMS):
         first, last = Totals(*totals[:2]), Totals(*totals[2:])
         stream = StreamRow(stream_id, origin, state, epoch, first, last)
-        for problem in _chain(stream, chains.pop(stream_id, []), parts.get(stream_id, [])):
+        for problem in _chain(stream, chains.pop(stream_id, []), moved.get(stream_id, [])):
             yield f"stream {stream_id}: {problem}"
     for stream_id in chains:
         yield f"stream {stream_id}: has evidence and no row"
 
 
-def _chain(stream: StreamRow, links: Sequence[Link], parts: Sequence[Part]) -> Iterator[str]:
+def _chain(stream: StreamRow, links: Sequence[Link], moves: Sequence[Move]) -> Iterator[str]:
     """Walk the links: each starts where the last ended, or at 0 in a new epoch.
 
-    By successions until then a stream's totals are higher, or handed over to others.
+    To that is added what the stream took over since, and taken away what it handed over. A
+    duplicate goes on from its own totals; what follows a rejected one is ignored.
     """
-    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), None, None
-    waiting = list(parts)
+    end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), 0, None
     for link in links:
-        while waiting and waiting[0].at <= link.to_at:
-            end = _moved(end, waiting.pop(0))
-        expected = end
-        if epoch is not None and link.reset_epoch > epoch:
-            expected = ZERO
-        elif epoch is None and link.reset_epoch > 0 and link.start == ZERO:
-            expected = ZERO  # Restarted before it first moved.
+        since = [one for one in moves if (to_at is None or one.at > to_at) and one.at <= link.to_at]
+        places = _places(end, since, link.from_at, is_reset=link.reset_epoch > epoch)
         name = f"{link.place} from {format_rfc3339(link.from_at)}"
-        if link.start != expected:
-            yield f"{name} starts at {_said(link.start)}, not at {_said(expected)}"
+        goes_on = link.is_duplicate and link.start == _plus(end, since, "continued")
+        if not goes_on and not places.hold(link.start):
+            yield f"{name} starts at {_said(link.start)}, not at {_said(places.likeliest)}"
         if to_at is not None and link.from_at < to_at:
             yield f"{name} begins before {format_rfc3339(to_at)}, where the last one ended"
         if link.to_at < link.from_at:
             yield f"{name} ends before it begins"
         end, epoch, to_at = link.end, link.reset_epoch, link.to_at
-    for part in waiting:
-        end = _moved(end, part)
-    yield from _ending(stream, end, epoch)
-
-
-def _ending(stream: StreamRow, end: Totals, epoch: int | None) -> Iterator[str]:
-    """Compare where the links end with the checkpoint; a continued stream has nothing left."""
-    if epoch is not None and epoch > stream.reset_epoch:
+        if link.is_duplicate and link.is_rejected:
+            return
+    since = [one for one in moves if to_at is None or one.at > to_at]
+    if epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
-    restarted = stream.reset_epoch > (epoch or 0) and stream.last == ZERO
-    if stream.state == "continued" and end != ZERO:
-        yield f"evidence ends {_said(end)} beyond what was handed over"
-    # Nothing is kept of what an ignored stream moves.
-    if stream.state not in {"continued", "ignored"} and stream.last != end and not restarted:
-        yield f"evidence ends at {_said(end)}, checkpoint at {_said(stream.last)}"
+    if stream.state != "ignored":
+        yield from _end(stream, end, since, is_reset=stream.reset_epoch > epoch)
 
 
-def _moved(end: Totals, part: Part) -> Totals:
-    return Totals(end.uplink + part.uplink, end.downlink + part.downlink)
+def _end(stream: StreamRow, end: Totals, since: Sequence[Move], *, is_reset: bool) -> Iterator[str]:
+    """Compare the end of the links with the checkpoint; a continued stream kept its last totals."""
+    places = _places(end, since, None, is_reset=is_reset)
+    is_there = places.hold(stream.last)
+    if stream.state == "duplicate":
+        is_there |= stream.last == _plus(end, since, "continued")
+    if stream.state == "continued":
+        given = [one.totals for one in since if one.side == "ended"]
+        is_there = given[-1:] == [stream.last] and places.hold(ZERO)
+    if not is_there:
+        yield f"evidence ends at {_said(places.likeliest)}, checkpoint at {_said(stream.last)}"
+
+
+class Places(NamedTuple):
+    """Where a stream may stand: `there`, or with a new epoch one of `from_zero` by direction."""
+
+    there: Totals
+    from_zero: tuple[Totals, ...] = ()
+
+    @property
+    def likeliest(self) -> Totals:
+        """What it should be, as a rule."""
+        return self.from_zero[0] if self.from_zero else self.there
+
+    def hold(self, totals: Totals) -> bool:
+        """Tell whether totals are allowed: one counter of a pair may restart alone."""
+        if not self.from_zero:
+            return totals == self.there
+        restarted = [
+            now in {one[direction] for one in self.from_zero}
+            for direction, now in enumerate(totals)
+        ]
+        stayed = [now == there for now, there in zip(totals, self.there, strict=True)]
+        return any(restarted) and all(map(or_, restarted, stayed))
+
+
+def _places(
+    end: Totals, since: Sequence[Move], from_at: datetime | None, *, is_reset: bool
+) -> Places:
+    """Return where a stream may stand that stood at `end` before the moves."""
+    there = _plus(_plus(end, since, "continued"), since, "ended", -1)
+    if not is_reset:
+        return Places(there)
+    late = [one for one in since if from_at is None or one.at > from_at]
+    taken = [_plus(ZERO, late, "continued"), _plus(ZERO, since, "continued")]
+    return Places(there, (*taken, ZERO, _plus(taken[-1], since, "ended", -1)))
+
+
+def _plus(totals: Totals, moves: Sequence[Move], side: str, sign: int = 1) -> Totals:
+    parts = [one.totals for one in moves if one.side == side]
+    return Totals(
+        totals.uplink + sign * sum(one.uplink for one in parts),
+        totals.downlink + sign * sum(one.downlink for one in parts),
+    )
 
 
 def _releases(connection: Connection[Any]) -> Iterator[str]:

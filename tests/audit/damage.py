@@ -110,6 +110,13 @@ SELECT account_uuid, account_uuid, '', '' FROM billing.usage_records {record}"""
     "a stream deleted": damage(
         "DELETE FROM billing.streams WHERE stream_id = 2", "stream_missing", "records_differ"
     ),
+    "a succession that hands nothing over": damage(
+        """
+INSERT INTO billing.successions (source_id, stored_node_id, at, kind, account_uuid, run_id)
+SELECT 'jp-1', stored_node_id, seen_at, 'renamed', account_uuid, gen_random_uuid()
+  FROM billing.streams WHERE stream_id = 1""",
+        "succession_unbalanced",
+    ),
     "a checkpoint moved": damage(
         "UPDATE billing.streams SET uplink_total = uplink_total + 1 WHERE stream_id = 1",
         "checkpoint_differs",

@@ -74,7 +74,8 @@ def test_a_restart_that_nothing_followed_is_no_violation(story: FullStory) -> No
     story.node.run(story.minutes(3), poll_seconds=60)
     story.node.restart_xray(story.minutes(3))
     story.node.snapshot(story.minutes(3) + timedelta(seconds=1))
-    story.catch_up(story.minutes(5))
+    story.node.snapshot(story.minutes(4))
+    story.catch_up(story.minutes(6))
     with psycopg.connect(story.database_url) as connection:
         restarted = connection.execute(
             "SELECT count(*) FROM billing.streams WHERE reset_epoch = 1 AND uplink_total = 0"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from billing_cli.simulator.accounts import save_users
 from tests.audit.full_story import kinds
 from tests.takeover.test_takeover import OlderWriter
 
@@ -58,6 +59,32 @@ def test_a_deleted_account_is_a_notice(billed: FullStory) -> None:
     assert kinds(report) == {"account_deleted": 1}
     assert report.findings[0].account_uuid == gone
     assert billed.audit(account=gone).totals.recorded_bytes > 0
+
+
+def test_an_account_that_is_created_again_is_a_notice(billed: FullStory) -> None:
+    """The rows that its deletion cascaded to are not missed; what follows is audited as ever."""
+    again = billed.users[1].uuid
+    with psycopg.connect(billed.database_url) as connection:
+        connection.execute("DELETE FROM public.users WHERE uuid = %s", (again,))
+        save_users(connection, billed.users)
+
+    report = billed.audit()
+
+    assert kinds(report) == {"account_recreated": 1}
+    assert report.findings[0].account_uuid == again
+    assert kinds(billed.audit(account=again)) == {"account_recreated": 1}
+
+    for stream in billed.streams:
+        billed.node.flow(stream, 1000, 1000)
+    billed.node.snapshot(billed.minutes(21))
+    billed.catch_up(billed.minutes(22.7))
+    assert billed.audit().violations == 0
+    billed.damage(
+        "DELETE FROM public.billing_ledger WHERE account_uuid = (SELECT max(account_uuid::text)"
+        "::uuid FROM billing.charges WHERE bucket_start ="
+        " (SELECT max(bucket_start) FROM billing.charges))"
+    )
+    assert "ledger_missing" in kinds(billed.audit())
 
 
 def test_charges_stamped_out_of_order_are_no_notice(billed: FullStory) -> None:

@@ -51,6 +51,11 @@ FULL_SOURCE = SourceResult(
     unresolved_streams=17,
     held_deltas=18,
     corrections=19,
+    successions=23,
+    waits_for_successor=True,
+    new_streams=24,
+    charged_bytes=25,
+    amount=Decimal("0.26"),
     resolved_gaps=20,
     notes=("c",),
     error="refused",
@@ -150,6 +155,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
         "charged_bytes": 5,
         "amount": "6.000000001",
         "corrections": 7,
+        "successions": 23,
         "steps": 8,
         "dry_run": True,
         "error": {"code": "failed", "message": "late"},
@@ -170,6 +176,11 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
                 "unresolved_streams": 17,
                 "held_deltas": 18,
                 "corrections": 19,
+                "successions": 23,
+                "waits_for_successor": True,
+                "new_streams": 24,
+                "charged_bytes": 25,
+                "amount": "0.26",
                 "resolved_gaps": 20,
                 "notes": ["c"],
                 "error": "refused",
@@ -187,7 +198,9 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
     head = {"job", "run_id", "status", "started_at", "finished_at"}
     assert {key: value for key, value in told.items() if key not in head} == {
         **dict.fromkeys(("processed_samples", "written_minutes", "replayed_minutes"), 0),
-        **dict.fromkeys(("included_bytes", "charged_bytes", "corrections", "steps"), 0),
+        **dict.fromkeys(
+            ("included_bytes", "charged_bytes", "corrections", "successions", "steps"), 0
+        ),
         "amount": "0",
         "dry_run": False,
         "error": None,
@@ -201,7 +214,13 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
         "env": "",
         "contract": "",
         **dict.fromkeys(("snapshots", "resets", "gaps", "rejected_samples"), 0),
-        **dict.fromkeys(("unresolved_streams", "held_deltas", "corrections", "resolved_gaps"), 0),
+        **dict.fromkeys(
+            ("unresolved_streams", "held_deltas", "corrections", "successions", "resolved_gaps"), 0
+        ),
+        "waits_for_successor": False,
+        "new_streams": 0,
+        "charged_bytes": 0,
+        "amount": "0",
         "last_completed_until": None,
         "lag_seconds": None,
         "notes": [],

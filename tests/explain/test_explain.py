@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.model import Totals
+from billing_cli.features.explain.explanation import explanation_object
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_text
 from billing_cli.features.held.job import release_held
@@ -13,6 +14,7 @@ from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.books import read_books
+from billing_cli.simulator.publication import merged
 from tests.support.story import MINUTE, SHORTLY_AFTER, START
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def test_a_restart_is_told_with_what_the_counters_had_come_to(story: Story) -> N
     story.minute((stream, 10, 20))
     node.restart_xray(story.now)
     minute = story.minute((stream, 1, 2))
+    story.minute()
     story.collect()
 
     explanation = told(story, user)
@@ -100,6 +103,28 @@ def test_a_restart_is_told_with_what_the_counters_had_come_to(story: Story) -> N
     assert (movement.start, movement.end) == (Totals(0, 0), Totals(1, 2))
     assert "had come to 10 up and 20 down, and began again at 0" in explain_text(explanation)
     assert [gap.kind for gap in explanation.gaps] == ["reset"]
+
+
+def test_a_succession_is_told_with_what_is_taken_over(story: Story) -> None:
+    """The counters that it continues, and the totals that are not charged again."""
+    user, node = story.add_user(), story.add_node("jp-1")
+    streams = [node.add_stream(user.uuid, tag) for tag in ("tcp", "xhttp")]
+    story.minute()
+    story.minute((streams[0], 100, 400), (streams[1], 23, 56))
+    node.naming = merged
+    minute = story.minute((streams[0], 1, 2))
+    story.collect()
+
+    explanation = told(story, user)
+
+    (movement,) = only_line(explanation, minute).movements
+    (taken,) = movement.taken_over
+    assert (taken.kind, taken.totals, movement.start) == ("renamed", (123, 456), (123, 456))
+    names = f"tcp {user.uuid}, xhttp {user.uuid}"
+    text = explain_text(explanation)
+    assert f"continues {names}: 123 bytes up / 456 down taken over" in text
+    told_object = explanation_object(explanation)["minutes"][-1]["lines"][0]["movements"][0]
+    assert told_object["taken_over"][0]["uplink_total"] == 123
 
 
 def test_a_stream_that_appears_is_told_as_new(story: Story) -> None:
@@ -153,7 +178,8 @@ def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) 
 
     (one,) = only_line(held, minute).held
     assert (one.state, one.movement.uplink_bytes) == ("held", JUMP)
-    assert "more than the line can carry, not charged, held" in explain_text(held)
+    text = explain_text(held)
+    assert "above the plausible rate of the account, not charged, held" in text
     line = only_line(released, minute)
     assert line.held == ()
     assert [one.kind for one in line.movements] == ["released"]

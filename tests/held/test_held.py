@@ -57,7 +57,7 @@ def jump(story: Story) -> Jump:
 
 def waiting(story: Story) -> list[HeldDelta]:
     """Return what waits for a decision."""
-    return list_held(story.context())
+    return list(list_held(story.context()).deltas)
 
 
 def release(story: Story, *held_ids: int, dry_run: bool = False) -> HeldResult:
@@ -107,7 +107,7 @@ def test_a_release_says_why_in_the_evidence_and_in_the_held_row(story: Story) ->
         "SELECT entry_type, reason, pricing_rule_version, run_id::text FROM billing.charges"
         " WHERE reason <> ''"
     ) == [("traffic_adjustment", f"held delta {held.held_id} released: {WHY}", "v1", result.run_id)]
-    (decided,) = list_held(story.context(), is_decided_shown=True)
+    (decided,) = list_held(story.context(), is_decided_shown=True).deltas
     assert (decided.state, decided.reason) == ("released", WHY)
     assert decided.decided_at is not None
     assert result.held == (decided,)
@@ -190,7 +190,7 @@ def test_a_rejected_delta_is_never_charged(story: Story, jump: Jump) -> None:
     assert result.status == "ok"
     assert (result.charged_bytes, result.amount) == (0, Decimal(0))
     assert story.funds(jump.user) == before
-    (decided,) = list_held(story.context(), is_decided_shown=True)
+    (decided,) = list_held(story.context(), is_decided_shown=True).deltas
     assert (decided.state, decided.reason) == ("rejected", "a bug of the exporter")
 
 
@@ -363,8 +363,8 @@ def test_the_list_can_be_narrowed_to_sources(story: Story, jump: Jump) -> None:
     story.minute((other, JUMP, 0))
     story.collect()
     unconfigured = replace(story.context(), sources=())
-    assert [one.source_id for one in list_held(unconfigured)] == ["jp-1", "us-1"]
-    assert [one.source_id for one in list_held(unconfigured, ["us-1"])] == ["us-1"]
+    assert [one.source_id for one in list_held(unconfigured).deltas] == ["jp-1", "us-1"]
+    assert [one.source_id for one in list_held(unconfigured, ["us-1"]).deltas] == ["us-1"]
     with pytest.raises(UsageError, match="unknown source mars-1"):
         list_held(unconfigured, ["mars-1"])
 

@@ -9,7 +9,7 @@ import pytest
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database.sources import try_lock_sources
-from billing_cli.features.held.result import HeldDelta, HeldResult
+from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult
 from billing_cli.features.held.text import held_list_text, held_result_text, human_rate
 from tests.support.story import MINUTE, START
 
@@ -83,12 +83,13 @@ def test_exit_codes_tell_wrong_usage_from_refusal(story: Story, held_id: str) ->
 
 def test_the_list_shows_a_delta_in_a_line() -> None:
     """Stamps and totals as they are, bytes and rate as a person reads them."""
-    header, line = held_list_text([HELD]).splitlines()
-    assert header.split()[:4] == ["ID", "STATE", "SOURCE", "NODE"]
+    *units, _, header, line = held_list_text(HeldList((HELD,))).splitlines()
+    assert header.split()[:5] == ["ID", "STATE", "REASON", "SOURCE", "NODE"]
+    assert units[1].split()[-5:] == ["-", "1", "15.0", "GiB", "7"]
     assert "10 -> 10" in line
     assert "20 -> 16106127380" in line
     assert "15.0 GiB  2.1 Gbit/s" in line
-    assert held_list_text([]) == "no held deltas"
+    assert held_list_text(HeldList()) == "no held deltas"
 
 
 def test_a_decision_is_told_with_its_costs() -> None:

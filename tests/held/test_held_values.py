@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from billing_cli.core.result import result_object
-from billing_cli.features.held.result import HeldDelta, HeldResult, held_list_object, held_object
+from billing_cli.features.held.result import (
+    HeldDelta,
+    HeldList,
+    HeldResult,
+    UncertainGap,
+    held_list_object,
+    held_object,
+)
 from tests.core.stories import ALICE, after_noon, record
 
 HELD = HeldDelta(
@@ -21,6 +28,7 @@ HELD = HeldDelta(
 HELD_OBJECT = {
     "held_id": 3,
     "state": "held",
+    "held_reason": "account_rate",
     "source_id": "jp-1",
     "node_id": "prod:jp-1.svc.plus",
     "line_code": "xhttp",
@@ -79,13 +87,35 @@ def test_a_rate_is_rounded_to_the_bit() -> None:
 
 
 def test_held_deltas_are_listed_in_the_order_in_which_they_were_found() -> None:
-    """A list has the head of a result object, so that readers can tell what it is."""
+    """A list has the head of a result object; what is decided together has its ids and its sum."""
     other = replace(HELD, held_id=4)
-    assert held_list_object([HELD, other]) == {
+    gap = UncertainGap("jp-1", "uncertain", after_noon("01:00"), after_noon("02:00"), 2, 77)
+    assert held_list_object(HeldList((HELD, other), (gap,))) == {
         "job": "held-list",
         "status": "ok",
         "error": None,
+        "units": [
+            {
+                "source_id": "jp-1",
+                "node_id": "prod:jp-1.svc.plus",
+                "minute": "2026-04-08T12:01:00Z",
+                "held_reason": "account_rate",
+                "account_uuid": None,
+                "total_bytes": 1802,
+                "held_ids": [3, 4],
+            }
+        ],
         "held": [HELD_OBJECT, {**HELD_OBJECT, "held_id": 4}],
+        "uncertain_gaps": [
+            {
+                "source_id": "jp-1",
+                "kind": "uncertain",
+                "from_at": "2026-04-08T12:01:00Z",
+                "to_at": "2026-04-08T12:02:00Z",
+                "streams": 2,
+                "uncertain_bytes": 77,
+            }
+        ],
     }
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from billing_cli.errors import UsageError
 from billing_cli.features.streams.job import list_streams
+from billing_cli.features.streams.result import streams_object
 from billing_cli.features.streams.text import streams_text
 from billing_cli.simulator.accounts import save_users
+from billing_cli.simulator.publication import as_counted, both, merged
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
@@ -81,3 +83,21 @@ def test_the_command_prints_streams_as_json_or_as_a_table(story: Story, stranger
 def test_no_streams_are_said_to_be_none() -> None:
     """An empty table would look like a mistake."""
     assert streams_text([]) == "no streams"
+
+
+def test_a_stream_s_state_is_shown_and_how_a_duplicate_is_decided(story: Story) -> None:
+    """Names that were given up are continued, and those published in addition are duplicates."""
+    user, node = story.add_user(), story.add_node("jp-1")
+    stream = node.add_stream(user.uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 10, 20))
+    node.naming = both(as_counted, merged)
+    story.minute((stream, 1, 2))
+    story.collect()
+    streams = list_streams(story.context())
+    assert [(one.name.inbound_tag, one.state) for one in streams] == [
+        ("", "duplicate"),
+        ("xhttp", "active"),
+    ]
+    assert "`held release` charges it from now on" in streams_text(streams)
+    assert [one["state"] for one in streams_object(streams)["streams"]] == ["duplicate", "active"]

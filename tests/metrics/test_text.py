@@ -82,7 +82,12 @@ def test_a_source_that_was_never_asked_has_no_times() -> None:
     assert about == {
         "billing_source_gaps",
         "billing_source_held_deltas",
+        "billing_source_held_bytes",
         "billing_source_unresolved_streams",
+        "billing_source_charged_bytes_total",
+        "billing_source_amount_total",
+        "billing_source_new_streams_total",
+        "billing_successions_total",
     }
 
 

@@ -13,16 +13,19 @@ import pytest
 
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.database.connection import Session
+from billing_cli.database.source_status import read_source_status
 from billing_cli.database.totals import read_totals
 from billing_cli.errors import BillingError
 from billing_cli.features.audit.findings import AuditResult
 from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.simulator.publication import merged
 from tests.support.story import START
 
 if TYPE_CHECKING:
     from billing_cli.core.result import RunStatus
+    from billing_cli.core.source_status import SourceStatus
     from billing_cli.core.totals import JobTotals
     from tests.support.story import Story
 
@@ -71,6 +74,27 @@ def test_the_totals_are_the_sum_of_the_journal(story: Story) -> None:
     assert found == story.rows(READ_JOURNAL)
     assert [one[0] for one in found] == ["catch-up", "collect", "rerate"]
     assert totals_of(story)["rerate"].returned_amount > 0
+
+
+def test_what_was_charged_for_a_source_is_counted(story: Story) -> None:
+    """Bytes, money, new streams and successions of all runs that moved it."""
+    story.quota = 500
+    user, node = story.add_user(), story.add_node("jp-1")
+    streams = [node.add_stream(user.uuid, tag) for tag in ("tcp", "xhttp")]
+    for minute in range(6):
+        story.minute((streams[0], 100 * minute, 10), (streams[1], 1, 1))
+        if minute < 3:
+            story.collect()
+    node.naming = merged
+    story.minute((streams[0], 7, 0))
+    small = replace(story.context().fetching, step_max_samples=3)
+    assert catch_up(replace(story.context(), fetching=small)).steps > 1
+    found = read_metrics_of(story)
+    charged = story.rows(
+        "SELECT sum(included_bytes + rated_bytes)::bigint, -sum(amount_delta) FROM billing.charges"
+    )
+    assert [(found.charged_bytes_total, found.amount_total)] == charged
+    assert (found.new_streams_total, found.successions_total) == (3, 1)
 
 
 def test_a_run_counts_once_however_many_steps_it_takes(story: Story) -> None:
@@ -204,15 +228,20 @@ def totals_of(story: Story) -> dict[str, JobTotals]:
     return {one.job: one for one in read_totals(story.connection)}
 
 
+def read_metrics_of(story: Story) -> SourceStatus:
+    """Return what is stored of the one source."""
+    (found,) = read_source_status(story.connection, ["jp-1"])
+    return found
+
+
 def failing_run(story: Story) -> None:
-    """Run a catch-up that can't lock an account in time."""
+    """Run a catch-up that can't write its ledger rows in time."""
     user = story.add_user()
     late = story.fleet.nodes["jp-1"].add_stream(user.uuid, "late")
     story.minute((late, 1000, 0))
     story.collect()
     story.minute((late, 1000, 0))
     story.lock_timeout_seconds = 0.05
-    query = "SELECT FROM account_quota_states WHERE account_uuid = %s FOR UPDATE"
     with psycopg.connect(story.database_url) as other, other.transaction():
-        other.execute(query, [user.uuid])
+        other.execute("LOCK TABLE public.billing_ledger IN SHARE MODE")
         catch_up(story.context())

@@ -128,16 +128,43 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(story: LongStory) -> N
     )
 
 
-def test_rows_of_a_month_that_is_detached_are_told(story: LongStory) -> None:
-    """They wait in the rest, and count, until the month can have a partition again."""
+def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: LongStory) -> None:
+    """A source that answers again months later is no violation, and its minutes go as well."""
     story.prune(JUNE)
-    story.execute(
-        "INSERT INTO billing.charges SELECT (jsonb_populate_record(charge, jsonb_build_object("
-        "'bucket_start', charge.bucket_start - interval '1 hour'))).*"
-        " FROM billing.charges AS charge LIMIT 1"
+    pruned = story.rows("SELECT sum(bucket_bytes) FROM billing.pruned")
+    late = story.fleet.add_node("us-1", node_id="us-1.example", env="prod")
+    for user in story.users:
+        late.add_stream(user.uuid, "xhttp")
+    late.run(story.minutes(6), poll_seconds=60)
+    late.snapshot(story.minutes(6))
+    story.catch_up(story.minutes(21), since=story.begin)
+    assert story.rows(COUNT_APRIL) != [(0,)]
+    assert kinds(story.audit()) == {}
+    for user in story.users:
+        assert kinds(story.audit(account=user.uuid)) == {}
+
+    story.prove(JUNE)
+    result = story.prune(JUNE)
+    assert result.moved_rows > 0
+    assert story.rows(COUNT_APRIL) == [(0,)]
+    assert story.rows("SELECT sum(bucket_bytes) FROM billing.pruned") > pruned
+    assert kinds(story.audit()) == {}
+    assert story.prune(JUNE).moved_rows == 0
+
+
+def test_damage_to_late_minutes_of_a_pruned_month_is_found(story: LongStory) -> None:
+    """Their evidence is compared by its sums, as that of the rest of their month."""
+    story.prune(JUNE)
+    late = story.fleet.add_node("us-1", node_id="us-1.example", env="prod")
+    late.add_stream(story.users[0].uuid, "xhttp")
+    late.run(story.minutes(6), poll_seconds=60)
+    late.snapshot(story.minutes(6))
+    story.catch_up(story.minutes(21), since=story.begin)
+    story.damage(
+        "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
+        " WHERE node_id = 'prod:us-1.example'"
     )
-    with pytest.raises(BillingError, match="are detached, and rows of their month came in since"):
-        story.prune(JUNE, is_unproven_meant=True)
+    assert kinds(story.audit()) == {"pruned_differs": 1}
 
 
 def test_a_reader_is_waited_for_no_longer_than_the_lock_timeout(story: LongStory) -> None:
@@ -183,8 +210,10 @@ def test_what_was_not_proven_does_not_go(story: LongStory) -> None:
 def test_a_held_delta_that_waits_keeps_its_month(story: LongStory) -> None:
     """Whoever decides looks at what was around it."""
     story.damage(
-        "UPDATE billing.held_deltas SET state = 'held', bucket_start = bucket_start - '1 day'"
-        "::interval"
+        "INSERT INTO billing.held_deltas (stream_id, bucket_start, from_at, reset_epoch, to_at,"
+        " uplink_start, uplink_end, downlink_start, downlink_end)"
+        " SELECT stream_id, first_seen_at, first_seen_at, 0, first_seen_at, 0, 1, 0, 1"
+        " FROM billing.streams LIMIT 1"
     )
     with pytest.raises(BillingError, match="1 held deltas of months that would go wait"):
         story.prune(JUNE)

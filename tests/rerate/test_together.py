@@ -70,8 +70,10 @@ class Lots:
             self.story.price = Decimal(self.random.randrange(1, 10**6)).scaleb(-14)
             self.rerate(context)
         else:
-            deltas = list_held(context)
-            deltas.sort(key=lambda one: (one.record.from_at, one.stored_node_id, one.record.name))
+            deltas = sorted(
+                list_held(context).deltas,
+                key=lambda one: (one.record.from_at, one.stored_node_id, one.record.name),
+            )
             waiting = [one.held_id for one in deltas]
             if waiting:
                 decide = self.random.choice([release_held, release_held, reject_held])
@@ -98,7 +100,7 @@ def test_whatever_is_done_in_whatever_order_leaves_true_books(story: Story, seed
     story.fleet.present = story.now + timedelta(hours=1)
     catch_up(story.context())
     reconcile(story.context(), since=START)
-    release_held(story.context(), [one.held_id for one in list_held(story.context())], WHY)
+    release_held(story.context(), [one.held_id for one in list_held(story.context()).deltas], WHY)
     rerate(story.context(), Order(START, story.now + MINUTE, "the last", WHY))
     assert compare_with_oracle(story.connection, Oracle(story.fleet), buckets=False) == []
     for user in lots.users:

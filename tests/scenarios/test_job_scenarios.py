@@ -3,6 +3,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from billing_cli.features.audit.job import audit
 from billing_cli.simulator.invariants import compare_with_expected, violations
 from billing_cli.simulator.scenarios.library import BY_NAME
 from billing_cli.simulator.scenarios.playing import play
@@ -15,7 +16,10 @@ CUTTING = "every 3 minutes from 0"
 
 @pytest.mark.parametrize("name", NAMES)
 def test_collect_bills_what_flowed(name: str, database_url: str, job_url: str) -> None:
-    """From the exporter to the buckets: each account's bytes on the node are those that flowed."""
+    """From the exporter to the buckets: each account's bytes on the node are those that flowed.
+
+    An audit finds that all chains connect.
+    """
     played = play(BY_NAME[name])
     moments = played.cuttings()[CUTTING]
     with (
@@ -28,4 +32,6 @@ def test_collect_bills_what_flowed(name: str, database_url: str, job_url: str) -
             world.run_unchecked(moment)
         expected = played.expected(moments)
         assert compare_with_expected(connection, played.node.identity.stored, expected) == []
+        report = audit(world.context(moments[-1]))
+        assert [one for one in report.findings if one.is_violation] == []
         assert violations(connection, world.opening()) == []

@@ -13,6 +13,7 @@ from billing_cli.features.status.result import (
     DayTotals,
     JournalEntry,
     StatusReport,
+    advice_of,
     attention_of,
     status_object,
 )
@@ -32,6 +33,27 @@ def test_a_source_that_keeps_up_needs_no_look() -> None:
     assert attention_of(replace(WELL, lag_seconds=MAX_LAG_SECONDS), MAX_LAG_SECONDS) == ()
 
 
+def test_what_is_worth_knowing_is_told_with_what_to_do() -> None:
+    """Successions, uncertain bytes and a source that waits need no look by themselves."""
+    source = replace(
+        WELL,
+        successions=2,
+        succession_uncertain_bytes=5,
+        gaps={"disorder": 1, "uncertain": 3},
+        uncertain_bytes={"disorder": 7, "uncertain": 9},
+        waits_for_successor=True,
+    )
+    successions, disorder, uncertain, waits = advice_of(source)
+    assert successions.startswith("2 successions in 24 h, 5 bytes uncertain: counters continue")
+    assert disorder.endswith(
+        "7 bytes uncertain: snapshots of another clock were ignored; check the node's clock"
+    )
+    assert uncertain.startswith("3 uncertain gaps, 9 bytes not charged")
+    assert waits.startswith("waits for the node's next snapshot")
+    assert attention_of(source, MAX_LAG_SECONDS) == ()
+    assert advice_of(replace(source, enabled=False)) == ()
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -40,7 +62,10 @@ def test_a_source_that_keeps_up_needs_no_look() -> None:
         (replace(WELL, lag_seconds=300.6), "301 s behind"),
         (replace(WELL, gaps={"stalled": 1}), "the exporter answers, but has nothing new"),
         (replace(WELL, gaps={"history_lost": 1}), "history lost"),
-        (replace(WELL, held_deltas=2), "2 implausible deltas held"),
+        (
+            replace(WELL, held_deltas=2, held_bytes=77),
+            "2 deltas of 77 bytes are held: see `billing held list`",
+        ),
     ],
 )
 def test_each_reason_to_look_is_told_in_words(source: SourceStatus, reason: str) -> None:

@@ -16,6 +16,7 @@ from billing_cli.features.status.job import status
 from billing_cli.features.status.result import DayTotals, StatusReport, status_object
 from billing_cli.features.status.text import status_text
 from billing_cli.jobs.context import JobContext, Tariff
+from billing_cli.simulator.publication import merged
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
@@ -90,12 +91,38 @@ def test_what_waits_for_somebody_is_counted(story: Story) -> None:
     node.restart_xray(story.now + timedelta(seconds=20))
     story.minute((stream, 5, 5), (stranger, 1, 1))
     story.collect()
+    waiting = only(report_of(story))
+    assert (waiting.waits_for_successor, waiting.gaps) == (True, {})
+    assert "waits for the node's next snapshot" in status_text(report_of(story))
+    story.minute((stream, 1, 1))
+    story.collect()
     source = only(report_of(story))
-    assert (source.held_deltas, source.unresolved_streams) == (1, 1)
+    assert (source.waits_for_successor, source.unresolved_streams) == (False, 1)
+    assert source.held_deltas > 0
+    assert source.held_bytes >= 10**6
     assert source.gaps == {"reset": 1}
-    assert source.attention == ("1 implausible deltas held",)
+    assert "are held: see `billing held list`" in source.attention[0]
     story.connection.execute("UPDATE billing.gaps SET resolved_at = now()")
     assert only(report_of(story)).gaps == {}
+
+
+def test_successions_are_counted_for_a_day(story: Story) -> None:
+    """With their uncertain bytes, by source; the line below the table says what they are."""
+    user, node = story.add_user(), story.add_node("jp-1")
+    streams = [node.add_stream(user.uuid, tag) for tag in ("tcp", "xhttp")]
+    story.minute()
+    story.minute(*((stream, 10, 20) for stream in streams))
+    node.naming = merged
+    story.minute((streams[0], 1, 2))
+    result = story.collect()
+    assert (result.successions, result.sources[0].successions) == (1, 1)
+    source = only(report_of(story))
+    assert (source.successions, source.succession_uncertain_bytes) == (1, 0)
+    assert not report_of(story).needs_attention
+    assert "jp-1: 1 successions in 24 h, 0 bytes uncertain" in status_text(report_of(story))
+    assert status_object(report_of(story))["sources"][0]["successions"] == 1
+    story.connection.execute("UPDATE billing.successions SET found_at = now() - interval '2 days'")
+    assert only(report_of(story)).successions == 0
 
 
 def test_a_source_behind_its_time_needs_a_look(story: Story) -> None:

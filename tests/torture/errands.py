@@ -121,7 +121,7 @@ def settle(ground: Ground, seconds: float = 900) -> None:
 
 
 def _listed(context: Any) -> Any:
-    return list_held(context)
+    return list_held(context).deltas
 
 
 def _expected(ground: Ground, held: HeldDelta) -> HeldBytes:

@@ -19,10 +19,11 @@ DEFAULT_LIMIT = 50
 Value = int | str | datetime | Decimal
 
 VIOLATIONS: Mapping[str, str] = {
-    "chain_broken": "a record does not start at the totals where the one before it ended",
+    "chain_broken": "a record does not start where the one before it and successions lead",
     "chain_overlaps": "a record begins before the one before it ended, or ends before it begins",
-    "checkpoint_differs": "a stream's checkpoint is not where its records end",
+    "checkpoint_differs": "a stream's checkpoint is not where its records and successions end",
     "stream_missing": "records belong to a stream that is not there",
+    "succession_unbalanced": "a succession's streams take over other totals than were handed over",
     "correction_broken": "a correction does not start at what was on record before it",
     "release_unmatched": "held deltas that were released and records of releases do not match",
     "bucket_missing": "records and charges agree on a bucket that is not there",
@@ -53,9 +54,12 @@ NOTICES: Mapping[str, str] = {
     "quota_outside": "an included quota was changed, and no renewal explains it",
     "entry_unapplied": "ledger rows of another service that did not change the balance",
     "funds_invalid": "a balance or quota that nothing can be computed with",
+    "past_succession": "charged before version 2: new counters that look like others continued",
+    "past_clock_change": "charged before version 2: a restart that looks like a changed clock",
     "other_writer_ledger": "ledger rows were written by someone else",
     "other_writer_buckets": "buckets were written by someone else",
     "shared_minutes": "buckets hold bytes that someone else charged before us",
+    "account_recreated": "the account was deleted and created again: of before, evidence is left",
     "account_deleted": "the account is deleted: its evidence is all that is left of it",
 }
 """Each kind of thing that is worth knowing and no error."""

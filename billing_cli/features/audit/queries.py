@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from billing_cli.database import arrays
 from billing_cli.features.audit import queries_amounts as amounts
 from billing_cli.features.audit import queries_balances as balances
+from billing_cli.features.audit import queries_chains as chains
 from billing_cli.features.audit import queries_evidence as evidence
 from billing_cli.features.audit import queries_facts as facts
+from billing_cli.features.audit import queries_past as past
+from billing_cli.features.audit import queries_pruned as pruned
 from billing_cli.features.audit.balances import find_changed_funds
 from billing_cli.features.audit.findings import Figures, Finding
 
@@ -34,7 +37,8 @@ class Check(NamedTuple):
 
 
 CHECKS = (
-    Check("usage records lead from one to the next", evidence.BROKEN_CHAINS),
+    Check("usage records lead from one to the next", chains.BROKEN_CHAINS),
+    Check("successions hand over what others take over", chains.UNBALANCED_SUCCESSIONS),
     Check("corrections start at what was on record", evidence.BROKEN_CORRECTIONS),
     Check("released deltas are charged once", evidence.UNMATCHED_RELEASES),
     Check("buckets, records and charges have the same bytes", facts.DIFFERENT_BYTES),
@@ -43,7 +47,9 @@ CHECKS = (
     Check("adjustments are about charges of their bucket", amounts.UNFOUNDED_ADJUSTMENTS),
     Check("balances and quotas follow from charges and rows"),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
-    Check("months that were pruned are as they were", balances.CHANGED_SINCE_PRUNED),
+    Check("months that were pruned are as they were", pruned.CHANGED_SINCE_PRUNED),
+    Check("earlier versions recognised successions", past.UNRECOGNISED_SUCCESSIONS),
+    Check("earlier versions recognised changes of clocks", past.IGNORED_CLOCK_CHANGES),
     Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
     Check("shared checkpoints are sums of streams", evidence.DIFFERENT_SHARED_CHECKPOINTS),
 )

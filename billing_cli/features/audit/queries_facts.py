@@ -11,24 +11,39 @@ from __future__ import annotations
 
 from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
 
+# When the facts of accounts begin: with the oldest bucket or ledger row that each of them has.
+LIVES = """
+life AS MATERIALIZED (
+  SELECT account_uuid,
+         coalesce(least((SELECT min(created_at) FROM public.billing_ledger AS entry
+                          WHERE entry.account_uuid = known.account_uuid),
+                        (SELECT min(created_at) FROM public.traffic_minute_buckets AS bucket
+                          WHERE bucket.account_uuid = known.account_uuid)),
+                  'infinity') AS begun_at
+    FROM (SELECT DISTINCT account_uuid FROM ({accounts}) AS named) AS known
+)"""
+
 # A bucket's bytes are told three times: by itself, by its records and by its charges. Where one
 # of the three differs from the other two, it is the one that is wrong. Records know no regions,
 # but a bucket and its charges are of the same one.
 #
 # An older writer may have been there before us, on nodes that we took over from it: what it wrote
 # before the transaction of our first charge there is its own, and worth one notice an account.
-# Accounts that are deleted have no buckets any more, and their evidence still agrees. Of months
-# that were pruned the sums are compared, elsewhere.
+# Accounts that are deleted have no buckets any more, and their evidence still agrees. So it does of
+# an account that was deleted and created again: its charges from before its oldest bucket and
+# ledger row are those of its former life. Of months that were pruned the sums are compared,
+# elsewhere, late minutes included.
 DIFFERENT_BYTES = f"""
 WITH told AS MATERIALIZED (
   SELECT bucket_start, stored_node_id, account_uuid, line_code,
          count(bucket_region) AS buckets, count(charge_region) AS charges,
-         sum(records) AS records, min(created_at) AS created_at,
+         sum(records) AS records, min(created_at) AS created_at, max(charged_at) AS charged_at,
          sum(uplink) AS uplink, sum(downlink) AS downlink, sum(total) AS total,
          sum(included) + sum(rated) AS charged,
          sum(recorded_uplink) AS recorded_uplink, sum(recorded_downlink) AS recorded_downlink
     FROM (SELECT bucket_start, node_id AS stored_node_id, account_uuid, line_code,
                  region AS bucket_region, NULL AS charge_region, 0 AS records, created_at,
+                 NULL::timestamptz AS charged_at,
                  uplink_bytes AS uplink, downlink_bytes AS downlink, total_bytes AS total,
                  0::bigint AS included, 0::bigint AS rated,
                  0::bigint AS recorded_uplink, 0::bigint AS recorded_downlink
@@ -37,16 +52,18 @@ WITH told AS MATERIALIZED (
              AND bucket_start >= {KEPT_SINCE}
           UNION ALL
           SELECT bucket_start, stored_node_id, account_uuid, line_code,
-                 NULL, region, 0, NULL, 0, 0, 0, included_bytes, rated_bytes, 0, 0
+                 NULL, region, 0, NULL, created_at, 0, 0, 0, included_bytes, rated_bytes, 0, 0
             FROM ({CHARGES}) AS charge
+           WHERE bucket_start >= {KEPT_SINCE}
           UNION ALL
           SELECT record.bucket_start, stream.stored_node_id, record.account_uuid,
-                 stream.inbound_tag, NULL, NULL, 1, NULL, 0, 0, 0, 0, 0,
+                 stream.inbound_tag, NULL, NULL, 1, NULL, NULL, 0, 0, 0, 0, 0,
                  record.uplink_end - record.uplink_start,
                  record.downlink_end - record.downlink_start
             FROM ({RECORDS}) AS record
             JOIN billing.streams AS stream USING (stream_id)
-           WHERE %(account)s::uuid IS NULL OR record.account_uuid = %(account)s) AS told
+           WHERE (%(account)s::uuid IS NULL OR record.account_uuid = %(account)s)
+             AND record.bucket_start >= {KEPT_SINCE}) AS told
    GROUP BY 1, 2, 3, 4
   HAVING sum(uplink) <> sum(recorded_uplink) OR sum(downlink) <> sum(recorded_downlink)
       OR sum(uplink) + sum(downlink) <> sum(total) OR sum(total) <> sum(included) + sum(rated)
@@ -66,9 +83,10 @@ WITH told AS MATERIALIZED (
      AND bucket.bucket_start = charge.bucket_start AND bucket.region = charge.region
      AND bucket.line_code = charge.line_code
    GROUP BY 1
-), judged AS (
+), {LIVES.format(accounts="SELECT account_uuid FROM told WHERE buckets = 0")}, judged AS (
   SELECT told.*, recorded_uplink + recorded_downlink AS recorded,
-         account.uuid IS NOT NULL AS has_account,
+         account.uuid IS NOT NULL
+         AND NOT coalesce(told.charged_at < life.begun_at, false) AS has_account,
          uplink = recorded_uplink AND downlink = recorded_downlink
          AND total = uplink + downlink AS is_recorded,
          total = charged AND total = uplink + downlink AS is_charged,
@@ -78,6 +96,7 @@ WITH told AS MATERIALIZED (
          AND told.created_at < coalesce(begun.at, 'infinity') AS is_shared
     FROM told
     LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
+    LEFT JOIN life ON life.account_uuid = told.account_uuid AND told.buckets = 0
     LEFT JOIN begun USING (stored_node_id)
     LEFT JOIN billing.sources AS source USING (stored_node_id)
     LEFT JOIN (SELECT DISTINCT stored_node_id AS node, account_uuid AS owner
@@ -131,7 +150,8 @@ SELECT kind, account_uuid::text, min(bucket_start), stored_node_id, NULL, max(bu
  ORDER BY 2, 3, 4, 5
 """
 
-# Every charge has its ledger row and the other way round, and they say the same. A row without a
+# Every charge has its ledger row and the other way round, and they say the same. Charges of the
+# former life of an account that was deleted and created again are one notice. A row without a
 # charge is someone else's where we have no evidence for its account and minute, or where it was
 # written before our first charge for them; on nodes that were taken over, before our first there.
 DIFFERENT_LEDGER = f"""
@@ -139,12 +159,13 @@ WITH paired AS MATERIALIZED (
   SELECT charge.ledger_id, charge.account_uuid, charge.bucket_start, charge.entry_type,
          charge.rated_bytes, charge.amount_delta, charge.pricing_rule_version,
          charge.balance_before + charge.amount_delta AS balance_after,
+         charge.created_at AS charged_at,
          entry.id, entry.account_uuid AS entry_account, entry.bucket_start AS entry_bucket,
          entry.bucket_end, entry.entry_type AS entry_entry_type,
          entry.rated_bytes AS entry_rated, entry.amount_delta AS entry_amount,
          entry.balance_after AS entry_balance, entry.pricing_rule_version AS entry_version,
          entry.created_at AS entry_created_at
-    FROM ({CHARGES}) AS charge
+    FROM (SELECT * FROM ({CHARGES}) AS charge WHERE bucket_start >= {KEPT_SINCE}) AS charge
     FULL JOIN (SELECT id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes,
                       amount_delta, balance_after, pricing_rule_version, created_at
                  FROM public.billing_ledger
@@ -189,8 +210,10 @@ WITH paired AS MATERIALIZED (
                     LEFT JOIN begun USING (stored_node_id)
                    WHERE stream.account_uuid = entry_account) AS recorded
    WHERE ledger_id IS NULL
-), told AS (
-  SELECT *,
+), {LIVES.format(accounts="SELECT account_uuid FROM paired WHERE id IS NULL")}, told AS (
+  SELECT *, id IS NULL AND charged_at < (SELECT begun_at FROM life
+                                          WHERE life.account_uuid = paired.account_uuid)
+            AS is_of_former_life,
          entry_account = account_uuid AND entry_bucket = bucket_start
          AND bucket_end = bucket_start + interval '1 minute' AND entry_entry_type = entry_type
          AND entry_rated = rated_bytes AND entry_version = pricing_rule_version
@@ -217,7 +240,15 @@ SELECT CASE WHEN id IS NULL THEN 'ledger_missing'
        entry_version AS "found.pricing_rule_version"
   FROM told
   LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
- WHERE id IS NOT NULL OR account.uuid IS NOT NULL
+ WHERE (id IS NOT NULL OR account.uuid IS NOT NULL) AND NOT is_of_former_life
+UNION ALL
+SELECT 'account_recreated', told.account_uuid::text, NULL, min(bucket_start), max(bucket_start),
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*),
+       NULL, NULL, NULL, NULL, sum(rated_bytes), sum(amount_delta), NULL, NULL
+  FROM told
+  JOIN public.users AS account ON account.uuid = told.account_uuid
+ WHERE is_of_former_life
+ GROUP BY told.account_uuid
 UNION ALL
 SELECT 'ledger_unproven', entry_account::text, id::text, entry_bucket, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,

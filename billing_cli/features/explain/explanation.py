@@ -21,6 +21,19 @@ DEFAULT_LIMIT = 60
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Totals that a stream took over from others (`renamed`), or got back (`restart_revoked`).
+
+    `streams` are the names of the counters that it continues: inbound tag and sample uuid.
+    """
+
+    kind: str
+    at: datetime
+    streams: tuple[str, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
 class Movement:
     """A usage record: what one stream moved, from one snapshot to another.
 
@@ -42,6 +55,7 @@ class Movement:
     before: Totals | None = None
     first_sight: StreamOrigin | None = None
     reason: str = ""
+    taken_over: tuple[TakenOver, ...] = ()
 
     @property
     def uplink_bytes(self) -> int:
@@ -56,10 +70,14 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """Bytes that no line can carry, seen in this minute: held still, or rejected (`state`)."""
+    """Bytes that are not charged, seen in this minute: held still, or rejected (`state`).
+
+    `held_reason` says why they were held.
+    """
 
     movement: Movement
     state: str
+    held_reason: str = "account_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +268,10 @@ def _line(line: LineStory) -> dict[str, Any]:
         "node_id": line.stored_node_id,
         "line_code": line.line_code,
         "movements": [_movement(one) for one in line.movements],
-        "held": [{**_movement(one.movement), "state": one.state} for one in line.held],
+        "held": [
+            {**_movement(one.movement), "state": one.state, "held_reason": one.held_reason}
+            for one in line.held
+        ],
         "buckets": [
             {
                 "region": one.region,
@@ -306,6 +327,16 @@ def _movement(movement: Movement) -> dict[str, Any]:
         "before_restart": movement.before._asdict() if movement.before else None,
         "first_sight": movement.first_sight,
         "reason": movement.reason,
+        "taken_over": [
+            {
+                "kind": one.kind,
+                "at": format_rfc3339(one.at),
+                "streams": list(one.streams),
+                "uplink_total": one.totals.uplink,
+                "downlink_total": one.totals.downlink,
+            }
+            for one in movement.taken_over
+        ],
     }
 
 

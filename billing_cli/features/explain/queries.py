@@ -20,11 +20,12 @@ from billing_cli.features.explain.explanation import (
     LineStory,
     MinuteStory,
     Movement,
+    TakenOver,
     with_standing,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -84,12 +85,31 @@ SELECT from_at, uplink_end, downlink_end
  LIMIT 1
 """
 
+# What the account's streams took over in the minutes, and from which counters.
+READ_TAKEN_OVER = """
+SELECT part.stream_id, succession.kind, succession.at, ended.names,
+       part.uplink_total, part.downlink_total
+  FROM billing.streams AS stream
+  JOIN billing.succession_streams AS part USING (stream_id)
+  JOIN billing.successions AS succession USING (succession_id)
+ CROSS JOIN LATERAL (
+       SELECT array_agg(concat_ws(' ', nullif(other.inbound_tag, ''), other.sample_uuid::text)
+                        ORDER BY other.inbound_tag, other.sample_uuid) AS names
+         FROM billing.succession_streams AS one
+         JOIN billing.streams AS other USING (stream_id)
+        WHERE one.succession_id = part.succession_id AND one.side = 'ended') AS ended
+ WHERE stream.account_uuid = %(account)s AND part.side = 'continued'
+   AND date_trunc('minute', succession.at) = ANY (%(minutes)s::timestamptz[])
+ ORDER BY succession.at, part.succession_id
+"""
+
 READ_FIRST_MINUTE = f"SELECT min(first_minute) FROM ({SPANS}) AS span"
 
 READ_HELD_BACK = """
 SELECT held.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.sample_uuid::text,
        held.reset_epoch, held.from_at, held.to_at, held.uplink_start, held.downlink_start,
-       held.uplink_end, held.downlink_end, held.reason, held.state
+       held.uplink_end, held.downlink_end, held.reason, held.state,
+       held.held_reason
   FROM billing.held_deltas AS held
   JOIN billing.streams AS stream USING (stream_id)
  WHERE stream.account_uuid = %(account)s AND held.state <> 'released'
@@ -147,6 +167,7 @@ def read_stories(
     """Return all that is on record for the account's minutes, in the order given."""
     wanted = {"account": account_uuid, "minutes": arrays.moments(minutes)}
     lines: defaultdict[tuple[datetime, str, str], _Line] = defaultdict(_Line)
+    taken_over = _taken_over(connection, wanted)
     for minute, node, line, sample, kind, revision, *rest in connection.execute(
         READ_MOVEMENTS, wanted
     ).fetchall():
@@ -170,15 +191,18 @@ def read_stories(
                 before=before,
                 first_sight=first_sight if is_first and kind in CHAIN_KINDS else None,
                 reason=reason,
+                taken_over=tuple(one for one in taken_over[stream_id] if from_at < one.at <= to_at)
+                if kind in CHAIN_KINDS
+                else (),
             )
         )
     for minute, node, line, sample, epoch, from_at, to_at, *row in connection.execute(
         READ_HELD_BACK, wanted
     ):
-        *totals, reason, state = row
+        *totals, reason, state, held_reason = row
         start, end = Totals(*totals[:2]), Totals(*totals[2:])
         movement = Movement(sample, "delta", 0, epoch, from_at, to_at, start, end, reason=reason)
-        lines[minute, node, line].held.append(HeldBack(movement, state))
+        lines[minute, node, line].held.append(HeldBack(movement, state, held_reason))
     for minute, node, line, *rest in connection.execute(READ_BUCKETS, wanted):
         lines[minute, node, line].buckets.append(BucketRow(*rest))
     for minute, node, line, *rest in connection.execute(READ_ENTRIES, wanted):
@@ -202,6 +226,16 @@ def read_gaps(
         READ_GAPS, {"nodes": arrays.texts(stored_node_ids), "first": first, "last": last}
     )
     return tuple(GapStory(*row) for row in rows)
+
+
+def _taken_over(
+    connection: Connection, wanted: Mapping[str, object]
+) -> defaultdict[int, list[TakenOver]]:
+    """Return what streams took over in the minutes, by stream."""
+    found: defaultdict[int, list[TakenOver]] = defaultdict(list)
+    for stream_id, kind, at, names, *totals in connection.execute(READ_TAKEN_OVER, wanted):
+        found[stream_id].append(TakenOver(kind, at, tuple(names or ()), Totals(*totals)))
+    return found
 
 
 def _before(

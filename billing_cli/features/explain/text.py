@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     )
 
 
+HELD_REASONS = {
+    "account_rate": "above the plausible rate of the account",
+    "line_rate": "above the plausible rate of the node",
+    "duplicate": "another stream counts the same bytes",
+}
+
+
 def explain_text(explanation: Explanation) -> str:
     """Return whose story it is, then each minute from the counters to the balance."""
     return "\n".join(_lines(explanation))
@@ -123,6 +130,12 @@ def _movement(movement: Movement) -> Iterator[str]:
             f"  its counters restarted: they had come to {movement.before.uplink:,} up and "
             f"{movement.before.downlink:,} down, and began again at 0"
         )
+    for taken in movement.taken_over:
+        total = f"{taken.totals.uplink:,} bytes up / {taken.totals.downlink:,} down"
+        if taken.kind == "renamed":
+            yield f"  continues {', '.join(taken.streams)}: {total} taken over"
+        else:
+            yield f"  the last restart was none: {total} from before it are not charged again"
     yield f"  {_totals(movement)}"
     if movement.kind == "pending":
         yield "  it waited until its account was known, and is charged in the minute of that"
@@ -138,7 +151,7 @@ def _held(held: HeldBack) -> Iterator[str]:
     )
     yield f"  {_totals(movement)}"
     reason = f": {movement.reason}" if movement.reason else ""
-    yield f"  more than the line can carry, not charged, {held.state}{reason}"
+    yield f"  {HELD_REASONS[held.held_reason]}, not charged, {held.state}{reason}"
 
 
 def _totals(movement: Movement) -> str:

@@ -8,27 +8,68 @@ import click
 
 from billing_cli.cli.listing import any_source_option, show
 from billing_cli.cli.reasons import reason_option
-from billing_cli.cli.running import dry_run_option, json_option, run_job
+from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
+from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from billing_cli.cli.root import Options
+    from collections.abc import Callable
+    from datetime import datetime
+    from typing import Any
 
-held_ids_argument = click.argument(
-    "held_ids", nargs=-1, required=True, type=click.IntRange(1, 2**63 - 1), metavar="ID..."
-)
+    from billing_cli.cli.root import Options
+    from billing_cli.jobs.context import JobContext
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command name held deltas by id, or by source and time."""
+    for option in (
+        click.option(
+            "--until", type=MomentType(), metavar="TIME", help="Where to stop, exclusive."
+        ),
+        click.option(
+            "--since", type=MomentType(), metavar="TIME", help="With --source: from this minute on."
+        ),
+        click.option(
+            "--source", "source_id", metavar="ID", help="All that waits of this source since TIME."
+        ),
+        click.argument("held_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID...]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _selected(
+    context: JobContext,
+    held_ids: tuple[int, ...],
+    source_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> tuple[int, ...]:
+    """Return the ids that are meant. Raises UsageError for none, or for both ways at once."""
+    from billing_cli.features.held.job import select_held  # noqa: PLC0415
+
+    if held_ids:
+        if source_id or since or until:
+            raise UsageError("ids exclude --source, --since and --until")
+        return held_ids
+    if source_id is None or since is None:
+        raise UsageError("name held deltas by their ids, or by --source and --since")
+    return tuple(select_held(context, source_id, since, until))
 
 
 @click.group("held")
 def command() -> None:
-    """List the deltas that no line can carry, charge them, or drop them.
+    """List the deltas that are held, charge them, or drop them.
 
-    A counter that jumps further than its line could have carried in the time is not charged; it
-    waits here until somebody has found out what it was.
+    An account's minute above account_rate_bits_per_second, a node's minute above
+    line_rate_bits_per_second, and what a duplicate stream counts are not charged: they wait here
+    for a decision.
 
     \b
     Examples:
       billing held list
       billing held release 17 --reason 'the line was upgraded to 10 Gbit/s'
+      billing held release --source jp-1 --since 2026-04-08T12:00:00Z --reason 'a load test'
       billing held reject 18 19 --reason 'the exporter mixed up two nodes'
     """
 
@@ -43,7 +84,10 @@ def list_command(
 ) -> None:
     """Show the deltas that wait for a decision, oldest first.
 
-    The rate tells what the line would have had to carry; streams and totals tell where to look.
+    First by what is decided together: an account's minute (account_rate), a node's minute
+    (line_rate), or a duplicate stream. Then one by one: the rate tells what the line would have
+    had to carry. Last, for information only, bytes that were not charged because the snapshots
+    allow for less.
 
     \b
     Examples:
@@ -65,23 +109,32 @@ def list_command(
 
 
 @command.command("release")
-@held_ids_argument
+@selection_options
 @reason_option
 @dry_run_option
 @json_option
 @click.pass_obj
 def release_command(
-    options: Options, held_ids: tuple[int, ...], reason: str, dry_run: bool, as_json: bool
+    options: Options,
+    held_ids: tuple[int, ...],
+    source_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Charge held deltas, all that are named or none.
 
-    Their bytes count in the minute of the source's watermark, at today's price. A decision is
+    Their bytes count in the minute of the source's watermark, at today's price, and consume no
+    credit. A duplicate stream is released as a whole, and is charged from then on. A decision is
     final: bytes that were released by mistake are not taken back here.
 
     \b
     Examples:
       billing held release 17 --reason 'the line was upgraded to 10 Gbit/s' --dry-run
       billing held release 17 --reason 'the line was upgraded to 10 Gbit/s'
+      billing held release --source jp-1 --since 2026-04-08T12:00:00Z --reason 'a load test'
     """
     from billing_cli.features.held.job import RELEASE_JOB, release_held  # noqa: PLC0415
     from billing_cli.features.held.text import held_result_text  # noqa: PLC0415
@@ -90,7 +143,12 @@ def release_command(
         options,
         RELEASE_JOB,
         as_json,
-        lambda context: release_held(context, held_ids, reason, dry_run=dry_run),
+        lambda context: release_held(
+            context,
+            _selected(context, held_ids, source_id, since, until),
+            reason,
+            dry_run=dry_run,
+        ),
         dry_run=dry_run,
         text_of=held_result_text,
         files_checked=False,
@@ -98,17 +156,25 @@ def release_command(
 
 
 @command.command("reject")
-@held_ids_argument
+@selection_options
 @reason_option
 @dry_run_option
 @json_option
 @click.pass_obj
 def reject_command(
-    options: Options, held_ids: tuple[int, ...], reason: str, dry_run: bool, as_json: bool
+    options: Options,
+    held_ids: tuple[int, ...],
+    source_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Decide that held deltas are never charged, all that are named or none.
 
-    They stay on record with the reason. A decision is final.
+    They stay on record with the reason. A duplicate stream is rejected as a whole: it is ignored
+    from then on, and never charged. A decision is final.
 
     \b
     Example:
@@ -121,7 +187,12 @@ def reject_command(
         options,
         REJECT_JOB,
         as_json,
-        lambda context: reject_held(context, held_ids, reason, dry_run=dry_run),
+        lambda context: reject_held(
+            context,
+            _selected(context, held_ids, source_id, since, until),
+            reason,
+            dry_run=dry_run,
+        ),
         dry_run=dry_run,
         text_of=held_result_text,
         files_checked=False,

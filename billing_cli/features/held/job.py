@@ -1,7 +1,8 @@
-"""`held`: what an operator decides about deltas that no line can carry.
+"""`held`: what an operator decides about deltas that are not charged by themselves.
 
 Released bytes count in the minute of their source's watermark: the newest minute that is closed,
-so that no later run writes it, and the nearest to the moment of the decision.
+so that no later run writes it, and the nearest to the moment of the decision. They consume no
+credit of the plausibility limit.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.held import queries as store_held
-from billing_cli.features.held.result import HeldResult
+from billing_cli.features.held.result import HeldList, HeldResult
 from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.context import check_range
 from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.journal import journal_failure, write_journal
 from billing_cli.jobs.nodes import nodes_of
@@ -46,16 +48,41 @@ REJECT_JOB = "held-reject"
 
 def list_held(
     context: JobContext, source_ids: Sequence[str] = (), *, is_decided_shown: bool = False
-) -> list[HeldDelta]:
+) -> HeldList:
     """Return the deltas that wait for a decision, oldest first; with decided ones on demand."""
 
-    def work(connection: Connection) -> list[HeldDelta]:
+    def work(connection: Connection) -> HeldList:
         require_head(connection)
         nodes = nodes_of(context, connection, source_ids)
-        return store_held.read_held_deltas(connection, nodes, is_decided_shown=is_decided_shown)
+        deltas = store_held.read_held_deltas(connection, nodes, is_decided_shown=is_decided_shown)
+        return HeldList(tuple(deltas), tuple(store_held.read_uncertain_gaps(connection, nodes)))
 
     with Session(context.database) as session:
         return session.read(work)
+
+
+def select_held(
+    context: JobContext, source_id: str, since: datetime, until: datetime | None = None
+) -> list[int]:
+    """Return the ids of what waits for a decision of a source and was seen in [since, until).
+
+    Raises UsageError for an unknown source, and where nothing waits.
+    """
+    check_range(since, until)
+
+    def work(connection: Connection) -> list[int]:
+        require_head(connection)
+        nodes_of(context, connection, [source_id])
+        return store_held.read_held_ids(connection, source_id, since, until)
+
+    with Session(context.database) as session:
+        found = session.read(work)
+    if not found:
+        end = f" and before {format_rfc3339(until)}" if until else ""
+        raise UsageError(
+            f"source {source_id} has no held deltas from {format_rfc3339(since)} on{end}"
+        )
+    return found
 
 
 def release_held(
@@ -63,9 +90,10 @@ def release_held(
 ) -> HeldResult:
     """Charge the held deltas, all of them or none, and note why.
 
+    All that waits of a duplicate stream is decided together, and the stream is active then.
     Raises UsageError for an id that does not exist, BillingError where a delta is decided
-    already or nobody can be charged for it. The status is `busy` where another run holds one of
-    the sources.
+    already, no account can be charged for it, or a bucket would exceed a `bigint`. The status is
+    `busy` where another run holds one of the sources.
     """
     wanted = sorted(set(held_ids))
     started_at = context.clock()
@@ -77,17 +105,16 @@ def release_held(
         )
         # The sources' locks come first, as in every run that writes what they are about.
         found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
-        sources = {one.source_id for one in found if one.source_id is not None}
-        busy = sources - try_lock_sources(connection, sorted(sources))
+        sources = _sources(found)
+        busy = _lock_sources(connection, sources)
         if busy:
-            error = f"another run holds the source {', '.join(sorted(busy))}"
-            return replace(result, status="busy", finished_at=context.clock(), error=error)
+            return replace(result, status="busy", finished_at=context.clock(), error=busy)
         deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
         minutes = _watermark_minutes(connection, sources)
         accounts = _lock_accounts(context, connection, deltas)
-        corrections = _corrections(context, connection, deltas, minutes, reason)
-        usage = _usage(deltas, minutes)
         with _must_fit_into_a_minute(wanted):
+            corrections = _corrections(context, connection, deltas, minutes, reason)
+            usage = _usage(deltas, minutes)
             rating = write_corrections(context, connection, corrections, accounts, usage)
         decided = _decide(context, connection, deltas, "released", reason)
         return _charged(
@@ -102,24 +129,27 @@ def reject_held(
 ) -> HeldResult:
     """Decide that the held deltas are never charged, all of them or none, and note why.
 
-    Raises as `release_held` does.
+    All that waits of a duplicate stream is decided together, and the stream is ignored from then
+    on. Raises as `release_held` does.
     """
     wanted = sorted(set(held_ids))
     started_at = context.clock()
 
     def work(connection: Connection) -> HeldResult:
         require_head(connection)
-        deltas = _undecided(_known(wanted, store_held.lock_held_deltas(connection, wanted)))
-        decided = _decide(context, connection, deltas, "rejected", reason)
-        return HeldResult(
-            REJECT_JOB,
-            context.run_id,
-            "ok",
-            started_at,
-            context.clock(),
-            dry_run=dry_run,
-            held=decided,
+        result = HeldResult(
+            REJECT_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
         )
+        found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
+        # A run would set the state of a duplicate stream back.
+        busy = _lock_sources(
+            connection, _sources(one for one in found if one.held_reason == "duplicate")
+        )
+        if busy:
+            return replace(result, status="busy", finished_at=context.clock(), error=busy)
+        deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
+        decided = _decide(context, connection, deltas, "rejected", reason)
+        return replace(result, finished_at=context.clock(), held=decided)
 
     return _run(context, REJECT_JOB, started_at, work, dry_run=dry_run)
 
@@ -162,6 +192,16 @@ def _run(
             raise
 
 
+def _sources(deltas: Iterable[HeldDelta]) -> set[str]:
+    return {one.source_id for one in deltas if one.source_id is not None}
+
+
+def _lock_sources(connection: Connection, sources: set[str]) -> str | None:
+    """Lock the sources; return in words which of them another run holds, if any."""
+    busy = sources - try_lock_sources(connection, sorted(sources)) if sources else sources
+    return f"another run holds the source {', '.join(sorted(busy))}" if busy else None
+
+
 def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
     missing = sorted(set(wanted) - {one.held_id for one in found})
     if missing:
@@ -198,8 +238,8 @@ def _lock_accounts(
     for one in deltas:
         if one.account_uuid is None:
             raise BillingError(
-                f"held delta {one.held_id}: nobody knows whose the stream of sample "
-                f"{one.record.name.sample_uuid} is yet, so it can't be charged"
+                f"held delta {one.held_id}: the stream of sample {one.record.name.sample_uuid} is "
+                "unresolved, so no account can be charged"
             )
         if one.source_id is None:
             raise BillingError(
@@ -275,6 +315,11 @@ def _decide(
     ids = [one.held_id for one in deltas]
     if store_held.decide_held_deltas(connection, ids, state, now, reason) != len(ids):
         raise FactConflictError("some of these held deltas were decided meanwhile")
+    duplicates = {one.stream_id for one in deltas if one.held_reason == "duplicate"}
+    if duplicates:
+        store_held.decide_duplicates(
+            connection, sorted(duplicates), "active" if state == "released" else "ignored"
+        )
     return tuple(replace(one, state=state, decided_at=now, reason=reason) for one in deltas)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database import arrays
-from billing_cli.features.held.result import HeldDelta
+from billing_cli.features.held.result import HeldDelta, UncertainGap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.core.model import HeldReason, StreamState
     from billing_cli.features.held.result import HeldState
 
 HELD_DELTAS = """
 SELECT held.held_id, held.stream_id, source.source_id, stream.stored_node_id,
-       stream.account_uuid::text, held.found_at, held.state, held.decided_at, held.reason,
+       stream.account_uuid::text, held.held_reason, held.found_at, held.state, held.decided_at,
+       held.reason,
        stream.inbound_tag, stream.sample_uuid::text, held.bucket_start, held.reset_epoch,
        held.from_at, held.to_at,
        held.uplink_start, held.downlink_start, held.uplink_end, held.downlink_end
@@ -36,21 +38,55 @@ READ_HELD_DELTAS = (
  WHERE (%(stored_node_ids)s::text[] IS NULL
         OR stream.stored_node_id = ANY (%(stored_node_ids)s::text[]))
    AND (%(is_decided_shown)s OR held.state = 'held')
- ORDER BY held.held_id
+ ORDER BY held.bucket_start, held.held_id
 """
 )
 
-READ_NAMED_HELD_DELTAS = HELD_DELTAS + " WHERE held.held_id = ANY (%(held_ids)s::bigint[])"
+# A duplicate stream is decided as a whole.
+NAMED = """
+ WHERE held.held_id = ANY (%(held_ids)s::bigint[])
+    OR held.held_reason = 'duplicate' AND held.state = 'held'
+       AND held.stream_id IN (SELECT stream_id FROM billing.held_deltas
+                               WHERE held_id = ANY (%(held_ids)s::bigint[])
+                                 AND held_reason = 'duplicate')
+ ORDER BY held.held_id
+"""
+
+READ_NAMED_HELD_DELTAS = HELD_DELTAS + NAMED
 
 # Whoever decides the same deltas at the same moment waits here, and then sees what was decided.
-LOCK_HELD_DELTAS = (
-    HELD_DELTAS
-    + """
- WHERE held.held_id = ANY (%(held_ids)s::bigint[])
+LOCK_HELD_DELTAS = HELD_DELTAS + NAMED + " FOR NO KEY UPDATE OF held"
+
+# What waits for a decision of a source and was seen in [since, until); a duplicate stream's bytes
+# of several minutes are one row, which is there with its first and its last minute.
+READ_HELD_IDS = """
+SELECT held.held_id
+  FROM billing.held_deltas AS held
+  JOIN billing.streams AS stream USING (stream_id)
+  JOIN billing.sources AS source USING (stored_node_id)
+ WHERE source.source_id = %(source_id)s AND held.state = 'held'
+   AND held.to_at >= %(since)s
+   AND (%(until)s::timestamptz IS NULL OR held.bucket_start < %(until)s)
  ORDER BY held.held_id
-   FOR NO KEY UPDATE OF held
 """
-)
+
+DECIDE_DUPLICATES = """
+UPDATE billing.streams
+   SET state = %(stream_state)s
+ WHERE stream_id = ANY (%(stream_ids)s::bigint[]) AND state = 'duplicate'
+"""
+
+# What was not charged, because another reading of the snapshots charges less.
+READ_UNCERTAIN_GAPS = """
+SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.streams, gap.uncertain_bytes
+  FROM billing.gaps AS gap
+  LEFT JOIN billing.sources AS source USING (source_id)
+ WHERE gap.kind IN ('disorder', 'uncertain') AND gap.resolved_at IS NULL
+   AND gap.uncertain_bytes > 0
+   AND (%(stored_node_ids)s::text[] IS NULL
+        OR source.stored_node_id = ANY (%(stored_node_ids)s::text[]))
+ ORDER BY gap.from_at, gap.source_id, gap.kind
+"""
 
 DECIDE_HELD_DELTAS = """
 UPDATE billing.held_deltas
@@ -73,14 +109,35 @@ def read_held_deltas(
     return [_held_delta(*row) for row in rows]
 
 
+def read_held_ids(
+    connection: Connection, source_id: str, since: datetime, until: datetime | None
+) -> list[int]:
+    """Return the ids of what waits for a decision of a source and was seen in [since, until)."""
+    rows = connection.execute(
+        READ_HELD_IDS, {"source_id": source_id, "since": since, "until": until}
+    )
+    return [held_id for (held_id,) in rows]
+
+
+def read_uncertain_gaps(
+    connection: Connection, stored_node_ids: Iterable[str] | None
+) -> list[UncertainGap]:
+    """Return the open gaps of the nodes (None: of all) that state uncertain bytes, oldest first."""
+    rows = connection.execute(
+        READ_UNCERTAIN_GAPS,
+        {"stored_node_ids": None if stored_node_ids is None else arrays.texts(stored_node_ids)},
+    )
+    return [UncertainGap(*row) for row in rows]
+
+
 def read_named_held_deltas(connection: Connection, held_ids: Iterable[int]) -> list[HeldDelta]:
-    """Return those of the named held deltas that exist, without waiting for anyone."""
+    """Return the named held deltas that exist, and what else waits of their duplicate streams."""
     rows = connection.execute(READ_NAMED_HELD_DELTAS, {"held_ids": arrays.plain(held_ids)})
     return [_held_delta(*row) for row in rows]
 
 
 def lock_held_deltas(connection: Connection, held_ids: Iterable[int]) -> list[HeldDelta]:
-    """Lock the named held deltas until the transaction ends; return those that exist."""
+    """Lock what `read_named_held_deltas` returns until the transaction ends; return it."""
     rows = connection.execute(LOCK_HELD_DELTAS, {"held_ids": arrays.plain(held_ids)})
     return [_held_delta(*row) for row in rows]
 
@@ -92,7 +149,7 @@ def decide_held_deltas(
     decided_at: datetime,
     reason: str,
 ) -> int:
-    """Decide those of the deltas that nobody has decided yet; return how many these were."""
+    """Decide those of the deltas that are not decided yet; return how many these were."""
     return connection.execute(
         DECIDE_HELD_DELTAS,
         {
@@ -104,12 +161,23 @@ def decide_held_deltas(
     ).rowcount
 
 
+def decide_duplicates(
+    connection: Connection, stream_ids: Iterable[int], stream_state: StreamState
+) -> None:
+    """Set the state of those of the streams that are duplicates."""
+    connection.execute(
+        DECIDE_DUPLICATES,
+        {"stream_ids": arrays.plain(stream_ids), "stream_state": stream_state},
+    )
+
+
 def _held_delta(
     held_id: int,
     stream_id: int,
     source_id: str | None,
     stored_node_id: str,
     account_uuid: str | None,
+    held_reason: HeldReason,
     found_at: datetime,
     state: HeldState,
     decided_at: datetime | None,
@@ -142,4 +210,5 @@ def _held_delta(
         state,
         decided_at,
         reason,
+        held_reason,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,21 +10,22 @@ from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from billing_cli.core.model import UsageRecord
+    from billing_cli.core.model import HeldReason, UsageRecord
 
 HeldState = Literal["held", "released", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldDelta:
-    """A delta above what its line can carry, and where its decision stands.
+    """A delta that is not charged until an operator decides, and where its decision stands.
 
-    `record` has its figures; its `bucket_start` is the minute in which it was seen. `source_id`
-    is None where no source carries the node any more, `account_uuid` while nobody knows whose
-    the stream is.
+    `record` has its figures; its `bucket_start` is the minute in which it was seen, the first one
+    for a duplicate stream. `source_id` is None where no source carries the node any more,
+    `account_uuid` while the stream is unresolved. `held_reason` says why it is held, `reason` why
+    it was decided so.
     """
 
     held_id: int
@@ -36,6 +38,7 @@ class HeldDelta:
     state: HeldState = "held"
     decided_at: datetime | None = None
     reason: str = ""
+    held_reason: HeldReason = "account_rate"
 
     @property
     def total_bytes(self) -> int:
@@ -47,6 +50,70 @@ class HeldDelta:
         """The rate that the figures would mean, to the bit; over a second where stamps meet."""
         seconds = (self.record.to_at - self.record.from_at).total_seconds()
         return round(self.total_bytes * 8 / (seconds or 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUnit:
+    """What is decided together as a rule.
+
+    An account's minute on a node (`account_rate`), a node's minute (`line_rate`, all accounts: no
+    `account_uuid`), or what a duplicate stream counted. `minute` is the first one.
+    """
+
+    source_id: str | None
+    stored_node_id: str
+    minute: datetime
+    held_reason: HeldReason
+    account_uuid: str | None
+    deltas: tuple[HeldDelta, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """All streams, both directions together."""
+        return sum(one.total_bytes for one in self.deltas)
+
+
+@dataclass(frozen=True, slots=True)
+class UncertainGap:
+    """Bytes that were not charged, because another reading of the snapshots charges less."""
+
+    source_id: str
+    kind: str
+    from_at: datetime
+    to_at: datetime | None
+    streams: int
+    uncertain_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldList:
+    """Held deltas, oldest first, and the open gaps that state uncertain bytes."""
+
+    deltas: tuple[HeldDelta, ...] = ()
+    gaps: tuple[UncertainGap, ...] = ()
+
+    @property
+    def units(self) -> tuple[HeldUnit, ...]:
+        """The deltas that wait for a decision, by what is decided together."""
+        waiting: defaultdict[tuple[object, ...], list[HeldDelta]] = defaultdict(list)
+        for one in self.deltas:
+            if one.state == "held":
+                stream = one.stream_id if one.held_reason == "duplicate" else None
+                minute = one.record.bucket_start if stream is None else None
+                account = None if one.held_reason == "line_rate" else one.account_uuid
+                key = (one.stored_node_id, minute, one.held_reason, account, stream)
+                waiting[key].append(one)
+        return tuple(
+            HeldUnit(
+                deltas[0].source_id,
+                deltas[0].stored_node_id,
+                deltas[0].record.bucket_start,
+                deltas[0].held_reason,
+                None if deltas[0].held_reason == "line_rate" else deltas[0].account_uuid,
+                tuple(deltas),
+            )
+            for deltas in waiting.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +131,36 @@ class HeldResult(RunResult):
         return {"held": [held_object(one) for one in self.held]}
 
 
-def held_list_object(deltas: Sequence[HeldDelta]) -> dict[str, Any]:
+def held_list_object(listed: HeldList) -> dict[str, Any]:
     """Return a list of held deltas as a JSON object."""
     return {
         "job": "held-list",
         "status": "ok",
         "error": None,
-        "held": [held_object(one) for one in deltas],
+        "units": [
+            {
+                "source_id": one.source_id,
+                "node_id": one.stored_node_id,
+                "minute": format_rfc3339(one.minute),
+                "held_reason": one.held_reason,
+                "account_uuid": one.account_uuid,
+                "total_bytes": one.total_bytes,
+                "held_ids": [delta.held_id for delta in one.deltas],
+            }
+            for one in listed.units
+        ],
+        "held": [held_object(one) for one in listed.deltas],
+        "uncertain_gaps": [
+            {
+                "source_id": one.source_id,
+                "kind": one.kind,
+                "from_at": format_rfc3339(one.from_at),
+                "to_at": format_rfc3339(one.to_at) if one.to_at else None,
+                "streams": one.streams,
+                "uncertain_bytes": one.uncertain_bytes,
+            }
+            for one in listed.gaps
+        ],
     }
 
 
@@ -80,6 +170,7 @@ def held_object(held: HeldDelta) -> dict[str, Any]:
     return {
         "held_id": held.held_id,
         "state": held.state,
+        "held_reason": held.held_reason,
         "source_id": held.source_id,
         "node_id": held.stored_node_id,
         "line_code": record.name.inbound_tag,

@@ -8,15 +8,18 @@ from billing_cli.cli.text import human_bytes, table
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from billing_cli.features.held.result import HeldDelta, HeldResult
+    from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult, HeldUnit
 
 BITS_IN_A_UNIT = 1000
 
+IDS_SHOWN = 5
+
+UNIT_HEADER = ("SOURCE", "NODE", "MINUTE", "REASON", "ACCOUNT", "STREAMS", "BYTES", "IDS")
+GAP_HEADER = ("SOURCE", "GAP", "FROM", "TO", "STREAMS", "UNCERTAIN")
 HEADER = (
     "ID",
     "STATE",
+    "REASON",
     "SOURCE",
     "NODE",
     "LINE",
@@ -32,17 +35,35 @@ HEADER = (
 )
 
 
-def held_list_text(deltas: Sequence[HeldDelta]) -> str:
-    """Return a table of held deltas, and the reasons of those that are decided."""
-    if not deltas:
-        return "no held deltas"
-    lines = [table(HEADER, [_row(one) for one in deltas])]
+def held_list_text(listed: HeldList) -> str:
+    """Return tables of what is decided together, of the deltas, and of uncertain bytes."""
+    parts = []
+    if listed.units:
+        parts.append(table(UNIT_HEADER, [_unit_row(one) for one in listed.units]))
+    lines = [table(HEADER, [_row(one) for one in listed.deltas])] if listed.deltas else []
     lines += [
         f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}"
-        for one in deltas
+        for one in listed.deltas
         if one.decided_at is not None
     ]
-    return "\n".join(lines)
+    parts.append("\n".join(lines) or "no held deltas")
+    if listed.gaps:
+        rows = [
+            (
+                one.source_id,
+                one.kind,
+                format_rfc3339(one.from_at),
+                format_rfc3339(one.to_at) if one.to_at else "-",
+                str(one.streams),
+                human_bytes(one.uncertain_bytes),
+            )
+            for one in listed.gaps
+        ]
+        parts.append(
+            "not charged, because the snapshots allow for less; for information only\n"
+            + table(GAP_HEADER, rows)
+        )
+    return "\n\n".join(parts)
 
 
 def held_result_text(result: HeldResult) -> str:
@@ -69,11 +90,28 @@ def human_rate(bits_per_second: int) -> str:
     return f"{amount:.1f} Tbit/s"
 
 
+def _unit_row(unit: HeldUnit) -> tuple[str, ...]:
+    ids = [str(one.held_id) for one in unit.deltas]
+    hidden = len(ids) - IDS_SHOWN
+    account = "all" if unit.held_reason == "line_rate" else unit.account_uuid or "-"
+    return (
+        unit.source_id or "-",
+        unit.stored_node_id,
+        format_rfc3339(unit.minute),
+        unit.held_reason,
+        account,
+        str(len({one.stream_id for one in unit.deltas})),
+        human_bytes(unit.total_bytes),
+        " ".join(ids[:IDS_SHOWN]) + (f" and {hidden} more" if hidden > 0 else ""),
+    )
+
+
 def _row(held: HeldDelta) -> tuple[str, ...]:
     record = held.record
     return (
         str(held.held_id),
         held.state,
+        held.held_reason,
         held.source_id or "-",
         held.stored_node_id,
         record.name.inbound_tag or "-",

@@ -134,16 +134,19 @@ def _foreseen(
 
 
 def _make_room(connection: Connection) -> int:
-    """Make the partitions of the coming months, and those of rows that have none."""
+    """Make the partitions of the coming months, and those of rows that have none.
+
+    Late rows of a month that is detached are pruned after it.
+    """
     months, moved = store.read_rest_months(connection), 0
-    for found, is_attached in store.read_months(connection):
-        if found.month in months and not is_attached:
-            raise BillingError(
-                f"{', '.join(found.tables)} are detached, and rows of their month came in since: "
-                "archive them and drop or rename them, so that the month can have partitions again"
-            )
     if months:
-        moved = store.spread_rest(connection, months)
+        detached = [
+            found
+            for found, is_attached in store.read_months(connection)
+            if found.month in months and not is_attached
+        ]
+        attached = months - {found.month for found in detached}
+        moved = store.spread_rest(connection, attached, detached)
     connection.execute(MAKE_PARTITIONS_NOW)
     return moved
 

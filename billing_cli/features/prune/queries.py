@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from billing_cli.database import functions
 from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA
-from billing_cli.features.prune.result import PrunedMonth
+from billing_cli.features.prune.result import PrunedMonth, kept_since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -58,6 +58,12 @@ READ_REST_MONTHS = """
 SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
 """
 
+READ_COLUMNS = """
+SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+  FROM pg_attribute
+ WHERE attrelid = %(table)s::regclass AND attnum > 0 AND NOT attisdropped
+"""
+
 MAKE_PARTITION = "SELECT billing.make_partition(%(month)s)"
 
 # What accounts have in the month on all sides, added to what an earlier run took of it.
@@ -71,10 +77,10 @@ SELECT %(month)s, account_uuid, sum(records), sum(recorded), sum(charges), sum(i
                (uplink_end - uplink_start + downlink_end - downlink_start)::numeric AS recorded,
                0 AS charges, 0 AS included, 0 AS rated, 0::numeric AS amount,
                0 AS buckets, 0 AS shown, 0 AS entries, 0::numeric AS entered
-          FROM billing.usage_records_{suffix}
+          FROM {records}
         UNION ALL
         SELECT account_uuid, 0, 0, 1, included_bytes, rated_bytes, amount_delta, 0, 0, 0, 0
-          FROM billing.charges_{suffix}
+          FROM {charges}
         UNION ALL
         SELECT account_uuid, 0, 0, 0, 0, 0, 0, 1, total_bytes, 0, 0
           FROM public.traffic_minute_buckets
@@ -104,7 +110,7 @@ INSERT INTO billing.pruned_streams AS ends
 SELECT DISTINCT ON (stream_id)
        stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
   FROM (SELECT stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
-          FROM billing.usage_records_{suffix}
+          FROM {records}
          WHERE kind IN ('delta', 'pending')
         UNION ALL
         SELECT stream_id, reset_epoch, from_at, to_at, uplink_end, downlink_end
@@ -122,9 +128,9 @@ SELECT DISTINCT ON (stream_id)
 IS_DECIDED = """
        (held.state = 'rejected' AND held.bucket_start < %(end)s
         OR held.state = 'released'
-           AND EXISTS (SELECT FROM billing.usage_records_{suffix} AS record
-                        WHERE record.kind = 'released' AND record.stream_id = held.stream_id
-                          AND record.from_at = held.from_at))
+           AND EXISTS (SELECT FROM {records}
+                        WHERE kind = 'released' AND stream_id = held.stream_id
+                          AND from_at = held.from_at))
 """
 
 DELETE_DECIDED = "DELETE FROM billing.held_deltas AS held WHERE {is_decided}"
@@ -139,7 +145,7 @@ INSERT INTO billing.pruned_charges
         balance_before)
 SELECT ledger_id, account_uuid, created_at, included_bytes, amount_delta, quota_before,
        balance_before
-  FROM billing.charges_{suffix}
+  FROM {charges}
  WHERE created_at >= %(end)s
     ON CONFLICT (ledger_id) DO NOTHING
 """
@@ -188,10 +194,13 @@ def read_rest_months(connection: Connection) -> set[datetime]:
     }
 
 
-def spread_rest(connection: Connection, months: Iterable[datetime]) -> int:
-    """Give the months of the rest their partitions; return how many rows go there.
+def spread_rest(
+    connection: Connection, months: Iterable[datetime], detached: Iterable[PrunedMonth]
+) -> int:
+    """Give the months of the rest their partitions; return how many rows leave it.
 
-    Nobody can read or write the evidence meanwhile.
+    Rows of the `detached` months, which were pruned, came in late: their sums are kept as those of
+    the month were, and they join its tables. Nobody can read or write the evidence meanwhile.
     """
     # A partition can't be made while rows of its month are in the rest.
     for table in APPEND_ONLY_TABLES:
@@ -200,7 +209,7 @@ def spread_rest(connection: Connection, months: Iterable[datetime]) -> int:
         connection.execute(f"ALTER TABLE {rest} RENAME TO {table}_moving".encode())
     for month in sorted(months):
         connection.execute(MAKE_PARTITION, {"month": month})
-    moved = 0
+    moved = sum(_prune_late(connection, month) for month in detached)
     for table in APPEND_ONLY_TABLES:
         rest = f"{SCHEMA}.{table}_moving"
         moved += connection.execute(f"INSERT INTO {SCHEMA}.{table} TABLE {rest}".encode()).rowcount
@@ -210,22 +219,51 @@ def spread_rest(connection: Connection, months: Iterable[datetime]) -> int:
     return moved
 
 
+def _prune_late(connection: Connection, month: PrunedMonth) -> int:
+    """Prune the rows of a month that were moved out of the rest; return how many there are."""
+    end = kept_since(month.month, -1)
+    of_month = "WHERE bucket_start >= %(month)s AND bucket_start < %(end)s"
+    late = {
+        table: f"(SELECT * FROM {SCHEMA}.{table}_moving {of_month}) AS late"
+        for table in APPEND_ONLY_TABLES
+    }
+    given = {"month": month.month, "end": end}
+    _keep_sums(connection, late["usage_records"], late["charges"], given)
+    moved = 0
+    for table in APPEND_ONLY_TABLES:
+        moving, joined = f"{SCHEMA}.{table}_moving", f"{SCHEMA}.{table}_{month.month:%Y_%m}"
+        # A table that was detached by an earlier version may lack columns.
+        row = connection.execute(READ_COLUMNS, {"table": joined}).fetchone()
+        columns = row[0] if row else "*"
+        connection.execute(
+            f"INSERT INTO {joined} ({columns}) SELECT {columns} FROM {late[table]}".encode(), given
+        )
+        # The guard of the table of which this was a part is still on it.
+        connection.execute(f"ALTER TABLE {moving} DISABLE TRIGGER USER".encode())
+        moved += connection.execute(f"DELETE FROM {moving} {of_month}".encode(), given).rowcount
+    return moved
+
+
+def _keep_sums(
+    connection: Connection, records: str, charges: str, given: Mapping[str, datetime]
+) -> None:
+    """Keep what audits need of records and charges of a month, which are tables or subqueries."""
+    parts = {"records": records, "charges": charges}
+    parts["is_decided"] = IS_DECIDED.format(**parts)
+    for statement in (SAVE_SUMS, SAVE_ENDS, SAVE_STEPS, DELETE_STEPS, DELETE_DECIDED):
+        connection.execute(statement.format(**parts).encode(), given)
+    connection.execute(DELETE_BILLED, given)
+
+
 def prune_month(connection: Connection, found: PrunedMonth, end: datetime) -> PrunedMonth:
     """Keep what audits need of a month, and detach its tables; return what is gone."""
     suffix = f"{found.month:%Y_%m}"
-    decided = IS_DECIDED.format(suffix=suffix)
     given = {"month": found.month, "end": end}
-
-    def execute(statement: str) -> int:
-        text = statement.format(suffix=suffix, is_decided=decided)
-        return connection.execute(text.encode(), given).rowcount
-
     for table in found.tables:
         # Nobody adds to the month while it is summed up; who writes to others need not wait.
         connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
-    for statement in (SAVE_SUMS, SAVE_ENDS, SAVE_STEPS, DELETE_STEPS, DELETE_DECIDED):
-        execute(statement)
-    connection.execute(DELETE_BILLED, given)
+    records, charges = f"{SCHEMA}.usage_records_{suffix}", f"{SCHEMA}.charges_{suffix}"
+    _keep_sums(connection, records, charges, given)
     counts = []
     for table in APPEND_ONLY_TABLES:
         name = f"{SCHEMA}.{table}_{suffix}"

@@ -10,7 +10,7 @@ from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
 from billing_cli.features.status.queries import read_day_totals, read_last_runs
-from billing_cli.features.status.result import StatusReport, attention_of
+from billing_cli.features.status.result import StatusReport, advice_of, attention_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -32,7 +32,8 @@ def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
         for found in read_source_status(connection, list(enabled)):
             lag = (now - found.watermark).total_seconds() if found.watermark else None
             source = replace(found, enabled=enabled[found.source_id], lag_seconds=lag)
-            sources.append(replace(source, attention=attention_of(source, max_lag_seconds)))
+            attention = attention_of(source, max_lag_seconds)
+            sources.append(replace(source, attention=attention, advice=advice_of(source)))
         return StatusReport(
             checked_at=now,
             sources=tuple(sources),

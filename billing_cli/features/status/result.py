@@ -78,8 +78,39 @@ def attention_of(source: SourceStatus, max_lag_seconds: float) -> tuple[str, ...
     if source.gaps.get("history_lost"):
         reasons.append("history lost")
     if source.held_deltas:
-        reasons.append(f"{source.held_deltas} implausible deltas held")
+        reasons.append(
+            f"{source.held_deltas} deltas of {source.held_bytes} bytes are held: see "
+            "`billing held list`"
+        )
     return tuple(reasons)
+
+
+def advice_of(source: SourceStatus) -> tuple[str, ...]:
+    """Return in words what is worth knowing of an enabled source, and what to do about it."""
+    if not source.enabled:
+        return ()
+    advice = []
+    if source.successions:
+        advice.append(
+            f"{source.successions} successions in 24 h, {source.succession_uncertain_bytes} bytes "
+            "uncertain: counters continue under other names, as after an exporter upgrade"
+        )
+    if source.gaps.get("disorder"):
+        advice.append(
+            f"{source.gaps['disorder']} disorder gaps, {source.uncertain_bytes['disorder']} bytes "
+            "uncertain: snapshots of another clock were ignored; check the node's clock"
+        )
+    if source.gaps.get("uncertain"):
+        advice.append(
+            f"{source.gaps['uncertain']} uncertain gaps, {source.uncertain_bytes['uncertain']} "
+            "bytes not charged: counters may have continued or started again; see "
+            "`billing held list`"
+        )
+    if source.waits_for_successor:
+        advice.append(
+            "waits for the node's next snapshot: a counter decreased, and that one decides why"
+        )
+    return tuple(advice)
 
 
 def status_object(report: StatusReport) -> dict[str, Any]:
@@ -110,9 +141,15 @@ def status_object(report: StatusReport) -> dict[str, Any]:
                 "last_succeeded_at": _moment(one.last_succeeded_at),
                 "last_error": one.last_error or None,
                 "gaps": dict(one.gaps),
+                "uncertain_bytes": dict(one.uncertain_bytes),
                 "held_deltas": one.held_deltas,
+                "held_bytes": one.held_bytes,
                 "unresolved_streams": one.unresolved_streams,
+                "successions": one.successions,
+                "succession_uncertain_bytes": one.succession_uncertain_bytes,
+                "waits_for_successor": one.waits_for_successor,
                 "attention": list(one.attention),
+                "advice": list(one.advice),
             }
             for one in report.sources
         ],

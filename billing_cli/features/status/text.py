@@ -35,6 +35,7 @@ def status_text(report: StatusReport, style: Style = plain) -> str:
         for one in report.sources
         for reason in one.attention
     ]
+    lines += [f"{one.source_id}: {advice}" for one in report.sources for advice in one.advice]
     if report.missing_partitions:
         months = ", ".join(report.missing_partitions)
         lines.append(style(f"no partition for the evidence of {months}", fg="yellow"))

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 def command(
     options: Options, source_ids: tuple[str, ...], is_unresolved_only: bool, as_json: bool
 ) -> None:
-    """Show the counters of each node: whose they are, and where they stand.
+    """Show the counters of each node: their accounts, and where they stand.
 
     A stream is unresolved while its sample's uuid is neither an account's uuid nor its proxy
     uuid. What it carries is kept as pending, and charged when the account appears.
+
+    STATE is active, continued (under another name), duplicate (held until an operator decides) or
+    ignored (never charged).
 
     \b
     Examples:

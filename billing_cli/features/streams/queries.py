@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 READ_STREAM_STATUS = """
 SELECT stream.stream_id, source.source_id, stream.stored_node_id, stream.inbound_tag,
        stream.sample_uuid::text, stream.account_uuid::text, stream.origin,
-       stream.first_seen_at, stream.seen_at, stream.absent_since, stream.reset_epoch,
+       stream.state, stream.first_seen_at, stream.seen_at, stream.absent_since, stream.reset_epoch,
        stream.uplink_total, stream.downlink_total, coalesce(pending.total_bytes, 0)
   FROM billing.streams AS stream
   LEFT JOIN billing.sources AS source USING (stored_node_id)
@@ -52,7 +52,8 @@ def read_stream_status(
             stored_node_id,
             StreamName(inbound_tag, sample_uuid),
             account_uuid,
-            first_sight,
+            origin,
+            state,
             first_seen_at,
             seen_at,
             absent_since,
@@ -67,7 +68,8 @@ def read_stream_status(
             inbound_tag,
             sample_uuid,
             account_uuid,
-            first_sight,
+            origin,
+            state,
             first_seen_at,
             seen_at,
             absent_since,

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from billing_cli.core.model import StreamName, StreamOrigin, Totals
+    from billing_cli.core.model import StreamName, StreamOrigin, StreamState, Totals
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream as the database knows it.
 
-    `source_id` is None where no source carries the node any more, `account_uuid` while nobody
-    knows whose the stream is; `pending_bytes` wait for that. `changed_at` is the snapshot in which
+    `source_id` is None where no source carries the node any more, `account_uuid` while the stream
+    is unresolved; `pending_bytes` wait for that. `origin` says how it began, `state` whether its
+    bytes are charged. `changed_at` is the snapshot in which
     the totals last changed, `absent_since` the last one that held a stream that is gone.
     """
 
@@ -28,7 +29,8 @@ class StreamStatus:
     stored_node_id: str
     name: StreamName
     account_uuid: str | None
-    first_sight: StreamOrigin
+    origin: StreamOrigin
+    state: StreamState
     first_seen_at: datetime
     changed_at: datetime
     absent_since: datetime | None
@@ -51,7 +53,8 @@ def streams_object(streams: Sequence[StreamStatus]) -> dict[str, Any]:
                 "line_code": one.name.inbound_tag,
                 "sample_uuid": one.name.sample_uuid,
                 "account_uuid": one.account_uuid,
-                "first_sight": one.first_sight,
+                "first_sight": one.origin,
+                "state": one.state,
                 "first_seen_at": format_rfc3339(one.first_seen_at),
                 "changed_at": format_rfc3339(one.changed_at),
                 "absent_since": format_rfc3339(one.absent_since) if one.absent_since else None,

@@ -18,6 +18,7 @@ HEADER = (
     "LINE",
     "SAMPLE",
     "ACCOUNT",
+    "STATE",
     "FIRST SEEN",
     "LAST CHANGE",
     "UPLINK",
@@ -27,10 +28,13 @@ HEADER = (
 
 
 def streams_text(streams: Sequence[StreamStatus]) -> str:
-    """Return a table of the streams; totals are in bytes as the exporter shows them."""
+    """Return a table of the streams, and how to decide about those that are duplicates.
+
+    Totals are in bytes as the exporter shows them.
+    """
     if not streams:
         return "no streams"
-    return table(
+    listed = table(
         HEADER,
         [
             (
@@ -39,6 +43,7 @@ def streams_text(streams: Sequence[StreamStatus]) -> str:
                 one.name.inbound_tag or "-",
                 one.name.sample_uuid,
                 one.account_uuid or "-",
+                one.state,
                 format_rfc3339(one.first_seen_at.replace(microsecond=0)),
                 format_rfc3339(one.changed_at.replace(microsecond=0)),
                 str(one.totals.uplink),
@@ -47,4 +52,12 @@ def streams_text(streams: Sequence[StreamStatus]) -> str:
             )
             for one in streams
         ],
+    )
+    duplicates = sum(one.state == "duplicate" for one in streams)
+    if not duplicates:
+        return listed
+    return (
+        f"{listed}\n\n{duplicates} duplicate: another stream of the account counts the same bytes. "
+        "`billing held list` shows what is held of it; `held release` charges it from now on, "
+        "`held reject` ignores it for good."
     )

@@ -1,0 +1,84 @@
+"""What an audit asks of months whose evidence was pruned: sums, because nothing else is left.
+
+The columns are those of the other audit statements.
+"""
+
+from __future__ import annotations
+
+from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
+from billing_cli.features.audit.queries_facts import LIVES
+
+# Minutes of a pruned month that came in since have their evidence: it is added to the sums as they
+# were then. A late minute makes a bucket of its own, or adds to one that was there.
+#
+# What an account had before it was deleted and created again went with it: no fact that it has is
+# as old as the sums. Where nothing was pruned, nothing is read.
+CHANGED_SINCE_PRUNED = f"""
+WITH late AS MATERIALIZED (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid,
+         count(DISTINCT (bucket_start, stored_node_id, region, line_code)) AS buckets,
+         sum(included_bytes) + sum(rated_bytes) AS bucket_bytes, count(*) AS ledger_rows,
+         sum(amount_delta) AS ledger_amount
+    FROM ({CHARGES}) AS charge
+   WHERE bucket_start < {KEPT_SINCE}
+   GROUP BY 1, 2
+), recorded AS MATERIALIZED (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid,
+         sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start)
+           AS recorded_bytes
+    FROM ({RECORDS}) AS record
+   WHERE bucket_start < {KEPT_SINCE}
+   GROUP BY 1, 2
+), shown AS (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS buckets,
+         sum(total_bytes) AS bucket_bytes
+    FROM public.traffic_minute_buckets
+   WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+     AND bucket_start < {KEPT_SINCE}
+   GROUP BY 1, 2
+), entered AS (
+  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS ledger_rows,
+         sum(amount_delta::text::numeric) AS ledger_amount
+    FROM public.billing_ledger
+   WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+     AND bucket_start < {KEPT_SINCE}
+   GROUP BY 1, 2
+), told AS (
+  SELECT month, account_uuid, pruned.pruned_at,
+         coalesce(pruned.buckets, 0) AS buckets,
+         coalesce(pruned.buckets, 0) + coalesce(late.buckets, 0) AS most_buckets,
+         coalesce(pruned.bucket_bytes, 0) + coalesce(late.bucket_bytes, 0) AS bucket_bytes,
+         coalesce(pruned.ledger_rows, 0) + coalesce(late.ledger_rows, 0) AS ledger_rows,
+         coalesce(pruned.ledger_amount, 0) + coalesce(late.ledger_amount, 0) AS ledger_amount,
+         coalesce(shown.buckets, 0) AS shown_buckets,
+         coalesce(shown.bucket_bytes, 0) AS shown_bytes,
+         coalesce(entered.ledger_rows, 0) AS entered_rows,
+         coalesce(entered.ledger_amount, 0) AS entered_amount,
+         coalesce(late.bucket_bytes, 0) AS charged_bytes,
+         coalesce(recorded.recorded_bytes, 0) AS recorded_bytes
+    FROM (SELECT * FROM billing.pruned
+           WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS pruned
+    FULL JOIN late USING (month, account_uuid)
+    FULL JOIN recorded USING (month, account_uuid)
+    LEFT JOIN shown USING (month, account_uuid)
+    LEFT JOIN entered USING (month, account_uuid)
+   WHERE EXISTS (SELECT FROM billing.pruned)
+), {LIVES.format(accounts="SELECT account_uuid FROM told")}
+SELECT 'pruned_differs' AS kind, account_uuid::text AS account_uuid,
+       told.month AS "key.month", told.most_buckets AS "expected.buckets",
+       told.bucket_bytes AS "expected.bucket_bytes", told.ledger_rows AS "expected.ledger_rows",
+       told.ledger_amount AS "expected.amount_delta",
+       told.charged_bytes AS "expected.recorded_bytes",
+       told.shown_buckets AS "found.buckets", told.shown_bytes AS "found.bucket_bytes",
+       told.entered_rows AS "found.ledger_rows", told.entered_amount AS "found.amount_delta",
+       told.recorded_bytes AS "found.recorded_bytes"
+  FROM told
+  JOIN public.users AS account ON account.uuid = told.account_uuid
+  JOIN life USING (account_uuid)
+ WHERE (told.shown_buckets NOT BETWEEN told.buckets AND told.most_buckets
+        OR told.bucket_bytes <> told.shown_bytes OR told.ledger_rows <> told.entered_rows
+        OR told.ledger_amount <> told.entered_amount
+        OR told.recorded_bytes <> told.charged_bytes)
+   AND (told.pruned_at IS NULL OR life.begun_at <= told.pruned_at)
+ ORDER BY 2, 3
+"""
