@@ -140,6 +140,7 @@ GRANTS = (
     *_grants("billing.successions", select="succession_id", insert=""),
     *_grants("billing.succession_streams", insert=""),
     *_grants("billing.charges", select="", insert=""),
+    *_grants("billing.quota_periods", select="", insert="", update="former_quota_bytes"),
     *_grants("billing.gaps", select="", insert="", update="to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
     *_grants("billing.pruned", select=""),
@@ -157,8 +158,9 @@ GRANTS = (
 )
 
 # Columns that only newer deployments of the accounts service have, one in each grant.
-OPTIONAL_GRANTS = _grants(
-    "public.account_quota_states", select="arrears_since", update="arrears_since"
+OPTIONAL_GRANTS = (
+    *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
+    *_grants("public.account_quota_states", select="period_start"),
 )
 
 LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"

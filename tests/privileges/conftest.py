@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Databases
 
-ADD_ARREARS_SINCE = "ALTER TABLE public.account_quota_states ADD arrears_since timestamptz"
+ADD_ARREARS_SINCE = """
+ALTER TABLE public.account_quota_states
+  ADD arrears_since timestamptz, ADD period_start timestamptz
+"""
 
 
 @pytest.fixture

@@ -92,8 +92,18 @@ CHANGED_BALANCES = OUTSIDE_CHANGES.format(
     present="round(state.current_balance::text::numeric, 9)",
 )
 
+# Charges of late minutes use what is left of a former quota, not the one that is stored.
+CHARGES_OF_STORED_QUOTA = f"""
+SELECT charge.*
+  FROM ({CHARGES}) AS charge
+ WHERE NOT EXISTS (SELECT FROM billing.quota_periods AS period
+                    WHERE period.account_uuid = charge.account_uuid
+                      AND period.period_start > charge.bucket_start
+                      AND period.seen_at <= charge.created_at)
+"""
+
 CHANGED_QUOTAS = OUTSIDE_CHANGES.format(
-    charges=CHARGES,
+    charges=CHARGES_OF_STORED_QUOTA,
     kind="quota_outside",
     column="remaining_included_quota",
     stored="bigint",
