@@ -12,6 +12,7 @@ from decimal import localcontext
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Bucket, BucketKey, Charge, Rating
+from billing_cli.core.quota_periods import quota_at
 from billing_cli.core.rating import (
     EXACT,
     adjustment_id,
@@ -23,11 +24,13 @@ from billing_cli.core.rating import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from billing_cli.core.model import Account
     from billing_cli.core.peak import PeakHours
+
+RENEWAL_REASON = "the quota of the period that the minute lies in, visible after it was charged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +68,31 @@ def settle(
     histories: Mapping[BucketKey, BucketHistory],
     accounts: Mapping[str, Account],
     peak_hours: PeakHours | None = None,
+    requoted: Collection[BucketKey] = (),
 ) -> Rating:
     """Return the entries that put the corrections into money, in bucket order.
 
     A minute that nobody has charged gets its own charge; all else becomes adjustments with ids
     that depend on the bucket and its entries so far alone. At most one correction per bucket.
-    Bytes that the evidence does not hold can't be given back: that part is left out.
+    Bytes that the evidence does not hold can't be given back: that part is left out. Charges of
+    `requoted` buckets first use what is left of the quota of their period.
     """
     left = dict(accounts)
     charges: list[Charge] = []
     with localcontext(EXACT):
-        for correction in sorted(corrections, key=lambda one: one.bucket.key):
-            key, total = correction.bucket.key, correction.bucket.total_bytes
+        by_key = {one.bucket.key: one for one in corrections}
+        for key in sorted(by_key.keys() | set(requoted)):
             history = histories.get(key, BucketHistory())
             account = left[key.account_uuid]
+            if key in requoted:
+                account, entries = use_quota_left(key, history, account)
+                left[key.account_uuid] = account
+                charges.extend(entries)
+                history = _with_entries(history, entries)
+            correction = by_key.get(key)
+            if correction is None:
+                continue
+            total = correction.bucket.total_bytes
             ordinal = len(history.entries)
             if total > 0:
                 charge = charge_bytes(account, key, ledger_id(key), total, peak_hours)
@@ -157,6 +171,53 @@ def _give_back(
     return account, entries
 
 
+def use_quota_left(
+    key: BucketKey, history: BucketHistory, account: Account
+) -> tuple[Account, list[Charge]]:
+    """Return the entries by which a bucket's charges use what is left of their period's quota.
+
+    A quota below 0 takes included bytes back. Prices stay what they were.
+    """
+    entries: list[Charge] = []
+    with localcontext(EXACT):
+        for charge in standing_charges(history.entries):
+            total = charge.included_bytes + charge.rated_bytes
+            quota = quota_at(account, key.bucket_start)
+            included = min(max(charge.included_bytes + quota, 0), total)
+            moved = included - charge.included_bytes
+            if moved == 0:
+                continue
+            amount = amount_of(total - included, charge.price_per_byte, charge.multiplier)
+            change = replace(
+                charge,
+                included_bytes=moved,
+                rated_bytes=-moved,
+                amount_delta=amount - charge.amount_delta,
+            )
+            ordinal = len(history.entries) + len(entries)
+            entry = _adjustment(account, key, ordinal, change, RENEWAL_REASON)
+            entries.append(entry)
+            account = apply_charge(account, entry)
+    return account, entries
+
+
+def _with_entries(history: BucketHistory, entries: Sequence[Charge]) -> BucketHistory:
+    added = (
+        PriorEntry(
+            entry.ledger_id,
+            entry.adjusts,
+            entry.included_bytes,
+            entry.rated_bytes,
+            entry.price_per_byte,
+            entry.multiplier,
+            entry.amount_delta,
+            pricing_rule_version="",
+        )
+        for entry in entries
+    )
+    return replace(history, entries=(*history.entries, *added))
+
+
 def reprice(
     key: BucketKey,
     history: BucketHistory,
@@ -203,7 +264,7 @@ def _adjustment(
         price_per_byte=change.price_per_byte,
         multiplier=change.multiplier,
         amount_delta=change.amount_delta,
-        quota_before=account.remaining_included_quota,
+        quota_before=quota_at(account, key.bucket_start),
         balance_before=account.current_balance,
         balance_after=account.current_balance + change.amount_delta,
         entry_type="traffic_adjustment",

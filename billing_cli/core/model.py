@@ -231,16 +231,25 @@ class Price:
     offpeak_multiplier: Decimal
 
 
+class Renewal(NamedTuple):
+    """The begin of a quota period, and what is left of the former period's quota, in bytes."""
+
+    period_start: datetime
+    former_quota: int
+
+
 class Account(NamedTuple):
     """An account's quota state as read under its row lock, and its price.
 
-    `remaining_included_quota` in bytes; `current_balance` with 9 decimal places.
+    `remaining_included_quota` in bytes, of the present period; `current_balance` with 9 decimal
+    places. `renewals`, oldest first, are those after the first minute that may be charged.
     """
 
     account_uuid: str
     remaining_included_quota: int
     current_balance: Decimal
     price: Price
+    renewals: tuple[Renewal, ...] = ()
 
 
 EntryType = Literal["traffic_charge", "traffic_adjustment"]

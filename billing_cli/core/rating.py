@@ -19,6 +19,7 @@ from billing_cli.core.model import (
     Charge,
     Rating,
 )
+from billing_cli.core.quota_periods import quota_at, use_quota
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def charge_bytes(
     peak_hours: PeakHours | None,
 ) -> Charge:
     """Charge bytes of a minute to an account as it stands, within `EXACT`."""
-    _, quota, balance, price = account
+    balance, price = account.current_balance, account.price
+    quota = quota_at(account, key.bucket_start)
     included = min(max(quota, 0), total_bytes)
     rated = total_bytes - included
     multiplier = multiplier_at(price, key.bucket_start, peak_hours)
@@ -157,7 +159,10 @@ def amount_of(rated_bytes: int, price_per_byte: Decimal, multiplier: Decimal) ->
 
 def apply_charge(account: Account, charge: Charge) -> Account:
     """Return what a charge leaves of its account."""
-    account_uuid, quota, _, price = account
+    account_uuid, quota, _, price, renewals = account
+    if renewals:
+        paid = account._replace(current_balance=charge.balance_after)
+        return use_quota(paid, charge.key.bucket_start, charge.included_bytes)
     return Account(account_uuid, quota - charge.included_bytes, charge.balance_after, price)
 
 

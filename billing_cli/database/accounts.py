@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from billing_cli.core.prices import ProfileRow
 from billing_cli.database import arrays
+from billing_cli.database.quota_periods import renewals_by_account, send_read_renewals
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from psycopg import Connection
+
+    from billing_cli.core.model import Renewal
 
 # Accounts are kept from being deleted until the transaction ends. Locks are taken in key order,
 # here and below, whatever the order of the parameters, so that runs side by side never deadlock.
@@ -36,15 +40,21 @@ SELECT account.uuid::text, profile.included_quota_bytes, profile.package_name,
 READ_USERS = "SELECT uuid::text FROM public.users WHERE uuid = ANY (%(account_uuids)s::uuid[])"
 
 # Top-ups by other services wait for this lock, or we for theirs: a balance is never stale.
-LOCK_QUOTA_STATES = """
-SELECT account_uuid::text, remaining_included_quota, current_balance
-  FROM public.account_quota_states
- WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
- ORDER BY account_uuid
-   FOR UPDATE
+# Only newer deployments have `period_start`: where the table lacks it, the name is that of the
+# outer query's column, which is NULL.
+QUOTA_STATES = """
+SELECT state.account_uuid::text, state.remaining_included_quota, state.current_balance,
+       state.period_start
+  FROM (VALUES (NULL::timestamptz)) AS outer_query (period_start)
+ CROSS JOIN LATERAL (
+       SELECT account_uuid, remaining_included_quota, current_balance, period_start
+         FROM public.account_quota_states
+        WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
+        ORDER BY account_uuid
+          FOR UPDATE{skip_locked}) AS state
 """
-
-LOCK_AVAILABLE_QUOTA_STATES = f"{LOCK_QUOTA_STATES} SKIP LOCKED"
+LOCK_QUOTA_STATES = QUOTA_STATES.format(skip_locked="")
+LOCK_AVAILABLE_QUOTA_STATES = QUOTA_STATES.format(skip_locked=" SKIP LOCKED")
 
 ADD_QUOTA_STATES = """
 INSERT INTO public.account_quota_states
@@ -82,20 +92,26 @@ class QuotaState(NamedTuple):
     account_uuid: str
     remaining_included_quota: int | None
     current_balance: float | None
+    period_start: datetime | None
 
 
 class LockedRows(NamedTuple):
-    """What was locked, and the accounts that exist: others may hold some of those."""
+    """What was locked, and the accounts that exist: others may hold some of those.
+
+    `renewals` are, by account, the last that a run has seen, and those after the first minute.
+    """
 
     users: Sequence[User]
     states: Sequence[QuotaState]
     existing: Collection[str]
+    renewals: Mapping[str, tuple[Renewal, ...]]
 
 
 def lock_accounts(
     connection: Connection,
     kept: Collection[str],
     charged: Collection[str],
+    first_minute: datetime | None,
     *,
     savepoints: Sequence[LiteralString],
     wait_seconds: float,
@@ -112,15 +128,22 @@ def lock_accounts(
         _limit_waiting(connection, wait_seconds)
         users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(kept)})
         states = connection.execute(LOCK_QUOTA_STATES, {"account_uuids": arrays.plain(charged)})
+        renewals = send_read_renewals(connection, charged, first_minute)
         _limit_waiting(connection, wait_seconds_afterwards)
     locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()]
     return LockedRows(
-        locked, [QuotaState(*row) for row in states.fetchall()], [one[0] for one in locked]
+        locked,
+        [QuotaState(*row) for row in states.fetchall()],
+        [one[0] for one in locked],
+        renewals_by_account(renewals.fetchall()),
     )
 
 
 def lock_available_accounts(
-    connection: Connection, kept: Collection[str], charged: Collection[str]
+    connection: Connection,
+    kept: Collection[str],
+    charged: Collection[str],
+    first_minute: datetime | None,
 ) -> LockedRows:
     """Do as `lock_accounts` does with the rows that nobody else holds now."""
     wanted = {"account_uuids": arrays.plain(kept)}
@@ -129,11 +152,13 @@ def lock_available_accounts(
         states = connection.execute(
             LOCK_AVAILABLE_QUOTA_STATES, {"account_uuids": arrays.plain(charged)}
         )
+        renewals = send_read_renewals(connection, charged, first_minute)
         existing = connection.execute(READ_USERS, wanted)
     return LockedRows(
         [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()],
         [QuotaState(*row) for row in states.fetchall()],
         [account_uuid for (account_uuid,) in existing],
+        renewals_by_account(renewals.fetchall()),
     )
 
 
@@ -144,10 +169,7 @@ def add_quota_states(
     initial_balance: Decimal,
 ) -> None:
     """Give users their first quota states. Where another session was quicker, its row stays."""
-    quotas = [
-        user.included_quota_bytes if (user.included_quota_bytes or 0) > 0 else default_quota_bytes
-        for user in users
-    ]
+    quotas = [full_quota(user, default_quota_bytes) for user in users]
     wanted = arrays.plain(user.account_uuid for user in users)
     connection.execute(
         ADD_QUOTA_STATES,
@@ -158,6 +180,12 @@ def add_quota_states(
 def has_arrears_since(connection: Connection) -> bool:
     """Tell whether this deployment keeps the start of an account's arrears."""
     return connection.execute(HAS_ARREARS_SINCE).fetchone() == (True,)
+
+
+def full_quota(user: User, default_quota_bytes: int) -> int:
+    """Return the quota that a user begins a period with, in bytes."""
+    quota = user.included_quota_bytes or 0
+    return quota if quota > 0 else default_quota_bytes
 
 
 def _limit_waiting(connection: Connection, seconds: float) -> None:

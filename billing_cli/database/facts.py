@@ -30,11 +30,13 @@ if TYPE_CHECKING:
         Gap,
         HeldDelta,
         NodeIdentity,
+        Renewal,
         StreamName,
         StreamOrigin,
         Succession,
         UsageRecord,
     )
+    from billing_cli.database.quota_periods import SeenPeriod
     from billing_cli.database.write_path import Statement
 
 
@@ -104,13 +106,16 @@ class Entries:
 
     `buckets` are those that are new. `corrected` have a row already: their bytes are added to it,
     and the multiplier is that of a row which is missing all the same. `accounts` come with the
-    start of their last bucket.
+    start of their last bucket, if any. `former_quotas` are what is left, by account, of quotas
+    before renewals that an earlier run has seen.
     """
 
     charges: Sequence[Charge] = ()
     buckets: Mapping[BucketKey, Bucket] = field(default_factory=dict)
     corrected: Sequence[tuple[Bucket, Decimal]] = ()
-    accounts: Sequence[tuple[Account, datetime]] = ()
+    accounts: Sequence[tuple[Account, datetime | None]] = ()
+    seen_periods: Sequence[SeenPeriod] = ()
+    former_quotas: Sequence[tuple[str, Renewal]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +244,11 @@ def _parameters(facts: Facts, run: Run) -> dict[str, object]:
         "last_buckets": arrays.moments(last for _, last in accounts),
         "arrears_accounts": arrays.plain(
             account.account_uuid for account, _ in accounts if account.current_balance < 0
+        ),
+        "quota_periods": rows_as_json(one._asdict() for one in facts.entries.seen_periods),
+        "former_quotas": rows_as_json(
+            {"account_uuid": account_uuid, **renewal._asdict()}
+            for account_uuid, renewal in facts.entries.former_quotas
         ),
         "billed_ids": arrays.plain(stream_id for stream_id, _ in facts.billed_pending),
         "billed_froms": arrays.moments(from_at for _, from_at in facts.billed_pending),

@@ -423,6 +423,26 @@ pruned_streams = Table(
     comment="Where a stream's pruned evidence ended, and what is left of it begins.",
 )
 
+quota_periods = Table(
+    "quota_periods",
+    metadata,
+    columns.uuid("account_uuid"),
+    columns.moment("period_start", "As the quota state had it when a run saw it first."),
+    columns.now("seen_at"),
+    columns.bytes_(
+        "quota_bytes", "What minutes charged before had left of the renewed quota; may be below 0."
+    ),
+    columns.bytes_(
+        "included_before", "Included bytes of minutes of the period that were charged before."
+    ),
+    columns.bytes_(
+        "former_quota_bytes", "What is left of the former quota; late minutes of its period use it."
+    ),
+    columns.uuid("run_id"),
+    PrimaryKeyConstraint("account_uuid", "period_start"),
+    comment="Renewals of included quotas, as seen by the first run that charged the account then.",
+)
+
 pruned_charges = Table(
     "pruned_charges",
     metadata,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
 from billing_cli.database import arrays
+from billing_cli.database.quota_periods import MAX_RENEWED_ACCOUNTS, READ_RENEWED_ACCOUNTS
 from billing_cli.database.streams import (
     MAX_BILLABLE_RECORDS,
     READ_ACCOUNT_DEBTS,
@@ -163,7 +164,8 @@ class LockedSources:
 
     `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
     whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
-    READ_ACCOUNT_DEBTS for the nodes in `moving`.
+    READ_ACCOUNT_DEBTS for the nodes in `moving`. `renewed` are accounts with a quota period that
+    no run has seen.
     """
 
     locked: frozenset[str]
@@ -173,6 +175,7 @@ class LockedSources:
     moving: frozenset[str]
     streams: Iterable[tuple[Any, ...]]
     debts: Iterable[tuple[Any, ...]]
+    renewed: tuple[str, ...]
 
 
 def lock_sources(
@@ -180,12 +183,14 @@ def lock_sources(
     source_ids: Sequence[str],
     stored_node_ids: Iterable[str],
     moving_node_ids: Collection[str],
+    renewed_since: datetime,
 ) -> LockedSources:
     """Lock the sources that no other transaction holds, and read what is stored of all of them.
 
     `stored_node_ids` are the nodes that they carry according to their answers, of which the moving
     ones seem to have new snapshots. Each statement sees what was committed before it, so what is
     read of a source that is locked does not change any more.
+    Accounts whose quota period began before `renewed_since` are not looked for.
     """
     wanted = {"source_ids": arrays.texts(source_ids), "limit": MAX_BILLABLE_RECORDS}
     nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
@@ -197,6 +202,10 @@ def lock_sources(
         billable = connection.execute(READ_BILLABLE_USAGE, wanted)
         streams = connection.execute(READ_STREAMS, moving)
         debts = connection.execute(READ_ACCOUNT_DEBTS, moving)
+        renewed = connection.execute(
+            READ_RENEWED_ACCOUNTS,
+            {"renewed_since": renewed_since, "renewed_limit": MAX_RENEWED_ACCOUNTS},
+        )
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(
         ours,
@@ -206,4 +215,5 @@ def lock_sources(
         frozenset(moving_node_ids),
         streams.fetchall(),
         debts.fetchall(),
+        tuple(account for (account,) in renewed.fetchall()),
     )

@@ -215,6 +215,26 @@ ARREARS_SINCE = """
                             ELSE coalesce(state.arrears_since, now()) END,
 """
 
+# A renewal is seen once: by the first run that locks the quota state after it.
+INSERT_QUOTA_PERIODS = """
+INSERT INTO billing.quota_periods
+       (account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, run_id)
+SELECT account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, %(run_id)s
+  FROM jsonb_to_recordset(%(quota_periods)s::jsonb)
+    AS given (account_uuid uuid, period_start timestamptz, quota_bytes bigint,
+              included_before bigint, former_quota_bytes bigint)
+    ON CONFLICT (account_uuid, period_start) DO NOTHING
+"""
+
+# What late minutes leave of the quota of their period.
+UPDATE_FORMER_QUOTAS = """
+UPDATE billing.quota_periods AS period
+   SET former_quota_bytes = given.former_quota
+  FROM jsonb_to_recordset(%(former_quotas)s::jsonb)
+    AS given (account_uuid uuid, period_start timestamptz, former_quota bigint)
+ WHERE period.account_uuid = given.account_uuid AND period.period_start = given.period_start
+"""
+
 MARK_PENDING_BILLED = """
 UPDATE billing.pending_usage AS pending
    SET billed_at = %(now)s
@@ -404,6 +424,8 @@ APPLY = (
     # After the charges: a ledger row of ours has its evidence.
     Statement("ledger", INSERT_LEDGER_ENTRIES),
     Statement("shared checkpoints", UPSERT_SHARED_CHECKPOINTS),
+    Statement("quota periods", INSERT_QUOTA_PERIODS),
+    Statement("former quotas", UPDATE_FORMER_QUOTAS),
     Statement("quota states", UPDATE_QUOTA_STATES),
     Statement("recorded arrears", RECORD_ARREARS),
     Statement("billed pending usage", MARK_PENDING_BILLED),
@@ -438,6 +460,8 @@ CORRECT = (
             "corrected buckets",
             "charges",
             "ledger",
+            "quota periods",
+            "former quotas",
             "quota states",
             "recorded arrears",
         }

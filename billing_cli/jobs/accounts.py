@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from psycopg.errors import LockNotAvailable
 
@@ -15,10 +15,11 @@ from billing_cli.database import accounts as store
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Price
+    from billing_cli.core.model import Price, Renewal
     from billing_cli.core.prices import ProfileRow
     from billing_cli.jobs.context import JobContext
 
@@ -26,17 +27,26 @@ if TYPE_CHECKING:
 LOCK_WAIT_SECONDS = 2.0
 
 
+class NewPeriod(NamedTuple):
+    """A quota period that no run has seen, and the quota that such a period begins with, bytes."""
+
+    period_start: datetime
+    full_quota: int
+
+
 @dataclass(frozen=True, slots=True)
 class LockedAccounts:
     """Accounts under lock. `chargeable` are those wanted to be charged that can be, by uuid.
 
     `kept` exist, and stay until the transaction ends. `problems` says why some of those that exist
-    can't be charged now: what they use is pending.
+    can't be charged now: what they use is pending. `renewed` are chargeable accounts with a new
+    quota period.
     """
 
     chargeable: Mapping[str, Account] = field(default_factory=dict)
     kept: AbstractSet[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
+    renewed: Mapping[str, NewPeriod] = field(default_factory=dict)
 
 
 def lock_accounts(
@@ -44,15 +54,19 @@ def lock_accounts(
     connection: Connection,
     charged: Collection[str],
     kept: Collection[str] = (),
+    first_minute: datetime | None = None,
 ) -> LockedAccounts:
     """Lock accounts and the quota states of those to be charged, each in key order; read both.
 
     An account without a quota state gets its first. One whose row another session holds for longer
     than LOCK_WAIT_SECONDS, or whose figures money can't be computed with, is a problem of that
-    account, never an error. Sets the savepoint `accounts` first.
+    account, never an error. `first_minute` is the first that may be charged, None where that is
+    not known. Sets the savepoint `accounts` first.
     """
     # The outer savepoint is the caller's; the inner one takes back a lock that is not available.
-    rows = _lock_rows(context, connection, {*charged, *kept}, charged, ("accounts", "locks"))
+    rows = _lock_rows(
+        context, connection, {*charged, *kept}, charged, first_minute, ("accounts", "locks")
+    )
     users = {user.account_uuid: user for user in rows.users}
     states = {state.account_uuid: state for state in rows.states}
     missing = [users[one] for one in sorted(charged) if one in users and one not in states]
@@ -62,8 +76,8 @@ def lock_accounts(
             connection, missing, tariff.initial_included_quota_bytes, tariff.initial_balance
         )
         wanted = [user.account_uuid for user in missing]
-        added = _lock_rows(context, connection, wanted, wanted, ("locks",)).states
-        states |= {state.account_uuid: state for state in added}
+        added = _lock_rows(context, connection, wanted, wanted, first_minute, ("locks",))
+        states |= {state.account_uuid: state for state in added.states}
 
     chargeable: dict[str, Account] = {}
     problems = {
@@ -71,16 +85,21 @@ def lock_accounts(
         for account in rows.existing
         if account not in users or (account in charged and account not in states)
     }
+    renewed: dict[str, NewPeriod] = {}
     prices: dict[ProfileRow, Price | NoPrice] = {}
     for account in charged:
         if account in users and account in states:
+            user, state, seen = users[account], states[account], rows.renewals.get(account, ())
             try:
-                chargeable[account] = _account(
-                    context, users[account].profile, states[account], prices
-                )
+                chargeable[account] = _account(context, user.profile, state, seen, prices)
             except ValueError as error:
                 problems[account] = f"account {account} can't be charged: {error}"
-    return LockedAccounts(chargeable, users.keys(), problems)
+                continue
+            start = state.period_start
+            if start is not None and all(start > renewal.period_start for renewal in seen):
+                full_quota = store.full_quota(user, context.tariff.initial_included_quota_bytes)
+                renewed[account] = NewPeriod(start, full_quota)
+    return LockedAccounts(chargeable, users.keys(), problems, renewed)
 
 
 def _lock_rows(
@@ -88,6 +107,7 @@ def _lock_rows(
     connection: Connection,
     kept: Collection[str],
     charged: Collection[str],
+    first_minute: datetime | None,
     savepoints: Sequence[LiteralString],
 ) -> store.LockedRows:
     """Lock the rows, at first with a little patience, then those that are available."""
@@ -97,22 +117,26 @@ def _lock_rows(
             connection,
             kept,
             charged,
+            first_minute,
             savepoints=savepoints,
             wait_seconds=min(LOCK_WAIT_SECONDS, patience),
             wait_seconds_afterwards=patience,
         )
     except LockNotAvailable:
         connection.execute("ROLLBACK TO SAVEPOINT locks")
-        return store.lock_available_accounts(connection, kept, charged)
+        return store.lock_available_accounts(connection, kept, charged, first_minute)
 
 
 def _account(
     context: JobContext,
     profile: ProfileRow,
     state: store.QuotaState,
+    seen: tuple[Renewal, ...],
     prices: dict[ProfileRow, Price | NoPrice],
 ) -> Account:
-    """Return the account. Raises ValueError where money can't be computed with its figures.
+    """Return the account, with the renewals that its quota state follows.
+
+    Raises ValueError where money can't be computed with its figures.
 
     Most accounts have the same profile, or none: `prices` keeps what was computed.
     """
@@ -124,4 +148,8 @@ def _account(
         price = prices[profile] = price_of(profile, context.tariff.prices)
     if isinstance(price, NoPrice):
         raise ValueError(price.reason)  # noqa: TRY004 - it is about the account's figures
-    return Account(state.account_uuid, quota, balance_of(state.current_balance), price)
+    balance, start = balance_of(state.current_balance), state.period_start
+    renewals = seen and tuple(
+        renewal for renewal in seen if start is not None and renewal.period_start <= start
+    )
+    return Account(state.account_uuid, quota, balance, price, renewals)

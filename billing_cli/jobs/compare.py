@@ -121,7 +121,7 @@ def _compare_together(
         context,
         connection,
         [Correction(bucket, REASON) for bucket in buckets],
-        chargeable,
+        locked_accounts,
         [row for rows in usage.values() for row in rows],
     )
     amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)

@@ -14,6 +14,7 @@ from billing_cli.database.facts import Entries, Facts, Run, write_facts
 from billing_cli.database.takeover import find_charged
 from billing_cli.database.write_path import CORRECT, create_staging
 from billing_cli.errors import BillingError
+from billing_cli.jobs.quota_periods import OpenedPeriods, open_periods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
     from billing_cli.core.adjustments import BucketHistory
     from billing_cli.core.canonical import StoredUsage
-    from billing_cli.core.model import Account, Bucket, BucketKey, Rating, Totals
+    from billing_cli.core.model import Bucket, BucketKey, Rating, Totals
     from billing_cli.core.rating import BilledUsage
+    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
 
 LATE_REASON = "usage whose account was not known before"
@@ -53,9 +55,9 @@ def charge(
     connection: Connection,
     usage: Sequence[BilledUsage],
     late: Sequence[BilledUsage],
-    accounts: Mapping[str, Account],
+    accounts: LockedAccounts,
 ) -> Charging:
-    """Charge usage to its accounts, which are under lock. Nothing is written yet.
+    """Charge usage to its accounts. Nothing is written yet.
 
     `usage` is of minutes that nobody should have charged before; `late` usage, which waited for its
     account, adds to minutes that may have been. Raises FactConflictError where a minute of `usage`
@@ -69,10 +71,12 @@ def charge(
         found_late = find_charged(connection, [bucket.key for bucket in late_buckets], few=True)
     charged = found.bytes_by_key() | found_late.bytes_by_key()
     new = [one for one in (*fresh, *late_buckets) if one.key not in charged]
-    if not charged:
-        return Charging(_entries(rate(new, accounts, context.tariff.peak_hours), new, ()))
+    opened = open_periods(connection, accounts)
+    if not charged and not opened.histories:
+        rating = rate(new, opened.accounts, context.tariff.peak_hours)
+        return Charging(_entries(rating, new, (), opened))
 
-    histories = read_bucket_histories(connection, charged)
+    histories = {**opened.histories, **read_bucket_histories(connection, charged)}
     first_from = first_from_by_bucket(
         (bucket_key(one), one.record.from_at) for one in (*usage, *late)
     )
@@ -102,28 +106,33 @@ def charge(
     rating = settle(
         [*needed, *(Correction(bucket, "") for bucket in new)],
         histories,
-        accounts,
+        opened.accounts,
         context.tariff.peak_hours,
+        opened.histories,
     )
-    return Charging(_entries(rating, new, needed), frozenset(replayed), frozenset(taken_over))
+    entries = _entries(rating, new, needed, opened)
+    return Charging(entries, frozenset(replayed), frozenset(taken_over))
 
 
 def write_corrections(
     context: JobContext,
     connection: Connection,
     corrections: Sequence[Correction],
-    accounts: Mapping[str, Account],
+    accounts: LockedAccounts,
     usage: Sequence[StoredUsage] = (),
 ) -> Rating:
     """Bring buckets to their corrected figures and settle the difference as new entries.
 
-    The corrections' accounts are under lock and among `accounts`; there is at most one correction
+    The corrections' accounts are chargeable; there is at most one correction
     for a bucket. `usage` are the usage records that the corrections follow from. Returns the
     entries that were written. Raises FactConflictError where one of them exists already.
     """
-    histories = read_bucket_histories(connection, (one.bucket.key for one in corrections))
-    rating = settle(corrections, histories, accounts, context.tariff.peak_hours)
-    write_entries(context, connection, _entries(rating, (), corrections), usage=usage)
+    opened = open_periods(connection, accounts)
+    keys = {one.bucket.key for one in corrections}
+    histories = {**opened.histories, **read_bucket_histories(connection, keys)}
+    peak_hours = context.tariff.peak_hours
+    rating = settle(corrections, histories, opened.accounts, peak_hours, opened.histories)
+    write_entries(context, connection, _entries(rating, (), corrections, opened), usage=usage)
     return rating
 
 
@@ -131,7 +140,7 @@ def write_rating(
     context: JobContext, connection: Connection, rating: Rating, *, pricing_rule_version: str
 ) -> None:
     """Append entries that change no bytes, and write what they leave of the accounts."""
-    entries = _entries(rating, (), ())
+    entries = _entries(rating, (), (), OpenedPeriods(rating.accounts))
     write_entries(context, connection, entries, pricing_rule_version=pricing_rule_version)
 
 
@@ -144,7 +153,7 @@ def write_entries(
     pricing_rule_version: str | None = None,
 ) -> None:
     """Write corrections and the usage records that they follow from."""
-    if not entries.charges and not entries.corrected and not usage:
+    if not (entries.charges or entries.corrected or entries.seen_periods or usage):
         return
     with connection.pipeline():
         create_staging(connection)
@@ -162,7 +171,13 @@ def write_entries(
 def expected_rows(entries: Entries) -> dict[str, int]:
     """Return how many rows the statements insert where none of the entries exists yet."""
     charges = len(entries.charges)
-    expected = {"charges": charges, "ledger": charges, "quota states": len(entries.accounts)}
+    expected = {
+        "charges": charges,
+        "ledger": charges,
+        "quota periods": len(entries.seen_periods),
+        "former quotas": len(entries.former_quotas),
+        "quota states": len(entries.accounts),
+    }
     return expected | ({"buckets": len(entries.buckets)} if entries.buckets else {})
 
 
@@ -175,11 +190,18 @@ def require_rows(counts: Mapping[str, int], expected: Mapping[str, int]) -> None
             )
 
 
-def _entries(rating: Rating, new: Iterable[Bucket], corrections: Sequence[Correction]) -> Entries:
+def _entries(
+    rating: Rating,
+    new: Iterable[Bucket],
+    corrections: Sequence[Correction],
+    opened: OpenedPeriods,
+) -> Entries:
     multipliers = (
         {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
     )
-    last: dict[str, datetime] = {}
+    last: dict[str, datetime | None] = {
+        account: None for account, period in opened.seen.items() if period.included_before
+    }
     for charge in rating.charges:
         last[charge.key.account_uuid] = charge.key.bucket_start
     return Entries(
@@ -187,6 +209,8 @@ def _entries(rating: Rating, new: Iterable[Bucket], corrections: Sequence[Correc
         buckets={bucket.key: bucket for bucket in new},
         corrected=[(one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections],
         accounts=[(rating.accounts[account], at) for account, at in sorted(last.items())],
+        seen_periods=opened.seen_with(rating.accounts),
+        former_quotas=opened.changed_with(rating.accounts),
     )
 
 

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 # A timer that fires a little early must not make a source wait for one more round.
 INTERVAL_TOLERANCE = timedelta(seconds=1)
 
+# Accounts without new usage are looked at as long after a renewal as exporters keep history.
+RENEWAL_AGE = timedelta(hours=72)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -203,7 +206,7 @@ def _write(
     """Everything that happens inside the transaction."""
     nodes = _nodes(fetched)
     moving = [node for node, has_news in nodes.items() if has_news]
-    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving)
+    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now - RENEWAL_AGE)
     answers, errors = accept(by_id, fetched.outcomes, found)
     horizon = until
     if pace is not None:
@@ -219,7 +222,7 @@ def _write(
         usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
         for usage in found.billable
     ]
-    written, failed = write_isolated(context, connection, plans, late, run)
+    written, failed = write_isolated(context, connection, plans, late, found.renewed, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
 
     advanced = {one.source_id: one for one in plans if one.source_id not in failed}

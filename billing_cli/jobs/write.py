@@ -88,17 +88,25 @@ def write(
     connection: Connection,
     plans: Sequence[SourcePlan],
     late: Sequence[BillableUsage],
+    renewed: Iterable[str],
     run: Run,
 ) -> Written:
     """Charge the usage of all plans, and usage that found its account, and advance the sources.
 
-    Raises FactConflictError where a fact exists already with other figures. The caller rolls back
-    to the savepoint `accounts`, which comes before all that is written here.
+    `renewed` are accounts with a new quota period, whose charges may use another quota now. Raises
+    FactConflictError where a fact exists already with other figures. The caller rolls back to the
+    savepoint `accounts`, which comes before all that is written here.
     """
-    accounts = lock_accounts(context, connection, _charged(plans, late), _kept(plans))
+    accounts = lock_accounts(
+        context,
+        connection,
+        _charged(plans, late) | set(renewed),
+        _kept(plans),
+        _first_minute(plans, late),
+    )
     stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
     usage = _sort(plans, late, stream_ids, accounts)
-    charging = charge(context, connection, usage.fresh, usage.late, accounts.chargeable)
+    charging = charge(context, connection, usage.fresh, usage.late, accounts)
     facts = _facts(plans, stream_ids, accounts, usage, charging)
     counts = write_facts(connection, APPLY, facts, run)
     _require_all(counts, facts, _replayed(usage, charging))
@@ -116,6 +124,13 @@ def _charged(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) -> set[
             if record.name.sample_uuid in accounts
         )
     return charged
+
+
+def _first_minute(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) -> datetime | None:
+    """Return the first minute that usage is charged in."""
+    minutes = [record.bucket_start for plan in plans for record in plan.advance.records]
+    minutes += [usage.record.bucket_start for usage in late]
+    return min(minutes, default=None)
 
 
 def _kept(plans: Iterable[SourcePlan]) -> set[str]:

@@ -12,7 +12,7 @@ from billing_cli.simulator.books import ZERO, Books, Bucket, Funds, money, read_
 from billing_cli.simulator.prices import ledger_id_of, price_violations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from psycopg import Connection
@@ -38,6 +38,13 @@ READ_INCLUDED_QUOTAS = """
 SELECT account_uuid::text, included_quota_bytes
   FROM public.account_billing_profiles
  WHERE included_quota_bytes > 0
+"""
+
+# Each quota period that a run has seen: the renewed quota, and what is left of the one before.
+READ_PERIODS = """
+SELECT account_uuid::text, period_start, quota_bytes + included_before, former_quota_bytes
+  FROM billing.quota_periods
+ ORDER BY account_uuid, period_start
 """
 
 READ_ARREARS = """
@@ -95,7 +102,7 @@ def money_violations(
     return [
         *_entries_against_charges(entries, charges),
         *_funds(connection, before, top_ups, entries, charges),
-        *_order(entries, charges),
+        *_order(entries, charges, _read_periods(connection).keys()),
         *price_violations(connection),
         *_arrears(connection, top_ups),
     ]
@@ -190,6 +197,7 @@ def _funds(
     runs that wait for each other stamp their rows before they wait.
     """
     now = read_funds(connection)
+    periods = _read_periods(connection)
     included_quotas = dict(rows(connection, READ_INCLUDED_QUOTAS))
     spent: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for entry in entries:
@@ -207,6 +215,14 @@ def _funds(
             before.default.balance, included_quotas.get(account, before.default.quota)
         )
         added = top_ups.get(account, NOTHING)
+        if account in periods:
+            quota = opening.quota + added.quota
+            yield from _quotas(account, quota, periods[account], steps[account], now[account])
+            added = added._replace(
+                quota=now[account].quota
+                - opening.quota
+                + sum(charge.included_bytes for charge in steps[account])
+            )
         included = sum(charge.included_bytes for charge in steps[account])
         balance = opening.balance + added.balance + spent[account]
         quota = opening.quota + added.quota - included
@@ -215,7 +231,7 @@ def _funds(
                 f"account {account}: has {_said(now[account])}, "
                 f"opening and ledger make {_said((balance, quota))}"
             )
-        if account in top_ups:
+        if account in top_ups or account in periods:
             continue
         begun = Counter([*(charge.before for charge in steps[account]), now[account]])
         ended = Counter([opening, *(charge.after for charge in steps[account])])
@@ -223,8 +239,47 @@ def _funds(
             yield f"account {account}: {_said(funds)} is where no charge before it ended"
 
 
-def _order(entries: Sequence[Entry], charges: Mapping[str, Charge]) -> Iterator[str]:
-    """Rows of an account written together rise in bucket order, each on top of the last."""
+class Period(NamedTuple):
+    """A quota period: its quota when it began, and what is left of the former one, in bytes."""
+
+    start: datetime
+    quota: int
+    former_left: int
+
+
+def _read_periods(connection: Connection[Any]) -> dict[str, list[Period]]:
+    periods: dict[str, list[Period]] = defaultdict(list)
+    for account, *period in rows(connection, READ_PERIODS):
+        periods[account].append(Period(*period))
+    return periods
+
+
+def _quotas(
+    account: str, quota: int, periods: Sequence[Period], charges: Sequence[Charge], now: Funds
+) -> Iterator[str]:
+    """Each period's quota is what its minutes used and what is left; nothing is rated before."""
+    for period in periods:
+        mine = [one for one in charges if one.bucket.bucket_start < period.start]
+        charges = [one for one in charges if one.bucket.bucket_start >= period.start]
+        yield from _used_up(account, quota, mine, period.former_left)
+        quota = period.quota
+    yield from _used_up(account, quota, charges, now.quota)
+
+
+def _used_up(account: str, quota: int, charges: Sequence[Charge], left: int) -> Iterator[str]:
+    included = sum(charge.included_bytes for charge in charges)
+    rated = sum(charge.rated_bytes for charge in charges)
+    if quota - included != left or (rated and left):
+        yield f"account {account}: {included} of {quota} included, {left} left, {rated} rated"
+
+
+def _order(
+    entries: Sequence[Entry], charges: Mapping[str, Charge], with_periods: Collection[str]
+) -> Iterator[str]:
+    """Rows of an account written together rise in bucket order, each on top of the last.
+
+    Those of accounts `with_periods` may use the quotas of several.
+    """
     together: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.ledger_id in charges:
@@ -236,7 +291,10 @@ def _order(entries: Sequence[Entry], charges: Mapping[str, Charge]) -> Iterator[
                 yield f"ledger {later.ledger_id}: created at the same instant as the row before"
             elif not _follows(first, second):
                 yield f"ledger {later.ledger_id}: created after a row of a later bucket"
-            elif first.after != second.before:
+            elif first.after.balance != second.before.balance or (
+                first.after.quota != second.before.quota
+                and earlier.account_uuid not in with_periods
+            ):
                 yield f"ledger {later.ledger_id}: does not go on where the row before ended"
 
 

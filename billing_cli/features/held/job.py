@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Account
     from billing_cli.features.held.result import HeldDelta, HeldState
+    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
 
 RELEASE_JOB = "held-release"
@@ -233,7 +233,7 @@ def _watermark_minutes(connection: Connection, sources: Iterable[str]) -> dict[s
 
 def _lock_accounts(
     context: JobContext, connection: Connection, deltas: Sequence[HeldDelta]
-) -> Mapping[str, Account]:
+) -> LockedAccounts:
     """Lock the accounts that pay. Raises BillingError where one can't."""
     for one in deltas:
         if one.account_uuid is None:
@@ -255,7 +255,7 @@ def _lock_accounts(
         )
     if locked.problems:
         raise BillingError("; ".join(locked.problems.values()))
-    return locked.chargeable
+    return locked
 
 
 def _usage(deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]) -> list[StoredUsage]:
