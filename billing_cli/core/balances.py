@@ -16,7 +16,7 @@ from decimal import Decimal, localcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.balance_changes import (
+from billing_cli.core.funds import (
     LATEST,
     ROW_DELAY,
     Change,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.balance_changes import (
+from billing_cli.core.funds import (
     LATEST,
     ROW_DELAY,
     Change,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.balance_changes import Loss
+    from billing_cli.core.funds import Loss
 
 ACCOUNTS_AT_ONCE = 500
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_cli.core.balance_changes import (
+from billing_cli.core.funds import (
     Change,
     Circumstances,
     Explanation,

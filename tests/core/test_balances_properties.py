@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.balance_changes import (
+from billing_cli.core.funds import (
     Change,
     Circumstances,
     Funds,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.balance_changes import Change, Loss, Unexplained
+    from billing_cli.core.funds import Change, Loss, Unexplained
     from billing_cli.database.balances import AccountChanges
     from billing_cli.features.audit.findings import Value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.core.balance_changes import Funds
+from billing_cli.core.funds import Funds
 from billing_cli.core.rating import balance_of, is_balance
 
 if TYPE_CHECKING:

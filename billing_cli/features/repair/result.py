@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.text import table
-from billing_cli.core.balance_changes import Funds
+from billing_cli.core.funds import Funds
 from billing_cli.core.balances import stored
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
@@ -15,7 +15,7 @@ from billing_cli.core.times import format_rfc3339
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from billing_cli.core.balance_changes import Loss, LostCharge
+    from billing_cli.core.funds import Loss, LostCharge
 
 MAX_REPAIRS_SHOWN = 50
 
