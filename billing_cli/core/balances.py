@@ -32,7 +32,6 @@ from billing_cli.core.rating import EXACT, NANO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
 ZERO = Decimal(0)
 
@@ -81,7 +80,7 @@ def _explain(
         balance, quota = _difference(change)
         if not balance and not quota:
             continue
-        is_renewal = quota != 0 and _is_renewal(change, circumstances.period_start)
+        is_renewal = quota != 0 and _is_renewal(change, circumstances)
         choices = _choices(waiting, change)
         exact = [rows for rows in choices if _is_found(change, rows.amount)]
         loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
@@ -212,9 +211,17 @@ def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:
     ]
 
 
-def _is_renewal(change: Change, period_start: datetime | None) -> bool:
-    """Tell whether the quota period began between the entries around a change, or hardly before."""
-    if period_start is None or change.left_at is None:
+def _is_renewal(change: Change, circumstances: Circumstances) -> bool:
+    """Tell whether the quota was renewed between the entries around a change, or hardly before."""
+    period_start = circumstances.period_start
+    if change.left_at is None:
+        return False
+    if any(
+        change.left_at <= seen_at and (change.found_at is None or seen_at <= change.found_at)
+        for seen_at in circumstances.renewals_seen
+    ):
+        return True
+    if period_start is None:
         return False
     is_begun = change.found_at is None or period_start <= change.found_at + ROW_DELAY
     return is_begun and change.left_at <= period_start + ROW_DELAY

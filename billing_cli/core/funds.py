@@ -88,13 +88,15 @@ class OwnEntry:
 class Circumstances:
     """What else is known of an account.
 
-    `period_start` is that of its present quota period, where the deployment has periods;
+    `period_start` is that of its present quota period, where the deployment has periods, and
+    `renewals_seen` are when our runs saw a renewal first, however long after its period began;
     `full_quotas` are what a renewal may set the quota to.
     """
 
     rows: Sequence[OtherRow] = ()
     period_start: datetime | None = None
     full_quotas: frozenset[int] = frozenset()
+    renewals_seen: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,47 +10,62 @@ ORDER = """
        line_code COLLATE "C", entry_id
 """
 
+# An entry of a late minute, charged after the renewal of its quota was seen: it used what was left
+# of the former quota, and the stored one did not change.
+IS_FORMER = """
+       EXISTS (SELECT FROM billing.quota_periods)
+       AND EXISTS (SELECT FROM billing.quota_periods AS period
+                    WHERE period.account_uuid = charge.account_uuid
+                      AND period.period_start > charge.bucket_start
+                      AND period.seen_at <= charge.created_at)
+"""
+
 # A row for each place where an entry, or the quota state as it is now, has other funds than the
 # entry before it left; and for each such account, or one with rows of other services, a first row
 # with what it began with. What was written in a pruned month after it had ended still stands
-# between entries that are left.
+# between entries that are left. Entries that used a former quota are told with both neighbours.
 CHANGES = """
 WITH entry AS NOT MATERIALIZED (
   SELECT account_uuid, ledger_id AS entry_id, created_at AS at, bucket_start, stored_node_id,
          region, line_code, balance_before, balance_before + amount_delta AS balance_after,
-         quota_before, quota_before - included_bytes AS quota_after
+         quota_before, quota_before - included_bytes AS quota_after,
+         {is_former} AS is_former
     FROM ({charges}) AS charge
   UNION ALL
   SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
-         balance_before + amount_delta, quota_before, quota_before - included_bytes
+         balance_before + amount_delta, quota_before, quota_before - included_bytes, false
     FROM billing.pruned_charges
    WHERE {is_wanted}
   UNION ALL
   SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before, balance_after,
-         quota_before, quota_after
+         quota_before, quota_after, false
     FROM billing.repairs
    WHERE {is_wanted}
 ), step AS (
   SELECT entry.*, row_number() OVER steps AS place, lag(entry_id) OVER steps AS before_id,
          lag(at) OVER steps AS left_at, lag(balance_after) OVER steps AS balance_left,
-         lag(quota_after) OVER steps AS quota_left, lead(entry_id) OVER steps IS NULL AS is_last
+         lag(quota_after) OVER steps AS quota_left,
+         coalesce(lag(is_former) OVER steps, false) AS left_is_former,
+         lead(entry_id) OVER steps IS NULL AS is_last
     FROM entry
   WINDOW steps AS (PARTITION BY account_uuid ORDER BY {order})
 ), odd AS MATERIALIZED (
   SELECT *,
          balance_left::double precision <> balance_before::double precision
-         OR quota_left <> quota_before AS is_changed
+         OR quota_left <> quota_before OR is_former OR left_is_former AS is_changed
     FROM step
    WHERE before_id IS NULL OR is_last OR quota_left <> quota_before
       OR balance_left::double precision <> balance_before::double precision
+      OR is_former OR left_is_former
 ), change AS (
   SELECT account_uuid, place, before_id, left_at, balance_left, quota_left, at AS found_at,
-         balance_before::double precision AS balance_found, quota_before AS quota_found
+         balance_before::double precision AS balance_found, quota_before AS quota_found,
+         left_is_former, is_former AS found_is_former
     FROM odd
    WHERE is_changed IS NOT FALSE
   UNION ALL
   SELECT account_uuid, place + 1, entry_id, at, balance_after, quota_after, NULL,
-         state.current_balance, state.remaining_included_quota
+         state.current_balance, state.remaining_included_quota, is_former, false
     FROM odd
     JOIN public.account_quota_states AS state USING (account_uuid)
    WHERE is_last
@@ -58,7 +73,7 @@ WITH entry AS NOT MATERIALIZED (
           OR state.remaining_included_quota IS DISTINCT FROM quota_after)
 )
 SELECT account_uuid::text, before_id::text, left_at, balance_left, quota_left, found_at,
-       balance_found, quota_found
+       left_is_former, found_is_former, balance_found, quota_found
   FROM (SELECT *, count(*) OVER (PARTITION BY account_uuid) AS changes FROM change) AS change
  WHERE changes > 1
     OR account_uuid IN (SELECT account_uuid
@@ -72,6 +87,7 @@ READ_CHANGES = CHANGES.format(
     charges=CHARGES,
     is_wanted="(%(account)s::uuid IS NULL OR account_uuid = %(account)s)",
     order=ORDER,
+    is_former=IS_FORMER,
 )
 
 # All rows of the cursor are read, not the first tenth that the planner takes for granted.
@@ -81,6 +97,7 @@ READ_CHANGES_OF = CHANGES.format(
     charges="SELECT * FROM billing.charges WHERE account_uuid = ANY (%(account_uuids)s::uuid[])",
     is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
     order=ORDER,
+    is_former=IS_FORMER,
 )
 
 # Ledger rows that are not ours: of other kinds, or traffic that another writer has charged. Of
@@ -117,6 +134,13 @@ PERIODS = """
 SELECT account_uuid::text, {period_start}
   FROM public.account_quota_states
  WHERE account_uuid = ANY (%(account_uuids)s::uuid[]) AND {period_start} IS NOT NULL
+"""
+
+# When a run saw a renewal first, however long after the begin of its period.
+READ_RENEWALS_SEEN = """
+SELECT account_uuid::text, seen_at
+  FROM billing.quota_periods
+ WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
 """
 
 READ_REPAIRED = """

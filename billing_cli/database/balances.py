@@ -32,11 +32,13 @@ from billing_cli.database.balance_queries import (
     READ_OTHER_ROWS,
     READ_OWN_ENTRIES,
     READ_PROFILE_QUOTAS,
+    READ_RENEWALS_SEEN,
     READ_REPAIRED,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from psycopg import Connection
 
@@ -121,11 +123,23 @@ def _explained(
 
 
 def _changes(rows: Iterable[tuple[Any, ...]]) -> list[Change]:
+    """Return the changes in an account's rows of CHANGES.
+
+    An entry that used a former quota found the stored one as the entry before it had left it, and
+    left it so.
+    """
     changes = []
+    stored_quota: int | None = None
     for row in rows:
-        _, after_id, left_at, balance_left, quota_left, found_at, balance, quota = row
+        _, after_id, left_at, balance_left, quota_left, found_at = row[:6]
+        left_is_former, found_is_former, balance, quota = row[6:]
         if not _is_valid(row):
             continue
+        if left_is_former:
+            quota_left = quota if stored_quota is None else stored_quota
+        if found_is_former and quota_left is not None:
+            quota = quota_left
+        stored_quota = quota if found_is_former and quota_left is not None else None
         left = None if after_id is None else Funds(stored(balance_left), quota_left)
         changes.append(Change(after_id, left_at, left, found_at, Funds(balance_of(balance), quota)))
     return changes
@@ -158,11 +172,15 @@ def _circumstances(
     has_periods = bool(row and row[0])
     periods = PERIODS.format(period_start="period_start") if has_periods else ""
     starts = dict(_rows(connection, periods, accounts)) if has_periods else {}
+    seen: dict[str, list[datetime]] = {account: [] for account in accounts}
+    for account, seen_at in _rows(connection, READ_RENEWALS_SEEN, accounts):
+        seen[account].append(seen_at)
     return {
         account: Circumstances(
             others[account],
             starts.get(account),
             frozenset({quotas.get(account, default_quota_bytes)}),
+            tuple(seen[account]),
         )
         for account in accounts
     }
