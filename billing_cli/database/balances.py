@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from billing_cli.core.balances import explain_changes, is_loss_possible, stored
 from billing_cli.core.funds import (
     LATEST,
     ROW_DELAY,
@@ -21,7 +22,6 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
 )
-from billing_cli.core.balances import explain_changes, is_loss_possible, stored
 from billing_cli.core.rating import balance_of, is_balance
 from billing_cli.database.balance_queries import (
     HAS_PERIODS,

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing_cli.core.balances import explain_changes
 from billing_cli.core.funds import (
     Change,
     Circumstances,
@@ -17,7 +18,6 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
 )
-from billing_cli.core.balances import explain_changes
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
 OPENING = Change(None, None, None, START, Funds(Decimal(5), 100))

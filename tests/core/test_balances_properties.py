@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing_cli.core.balances import explain_changes
 from billing_cli.core.funds import (
     Change,
     Circumstances,
@@ -17,7 +18,6 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
 )
-from billing_cli.core.balances import explain_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

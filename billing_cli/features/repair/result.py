@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.text import table
-from billing_cli.core.funds import Funds
 from billing_cli.core.balances import stored
+from billing_cli.core.funds import Funds
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
 
