@@ -315,9 +315,7 @@ def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:
     moving.flow(10)
     moving.move("jp-1", "prod:b", is_same_counters=True)
     moving.run(11)
-    (listed, *_) = moving.run(
-        11, lambda context: list_held(context, ["jp-1"], is_decided_shown=False)
-    )
+    (listed, *_) = moving.run(11, lambda context: list_held(context, ["jp-1"])).deltas
     assert (listed.held_id, listed.source_id) == (held_id, "jp-1")
     held = [one for (one,) in world.rows("SELECT held_id FROM billing.held_deltas")]
     released = moving.run(11, lambda context: release_held(context, held, "it was right"))

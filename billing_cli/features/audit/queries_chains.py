@@ -79,11 +79,11 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
   SELECT part.stream_id, succession.succession_id,
          CASE WHEN part.side = 'ended' AND owner.stored_node_id <> succession.stored_node_id
               THEN succession.at + interval '1 microsecond' ELSE succession.at END AS at, part.side,
-         CASE part.side WHEN 'continued' THEN uplink_total ELSE 0 END AS taken_uplink,
-         CASE part.side WHEN 'continued' THEN downlink_total ELSE 0 END AS taken_downlink,
-         CASE WHEN part.side = 'ended' AND kind = 'renamed' THEN uplink_total ELSE 0 END
+         CASE part.side WHEN 'continued' THEN part.uplink_total ELSE 0 END AS taken_uplink,
+         CASE part.side WHEN 'continued' THEN part.downlink_total ELSE 0 END AS taken_downlink,
+         CASE WHEN part.side = 'ended' AND kind = 'renamed' THEN part.uplink_total ELSE 0 END
            AS given_uplink,
-         CASE WHEN part.side = 'ended' AND kind = 'renamed' THEN downlink_total ELSE 0 END
+         CASE WHEN part.side = 'ended' AND kind = 'renamed' THEN part.downlink_total ELSE 0 END
            AS given_downlink
     FROM billing.succession_streams AS part
     JOIN billing.successions AS succession USING (succession_id)
