@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "rerate": ((*RANGE, *REASON, "--pricing-rule-version", "v2", "--json", "--dry-run"),),
     "audit": ((), ("--json",)),
     "repair": (("balances", *REASON, "--json"), ("balances", *REASON, "--dry-run")),
+    "sources": (("move", "nobody", "us-1", "--json"), ("move", "jp-1", "us-1", "--dry-run")),
     "suspend": (("--json",), ("--dry-run",)),
     "prune": (("--keep", "999mo", "--unproven"), ("--keep", "1mo", "--dry-run", "--json")),
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
@@ -80,8 +81,9 @@ def test_commands_that_succeed_show_no_secret(place: Place) -> None:
     place.run("collect", "--source", "jp-1")
     del place.extra["BILLING_ACCOUNT_RATE_BITS_PER_SECOND"]
     place.run_all()
-    # The role of the jobs may neither prune nor suspend; what it is told is looked at as well.
-    assert place.worked == SUMMARIES.keys() - {"prune", "suspend"}
+    # The role of the jobs may neither prune nor suspend, and no source can be moved here; what each
+    # of them prints is looked at as well.
+    assert place.worked == SUMMARIES.keys() - {"prune", "sources", "suspend"}
     # The secrets were really sent.
     sources = place.world.rows("SELECT source_id FROM billing.sources ORDER BY 1")
     assert sources == [("fra-1",), ("jp-1",), ("sg-1",), ("us-1",)]

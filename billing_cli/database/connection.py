@@ -155,6 +155,7 @@ class Session:
                 return self._attempt(work, progress)
             except psycopg.Error as error:
                 self.close()
+                _raise_interruption(error)
                 if progress.committing and self._became_durable(progress.transaction_id):
                     return progress.result  # type: ignore[return-value]
                 # Whoever waited that long in vain leaves the rest to the next run.
@@ -183,6 +184,7 @@ class Session:
             result = work(connection)
         except psycopg.Error as error:
             self.close()
+            _raise_interruption(error)
             raise translate(error) from None
         except BaseException:
             self.close()
@@ -229,6 +231,15 @@ class Session:
                 return status == "committed"
             self.pause(COMMIT_CHECK_PAUSE_SECONDS)
         raise DatabaseUnavailableError(f"database: {FATE_UNKNOWN}")
+
+
+def _raise_interruption(error: psycopg.Error) -> None:
+    """Raise the signal that interrupted a pipeline, which then fails as it ends."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
+        cause = cause.__context__
 
 
 class _Progress:

@@ -209,7 +209,7 @@ SUSPEND_GRANTS = (
         update="released_at release_balance release_run_id",
     ),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
-    *(grant for grant in GRANTS if grant.table == "billing.totals"),
+    *(grant for grant in GRANTS if grant.table in {"billing.totals", "billing.source_totals"}),
 )
 
 SUSPEND_OPTIONAL_GRANTS = _grants(

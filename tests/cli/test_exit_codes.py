@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.database.sources import try_lock_sources
+from billing_cli.database.sources import add_sources, try_lock_sources
 from tests.cli.command import billing
 from tests.jobs.faults import refuse_some_times
 
@@ -131,6 +131,8 @@ def test_75_where_another_run_holds_the_sources(site: Site) -> None:
     """Nothing to do now, says the table as well."""
     site.has_two_nodes()
     with psycopg.connect(site.world.database_url) as other:
+        add_sources(other, ["jp-1", "us-1"])
+        other.commit()
         try_lock_sources(other, ["jp-1", "us-1"])
         finished = site.billing("collect")
     assert finished.code == 75

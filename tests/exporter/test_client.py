@@ -122,12 +122,12 @@ def test_the_step_ends_at_a_minute_when_it_is_full(exporter: responses.RequestsM
 
 
 def test_the_step_goes_on_until_a_minute_is_whole(exporter: responses.RequestsMock) -> None:
-    """However full it is already, at least one minute after that of `since` has to be in."""
-    shots = [snapshot(START + timedelta(seconds=15 * number)) for number in range(9)]
-    for number in range(9):
+    """However full it is already, two minutes after that of `since` have to be in."""
+    shots = [snapshot(START + timedelta(seconds=15 * number)) for number in range(13)]
+    for number in range(13):
         answer(exporter, page([shots[number]], has_more=True, next_cursor=str(number)))
     result = fetched(BASE, max_samples=1)
-    assert stamps(result) == [START + timedelta(seconds=15 * number) for number in range(8)]
+    assert stamps(result) == [START + timedelta(seconds=15 * number) for number in range(12)]
     assert not result.complete
 
 

@@ -96,15 +96,15 @@ def test_trials_tell_what_is_noticed(tmp_path: Path) -> None:
     """A module as it is survives, a wrong one is killed, and an endless one is stopped."""
     test = tmp_path / "test_totals.py"
     test.write_text(
-        "from billing_cli.core.pending import merge_pending\n"
-        "def test_nothing():\n    assert merge_pending([], []) == []\n"
+        "from billing_cli.core.succession import total_of\n"
+        "def test_nothing():\n    assert total_of([]) == (0, 0)\n"
     )
     script = f"""
         from tests.mutants.trial import in_its_place
-        for body in ("return []", "return None", "while True: pass", "1 / 0", "raise SystemExit"):
-            source = "def merge_pending(pending, records):\\n    " + body
+        for body in ("return 0, 0", "return None", "while True: pass", "1 / 0", "raise SystemExit"):
+            source = "def total_of(totals):\\n    " + body
             code = compile(source, "<x>", "exec", dont_inherit=True)
-            module, tests = "billing_cli.core.pending", [{str(test)!r}]
+            module, tests = "billing_cli.core.succession", [{str(test)!r}]
             print(in_its_place(module, code, tests, is_quick=False, cpu_seconds=3))
     """
     ended = subprocess.run(  # noqa: S603 - our own script

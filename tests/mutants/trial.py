@@ -26,17 +26,20 @@ TESTS = Path(__file__).parents[1]
 
 # A mutant has to be found by the tests of its own module, which also keeps a trial short.
 MODULES = {
-    "deltas": ("test_deltas.py", "test_continuity.py", "test_held.py", "test_histories.py"),
+    "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
+    "walk": ("test_deltas.py", "test_continuity.py", "test_restart.py", "test_histories.py"),
+    "changes": ("test_deltas.py", "test_restart.py", "test_histories.py"),
+    "succession": ("test_succession.py", "test_histories.py"),
+    "restart": ("test_restart.py", "test_histories.py"),
+    "stream_states": ("test_restart.py", "test_deltas.py", "test_histories.py"),
+    "minutes": ("test_plausibility.py", "test_deltas.py"),
+    "plausibility": ("test_plausibility.py",),
     "rating": ("test_rating.py", "test_prices.py", "test_rating_properties.py"),
-    "checkpoints": ("test_checkpoints.py",),
-    "uuids": ("test_uuids.py", "test_rating.py"),
     "adjustments": ("test_adjustments.py",),
     "corrections": ("test_corrections.py",),
     "takeover": ("test_takeover.py",),
-    "pending": ("test_pending.py",),
     "times": ("test_times.py",),
     "peak": ("test_peak.py", "../config/test_peak.py"),
-    "model": ("test_model.py", "test_deltas.py", "test_continuity.py", "test_rating.py"),
     "totals": ("test_totals.py",),
     "result": ("test_result.py",),
 }
