@@ -25,6 +25,8 @@ MODULES = (
     "billing_cli.exporter.fleet",
     "billing_cli.jobs.opening",
     "billing_cli.cli.text",
+    "billing_cli.logs",
+    "tomllib",
 )
 
 

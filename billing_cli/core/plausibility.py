@@ -103,9 +103,11 @@ class CreditBook:
         # No minute of an account may exceed what a BIGINT holds, whatever the limits are.
         held = {account for account, size_bytes in usage.items() if size_bytes > MAX_TOTAL}
         debts = {}
+        default = self._default_debt(at)
         if self._account_limit.rate > 0:
             for account, size_bytes in usage.items():
-                debt = self._account_debt(account, at) + size_bytes
+                before = self._accounts.get(account)
+                debt = size_bytes + (self._account_limit.drained(before, at) if before else default)
                 if debt > self._account_limit.capacity:
                     held.add(account)
                 else:
@@ -116,7 +118,6 @@ class CreditBook:
             if node_debt > self._node_limit.capacity:
                 return held, True
             self._node = Debt(node_debt, at)
-        default = self._default_debt(at)
         for account, debt in debts.items():
             if self._account_limit.is_kept(debt - default):
                 self._accounts[account] = Debt(debt, at)
@@ -136,10 +137,6 @@ class CreditBook:
         return NodeCredit(
             node if node and node.size_bytes else None, kept, self._since if default else None
         )
-
-    def _account_debt(self, account: str, at: datetime) -> int:
-        debt = self._accounts.get(account)
-        return self._default_debt(at) if debt is None else self._account_limit.drained(debt, at)
 
     def _default_debt(self, at: datetime) -> int:
         """Return the debt of an account that has no row: what the baseline has left of it."""

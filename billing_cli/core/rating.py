@@ -37,6 +37,7 @@ ONE = Decimal(1)
 EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
 
 LARGEST_BALANCE = Decimal(10) ** 15
+_LARGEST_STORED = float(LARGEST_BALANCE)
 
 
 class BilledUsage(NamedTuple):
@@ -60,12 +61,12 @@ def rate(
     left = dict(accounts)
     charges: list[Charge] = []
     with localcontext(EXACT):
-        for bucket in sorted(buckets):
-            account = left[bucket.key.account_uuid]
-            entry_id = ledger_id(bucket.key)
-            charge = charge_bytes(account, bucket.key, entry_id, bucket.total_bytes, peak_hours)
+        for key, uplink_bytes, downlink_bytes in sorted(buckets):
+            account = left[key.account_uuid]
+            total_bytes = uplink_bytes + downlink_bytes
+            charge = charge_bytes(account, key, ledger_id(key), total_bytes, peak_hours)
             charges.append(charge)
-            left[bucket.key.account_uuid] = apply_charge(account, charge)
+            left[key.account_uuid] = apply_charge(account, charge)
     return Rating(tuple(charges), left)
 
 
@@ -73,9 +74,9 @@ def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
     """Sum usage records into the minute buckets that they fall in, in key order."""
     sums: dict[BucketKey, tuple[int, int]] = {}
     for one in usage:
-        key, record = bucket_key(one), one.record
+        key, start, end = bucket_key(one), one.record.start, one.record.end
         uplink, downlink = sums.get(key, (0, 0))
-        sums[key] = uplink + record.uplink_bytes, downlink + record.downlink_bytes
+        sums[key] = uplink + end[0] - start[0], downlink + end[1] - start[1]
     return [Bucket(key, *sums[key]) for key in sorted(sums)]
 
 
@@ -88,7 +89,7 @@ def bucket_key(usage: BilledUsage) -> BucketKey:
 
 def is_balance(value: float | None) -> bool:
     """Tell whether money can be computed with a stored balance: not with NULL, NaN or infinity."""
-    return value is not None and abs(value) < float(LARGEST_BALANCE)
+    return value is not None and abs(value) < _LARGEST_STORED
 
 
 def balance_of(value: float | None) -> Decimal:
@@ -123,21 +124,21 @@ def charge_bytes(
     """Charge bytes of a minute to an account as it stands, within `EXACT`."""
     balance, price = account.current_balance, account.price
     quota = quota_at(account, key.bucket_start)
-    included = min(max(quota, 0), total_bytes)
+    included = min(quota, total_bytes) if quota > 0 else 0
     rated = total_bytes - included
     multiplier = multiplier_at(price, key.bucket_start, peak_hours)
     amount = amount_of(rated, price.per_byte, multiplier)
     return Charge(
-        ledger_id=entry_id,
-        key=key,
-        included_bytes=included,
-        rated_bytes=rated,
-        price_per_byte=price.per_byte,
-        multiplier=multiplier,
-        amount_delta=amount,
-        quota_before=quota,
-        balance_before=balance,
-        balance_after=balance + amount,
+        entry_id,
+        key,
+        included,
+        rated,
+        price.per_byte,
+        multiplier,
+        amount,
+        quota,
+        balance,
+        balance + amount,
     )
 
 

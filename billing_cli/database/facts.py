@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.canonical import charge_line, time_text, usage_line
+from billing_cli.core.canonical import NO_VALUE, charge_line, time_text, usage_line
 from billing_cli.database import arrays
 from billing_cli.database.write_path import (
     execute_all,
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from billing_cli.database.write_path import Statement
 
 
-@dataclass(frozen=True, slots=True)
-class NewStream:
+class NewStream(NamedTuple):
     """A stream without a row yet, its first checkpoint and the present one."""
 
     stored_node_id: str
@@ -53,8 +52,7 @@ class NewStream:
     absent_since: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedStream:
+class ChangedStream(NamedTuple):
     """A stream whose row changes. `absent_since` is the last snapshot that held a stream gone."""
 
     stream_id: int
@@ -214,13 +212,12 @@ def _usage_key(usage: StoredUsage) -> tuple[datetime, int, datetime, int]:
 
 def _charge_lines(entries: Entries, pricing_rule_version: str) -> Iterator[str]:
     """Yield each charge's canonical line with its place and, for a new bucket, its bytes."""
+    bucket_of = entries.buckets.get
     for ordinal, charge in enumerate(entries.charges, 1):
+        bucket = bucket_of(charge.key)
+        uplink, downlink = bucket[1:] if bucket is not None else (NO_VALUE, NO_VALUE)
         line = charge_line(charge, pricing_rule_version)
-        bucket = entries.buckets.get(charge.key)
-        split = r"\N" + "\t" + r"\N"
-        if bucket is not None:
-            split = f"{bucket.uplink_bytes}\t{bucket.downlink_bytes}"
-        yield f"{line[:-1]}\t{ordinal}\t{split}\n"
+        yield f"{line[:-1]}\t{ordinal}\t{uplink}\t{downlink}\n"
 
 
 def _parameters(facts: Facts, run: Run) -> dict[str, object]:

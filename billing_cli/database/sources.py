@@ -19,7 +19,7 @@ from billing_cli.database.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -164,8 +164,8 @@ class LockedSources:
 
     `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
     whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
-    READ_ACCOUNT_DEBTS for the nodes in `moving`. `renewed` are accounts with a quota period that
-    no run has seen.
+    READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
+    with a quota period that no run has seen.
     """
 
     locked: frozenset[str]
@@ -173,7 +173,7 @@ class LockedSources:
     node_owners: dict[str, str]
     billable: tuple[BillableUsage, ...]
     moving: frozenset[str]
-    streams: Iterable[tuple[Any, ...]]
+    streams: Iterator[tuple[Any, ...]]
     debts: Iterable[tuple[Any, ...]]
     renewed: tuple[str, ...]
 
@@ -213,7 +213,9 @@ def lock_sources(
         dict(node_owners.fetchall()),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
         frozenset(moving_node_ids),
-        streams.fetchall(),
+        # An iterator lets go of the rows when it has given the last: they are a tenth of a run's
+        # memory, and are not needed beside the streams that are made of them.
+        iter(streams.fetchall()),
         debts.fetchall(),
         tuple(account for (account,) in renewed.fetchall()),
     )

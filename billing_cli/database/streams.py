@@ -220,24 +220,25 @@ def _add_streams(
     names: Mapping[str, Mapping[StreamName, StreamName]],
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
-    for node, stream_id, tag, sample_uuid, account_uuid, *figures in rows:
-        if node not in nodes:
+    for (
+        node, stream_id, tag, sample_uuid, account_uuid, uplink, downlink, epoch, absent_since,
+        before_up, before_down, state, surplus_up, surplus_down,
+    ) in rows:  # fmt: skip
+        streams = nodes.get(node)
+        if streams is None:
             continue
-        uplink, downlink, epoch, absent_since, before_up, before_down, state, *surplus = figures
-        name = StreamName(tag, sample_uuid)
         # Names and accounts that are in memory already are kept once.
+        name = StreamName(tag, sample_uuid)
         name = names[node].get(name, name)
         account = name.sample_uuid if account_uuid == sample_uuid else account_uuid
-        before = None if before_up is None else Totals(before_up, before_down)
-        seen_at = absent_since or samples_at[node]
-        nodes[node].rows[name] = StreamRow(stream_id, account)
-        nodes[node].checkpoints[name] = Checkpoint(
-            seen_at,
+        streams.rows[name] = StreamRow(stream_id, account)
+        streams.checkpoints[name] = Checkpoint(
+            absent_since or samples_at[node],
             Totals(uplink, downlink),
             epoch,
-            before,
+            None if before_up is None else Totals(before_up, before_down),
             state,
-            None if surplus[0] is None else Totals(*surplus),
+            None if surplus_up is None else Totals(surplus_up, surplus_down),
         )
 
 

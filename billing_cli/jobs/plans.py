@@ -32,7 +32,8 @@ class SourcePlan:
 
     `rows` are the known streams of its node, and `taken_over` those without a row that go on from
     the legacy writer's totals. `accounts` are by sample uuid, for all streams that are `touched`:
-    new, changed, gone, or without an account so far.
+    new, changed, gone, or without an account so far. `found` are the accounts of streams that had
+    none so far, and did not change.
     """
 
     source_id: str
@@ -43,19 +44,9 @@ class SourcePlan:
     taken_over: Mapping[StreamName, Checkpoint]
     touched: frozenset[StreamName]
     accounts: Mapping[str, str]
+    found: Mapping[StreamName, str]
     advance: Advance
     notes: tuple[str, ...] = ()
-
-    def found(self) -> dict[StreamName, str]:
-        """Return the accounts of streams that had none so far, and did not change."""
-        return {
-            name: self.accounts[name.sample_uuid]
-            for name in self.touched
-            if (row := self.rows.get(name)) is not None
-            and row.account_uuid is None
-            and name.sample_uuid in self.accounts
-            and name not in self.advance.checkpoints
-        }
 
     @property
     def watermark(self) -> datetime:
@@ -161,10 +152,14 @@ class _Node:
             names.update(zip(snapshot.totals, snapshot.totals, strict=True))
         return names
 
+    def unresolved(self) -> set[StreamName]:
+        """Return the known streams without an account so far."""
+        return {name for name, row in self.streams.rows.items() if row.account_uuid is None}
+
     def touched(self) -> frozenset[StreamName]:
         """Return the streams that are new, changed, gone, or without an account so far."""
         known = self.streams.checkpoints
-        touched = {name for name, row in self.streams.rows.items() if row.account_uuid is None}
+        touched = self.unresolved()
         for snapshot in self.fresh:
             for name, totals in snapshot.totals.items():
                 checkpoint = known.get(name)
@@ -239,6 +234,20 @@ def _plan(
     # What a decreased counter means is told by the next snapshot, but not waited for long.
     waiting_since = node.fresh[-1].collected_at
     is_overdue = fetched.complete and context.clock() - waiting_since > context.stalled_after
+    step = advance(
+        NodeState(
+            node.watermark,
+            node.samples_at,
+            {**known, **taken_over} if taken_over else known,
+            state.restarted_at if node.is_followed else None,
+            credit,
+        ),
+        fetched.snapshots,
+        accounts,
+        context.policy_of(source),
+        continuity_expected=node.is_followed and fetched.contract == "window",
+        decide_now=fetched.contract == "latest" or is_overdue,
+    )
     return SourcePlan(
         source_id=node.source_id,
         identity=node.identity,
@@ -248,20 +257,12 @@ def _plan(
         taken_over=taken_over,
         touched=touched,
         accounts=accounts,
-        advance=advance(
-            NodeState(
-                node.watermark,
-                node.samples_at,
-                {**known, **taken_over} if taken_over else known,
-                state.restarted_at if node.is_followed else None,
-                credit,
-            ),
-            fetched.snapshots,
-            accounts,
-            context.policy_of(source),
-            continuity_expected=node.is_followed and fetched.contract == "window",
-            decide_now=fetched.contract == "latest" or is_overdue,
-        ),
+        found={
+            name: accounts[name.sample_uuid]
+            for name in node.unresolved()
+            if name.sample_uuid in accounts and name not in step.checkpoints
+        },
+        advance=step,
         notes=fetched.notes,
     )
 

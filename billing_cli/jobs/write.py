@@ -25,6 +25,7 @@ from billing_cli.jobs.entries import FactConflictError, charge, expected_rows, r
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from psycopg import Connection
@@ -97,17 +98,19 @@ def write(
     FactConflictError where a fact exists already with other figures. The caller rolls back to the
     savepoint `accounts`, which comes before all that is written here.
     """
+    kept = {plan.source_id: _kept(plan) for plan in plans}
     accounts = lock_accounts(
         context,
         connection,
         _charged(plans, late) | set(renewed),
-        _kept(plans),
+        set().union(*kept.values()),
         _first_minute(plans, late),
     )
     stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
     usage = _sort(plans, late, stream_ids, accounts)
     charging = charge(context, connection, usage.fresh, usage.late, accounts)
-    facts = _facts(plans, stream_ids, accounts, usage, charging)
+    checkpoints = _shared_checkpoints(plans, kept, usage, accounts)
+    facts = _facts(plans, stream_ids, accounts, usage, charging, checkpoints)
     counts = write_facts(connection, APPLY, facts, run)
     _require_all(counts, facts, _replayed(usage, charging))
     return _written(plans, usage, charging, accounts)
@@ -117,11 +120,11 @@ def _charged(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) -> set[
     """Return the accounts that usage is charged to."""
     charged = {usage.account_uuid for usage in late}
     for plan in plans:
-        accounts = plan.accounts
+        account_of = plan.accounts.get
         charged.update(
-            accounts[record.name.sample_uuid]
+            account
             for record in plan.advance.records
-            if record.name.sample_uuid in accounts
+            if (account := account_of(record.name.sample_uuid)) is not None
         )
     return charged
 
@@ -133,18 +136,16 @@ def _first_minute(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) ->
     return min(minutes, default=None)
 
 
-def _kept(plans: Iterable[SourcePlan]) -> set[str]:
+def _kept(plan: SourcePlan) -> set[str]:
     """Return the accounts, present and former, of the streams that change."""
-    kept: set[str] = set()
-    for plan in plans:
-        kept.update(plan.found().values())
-        for name in (*plan.advance.checkpoints, *plan.taken_over):
-            row = plan.rows.get(name)
-            kept.update(
-                account
-                for account in (plan.accounts.get(name.sample_uuid), row and row.account_uuid)
-                if account is not None
-            )
+    account_of, row_of = plan.accounts.get, plan.rows.get
+    kept = set(plan.found.values())
+    for name in (*plan.advance.checkpoints, *plan.taken_over):
+        account, row = account_of(name.sample_uuid), row_of(name)
+        if account is not None:
+            kept.add(account)
+        if row is not None and row.account_uuid is not None:
+            kept.add(row.account_uuid)
     return kept
 
 
@@ -155,8 +156,8 @@ def _new_streams(plans: Iterable[SourcePlan], accounts: LockedAccounts) -> list[
             name,
             _account_of(plan, name, accounts),
             *_origin(plan, name),
-            checkpoint=checkpoint,
-            absent_since=_absent_since(plan, checkpoint),
+            checkpoint,
+            _absent_since(plan, checkpoint),
         )
         for plan in plans
         for name, checkpoint in {**plan.taken_over, **plan.advance.checkpoints}.items()
@@ -244,7 +245,7 @@ def _sort(
                 problems.add(account)
         usage.waiting[plan.source_id] = waiting
         usage.assigned |= {
-            ids[name]: account for name, account in plan.found().items() if account in accounts.kept
+            ids[name]: account for name, account in plan.found.items() if account in accounts.kept
         }
         usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
     for one in late:
@@ -270,23 +271,14 @@ def _facts(
     accounts: LockedAccounts,
     usage: _Usage,
     charging: Charging,
+    checkpoints: Sequence[tuple[str, str, datetime]],
 ) -> Facts:
     return Facts(
         usage=usage.records,
-        streams=[
-            ChangedStream(
-                row.stream_id,
-                _account_of(plan, name, accounts) or row.account_uuid,
-                checkpoint,
-                _absent_since(plan, checkpoint),
-            )
-            for plan in plans
-            for name, checkpoint in plan.advance.checkpoints.items()
-            if (row := plan.rows.get(name)) is not None
-        ],
+        streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
         entries=charging.entries,
-        checkpoints=_shared_checkpoints(plans, usage, accounts),
+        checkpoints=checkpoints,
         billed_pending=usage.settled,
         pending=usage.pending,
         held=usage.held,
@@ -311,15 +303,33 @@ def _facts(
     )
 
 
+def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[ChangedStream]:
+    row_of = plan.rows.get
+    return [
+        ChangedStream(
+            row.stream_id,
+            _account_of(plan, name, accounts) or row.account_uuid,
+            checkpoint,
+            _absent_since(plan, checkpoint),
+        )
+        for name, checkpoint in plan.advance.checkpoints.items()
+        if (row := row_of(name)) is not None
+    ]
+
+
 def _shared_checkpoints(
-    plans: Iterable[SourcePlan], usage: _Usage, accounts: LockedAccounts
+    plans: Iterable[SourcePlan],
+    kept: Mapping[str, AbstractSet[str]],
+    usage: _Usage,
+    accounts: LockedAccounts,
 ) -> list[tuple[str, str, datetime]]:
     """Return those of the accounts of streams that change, with the last snapshot with samples."""
     stamps = dict(usage.late_at)
     for plan in plans:
-        at = plan.advance.samples_at or plan.watermark
-        stamps |= {(plan.identity.stored, one): at for one in _kept([plan]) & accounts.kept}
-    return [(node, account, at) for (node, account), at in sorted(stamps.items())]
+        node, at = plan.identity.stored, plan.advance.samples_at or plan.watermark
+        for account in kept[plan.source_id] & accounts.kept:
+            stamps[node, account] = at
+    return [(node, account, at) for (node, account), at in stamps.items()]
 
 
 def _progress(plan: SourcePlan) -> SourceProgress:
