@@ -15,7 +15,7 @@ REASON = {name: reason for reason, names in FAILING.items() for name in names}
 NAMES = [
     pytest.param(
         name,
-        marks=[pytest.mark.xfail(reason=REASON[name], strict=False)] if name in REASON else [],
+        marks=[pytest.mark.xfail(reason=REASON[name], strict=True)] if name in REASON else [],
     )
     for name in BY_NAME
 ]
