@@ -33,7 +33,7 @@ MODULES = (
 def main() -> None:
     """Run the command line; exit as it does."""
     report, profile_file, *arguments = sys.argv[1:]
-    for name in (*MODULES, f"billing_cli.jobs.{arguments[0].replace('-', '_')}"):
+    for name in (*MODULES, _job_of(arguments[0].replace("-", "_"))):
         import_module(name)
     sys.argv = ["billing", *arguments]
     profile = None if profile_file == "-" else cProfile.Profile()
@@ -55,6 +55,12 @@ def main() -> None:
                 }
             )
         )
+
+
+def _job_of(command: str) -> str:
+    if command in {"collect", "catch_up", "reconcile"}:
+        return f"billing_cli.jobs.{command}"
+    return f"billing_cli.features.{command}.job"
 
 
 def peak_megabytes() -> float:

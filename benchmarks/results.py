@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 # Every limit there is, by what it limits. A ratio has no unit; memory is in MB.
 LIMITS = {
-    "active": 1.5,
+    "active": 1.8,
     "linear": 10.5,
     "active memory": 350.0,
-    "idle": 0.25,
+    "idle": 0.2,
     "idle rows": 5.0,
-    "nothing new": 1.5,
+    "nothing new": 1.3,
     "help": 1 / 3,
     "backlog": 1.3,
     "backlog memory": 250.0,
@@ -28,7 +28,7 @@ LIMITS = {
 }
 
 # In small sizes the fixed costs of a run, to connect and to ask, weigh more beside the floor.
-QUICK_LIMITS = LIMITS | {"active": 1.7, "idle": 0.4}
+QUICK_LIMITS = LIMITS | {"active": 2.5, "idle": 0.4}
 
 # How far beyond its limit a figure must be, twice in a row, for `--quick` to fail: no noise is
 # that large.
