@@ -37,7 +37,7 @@ def test_tables_replace_what_stands_between_the_marks(tmp_path: Path) -> None:
     assert text.endswith(f"{END}\nbelow\n")
     assert "old" not in text
     assert "| small | 1.04 | x floor | 1.8 | yes |" in text
-    assert "| large | 2.50 | x floor | 1.5 | **no** |" in text
+    assert "| large | 2.80 | x floor | 1.8 | **no** |" in text
     assert "| small | 1,000 | 99 | 12 | 3.4 | 7,000 | 2.50 |" in text
     assert "| `public.ledger` | 10 | 100 | 20 | 120 |" in text
     assert "| rows | 7 million |" in scaling.read_text()
