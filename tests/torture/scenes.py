@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 NODES = ("jp-1", "us-1")
 
-# More than any line carries in a minute: the stream that shows it is held, all of it.
-HELD_BYTES = 40_000_000_000
+# More than a node can have moved, whatever credit it has saved up: the minute of the account that shows it is
+# held, all of it.
+HELD_BYTES = 40_000_000_000_000
 
 DOUBLED_PRICE = 2
 
