@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 NODES = ("jp-1", "us-1")
 
-# More than a node can have moved, whatever credit it has saved up: the minute of the account that shows it is
-# held, all of it.
+# More than a node can have moved, whatever credit it has saved up: the account's minute is held.
 HELD_BYTES = 40_000_000_000_000
 
 DOUBLED_PRICE = 2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.torture.arena import Arena
     from tests.torture.ground import Ground
 
-# The stateful model computes its expectation by the first edition's rules: a restart and held deltas
+# The model computes its expectation by the first edition's rules: a restart and held deltas
 # for each stream. Scenarios and their oracle (tests/scenarios) go by the present ones.
 FORMER_RULES = pytest.mark.xfail(reason="the model goes by the first edition's rules", strict=False)
 
