@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 NODES = ("jp-1", "us-1")
 
-# More than any line carries in a minute: the stream that shows it is held, all of it.
-HELD_BYTES = 40_000_000_000
+# More than the credit of any account or node, however long it grew: the account's minute is held.
+HELD_BYTES = 40_000_000_000_000
 
 DOUBLED_PRICE = 2
 
