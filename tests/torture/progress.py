@@ -34,7 +34,8 @@ END $$;
 CREATE FUNCTION torture.note_watermark() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog AS $$
 BEGIN
-  IF TG_OP = 'INSERT' OR OLD.watermark <> NEW.watermark THEN
+  IF NEW.watermark IS NOT NULL
+     AND (TG_OP = 'INSERT' OR OLD.watermark IS DISTINCT FROM NEW.watermark) THEN
     INSERT INTO torture.progress (stored_node_id, watermark)
     VALUES (NEW.stored_node_id, NEW.watermark);
   END IF;

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 RERUNS = 5
 MOST_CHANCES = 20
 DONE = {"ok", "partial"}
+# How a run says that an account's usage is left to the next one.
+LEFT_PENDING = "is locked by another session"
 
 # Backends of jobs, alive or not yet aware that their client is not.
 COUNT_RUNNING = """
@@ -98,7 +100,9 @@ def ends_well(work: Callable[[], object], verdict: Verdict) -> bool:
         return False
     # A source that somebody else holds is left to them: here, a backend that is about to end.
     parts = [result, *getattr(result, "sources", ())]
-    return all(getattr(one, "status", "ok") in DONE for one in parts)
+    notes = [note for one in parts for note in getattr(one, "notes", ())]
+    waits = any(LEFT_PENDING in note for note in notes)
+    return not waits and all(getattr(one, "status", "ok") in DONE for one in parts)
 
 
 def count(place: Place, query: LiteralString) -> int:
