@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from tests.torture.arena import Arena
     from tests.torture.ground import Ground
 
-# The model computes its expectation by the first edition's rules: a restart and held deltas
-# for each stream. Scenarios and their oracle (tests/scenarios) go by the present ones.
-FORMER_RULES = pytest.mark.xfail(reason="the model goes by the first edition's rules", strict=False)
-
 
 @pytest.fixture(scope="module")
 def arena() -> Iterator[Arena]:
@@ -33,7 +29,6 @@ def _short_days(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "DAILY", dict.fromkeys(soak.DAILY, 1.0))
 
 
-@FORMER_RULES
 def test_days_are_billed_to_the_ninth_decimal_and_their_cost_is_told(arena: Arena) -> None:
     """The tally says what was earned, what went wrong, and what a run costs at the end."""
     (tally,) = soak.attack(arena, 4, 3)
@@ -43,7 +38,6 @@ def test_days_are_billed_to_the_ninth_decimal_and_their_cost_is_told(arena: Aren
         assert told in tally.detail
 
 
-@FORMER_RULES
 def test_a_revenue_that_is_off_is_told_with_the_command_that_repeats_it(
     arena: Arena, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
