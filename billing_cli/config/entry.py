@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from billing_cli.config.fields import Number, Rate, StreamCount, Text
+from billing_cli.config.fields import Number, Rate, Text
 from billing_cli.config.references import check_path, check_reference
 from billing_cli.exporter.source import AuthMode, Mode
 
@@ -32,7 +32,6 @@ NOT_A_HOST = "is not a URL with a valid host and port"
 
 # Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
-_PIN = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -78,8 +77,6 @@ def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tu
         yield "base_url", LOOPBACK_ONLY
     if entry.proxy is not None and not (encrypted or entry.allow_http):
         yield "proxy", "needs an https base_url: it would see the token and the answers"
-    if entry.pinned_sha256 and not encrypted:
-        yield "pinned_sha256", "needs an https base_url"
     if entry.auth_mode == "mtls" and not encrypted:
         yield "auth_mode", "mtls needs an https base_url"
     yield from _missing_certificate(entry)
@@ -152,13 +149,6 @@ def check_host(text: str) -> str:
     return text
 
 
-def check_pin(text: str) -> str:
-    """Return a pin as it is: the SHA-256 of a public key (SPKI) in base64, as curl takes it."""
-    if _PIN.fullmatch(text) is None:
-        raise ValueError("must be 44 characters of base64 (SHA-256 of the public key)")
-    return text
-
-
 SecretUrl = Annotated[SecretStr, AfterValidator(check_secret_url)]
 
 
@@ -186,12 +176,8 @@ class SourceEntry(BaseModel):
     region: Text | None = None
     allow_http: bool = False
     proxy: Annotated[str, AfterValidator(check_proxy)] | None = None
-    pinned_sha256: tuple[Annotated[str, AfterValidator(check_pin)], ...] = ()
     account_rate_bits_per_second: Rate | None = None
     line_rate_bits_per_second: Rate | None = None
-    max_streams_per_account: StreamCount | None = None
-    max_new_streams_per_hour: StreamCount | None = None
-    max_unresolved_streams_per_hour: StreamCount | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -15,9 +15,7 @@ from billing_cli.core.rating import LARGEST_BALANCE
 
 MAX_TEXT_CHARACTERS = 255
 MAX_SHOWN_KEY_CHARACTERS = 60
-MAX_CURRENCY_CHARACTERS = 16
 MAX_RATE_BITS_PER_SECOND = 10**15
-MAX_STREAMS = 10**9
 MAX_PRICE_DECIMAL_PLACES = 40
 MAX_AMOUNT_DECIMAL_PLACES = 9
 
@@ -109,11 +107,9 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
-Currency = Annotated[str, Field(max_length=MAX_CURRENCY_CHARACTERS), AfterValidator(_printable)]
 Whole = Annotated[int, BeforeValidator(_no_switch)]
 Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
 Rate = Annotated[Whole, Field(ge=0, le=MAX_RATE_BITS_PER_SECOND)]
-StreamCount = Annotated[Whole, Field(ge=1, le=MAX_STREAMS)]
 CaseFree = BeforeValidator(_lower)
 Zone = Annotated[str, AfterValidator(_known_zone)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -128,7 +124,4 @@ Amount = Annotated[
     Decimal,
     Field(gt=-LARGEST_BALANCE, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
-]
-Maximum = Annotated[
-    Decimal, Field(gt=0, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES)
 ]

@@ -121,7 +121,7 @@ def _written(key: str, origin: str, variables: Mapping[str, str]) -> str:
 
 
 def _hint(key: str, variables: Mapping[str, str]) -> str:
-    # Someone who copies a variable's name into the file is told the file's name for it.
+    # Where a variable's name is used as a key of the file, the error names the key.
     for known, variable in variables.items():
         if key == variable.lower():
             return f" (did you mean {known!r}?)"

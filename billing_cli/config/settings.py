@@ -24,13 +24,10 @@ from billing_cli.config.entry import SecretUrl, check_exporter_url
 from billing_cli.config.fields import (
     Amount,
     CaseFree,
-    Currency,
     DatabaseUrl,
-    Maximum,
     Number,
     PricePerByte,
     Rate,
-    StreamCount,
     Text,
     Token,
     Whole,
@@ -55,7 +52,7 @@ from billing_cli.config.redaction import register_secret
 from billing_cli.config.references import check_reference, read_secret
 from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
 from billing_cli.config.secret_source import SecretSource
-from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamLimits
+from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
 from billing_cli.core.peak import PeakHours, parse_ranges
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.errors import ConfigurationError
@@ -150,9 +147,6 @@ class Settings(BaseSettings):
     account_rate_bits_per_second: Rate = 2_000_000_000
     line_rate_bits_per_second: Rate = 10_000_000_000
     burst_hours: Annotated[Number, Field(gt=0, le=MAX_BURST_HOURS)] = 2.0
-    max_streams_per_account: StreamCount = 200
-    max_new_streams_per_hour: StreamCount = 200_000
-    max_unresolved_streams_per_hour: StreamCount = 50_000
     charge_first_snapshot: bool = False
 
     default_region: Text = Field("", validation_alias="DEFAULT_REGION")
@@ -164,9 +158,6 @@ class Settings(BaseSettings):
     initial_balance: Amount = Field(Decimal(0), validation_alias="INITIAL_BALANCE")
     free_packages: Annotated[tuple[Text, ...], BeforeValidator(from_json)] = ()
     allow_zero_price: bool = False
-    currency: Currency = ""
-    max_daily_charge_per_account: Maximum | None = None
-    max_daily_charge_per_source: Maximum | None = None
     # The zone stands before the hours, which are parsed with it.
     peak_timezone: Zone = "UTC"
     peak_hours: InstanceOf[PeakHours] | None = None
@@ -231,14 +222,6 @@ class Settings(BaseSettings):
             burst_hours=self.burst_hours,
             late_after_seconds=self.late_after_seconds,
             charge_first_snapshot=self.charge_first_snapshot,
-        )
-
-    def stream_limits(self) -> StreamLimits:
-        """Return how many streams a source may report."""
-        return StreamLimits(
-            max_streams_per_account=self.max_streams_per_account,
-            max_new_streams_per_hour=self.max_new_streams_per_hour,
-            max_unresolved_streams_per_hour=self.max_unresolved_streams_per_hour,
         )
 
     def with_sources(self, environ: Mapping[str, str], origins: Mapping[str, str]) -> Settings:

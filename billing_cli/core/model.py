@@ -185,19 +185,6 @@ class DeltaPolicy:
     charge_first_snapshot: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """How many streams a source may report; beyond a limit the source fails.
-
-    `max_streams_per_account` counts an account's streams on the node, the other two what is new
-    or unresolved within one hour.
-    """
-
-    max_streams_per_account: int = 200
-    max_new_streams_per_hour: int = 200_000
-    max_unresolved_streams_per_hour: int = 50_000
-
-
 class BucketKey(NamedTuple):
     """The primary key of `traffic_minute_buckets`, in the order in which charges are rated."""
 

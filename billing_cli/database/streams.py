@@ -1,4 +1,4 @@
-"""Streams as the database knows them, whose they are, and the usage that waits for an account."""
+"""Streams as the database knows them, their accounts, and the usage that waits for an account."""
 
 from __future__ import annotations
 

@@ -15,9 +15,8 @@ class Source:
     """One exporter. Times are seconds; paths are as configured and read at every run.
 
     `credential_ref` names the Bearer token (`env:NAME`, `file:/path`, `credential:NAME`); the
-    token itself is never part of this value, so its repr can be logged. `pinned_sha256` are the
-    accepted SPKI pins in base64; none means any key that the CA verifies. A limit that is None is
-    the one that is configured for all sources.
+    token itself is never part of this value, so its repr can be logged. A rate that is None
+    is the one that is configured for all sources.
     """
 
     source_id: str
@@ -37,9 +36,5 @@ class Source:
     region: str | None = None
     allow_http: bool = False
     proxy: str | None = None
-    pinned_sha256: tuple[str, ...] = ()
     account_rate_bits_per_second: int | None = None
     line_rate_bits_per_second: int | None = None
-    max_streams_per_account: int | None = None
-    max_new_streams_per_hour: int | None = None
-    max_unresolved_streams_per_hour: int | None = None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.corrections import Difference
-    from billing_cli.core.model import Snapshot
+    from billing_cli.core.model import DeltaPolicy, Snapshot
     from billing_cli.database.reconcile import StoredCell
     from billing_cli.jobs.context import JobContext
 
@@ -46,7 +46,7 @@ REASON = "reconciled with the exporter's history"
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The minutes [at, until) of one source, and the snapshots that tell of them."""
+    """The minutes [at, until) of one source, their snapshots, and what is plausible there."""
 
     source_id: str
     stored_node_id: str
@@ -54,6 +54,7 @@ class Stretch:
     at: datetime
     until: datetime
     snapshots: tuple[Snapshot, ...]
+    policy: DeltaPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _compare_together(
     context: JobContext, connection: Connection, stretches: Sequence[Stretch]
 ) -> Comparison:
     locked = try_lock_sources(connection, [one.source_id for one in stretches])
-    findings = [_find(context, connection, one) for one in stretches if one.source_id in locked]
+    findings = [_find(connection, one) for one in stretches if one.source_id in locked]
     accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
     locked_accounts = lock_accounts(context, connection, accounts)
     chargeable = locked_accounts.chargeable
@@ -174,10 +175,10 @@ class _Finding:
     skipped: int
 
 
-def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Finding:
+def _find(connection: Connection, stretch: Stretch) -> _Finding:
     """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
     node = stretch.stored_node_id
-    history = read_history(stretch.snapshots, {}, context.deltas)
+    history = read_history(stretch.snapshots, {}, stretch.policy)
     snapshots = history.snapshots
     first_from = read_first_from(connection, node, stretch.at, stretch.until)
     stamps = [one.collected_at for one in snapshots]
@@ -202,7 +203,7 @@ def _find(context: JobContext, connection: Connection, stretch: Stretch) -> _Fin
             if record.name in one.totals
         ]
         restarts = history.restarts.get(record.name, frozenset())
-        found = differences(stored.cell, seen, restarts, context.deltas)
+        found = differences(stored.cell, seen, restarts, stretch.policy)
         if found is None:
             skipped += 1
         else:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from billing_cli.core.model import DeltaPolicy, StreamLimits
 from billing_cli.core.prices import PriceList
 from billing_cli.errors import ConfigurationError, UsageError
 
@@ -15,15 +14,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
     from billing_cli.core.shard import Shard
     from billing_cli.database.connection import Database
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.source import Source
-
-DEFAULT_STREAM_LIMITS = StreamLimits()
-
-Limits = TypeVar("Limits", DeltaPolicy, StreamLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +28,7 @@ class Tariff:
 
     `price_per_byte` in the currency of the balances, 0 where none is configured; `initial_*` are
     what a new account's quota state begins with. Packages in `free_packages` cost nothing; with
-    `allow_zero_price` an account without a price costs nothing too. `currency` is a label, and
-    nothing is converted.
+    `allow_zero_price` an account without a price costs nothing too.
     """
 
     price_per_byte: Decimal
@@ -44,7 +39,6 @@ class Tariff:
     peak_hours: PeakHours | None
     free_packages: frozenset[str] = frozenset()
     allow_zero_price: bool = False
-    currency: str = ""
 
     @property
     def prices(self) -> PriceList:
@@ -66,9 +60,8 @@ class FetchPolicy:
 class JobContext:
     """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
 
-    `shard` is the part of the sources that is this host's to work on. `deltas` and `streams` hold
-    for sources that have no limits of their own: see `policy_of` and `limits_of`. A daily maximum
-    is an amount per UTC day in the currency of the balances; None means no maximum.
+    `shard` is the part of the sources that is this host's to work on. `deltas` holds for
+    sources that have no rates of their own: see `policy_of`.
     """
 
     run_id: str
@@ -77,9 +70,6 @@ class JobContext:
     sources: tuple[Source, ...]
     tariff: Tariff
     deltas: DeltaPolicy
-    streams: StreamLimits = DEFAULT_STREAM_LIMITS
-    max_daily_charge_per_account: Decimal | None = None
-    max_daily_charge_per_source: Decimal | None = None
     shard: Shard | None = None
     fetching: FetchPolicy = FetchPolicy()
     default_token: SecretToken | None = None
@@ -91,11 +81,9 @@ class JobContext:
 
     def policy_of(self, source: Source) -> DeltaPolicy:
         """Return what the delta computation may assume of a source."""
-        return _overridden(self.deltas, source)
-
-    def limits_of(self, source: Source) -> StreamLimits:
-        """Return how many streams a source may report."""
-        return _overridden(self.streams, source)
+        own = {field.name: getattr(source, field.name, None) for field in fields(self.deltas)}
+        given = {name: value for name, value in own.items() if value is not None}
+        return replace(self.deltas, **given)
 
 
 def check_range(
@@ -145,9 +133,3 @@ def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Sourc
             "or add [[sources]] to the configuration file"
         )
     return selected
-
-
-def _overridden(limits: Limits, source: Source) -> Limits:
-    """Return the limits, with the source's own values where it has some."""
-    own = {field.name: getattr(source, field.name, None) for field in fields(limits)}
-    return replace(limits, **{name: value for name, value in own.items() if value is not None})

@@ -231,7 +231,7 @@ def _plan(
     fetched, state = node.fetched, node.state
     known = node.streams.checkpoints
     credit = replace(state.credit, accounts=node.streams.debts)
-    # What a decreased counter means is told by the next snapshot, but not waited for long.
+    # The next snapshot decides what a decreased counter means, but the run waits a limited time.
     waiting_since = node.fresh[-1].collected_at
     is_overdue = fetched.complete and context.clock() - waiting_since > context.stalled_after
     step = advance(

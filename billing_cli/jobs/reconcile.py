@@ -210,6 +210,7 @@ def _next_stretches(
                     at=course.at,
                     until=covered,
                     snapshots=snapshots,
+                    policy=context.policy_of(course.source),
                 )
             )
     return stretches

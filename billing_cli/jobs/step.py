@@ -333,7 +333,7 @@ def _finish(
     run: Run,
     asked_at: datetime,
 ) -> None:
-    """Write what is told of all sources that this run has locked, whatever became of them."""
+    """Write gaps, arrears and sync states of all sources that this run locked, failed ones too."""
     attempts = [
         {
             "source_id": result.source_id,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_cli.config.settings import load_settings
-from billing_cli.core.model import DeltaPolicy, StreamLimits
+from billing_cli.core.model import DeltaPolicy
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.opening import context_of
 from tests.config.support import (
@@ -199,19 +199,14 @@ def test_a_certificate_that_is_no_credential_is_an_error() -> None:
     assert text == f"{JP_1}: ca_bundle (environment): must be a path or credential:NAME"
 
 
-def test_a_source_has_limits_of_its_own() -> None:
+def test_a_source_has_rates_of_its_own() -> None:
     """What it does not set is what holds for all sources."""
-    environ = in_environment(
-        entry("jp-1", account_rate_bits_per_second=5, max_streams_per_account=7), entry("us-1")
-    )
+    environ = in_environment(entry("jp-1", account_rate_bits_per_second=5), entry("us-1"))
     context = context_of(
         load_settings(None, {**environ, "DATABASE_URL": "host=db dbname=account",
-                             "BILLING_LINE_RATE_BITS_PER_SECOND": "0",
-                             "BILLING_MAX_NEW_STREAMS_PER_HOUR": "9"}),
+                             "BILLING_LINE_RATE_BITS_PER_SECOND": "0"}),
         "collect", "run",
     )  # fmt: skip
     jp_1, us_1 = context.sources
     assert context.policy_of(jp_1) == DeltaPolicy(5, 0)
     assert context.policy_of(us_1) == DeltaPolicy(line_rate_bits_per_second=0)
-    assert context.limits_of(jp_1) == StreamLimits(7, 9)
-    assert context.limits_of(us_1) == StreamLimits(max_new_streams_per_hour=9)

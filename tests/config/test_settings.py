@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from billing_cli.config.settings import load_settings
-from billing_cli.core.model import DeltaPolicy, StreamLimits
+from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.peak import PeakHours
 from tests.config.support import error_of, from_environment, from_file, written
 
@@ -46,12 +46,8 @@ def test_nothing_configured_gives_the_defaults() -> None:
     assert settings.connect_timeout_seconds == 10
     assert settings.statement_timeout_seconds == 30
     assert settings.lock_timeout_seconds == 15
-    assert settings.stream_limits() == StreamLimits()
     assert settings.free_packages == ()
     assert settings.allow_zero_price is False
-    assert settings.max_daily_charge_per_account is None
-    assert settings.max_daily_charge_per_source is None
-    assert settings.currency == ""
 
 
 @pytest.mark.parametrize(
@@ -76,16 +72,8 @@ def test_nothing_configured_gives_the_defaults() -> None:
         ("BILLING_LINE_RATE_BITS_PER_SECOND", "0", "line_rate_bits_per_second", 0),
         ("BILLING_ACCOUNT_RATE_BITS_PER_SECOND", "1000", "account_rate_bits_per_second", 1000),
         ("BILLING_BURST_HOURS", "1.5", "burst_hours", 1.5),
-        ("BILLING_MAX_STREAMS_PER_ACCOUNT", "5", "max_streams_per_account", 5),
-        ("BILLING_MAX_NEW_STREAMS_PER_HOUR", "5", "max_new_streams_per_hour", 5),
-        ("BILLING_MAX_UNRESOLVED_STREAMS_PER_HOUR", "5", "max_unresolved_streams_per_hour", 5),
         ("BILLING_FREE_PACKAGES", '["trial", "staff"]', "free_packages", ("trial", "staff")),
         ("BILLING_ALLOW_ZERO_PRICE", "true", "allow_zero_price", True),
-        ("BILLING_MAX_DAILY_CHARGE_PER_ACCOUNT", "12.5", "max_daily_charge_per_account",
-         Decimal("12.5")),
-        ("BILLING_MAX_DAILY_CHARGE_PER_SOURCE", "1e3", "max_daily_charge_per_source",
-         Decimal(1000)),
-        ("BILLING_CURRENCY", "EUR", "currency", "EUR"),
         ("BILLING_LATE_AFTER_SECONDS", "90", "late_after_seconds", 90.0),
         ("BILLING_STALLED_AFTER_SECONDS", "600", "stalled_after_seconds", 600.0),
         ("BILLING_CHARGE_FIRST_SNAPSHOT", "true", "charge_first_snapshot", True),
@@ -134,9 +122,6 @@ def test_a_variable_sets_its_key(name: str, text: str, key: str, value: Any) -> 
         ("BILLING_RUN_DEADLINE_SECONDS", "soon", "'soon' is not a number"),
         ("BILLING_LINE_RATE_BITS_PER_SECOND", "-1", "must be >= 0"),
         ("BILLING_BURST_HOURS", "0", "must be > 0"),
-        ("BILLING_MAX_STREAMS_PER_ACCOUNT", "0", "must be >= 1"),
-        ("BILLING_MAX_DAILY_CHARGE_PER_ACCOUNT", "0", "must be > 0"),
-        ("BILLING_CURRENCY", "x" * 17, "must have at most 16 characters"),
         ("BILLING_FREE_PACKAGES", "trial", "not JSON: Expecting value at line 1 column 1"),
         ("BILLING_FREE_PACKAGES", '{"trial": 1}', "must be a list"),
         ("BILLING_CHARGE_FIRST_SNAPSHOT", "maybe", "'maybe' is not true or false"),

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 TOKEN = {"INTERNAL_SERVICE_TOKEN": "shared-token"}
 PAIR = {"client_cert": __file__, "client_key": __file__}
 JP_1 = "EXPORTER_SOURCES_JSON[0] 'jp-1'"
-PIN = "n" * 43 + "="
 BAD_REFERENCE = "must be env:NAME, file:/absolute/path or credential:NAME"
 LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
 NOT_A_HOST = "is not a URL with a valid host and port"
@@ -53,12 +52,8 @@ def test_a_source_takes_every_key(tmp_path: Path) -> None:
         "region": "jp",
         "allow_http": False,
         "proxy": "http://proxy.example:3128",
-        "pinned_sha256": (PIN,),
         "account_rate_bits_per_second": 0,
         "line_rate_bits_per_second": 10**9,
-        "max_streams_per_account": 5,
-        "max_new_streams_per_hour": 6,
-        "max_unresolved_streams_per_hour": 7,
     }
     assert {field.name for field in fields(Source)} == keys.keys()
     assert asdict(sources_from(keys)[0]) == keys
@@ -180,13 +175,7 @@ def test_the_auth_mode_is_what_is_said_else_what_the_credentials_mean(
          "must not hold a user name or password"),
         ({"base_url": "http://127.0.0.1", "proxy": "http://proxy"}, "proxy",
          "needs an https base_url: it would see the token and the answers"),
-        ({"pinned_sha256": ["abc"]}, "pinned_sha256",
-         "must be 44 characters of base64 (SHA-256 of the public key)"),
-        ({"pinned_sha256": "abc"}, "pinned_sha256", "must be a list"),
-        ({"pinned_sha256": [PIN], "base_url": "http://localhost"}, "pinned_sha256",
-         "needs an https base_url"),
         ({"account_rate_bits_per_second": -1}, "account_rate_bits_per_second", "must be >= 0"),
-        ({"max_streams_per_account": 0}, "max_streams_per_account", "must be >= 1"),
         ({"timeout_seconds": 0}, "timeout_seconds", "must be > 0"),
         ({"timeout_seconds": -1}, "timeout_seconds", "must be > 0"),
         ({"timeout_seconds": 301}, "timeout_seconds", "must be <= 300"),

@@ -49,6 +49,7 @@ class World:
         self.price = Decimal("0.000000003")
         self.quota = 100_000
         self.step_max_samples = 500_000
+        self.source_options: dict[str, Any] = {}
         self.running: RunningFleet | None = None
         with psycopg.connect(database_url) as connection:
             save_users(connection, self.users)
@@ -71,7 +72,7 @@ class World:
             run_id=str(uuid.uuid4()),
             clock=lambda: now,
             database=Database(self.job_url),
-            sources=tuple(Source(**one) for one in listed),
+            sources=tuple(Source(**one, **self.source_options) for one in listed),
             tariff=Tariff(self.price, self.quota, Decimal(5), "v1", "", None),
             deltas=DeltaPolicy(),
             fetching=FetchPolicy(step_max_samples=self.step_max_samples),

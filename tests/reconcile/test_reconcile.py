@@ -72,6 +72,19 @@ def test_bytes_that_a_hidden_reset_had_swallowed_are_recovered(world: World) -> 
     world.assert_true()
 
 
+def test_the_rates_of_the_source_itself_decide_what_is_plausible(world: World) -> None:
+    """History that the source's own limit rules out corrects nothing, and the result says so."""
+    late_history(world)
+    before = world.facts()
+    world.source_options["account_rate_bits_per_second"] = 1
+
+    result = world.reconcile(world.minutes(30))
+
+    assert result.corrections == 0
+    assert any("can't be compared" in note for note in result.sources[0].notes)
+    assert world.facts()[:5] == before[:5]
+
+
 def test_gaps_that_history_now_covers_are_resolved(world: World) -> None:
     """A late gap is closed when the snapshots inside it have been compared."""
     late_history(world)
