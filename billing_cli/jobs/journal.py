@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from billing_cli.core.result import RunResult, result_object
+from billing_cli.database.connection import Session
 from billing_cli.database.runs import read_result, save_run
 from billing_cli.database.totals import add_to_totals
 from billing_cli.errors import (
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.result import RunStatus, SourceResult
-    from billing_cli.database.connection import Session
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.write import Written
+
+Result = TypeVar("Result", bound=RunResult)
 
 
 def result_of(
@@ -102,6 +104,35 @@ def failing_on_record(
         if isinstance(error, BillingError) and not isinstance(error, UsageError):
             journal_failure(context, session, result.job, result.started_at, error)
         raise
+
+
+def in_one_transaction(
+    context: JobContext,
+    job: str,
+    started_at: datetime,
+    work: Callable[[Connection], Result],
+    *,
+    dry_run: bool,
+) -> Result:
+    """Do a job's work and write its journal row in one transaction; return the work's result.
+
+    A failure has a row of its own. A command line that asks for what can't be is no run, and has
+    none. Raises as the work does, and BillingError where the database fails.
+    """
+
+    def journaled(connection: Connection) -> Result:
+        result = work(connection)
+        write_journal(context, connection, result)
+        return result
+
+    with Session(context.database, dry_run=dry_run) as session:
+        try:
+            return session.transaction(journaled)
+        except UsageError:
+            raise
+        except BillingError as error:
+            journal_failure(context, session, job, started_at, error)
+            raise
 
 
 def journal_failure(

@@ -29,11 +29,11 @@ from billing_cli.features.held.result import HeldList, HeldResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.entries import FactConflictError, write_corrections
-from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.jobs.journal import in_one_transaction
 from billing_cli.jobs.nodes import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -121,7 +121,7 @@ def release_held(
             replace(result, written_minutes=len(corrections), held=decided), rating, context.clock()
         )
 
-    return _run(context, RELEASE_JOB, started_at, work, dry_run=dry_run)
+    return in_one_transaction(context, RELEASE_JOB, started_at, work, dry_run=dry_run)
 
 
 def reject_held(
@@ -151,7 +151,7 @@ def reject_held(
         decided = _decide(context, connection, deltas, "rejected", reason)
         return replace(result, finished_at=context.clock(), held=decided)
 
-    return _run(context, REJECT_JOB, started_at, work, dry_run=dry_run)
+    return in_one_transaction(context, REJECT_JOB, started_at, work, dry_run=dry_run)
 
 
 @contextmanager
@@ -165,31 +165,6 @@ def _must_fit_into_a_minute(held_ids: Sequence[int]) -> Iterator[None]:
             f"have more than {MAX_TOTAL} bytes, which no bucket can hold; nothing is changed: "
             "`billing held reject` drops a delta for good"
         ) from None
-
-
-def _run(
-    context: JobContext,
-    job: str,
-    started_at: datetime,
-    work: Callable[[Connection], HeldResult],
-    *,
-    dry_run: bool,
-) -> HeldResult:
-    """Do the work and write its journal row in one transaction."""
-
-    def journaled(connection: Connection) -> HeldResult:
-        result = work(connection)
-        write_journal(context, connection, result)
-        return result
-
-    with Session(context.database, dry_run=dry_run) as session:
-        try:
-            return session.transaction(journaled)
-        except UsageError:
-            raise
-        except BillingError as error:
-            journal_failure(context, session, job, started_at, error)
-            raise
 
 
 def _sources(deltas: Iterable[HeldDelta]) -> set[str]:

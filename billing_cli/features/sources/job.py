@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.core.times import format_rfc3339
-from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import add_sources, read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.sources.queries import continue_counters, move_progress, read_node
-from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.jobs.journal import in_one_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,18 +83,9 @@ def move_source(
 
     def work(connection: Connection) -> MoveResult:
         require_head(connection)
-        result = _move(context, connection, old, target, started_at, dry_run=dry_run)
-        write_journal(context, connection, result)
-        return result
+        return _move(context, connection, old, target, started_at, dry_run=dry_run)
 
-    with Session(context.database, dry_run=dry_run) as session:
-        try:
-            return session.transaction(work)
-        except UsageError:
-            raise
-        except BillingError as error:
-            journal_failure(context, session, JOB, started_at, error)
-            raise
+    return in_one_transaction(context, JOB, started_at, work, dry_run=dry_run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.arrears import next_step
 from billing_cli.database.arrears import clear_arrears, set_arrears
-from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
-from billing_cli.errors import BillingError
 from billing_cli.features.suspend import queries as store
 from billing_cli.features.suspend.result import SuspendResult
-from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.jobs.journal import in_one_transaction
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -38,16 +36,9 @@ def suspend(context: JobContext, after: timedelta, *, dry_run: bool = False) -> 
 
     def work(connection: Connection) -> SuspendResult:
         require_head(connection)
-        result = _suspend(context, connection, after, dry_run=dry_run)
-        write_journal(context, connection, result)
-        return result
+        return _suspend(context, connection, after, dry_run=dry_run)
 
-    with Session(context.database, dry_run=dry_run) as session:
-        try:
-            return session.transaction(work)
-        except BillingError as error:
-            journal_failure(context, session, JOB, started_at, error)
-            raise
+    return in_one_transaction(context, JOB, started_at, work, dry_run=dry_run)
 
 
 def _suspend(
