@@ -45,7 +45,7 @@ torture: $(INSTALLED) ## Attack billing with all faults, and print the table (MI
 	@$(BIN)/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) --seed $(SEED) $(ARGS)
 
 mutants: $(INSTALLED) ## Change the core in one place at a time; fails where no test notices (ARGS=rating)
-	@$(BIN)/python -m tests.mutants $(ARGS)
+	@$(BIN)/python -m tests.unit.mutants $(ARGS)
 
 lock: $(INSTALLED) ## Write requirements.lock anew, with the newest versions
 	@$(BIN)/python -m pip install --quiet uv

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from tests.jobs.world import World
+    from tests.integration.jobs.world import World
 
 TIMEOUT_SECONDS = 60.0
 """How long a test waits for a child; far more than it ever takes."""

@@ -9,7 +9,7 @@ import pytest
 
 from billing_cli.core.times import minute_of
 from tests.cli.command import MINUTES, Site
-from tests.jobs.world import serving_world
+from tests.integration.jobs.world import serving_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ import pytest
 from billing_cli.core.model import NodeIdentity
 from tests.cli.command import MINUTES, Site
 from tests.cli.conftest import history_start
-from tests.jobs.world import serving_world
+from tests.integration.jobs.world import serving_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from billing_cli.simulator.server import Endpoint
     from tests.cli.command import Finished
-    from tests.jobs.world import World
+    from tests.integration.jobs.world import World
     from tests.support.postgres import Databases
 
 GOOD = "good"

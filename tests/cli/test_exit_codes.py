@@ -9,7 +9,7 @@ import pytest
 
 from billing_cli.database.sources import add_sources, try_lock_sources
 from tests.cli.command import billing
-from tests.jobs.faults import refuse_some_times
+from tests.integration.jobs.faults import refuse_some_times
 
 if TYPE_CHECKING:
     from tests.cli.command import Site

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.command import ended, wait_until
-from tests.jobs.faults import accept_again, refuse_later
+from tests.integration.jobs.faults import accept_again, refuse_later
 
 if TYPE_CHECKING:
     from tests.cli.command import Site

@@ -15,7 +15,7 @@ from billing_cli.cli.running import run_job
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.errors import EXIT_CODES
-from tests.jobs.faults import refuse_some_times
+from tests.integration.jobs.faults import refuse_some_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.features.migrate.job import migrate
-from tests.database.stage import eventually
+from tests.integration.database.stage import eventually
 from tests.support.relay import relayed
 from tests.torture import scenes
 from tests.torture.arena import JOB_ROLE

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.database.stage import eventually
+from tests.integration.database.stage import eventually
 from tests.torture import scenes
 from tests.torture.tally import Tally
 from tests.torture.trial import chances, count, ends_well, impatient, see_to_the_books

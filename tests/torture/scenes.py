@@ -18,7 +18,7 @@ from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet
 from tests.cli.command import environment_of as command_environment
-from tests.jobs.world import World
+from tests.integration.jobs.world import World
 from tests.support.relay import relayed
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.torture.ground import Ground
 
 # The model computes what it expects by the first edition's rules: restarts and held deltas of each
-# stream. Scenarios and their oracle (tests/scenarios) go by the present ones.
+# stream. Scenarios and their oracle (tests/integration/scenarios) go by the present ones.
 FORMER_RULES = pytest.mark.xfail(
     reason="the model's random steps are expected by the first edition's rules", run=False
 )

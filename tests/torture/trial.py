@@ -16,7 +16,7 @@ from billing_cli.database import connection as store_connection
 from billing_cli.database.connection import FATE_UNKNOWN
 from billing_cli.errors import BillingError
 from billing_cli.simulator.invariants import read_watermarks
-from tests.database.stage import eventually
+from tests.integration.database.stage import eventually
 from tests.support.relay import relayed
 from tests.torture import scenes
 from tests.torture.verdict import look_between, look_finally

@@ -20,7 +20,7 @@ from tests.torture.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.jobs.world import World
+    from tests.integration.jobs.world import World
 
 SHOWN = 5
 

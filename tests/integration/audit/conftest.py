@@ -1,0 +1,29 @@
+"""The fleet's story, served as long as a test lasts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.simulator.server import serve
+from tests.integration.audit.full_story import FullStory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def story(database_url: str, job_url: str) -> Iterator[FullStory]:
+    """Return a story that is still to be told."""
+    made = FullStory(database_url, job_url)
+    with serve(made.fleet) as running:
+        made.running = running
+        yield made
+
+
+@pytest.fixture
+def billed(story: FullStory) -> FullStory:
+    """Return a story whose traffic is billed."""
+    story.play()
+    return story

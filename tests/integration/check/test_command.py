@@ -1,0 +1,209 @@
+"""`billing check` as a process: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from billing_cli.cli.text import plain
+from billing_cli.features.check.findings import CheckReport, Finding
+from billing_cli.features.check.text import check_text
+from billing_cli.simulator.server import Endpoint, serve
+from billing_cli.simulator.traffic import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from billing_cli.simulator.server import RunningFleet
+    from tests.support.authority import Authority
+
+CHECKOUT = Path(__file__).parents[3]
+TOKEN = "m4rk3r-s3cr3t-t0k3n"
+
+
+def test_a_fleet_that_is_all_right_ends_with_0(job_url: str, authority: Authority) -> None:
+    """Over TLS and with a token; every source has its findings."""
+    with fleet(authority) as running:
+        done = billing("check", "--json", **settings(running, job_url))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["job"], report["status"], report["error"]) == ("check", "ok", None)
+    # A machine that stalls looks like a clock that differs; that is a warning at most.
+    assert {one["state"] for one in report["findings"] if one["name"] != "clock"} == {"ok"}
+    told = {(one["source_id"], one["name"]) for one in report["findings"]}
+    assert {("jp-1", "certificate"), ("us-1", "certificate"), (None, "schema")} <= told
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_a_source_that_needs_a_look_ends_with_3(job_url: str, authority: Authority) -> None:
+    """The others are told of as well, and only those that are asked for."""
+    with fleet(authority) as running:
+        running["us-1"].down = True
+        variables = settings(running, job_url)
+        everything = billing("check", "--json", **variables)
+        one = billing("check", "--json", "--source", "jp-1", **variables)
+    assert (everything.returncode, one.returncode) == (3, 0)
+    report = json.loads(everything.stdout)
+    assert report["status"] == "attention"
+    failed = [one["source_id"] for one in report["findings"] if one["state"] == "failed"]
+    assert failed == ["us-1"]
+    asked = {one["source_id"] for one in json.loads(one.stdout)["findings"]}
+    assert asked == {None, "jp-1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "exit_code"),
+    [
+        (["--source", "mars"], {}, 2),
+        ([], {"DATABASE_URL": "postgresql://billing@127.0.0.1:1/account"}, 69),
+        ([], {"BILLING_PAGE_LIMIT": "many"}, 78),
+        ([], {"EXPORTER_SOURCES_JSON": '[{"source_id": "a", "base_url": "ftp://a"}]'}, 78),
+        ([], {"EXPORTER_BASE_URL": ""}, 78),
+    ],
+)
+def test_what_stands_in_the_way_has_its_exit_code(
+    job_url: str, arguments: list[str], variables: dict[str, str], exit_code: int
+) -> None:
+    """One JSON object each time, whose error says what it is; without --json, a line."""
+    world = {"DATABASE_URL": job_url, "EXPORTER_BASE_URL": "http://127.0.0.1:1"} | variables
+    done = billing("check", "--json", *arguments, **world)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"]) == (exit_code, "error")
+    assert report["error"]
+    plain = billing("check", *arguments, **world)
+    assert plain.returncode == exit_code
+    assert report["error"]["message"] in plain.stdout + plain.stderr
+
+
+def test_a_missing_file_stops_the_sources_and_not_the_rest(
+    job_url: str, authority: Authority, tmp_path: Path
+) -> None:
+    """A run would end with 3 for it: the other sources and the database are fine."""
+    with fleet(authority) as running:
+        variables = settings(running, job_url, ca_bundle=str(tmp_path / "missing.pem"))
+        done = billing("check", "--json", **variables)
+    assert done.returncode == 3
+    findings = json.loads(done.stdout)["findings"]
+    failed = [one["text"] for one in findings if one["state"] == "failed"]
+    assert failed
+    assert all("missing.pem" in text for text in failed)
+
+
+def test_a_database_that_is_behind_ends_with_78(
+    empty_database_url: str, authority: Authority
+) -> None:
+    """And says what to do."""
+    with fleet(authority) as running:
+        done = billing("check", "--json", **settings(running, empty_database_url))
+    assert done.returncode == 78
+    assert "run `billing migrate`" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_colours_are_for_terminals(job_url: str) -> None:
+    """And not for those whose reader does not want any."""
+    world = {"DATABASE_URL": job_url, "EXPORTER_BASE_URL": "http://127.0.0.1:1"}
+    assert "\x1b" not in billing("check", **world).stdout
+    assert "\x1b[31mfailed" in on_terminal("check", **world)
+    assert "\x1b" not in on_terminal("check", NO_COLOR="1", **world)
+
+
+def test_the_table_is_aligned_and_keeps_the_terminal_as_it_is() -> None:
+    """Whatever an exporter calls itself."""
+    report = CheckReport(
+        datetime(2026, 4, 8, tzinfo=UTC),
+        (
+            Finding("configuration", "page_limit", "ok", "60 (default)"),
+            Finding("source", "identity", "warning", "evil\x1b[2J\u202e", "jp-1"),
+        ),
+    )
+    assert check_text(report, plain).splitlines() == [
+        "STATE    AREA           NAME        FINDING",
+        "ok       configuration  page_limit  60 (default)",
+        "warning  source jp-1    identity    evil\\x1b[2J\\u202e",
+        "",
+        "check: 1 ok, 0 failed, 1 warnings",
+    ]
+    assert "\x1b[32mok     \x1b[0m  configuration" in check_text(report, click.style)
+
+
+@contextmanager
+def fleet(authority: Authority) -> Iterator[RunningFleet]:
+    """Serve two nodes over TLS, one of which wants a token; both have a history up to now."""
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    told = Fleet(seed=3, start=start)
+    for source_id in ("jp-1", "us-1"):
+        told.add_node(source_id).run(datetime.now(UTC), poll_seconds=5)
+    with serve(
+        told,
+        ssl_context=authority.server_context("127.0.0.1"),
+        ca_bundle=authority.bundle,
+        endpoints={"jp-1": Endpoint(token=TOKEN)},
+    ) as running:
+        yield running
+
+
+def settings(running: RunningFleet, database_url: str, **extra: Any) -> dict[str, str]:
+    """Return the environment in which the fleet is billed; `extra` are keys of every source."""
+    return {
+        "DATABASE_URL": database_url,
+        "PRICE_PER_BYTE": "1e-9",
+        "EXPORTER_SOURCES_JSON": json.dumps(running.sources(**extra)),
+        **running.credentials(),
+    }
+
+
+def billing(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, without a terminal."""
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "billing_cli", *arguments],
+        env=environment(variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def on_terminal(*arguments: str, **variables: str) -> str:
+    """Run a command whose output is a terminal, and return what it showed."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "billing_cli", *arguments]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command,
+        env=environment(variables),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    ):
+        os.close(theirs)
+        shown = b""
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            while True:
+                try:
+                    piece = terminal.read(65536)
+                except OSError:  # The other end was closed.
+                    break
+                if not piece:
+                    break
+                shown += piece
+    return shown.decode()
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with these variables and none that is about colours or billing."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BILLING_", "NO_COLOR", "FORCE_COLOR"))
+    }
+    return kept | {"PYTHONPATH": str(CHECKOUT)} | variables

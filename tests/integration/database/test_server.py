@@ -1,0 +1,273 @@
+"""What becomes of a run when the server itself goes: a server of its own for these tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from billing_cli.database import connection as store_connection
+from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
+from billing_cli.features.migrate.job import migrate
+from billing_cli.features.status.job import status
+from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres, stop_postgres
+from tests.integration.database.stage import (
+    MINUTE,
+    PASSWORD,
+    assert_heals,
+    behind,
+    blocked,
+    collect_through,
+    eventually,
+    failure_of,
+    with_parameters,
+)
+from tests.integration.jobs.world import serving_world
+from tests.support.disks import small_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.jobs.world import World
+
+TEMPLATE = "migrated"
+ROLE = "billing_jobs"
+
+# Whoever comes as this role is asked for its password; a second one is turned away.
+ACCESS_RULES = f"""
+local all {ROLE} scram-sha-256
+local all turned_away reject
+"""
+
+SMALL_DISK_BYTES = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedPostgres]:
+    """Return a server that tests may stop, with a migrated database to copy."""
+    with directory() as made:
+        started = start_postgres(made, durable=False)
+        execute(started, f"CREATE DATABASE {TEMPLATE}")
+        execute(started, f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+        migrate(started.url(TEMPLATE), grant_to=ROLE)
+        yield started
+
+
+@pytest.fixture
+def world(server: EmbeddedPostgres) -> Iterator[World]:
+    """Return a fleet that is two minutes behind, in a database of its own."""
+    name = f"account_{next(NUMBERS)}"
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    # What was committed survives a crash of the server, though not one of the machine.
+    execute(server, f"ALTER DATABASE {name} SET synchronous_commit = on")
+    url = server.url(name)
+    with serving_world(url, url) as made:
+        behind(made)
+        yield made
+        made.connection.close()
+    execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once."""
+    monkeypatch.setattr(store_connection, "RETRY_PAUSE_SECONDS", 0)
+
+
+NUMBERS = count()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_that_stops_in_mid_transaction_leaves_nothing(
+    world: World, server: EmbeddedPostgres, mode: str
+) -> None:
+    """Orderly or as in a crash: the run ends as an outage, and the next one does it all."""
+
+    def stopped() -> None:
+        with blocked(world, lambda: collect_through(world)) as running:
+            server.run("pg_ctl", "stop", "--wait", "--silent", f"--mode={mode}")
+            error = running.exception()
+        start_again(server, world)
+        assert error is not None
+        raise error
+
+    failure = failure_of(world, stopped)
+    assert failure.exit_code == EXIT_UNAVAILABLE
+    assert_heals(world)
+
+
+def test_a_server_that_shuts_down_is_an_outage(world: World, server: EmbeddedPostgres) -> None:
+    """It lets nobody in any more, while others finish what they are at."""
+    server.run("pg_ctl", "stop", "--no-wait", "--silent", "--mode=smart")
+    failure = failure_of(world, lambda: collect_through(world))
+    assert failure.exit_code == EXIT_UNAVAILABLE
+    assert str(failure).endswith("FATAL: the database system is shutting down")
+    world.connection.close()
+    eventually(lambda: not server.is_running())
+    start_again(server, world)
+    assert_heals(world)
+
+
+def test_a_restart_between_two_runs_is_not_noticed(world: World, server: EmbeddedPostgres) -> None:
+    """The next run finds everything where it was."""
+    server.stop()
+    start_again(server, world)
+    assert_heals(world)
+
+
+def test_a_standby_is_an_outage_and_can_be_looked_at(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """Nothing can be written there, but `status` needs to read only."""
+    database = world.connection.info.dbname
+    with standby_of(server) as standby:
+        url = standby.url(database)
+        failure = failure_of(world, lambda: collect_through(world, url))
+        world.database_url, direct = url, world.database_url
+        seen = status(world.context(world.at(MINUTE)), max_lag_seconds=600)
+        world.database_url = direct
+        # A string that names both finds the one that takes writes.
+        both = with_parameters(
+            direct,
+            host=f"{standby.directory},{server.directory}",
+            target_session_attrs="read-write",
+        )
+        assert collect_through(world, both).status == "ok"
+    assert failure.exit_code == EXIT_UNAVAILABLE
+    assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
+    assert [one.watermark for one in seen.sources] == [world.watermarks["jp-1"]]
+    assert_heals(world)
+
+
+def test_a_wrong_password_is_a_wrong_configuration(world: World, server: EmbeddedPostgres) -> None:
+    """Also a missing one, and a role that the server turns away; the right one is let in."""
+    right = with_parameters(world.database_url, user=ROLE, password=PASSWORD)
+    with access_rules(server):
+        for parameters, reason in (
+            ({"password": PASSWORD + "-not"}, f'password authentication failed for user "{ROLE}"'),
+            ({"password": None}, "fe_sendauth: no password supplied"),
+            ({"user": "turned_away"}, "pg_hba.conf rejects connection"),
+        ):
+            url = with_parameters(right, **parameters)
+            failure = failure_of(world, lambda url=url: collect_through(world, url))
+            assert failure.exit_code == EXIT_CONFIG
+            assert reason in str(failure)
+        world.database_url = right
+        assert_heals(world)
+
+
+def test_a_full_disk_fails_the_run(world: World, server: EmbeddedPostgres) -> None:
+    """A real one, of a megabyte: the run fails, and is made up for once there is room again."""
+    world.flow_until(60)
+    with small_disk(server.directory, SMALL_DISK_BYTES) as disk:
+        if disk is None:
+            pytest.skip("only root may mount a small disk")
+        database = world.connection.info.dbname
+        execute(server, f"CREATE TABLESPACE small LOCATION '{disk}'")
+        try:
+            fill(world)
+            failure = failure_of(world, lambda: world.run_unchecked(world.at(62)))
+            assert failure.exit_code == EXIT_FAILED
+            assert "No space left on device" in str(failure)
+            world.connection.execute("DROP TABLE public.filler")
+            world.run(world.at(62))
+            world.assert_all_is_billed()
+        finally:
+            world.connection.close()
+            # The disk can't go while something lies on it.
+            execute(server, f"DROP DATABASE {database} WITH (FORCE)")
+            execute(server, "DROP TABLESPACE small")
+
+
+def fill(world: World) -> None:
+    """Move the buckets to the small disk, and fill it up."""
+    world.connection.execute("ALTER TABLE public.traffic_minute_buckets SET TABLESPACE small")
+    world.connection.execute("CREATE TABLE public.filler (filler text) TABLESPACE small")
+    world.connection.execute("ALTER TABLE public.filler ALTER filler SET STORAGE PLAIN")
+    for _ in range(2 * SMALL_DISK_BYTES // 8000):
+        try:
+            world.connection.execute("INSERT INTO public.filler VALUES (repeat('x', 8000))")
+        except psycopg.errors.DiskFull:
+            return
+    pytest.fail("the disk is larger than it should be")
+
+
+def start_again(server: EmbeddedPostgres, world: World) -> None:
+    """Start the server after it was stopped."""
+    start_postgres(server.directory, durable=False)
+    reconnect(world)
+
+
+def reconnect(world: World) -> None:
+    """Give the world a new connection in place of one that has been lost."""
+    world.connection.close()
+    world.connection = psycopg.connect(world.database_url, autocommit=True)
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """Make a directory for a server, and remove it with the server in it."""
+    made = Path(tempfile.mkdtemp(prefix="billing-server-"))
+    made.chmod(0o755)
+    own = made / "server"
+    try:
+        yield own
+    finally:
+        stop_postgres(own)
+        shutil.rmtree(made)
+
+
+@contextmanager
+def standby_of(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """Run a copy of a server that follows it."""
+    with directory() as made:
+        made.mkdir()
+        if os.geteuid() == 0:
+            shutil.copystat(server.directory, made)
+            os.chown(made, server.directory.stat().st_uid, server.directory.stat().st_gid)
+        copy = EmbeddedPostgres(made, server.programs)
+        copy.run("pg_basebackup", "--dbname", server.url(), "--write-recovery-conf", "--no-sync",
+                 "--checkpoint=fast", "--wal-method=fetch")  # fmt: skip
+        yield start_postgres(made, durable=False)
+
+
+@contextmanager
+def access_rules(server: EmbeddedPostgres) -> Iterator[None]:
+    """Let the server ask for passwords as long as the block lasts."""
+    path = server.data / "pg_hba.conf"
+    before = path.read_text()
+    path.write_text(ACCESS_RULES + before)
+    server.run("pg_ctl", "reload", "--silent")
+    stranger = with_parameters(server.url(), user="turned_away")
+    eventually(lambda: "rejects" in refusal(stranger))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        server.run("pg_ctl", "reload", "--silent")
+
+
+def socket_of(server: EmbeddedPostgres) -> str:
+    """Return the directory of a server's socket, which stands for its host."""
+    return str(conninfo_to_dict(server.url())["host"])
+
+
+def refusal(url: str) -> str:
+    """Return why nobody is let in by a connection string."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(url)
+    return str(caught.value)
+
+
+def execute(server: EmbeddedPostgres, statement: str) -> None:
+    """Do one thing that concerns the whole server."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(statement.encode())

@@ -1,0 +1,230 @@
+"""Snapshots from a file: the same facts as over HTTP, without a network."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from billing_cli.errors import BillingError
+from billing_cli.jobs.catch_up import catch_up
+from billing_cli.jobs.collect import collect
+from billing_cli.jobs.fetching import FromFile
+from billing_cli.jobs.reconcile import reconcile
+from billing_cli.simulator.wire import encode_snapshot
+from tests.integration.jobs.world import only_source, serving_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.integration.jobs.world import Job, World
+    from tests.support.postgres import Databases
+
+FACTS = {
+    "buckets": "SELECT bucket_start, node_id, account_uuid, line_code, uplink_bytes, downlink_bytes"
+    " FROM public.traffic_minute_buckets",
+    "ledger": "SELECT id, account_uuid, bucket_start, rated_bytes, amount_delta, balance_after"
+    " FROM public.billing_ledger",
+    "quotas": "SELECT account_uuid, remaining_included_quota, current_balance"
+    " FROM public.account_quota_states",
+    "checkpoints": "SELECT node_id, account_uuid, last_uplink_total, last_downlink_total,"
+    " last_seen_at, reset_epoch FROM public.traffic_stat_checkpoints",
+    "records": "SELECT bucket_start, from_at, to_at, uplink_start, uplink_end, account_uuid"
+    " FROM billing.usage_records",
+    "streams": "SELECT stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, seen_at,"
+    " uplink_total, downlink_total, reset_epoch, absent_since, state FROM billing.streams",
+    "sources": "SELECT source_id, stored_node_id, watermark, samples_at, contract"
+    " FROM billing.sources",
+    "gaps": "SELECT source_id, kind, from_at, to_at FROM billing.gaps",
+}
+
+
+def a_history(world: World) -> None:
+    """Let users use two nodes; one of the processes restarts."""
+    users = world.add_users(3)
+    world.add_node("jp-1", users)
+    world.add_node("us-1", users)
+    world.flow_until(5)
+    world.fleet.nodes["us-1"].restart_xray(world.at(5))
+    world.flow_until(10)
+
+
+def snapshots(world: World, *source_ids: str) -> list[bytes]:
+    """Return the snapshots of nodes as JSON, mixed as they were taken."""
+    nodes = [world.fleet.nodes[name] for name in source_ids or world.fleet.nodes]
+    taken = [(one.collected_at, encode_snapshot(node, one)) for node in nodes
+             for one in node.snapshots]  # fmt: skip
+    return [encoded for _, encoded in sorted(taken)]
+
+
+def as_list(encoded: list[bytes]) -> bytes:
+    """Return a list of snapshots, as exporters store them."""
+    return b"[" + b",".join(encoded) + b"]"
+
+
+def as_lines(encoded: list[bytes]) -> bytes:
+    """Return one snapshot a line, as log shippers write them."""
+    return b"\n".join(encoded) + b"\n"
+
+
+def as_pages(encoded: list[bytes]) -> bytes:
+    """Return a page of each node, as exporters answer."""
+    pages: dict[str, list[Any]] = {}
+    for one in map(json.loads, encoded):
+        pages.setdefault(one["node_id"], []).append(one)
+    return "\n".join(
+        json.dumps({"node_id": node, "env": "prod", "snapshots": taken, "has_more": False})
+        for node, taken in pages.items()
+    ).encode()
+
+
+def as_gzip(encoded: list[bytes]) -> bytes:
+    """Return a compressed list."""
+    return gzip.compress(as_list(encoded))
+
+
+def facts(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what is stored, apart from when it was written and by which run."""
+    return {name: sorted(world.rows(query), key=repr) for name, query in FACTS.items()}
+
+
+def written(path: Path, content: bytes) -> FromFile:
+    """Write a file of snapshots."""
+    path.write_bytes(content)
+    return FromFile(str(path))
+
+
+def without_network(world: World) -> None:
+    """Let no exporter be reached."""
+    for source_id in world.fleet.nodes:
+        world.running[source_id].refused = True
+
+
+@pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
+@pytest.mark.parametrize("layout", [as_list, as_lines, as_pages, as_gzip])
+def test_a_file_gives_the_database_that_http_gives(
+    databases: Databases, tmp_path: Path, layout: Callable[[list[bytes]], bytes], job: Job
+) -> None:
+    """Whatever its layout: facts, checkpoints and watermarks are equal; a second time is none."""
+    stored = []
+    for is_file in (False, True):
+        with (
+            databases.database(migrated=True) as url,
+            serving_world(url, databases.job_url(url)) as world,
+        ):
+            a_history(world)
+            run = partial(world.run, world.at(12), job)
+            if is_file:
+                without_network(world)
+                file = written(tmp_path / "snapshots", layout(snapshots(world)))
+                assert run(file=file).status == "ok"
+                again = run(file=file)
+                assert (again.status, again.written_minutes) == ("ok", 0)
+                world.assert_all_is_billed()
+            else:
+                assert run().status == "ok"
+            stored.append(facts(world))
+    assert stored[1] == stored[0]
+    assert stored[0]["ledger"] != []
+
+
+def test_a_file_in_steps_of_whole_minutes_gives_the_same(world: World, tmp_path: Path) -> None:
+    """A step is bounded as over HTTP, and told to whoever watches."""
+    a_history(world)
+    without_network(world)
+    world.fetching = replace(world.fetching, step_max_samples=8)
+    steps: list[Any] = []
+    result = world.run(
+        world.at(12),
+        catch_up,
+        file=written(tmp_path / "snapshots", as_lines(snapshots(world))),
+        on_step=lambda results, _: steps.append(dict(results)),
+    )
+    assert result.steps == len(steps) > 3
+    world.assert_all_is_billed()
+
+
+def test_a_file_fills_what_a_dead_node_had_not_yet_reported(world: World, tmp_path: Path) -> None:
+    """It goes on from the watermark; sources that the file has nothing of are left alone."""
+    a_history(world)
+    world.run(world.at(4))
+    reached = dict(world.watermarks)
+    without_network(world)
+    file = written(tmp_path / "disk.json", as_list(snapshots(world, "us-1")))
+    result = world.run(world.at(12), catch_up, file=file)
+    assert only_source(result).source_id == "us-1"
+    assert world.watermarks["jp-1"] == reached["jp-1"]
+    assert world.watermarks["us-1"] > reached["us-1"]
+    named = world.run(world.at(12), catch_up, file=file, source_ids=["jp-1"])
+    assert only_source(named).notes == ("the file has no snapshot of this source",)
+
+
+def test_reconcile_compares_with_a_file(world: World, tmp_path: Path) -> None:
+    """A run that missed snapshots is corrected from the disk of the node."""
+    node = world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    node.withhold(world.at(4), world.at(7), world.at(20))
+    world.unknown_buckets = True
+    world.run_unchecked(world.at(9))
+    world.run_unchecked(world.at(12))
+    without_network(world)
+    file = written(tmp_path / "disk.json", as_list(snapshots(world)))
+    result = world.run_unchecked(world.at(12), reconcile, file=file, since=world.at(0))
+    assert result.corrections > 0
+    world.unknown_buckets = False
+    world.assert_all_is_billed()
+    again = world.run_unchecked(world.at(12), reconcile, file=file, since=world.at(0))
+    assert (again.status, again.corrections) == ("ok", 0)
+
+
+def test_a_node_that_no_source_claims_is_named_and_nothing_is_written(
+    world: World, tmp_path: Path
+) -> None:
+    """Not even of the nodes that are known."""
+    a_history(world)
+    stray = json.loads(snapshots(world, "jp-1")[0]) | {"node_id": "stray"}
+    before = world.tables("public.billing_ledger", "billing.sources", "billing.streams")
+    content = as_lines([*snapshots(world), json.dumps(stray).encode()])
+    with pytest.raises(BillingError, match="no source claims the node 'prod:stray'"):
+        world.run(world.at(12), catch_up, file=written(tmp_path / "file", content))
+    assert world.tables(*before) == before
+
+
+def test_a_broken_line_fails_the_run_and_names_its_place(world: World, tmp_path: Path) -> None:
+    """A file that was cut short is not used in part."""
+    a_history(world)
+    content = as_lines(snapshots(world)[:3]) + snapshots(world)[3][:-9]
+    with pytest.raises(BillingError, match="file: ends within value 4"):
+        world.run(world.at(12), file=written(tmp_path / "file", content))
+    with pytest.raises(BillingError, match="nowhere: No such file"):
+        world.run(world.at(12), file=FromFile(str(tmp_path / "nowhere")))
+    assert world.rows("SELECT count(*) FROM billing.streams") == [(0,)]
+
+
+def test_stdin_is_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is `-`."""
+    a_history(world)
+    without_network(world)
+    content = as_lines(snapshots(world))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+    assert world.run(world.at(12), catch_up, file=FromFile("-")).status == "ok"
+    world.assert_all_is_billed()
+
+
+def test_a_dry_run_of_a_file_stores_nothing(world: World, tmp_path: Path) -> None:
+    """It says what the run would write."""
+    a_history(world)
+    file = written(tmp_path / "file", as_list(snapshots(world)))
+    before = world.tables()
+    said = world.run_unchecked(world.at(12), catch_up, file=file, dry_run=True)
+    assert world.tables() == before
+    done = world.run(world.at(12), catch_up, file=file)
+    assert (said.written_minutes, said.amount) == (done.written_minutes, done.amount)
+    assert done.written_minutes > 0

@@ -1,0 +1,181 @@
+"""A faulty row, a locked row or refused data affects its account or its source, and no other."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.integration.jobs.world import only_source
+
+if TYPE_CHECKING:
+    from billing_cli.simulator.traffic import Node
+    from tests.integration.jobs.world import World
+
+SPOILED = {
+    "a balance of NULL": "ALTER TABLE {0} ALTER current_balance DROP NOT NULL;"
+    " UPDATE {0} SET current_balance = NULL WHERE account_uuid = '{1}'",
+    "a quota of NULL": "ALTER TABLE {0} ALTER remaining_included_quota DROP NOT NULL;"
+    " UPDATE {0} SET remaining_included_quota = NULL WHERE account_uuid = '{1}'",
+    "a balance of NaN": "UPDATE {0} SET current_balance = 'NaN' WHERE account_uuid = '{1}'",
+    "an infinite balance": "UPDATE {0} SET current_balance = '-Infinity'"
+    " WHERE account_uuid = '{1}'",
+}
+PROFILE = """
+INSERT INTO public.account_billing_profiles
+       (account_uuid, package_name, included_quota_bytes, base_price_per_byte, region_multiplier,
+        line_multiplier, peak_multiplier, offpeak_multiplier, pricing_rule_version)
+VALUES (%s, 'p', 0, %s::float8, 1, 1, 1, 1, 'v1')
+"""
+REFUSE_NODE = """
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.node_id LIKE '%jp-1%' THEN
+    {0}
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON public.traffic_minute_buckets
+  FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+FAULTS = {
+    "cardinality": "PERFORM (SELECT * FROM (VALUES (1), (2)) AS two);",
+    "raised": "RAISE EXCEPTION 'not this node';",
+    "out of range": "NEW.uplink_bytes := 9223372036854775807 + NEW.total_bytes;",
+    "constraint": "NEW.account_uuid := gen_random_uuid();",
+}
+
+
+@pytest.mark.parametrize("statement", SPOILED.values(), ids=SPOILED)
+def test_a_quota_state_without_figures_affects_its_account_alone(
+    world: World, statement: str
+) -> None:
+    """Its usage stays pending, in its own minutes, until the row is right again."""
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 8)
+    world.run(world.at(4))
+    spoiled = users[0].uuid
+    before = world.rows("SELECT * FROM account_quota_states WHERE account_uuid = %s", spoiled)
+    world.connection.execute(statement.format("account_quota_states", spoiled).encode())
+
+    result = world.run_unchecked(world.at(6))
+
+    assert result.status == "partial"
+    assert spoiled in only_source(result).notes[0]
+    assert pending_accounts(world) == {spoiled}
+    assert billed_accounts(world, world.at(4)) == {user.uuid for user in users[1:]}
+
+    restore(world, before[0])
+    world.run_unchecked(world.at(10))
+    assert pending_accounts(world) == set()
+    world.assert_all_is_billed()
+
+
+def test_a_profile_with_an_infinite_price_affects_its_account_alone(world: World) -> None:
+    """It is not charged at another price than the one that was meant."""
+    users = world.add_users(2)
+    all_move(world, world.add_node("jp-1", users), 6)
+    world.connection.execute(PROFILE, (users[0].uuid, "Infinity"))
+    result = world.run_unchecked(world.at(5))
+    assert result.status == "partial"
+    assert pending_accounts(world) == {users[0].uuid}
+    world.connection.execute("DELETE FROM account_billing_profiles")
+    world.run_unchecked(world.at(8))
+    world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("table", ["account_quota_states", "users"])
+def test_a_row_that_another_session_holds_delays_its_account_alone(
+    world: World, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its usage is charged by the next run, in its own minutes; nothing is fetched twice."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 8)
+    world.run(world.at(4))
+    key = "uuid" if table == "users" else "account_uuid"
+    with psycopg.connect(world.connection.info.dsn) as other:
+        query = f"SELECT FROM public.{table} WHERE {key} = %s FOR UPDATE"
+        other.execute(query.encode(), (users[0].uuid,))
+        requests = world.running["jp-1"].requests
+        requests.clear()
+        result = world.run_unchecked(world.at(6))
+        assert len(set(requests)) == len(requests) > 0
+    assert result.status == "partial"
+    assert any("locked by another session" in note for note in only_source(result).notes)
+    assert pending_accounts(world) == {users[0].uuid}
+    assert world.run(world.at(6)).status == "ok"
+    assert pending_accounts(world) == set()
+    world.run(world.at(10))
+    world.assert_all_is_billed()
+
+
+def test_a_row_that_is_free_again_in_time_delays_nothing(world: World) -> None:
+    """The first attempt waits for it."""
+    users = world.add_users(2)
+    world.add_node("jp-1", users)
+    world.flow_until(6)
+    world.run(world.at(3))
+    with psycopg.connect(world.connection.info.dsn) as other:
+        other.execute("SELECT FROM public.account_quota_states FOR UPDATE")
+        timer = threading.Timer(0.2, other.rollback)
+        timer.start()
+        result = world.run(world.at(8))
+        timer.join()
+    assert result.status == "ok"
+    world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_data_that_is_refused_stops_its_source_alone(world: World, fault: str) -> None:
+    """Whatever the class of the error; the other source of the run commits."""
+    users = world.add_users(2)
+    world.add_node("jp-1", users)
+    world.add_node("us-1", users)
+    world.flow_until(6)
+    world.run(world.at(3))
+    world.connection.execute(REFUSE_NODE.format(fault).encode())
+
+    result = world.run(world.at(5))
+
+    assert {one.source_id: one.status for one in result.sources} == {"jp-1": "error", "us-1": "ok"}
+    assert result.status == "partial"
+    world.connection.execute("DROP TRIGGER refuse ON public.traffic_minute_buckets")
+    assert world.run(world.at(8)).status == "ok"
+    world.assert_all_is_billed()
+
+
+def all_move(world: World, node: Node, last: int) -> None:
+    """Let every stream of a node move in every minute."""
+    node.poll_jitter_seconds = 0
+    world.flow_until(0.5, rate=0)
+    for minute in range(1, last + 1):
+        for stream in node.streams:
+            node.flow(stream, 1000, 100)
+        world.flow_until(minute, rate=0)
+
+
+def pending_accounts(world: World) -> set[str]:
+    """Return the accounts whose usage waits."""
+    rows = world.rows(
+        "SELECT DISTINCT account_uuid::text FROM billing.pending_usage"
+        "  JOIN billing.streams USING (stream_id) WHERE billed_at IS NULL"
+    )
+    return {account for (account,) in rows}
+
+
+def billed_accounts(world: World, minute: object) -> set[str]:
+    """Return the accounts that have a bucket in a minute."""
+    query = "SELECT account_uuid::text FROM traffic_minute_buckets WHERE bucket_start = %s"
+    return {account for (account,) in world.rows(query, minute)}
+
+
+def restore(world: World, row: tuple[object, ...]) -> None:
+    """Bring a quota state back to what it was."""
+    world.connection.execute(
+        "UPDATE account_quota_states SET remaining_included_quota = %s, current_balance = %s"
+        " WHERE account_uuid = %s",
+        (row[1], row[2], row[0]),
+    )

@@ -1,0 +1,97 @@
+"""The shared checkpoint of an account is the sum of its streams on a node, whatever they do."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.integration.jobs.world import World
+
+READ_SUMS = """
+SELECT stream.stored_node_id, stream.account_uuid::text, sum(uplink_total), sum(downlink_total),
+       max(stream.seen_at), max(stream.reset_epoch)
+  FROM billing.streams AS stream WHERE account_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
+"""
+READ_SHARED = """
+SELECT node_id, account_uuid::text, last_uplink_total::numeric, last_downlink_total::numeric,
+       last_seen_at, reset_epoch
+  FROM public.traffic_stat_checkpoints ORDER BY 1, 2
+"""
+
+
+def test_a_stream_that_is_absent_goes_on_counting(world: World) -> None:
+    """Its account has three on the node, one vanishes, another moves alone, and it returns."""
+    user, other = world.add_users(2)
+    node = world.add_node("jp-1", [user, other])
+    more = [node.add_stream(user.uuid, tag) for tag in ("tcp", "ws")]
+    hidden = node.streams[0]
+    world.flow_until(4)
+    node.hide_stream(hidden, world.at(5), world.at(8))
+    world.flow_until(6)
+    hidden.idle = more[1].idle = True
+    world.flow_until(14)
+    for minute in range(1, 16):
+        world.run_unchecked(world.at(minute))
+        sums = world.rows(READ_SUMS)
+        assert len(sums) in {0, 2}
+        assert minute < 3 or world.rows(READ_SHARED) == sums, minute
+    absent = world.rows("SELECT count(*) FROM billing.streams WHERE absent_since IS NOT NULL")
+    assert absent == [(0,)]
+
+
+def test_an_account_all_of_whose_streams_vanish_keeps_their_sum(world: World) -> None:
+    """The last thing that is said of it is what the counters were."""
+    user, other = world.add_users(2)
+    node = world.add_node("jp-1", [user, other])
+    further = node.add_stream(user.uuid, "tcp")
+    world.flow_until(4)
+    for stream in (node.streams[0], further):
+        node.hide_stream(stream, world.at(5), world.at(60))
+    world.flow_until(9)
+    for minute in range(1, 11):
+        world.run_unchecked(world.at(minute))
+    sums = world.rows(READ_SUMS)
+    assert world.rows(READ_SHARED) == sums
+    assert len({seen_at for *_, seen_at, _ in sums}) == 2
+
+
+def test_an_account_that_appears_gets_the_sum_of_all_that_waited(world: World) -> None:
+    """Of its two streams one has vanished meanwhile; that one never had a row of its own there."""
+    known = world.add_users(1)
+    node = world.add_node("jp-1", known)
+    sample = world.fleet.new_uuid()
+    node.add_stream(sample, "tcp")
+    gone = node.add_stream(sample, "ws")
+    world.flow_until(4)
+    node.hide_stream(gone, world.at(5), world.at(60))
+    world.flow_until(8)
+    world.pending_allowed = True
+    for minute in (2, 4, 6, 8):
+        world.run_unchecked(world.at(minute))
+    assert len(world.rows(READ_SHARED)) == 1
+    world.fleet.add_user(sample)
+    world.save_users()
+    world.flow_until(12)
+    for minute in (10, 12, 14):
+        world.run_unchecked(world.at(minute))
+    sums = world.rows(READ_SUMS)
+    assert len(sums) == 2
+    assert world.rows(READ_SHARED) == sums
+
+
+def test_a_shared_checkpoint_that_somebody_took_away_is_there_again(world: World) -> None:
+    """As soon as its account moves; the others stay as they are."""
+    world.add_node("jp-1", world.add_users(3))
+    world.flow_until(4)
+    world.run(world.at(6))
+    before = world.rows(READ_SHARED)
+    world.connection.execute(
+        "DELETE FROM public.traffic_stat_checkpoints WHERE account_uuid = %s", (before[1][1],)
+    )
+    world.flow_until(8)
+    world.run(world.at(10))
+    after = world.rows(READ_SHARED)
+    assert [row[:2] for row in after] == [row[:2] for row in before]
+    assert all(isinstance(row[4], datetime) and row[4] > before[0][4] for row in after)
+    assert after == world.rows(READ_SUMS)

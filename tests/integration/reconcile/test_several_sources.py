@@ -1,0 +1,69 @@
+"""Several sources in one reconcile: settled together, but one that is refused fails alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.jobs.reconcile import reconcile
+from tests.integration.jobs.faults import accept_again, refuse_changes_of_node
+from tests.integration.jobs.world import serving_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.jobs.world import World
+
+READ_ADJUSTMENTS = """
+SELECT entry.account_uuid::text, entry.bucket_start, charge.stored_node_id
+  FROM public.billing_ledger AS entry
+  JOIN billing.charges AS charge ON charge.ledger_id = entry.id
+ WHERE charge.run_id = %s::uuid
+ ORDER BY entry.created_at
+"""
+
+
+@pytest.fixture
+def world(database_url: str, job_url: str) -> Iterator[World]:
+    """Return two nodes with the same users, collected while some snapshots were not published."""
+    with serving_world(database_url, job_url) as made:
+        users = made.add_users(2)
+        for source_id in ("jp-1", "us-1"):
+            made.add_node(source_id, users)
+        made.flow_until(20)
+        for node in made.fleet.nodes.values():
+            node.withhold(made.at(4), made.at(7), made.at(18.5))
+            node.withhold(made.at(11), made.at(13), made.at(18.5))
+        made.unknown_buckets = True
+        made.run(made.at(2))
+        made.run(made.at(18))
+        yield made
+
+
+def test_an_accounts_corrections_rise_in_bucket_order_over_all_sources(world: World) -> None:
+    """By the time of their creation they are in the order of their minutes, not of their nodes."""
+    result = world.run(world.at(21), reconcile)
+    rows = world.rows(READ_ADJUSTMENTS, result.run_id)
+    for account in {row[0] for row in rows}:
+        buckets = [row[1:] for row in rows if row[0] == account]
+        assert len({node for _, node in buckets}) == 2
+        assert buckets == sorted(buckets)
+    world.unknown_buckets = False
+    world.check()
+
+
+def test_a_source_whose_corrections_are_refused_fails_alone(world: World) -> None:
+    """The others are corrected; the next reconcile puts right what is left."""
+    refuse_changes_of_node(world, "jp-1", "22003")
+    result = world.run(world.at(21), reconcile)
+    assert [(one.source_id, one.status, one.error) for one in result.sources] == [
+        ("jp-1", "error", "database: simulated"),
+        ("us-1", "ok", None),
+    ]
+    assert result.status == "partial"
+    assert result.corrections == result.sources[1].corrections > 0
+    accept_again(world)
+    assert world.run(world.at(21), reconcile).status == "ok"
+    world.unknown_buckets = False
+    world.check()

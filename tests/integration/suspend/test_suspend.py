@@ -1,0 +1,176 @@
+"""`billing suspend`: accounts that are in arrears for long are suspended, settled ones released."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege
+
+from billing_cli.core.result import result_object
+from billing_cli.errors import UsageError
+from billing_cli.features.migrate.job import migrate
+
+if TYPE_CHECKING:
+    from tests.integration.suspend.conftest import Arrears
+
+FLAGGED = (True, "throttled", "active")
+SUSPENDED = (True, "throttled", "suspended")
+CLEAR = (False, "normal", "active")
+
+
+def test_an_account_is_suspended_after_its_time_and_released_once_settled(
+    arrears: Arrears,
+) -> None:
+    """Both are on record; what is paid in between is not asked for."""
+    account, other = arrears.account(-1), arrears.account(0)
+
+    assert arrears.suspend().suspended == ()
+    assert arrears.state(account) == FLAGGED
+    assert arrears.suspend(13.9).suspended == ()
+    assert [one.account_uuid for one in arrears.suspend(14.1).suspended] == [account]
+    assert arrears.state(account) == SUSPENDED
+    assert arrears.suspend(15).suspended == ()
+    arrears.set(account, current_balance=0)
+    result = arrears.suspend(16)
+
+    assert [one.account_uuid for one in result.released] == [account]
+    assert (arrears.state(account), arrears.state(other)) == (CLEAR, CLEAR)
+    row = arrears.connection.execute("SELECT * FROM billing.suspensions").fetchone()
+    assert row is not None
+    assert (str(row["account_uuid"]), row["balance"], row["release_balance"]) == (account, -1, 0)
+    assert row["released_at"] == arrears.now + timedelta(days=16)
+    assert str(row["release_run_id"]) == result.run_id
+    assert result_object(result)["released"][0]["account_uuid"] == account
+
+
+def test_arrears_begin_when_the_deployment_says_so(arrears: Arrears) -> None:
+    """`arrears_since` counts where the column exists and is set."""
+    account = arrears.account(-1)
+    arrears.set(account, arrears_since=arrears.now - timedelta(days=20))
+
+    assert [one.account_uuid for one in arrears.suspend().suspended] == [account]
+
+
+def test_without_that_column_our_own_record_counts(arrears: Arrears) -> None:
+    """Since the first run that saw the balance below zero."""
+    arrears.connection.execute("ALTER TABLE public.account_quota_states DROP arrears_since")
+    account = arrears.account(-1)
+
+    assert arrears.suspend().suspended == ()
+    assert [one.account_uuid for one in arrears.suspend(14.1).suspended] == [account]
+
+
+def test_a_flag_of_another_service_stays(arrears: Arrears) -> None:
+    """A payment failed, and the balance is 0 or more: neither cleared, nor a reason to suspend."""
+    account = arrears.account(3, arrears=True)
+    arrears.set(account, arrears_since=arrears.now - timedelta(days=20))
+
+    result = arrears.suspend()
+
+    assert (result.suspended, result.cleared) == ((), 0)
+    assert arrears.state(account) == FLAGGED
+
+
+def test_a_flag_that_comes_after_ours_was_cleared_stays(arrears: Arrears) -> None:
+    """Ours ended with the top-up; the next one is not ours."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.set(account, current_balance=5)
+    assert arrears.suspend(1).cleared == 1
+    arrears.set(account, arrears=True, throttle_state="throttled")
+
+    assert arrears.suspend(2).cleared == 0
+    assert arrears.state(account) == FLAGGED
+
+
+def test_arrears_that_begin_again_count_from_then(arrears: Arrears) -> None:
+    """Days below zero before the top-up are over."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.set(account, current_balance=5)
+    arrears.suspend(1)
+    arrears.set(account, current_balance=-1, arrears_since=arrears.now + timedelta(days=10))
+
+    assert arrears.suspend(15).suspended == ()
+    assert [one.account_uuid for one in arrears.suspend(24.1).suspended] == [account]
+
+
+def test_what_another_service_suspended_is_not_ours_to_release(arrears: Arrears) -> None:
+    """Whatever its balance is."""
+    account = arrears.account(5)
+    arrears.set(account, suspend_state="suspended")
+
+    assert arrears.suspend(20).released == ()
+    assert arrears.state(account) == (False, "normal", "suspended")
+
+
+def test_an_account_that_was_released_by_others_has_its_time_again(arrears: Arrears) -> None:
+    """An operator gave it another chance: the time counts anew."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.suspend(15)
+    arrears.set(account, suspend_state="active")
+
+    assert [one.account_uuid for one in arrears.suspend(16).closed] == [account]
+    assert arrears.suspend(29).suspended == ()
+    assert [one.account_uuid for one in arrears.suspend(30.1).suspended] == [account]
+
+
+def test_a_dry_run_suspends_nobody(arrears: Arrears) -> None:
+    """It says who would be."""
+    account = arrears.account(-1)
+    arrears.suspend()
+
+    assert [one.account_uuid for one in arrears.suspend(15, dry_run=True).suspended] == [account]
+    assert arrears.state(account) == FLAGGED
+    assert arrears.connection.execute("SELECT FROM billing.suspensions").fetchall() == []
+
+
+def test_an_account_that_is_locked_is_left_to_the_next_run(arrears: Arrears) -> None:
+    """It delays nobody else."""
+    locked, other = arrears.account(-1), arrears.account(-1)
+    arrears.suspend()
+    with psycopg.connect(arrears.connection.info.dsn) as holder:
+        holder.execute(
+            "SELECT FROM public.account_quota_states WHERE account_uuid = %s FOR UPDATE", (locked,)
+        )
+        result = arrears.suspend(15)
+
+    assert (result.status, result.skipped) == ("partial", 1)
+    assert [one.account_uuid for one in result.suspended] == [other]
+
+
+@pytest.mark.parametrize("balance", ["NaN", "-Infinity"])
+def test_what_is_no_balance_suspends_nobody(arrears: Arrears, balance: str) -> None:
+    """The others are looked at as ever."""
+    arrears.account(float(balance))
+    account = arrears.account(-1)
+    arrears.suspend()
+
+    assert [one.account_uuid for one in arrears.suspend(15).suspended] == [account]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE public.account_quota_states SET current_balance = 0",
+        "INSERT INTO public.billing_ledger (id) VALUES (NULL)",
+        "SELECT FROM billing.charges",
+        "DELETE FROM billing.suspensions",
+    ],
+)
+def test_the_role_that_suspends_may_do_nothing_else(arrears: Arrears, statement: str) -> None:
+    """It moves no money, reads no usage, and deletes nothing."""
+    with psycopg.connect(arrears.url) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_the_role_of_the_jobs_may_not_suspend(database_url: str, job_url: str) -> None:
+    """One role for both is refused."""
+    with psycopg.connect(job_url) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute("UPDATE public.account_quota_states SET suspend_state = 'suspended'")
+    with pytest.raises(UsageError, match="need two roles"):
+        migrate(database_url, grant_to="someone", grant_suspend_to="someone")

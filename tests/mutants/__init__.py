@@ -1,3 +1,0 @@
-"""Mutation testing of the core: `python -m tests.mutants`, or `make mutants`."""
-
-from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Tests without a database: the core and what stands alone."""

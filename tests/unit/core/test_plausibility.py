@@ -1,0 +1,144 @@
+"""The plausibility limit: what an account and a node can have moved is charged, more is held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamName
+from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, Ledger, alice, snapshot
+
+KILOBYTE = 8_000
+POLICY = DeltaPolicy(
+    account_rate_bits_per_second=KILOBYTE, line_rate_bits_per_second=2 * KILOBYTE, burst_hours=1
+)
+CAPACITY = 3_600_000
+
+
+def ledger(**changes: float) -> Ledger:
+    """Return a ledger with a kilobyte a second for an account and two for the node."""
+    accounts = {one.sample_uuid: one.sample_uuid for one in (ALICE, BOB)}
+    return Ledger(replace(POLICY, **changes), accounts)  # type: ignore[arg-type]
+
+
+def reasons(books: Ledger) -> list[tuple[StreamName, str, int]]:
+    """Return what is held, as (stream, reason, bytes)."""
+    return [(one.record.name, one.reason, one.record.total_bytes) for one in books.held]
+
+
+def test_credit_starts_at_zero_with_the_baseline_and_grows_with_the_stamps() -> None:
+    """A minute after its baseline, an account can have moved a minute's worth."""
+    books = ledger()
+    books.live(alice("00:00", 0), alice("01:00", 60_000), alice("02:00", 240_001))
+    assert books.charged() == (60_000, 0)
+    assert reasons(books) == [(ALICE, "account_rate", 180_001)]
+
+
+def test_a_spliced_connection_that_closes_after_an_hour_is_charged() -> None:
+    """Credit is kept for as long as the burst: silence saves it up."""
+    books = ledger()
+    idle = [alice(f"{minute:02}:00", 0) for minute in range(60)]
+    books.live(*idle, alice("60:00", 3_600_000))
+    assert books.charged() == (3_600_000, 0)
+    assert books.held == []
+
+
+def test_credit_is_never_more_than_the_burst() -> None:
+    """A stamp of long ago makes no room for anything."""
+    books = ledger(burst_hours=0.01)
+    books.live(alice("00:00", 0), alice("50:00", 36_001))
+    assert reasons(books) == [(ALICE, "account_rate", 36_001)]
+
+
+def test_charged_bytes_consume_credit_and_held_ones_do_not() -> None:
+    """After a minute that is held, what the account can have moved is charged as ever."""
+    books = ledger()
+    books.live(alice("00:00", 0), alice("10:00", 600_001), alice("11:00", 1_260_001))
+    assert reasons(books) == [(ALICE, "account_rate", 600_001)]
+    assert books.charged() == (660_000, 0)
+
+
+@pytest.mark.parametrize("streams", [1, 100, 5_000])
+def test_the_number_of_names_makes_no_difference(streams: int) -> None:
+    """An account has one limit on a node, however many inbound tags are invented for it."""
+    books = ledger()
+    names = [StreamName(f"tag-{number}", ALICE.sample_uuid) for number in range(streams)]
+    share = 60_001 // streams + 1
+    books.live(
+        snapshot("00:00", {BOB: (0, 0)}),
+        snapshot("01:00", {BOB: (0, 0), **dict.fromkeys(names, (share, 0))}),
+    )
+    assert books.charged() == (0, 0)
+    assert {one.reason for one in books.held} == {"account_rate"}
+    assert len(books.held) == streams
+
+
+def test_the_number_of_snapshots_makes_no_difference() -> None:
+    """There is no minimum for a snapshot: stamps a millisecond apart bring no credit."""
+    books = ledger()
+    burst = [alice(f"01:00.{number:03}", number * 1_000) for number in range(100)]
+    books.live(alice("00:00", 0), alice("00:59", 0), *burst)
+    assert books.charged()[0] <= 60_099
+
+
+def test_above_the_nodes_rate_the_nodes_minute_is_held() -> None:
+    """Each account is within its own rate, but not all of them within the line's."""
+    books = ledger(line_rate_bits_per_second=KILOBYTE)
+    books.live(
+        snapshot("00:00", {ALICE: (0, 0), BOB: (0, 0)}),
+        snapshot("01:00", {ALICE: (40_000, 0), BOB: (40_000, 0)}),
+        snapshot("02:00", {ALICE: (50_000, 0), BOB: (50_000, 0)}),
+    )
+    assert reasons(books) == [(ALICE, "line_rate", 40_000), (BOB, "line_rate", 40_000)]
+    assert books.charged() == (20_000, 0)
+
+
+def test_an_account_above_its_rate_does_not_hold_the_others() -> None:
+    """Only the minute of that account is held, with all of its streams."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (0, 0), ALICE_TCP: (0, 0), BOB: (0, 0)}),
+        snapshot("01:00", {ALICE: (60_000, 0), ALICE_TCP: (1, 0), BOB: (7, 0)}),
+    )
+    assert {name for name, _, _ in reasons(books)} == {ALICE, ALICE_TCP}
+    assert [one.name for one in books.records] == [BOB]
+
+
+def test_credit_does_not_depend_on_how_a_history_is_cut_into_runs() -> None:
+    """The state that is kept between runs carries the whole limit of the node."""
+    history = [alice(f"{minute:02}:00", minute * 59_000) for minute in range(20)]
+    history.append(alice("21:00", 19 * 59_000 + 140_000))
+    at_once, live = ledger(account_rate_bits_per_second=0), ledger(account_rate_bits_per_second=0)
+    at_once.run(*history)
+    live.live(*history)
+    assert live.records == at_once.records
+    assert live.held == at_once.held
+    assert live.node.credit == at_once.node.credit
+
+
+def test_a_rate_of_zero_disables_the_limit() -> None:
+    """Then whatever the counters say is charged, up to the largest counter."""
+    books = ledger(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
+    books.live(alice("00:00", 0), alice("01:00", MAX_TOTAL))
+    assert books.charged() == (MAX_TOTAL, 0)
+
+
+def test_one_compromised_node_charges_its_line_rate_at_most() -> None:
+    """Whatever it sends for an hour: at most the burst once and the rate for the time."""
+    books = ledger(account_rate_bits_per_second=0)
+    history = [alice("00:00", 0)]
+    total = 0
+    for minute in range(1, 60):
+        total += 10**6 if minute % 3 else 10**9
+        history.append(alice(f"{minute:02}:00", total))
+    books.live(*history)
+    assert books.charged()[0] <= 2 * CAPACITY + 2_000 * 59 * 60
+    assert books.held
+
+
+def test_more_than_a_bigint_is_held_without_any_limit() -> None:
+    """Two counters that both jump over their whole range have no sum that can be stored."""
+    books = ledger(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
+    books.live(alice("00:00", 0), snapshot("01:00", {ALICE: (MAX_TOTAL, MAX_TOTAL)}))
+    assert reasons(books) == [(ALICE, "account_rate", 2 * MAX_TOTAL)]

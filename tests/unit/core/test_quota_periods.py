@@ -1,0 +1,209 @@
+"""Quota periods: every minute uses the quota of its own period, whenever it is charged."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_cli.core.adjustments import BucketHistory, Correction, PriorEntry, in_order, settle
+from billing_cli.core.quota_periods import begin_period
+from tests.unit.core import tariffs
+from tests.unit.core.stories import NOON
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from billing_cli.core.model import Account, Bucket, BucketKey, Charge
+
+PRICE = Decimal("0.000000003")
+PERIOD_MINUTES = 10
+PERIODS = 3
+
+PERIOD_STARTS = [NOON + timedelta(minutes=PERIOD_MINUTES * number) for number in range(PERIODS)]
+
+
+@dataclass
+class Ledger:
+    """An account and all its entries in the order in which they were written."""
+
+    account: Account
+    entries: list[Charge] = field(default_factory=list)
+    seen: int = 0
+
+    def charge(self, buckets: Sequence[Bucket]) -> None:
+        """Charge minutes in one run, at the quotas that are known."""
+        self._settle(buckets, ())
+
+    def renew(self, period: int, quota: int, buckets: Sequence[Bucket]) -> None:
+        """Let a renewal become visible to a run that charges minutes."""
+        start = PERIOD_STARTS[period]
+        former_quota = self.account.remaining_included_quota
+        early = [entry for entry in self.entries if entry.key.bucket_start >= start]
+        renewed = self.account._replace(remaining_included_quota=quota)
+        included = sum(entry.included_bytes for entry in early)
+        self.account = begin_period(renewed, start, former_quota, included)
+        first = self.entries.index(early[0]) if early else len(self.entries)
+        self._settle(buckets, {entry.key for entry in self.entries[first:]})
+
+    def correct(self, bucket: Bucket) -> None:
+        """Add bytes to a minute that is charged, or take them from it."""
+        rating = settle(
+            [Correction(bucket, "because")],
+            {bucket.key: self._history(bucket.key)},
+            {self.account.account_uuid: self.account},
+        )
+        self.account = rating.accounts[self.account.account_uuid]
+        self.entries.extend(rating.charges)
+
+    def included(self) -> dict[int, int]:
+        """Return the included bytes of the minutes of each period."""
+        sums: defaultdict[int, int] = defaultdict(int)
+        for entry in self.entries:
+            sums[period_of(entry.key)] += entry.included_bytes
+        return sums
+
+    def _settle(self, buckets: Sequence[Bucket], requoted: set[BucketKey] | tuple[()]) -> None:
+        rating = settle(
+            [Correction(bucket, "") for bucket in buckets],
+            {key: self._history(key) for key in requoted},
+            {self.account.account_uuid: self.account},
+            None,
+            requoted,
+        )
+        self.account = rating.accounts[self.account.account_uuid]
+        self.entries.extend(rating.charges)
+
+    def _history(self, key: BucketKey) -> BucketHistory:
+        entries = [prior(entry) for entry in self.entries if entry.key == key]
+        return BucketHistory(in_order(key, entries), is_charged=True)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, list[Bucket]]]]:
+    """Return each period's quota, and runs: how many periods each sees, and what it charges."""
+    quotas = draw(st.lists(st.integers(0, 100), min_size=PERIODS, max_size=PERIODS))
+    sizes = draw(st.dictionaries(st.integers(0, PERIODS * PERIOD_MINUTES - 1), st.integers(1, 60)))
+    minutes = draw(st.permutations(sorted(sizes)))
+    visible = sorted(draw(st.lists(st.integers(0, 8), min_size=PERIODS - 1, max_size=PERIODS - 1)))
+    runs: list[tuple[int, list[Bucket]]] = []
+    for number in range(9):
+        size = draw(st.integers(0, 8)) if number < 8 else len(minutes)
+        taken, minutes = minutes[:size], minutes[size:]
+        buckets = [tariffs.bucket(sizes[minute], minute=minute) for minute in taken]
+        runs.append((sum(at <= number for at in visible), buckets))
+    return quotas, runs
+
+
+def play(quotas: Sequence[int], runs: Sequence[tuple[int, list[Bucket]]]) -> Ledger:
+    """Bill the runs, each with the renewals that are visible to it."""
+    ledger = Ledger(tariffs.account(tariffs.price(str(PRICE)), quota=quotas[0]))
+    for visible, buckets in runs:
+        for period in range(ledger.seen + 1, visible + 1):
+            ledger.renew(period, quotas[period], buckets if period == visible else [])
+        if visible == ledger.seen:
+            ledger.charge(buckets)
+        ledger.seen = visible
+    return ledger
+
+
+@given(histories())
+def test_each_period_s_quota_is_used_up_by_its_own_minutes(
+    history: tuple[list[int], list[tuple[int, list[Bucket]]]],
+) -> None:
+    """In any order: the included bytes of a period are its quota or its bytes, the smaller."""
+    quotas, runs = history
+    ledger = play(quotas, runs)
+    used: defaultdict[int, int] = defaultdict(int)
+    for _, buckets in runs:
+        for bucket in buckets:
+            used[period_of(bucket.key)] += bucket.total_bytes
+    expected = {period: min(quotas[period], used[period]) for period in range(PERIODS)}
+    assert {period: ledger.included()[period] for period in range(PERIODS)} == expected
+    rated = sum(used.values()) - sum(expected.values())
+    assert ledger.account.current_balance == -rated * PRICE
+    left = [*(one.former_quota for one in ledger.account.renewals)]
+    left.append(ledger.account.remaining_included_quota)
+    assert left == [quotas[period] - expected[period] for period in range(PERIODS)]
+
+
+@given(histories())
+def test_amounts_are_those_of_renewals_that_are_visible_at_once(
+    history: tuple[list[int], list[tuple[int, list[Bucket]]]],
+) -> None:
+    """The ideal order: all renewals visible first, then all minutes in the order of time."""
+    quotas, runs = history
+    minutes = sorted(bucket for _, buckets in runs for bucket in buckets)
+    ideal = play(quotas, [(PERIODS - 1, []), (PERIODS - 1, minutes)])
+    actual = play(quotas, runs)
+    assert actual.account.current_balance == ideal.account.current_balance
+    assert actual.account == ideal.account
+    assert all(not entry.reason for entry in ideal.entries)
+
+
+@given(histories())
+def test_entries_follow_each_other_in_the_quota_of_their_period(
+    history: tuple[list[int], list[tuple[int, list[Bucket]]]],
+) -> None:
+    """What an entry leaves of a former quota is what the next one of that period finds."""
+    quotas, runs = history
+    ledger = play(quotas, [(PERIODS - 1, []), *((PERIODS - 1, buckets) for _, buckets in runs)])
+    by_period: defaultdict[int, list[Charge]] = defaultdict(list)
+    for entry in ledger.entries:
+        by_period[period_of(entry.key)].append(entry)
+    for entries in by_period.values():
+        for entry, following in pairwise(entries):
+            assert following.quota_before == entry.quota_before - entry.included_bytes
+
+
+def test_charges_that_the_new_quota_covers_give_their_price_back() -> None:
+    """80 bytes after the renewal paid with a used-up quota; once it is visible they are free."""
+    early = tariffs.bucket(80, minute=PERIOD_MINUTES)
+    late = tariffs.bucket(30, minute=1)
+    ledger = play([50, 100, 0], [(0, [early]), (0, [late]), (1, [])])
+    charged, late_charge, *adjustments = ledger.entries
+    assert (charged.included_bytes, charged.rated_bytes) == (50, 30)
+    assert (late_charge.included_bytes, late_charge.rated_bytes) == (0, 30)
+    assert [
+        (entry.adjusts, entry.included_bytes, entry.rated_bytes, entry.amount_delta)
+        for entry in adjustments
+    ] == [
+        (late_charge.ledger_id, 30, -30, 30 * PRICE),
+        (charged.ledger_id, 30, -30, 30 * PRICE),
+    ]
+    assert ledger.account.remaining_included_quota == 20
+    assert ledger.account.renewals[0].former_quota == 20
+
+
+def test_bytes_given_back_return_to_the_quota_of_their_period() -> None:
+    """A correction of a minute before the renewal leaves the present quota as it is."""
+    former = tariffs.bucket(30, minute=1)
+    ledger = play([50, 100, 0], [(0, [former]), (1, [])])
+    ledger.correct(former._replace(uplink_bytes=-20))
+    assert ledger.account.renewals[0].former_quota == 40
+    assert ledger.account.remaining_included_quota == 100
+
+
+def period_of(key: BucketKey) -> int:
+    """Return the number of the period that a minute lies in."""
+    return sum(start <= key.bucket_start for start in PERIOD_STARTS) - 1
+
+
+def prior(charge: Charge) -> PriorEntry:
+    """Return an entry as it is read from the evidence."""
+    return PriorEntry(
+        charge.ledger_id,
+        charge.adjusts,
+        charge.included_bytes,
+        charge.rated_bytes,
+        charge.price_per_byte,
+        charge.multiplier,
+        charge.amount_delta,
+        "v1",
+    )

@@ -1,0 +1,186 @@
+"""A counter that decreases: restarts are charged in full, and nothing that was none is."""
+
+from __future__ import annotations
+
+from billing_cli.core.model import StreamName, Totals
+from tests.unit.core.stories import ALICE, BOB, Ledger, after_noon, alice, record, snapshot
+
+CAROL = StreamName("xhttp", "33333333-3333-3333-3333-333333333333")
+
+
+def kinds(books: Ledger) -> list[str]:
+    """Return the kinds of the gaps that a ledger has."""
+    return [one.kind for one in books.gaps]
+
+
+def test_a_snapshot_with_a_decrease_waits_for_its_successor() -> None:
+    """The run stops before it, and the watermark stays."""
+    books = Ledger()
+    books.run(alice("00:00", 500, 500))
+    step = books.run(alice("00:00", 500, 500), alice("01:00", 40, 40))
+    assert step.waits_for_successor
+    assert step.watermark == after_noon("00:00")
+    assert (step.records, step.checkpoints, step.snapshots) == ((), {}, 0)
+
+
+def test_a_restart_charges_each_part_in_the_minute_of_its_own_snapshot() -> None:
+    """The successor confirms it; both minutes are charged then, one snapshot later."""
+    books = Ledger()
+    books.live(alice("00:00", 500, 500), alice("01:00", 40, 40), alice("02:00", 70, 90))
+    assert books.records == [
+        record(ALICE, ("00:00", "01:00"), (0, 0), (40, 40), epoch=1),
+        record(ALICE, ("01:00", "02:00"), (40, 40), (70, 90), epoch=1),
+    ]
+    assert books.resets == 1
+    assert kinds(books) == ["reset"]
+
+
+def test_a_minute_whose_last_snapshot_waits_is_written_as_a_whole_later() -> None:
+    """A minute is written once, so its first snapshot waits as well."""
+    books = Ledger()
+    books.run(alice("00:00", 500, 500))
+    step = books.run(alice("00:00", 500, 500), alice("01:10", 600, 600), alice("01:40", 9, 9))
+    assert (step.watermark, step.records) == (after_noon("00:00"), ())
+    books.run(
+        *(alice("00:00", 500, 500), alice("01:10", 600, 600)),
+        *(alice("01:40", 9, 9), alice("02:10", 11, 11)),
+    )
+    assert books.charged() == (111, 111)
+    assert len(books.records) == 3
+
+
+def test_without_a_successor_for_too_long_the_snapshot_decides_alone() -> None:
+    """An exporter that stopped after the restart is not waited for."""
+    books = Ledger()
+    books.run(alice("00:00", 500, 500))
+    books.run(alice("00:00", 500, 500), alice("01:00", 40, 40), decide_now=True)
+    assert books.charged() == (40, 40)
+
+
+def test_idle_active_and_absent_users_of_a_restarted_node_are_exact() -> None:
+    """Active ones continue from zero, absent ones when they return, idle ones as they are."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (500, 500), BOB: (900, 900), CAROL: (70, 70)}),
+        snapshot("01:00", {ALICE: (40, 40), CAROL: (70, 70)}),
+        snapshot("02:00", {ALICE: (60, 60), CAROL: (70, 70)}),
+        snapshot("03:00", {ALICE: (60, 60), BOB: (5, 5), CAROL: (75, 75)}),
+    )
+    charged = dict.fromkeys((ALICE, BOB, CAROL), 0)
+    for one in books.records:
+        charged[one.name] += one.uplink_bytes
+    assert charged == {ALICE: 60, BOB: 5, CAROL: 5}
+
+
+def test_a_user_absent_since_before_a_restart_continues_from_zero() -> None:
+    """Also where the totals are above the former ones by then."""
+    books = Ledger()
+    others = {ALICE: (500, 500)}
+    books.live(
+        snapshot("00:00", {BOB: (30, 30), **others}),
+        snapshot("01:00", others),
+        snapshot("02:00", {ALICE: (1, 1)}),
+        snapshot("03:00", {ALICE: (2, 2)}),
+        snapshot("04:00", {ALICE: (2, 2), BOB: (50, 50)}),
+    )
+    assert sum(one.uplink_bytes for one in books.records if one.name == BOB) == 50
+
+
+def test_a_snapshot_of_another_clock_is_ignored() -> None:
+    """All counters are back in the next one: a stale snapshot, left by a missed poll."""
+    books = Ledger()
+    books.live(alice("00:00", 5_000, 5_000), alice("01:00", 100, 100), alice("02:00", 5_200, 5_200))
+    assert books.charged() == (200, 200)
+    assert kinds(books) == ["disorder"]
+    assert books.resets == 0
+
+
+def test_two_stale_snapshots_in_a_row_are_a_restart_that_is_revoked() -> None:
+    """Charged is the difference to the totals before, less what was charged since."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (5_000, 5_000), BOB: (800, 800)}),
+        snapshot("01:00", {ALICE: (100, 100)}),
+        snapshot("02:00", {ALICE: (110, 110)}),
+        snapshot("03:00", {ALICE: (5_300, 5_300), BOB: (800, 800)}),
+        snapshot("04:00", {ALICE: (5_400, 5_400), BOB: (900, 900)}),
+    )
+    assert books.charged() == (500, 500)
+    assert [one.kind for one in books.successions] == ["restart_revoked"]
+
+
+def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_totals() -> None:
+    """The difference is less than what was charged since, so there was a restart."""
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 1_000, 1_000), alice("01:00", 300, 300), alice("02:00", 600, 600)),
+        *(alice("03:00", 990, 990), alice("04:00", 1_010, 1_010), alice("05:00", 1_500, 1_500)),
+    )
+    assert books.charged() == (1_500, 1_500)
+    assert books.successions == []
+
+
+def test_a_clock_that_was_set_back_while_nobody_collected_charges_nothing_twice() -> None:
+    """The newer readings replaced some of the older ones: the others are out of order."""
+    books = Ledger()
+    books.run(alice("54:00", 880, 880))
+    books.run(
+        *(alice("54:00", 880, 880), alice("55:00", 890, 890), alice("56:00", 1_010, 1_010)),
+        *(alice("57:00", 1_020, 1_020), alice("58:00", 940, 940), alice("59:00", 970, 970)),
+        *(alice("59:30", 1_000, 1_000), alice("59:50", 1_060, 1_060)),
+    )
+    assert books.charged() == (180, 180)
+    assert kinds(books) == ["disorder", "late"]
+
+
+def test_one_counter_of_a_pair_that_decreases_restarts_alone() -> None:
+    """The other direction is charged by its difference."""
+    books = Ledger()
+    books.live(alice("00:00", 500, 500), alice("01:00", 40, 560), alice("02:00", 50, 600))
+    assert books.charged() == (50, 100)
+
+
+def test_one_stream_that_decreases_does_not_restart_the_others() -> None:
+    """Most of the node's streams grow: the exporter reports a single counter wrongly."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (500, 500), BOB: (10**9, 10**9), CAROL: (10**9, 10**9)}),
+        snapshot("01:00", {ALICE: (4, 4), BOB: (10**9 + 1, 10**9), CAROL: (10**9 + 1, 10**9)}),
+        snapshot("02:00", {ALICE: (5, 5), BOB: (10**9 + 2, 10**9), CAROL: (10**9 + 2, 10**9)}),
+    )
+    assert books.charged() == (9, 5)
+
+
+def test_a_crash_loop_is_charged_epoch_by_epoch() -> None:
+    """Each restart is confirmed by the snapshot after it."""
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 9_000, 9_000), alice("01:00", 500, 500), alice("02:00", 70, 70)),
+        *(alice("03:00", 8, 8), alice("04:00", 9, 9)),
+    )
+    assert books.charged() == (579, 579)
+    assert books.rows[ALICE].reset_epoch == 3
+
+
+def test_a_restart_and_a_rename_in_one_snapshot_start_at_zero() -> None:
+    """Another stream shows the restart; the new name is charged in full."""
+    books = Ledger()
+    renamed = ALICE._replace(inbound_tag="")
+    books.live(
+        snapshot("00:00", {ALICE: (5, 5), BOB: (900, 900)}),
+        snapshot("01:00", {renamed: (20, 20), BOB: (30, 30)}),
+        snapshot("02:00", {renamed: (21, 21), BOB: (31, 31)}),
+    )
+    assert books.charged() == (52, 52)
+
+
+def test_a_stream_unchanged_by_a_restart_keeps_its_totals() -> None:
+    """It returns with exactly its totals: it cannot have started again."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (500, 500), BOB: (70, 70)}),
+        snapshot("01:00", {ALICE: (4, 4), BOB: (70, 70)}),
+        snapshot("02:00", {ALICE: (5, 5), BOB: (70, 70)}),
+    )
+    assert books.charged() == (5, 5)
+    assert books.rows[BOB].totals == Totals(70, 70)

@@ -1,0 +1,217 @@
+"""Counters that continue under other names are charged once, whatever the names are."""
+
+from __future__ import annotations
+
+import pytest
+
+from billing_cli.core.model import DeltaPolicy, StreamName, Totals
+from billing_cli.core.succession import distribute
+from tests.unit.core.stories import BELIEVE_ALL, Ledger, snapshot
+
+ACCOUNT = "11111111-1111-1111-1111-111111111111"
+PROXY = "99999999-9999-9999-9999-999999999999"
+OTHER = "22222222-2222-2222-2222-222222222222"
+GB = 10**9
+
+A, B, C = (StreamName(tag, ACCOUNT) for tag in ("a", "b", "c"))
+ALL = StreamName("", ACCOUNT)
+A_PROXY = StreamName("a", PROXY)
+OTHER_A = StreamName("a", OTHER)
+
+
+def ledger() -> Ledger:
+    """Return a ledger in which the proxy uuid belongs to the account."""
+    return Ledger(BELIEVE_ALL, {ACCOUNT: ACCOUNT, PROXY: ACCOUNT, OTHER: OTHER})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "charged"),
+    [
+        pytest.param(
+            {A: (100, 200), B: (50, 60), C: (7, 8)}, {ALL: (160, 270)}, (3, 2), id="merge"
+        ),
+        pytest.param({ALL: (160, 270)}, {A: (101, 200), B: (60, 75)}, (1, 5), id="split"),
+        pytest.param({A: (100, 200)}, {B: (105, 206)}, (5, 6), id="a tag is renamed"),
+        pytest.param({A_PROXY: (100, 200)}, {A: (105, 206)}, (5, 6), id="proxy to account uuid"),
+        pytest.param({A: (100, 200), B: (5, 5)}, {ALL: (105, 205)}, (0, 0), id="without traffic"),
+        pytest.param(
+            {A: (100, 200), B: (5, 5)}, {B: (110, 210)}, (5, 5), id="into an existing one"
+        ),
+        pytest.param(
+            {A: (100, 200), B: (5, 5)}, {B: (55, 100), C: (60, 120)}, (10, 15), id="into both"
+        ),
+        pytest.param(
+            {A: (100, 200), B: (500, 500)},
+            {A: (40, 90), B: (500, 500), C: (70, 120)},
+            (10, 10),
+            id="split that keeps a name",
+        ),
+    ],
+)
+def test_a_succession_charges_the_growth_of_the_accounts_sum(
+    before: dict[StreamName, tuple[int, int]],
+    after: dict[StreamName, tuple[int, int]],
+    charged: tuple[int, int],
+) -> None:
+    """Merge, split, rename and another uuid: the account's sum is right to the byte."""
+    books = ledger()
+    books.live(snapshot("00:00", before), snapshot("01:00", after), snapshot("02:00", after))
+    assert books.charged() == charged
+    assert len(books.successions) == 1
+    (one,) = books.successions
+    assert total(one.ended) == total(one.continued)
+
+
+def total(sides: tuple[tuple[StreamName, Totals], ...]) -> tuple[int, int]:
+    """Return the sum of a side's totals."""
+    return sum(t.uplink for _, t in sides), sum(t.downlink for _, t in sides)
+
+
+def test_a_succession_over_an_outage_and_missed_snapshots_is_recognised() -> None:
+    """What counts is the last snapshot with samples, however long ago it was."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200), B: (50, 60)}),
+        snapshot("01:00", {}),
+        snapshot("59:00", {ALL: (155, 265)}),
+    )
+    assert books.charged() == (5, 5)
+
+
+def test_counters_below_those_that_are_gone_started_at_zero() -> None:
+    """The process restarted in the same minute: the new totals are what flowed since."""
+    books = ledger()
+    books.live(snapshot("00:00", {A: (100, 200), B: (50, 60)}), snapshot("01:00", {ALL: (30, 40)}))
+    assert books.charged() == (30, 40)
+    assert books.successions == []
+
+
+def test_a_counter_below_in_one_direction_started_at_zero() -> None:
+    """Both directions continue, or none does."""
+    books = ledger()
+    books.live(snapshot("00:00", {A: (100, 200)}), snapshot("01:00", {B: (900, 199)}))
+    assert books.charged() == (900, 199)
+
+
+def test_streams_that_vanished_long_ago_have_no_successor() -> None:
+    """Only streams of the last snapshot with samples are gone."""
+    books = ledger()
+    other = {OTHER_A: (1, 1)}
+    books.live(
+        snapshot("00:00", {A: (100, 200), **other}),
+        snapshot("01:00", other),
+        snapshot("02:00", {B: (900, 900), **other}),
+    )
+    assert books.charged(ACCOUNT) == (900, 900)
+
+
+def test_a_stream_of_another_account_is_no_successor() -> None:
+    """Successions are matched for each account."""
+    books = ledger()
+    books.live(snapshot("00:00", {A: (100, 200)}), snapshot("01:00", {OTHER_A: (900, 900)}))
+    assert books.charged() == (900, 900)
+
+
+def test_uuids_without_an_account_have_successions_too() -> None:
+    """Until an account appears, the uuid itself is what the bytes belong to."""
+    books = Ledger(BELIEVE_ALL, {})
+    books.live(snapshot("00:00", {A: (100, 200), B: (1, 1)}), snapshot("01:00", {ALL: (105, 205)}))
+    assert books.charged() == (4, 4)
+
+
+def test_going_back_to_the_former_exporter_continues_the_former_streams() -> None:
+    """A downgrade is a succession as well, and an upgrade after it."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200), B: (50, 60)}),
+        snapshot("01:00", {ALL: (155, 265)}),
+        snapshot("02:00", {A: (104, 204), B: (55, 65)}),
+        snapshot("03:00", {ALL: (160, 270)}),
+    )
+    assert books.charged() == (10, 10)
+    assert len(books.successions) == 3
+
+
+def test_a_continued_counter_that_is_published_in_addition_is_held() -> None:
+    """It would be charged a second time; an operator decides."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200), B: (50, 60)}),
+        snapshot("01:00", {ALL: (155, 265)}),
+        snapshot("02:00", {ALL: (160, 270), A: (103, 203)}),
+        snapshot("03:00", {ALL: (165, 275), A: (106, 206)}),
+    )
+    assert books.charged() == (15, 15)
+    assert {one.record.name for one in books.held} == {A}
+    assert {one.reason for one in books.held} == {"duplicate"}
+
+
+def test_a_new_stream_with_the_totals_of_a_present_one_is_a_duplicate() -> None:
+    """The exporter publishes the proxy uuid and the account's uuid: the second one is held."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A_PROXY: (100, 200)}),
+        snapshot("01:00", {A_PROXY: (110, 210), A: (110, 210)}),
+        snapshot("02:00", {A_PROXY: (120, 220), A: (120, 220)}),
+    )
+    assert books.charged() == (20, 20)
+    assert sum(one.record.uplink_bytes for one in books.held) == 120
+    assert books.rows[A].state == "duplicate"
+
+
+def test_duplicates_are_found_in_a_nodes_first_snapshot() -> None:
+    """One tag under both uuids of an account: the account's own uuid is charged."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A_PROXY: (100, 200), A: (100, 200)}),
+        snapshot("01:00", {A_PROXY: (120, 220), A: (120, 220)}),
+    )
+    assert books.charged() == (20, 20)
+    assert books.rows[A_PROXY].state == "duplicate"
+
+
+def test_a_rename_that_other_streams_contradict_leaves_an_uncertain_gap() -> None:
+    """The tag is still used on the node, so the counter may as well have started at zero."""
+    books = Ledger(DeltaPolicy(), {ACCOUNT: ACCOUNT, OTHER: OTHER})
+    other = {OTHER_A: (1, 1)}
+    books.live(
+        snapshot("00:00", {A: (100, 200), **other}), snapshot("01:00", {B: (900, 900), **other})
+    )
+    assert books.charged(ACCOUNT) == (800, 700)
+    assert [(one.kind, one.uncertain_bytes) for one in books.gaps] == [("uncertain", 300)]
+
+
+def test_a_rename_of_the_whole_node_is_certain() -> None:
+    """No stream has the former tag any more: the exporter publishes other names."""
+    books = Ledger(DeltaPolicy(), {ACCOUNT: ACCOUNT, OTHER: OTHER})
+    renamed = OTHER_A._replace(inbound_tag="b")
+    books.live(
+        snapshot("00:00", {A: (100, 200), OTHER_A: (1, 1)}),
+        snapshot("01:00", {B: (900, 900), renamed: (2, 2)}),
+    )
+    assert books.charged() == (801, 701)
+    assert books.gaps == []
+
+
+def test_a_counter_that_cannot_have_started_at_zero_leaves_no_gap() -> None:
+    """Its totals are more than the account can have moved since the snapshot before."""
+    books = Ledger(DeltaPolicy(), {ACCOUNT: ACCOUNT, OTHER: OTHER})
+    other = {OTHER_A: (1, 1)}
+    books.live(
+        snapshot("00:00", {A: (900 * GB, 900 * GB), **other}),
+        snapshot("01:00", {B: (901 * GB, 901 * GB), **other}),
+    )
+    assert books.charged(ACCOUNT) == (GB, GB)
+    assert books.gaps == []
+
+
+def test_parts_are_taken_over_by_tag_then_by_size_then_by_what_each_holds() -> None:
+    """The split is a convention; the sum is exact in each direction."""
+    by_tag = distribute({A_PROXY: Totals(9, 9)}, {A: Totals(10, 10)})
+    assert by_tag == {A: (9, 9)}
+    by_size = distribute(
+        {A: Totals(9, 9), B: Totals(90, 90)}, {C: Totals(91, 91), ALL: Totals(9, 9)}
+    )
+    assert by_size == {C: (90, 90), ALL: (9, 9)}
+    pooled = distribute({A: Totals(50, 50)}, {B: Totals(40, 20), C: Totals(30, 35)})
+    assert pooled == {C: (30, 35), B: (20, 15)}

@@ -1,0 +1,3 @@
+"""Mutation testing of the core: `python -m tests.unit.mutants`, or `make mutants`."""
+
+from __future__ import annotations
