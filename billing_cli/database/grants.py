@@ -162,6 +162,12 @@ GRANTS = (
     *_grants("billing.successions", select="", insert=""),
     *_grants("billing.succession_streams", select="", insert=""),
     *_grants("billing.charges", select="", insert=""),
+    *_grants(
+        "billing.seals",
+        select="",
+        insert="run_id step job first_bucket last_bucket records records_sha256 charges"
+        " charges_sha256 record_checks charge_checks",
+    ),
     *_grants("billing.quota_periods", select="", insert="", update="former_quota_bytes"),
     *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
