@@ -50,6 +50,7 @@ CREATE INDEX seals_waiting ON billing.seals (created_at, run_id, step) WHERE lea
 CREATE TABLE billing.sealed_days (
   day date PRIMARY KEY,
   accounts bigint NOT NULL,
+  salts_sha256 bytea NOT NULL,
   root bytea NOT NULL,
   leaf_number bigint NOT NULL UNIQUE,
   sealed_at timestamptz NOT NULL
@@ -76,13 +77,17 @@ CREATE TABLE billing.tree_nodes (
     """
 CREATE TABLE billing.log_head (
   is_only boolean PRIMARY KEY DEFAULT true,
+  is_adopted boolean NOT NULL DEFAULT false,
   tree_size bigint NOT NULL DEFAULT 0,
   note text,
   signed_at timestamptz,
   CONSTRAINT log_head_is_only_check CHECK (is_only)
 )
 """,
-    "INSERT INTO billing.log_head DEFAULT VALUES",
+    """
+INSERT INTO billing.log_head (is_adopted)
+SELECT NOT EXISTS (SELECT FROM billing.usage_records) AND NOT EXISTS (SELECT FROM billing.charges)
+""",
 )
 
 COMMENTS = {
@@ -101,6 +106,7 @@ COMMENTS = {
     " nothing.",
     "COLUMN billing.seals.leaf_number": "Its leaf of the log; null until it is appended.",
     "TABLE billing.sealed_days": "Days of booking whose root is a leaf of the log.",
+    "COLUMN billing.sealed_days.salts_sha256": "Over the lines of the day''s accounts and salts.",
     "COLUMN billing.sealed_days.root": "Of the tree of the day''s account leaves.",
     "TABLE billing.day_leaves": "Which accounts had anything booked in a day.",
     "COLUMN billing.day_leaves.position": "In the order of account_uuid.",
@@ -108,6 +114,7 @@ COMMENTS = {
     "TABLE billing.tree_nodes": "Complete subtrees of the log and of each day''s tree (RFC 6962).",
     "COLUMN billing.tree_nodes.tree": "0 is the log, else the day as YYYYMMDD.",
     "TABLE billing.log_head": "The newest signed checkpoint. Whoever appends locks its row.",
+    "COLUMN billing.log_head.is_adopted": "Whether the facts of earlier versions are sealed.",
 }
 
 

@@ -44,10 +44,14 @@ class Seal(NamedTuple):
 
 
 class SealedDay(NamedTuple):
-    """A day of booking: how many accounts had anything booked, and the root of their leaves."""
+    """A day of booking: how many accounts had anything booked, and the root of their leaves.
+
+    `salts_sha256` is over a line for each account, in the order of their leaves: see `salt_line`.
+    """
 
     day: date
     accounts: int
+    salts_sha256: bytes
     root: bytes
 
 
@@ -102,7 +106,13 @@ def seal_leaf(seal: Seal) -> bytes:
 
 def day_leaf(day: SealedDay) -> bytes:
     """Return the leaf hash of a day of booking."""
-    return leaf_hash(f"day\t{day.day.isoformat()}\t{day.accounts}\t{day.root.hex()}\n".encode())
+    fields = (day.day.isoformat(), str(day.accounts), day.salts_sha256.hex(), day.root.hex())
+    return leaf_hash(("\t".join(("day", *fields)) + "\n").encode())
+
+
+def salt_line(account_uuid: str, salt: bytes) -> bytes:
+    """Return the line of an account's salt."""
+    return f"{account_uuid}\t{salt.hex()}\n".encode()
 
 
 def account_leaf(content: Mapping[str, Any], salt: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from billing_cli.core.seals import (
     account_leaf,
     canonical_json,
     day_leaf,
+    salt_line,
     seal_leaf,
 )
 from billing_cli.signatures import sign_checkpoint, signature_problem
@@ -92,6 +94,8 @@ def test_a_second_implementation_reproduces_the_vectors(vectors: dict[str, Any])
     account_day = vectors["account_day"]
     salt = bytes.fromhex(account_day["salt"])
     assert plain.account_leaf(salt, account_day["content"]).hex() == account_day["leaf"]
+    salts = plain.sha(plain.line([account_day["content"]["account_uuid"], account_day["salt"]]))
+    assert salts.hex() == vectors["day"]["fields"][3]
     assert plain.root(leaves).hex() == tree["root"]
     assert [node.hex() for node in plain.inclusion(4, leaves)] == tree["inclusion_of_4"]
 
@@ -134,9 +138,11 @@ def test_an_accounts_day_is_as_specified(vectors: dict[str, Any]) -> None:
     )
     wanted = vectors["account_day"]
     assert canonical_json(day.content()) == canonical_json(wanted["content"])
-    leaf = account_leaf(day.content(), bytes.fromhex(wanted["salt"]))
+    salt = bytes.fromhex(wanted["salt"])
+    leaf = account_leaf(day.content(), salt)
     assert leaf.hex() == wanted["leaf"]
-    sealed = SealedDay(date(2026, 4, 8), 1, tree_root([leaf]))
+    salts = sha256(salt_line(ACCOUNT, salt)).digest()
+    sealed = SealedDay(date(2026, 4, 8), 1, salts, tree_root([leaf]))
     assert day_leaf(sealed).hex() == vectors["day"]["leaf"]
 
 
