@@ -9,6 +9,7 @@ character in a text is escaped as COPY's text format does it. docs/dev/sealing.m
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,8 @@ _ESCAPES = str.maketrans(
         "\v": r"\v",
     }
 )
+_PLAIN = {escape: chr(code) for code, escape in _ESCAPES.items()}
+_ESCAPED = re.compile(r"\\.")
 
 
 class StoredUsage(NamedTuple):
@@ -89,3 +92,9 @@ def time_text(at: datetime) -> str:
 def escaped(text: str) -> str:
     """Return a text as a field of a line."""
     return text.translate(_ESCAPES)
+
+
+@lru_cache(maxsize=4096)
+def unescaped(field: str) -> str:
+    """Return the text that a field of a line holds."""
+    return _ESCAPED.sub(lambda found: _PLAIN[found[0]], field)

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from billing_cli.core.canonical import escaped, time_text
+from billing_cli.core.canonical import escaped, time_text, unescaped
 from billing_cli.core.merkle import leaf_hash
 
 if TYPE_CHECKING:
@@ -130,29 +130,6 @@ def canonical_json(content: object) -> bytes:
     ).encode()
 
 
-class BookedCharge(NamedTuple):
-    """A charge as a day's leaf needs it. `line` is its canonical line.
-
-    `place` orders an account's charges as they were booked: the leaf number of the seal, and the
-    charge's ordinal within it.
-    """
-
-    line: bytes
-    place: tuple[int, int]
-    bucket_start: datetime
-    stored_node_id: str
-    region: str
-    line_code: str
-    entry_type: str
-    price_per_byte: Decimal
-    multiplier: Decimal
-    reason: str
-    included_bytes: int
-    rated_bytes: int
-    amount_delta: Decimal
-    balance_before: Decimal
-
-
 # The fields of an item of `entries` by which charges are summed.
 ITEM_FIELDS = (
     "usage_day",
@@ -181,30 +158,28 @@ class AccountDay:
     _last: tuple[tuple[int, int], Decimal] | None = None
     _items: dict[tuple[str, ...], tuple[int, int, int, Decimal]] = field(default_factory=dict)
 
-    def add(self, charge: BookedCharge) -> None:
-        """Add a charge."""
+    def add(self, line: bytes, place: tuple[int, int]) -> None:
+        """Add a charge by its canonical line.
+
+        `place` orders an account's charges as they were booked: the leaf number of the seal, and
+        the charge's ordinal within it.
+        """
+        fields = line[:-1].decode().split("\t")
+        amount, balance_before = Decimal(fields[12]), Decimal(fields[14])
         self._charges += 1
-        self._sha256.update(charge.line)
-        if self._first is None or charge.place < self._first[0]:
-            self._first = charge.place, charge.balance_before
-        if self._last is None or charge.place > self._last[0]:
-            self._last = charge.place, charge.balance_before + charge.amount_delta
-        key = (
-            charge.bucket_start.date().isoformat(),
-            charge.stored_node_id,
-            charge.region,
-            charge.line_code,
-            charge.entry_type,
-            f"{charge.price_per_byte:f}",
-            f"{charge.multiplier:f}",
-            charge.reason,
-        )
-        count, included, rated, amount = self._items.get(key, (0, 0, 0, Decimal(0)))
+        self._sha256.update(line)
+        if self._first is None or place < self._first[0]:
+            self._first = place, balance_before
+        if self._last is None or place > self._last[0]:
+            self._last = place, balance_before + amount
+        bucket_start, entry_type, reason = fields[0], fields[3], fields[16]
+        key = (bucket_start[:10], *fields[5:8], entry_type, *fields[10:12], reason)
+        charges, included, rated, sum_of_amounts = self._items.get(key, (0, 0, 0, Decimal(0)))
         self._items[key] = (
-            count + 1,
-            included + charge.included_bytes,
-            rated + charge.rated_bytes,
-            amount + charge.amount_delta,
+            charges + 1,
+            included + int(fields[8]),
+            rated + int(fields[9]),
+            sum_of_amounts + amount,
         )
 
     def content(self) -> dict[str, Any]:
@@ -215,6 +190,7 @@ class AccountDay:
         if self._first is None or self._last is None:
             raise ValueError("no charge was booked")
         sums = self._items.values()
+        items = sorted((tuple(map(unescaped, key)), item) for key, item in self._items.items())
         return {
             "account_uuid": self.account_uuid,
             "day": self.day.isoformat(),
@@ -233,7 +209,7 @@ class AccountDay:
                     "rated_bytes": rated,
                     "amount": money_text(amount),
                 }
-                for key, (count, included, rated, amount) in sorted(self._items.items())
+                for key, (count, included, rated, amount) in items
             ],
         }
 
