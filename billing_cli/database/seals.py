@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from billing_cli.core.merkle import NodePlace
@@ -11,6 +9,7 @@ from billing_cli.core.seals import Seal, SealedDay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import date
 
     from psycopg import Connection
 
@@ -75,21 +74,6 @@ SELECT seal.leaf_number, coalesce(fact.ordinal, 0), {CHARGE_LINE}
    AND fact.bucket_start BETWEEN %(first_bucket)s AND %(last_bucket)s
  ORDER BY fact.account_uuid, seal.leaf_number, fact.bucket_start, fact.ledger_id
 """
-
-READ_ADOPTED_MONTHS: LiteralString = """
-SELECT min(fact.bucket_start), max(fact.bucket_start)
-  FROM {table} AS fact
- WHERE fact.step = 0
-"""
-
-ADOPT = """
-INSERT INTO billing.seals
-       (run_id, step, job, first_bucket, last_bucket, records, records_sha256, charges,
-        charges_sha256)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
-
-MARK_ADOPTED = "UPDATE billing.log_head SET is_adopted = true"
 
 
 class LogHead(NamedTuple):
@@ -159,77 +143,6 @@ def read_booked(
     for row in copy_lines(connection, READ_BOOKED, bounds):
         leaf_number, ordinal, line = row.split(b"\t", 2)
         yield line.split(b"\t", 2)[1].decode(), (int(leaf_number), int(ordinal)), line
-
-
-def adopt_facts(connection: Connection) -> int:
-    """Seal the facts of earlier versions, a month in each seal; return how many seals.
-
-    Does nothing where that was done before.
-    """
-    if read_head(connection, is_locked=True).is_adopted:
-        return 0
-    months = _adopted_months(connection)
-    seals = 0
-    for month in months:
-        bounds = {"month": month, "end": _next_month(month)}
-        found = [_adopted(connection, table, bounds) for table in (RECORDS, CHARGES)]
-        (records, records_hash, *_), (charges, charges_hash, *_) = found
-        buckets = [bucket for *_, first, last in found for bucket in (first, last) if bucket]
-        if buckets:
-            seal = (ADOPTION_RUN, adoption_step(month), ADOPTION_JOB, min(buckets), max(buckets))
-            facts = (records, records_hash, charges, charges_hash)
-            connection.execute(ADOPT, (*seal, *facts))
-            seals += 1
-    connection.execute(MARK_ADOPTED)
-    return seals
-
-
-def adoption_step(month: datetime) -> int:
-    """Return the step of the seal that covers a month's facts of earlier versions."""
-    return month.year * 100 + month.month
-
-
-def _adopted(
-    connection: Connection, table: FactTable, bounds: Mapping[str, datetime]
-) -> tuple[int, bytes, str | None, str | None]:
-    """Return number and hash of a month's facts, and the first and last of their buckets."""
-    query: LiteralString = f"""
-SELECT {table.line}
-  FROM {table.name} AS fact
- WHERE fact.step = 0 AND fact.bucket_start >= %(month)s AND fact.bucket_start < %(end)s
- ORDER BY {table.key}
-"""
-    digest, count, line, first = sha256(), 0, b"", None
-    for line in copy_lines(connection, query, bounds):
-        digest.update(line)
-        count += 1
-        first = first or _bucket(line)
-    return count, digest.digest(), first, _bucket(line) if line else None
-
-
-def _bucket(line: bytes) -> str:
-    return line.partition(b"\t")[0].decode()
-
-
-def _adopted_months(connection: Connection) -> list[datetime]:
-    """Return the first instants of the months between the oldest and the newest such fact."""
-    found: list[datetime] = []
-    for table in (RECORDS.name, CHARGES.name):
-        row = connection.execute(READ_ADOPTED_MONTHS.format(table=table)).fetchone()
-        found += [at for at in row or () if at is not None]
-    if not found:
-        return []
-    month = min(found).astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    months = []
-    while month <= max(found):
-        months.append(month)
-        month = _next_month(month)
-    return months
-
-
-def _next_month(month: datetime) -> datetime:
-    carry, index = divmod(month.month, 12)
-    return month.replace(year=month.year + carry, month=index + 1)
 
 
 def add_nodes(connection: Connection, tree: int, nodes: Iterable[tuple[NodePlace, bytes]]) -> None:

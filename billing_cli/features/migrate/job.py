@@ -29,7 +29,6 @@ from billing_cli.database.schema import (
     current_revision,
     wrong_revision,
 )
-from billing_cli.database.seals import adopt_facts
 from billing_cli.database.shape import read_shapes
 from billing_cli.database.verification import (
     own_shapes,
@@ -38,6 +37,7 @@ from billing_cli.database.verification import (
     verify,
 )
 from billing_cli.errors import SchemaError, UsageError
+from billing_cli.features.migrate.adoption import adopt_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
