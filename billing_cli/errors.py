@@ -39,6 +39,7 @@ EXIT_CODES = {
     "privileges": EXIT_CONFIG,
     "busy": EXIT_BUSY,
     "file": EXIT_FAILED,
+    "output": EXIT_OUTPUT,
     "interrupted": EXIT_SIGNAL_BASE,
 }
 """The exit code of each error code; a signal's number is added to that of `interrupted`."""
@@ -78,6 +79,12 @@ class ConfigurationError(BillingError):
     """A configured value is wrong. The text names the key and where it came from."""
 
     code = "configuration"
+
+
+class OutputError(BillingError):
+    """What was to be done is done, but a file did not take the result."""
+
+    code = "output"
 
 
 class SchemaError(BillingError):

@@ -21,6 +21,8 @@ SUMMARIES = {
     "sources": "Carry on what belongs to a source under another name.",
     "streams": "Show counters: whose they are, where they stand.",
     "audit": "Prove from the database that nothing was skipped or counted twice.",
+    "seal": "Append the seals of runs to the log, and sign its head.",
+    "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
     "explain": "Tell the story of an account's charges.",
     "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",

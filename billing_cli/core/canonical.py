@@ -1,14 +1,15 @@
 r"""The canonical text of a fact: one line for each usage record and each charge.
 
 The same lines are sent to the database by COPY and hashed for seals, so their format never changes:
-fields in the order given here, separated by tabs, ended by a line feed; integers and money in
-decimal without exponent, times in RFC 3339 with 6 fractional digits and `Z`, UUIDs in lower case,
-`\N` for no value; a backslash, tab, line feed or carriage return in a text is escaped as in COPY's
-text format.
+fields in the order given here, separated by tabs, ended by a line feed; integers in decimal, money
+with 9 fractional digits, prices and multipliers as they are, without exponent, times in RFC 3339
+with 6 fractional digits and `Z`, UUIDs in lower case, `\N` for no value; a backslash or control
+character in a text is escaped as COPY's text format does it. docs/dev/sealing.md specifies it.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 
 NO_VALUE = r"\N"
 
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+_ESCAPES = str.maketrans(
+    {
+        "\\": r"\\",
+        "\b": r"\b",
+        "\f": r"\f",
+        "\n": r"\n",
+        "\r": r"\r",
+        "\t": r"\t",
+        "\v": r"\v",
+    }
+)
+_PLAIN = {escape: chr(code) for code, escape in _ESCAPES.items()}
+_ESCAPED = re.compile(r"\\.")
 
 
 class StoredUsage(NamedTuple):
@@ -63,8 +76,8 @@ def charge_line(charge: Charge, pricing_rule_version: str) -> str:
         f"{time_text(bucket_start)}\t{account_uuid}\t{charge.ledger_id}\t{charge.entry_type}\t"
         f"{charge.adjusts or NO_VALUE}\t{escaped(stored_node_id)}\t{escaped(region)}\t"
         f"{escaped(line_code)}\t{charge.included_bytes}\t{charge.rated_bytes}\t"
-        f"{charge.price_per_byte:f}\t{charge.multiplier:f}\t{charge.amount_delta:f}\t"
-        f"{charge.quota_before}\t{charge.balance_before:f}\t{escaped(pricing_rule_version)}\t"
+        f"{charge.price_per_byte:f}\t{charge.multiplier:f}\t{charge.amount_delta:z.9f}\t"
+        f"{charge.quota_before}\t{charge.balance_before:z.9f}\t{escaped(pricing_rule_version)}\t"
         f"{escaped(charge.reason)}\n"
     )
 
@@ -79,3 +92,9 @@ def time_text(at: datetime) -> str:
 def escaped(text: str) -> str:
     """Return a text as a field of a line."""
     return text.translate(_ESCAPES)
+
+
+@lru_cache(maxsize=4096)
+def unescaped(field: str) -> str:
+    """Return the text that a field of a line holds."""
+    return _ESCAPED.sub(lambda found: _PLAIN[found[0]], field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Integer, Text, func
 from sqlalchemy import text as sql_text
-from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP, UUID
 
 # For tables of which every row may change in every minute. Rows take less than half of a page, so
 # that their next versions find room beside them and no index has to change; the versions before
@@ -45,6 +45,11 @@ def now(name: str) -> Column[object]:
 def bytes_(name: str, comment: str | None = None) -> Column[int]:
     """Return a column for a number of bytes, or of rows."""
     return Column(name, BigInteger, nullable=False, comment=comment)
+
+
+def hash_(name: str, comment: str | None = None) -> Column[bytes]:
+    """Return a column for 32 bytes: a SHA-256 hash, or a salt."""
+    return Column(name, BYTEA, nullable=False, comment=comment)
 
 
 def uuid(name: str, comment: str | None = None) -> Column[object]:

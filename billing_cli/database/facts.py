@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.canonical import NO_VALUE, charge_line, time_text, usage_line
+from billing_cli.core.seals import LineDigest
 from billing_cli.database import arrays
 from billing_cli.database.write_path import (
     execute_all,
@@ -146,6 +147,7 @@ class Run:
     now: datetime
     pricing_rule_version: str
     has_arrears_since: bool
+    job: str = ""
 
 
 def write_facts(
@@ -153,16 +155,30 @@ def write_facts(
 ) -> dict[str, int]:
     """Stage usage records and charges, then execute the statements; return rows by statement.
 
-    The staging tables were created before.
+    All usage and charges are new, so that the seal covers what is written. The staging tables
+    were created before.
     """
+    records, charges = LineDigest(), LineDigest()
+    minutes = {one.record.bucket_start for one in facts.usage}
+    minutes.update(one.key.bucket_start for one in facts.entries.charges)
     if facts.usage:
         usage = sorted(facts.usage, key=_usage_key)
-        stage(connection, "staged_usage", map(usage_line, usage))
+        stage(connection, "staged_usage", map(records.add, map(usage_line, usage)))
     if facts.entries.charges:
-        stage(connection, "staged_charge", _charge_lines(facts.entries, run.pricing_rule_version))
-    return execute_all(
-        connection, statements, _parameters(facts, run), has_arrears_since=run.has_arrears_since
-    )
+        lines = _charge_lines(facts.entries, run.pricing_rule_version, charges)
+        stage(connection, "staged_charge", lines)
+    parameters = _parameters(facts, run) | {
+        "job": run.job,
+        "first_bucket": min(minutes, default=None),
+        "last_bucket": max(minutes, default=None),
+        "sealed_records": records.count,
+        "records_sha256": records.sha256,
+        "record_checks": records.checks,
+        "sealed_charges": charges.count,
+        "charges_sha256": charges.sha256,
+        "charge_checks": charges.checks,
+    }
+    return execute_all(connection, statements, parameters, has_arrears_since=run.has_arrears_since)
 
 
 def rows_as_json(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -210,13 +226,18 @@ def _usage_key(usage: StoredUsage) -> tuple[datetime, int, datetime, int]:
     return usage.record.bucket_start, usage.stream_id, usage.record.from_at, usage.revision
 
 
-def _charge_lines(entries: Entries, pricing_rule_version: str) -> Iterator[str]:
+def _charge_key(numbered: tuple[int, Charge]) -> tuple[datetime, str, str]:
+    key = numbered[1].key
+    return key.bucket_start, key.account_uuid, numbered[1].ledger_id
+
+
+def _charge_lines(entries: Entries, pricing_rule_version: str, digest: LineDigest) -> Iterator[str]:
     """Yield each charge's canonical line with its place and, for a new bucket, its bytes."""
-    bucket_of = entries.buckets.get
-    for ordinal, charge in enumerate(entries.charges, 1):
+    bucket_of, add = entries.buckets.get, digest.add
+    for ordinal, charge in sorted(enumerate(entries.charges, 1), key=_charge_key):
         bucket = bucket_of(charge.key)
         uplink, downlink = bucket[1:] if bucket is not None else (NO_VALUE, NO_VALUE)
-        line = charge_line(charge, pricing_rule_version)
+        line = add(charge_line(charge, pricing_rule_version))
         yield f"{line[:-1]}\t{ordinal}\t{uplink}\t{downlink}\n"
 
 

@@ -171,3 +171,29 @@ def rest_of(table_name: str) -> tuple[str, ...]:
         append_only_trigger(rest, table_name),
         always(rest, table_name),
     )
+
+
+def _seal_triggers() -> tuple[str, ...]:
+    execute = "EXECUTE FUNCTION billing.refuse_change()"
+    fixed = (
+        "run_id, step, job, created_at, first_bucket, last_bucket, records, records_sha256,"
+        " charges, charges_sha256, record_checks, charge_checks"
+    )
+    # Appending a seal to the log sets its leaf number, once.
+    guards = {
+        "seals_append_only": "DELETE OR TRUNCATE ON billing.seals FOR EACH STATEMENT",
+        "seals_fixed": f"UPDATE OF {fixed} ON billing.seals FOR EACH STATEMENT",
+        "seals_appended_once": "UPDATE ON billing.seals FOR EACH ROW"
+        " WHEN (OLD.leaf_number IS NOT NULL)",
+    }
+    tables = ("sealed_days", "day_leaves", "tree_nodes")
+    return (
+        *(f"CREATE TRIGGER {name} BEFORE {on} {execute}" for name, on in guards.items()),
+        *(f"ALTER TABLE billing.seals ENABLE ALWAYS TRIGGER {name}" for name in guards),
+        *map(append_only_trigger, tables),
+        *map(always, tables),
+    )
+
+
+SEAL_TRIGGERS = _seal_triggers()
+"""What keeps seals and the log as they were written."""

@@ -46,6 +46,12 @@ def suspend_grant_script(role: str) -> str:
     return _script(name, [], SUSPEND_GRANTS, SUSPEND_OPTIONAL_GRANTS)
 
 
+def seal_grant_script(role: str) -> str:
+    """Return the SQL that lets a role run `billing seal`, as `suspend_grant_script` does."""
+    name = '"' + role.replace('"', '""') + '"'
+    return _script(name, [], SEAL_GRANTS, ())
+
+
 def _script(
     name: str, functions: Sequence[str], grants: Sequence[Grant], optional: Sequence[Grant]
 ) -> str:
@@ -162,6 +168,16 @@ GRANTS = (
     *_grants("billing.successions", select="", insert=""),
     *_grants("billing.succession_streams", select="", insert=""),
     *_grants("billing.charges", select="", insert=""),
+    *_grants(
+        "billing.seals",
+        select="",
+        insert="run_id step job first_bucket last_bucket records records_sha256 charges"
+        " charges_sha256 record_checks charge_checks",
+    ),
+    *_grants("billing.sealed_days", select=""),
+    *_grants("billing.day_leaves", select=""),
+    *_grants("billing.tree_nodes", select=""),
+    *_grants("billing.log_head", select=""),
     *_grants("billing.quota_periods", select="", insert="", update="former_quota_bytes"),
     *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
@@ -208,6 +224,19 @@ SUSPEND_GRANTS = (
         insert="",
         update="released_at release_balance release_run_id",
     ),
+    *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *(grant for grant in GRANTS if grant.table in {"billing.totals", "billing.source_totals"}),
+)
+
+# What the role that runs `billing seal` may do: the only one that appends to the log.
+SEAL_GRANTS = (
+    *_grants("billing.alembic_version", select=""),
+    *_grants("billing.charges", select=""),
+    *_grants("billing.seals", select="", update="leaf_number appended_at"),
+    *_grants("billing.sealed_days", select="", insert=""),
+    *_grants("billing.day_leaves", insert=""),
+    *_grants("billing.tree_nodes", select="", insert=""),
+    *_grants("billing.log_head", select="", update="tree_size note signed_at"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
     *(grant for grant in GRANTS if grant.table in {"billing.totals", "billing.source_totals"}),
 )

@@ -9,24 +9,27 @@ from __future__ import annotations
 from sqlalchemy import (
     DDL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Date,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
     event,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
 from billing_cli.database import columns
-from billing_cli.database.functions import FUNCTIONS, partitions_of
+from billing_cli.database.functions import FUNCTIONS, SEAL_TRIGGERS, partitions_of
 from billing_cli.database.schema import APPEND_ONLY_TABLES, MAKE_PARTITIONS_NOW, SCHEMA
 
 # PostgreSQL's own habits, so that a table made by hand from the same columns has the same names.
@@ -39,6 +42,8 @@ NAMING_CONVENTION = {
 }
 
 SURPLUS_COMMENT = "Charged because of a restart that was revoked: that much growth is not charged."
+SEAL_STEP_COMMENT = "Which of its run's seals covers it; 0 before revision 0007."
+CHECKS_COMMENT = "CRC-32 of each line: names what was changed, proves nothing."
 
 metadata = MetaData(schema=SCHEMA, naming_convention=NAMING_CONVENTION)
 
@@ -161,6 +166,7 @@ usage_records = Table(
     columns.uuid("account_uuid"),
     Column("kind", Text, nullable=False, server_default=text("'delta'")),
     Column("run_id", UUID, comment="The run that stored it; null before revision 0003."),
+    columns.count("step", SEAL_STEP_COMMENT),
     PrimaryKeyConstraint("bucket_start", "stream_id", "from_at", "revision"),
     CheckConstraint("kind IN ('delta', 'pending', 'released', 'correction')", name="kind"),
     CheckConstraint(
@@ -241,6 +247,8 @@ charges = Table(
     Column("balance_before", Numeric(30, 9), nullable=False),
     columns.text("pricing_rule_version"),
     columns.reason("reason"),
+    columns.count("step", SEAL_STEP_COMMENT),
+    Column("ordinal", Integer, comment="Its place among the ledger entries of the step."),
     PrimaryKeyConstraint("bucket_start", "account_uuid", "ledger_id"),
     CheckConstraint("entry_type IN ('traffic_charge', 'traffic_adjustment')", name="entry_type"),
     comment="Append-only evidence of each ledger row: what was included, rated, at which price.",
@@ -513,6 +521,96 @@ suspensions = Table(
     comment="The accounts that `billing suspend` suspended, and when they were released.",
 )
 
+seals = Table(
+    "seals",
+    metadata,
+    columns.uuid("run_id"),
+    Column(
+        "step",
+        Integer,
+        nullable=False,
+        comment="Counts the run's transactions that wrote facts, from 1; the month as YYYYMM for "
+        "facts of earlier versions.",
+    ),
+    columns.text("job"),
+    columns.now("created_at"),
+    columns.moment("first_bucket"),
+    columns.moment("last_bucket"),
+    columns.bytes_("records"),
+    columns.hash_("records_sha256", "Over the canonical lines in key order."),
+    columns.bytes_("charges"),
+    columns.hash_("charges_sha256", "Over the canonical lines in key order."),
+    Column("record_checks", BYTEA, comment=CHECKS_COMMENT),
+    Column("charge_checks", BYTEA, comment=CHECKS_COMMENT),
+    Column("leaf_number", BigInteger, comment="Its leaf of the log; null until it is appended."),
+    columns.maybe_moment("appended_at"),
+    PrimaryKeyConstraint("run_id", "step"),
+    UniqueConstraint("leaf_number"),
+    CheckConstraint("records + charges > 0", name="facts"),
+    CheckConstraint("(leaf_number IS NULL) = (appended_at IS NULL)", name="leaf"),
+    Index(
+        "seals_waiting",
+        "created_at",
+        "run_id",
+        "step",
+        postgresql_where=text("leaf_number IS NULL"),
+    ),
+    comment="What each transaction wrote: numbers and hashes of its facts.",
+)
+
+sealed_days = Table(
+    "sealed_days",
+    metadata,
+    Column("day", Date, primary_key=True),
+    columns.bytes_("accounts"),
+    columns.hash_("salts_sha256", "Over the lines of the day's accounts and salts."),
+    columns.hash_("root", "Of the tree of the day's account leaves."),
+    columns.bytes_("leaf_number"),
+    columns.moment("sealed_at"),
+    UniqueConstraint("leaf_number"),
+    comment="Days of booking whose root is a leaf of the log.",
+)
+
+day_leaves = Table(
+    "day_leaves",
+    metadata,
+    Column("day", Date, nullable=False),
+    columns.uuid("account_uuid"),
+    columns.bytes_("position", "In the order of account_uuid."),
+    columns.hash_("salt", "Hashed with the leaf; disclosed to its account only."),
+    PrimaryKeyConstraint("day", "account_uuid"),
+    comment="Which accounts had anything booked in a day.",
+)
+
+tree_nodes = Table(
+    "tree_nodes",
+    metadata,
+    Column("tree", Integer, nullable=False, comment="0 is the log, else the day as YYYYMMDD."),
+    Column("level", SmallInteger, nullable=False),
+    columns.bytes_("position"),
+    columns.hash_("hash"),
+    PrimaryKeyConstraint("tree", "level", "position"),
+    comment="Complete subtrees of the log and of each day's tree (RFC 6962).",
+)
+
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true")),
+    Column(
+        "is_adopted",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether the facts of earlier versions are sealed.",
+    ),
+    Column("tree_size", BigInteger, nullable=False, server_default=text("0")),
+    Column("note", Text),
+    columns.maybe_moment("signed_at"),
+    CheckConstraint("is_only", name="is_only"),
+    comment="The newest signed checkpoint. Whoever appends locks its row.",
+)
+
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):
     event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]
 for _name in APPEND_ONLY_TABLES:
@@ -522,4 +620,6 @@ for _name in APPEND_ONLY_TABLES:
             "after_create",
             DDL(_statement),  # type: ignore[no-untyped-call]
         )
+for _statement in SEAL_TRIGGERS:
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 event.listen(metadata, "after_create", DDL(MAKE_PARTITIONS_NOW))  # type: ignore[no-untyped-call]

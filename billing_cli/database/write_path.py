@@ -43,12 +43,15 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_charge (
     "TRUNCATE pg_temp.staged_usage, pg_temp.staged_charge",
 )
 
-INSERT_USAGE_RECORDS = """
+# The number of this transaction among those of its run: the seal, inserted after the facts, has it.
+STEP = "(SELECT coalesce(max(step), 0) + 1 FROM billing.seals WHERE run_id = %(run_id)s)"
+
+INSERT_USAGE_RECORDS = f"""
 INSERT INTO billing.usage_records
        (bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
-        downlink_start, downlink_end, account_uuid, kind, run_id)
+        downlink_start, downlink_end, account_uuid, kind, run_id, step)
 SELECT bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
-       downlink_start, downlink_end, account_uuid, kind, %(run_id)s
+       downlink_start, downlink_end, account_uuid, kind, %(run_id)s, {STEP}
   FROM pg_temp.staged_usage
     ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
 """
@@ -138,14 +141,14 @@ SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, dow
        updated_at = now()
 """
 
-INSERT_CHARGES = """
+INSERT_CHARGES = f"""
 INSERT INTO billing.charges
        (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
         line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-        quota_before, balance_before, pricing_rule_version, run_id, reason)
+        quota_before, balance_before, pricing_rule_version, run_id, reason, step, ordinal)
 SELECT ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
        line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-       quota_before, balance_before, pricing_rule_version, %(run_id)s, reason
+       quota_before, balance_before, pricing_rule_version, %(run_id)s, reason, {STEP}, ordinal
   FROM pg_temp.staged_charge
     ON CONFLICT (bucket_start, account_uuid, ledger_id) DO NOTHING
 """
@@ -345,6 +348,17 @@ SELECT added.succession_id, stream.stream_id, side, uplink_total, downlink_total
     AS stream (stream_id bigint, side text, uplink_total bigint, downlink_total bigint)
 """
 
+# A transaction that wrote no facts has no seal.
+INSERT_SEAL = f"""
+INSERT INTO billing.seals
+       (run_id, step, job, first_bucket, last_bucket, records, records_sha256, charges,
+        charges_sha256, record_checks, charge_checks)
+SELECT %(run_id)s, {STEP}, %(job)s, %(first_bucket)s, %(last_bucket)s, %(sealed_records)s,
+       %(records_sha256)s, %(sealed_charges)s, %(charges_sha256)s, %(record_checks)s,
+       %(charge_checks)s
+ WHERE %(first_bucket)s::timestamptz IS NOT NULL
+"""
+
 # The watermark only ever rises.
 UPSERT_SOURCES = """
 INSERT INTO billing.sources AS own
@@ -436,6 +450,7 @@ APPLY = (
     Statement("ended gaps", END_STALLED),
     Statement("gaps", INSERT_GAPS),
     Statement("successions", INSERT_SUCCESSIONS),
+    Statement("seal", INSERT_SEAL),
     # Last of the facts: the watermark says that all of the above is stored.
     Statement("sources", UPSERT_SOURCES),
     Statement("settled debts", SETTLE_ACCOUNT_DEBTS),
@@ -464,6 +479,7 @@ CORRECT = (
             "former quotas",
             "quota states",
             "recorded arrears",
+            "seal",
         }
     ),
     Statement("cleared arrears", CLEAR_ARREARS),

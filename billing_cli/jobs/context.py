@@ -58,7 +58,7 @@ class FetchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """One run: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
+    """One run of `job`: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
 
     `shard` is the part of the sources that is this host's to work on. `deltas` holds for
     sources that have no rates of their own: see `policy_of`.
@@ -78,6 +78,7 @@ class JobContext:
     initial_lookback: timedelta = timedelta(hours=72)
     host: str = ""
     version: str = ""
+    job: str = ""
 
     def policy_of(self, source: Source) -> DeltaPolicy:
         """Return what the delta computation may assume of a source."""

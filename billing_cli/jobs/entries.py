@@ -163,9 +163,13 @@ def write_entries(
         context.clock(),
         pricing_rule_version or context.tariff.pricing_rule_version,
         has_arrears_since=newer.fetchone() == (True,),
+        job=context.job,
     )
     counts = write_facts(connection, CORRECT, Facts(usage=usage, entries=entries), run)
-    require_rows(counts, {"usage records": len(usage), **expected_rows(entries)})
+    is_sealed = bool(usage or entries.charges)
+    require_rows(
+        counts, {"usage records": len(usage), **expected_rows(entries), "seal": int(is_sealed)}
+    )
 
 
 def expected_rows(entries: Entries) -> dict[str, int]:

@@ -45,6 +45,7 @@ def context_of(settings: Settings, job: str, run_id: str) -> JobContext:
         stalled_after=timedelta(seconds=settings.stalled_after_seconds),
         initial_lookback=timedelta(hours=settings.initial_lookback_hours),
         host=socket.gethostname(),
+        job=job,
         version=__version__,
     )
 

@@ -102,7 +102,7 @@ def take_step(
     def work(connection: Connection) -> Step:
         now = context.clock()
         version = context.tariff.pricing_rule_version
-        run = Run(context.run_id, now, version, known.has_arrears_since)
+        run = Run(context.run_id, now, version, known.has_arrears_since, context.job)
         return _write(context, connection, by_id, fetched, until, pace, run, skipped, journal)
 
     return session.transaction(work)

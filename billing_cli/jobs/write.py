@@ -109,10 +109,11 @@ def write(
     stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
     usage = _sort(plans, late, stream_ids, accounts)
     charging = charge(context, connection, usage.fresh, usage.late, accounts)
+    _leave_out_replayed(usage, charging)
     checkpoints = _shared_checkpoints(plans, kept, usage, accounts)
     facts = _facts(plans, stream_ids, accounts, usage, charging, checkpoints)
     counts = write_facts(connection, APPLY, facts, run)
-    _require_all(counts, facts, _replayed(usage, charging))
+    _require_all(counts, facts)
     return _written(plans, usage, charging, accounts)
 
 
@@ -348,22 +349,28 @@ def _progress(plan: SourcePlan) -> SourceProgress:
     )
 
 
-def _replayed(usage: _Usage, charging: Charging) -> int:
-    """Return how many usage records are on record already, with their charges."""
-    if not charging.replayed:
-        return 0
-    return sum(bucket_key(one) in charging.replayed for one in usage.fresh)
+def _leave_out_replayed(usage: _Usage, charging: Charging) -> None:
+    """Leave out the records that are stored already, with their charges.
+
+    Records of `fresh` usage come first, one each, and those of late usage follow.
+    """
+    if charging.replayed:
+        is_replayed = [bucket_key(one) in charging.replayed for one in usage.fresh]
+        late = usage.records[len(usage.fresh) :]
+        fresh = [one for one, is_old in zip(usage.records, is_replayed, strict=False) if not is_old]
+        usage.records = [*fresh, *late]
 
 
-def _require_all(counts: Mapping[str, int], facts: Facts, replayed: int) -> None:
+def _require_all(counts: Mapping[str, int], facts: Facts) -> None:
     """Raise FactConflictError where something exists already that is not a replay."""
     require_rows(
         counts,
         {
             "streams": len(facts.streams),
-            "usage records": len(facts.usage) - replayed,
+            "usage records": len(facts.usage),
             "sources": len(facts.sources),
             "billed pending usage": len(facts.billed_pending),
+            "seal": int(bool(facts.usage or facts.entries.charges)),
             **expected_rows(facts.entries),
         },
     )

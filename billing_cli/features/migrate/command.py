@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     metavar="ROLE",
     help="Also let this role run `billing suspend`, which the role of the jobs may not.",
 )
+@click.option(
+    "--grant-seal-to",
+    metavar="ROLE",
+    help="Also let this role run `billing seal`, which the role of the jobs may not.",
+)
 @json_option
 @click.pass_obj
 def command(
@@ -37,6 +42,7 @@ def command(
     sql: bool,
     grant_to: str | None,
     grant_suspend_to: str | None,
+    grant_seal_to: str | None,
     as_json: bool,
 ) -> None:
     """Bring the database schema to this version, all of it or nothing.
@@ -58,16 +64,19 @@ def command(
 
     if check and sql:
         raise UsageError("--check and --sql exclude each other")
-    if check and (grant_to or grant_suspend_to):
+    roles = {
+        "grant_to": grant_to,
+        "grant_suspend_to": grant_suspend_to,
+        "grant_seal_to": grant_seal_to,
+    }
+    if check and any(roles.values()):
         raise UsageError("--check changes nothing, so it can't grant anything")
     if sql:
-        click.echo(
-            migrate("", sql=True, grant_to=grant_to, grant_suspend_to=grant_suspend_to).script
-        )
+        click.echo(migrate("", sql=True, check=False, **roles).script)
         return
     settings = open_settings(options, "migrate", str(uuid.uuid4()), files_checked=False)
     url = settings.require_database_url().get_secret_value()
-    done = migrate(url, check=check, grant_to=grant_to, grant_suspend_to=grant_suspend_to)
+    done = migrate(url, check=check, sql=False, **roles)
     for warning in done.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if as_json:
@@ -82,16 +91,19 @@ def command(
                     "created_tables": list(done.created_tables),
                     "granted_to": grant_to,
                     "suspend_granted_to": grant_suspend_to,
+                    "seal_granted_to": grant_seal_to,
                     "needless_privileges": list(done.needless_privileges),
                     "warnings": list(done.warnings),
                 }
             )
         )
     else:
-        _tell(done, grant_to, grant_suspend_to)
+        _tell(done, grant_to, grant_suspend_to, grant_seal_to)
 
 
-def _tell(done: Migration, grant_to: str | None, grant_suspend_to: str | None) -> None:
+def _tell(
+    done: Migration, grant_to: str | None, grant_suspend_to: str | None, grant_seal_to: str | None
+) -> None:
     """Tell a person what was done."""
     if done.created_tables:
         click.echo(f"created the shared tables {', '.join(done.created_tables)}")
@@ -101,6 +113,8 @@ def _tell(done: Migration, grant_to: str | None, grant_suspend_to: str | None) -
         click.echo(f"migrated from {done.from_revision or 'nothing'} to {done.to_revision}")
     if grant_suspend_to:
         click.echo(f"role {grant_suspend_to} may run billing suspend")
+    if grant_seal_to:
+        click.echo(f"role {grant_seal_to} may run billing seal")
     if grant_to and not done.needless_privileges:
         click.echo(f"role {grant_to} may do what the jobs need, and nothing more")
     elif grant_to:

@@ -10,11 +10,11 @@ import io
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import billing_cli
 from billing_cli.database.connection import Database, Session
-from billing_cli.database.grants import grant_script, suspend_grant_script
+from billing_cli.database.grants import grant_script, seal_grant_script, suspend_grant_script
 from billing_cli.database.privileges import (
     Role,
     public_schema_warning,
@@ -37,9 +37,10 @@ from billing_cli.database.verification import (
     verify,
 )
 from billing_cli.errors import SchemaError, UsageError
+from billing_cli.features.migrate.adoption import adopt_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import psycopg
     from alembic.config import Config
@@ -68,6 +69,17 @@ class Migration:
     warnings: tuple[str, ...] = ()
 
 
+class Roles(NamedTuple):
+    """The roles that are given what they need: to run the jobs, `suspend`, and `seal`."""
+
+    jobs: str | None = None
+    suspend: str | None = None
+    seal: str | None = None
+
+
+ROLE_OPTIONS = ("--grant-to", "--grant-suspend-to", "--grant-seal-to")
+
+
 def migrate(
     dsn: str,
     *,
@@ -75,29 +87,37 @@ def migrate(
     sql: bool = False,
     grant_to: str | None = None,
     grant_suspend_to: str | None = None,
+    grant_seal_to: str | None = None,
 ) -> Migration:
     """Migrate to this version's revision and verify the tables, all of it or nothing.
 
     `check` only verifies. `sql` returns the script for an empty database, and opens no connection.
     `grant_to` names the role that is to run the jobs and is given what they need, as part of the
-    same transaction, or of the script; `grant_suspend_to` the one that runs `suspend`. Raises
-    SchemaError where the tables or the revision are not what this version needs, UsageError where
-    a role can't be limited to it, DatabaseUnavailableError where the database can't be reached.
+    same transaction, or of the script; `grant_suspend_to` and `grant_seal_to` those that run
+    `suspend` and `seal`. Raises SchemaError where the tables or the revision are not what this
+    version needs, UsageError where a role can't be limited to it, DatabaseUnavailableError where
+    the database can't be reached.
     """
-    for name, option in ((grant_to, "--grant-to"), (grant_suspend_to, "--grant-suspend-to")):
+    roles = Roles(grant_to, grant_suspend_to, grant_seal_to)
+    for option, name in zip(ROLE_OPTIONS, roles, strict=True):
         if name is not None:
             _check_role_name(name, option)
-    if grant_to is not None and grant_to == grant_suspend_to:
-        raise UsageError("--grant-to and --grant-suspend-to need two roles: jobs may not suspend")
+    named = [name for name in roles if name is not None]
+    if len(set(named)) < len(named):
+        raise UsageError(
+            "the --grant options need roles of their own: jobs may not suspend or seal"
+        )
+    own = ((roles.suspend, suspend_grant_script), (roles.seal, seal_grant_script))
+    scripts = {name: script(name) for name, script in own if name is not None}
     if sql:
-        return Migration(None, HEAD_REVISION, script=_script(grant_to, grant_suspend_to))
+        return Migration(None, HEAD_REVISION, script=_script(roles.jobs, scripts.values()))
 
     def work(connection: psycopg.Connection) -> Migration:
         done = _upgrade(connection)
-        if grant_suspend_to is not None:
-            _limitable_role(connection, grant_suspend_to)
-            connection.execute(suspend_grant_script(grant_suspend_to).encode())
-        return done if grant_to is None else _grant(connection, grant_to, done)
+        for name, script in scripts.items():
+            _limitable_role(connection, name)
+            connection.execute(script.encode())
+        return done if roles.jobs is None else _grant(connection, roles.jobs, done)
 
     with open_session(dsn) as session:
         if check:
@@ -168,6 +188,7 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
         _run_migrations(connection)
     warnings = _verified(connection).warnings
     connection.execute(MAKE_PARTITIONS_NOW)
+    adopt_facts(connection)
     created = tuple(name for name in shared if name not in found)
     return Migration(revision, HEAD_REVISION, created_tables=created, warnings=warnings)
 
@@ -219,15 +240,15 @@ def _leave_open(_connection: object) -> None:
     """Stand in for SQLAlchemy's COMMIT and ROLLBACK."""
 
 
-def _script(grant_to: str | None, grant_suspend_to: str | None) -> str:
+def _script(grant_to: str | None, grants: Iterable[str]) -> str:
     from alembic import command  # noqa: PLC0415 - loaded only to migrate
 
     output = io.StringIO()
     command.upgrade(alembic_config(output), "head", sql=True)
     if grant_to is not None:
         output.write(f"BEGIN;\n\n{grant_script(grant_to)}\nCOMMIT;\n")
-    if grant_suspend_to is not None:
-        output.write(f"BEGIN;\n\n{suspend_grant_script(grant_suspend_to)}\nCOMMIT;\n")
+    for script in grants:
+        output.write(f"BEGIN;\n\n{script}\nCOMMIT;\n")
     return output.getvalue()
 
 

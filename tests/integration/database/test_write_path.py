@@ -100,7 +100,7 @@ def test_lines_arrive_as_they_are(
     facts = facts_of(account)
     counts = write(connection, facts)
     assert {name: rows for name, rows in counts.items() if rows} == dict.fromkeys(
-        ["usage records", "buckets", "charges", "ledger", "quota states"], 1
+        ["usage records", "buckets", "charges", "ledger", "quota states", "seal"], 1
     )
     stored = connection.execute(STORED_USAGE).fetchone()
     assert stored == {"line": usage_line(facts.usage[0])}

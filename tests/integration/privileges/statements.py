@@ -19,6 +19,8 @@ NOT_FOR_JOBS = {
     "billing_cli.features.prune.queries",
     # Suspending accounts is for a role of its own.
     "billing_cli.features.suspend.queries",
+    # So is appending to the log.
+    "billing_cli.features.seal.queries",
 }
 
 # What deployments with newer columns get filled in.

@@ -12,6 +12,7 @@ from billing_cli.core.canonical import (
     charge_line,
     escaped,
     time_text,
+    unescaped,
     usage_line,
 )
 from billing_cli.core.model import BucketKey, Charge, StreamName, Totals, UsageRecord
@@ -63,6 +64,8 @@ def test_the_line_of_a_charge() -> None:
 def test_texts_can_not_end_a_field_or_a_line() -> None:
     """What COPY escapes is escaped, and a text that looks like NULL is none."""
     assert escaped("a\tb\nc\rd\\N") == r"a\tb\nc\rd\\N"
+    every = "a\\ \b\f\n\r\t\v \\N é"
+    assert unescaped(escaped(every)) == every
     line = charge_line(CHARGE._replace(reason="two\nlines"), "v\t1")
     assert line.count("\n") == 1
     assert line.count("\t") == 16

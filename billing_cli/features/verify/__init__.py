@@ -1,0 +1,3 @@
+"""`verify`: proves that facts, seals and the log are what they were."""
+
+from __future__ import annotations

@@ -1,0 +1,139 @@
+"""What a verification found, as values and as a JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FindingKind = Literal["changed", "deleted", "inserted", "truncated", "signature"]
+
+# Of each kind and table; the others are counted.
+LISTED = 100
+
+
+class Finding(NamedTuple):
+    """Something that is not as it was sealed.
+
+    `kind`: rows were changed, deleted, inserted; the log lost its end (truncated); no known key
+    vouches for a checkpoint (signature). `table` is None where a kept file is meant. `run_id` and
+    `account_uuid` are None where they are not known, or not one.
+    """
+
+    kind: FindingKind
+    table: str | None
+    run_id: str | None
+    account_uuid: str | None
+    detail: str
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was verified, in numbers, and what was found.
+
+    `waiting` seals are not in the log yet: whoever can write the database can still replace them.
+    Facts of `pruned` seals are gone. `checkpoints` are those that were kept; where there are no
+    keys their signatures were not looked at.
+    """
+
+    leaves: int = 0
+    seals: int = 0
+    records: int = 0
+    charges: int = 0
+    days: int = 0
+    waiting: int = 0
+    pruned: int = 0
+    checkpoints: int = 0
+    keys: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    hidden: int = 0
+
+    def add(
+        self,
+        kind: FindingKind,
+        table: str | None,
+        detail: str,
+        run_id: str | None = None,
+        account_uuid: str | None = None,
+    ) -> None:
+        """Add a finding; above LISTED of its kind and table it is only counted."""
+        alike = sum((one.kind, one.table) == (kind, table) for one in self.findings)
+        if alike >= LISTED:
+            self.hidden += 1
+        else:
+            self.findings.append(Finding(kind, table, run_id, account_uuid, detail))
+
+
+def verify_object(report: VerifyReport) -> dict[str, Any]:
+    """Return a verification as a JSON object."""
+    return {
+        "job": "verify",
+        "status": "partial" if report.findings else "ok",
+        "error": None,
+        "leaves": report.leaves,
+        "seals": report.seals,
+        "records": report.records,
+        "charges": report.charges,
+        "days": report.days,
+        "waiting_seals": report.waiting,
+        "pruned_seals": report.pruned,
+        "checkpoints": report.checkpoints,
+        "public_keys": report.keys,
+        "findings": findings_objects(report.findings),
+        "hidden_findings": report.hidden,
+    }
+
+
+def findings_objects(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return findings as JSON objects."""
+    return [finding._asdict() for finding in findings]
+
+
+def verify_text(report: VerifyReport) -> str:
+    """Return the verdict, the findings, and what the verdict rests on."""
+    count = len(report.findings) + report.hidden
+    verdict = f"{count:,} finding{'' if count == 1 else 's'}" if count else "unchanged"
+    lines = [f"verify: {verdict}"]
+    lines += [f"  {line}" for line in findings_lines(report.findings)]
+    if report.hidden:
+        lines.append(f"  ... and {report.hidden:,} more")
+    lines.append(
+        f"read: {report.records:,} usage records and {report.charges:,} charges of "
+        f"{report.seals:,} seals, {report.days:,} days, {report.leaves:,} leaves of the log"
+    )
+    if report.waiting:
+        lines.append(f"not in the log yet: {report.waiting:,} seals; `billing seal` appends them")
+    if report.pruned:
+        lines.append(f"facts pruned: those of {report.pruned:,} seals")
+    lines.append(_trust(report))
+    return "\n".join(lines)
+
+
+def findings_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return a line for each finding."""
+    return [
+        " ".join(
+            part
+            for part in (
+                f"{one.kind}:",
+                one.table,
+                one.run_id and f"run {one.run_id}",
+                one.account_uuid and f"account {one.account_uuid}",
+                f"- {one.detail}",
+            )
+            if part
+        )
+        for one in findings
+    ]
+
+
+def _trust(report: VerifyReport) -> str:
+    if not report.checkpoints:
+        return (
+            "no kept checkpoint was given: a log that somebody rewrote as a whole looks unchanged; "
+            "--checkpoint FILE"
+        )
+    keys = "" if report.keys else "; signatures were not checked: --public-key FILE"
+    return f"compared with {report.checkpoints:,} kept checkpoints{keys}"
