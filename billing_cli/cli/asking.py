@@ -27,3 +27,13 @@ def ask(question: str, default: str = "") -> str:
 def confirm(question: str) -> bool:
     """Return whether the answer is yes; anything else is no."""
     return ask(f"{question} (yes/no)", "no").lower() in {"y", "yes"}
+
+
+def ask_secret(question: str) -> str:
+    """Return the answer, which is not shown. Raises UsageError where input ends."""
+    import getpass  # noqa: PLC0415 - only where a secret is asked for
+
+    try:
+        return getpass.getpass(f"{question}: ", stream=sys.stderr).strip()
+    except EOFError:
+        raise UsageError("the input ended before the question was answered") from None

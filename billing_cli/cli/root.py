@@ -26,6 +26,8 @@ SUMMARIES = {
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
     "check": "Look at everything before the timer is enabled.",
+    "init": "Write a configuration, by questions or by options.",
+    "config": "Show the values that count, or the schema of the file.",
 }
 
 
