@@ -21,6 +21,7 @@ SUMMARIES = {
     "sources": "Carry on what belongs to a source under another name.",
     "streams": "Show counters: whose they are, where they stand.",
     "audit": "Prove from the database that nothing was skipped or counted twice.",
+    "usage": "Show bytes and money by day, hour, node, inbound tag or account.",
     "explain": "Tell the story of an account's charges.",
     "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",

@@ -67,6 +67,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "prune": (("--keep", "999mo", "--unproven"), ("--keep", "1mo", "--dry-run", "--json")),
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
     "status": ((), ("--json",)),
+    "usage": ((), ("--json",), ("--by", "account", "--output", "csv")),
     "config": (("show",), ("show", "--json"), ("schema",)),
     "init": (
         (
