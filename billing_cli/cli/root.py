@@ -15,6 +15,7 @@ SUMMARIES = {
     "catch-up": "Repeat bounded steps until each source is current.",
     "reconcile": "Compare the books with history again, append corrections.",
     "rerate": "Bring the charges of a range to today's prices.",
+    "simulate": "Show what a range would have cost under other prices.",
     "repair": "Correct balances in which charges were lost.",
     "suspend": "Suspend accounts in arrears, release settled ones.",
     "held": "List, release or reject deltas that no line can carry.",

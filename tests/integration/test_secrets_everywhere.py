@@ -68,6 +68,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
     "status": ((), ("--json",)),
     "usage": ((), ("--json",), ("--by", "account", "--output", "csv")),
+    "simulate": (("--price", "1", *RANGE), ("--price", "0", *RANGE, "--json")),
     "config": (("show",), ("show", "--json"), ("schema",)),
     "init": (
         (
