@@ -78,8 +78,9 @@ def serve(
 ) -> Iterator[RunningFleet]:
     """Serve the fleet until the block ends; then every socket and thread is gone.
 
-    Port 0 of the address is any that is free. With `ssl_context` it speaks HTTPS; `ca_bundle` is then told to the sources. `endpoints` says
-    how the exporters behave, by source id; those it leaves out are without fault.
+    Port 0 of the address is any that is free. With `ssl_context` it speaks HTTPS; `ca_bundle` is
+    then told to the sources. `endpoints` says how the exporters behave, by source id; those it
+    leaves out are without fault.
     """
     server = _Server(fleet, ssl_context, dict(endpoints or {}), address)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="simulated-fleet")
