@@ -15,6 +15,7 @@ SUMMARIES = {
     "catch-up": "Repeat bounded steps until each source is current.",
     "reconcile": "Compare the books with history again, append corrections.",
     "rerate": "Bring the charges of a range to today's prices.",
+    "simulate": "Show what a range would have cost under other prices.",
     "repair": "Correct balances in which charges were lost.",
     "suspend": "Suspend accounts in arrears, release settled ones.",
     "held": "List, release or reject deltas that no line can carry.",
@@ -23,11 +24,14 @@ SUMMARIES = {
     "audit": "Prove from the database that nothing was skipped or counted twice.",
     "seal": "Append the seals of runs to the log, and sign its head.",
     "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
+    "usage": "Show bytes and money by day, hour, node, inbound tag or account.",
     "explain": "Tell the story of an account's charges.",
     "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",
     "check": "Look at everything before the timer is enabled.",
+    "init": "Write a configuration, by questions or by options.",
+    "config": "Show the values that count, or the schema of the file.",
 }
 
 

@@ -49,7 +49,11 @@ from billing_cli.config.problems import (
     unknown_variable,
 )
 from billing_cli.config.redaction import register_secret
-from billing_cli.config.references import check_reference, read_secret
+from billing_cli.config.references import (
+    check_reference,
+    read_secret,
+    with_credentials_directory,
+)
 from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
 from billing_cli.config.secret_source import SecretSource
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
@@ -80,9 +84,11 @@ def load_settings(
     """
     variables = variables_of(Settings)
     followed = ("database_url", "ping_url") if files_checked else ("database_url",)
-    secrets = SecretSource(Settings, environ, followed)
     sources = sources_for(Settings, config_path, environ)
-    secrets.file = next((one.path for one in sources if isinstance(one, FileSource)), "")
+    file = next((one.path for one in sources if isinstance(one, FileSource)), "")
+    environ = with_credentials_directory(environ, file)
+    secrets = SecretSource(Settings, environ, followed)
+    secrets.file = file
     try:
         # The parameter is the library's own; its mypy plugin does not know it.
         settings = Settings(_build_sources=((*sources, secrets), {}))  # type: ignore[call-arg]
