@@ -70,14 +70,14 @@ class Sealing:
         """Return what a verification finds."""
         return self.verify(**options).findings
 
-    def tamper(self, *statements: str) -> None:
-        """Execute statements as a superuser whom no trigger stops."""
-        connection = self.story.connection
-        with connection.transaction():
-            connection.execute(DISABLE_ALL)
-            for statement in statements:
-                connection.execute(statement.encode())
-            connection.execute(ENABLE_ALL)
+
+def tamper(database_url: str, *statements: str) -> None:
+    """Execute statements as a superuser whom no trigger stops."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(DISABLE_ALL)
+        for statement in statements:
+            connection.execute(statement.encode())
+        connection.execute(ENABLE_ALL)
 
 
 @contextmanager
