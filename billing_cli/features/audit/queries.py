@@ -14,6 +14,7 @@ from billing_cli.features.audit import queries_evidence as evidence
 from billing_cli.features.audit import queries_facts as facts
 from billing_cli.features.audit import queries_past as past
 from billing_cli.features.audit import queries_pruned as pruned
+from billing_cli.features.audit import queries_seals as seals
 from billing_cli.features.audit.balances import find_changed_funds
 from billing_cli.features.audit.findings import Figures, Finding
 
@@ -50,6 +51,7 @@ CHECKS = (
     Check("months that were pruned are as they were", pruned.CHANGED_SINCE_PRUNED),
     Check("earlier versions recognised successions", past.UNRECOGNISED_SUCCESSIONS),
     Check("earlier versions recognised changes of clocks", past.IGNORED_CLOCK_CHANGES),
+    Check("each fact is covered by one seal", seals.UNSEALED_FACTS),
     Check("watermarks agree", evidence.DIFFERENT_WATERMARKS),
     Check("shared checkpoints are sums of streams", evidence.DIFFERENT_SHARED_CHECKPOINTS),
 )

@@ -277,4 +277,12 @@ UPDATE public.traffic_minute_buckets
         "bucket_differs",
         "bytes_differ",
     ),
+    "a seal deleted": damage(
+        "DELETE FROM billing.seals WHERE job <> 'x'",
+        "seal_missing",
+    ),
+    "a seal of other facts": damage(
+        "UPDATE billing.seals SET records = records + 1",
+        "seal_differs",
+    ),
 }
