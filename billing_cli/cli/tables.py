@@ -57,7 +57,8 @@ class Column(NamedTuple):
     """A column: `key` is its name in CSV and, in capitals, its title.
 
     Cells are raw values: `bytes` in bytes, `rate` in bits a second, `seconds`, `moment` as UTC
-    datetimes; `change` is money with a sign. `prose` may be wrapped; an `is_extra` column is left out where the width is short.
+    datetimes; `change` is money with a sign. `prose` may be wrapped; an `is_extra` column is left
+    out where the width is short.
     """
 
     key: str
@@ -153,6 +154,11 @@ def terminal(stream: TextIO | None = None) -> Terminal | None:
         return None
     is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return Terminal(shutil.get_terminal_size().columns, has_colors=not is_plain)
+
+
+def shows_blocks() -> bool:
+    """Return whether stdout is a terminal that can show bars."""
+    return terminal() is not None and (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def csv_text(table: Table) -> str:

@@ -80,11 +80,8 @@ class JobContext:
     initial_lookback: timedelta = timedelta(hours=72)
     host: str = ""
     version: str = ""
-<<<<<<< HEAD
     job: str = ""
-=======
     currency: str = ""
->>>>>>> 0a098e1 (Show what is serious first, tables that fit the terminal, CSV, commands by purpose and amounts with a currency label)
 
     def policy_of(self, source: Source) -> DeltaPolicy:
         """Return what the delta computation may assume of a source."""

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from billing_cli.cli.running import open_context
-from billing_cli.cli.tables import Line, output_options, print_report, terminal, text_of
+from billing_cli.cli.tables import (
+    Line,
+    output_options,
+    print_report,
+    shows_blocks,
+    terminal,
+    text_of,
+)
 from billing_cli.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
@@ -117,5 +124,4 @@ def _text_of(report: StatusReport) -> str:
     from billing_cli.features.status.text import status_parts  # noqa: PLC0415
 
     shown_on = terminal()
-    has_sparklines = shown_on is not None and (sys.stdout.encoding or "").lower().startswith("utf")
-    return text_of(status_parts(report, has_sparklines=has_sparklines), shown_on)
+    return text_of(status_parts(report, has_sparklines=shows_blocks()), shown_on)
