@@ -154,6 +154,10 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
             "decimal, 9 places",
             "balance of an account that is met for the first time; may be negative",
         ),
+        "currency": Key(
+            "text, up to 16 characters",
+            "label of all amounts in texts, statements and JSON (`currency`); nothing is converted",
+        ),
         "peak_hours": Key(
             "ranges",
             "daily hours with the peak multiplier, such as `18:00-23:30` or `07:00-09:00, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.prices import PriceList
 from billing_cli.errors import ConfigurationError, UsageError
+from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,8 @@ class JobContext:
     """One run of `job`: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
 
     `shard` is the part of the sources that is this host's to work on. `deltas` holds for
-    sources that have no rates of their own: see `policy_of`.
+    sources that have no rates of their own: see `policy_of`. `currency` labels amounts; nothing is
+    converted.
     """
 
     run_id: str
@@ -79,6 +81,7 @@ class JobContext:
     host: str = ""
     version: str = ""
     job: str = ""
+    currency: str = ""
 
     def policy_of(self, source: Source) -> DeltaPolicy:
         """Return what the delta computation may assume of a source."""
@@ -119,7 +122,8 @@ def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Sourc
     unknown = sorted(set(source_ids) - by_id.keys())
     if unknown:
         known = ", ".join(sorted(by_id)) or "none"
-        raise UsageError(f"unknown source {', '.join(unknown)}; configured: {known}")
+        hint = did_you_mean(unknown[0], by_id)
+        raise UsageError(f"unknown source {', '.join(unknown)}{hint}; configured: {known}")
     disabled = sorted(name for name in set(source_ids) if not by_id[name].enabled)
     if disabled:
         raise UsageError(f"source {', '.join(disabled)} is disabled in the configuration")

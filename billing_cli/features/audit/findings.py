@@ -142,6 +142,7 @@ class AuditReport:
     totals: Figures
     accounts: tuple[AccountFigures, ...]
     evidence_since: datetime | None = None
+    currency: str = ""
 
     @property
     def violations(self) -> int:
@@ -176,6 +177,7 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "checked_at": format_rfc3339(report.checked_at),
         "account_uuid": report.account_uuid,
         "limit": report.limit,
+        "currency": report.currency or None,
         "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
         "violations": [_finding(one) for one in report.findings if one.is_violation],
         "notices": [_finding(one) for one in report.findings if not one.is_violation],

@@ -82,6 +82,7 @@ def audit(
             totals=totals.figures,
             accounts=_accounts(connection, account_uuid, tally),
             evidence_since=read_evidence_since(connection),
+            currency=context.currency,
         )
 
     with Session(patient) as session:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.running import json_option, open_settings
+from billing_cli.cli.running import open_settings
+from billing_cli.cli.tables import output_options, print_report
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
 
 
 @click.group("config")
@@ -29,9 +31,9 @@ def command() -> None:
 @click.option(
     "--changed", "is_changed_only", is_flag=True, help="Only values that are not the default."
 )
-@json_option
+@output_options
 @click.pass_obj
-def show(options: Options, is_changed_only: bool, as_json: bool) -> None:
+def show(options: Options, is_changed_only: bool, output: Output) -> None:
     """Show every value that counts, and where it comes from: environment, file or default.
 
     Secrets are masked. Where a secret was read by a reference, its origin names the reference.
@@ -45,12 +47,12 @@ def show(options: Options, is_changed_only: bool, as_json: bool) -> None:
     from billing_cli.features.config.values import (  # noqa: PLC0415
         effective_values,
         values_object,
-        values_text,
+        values_parts,
     )
 
     settings = open_settings(options, "config-show", str(uuid.uuid4()), files_checked=False)
     values = effective_values(settings, is_changed_only=is_changed_only)
-    click.echo(json.dumps(values_object(values)) if as_json else values_text(values))
+    print_report(output, values, values_object, values_parts)
 
 
 @command.command("schema")

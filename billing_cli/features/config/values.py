@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Table
 from billing_cli.config.layers import variables_of
 from billing_cli.config.problems import DEFAULT
 from billing_cli.config.redaction import MASK
@@ -18,6 +18,7 @@ from billing_cli.core.shard import Shard
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from billing_cli.cli.tables import Part
     from billing_cli.config.settings import Settings
 
 
@@ -50,9 +51,9 @@ def values_object(values: Sequence[Value]) -> dict[str, Any]:
     }
 
 
-def values_text(values: Sequence[Value]) -> str:
+def values_parts(values: Sequence[Value]) -> list[Part]:
     """Return a table; the sources have lines of their own."""
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for value in values:
         if value.key != "sources":
             rows.append((value.key, _shown(value.value), value.origin))
@@ -63,7 +64,8 @@ def values_text(values: Sequence[Value]) -> str:
                 for key, one in source.items()
                 if one is not None
             ]
-    return table(("KEY", "VALUE", "ORIGIN"), rows) if rows else "nothing is set"
+    columns = (Column("key"), Column("value", "prose"), Column("origin", "prose"))
+    return [Table(columns, rows, empty="nothing is set")]
 
 
 def _plain(value: Any) -> Any:

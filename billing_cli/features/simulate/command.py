@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.running import MomentType, json_option, open_context
+from billing_cli.cli.running import MomentType, open_context
+from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
 
 
 @click.command("simulate")
@@ -46,14 +48,7 @@ if TYPE_CHECKING:
     metavar="UUID",
     help="Only this account; may be given several times. [default: all]",
 )
-@click.option(
-    "--output",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print it.",
-)
-@json_option
+@output_options
 @click.pass_obj
 def command(
     options: Options,
@@ -62,8 +57,7 @@ def command(
     since: datetime,
     until: datetime | None,
     account_uuids: tuple[UUID, ...],
-    output: str,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Show what a range would have cost under other prices, by account and in total.
 
@@ -81,7 +75,7 @@ def command(
     from billing_cli.features.simulate.job import Question, run_simulation  # noqa: PLC0415
     from billing_cli.features.simulate.packages import read_packages  # noqa: PLC0415
     from billing_cli.features.simulate.result import simulation_object  # noqa: PLC0415
-    from billing_cli.features.simulate.text import simulation_csv, simulation_text  # noqa: PLC0415
+    from billing_cli.features.simulate.text import simulation_parts, simulation_table  # noqa: PLC0415
 
     if price is None and packages_path is None:
         raise UsageError("--price or --packages is needed: what is to be different?")
@@ -93,11 +87,8 @@ def command(
         {} if packages_path is None else read_packages(packages_path),
         tuple(str(account) for account in account_uuids),
     )
-    simulation = run_simulation(context, question)
-    if as_json or output == "json":
-        click.echo(json.dumps(simulation_object(simulation)))
-    else:
-        click.echo((simulation_csv if output == "csv" else simulation_text)(simulation))
+    simulation = replace(run_simulation(context, question), currency=context.currency)
+    print_report(output, simulation, simulation_object, simulation_parts, simulation_table)
     sys.exit(EXIT_PARTIAL if simulation.problems else EXIT_OK)
 
 

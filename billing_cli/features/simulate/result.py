@@ -21,6 +21,7 @@ class Simulation:
     until: datetime
     accounts: Mapping[str, Cost]
     problems: Mapping[str, str]
+    currency: str = ""
 
     @property
     def total(self) -> Cost:
@@ -41,6 +42,7 @@ def simulation_object(simulation: Simulation) -> dict[str, Any]:
         "error": None,
         "since": format_rfc3339(simulation.since),
         "until": format_rfc3339(simulation.until),
+        "currency": simulation.currency or None,
         "accounts": [
             {"account_uuid": account, **cost_object(cost)}
             for account, cost in simulation.accounts.items()

@@ -1,46 +1,46 @@
-"""A simulation as a table, and as CSV."""
+"""A simulation as a list for people and programs."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import human_bytes, table
-from billing_cli.features.simulate.result import cost_object
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import plural
 
 if TYPE_CHECKING:
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.core.simulation import Cost
     from billing_cli.features.simulate.result import Simulation
 
 MAX_ACCOUNTS_SHOWN = 50
+COLUMNS = (
+    Column("account_uuid"),
+    Column("total_bytes", "bytes", is_extra=True),
+    Column("amount", "money", is_extra=True),
+    Column("simulated_amount", "money"),
+    Column("difference", "change"),
+)
 
 
-def simulation_text(simulation: Simulation) -> str:
+def simulation_parts(simulation: Simulation) -> list[Part]:
     """Return the accounts with the largest differences, the total, and what was left out."""
     shown = list(simulation.accounts.items())[:MAX_ACCOUNTS_SHOWN]
     rows = [_row(account, cost) for account, cost in shown]
     hidden = len(simulation.accounts) - len(shown)
-    header = ("ACCOUNT", "BYTES", "PAID", "SIMULATED", "DIFFERENCE")
-    lines = [table(header, [*rows, _row("total", simulation.total)])]
+    parts: list[Part] = [Table(COLUMNS, [*rows, _row("total", simulation.total)])]
     if hidden > 0:
-        lines.append(f"{hidden} more accounts are in the total; --output csv lists them all")
-    lines += [f"left out: account {one}: {why}" for one, why in simulation.problems.items()]
-    return "\n".join(lines)
+        others = plural(hidden, "other account")
+        parts.append(f"{others} in the total; --output csv lists them all")
+    if simulation.currency:
+        parts.append(f"amounts in {simulation.currency}")
+    parts += [f"left out: account {one}: {why}" for one, why in simulation.problems.items()]
+    return parts
 
 
-def simulation_csv(simulation: Simulation) -> str:
-    """Return all accounts as CSV with a header."""
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    columns = ("total_bytes", "amount", "simulated_amount", "difference")
-    writer.writerow(("account_uuid", *columns))
-    for account, cost in simulation.accounts.items():
-        values = cost_object(cost)
-        writer.writerow((account, *(values[column] for column in columns)))
-    return written.getvalue().rstrip("\n")
+def simulation_table(simulation: Simulation) -> Table:
+    """Return all accounts as rows, without the total."""
+    return Table(COLUMNS, [_row(account, cost) for account, cost in simulation.accounts.items()])
 
 
-def _row(name: str, cost: Cost) -> tuple[str, ...]:
-    amounts = (f"{cost.amount:f}", f"{cost.simulated_amount:f}", f"{cost.difference:+f}")
-    return (name, human_bytes(cost.total_bytes), *amounts)
+def _row(name: str, cost: Cost) -> tuple[Cell, ...]:
+    return name, cost.total_bytes, cost.amount, cost.simulated_amount, cost.difference

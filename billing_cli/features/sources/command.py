@@ -58,7 +58,7 @@ def move_command(
       billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
     """
     from billing_cli.features.sources.job import JOB, move_source  # noqa: PLC0415
-    from billing_cli.features.sources.text import move_text  # noqa: PLC0415
+    from billing_cli.features.sources.text import move_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -68,6 +68,6 @@ def move_command(
             context, old, new, is_same_counters=is_same_counters, dry_run=dry_run
         ),
         dry_run=dry_run,
-        text_of=move_text,
+        text_of=move_parts,
         files_checked=False,
     )

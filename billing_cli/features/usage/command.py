@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.running import MomentType, json_option, open_context
+from billing_cli.cli.running import MomentType, open_context
+from billing_cli.cli.tables import output_options, print_report, shows_blocks
 from billing_cli.features.usage.result import GROUPS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.cli.root import Options
-    from billing_cli.features.usage.result import By
+    from billing_cli.cli.tables import Output, Part
+    from billing_cli.features.usage.result import By, UsageReport
 
 
 @click.command("usage")
@@ -40,14 +40,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Only the N largest groups; the others are summed up.",
 )
-@click.option(
-    "--output",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print it.",
-)
-@json_option
+@output_options
 @click.pass_obj
 def command(
     options: Options,
@@ -56,8 +49,7 @@ def command(
     until: datetime | None,
     account: str | None,
     top: int | None,
-    output: str,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Show bytes and money of a range by day, hour, node, inbound tag or account.
 
@@ -73,15 +65,12 @@ def command(
     """
     from billing_cli.features.usage.job import usage  # noqa: PLC0415
     from billing_cli.features.usage.result import usage_object  # noqa: PLC0415
-    from billing_cli.features.usage.text import usage_csv, usage_text  # noqa: PLC0415
+    from billing_cli.features.usage.text import usage_parts, usage_table  # noqa: PLC0415
 
     context = open_context(options, "usage", str(uuid.uuid4()), files_checked=False)
     report = usage(context, by, since=since, until=until, account=account, top=top)
-    if as_json or output == "json":
-        click.echo(json.dumps(usage_object(report)))
-    elif output == "csv":
-        click.echo(usage_csv(report))
-    else:
-        encoding = (sys.stdout.encoding or "").lower()
-        has_bars = sys.stdout.isatty() and encoding.startswith("utf")
-        click.echo(usage_text(report, has_bars=has_bars))
+
+    def parts_of(found: UsageReport) -> list[Part]:
+        return usage_parts(found, has_bars=shows_blocks())
+
+    print_report(output, report, usage_object, parts_of, usage_table)

@@ -54,7 +54,7 @@ def usage(
         shown = rows if top is None else rows[:top]
         rest = rows[len(shown) :]
         others = sum_of("others", rest) if rest else None
-        return UsageReport(by, since, until, uuid, tuple(shown), others, total)
+        return UsageReport(by, since, until, uuid, tuple(shown), others, total, context.currency)
 
     with Session(context.database) as session:
         return session.read_one_state(work)

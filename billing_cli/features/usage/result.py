@@ -48,6 +48,7 @@ class UsageReport:
     rows: tuple[Usage, ...]
     others: Usage | None
     total: Usage
+    currency: str = ""
 
 
 def sum_of(key: str, rows: Iterable[Usage]) -> Usage:
@@ -73,6 +74,7 @@ def usage_object(report: UsageReport) -> dict[str, Any]:
         "since": format_rfc3339(report.since),
         "until": format_rfc3339(report.until),
         "account_uuid": report.account_uuid,
+        "currency": report.currency or None,
         "rows": [row_object(row) for row in report.rows],
         "others": row_object(report.others) if report.others else None,
         "total": row_object(report.total),

@@ -1,64 +1,63 @@
-"""Usage as a table with bars, and as CSV."""
+"""Usage as a list for people, with bars, and for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import human_bytes, table
+from billing_cli.cli.tables import Column, Table
 from billing_cli.core.times import format_rfc3339
-from billing_cli.features.usage.result import row_object
 
 if TYPE_CHECKING:
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.features.usage.result import Usage, UsageReport
 
 BAR_CHARACTERS = 20
-HEADERS = {"day": "DAY", "hour": "HOUR", "node": "NODE", "inbound-tag": "INBOUND TAG"}
 COLUMNS = (
-    "key",
-    "uplink_bytes",
-    "downlink_bytes",
-    "total_bytes",
-    "included_bytes",
-    "rated_bytes",
-    "amount",
+    Column("uplink_bytes", "bytes", is_extra=True),
+    Column("downlink_bytes", "bytes", is_extra=True),
+    Column("total_bytes", "bytes"),
+    Column("included_bytes", "bytes", is_extra=True),
+    Column("rated_bytes", "bytes", is_extra=True),
+    Column("amount", "money"),
 )
 
 
-def usage_text(report: UsageReport, *, has_bars: bool = False) -> str:
-    """Return a table; with bars, each group's share of the largest one."""
-    if not report.rows:
-        return f"no usage from {format_rfc3339(report.since)} to {format_rfc3339(report.until)}"
+def usage_parts(report: UsageReport, *, has_bars: bool = False) -> list[Part]:
+    """Return a table with the total below; with bars, each group's share of the largest one."""
     rows = [*report.rows, *([report.others] if report.others else []), report.total]
-    largest = max(row.total_bytes for row in report.rows)
-    cells = [
-        (
-            row.key or "-",
-            *(human_bytes(count) for count in row[1:3]),
-            human_bytes(row.total_bytes),
-            *(human_bytes(count) for count in row[3:5]),
-            f"{row.amount:f}",
-            *((_bar(row, largest if row in report.rows else 0),) if has_bars else ()),
-        )
+    largest = max((row.total_bytes for row in report.rows), default=0)
+    cells: list[tuple[Cell, ...]] = [
+        (*_cells(row), *((_bar(row, largest if row in report.rows else 0),) if has_bars else ()))
         for row in rows
     ]
-    key = HEADERS.get(report.by, "ACCOUNT")
-    header = (key, "UPLINK", "DOWNLINK", "TOTAL", "INCLUDED", "RATED", "AMOUNT")
-    return table((*header, "") if has_bars else header, cells)
+    since, until = format_rfc3339(report.since), format_rfc3339(report.until)
+    columns = (_key(report), *COLUMNS, *((Column("share", is_extra=True),) if has_bars else ()))
+    none = f"no usage from {since} to {until}"
+    parts: list[Part] = [Table(columns, cells if report.rows else (), empty=none)]
+    return [*parts, f"amounts in {report.currency}"] if report.currency else parts
 
 
-def usage_csv(report: UsageReport) -> str:
-    """Return the groups as CSV with a header: plain bytes and decimals, no total."""
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow((report.by.replace("-", "_"), *COLUMNS[1:]))
+def usage_table(report: UsageReport) -> Table:
+    """Return the groups as rows, without the total."""
     rows = [*report.rows, *([report.others] if report.others else [])]
-    for row in rows:
-        values = row_object(row)
-        writer.writerow([values[column] for column in COLUMNS])
-    return written.getvalue().rstrip("\n")
+    return Table((_key(report), *COLUMNS), [_cells(row) for row in rows])
+
+
+def _key(report: UsageReport) -> Column:
+    return Column(report.by.replace("-", "_"))
+
+
+def _cells(row: Usage) -> tuple[Cell, ...]:
+    return (
+        row.key,
+        row.uplink_bytes,
+        row.downlink_bytes,
+        row.total_bytes,
+        row.included_bytes,
+        row.rated_bytes,
+        row.amount,
+    )
 
 
 def _bar(row: Usage, largest: int) -> str:
-    return "█" * round(BAR_CHARACTERS * row.total_bytes / largest) if largest else ""
+    return "\u2588" * round(BAR_CHARACTERS * row.total_bytes / largest) if largest else ""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.usage.job import usage
 from billing_cli.features.usage.result import GROUPS
-from billing_cli.features.usage.text import usage_text
+from billing_cli.features.usage.text import usage_parts
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def test_top_sums_up_the_others(story: Story) -> None:
 @pytest.mark.usefixtures("used")
 def test_bars_show_the_share_of_the_largest(story: Story) -> None:
     """On a terminal; the total has none."""
-    lines = usage_text(report(story, "account"), has_bars=True).splitlines()
+    lines = text_of(usage_parts(report(story, "account"), has_bars=True)).splitlines()
     assert [line.count("█") for line in lines] == [0, 20, 2, 0]
 
 
