@@ -7,3 +7,5 @@ try:
     from billing_cli._version import __version__
 except ImportError:
     __version__ = "0.2.0"
+
+__all__ = ["__version__"]
