@@ -40,7 +40,7 @@ SECTIONS = {
         "config": "Show the values that count, or the schema of the file.",
         "migrate": "Bring the database schema to this version.",
         "check": "Check configuration, database and sources before the timer is enabled.",
-        "sources": "List sources; continue a source or node under another name.",
+        "sources": "List sources; continue one under another name; accept its new streams.",
     },
 }
 """The commands by purpose, each with its line of the help page."""

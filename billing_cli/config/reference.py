@@ -124,7 +124,33 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
         "burst_hours": Key(
             "number, 0 to 168",
             "how many hours of these rates an idle account or node can save up, because a long "
+            "how many hours of these rates an idle account or node can save up, because a long "
             "connection may report all of its traffic when it closes",
+        ),
+        "max_streams_per_account": Key(
+            "whole number, 0 to 1000000000",
+            "streams of one account on a node. Beyond one of these three limits the source fails "
+            "and nothing of it is stored; counters that continue under other names do not count,"
+            " and `billing sources accept ID` lets one run pass. `0` disables the limit",
+        ),
+        "max_new_streams_per_hour": Key(
+            "whole number, 0 to 1000000000",
+            "streams of a source that are new within an hour, those of its first snapshot included",
+        ),
+        "max_unresolved_streams_per_hour": Key(
+            "whole number, 0 to 1000000000",
+            "those of them whose uuid identifies no account",
+        ),
+        "max_daily_charge": Key(
+            "decimal, 9 places",
+            "the most that an account is charged for the minutes of one UTC day; usage above it is"
+            " held for a decision. `0`, the default, is no maximum; recommended is a few times what"
+            " the heaviest user pays",
+        ),
+        "max_daily_charge_per_source": Key(
+            "decimal, 9 places",
+            "the most that all accounts together are charged for one UTC day on the node of a "
+            "source, likewise",
         ),
     },
     "Prices and quota": {
@@ -252,5 +278,12 @@ SOURCE: Mapping[str, Key] = {
     ),
     "account_rate_bits_per_second": Key("whole number from 0", "see [limits](#limits)"),
     "line_rate_bits_per_second": Key("whole number from 0", "see [limits](#limits)"),
+    "max_streams_per_account": Key("whole number from 0", "see [limits](#limits)"),
+    "max_new_streams_per_hour": Key("whole number from 0", "see [limits](#limits)"),
+    "max_unresolved_streams_per_hour": Key("whole number from 0", "see [limits](#limits)"),
+    "max_daily_charge": Key(
+        "decimal, 9 places",
+        "the source's own `max_daily_charge_per_source`; see [limits](#limits)",
+    ),
 }
 """The keys of a source."""

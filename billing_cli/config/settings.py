@@ -26,9 +26,11 @@ from billing_cli.config.fields import (
     CaseFree,
     DatabaseUrl,
     Label,
+    Maximum,
     Number,
     PricePerByte,
     Rate,
+    StreamCount,
     Text,
     Token,
     Whole,
@@ -154,6 +156,11 @@ class Settings(BaseSettings):
     account_rate_bits_per_second: Rate = 2_000_000_000
     line_rate_bits_per_second: Rate = 10_000_000_000
     burst_hours: Annotated[Number, Field(gt=0, le=MAX_BURST_HOURS)] = 2.0
+    max_streams_per_account: StreamCount = 200
+    max_new_streams_per_hour: StreamCount = 100_000
+    max_unresolved_streams_per_hour: StreamCount = 20_000
+    max_daily_charge: Maximum = Decimal(0)
+    max_daily_charge_per_source: Maximum = Decimal(0)
     charge_first_snapshot: bool = False
 
     default_region: Text = Field("", validation_alias="DEFAULT_REGION")
@@ -230,6 +237,9 @@ class Settings(BaseSettings):
             burst_hours=self.burst_hours,
             late_after_seconds=self.late_after_seconds,
             charge_first_snapshot=self.charge_first_snapshot,
+            max_streams_per_account=self.max_streams_per_account,
+            max_new_streams_per_hour=self.max_new_streams_per_hour,
+            max_unresolved_streams_per_hour=self.max_unresolved_streams_per_hour,
         )
 
     def with_sources(self, environ: Mapping[str, str], origins: Mapping[str, str]) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.prices import PriceList
@@ -13,7 +14,6 @@ from billing_cli.suggestions import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
-    from decimal import Decimal
 
     from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
@@ -29,7 +29,8 @@ class Tariff:
 
     `price_per_byte` in the currency of the balances, 0 where none is configured; `initial_*` are
     what a new account's quota state begins with. Packages in `free_packages` cost nothing; with
-    `allow_zero_price` an account without a price costs nothing too.
+    `allow_zero_price` an account without a price costs nothing too. The daily maxima are those of
+    an account and of a source that has none of its own; 0 is none.
     """
 
     price_per_byte: Decimal
@@ -40,6 +41,8 @@ class Tariff:
     peak_hours: PeakHours | None
     free_packages: frozenset[str] = frozenset()
     allow_zero_price: bool = False
+    max_daily_charge: Decimal = Decimal(0)
+    max_daily_charge_per_source: Decimal = Decimal(0)
 
     @property
     def prices(self) -> PriceList:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.canonical import StoredUsage
+from billing_cli.core.model import HeldDelta
 from billing_cli.core.rating import BilledUsage, bucket_key
 from billing_cli.database.facts import (
     AccountDebt,
@@ -22,6 +23,7 @@ from billing_cli.database.streams import add_streams
 from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
 from billing_cli.database.writing import row_counts, send, stage_charges, stage_usage
 from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.daily_maximum import find_above, maxima_of, note_charged
 from billing_cli.jobs.entries import (
     FactConflictError,
     charge,
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import (
+        BucketKey,
         Charge,
         Checkpoint,
-        HeldDelta,
         StreamName,
         StreamOrigin,
         UsageRecord,
@@ -65,7 +67,10 @@ class Charged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written. `unresolved`, `notes` and `charged` are by source id."""
+    """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
+
+    `held` counts the deltas above a daily maximum.
+    """
 
     processed_samples: int = 0
     written_minutes: int = 0
@@ -76,6 +81,7 @@ class Written:
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Written) -> Written:
         """Return both together."""
@@ -89,6 +95,7 @@ class Written:
             {**self.unresolved, **other.unresolved},
             {**self.notes, **other.notes},
             {**self.charged, **other.charged},
+            {**self.held, **other.held},
         )
 
 
@@ -116,6 +123,12 @@ def write(
     )
     stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
     usage = _sort(plans, late, stream_ids, accounts)
+    sources = {plan.identity.stored: plan.source_id for plan in plans}
+    sources |= {one.stored_node_id: one.source_id for one in late}
+    maxima = maxima_of(context, (*usage.fresh, *usage.late), sources)
+    if maxima:
+        above = find_above(context, connection, usage.fresh, usage.late, accounts, maxima)
+        _hold_above(usage, above, sources)
     minutes = find_minutes(connection, usage.fresh, usage.late)
     _leave_out_replayed(usage, minutes)
     checkpoints = _shared_checkpoints(plans, kept, usage, accounts)
@@ -131,6 +144,7 @@ def write(
     with connection.pipeline():
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
     _require_all(row_counts(recorded | charged), facts)
+    note_charged(connection, entries.charges, maxima)
     return _written(plans, usage, minutes, entries.charges, accounts)
 
 
@@ -223,7 +237,8 @@ class _Usage:
     `fresh` and `late` usage is charged and stored as `records`, and `settled` is the key of each
     late row. `assigned` are streams that found their account, and `late_at` the nodes and accounts
     of late ones. `pending` usage waits, because its stream has no account that can be charged now.
-    `waiting` are names of such streams and `problems` the accounts that are to blame, by source.
+    `waiting` are names of such streams and `problems` the accounts that are to blame, by source;
+    `above` counts what is held because of a daily maximum.
     """
 
     fresh: list[BilledUsage] = field(default_factory=list)
@@ -236,6 +251,7 @@ class _Usage:
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
     problems: dict[str, set[str]] = field(default_factory=dict)
+    above: dict[str, int] = field(default_factory=dict)
 
 
 def _sort(
@@ -364,6 +380,23 @@ def _progress(plan: SourcePlan) -> SourceProgress:
     )
 
 
+def _hold_above(usage: _Usage, above: AbstractSet[BucketKey], sources: Mapping[str, str]) -> None:
+    """Hold the usage of buckets above a daily maximum; late usage goes on waiting where it is."""
+    stored, late_stored = usage.records[: len(usage.fresh)], usage.records[len(usage.fresh) :]
+    fresh = list(zip(usage.fresh, stored, strict=True))
+    late = list(zip(usage.late, late_stored, usage.settled, strict=True))
+    for billed, record in fresh:
+        if bucket_key(billed) in above:
+            usage.held.append((record.stream_id, HeldDelta(billed.record, "daily_charge")))
+            source_id = sources[billed.stored_node_id]
+            usage.above[source_id] = usage.above.get(source_id, 0) + 1
+    kept = [one for one in fresh if bucket_key(one[0]) not in above]
+    kept_late = [one for one in late if bucket_key(one[0]) not in above]
+    usage.fresh, usage.late = [one for one, _ in kept], [one for one, _, _ in kept_late]
+    usage.records = [*(record for _, record in kept), *(record for _, record, _ in kept_late)]
+    usage.settled = [key for _, _, key in kept_late]
+
+
 def _leave_out_replayed(usage: _Usage, minutes: Minutes) -> None:
     """Leave out the records that are stored already, with their charges.
 
@@ -414,6 +447,7 @@ def _written(
             if uuids
         },
         charged=_charged_by_source(plans, charges),
+        held=usage.above,
     )
 
 

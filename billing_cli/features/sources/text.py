@@ -9,6 +9,7 @@ from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
+    from billing_cli.features.sources.accept import AcceptResult
     from billing_cli.features.sources.job import MoveResult
 
 
@@ -30,3 +31,14 @@ def move_parts(result: MoveResult) -> list[Part]:
             "the new id; where the source sets expected_node_id or expected_env, change them"
         )
     return lines
+
+
+def accept_parts(result: AcceptResult) -> list[Part]:
+    """Return for how long one run of which source may pass its limits."""
+    if result.until is None:
+        return [f"{result.job}: {result.status}: {result.error}"]
+    would = " (dry run: nothing is stored)" if result.dry_run else ""
+    return [
+        f"{result.job}: {result.status}{would} - one run of source {result.source_id} may pass its "
+        f"limits of streams until {format_rfc3339(result.until)}"
+    ]
