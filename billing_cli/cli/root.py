@@ -27,6 +27,7 @@ SECTIONS = {
     "Correct": {
         "held": "List, release or reject deltas above the plausible rate.",
         "rerate": "Re-rate the charges of a range at current prices.",
+        "reverse": "Give back everything that a source charged in a range.",
         "repair": "Correct balances in which charges were lost.",
     },
     "Prove": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.daily_maximum import Payer
-from billing_cli.database.facts import rows_as_json
+from billing_cli.database.parameters import rows_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

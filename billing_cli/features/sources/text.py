@@ -38,7 +38,8 @@ def accept_parts(result: AcceptResult) -> list[Part]:
     if result.until is None:
         return [f"{result.job}: {result.status}: {result.error}"]
     would = " (dry run: nothing is stored)" if result.dry_run else ""
-    return [
+    text = (
         f"{result.job}: {result.status}{would} - one run of source {result.source_id} may pass its "
         f"limits of streams until {format_rfc3339(result.until)}"
-    ]
+    )
+    return [text]
