@@ -39,7 +39,7 @@ SELECT listed.source_id,
   FROM billing.runs AS run
  CROSS JOIN jsonb_to_recordset(run.result -> 'sources')
     AS listed (source_id text, charged_bytes bigint, lag_seconds double precision)
- WHERE run.started_at >= %(now)s - interval '1 hour' AND run.finished_at <= %(now)s
+ WHERE run.started_at >= %(now)s::timestamptz - interval '1 hour' AND run.finished_at <= %(now)s
    AND run.job IN ('collect', 'catch-up')
  GROUP BY listed.source_id, part
 """
