@@ -93,3 +93,11 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address in _LOOPBACK_V4 or address == ipaddress.IPv6Address("::1")
+
+
+def missing_assignment(source: Source) -> tuple[str, ...]:
+    """Return which of the keys that name its node a source beyond this machine lacks."""
+    if _is_loopback(urlsplit(source.base_url).hostname or ""):
+        return ()
+    keys = ("expected_node_id", "expected_env")
+    return tuple(key for key in keys if getattr(source, key) is None)

@@ -16,9 +16,10 @@ from billing_cli.errors import (
     InterruptedBySignalError,
     UsageError,
 )
+from billing_cli.exporter.address import missing_assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from billing_cli.core.result import RunStatus, SourceResult
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.write import Written
+
+# A note names this many sources.
+NAMED = 10
 
 Result = TypeVar("Result", bound=RunResult)
 
@@ -60,7 +64,24 @@ def result_of(
         error="every selected source failed" if status == "error" else None,
         error_code=_code_of(ordered) if status == "error" else None,
         sources=ordered,
-        notes=() if ordered or not context.shard else (f"no source is in shard {context.shard}",),
+        notes=_notes(context, ordered),
+    )
+
+
+def _notes(context: JobContext, ordered: Sequence[SourceResult]) -> tuple[str, ...]:
+    if context.shard and not ordered:
+        return (f"no source is in shard {context.shard}",)
+    taking_part = {one.source_id for one in ordered}
+    unassigned = [
+        source.source_id
+        for source in context.sources
+        if source.source_id in taking_part and missing_assignment(source)
+    ]
+    if not unassigned:
+        return ()
+    return (
+        f"without expected_node_id and expected_env, whoever answers is believed: "
+        f"{', '.join(unassigned[:NAMED])}{' and others' if len(unassigned) > NAMED else ''}",
     )
 
 

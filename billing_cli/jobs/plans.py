@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.deltas import Advance, NodeState, advance, not_yet_applied
 from billing_cli.database.streams import NodeStreams, read_last_seen, read_streams, resolve_accounts
 from billing_cli.exporter.api import ExporterError, Fetched
+from billing_cli.jobs.assignment import expects
 from billing_cli.jobs.takeover import end_of_legacy_writer, take_over
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def accept(
                 accepted[source_id] = outcome
         else:
             errors[source_id] = _with_hint(outcome, found.states[source_id])
-    for source_id, problem in _ownership_problems(accepted, found.node_owners).items():
+    for source_id, problem in _ownership_problems(by_id, accepted, found.node_owners).items():
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     return accepted, errors
@@ -299,16 +300,24 @@ def _with_hint(error: ExporterError, state: SourceState) -> ExporterError:
 
 
 def _ownership_problems(
-    accepted: Mapping[str, Fetched], node_owners: Mapping[str, str]
+    by_id: Mapping[str, Source],
+    accepted: Mapping[str, Fetched],
+    node_owners: Mapping[str, str],
 ) -> dict[str, str]:
-    """Find the sources whose node belongs to another one: it would be billed twice."""
+    """Find the sources whose node belongs to another one: it would be billed twice.
+
+    A node without an owner belongs to the only source that expects it, else to none of several.
+    """
     claims: dict[str, list[str]] = {}
+    owners = dict(node_owners)
     for source_id, fetched in accepted.items():
         if fetched.identity is not None:
             claims.setdefault(fetched.identity.stored, []).append(source_id)
+            if expects(by_id[source_id], fetched.identity):
+                owners.setdefault(fetched.identity.stored, source_id)
     problems = {}
     for node, claimants in claims.items():
-        owner = node_owners.get(node)
+        owner = owners.get(node)
         for source_id in claimants:
             others = [owner] if owner else [one for one in claimants if one != source_id]
             if others and source_id != owner:

@@ -23,6 +23,7 @@ from billing_cli.database.stream_limits import use_accepted
 from billing_cli.database.write_path import FINISH
 from billing_cli.database.writing import send
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
+from billing_cli.jobs.assignment import assign_nodes
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
@@ -210,6 +211,7 @@ def _write(
     nodes = _nodes(fetched)
     moving = [node for node, has_news in nodes.items() if has_news]
     found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now - RENEWAL_AGE)
+    found = assign_nodes(connection, context.sources, fetched.outcomes, found)
     answers, errors = accept(by_id, fetched.outcomes, found)
     horizon = until
     if pace is not None:

@@ -17,6 +17,7 @@ from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import HEAD_REVISION
 from billing_cli.database.verification import verify
 from billing_cli.errors import BillingError, ConfigurationError, SchemaError
+from billing_cli.exporter.address import missing_assignment
 from billing_cli.features.check.configuration_findings import (
     configuration_failure,
     configuration_findings,
@@ -168,6 +169,9 @@ def _look_at_sources(
             watermark=stored.watermark if stored else None,
             rival=rivals.get(source.source_id),
         )
+        if missing := missing_assignment(source):
+            text = f"without {' and '.join(missing)} whoever answers is believed"
+            findings.append(Finding("source", "assignment", "warning", text, source.source_id))
         findings += source_findings(
             source.source_id,
             facts[source.source_id],

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.core.times import format_rfc3339
+from billing_cli.database.moving import move_progress
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import add_sources, read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
-from billing_cli.features.sources.queries import continue_counters, move_progress, read_node
+from billing_cli.features.sources.queries import continue_counters, read_node
 from billing_cli.jobs.journal import in_one_transaction
 from billing_cli.suggestions import did_you_mean
 

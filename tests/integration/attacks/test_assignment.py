@@ -1,0 +1,64 @@
+"""A node that another source claims belongs to the one that expects it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.jobs.collect import collect
+from tests.integration.attacks.hostile import MINUTE, START, Attack, Node
+
+if TYPE_CHECKING:
+    from billing_cli.core.result import RunResult
+
+NODE = "jp-1.svc.plus"
+
+
+def claimed(attack: Attack) -> tuple[Node, Node, str]:
+    """Return an honest node, and a hostile one that says it is that one."""
+    (user,) = attack.users()
+    honest, hostile = attack.node("zz-honest", NODE), attack.node("aa-hostile", NODE)
+    honest.expected_node_id = NODE
+    for minute in range(4):
+        at = START + minute * MINUTE
+        honest.snapshots[at] = [(user, "tcp", minute * 1000)]
+        hostile.snapshots[at] = [(user, "tcp", 5 * 10**9 + minute)]
+    return honest, hostile, user
+
+
+def codes(result: RunResult) -> dict[str, str | None]:
+    """Return why each source failed."""
+    return {one.source_id: one.error_code for one in result.sources}
+
+
+def test_the_source_that_expects_a_node_gets_it(attack: Attack) -> None:
+    """Both are new; the claimant's bytes are not charged."""
+    claimed(attack)
+    result = attack.run(START + 3 * MINUTE)
+    assert codes(result) == {"aa-hostile": "wrong_identity", "zz-honest": None}
+    assert attack.charged()[0] == 3000
+
+
+def test_a_claimant_that_was_there_first_gives_way(attack: Attack) -> None:
+    """With the first run of the source that expects the node; later runs change nothing."""
+    claimed(attack)
+    attack.run(START, collect, source_ids=["aa-hostile"])
+    result = attack.run(START + 3 * MINUTE)
+    assert codes(result) == {"aa-hostile": "wrong_identity", "zz-honest": None}
+    rows = attack.connection.execute(
+        "SELECT source_id, moved_to FROM billing.sources ORDER BY 1"
+    ).fetchall()
+    assert rows == [("aa-hostile", "zz-honest"), ("zz-honest", None)]
+    assert codes(attack.run(START + 3 * MINUTE))["aa-hostile"] == "wrong_identity"
+
+
+def test_every_run_warns_of_a_source_that_expects_no_node(attack: Attack) -> None:
+    """Unless it is on this machine."""
+    node = attack.node()
+    node.snapshots[START] = []
+    assert collect(attack.context(START + MINUTE)).notes == ()
+    context = attack.context(START + MINUTE)
+    (source,) = context.sources
+    remote = replace(source, base_url="https://198.51.100.1:1", timeout_seconds=0.1)
+    (note,) = collect(replace(context, sources=(remote,))).notes
+    assert note == "without expected_node_id and expected_env, whoever answers is believed: jp-1"
