@@ -79,10 +79,8 @@ def _notes(context: JobContext, ordered: Sequence[SourceResult]) -> tuple[str, .
     ]
     if not unassigned:
         return ()
-    return (
-        f"without expected_node_id and expected_env, whoever answers is believed: "
-        f"{', '.join(unassigned[:NAMED])}{' and others' if len(unassigned) > NAMED else ''}",
-    )
+    named = ", ".join(unassigned[:NAMED]) + (" and others" if len(unassigned) > NAMED else "")
+    return (f"without expected_node_id and expected_env, whoever answers is believed: {named}",)
 
 
 def _code_of(sources: Iterable[SourceResult]) -> str:
