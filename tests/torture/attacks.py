@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.torture import blows, cuts, disks, kills, locks, model, sealing, soak
+from tests.torture import blows, cuts, disks, hanging, history, kills, locks, model, sealing, soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
     Attack("seal-beside", sealing.beside, 250, 8, 0.4),
     Attack("disk", disks.fill, 30, 2, 2.0),
-    Attack("model", model.attack, 10_000, 0, 0.05),
+    Attack("hanging", hanging.attack, 2, 0, 90.0),
+    Attack("history", history.attack, 1_000, 40, 0.1),
+    Attack("model", model.attack, 10_000, 0, 0.2),
     Attack("soak", soak.attack, 30, 0, 20.0),
 )

@@ -1,4 +1,4 @@
-"""Where billing is tried: a fleet, its exporters, a database, the jobs, and what must be there."""
+"""Where billing is tried: a fleet, its exporters, a database, the jobs, and who judges them."""
 
 from __future__ import annotations
 
@@ -6,76 +6,80 @@ import random
 import threading
 import uuid
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
 from billing_cli.exporter.source import Source
 from billing_cli.features.audit.job import audit
+from billing_cli.features.migrate.job import migrate
 from billing_cli.features.verify.job import verify
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff
+from billing_cli.simulator import read_service
 from billing_cli.simulator.accounts import save_profile, save_users
-from billing_cli.simulator.books import Funds
+from billing_cli.simulator.books import Books, Funds, money, read_funds
+from billing_cli.simulator.invariants import moved_back, read_watermarks, violations
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot, User
-from tests.torture.checks import (
-    SETTLE,
-    Findings,
-    WrongBooksError,
-    problems_with,
-    unkept_promises,
-    unsettled,
-)
-from tests.torture.expected import Expected
-from tests.torture.expected_cells import LINE_RATE
+from tests.torture.arena import JOB_ROLE
+from tests.torture.findings import WrongBooksError, require
 from tests.torture.interference import Watch, watched, watching
-from tests.torture.progress import Deed, Progress
+from tests.torture.judge import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from billing_cli.core.result import RunResult
+    from billing_cli.features.audit.findings import Finding
     from tests.torture.arena import Arena
-    from tests.torture.expected_bytes import HeldBytes
     from tests.torture.interference import Strike
 
     Job = Callable[[JobContext], Any]
 
 OPENING = Funds(Decimal("0.5"), 10**7)
 PRICE = Decimal("0.0000000123")
-START = datetime.fromisoformat("2026-04-08T12:00:00Z")
+SETTLE = timedelta(seconds=30)
+"""How long after its end a minute is closed."""
+
+# In Berlin an hour begins a second time at 01:00Z.
+START = datetime.fromisoformat("2026-10-25T00:20:00Z")
+
+# What an account's line can carry, in bits per second: little enough that what is beyond it for
+# hours costs less than the million up to which the shared columns are exact.
+LINE_RATE = 8_000_000
+IMPOSSIBLE_BYTES = 40_000_000_000
 
 # So long a job stops for another one, which may be waiting for its locks.
 LONGEST_STOP_SECONDS = 0.3
 
-TOP_UP = """
-UPDATE public.account_quota_states
-   SET current_balance = current_balance + %s
- WHERE account_uuid = %s
+# What an operator may have set for all sessions, ours included.
+UNFORTUNATE_DEFAULTS = (
+    "ALTER DATABASE {} SET timezone = 'Europe/Berlin'",
+    "ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'",
+)
+
+READ_LEDGER_SUM = """
+SELECT sum(amount_delta) FROM public.billing_ledger WHERE account_uuid = %s
 """
 
 
 @dataclass(slots=True)
 class Errand:
-    """A job that is to be run, and what it is about, as far as the books must know.
-
-    `since` and `until` are the range of a reconcile or rerate, `deltas` what is released.
-    """
+    """A job that is to be run, and under which circumstances."""
 
     kind: str
     job: Job
-    since: datetime = START
-    until: datetime = START
-    deltas: Sequence[HeldBytes] = ()
     watch: Watch | None = None
     billing_clock_error: timedelta = timedelta()
+    lock_timeout_seconds: float | None = None
     fetching: FetchPolicy = field(default_factory=FetchPolicy)
     run_id: str = ""
     result: RunResult | None = None
@@ -91,14 +95,19 @@ def opened_ground(arena: Arena, seed: int) -> Iterator[Ground]:
             stack.enter_context(psycopg.connect(place.database_url, autocommit=True))
             for _ in range(2)
         ]
+        for statement in UNFORTUNATE_DEFAULTS:
+            connections[0].execute(sql.SQL(statement).format(sql.Identifier(place.name)))
+        read_service.add_period_columns(connections[1])
+        migrate(place.database_url, grant_to=JOB_ROLE)
         stack.enter_context(watching())
         yield Ground(stack, place.job_url, connections[0], connections[1], seed)
 
 
 class Ground:
-    """A fleet, how it is billed, and the books as they must be. Everything may change between runs.
+    """A fleet, how it is billed, and its judge. Everything may change between runs.
 
-    `now` is the true time. `other` is the connection of accounts.svc.plus.
+    `now` is the true time. `other` is the connection of accounts.svc.plus. `top_ups` is what
+    others changed balances and quotas by, without a ledger row, by account.
     """
 
     def __init__(
@@ -119,13 +128,10 @@ class Ground:
         self.other = other
         self.other_lock = threading.Lock()
         self.helpers: list[threading.Thread] = []
-        self.opening = OPENING
         self.price = PRICE
-        self.profiles: dict[str, tuple[Decimal, Decimal]] = {}
         self.top_ups: dict[str, Funds] = {}
         self.watermarks: dict[str, datetime] = {}
-        self.progress = Progress(connection)
-        self.expected = Expected(self.fleet, OPENING, self.offered, self.price_of)
+        self.judge = Judge(self.fleet, connection, self.offered)
         self.is_dirty = True
 
     def add_user(self, own_uuid: str | None = None, proxy_uuid: str | None = None) -> User:
@@ -140,9 +146,9 @@ class Ground:
 
     def delete(self, user: User) -> None:
         """Delete an account with all that is its own, as accounts.svc.plus does."""
-        self.connection.execute("DELETE FROM public.users WHERE uuid = %s", (user.uuid,))
+        read_service.delete_account(self.connection, user.uuid)
         self.fleet.remove_user(user)
-        self.expected.user_is_deleted(user)
+        self.judge.reborn.add(user.uuid)
         self.top_ups.pop(user.uuid, None)
         self.is_dirty = True
 
@@ -154,21 +160,33 @@ class Ground:
             price_per_byte=float(price),
             line_multiplier=float(multiplier),
         )
-        self.profiles[user.uuid] = price, multiplier
+        self.judge.profiles[user.uuid].add((price, multiplier))
 
-    def price_of(self, account: str) -> Fraction:
-        """Return what an account pays for a byte, in 1e-9 of the currency."""
-        price, multiplier = self.profiles.get(account, (Decimal(0), Decimal(1)))
-        return Fraction(price or self.price) * Fraction(multiplier) * 10**9
+    @contextmanager
+    def changing_funds(self, account: str) -> Iterator[None]:
+        """Take note of what the block changes of an account's funds beside the ledger.
+
+        Nothing else may change them meanwhile.
+        """
+        before, entered = read_funds(self.connection).get(account), self._ledger_sum(account)
+        yield
+        after = read_funds(self.connection).get(account)
+        self.is_dirty = True
+        if before is not None and after is not None:
+            entered = self._ledger_sum(account) - entered
+            so_far = self.top_ups.get(account, Funds())
+            self.top_ups[account] = Funds(
+                so_far.balance + after.balance - before.balance - entered,
+                so_far.quota + after.quota - before.quota,
+            )
 
     def top_up(self, account: str, nanos: int) -> None:
-        """Add to an account's balance, as accounts.svc.plus does; nothing where it has none yet."""
+        """Add to an account's balance, with a ledger row; nothing where it has none yet."""
         with self.other_lock:
-            amount = Decimal(nanos).scaleb(-9)
-            if self.other.execute(TOP_UP, (float(amount), account)).rowcount:
-                before = self.top_ups.get(account, Funds())
-                self.top_ups[account] = Funds(before.balance + amount, before.quota)
-                self.is_dirty = True
+            read_service.top_up(self.other, account, Decimal(nanos).scaleb(-9), datetime.now(UTC))
+            # Arrears are the read service's to clear, or those of the next run.
+            self.top_ups.setdefault(account, Funds())
+            self.is_dirty = True
 
     def topped_up_meanwhile(self, account: str, nanos: int) -> Strike:
         """Return what tops up an account beside a run, waiting for its locks where need be."""
@@ -212,6 +230,60 @@ class Ground:
         if errand.error is not None:
             raise errand.error
 
+    def check(self) -> None:
+        """Hold the database against itself (I1 to I4), and against the truth (I5)."""
+        if not self.is_dirty:
+            return
+        self._check(is_settled=False)
+        self.is_dirty = False
+
+    def check_settled(self) -> None:
+        """Require that everything that flowed is where it belongs."""
+        self._check(is_settled=True)
+        require(self.judge.unsettled(closed_until(self.now, SETTLE)))
+        require([f"audit: {one}" for one in self.audit() if one.is_violation])
+        verified = verify(self.context(Errand("verify", verify, run_id=self._new_run_id())))
+        require([f"verify: {one}" for one in verified.findings])
+
+    def audit(self) -> Sequence[Finding]:
+        """Return what an audit finds."""
+        return audit(self.context(Errand("audit", audit, run_id=self._new_run_id()))).findings
+
+    def context(self, errand: Errand) -> JobContext:
+        """Return what a run now gets."""
+        now = self.now + errand.billing_clock_error
+        self.judge.prices.add(self.price)
+        seconds = errand.lock_timeout_seconds
+        return JobContext(
+            run_id=errand.run_id,
+            clock=lambda: now,
+            database=replace(self.database, lock_timeout_seconds=seconds)
+            if seconds
+            else self.database,
+            sources=tuple(Source(**one) for one in self.running.sources()),
+            tariff=Tariff(self.configured_price(), OPENING.quota, OPENING.balance, "v1", "", None),
+            deltas=DeltaPolicy(account_rate_bits_per_second=LINE_RATE),
+            fetching=errand.fetching,
+            settle=SETTLE,
+        )
+
+    def configured_price(self) -> Decimal:
+        """Return the price that jobs are configured with."""
+        return self.price
+
+    def _check(self, *, is_settled: bool) -> None:
+        findings = self.judge.problems(is_settled=is_settled)
+        opening = Books(default=OPENING)
+        found = violations(self.connection, opening, self.top_ups)
+        # Evidence of before a deletion is left, and its shared rows are gone.
+        findings.problems += [
+            one for one in found if not any(account in one for account in self.judge.reborn)
+        ]
+        findings.problems += moved_back(self.connection, self.watermarks)
+        self.watermarks = read_watermarks(self.connection)
+        if findings.problems:
+            raise WrongBooksError(findings)
+
     def _help(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
         helper = threading.Thread(target=work, args=arguments)
         self.helpers.append(helper)
@@ -221,63 +293,14 @@ class Ground:
     def _finish(self, errands: Sequence[Errand]) -> None:
         while self.helpers:
             self.helpers.pop().join()
-        by_run = {errand.run_id: errand for errand in errands}
-        deeds = self.progress.deeds()
-        for deed in deeds:
-            self._take_in(deed, by_run[deed.run_id])
-        self.is_dirty = self.is_dirty or bool(deeds)
+        self.is_dirty = True
+        self.judge.follow()
         for errand in errands:
             struck = errand.watch is not None and errand.watch.has_struck
             if errand.error is not None and not (
                 struck and isinstance(errand.error, BillingError | InterruptedBySignalError)
             ):
                 raise errand.error
-            if len(errands) == 1 and not struck:
-                has_moved = any(deed.watermarks for deed in deeds)
-                self._require(unkept_promises(self, errand, has_moved=has_moved))
-
-    def is_well(self, node: Node) -> bool:
-        """Whether a node's exporter answers at present, in order, and with stamps of the past."""
-        endpoint = self.running[node.source_id]
-        is_broken = endpoint.down or endpoint.status is not None or endpoint.order == "reversed"
-        offered = node.published(self.now)
-        is_ahead = bool(offered) and offered[-1].collected_at > self.now
-        return not (is_broken or is_ahead or node.is_down(self.now))
-
-    def check(self) -> None:
-        """Hold the database against itself and against what must be there."""
-        if not self.is_dirty:
-            return
-        found = problems_with(self)
-        if found.problems:
-            raise WrongBooksError(found)
-        self.is_dirty = False
-
-    def check_settled(self) -> None:
-        """Require that everything that flowed is where it belongs."""
-        self._require(unsettled(self))
-        report = audit(self.context(Errand("audit", audit, run_id=self._new_run_id())))
-        self._require([f"audit: {one}" for one in report.findings if one.is_violation])
-        verified = verify(self.context(Errand("verify", verify, run_id=self._new_run_id())))
-        self._require([f"verify: {one}" for one in verified.findings])
-
-    def _require(self, problems: list[str]) -> None:
-        if problems:
-            raise WrongBooksError(Findings(problems))
-
-    def context(self, errand: Errand) -> JobContext:
-        """Return what a run now gets."""
-        now = self.now + errand.billing_clock_error
-        return JobContext(
-            run_id=errand.run_id,
-            clock=lambda: now,
-            database=self.database,
-            sources=tuple(Source(**one) for one in self.running.sources()),
-            tariff=Tariff(self.price, OPENING.quota, OPENING.balance, "v1", "", None),
-            deltas=DeltaPolicy(account_rate_bits_per_second=LINE_RATE),
-            fetching=errand.fetching,
-            settle=SETTLE,
-        )
 
     def _run(self, errand: Errand) -> None:
         errand.run_id = self._new_run_id()
@@ -290,12 +313,6 @@ class Ground:
     def _new_run_id(self) -> str:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
-    def _take_in(self, deed: Deed, errand: Errand) -> None:
-        if errand.kind in {"collect", "catch-up"}:
-            self.expected.collected(deed)
-        elif errand.kind == "reconcile":
-            self.expected.reconciled(deed, errand.since, errand.until)
-        elif errand.kind == "rerate" and not deed.is_failure:
-            self.expected.rerated(errand.since, errand.until)
-        elif errand.kind == "release" and not deed.is_failure:
-            self.expected.released(errand.deltas)
+    def _ledger_sum(self, account: str) -> Decimal:
+        ((total,),) = self.connection.execute(READ_LEDGER_SUM, (account,)).fetchall()
+        return money(total or 0.0)

@@ -1,7 +1,7 @@
 """Any sequence of traffic, faults and jobs, by chance: after each step the books are right.
 
-Hypothesis makes up the sequences and shrinks one that fails to the steps that matter. What the
-books must say is worked out beside it, by `tests.torture.expected`.
+Hypothesis makes up the sequences and shrinks one that fails to the steps that matter. What is
+charged is judged by the simulator's truth (`tests.torture.judge`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.torture import errands
+from tests.torture import errands, neighbour
 from tests.torture.chance import BACKEND
-from tests.torture.checks import Findings, findings_of
-from tests.torture.expected_cells import IMPOSSIBLE_BYTES
-from tests.torture.ground import PRICE, opened_ground
+from tests.torture.findings import Findings, findings_of
+from tests.torture.ground import IMPOSSIBLE_BYTES, PRICE, START, opened_ground
 from tests.torture.interference import Watch, cut_off, killed
 from tests.torture.tally import Tally
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from billing_cli.simulator.server import Endpoint
     from billing_cli.simulator.traffic import Node, Stream, User
     from tests.torture.arena import Arena
@@ -137,6 +138,15 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "new line",
     ),
     "prices changed": ("price", "profile"),
+    "stale row written back, and repaired": ("stale write",),
+    "top-up in two statements, a run or a kill between": ("split top-up",),
+    "quota renewed across a backlog": ("renewal",),
+    "account suspended, or deleted and created again": ("suspended", "reborn"),
+    "balance NULL, NaN or Infinity": ("unusable",),
+    "row locked by a stuck session": ("locked",),
+    "exporter upgraded: counters merged, split, renamed": ("upgrade",),
+    "clock stepped, snapshots replaced": ("clock step",),
+    "spliced connection closed": ("splice",),
 }
 
 
@@ -177,6 +187,8 @@ class Model(RuleBasedStateMachine):
         self.ground = self.stack.enter_context(opened_ground(self.arena, seed=1))
         self.strangers = [self.ground.fleet.new_uuid() for _ in range(2)]
         self.lines = count()
+        # Names that change while a stream is left out are those of counters that vanished before.
+        self.complete_from: dict[str, datetime] = {}
 
     def teardown(self) -> None:
         """Let all faults end; then a few runs bring back what flowed (I6)."""
@@ -261,6 +273,9 @@ class Model(RuleBasedStateMachine):
     def node_has_trouble(self, what: str, number: int, length: int, later: int) -> None:
         """Something goes wrong on a node, or with its exporter's history."""
         node, now = self._node(number), self.ground.now
+        if what.startswith("late") and node.takes_older_stamps:
+            # What such an exporter replaced does not come back.
+            return
         until, ago = now + timedelta(seconds=length), now - timedelta(seconds=length)
         match what:
             case "restart":
@@ -270,19 +285,14 @@ class Model(RuleBasedStateMachine):
             case "clock":
                 node.clock_error = timedelta(seconds=(0, -150, 0, -70, 45, 200)[number % 6])
             case "late":
-                self.ground.elapse(length / 2, 20)
-                if number % 4:
-                    node.restart_xray(self.ground.now)
-                self.ground.elapse(length / 2, 20)
-                # Late enough for runs to pass it over.
-                end = self.ground.now + timedelta(seconds=240 + later)
-                node.withhold(now, self.ground.now, end)
+                self._publish_late(node, number, length, later)
             case "late again":
                 node.withhold(ago, now, now + timedelta(seconds=later))
             case "forgotten":
                 node.forget_before(ago)
             case "left out":
                 node.hide_stream(self._stream(number), now, until)
+                self.complete_from[node.source_id] = until
             case "leap":
                 node.flow(self._stream(number), 0, IMPOSSIBLE_BYTES)
         self._took(what)
@@ -330,12 +340,37 @@ class Model(RuleBasedStateMachine):
                 ground.give_profile(user, PRICE * (number % 3), Decimal(number + 3) / 4)
         self._took(what)
 
+    @rule(what=st.sampled_from(sorted(neighbour.USER_ACTIONS)), number=numbers)
+    def neighbour_acts(self, what: str, number: int) -> None:
+        """accounts.svc.plus does its worst."""
+        neighbour.USER_ACTIONS[what](self.ground, self._user(number), number)
+        self.ground.check()
+        self._took(what)
+
+    @rule(what=st.sampled_from(sorted(neighbour.NODE_ACTIONS)), number=numbers)
+    def exporter_acts(self, what: str, number: int) -> None:
+        """An exporter is upgraded, its clock steps, or it reports what was spliced."""
+        node = self._node(number)
+        if what == "upgrade" and self.ground.now < self.complete_from.get(node.source_id, START):
+            return
+        neighbour.NODE_ACTIONS[what](self.ground, node, number)
+        self._took(what)
+
     def _work(self, *several: Errand) -> None:
         self.ground.work(*several)
         self.ground.check()
 
     def _took(self, what: str) -> None:
         type(self).taken[what] += 1
+
+    def _publish_late(self, node: Node, number: int, length: int, later: int) -> None:
+        """Withhold what is taken now, mostly around a restart, until runs have passed it over."""
+        since = self.ground.now
+        self.ground.elapse(length / 2, 20)
+        if number % 4:
+            node.restart_xray(self.ground.now)
+        self.ground.elapse(length / 2, 20)
+        node.withhold(since, self.ground.now, self.ground.now + timedelta(seconds=240 + later))
 
     def _node(self, number: int) -> Node:
         return list(self.ground.fleet.nodes.values())[number % len(SOURCES)]

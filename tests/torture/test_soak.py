@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fractions import Fraction
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,16 +38,16 @@ def test_days_are_billed_to_the_ninth_decimal_and_their_cost_is_told(arena: Aren
         assert told in tally.detail
 
 
-def test_a_revenue_that_is_off_is_told_with_the_command_that_repeats_it(
+def test_a_price_that_is_off_is_told_with_the_command_that_repeats_it(
     arena: Arena, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A thousandth of 1e-9 on each byte is enough."""
-    monkeypatch.setattr("tests.torture.ground.Ground.price_of", _dearer)
+    monkeypatch.setattr("tests.torture.ground.Ground.configured_price", _dearer)
     (tally,) = soak.attack(arena, 4, 1)
     assert tally.wrong_nanos > 0
     told = capsys.readouterr().err
     assert told.endswith("again: python -m tests.torture --only soak --seed 4 --rounds 1\n")
 
 
-def _dearer(ground: Ground, _account: str) -> Fraction:
-    return Fraction(ground.price) * 10**9 + Fraction(1, 1000)
+def _dearer(ground: Ground) -> Decimal:
+    return ground.price + Decimal("1e-12")

@@ -1,0 +1,201 @@
+"""Judges what is charged by the simulator's truth: what flowed, and which snapshots were read.
+
+Per node and account, what is charged, held or pending must lie within two figures of
+`simulator.expectation`: at most what all snapshots up to the watermark can tell, as a reconcile
+may find it, and, when everything is settled, at least what those that were collected tell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.times import minute_of
+from billing_cli.simulator.books import NANO, rows
+from billing_cli.simulator.expectation import expected_by_account
+from billing_cli.simulator.oracle import accounts_by_uuid
+from billing_cli.simulator.process import Bytes
+from tests.torture.findings import Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from psycopg import Connection
+
+    from billing_cli.simulator.expectation import Expected
+    from billing_cli.simulator.traffic import Fleet, Node, Snapshot
+
+    # What a node's exporter offers at present.
+    Offered = Callable[[Node], Sequence[Snapshot]]
+    # By stored node id and account; users without an account have their own uuid.
+    ByAccount = dict[tuple[str, str], Bytes]
+
+READ_WATERMARKS = """
+SELECT stored_node_id, watermark FROM billing.sources WHERE watermark IS NOT NULL
+"""
+
+READ_BILLED = """
+SELECT node_id, account_uuid::text, sum(uplink_bytes)::bigint, sum(downlink_bytes)::bigint
+  FROM public.traffic_minute_buckets
+ GROUP BY 1, 2
+"""
+
+READ_WAITING = """
+SELECT stream.stored_node_id, stream.sample_uuid::text,
+       (waiting.uplink_end - waiting.uplink_start)::bigint,
+       (waiting.downlink_end - waiting.downlink_start)::bigint
+  FROM (SELECT stream_id, uplink_start, uplink_end, downlink_start, downlink_end
+          FROM billing.held_deltas
+         WHERE state <> 'released' AND held_reason <> 'duplicate'
+         UNION ALL
+        SELECT stream_id, uplink_start, uplink_end, downlink_start, downlink_end
+          FROM billing.pending_usage
+         WHERE billed_at IS NULL) AS waiting
+  JOIN billing.streams AS stream USING (stream_id)
+"""
+
+READ_PRICES = """
+SELECT account_uuid::text, price_per_byte, multiplier, sum(abs(rated_bytes))
+  FROM billing.charges
+ WHERE rated_bytes <> 0
+ GROUP BY 1, 2, 3
+"""
+
+READ_OVERDUE = """
+SELECT account.uuid::text
+  FROM billing.pending_usage AS pending
+  JOIN billing.streams AS stream USING (stream_id)
+  JOIN public.users AS account ON stream.sample_uuid IN (account.uuid, account.proxy_uuid)
+ WHERE pending.billed_at IS NULL
+"""
+
+
+class Judge:
+    """Follows which snapshots of a fleet were collected, and judges what became of them.
+
+    `prices` are all that an account could ever be charged, `reborn` accounts of which rows went
+    with a deletion: nobody can tell any more how much they must have been charged at least.
+    """
+
+    def __init__(self, fleet: Fleet, connection: Connection[Any], offered: Offered) -> None:
+        self.fleet = fleet
+        self.connection = connection
+        self.offered = offered
+        self.collected: dict[str, list[Snapshot]] = {}
+        self.prices: set[Decimal] = set()
+        self.profiles: defaultdict[str, set[tuple[Decimal, Decimal]]] = defaultdict(set)
+        self.reborn: set[str] = set()
+
+    def follow(self) -> bool:
+        """Note which snapshots the watermarks have passed since; tell whether there are any.
+
+        To be called before anything else is published. Raises AssertionError where a watermark is
+        no snapshot that was on offer.
+        """
+        has_moved = False
+        for stored, watermark in rows(self.connection, READ_WATERMARKS):
+            node = self._node(stored)
+            collected = self.collected.setdefault(stored, [])
+            fresh = [one for one in self.offered(node) if _is_fresh(one, collected, watermark)]
+            if not collected or collected[-1].collected_at < watermark:
+                assert fresh, f"nobody published {watermark}"
+                assert fresh[-1].collected_at == watermark, f"nobody published {watermark}"
+                collected += fresh
+                has_moved = True
+        return has_moved
+
+    def problems(self, *, is_settled: bool) -> Findings:
+        """Return what was charged beyond the truth; once all is settled, what is missing too."""
+        findings = Findings()
+        told = self._told()
+        known = {user.uuid for user in self.fleet.users}
+        for stored, collected in self.collected.items():
+            node = self._node(stored)
+            least = expected_by_account(self.fleet, node, collected) if is_settled else {}
+            most = expected_by_account(self.fleet, node, _all_up_to(node, collected))
+            for account in sorted(most.keys() | {name for where, name in told if where == stored}):
+                has = told.get((stored, account), Bytes())
+                high = most[account].high if account in most else Bytes()
+                _too_much(findings, f"{stored} {account}", has, high)
+                if account in least and account in known - self.reborn:
+                    _too_little(findings, f"{stored} {account}", has, least[account])
+        self._judge_prices(findings)
+        return findings
+
+    def unsettled(self, until: datetime) -> list[str]:
+        """Return what should be done when all faults have ended and all runs are over (I6).
+
+        Minutes before `until` are closed.
+        """
+        found = [f"usage of {account} is pending" for (account,) in self._rows(READ_OVERDUE)]
+        for node in self.fleet.nodes.values():
+            collected = self.collected.get(node.identity.stored, [])
+            closed = [one.collected_at for one in self.offered(node) if one.collected_at < until]
+            reached = minute_of(collected[-1].collected_at) if collected else node.start
+            if closed and minute_of(closed[-1]) > reached:
+                found.append(f"{node.source_id} has {closed[-1]} and was collected up to {reached}")
+        return found
+
+    def _told(self) -> ByAccount:
+        """Return what is on record: charged, held or pending."""
+        owners = accounts_by_uuid(self.fleet)
+        told: defaultdict[tuple[str, str], Bytes] = defaultdict(Bytes)
+        for stored, account, *moved in self._rows(READ_BILLED):
+            told[stored, account] = told[stored, account].plus(Bytes(*moved))
+        for stored, sample, *moved in self._rows(READ_WAITING):
+            key = stored, owners.get(sample, sample)
+            told[key] = told[key].plus(Bytes(*moved))
+        return dict(told)
+
+    def _judge_prices(self, findings: Findings) -> None:
+        for account, price, multiplier, rated_bytes in self._rows(READ_PRICES):
+            allowed = self._allowed(account)
+            if price * multiplier not in allowed:
+                findings.problems.append(f"{account} pays {price} x {multiplier} for a byte")
+                off = min(abs(price * multiplier - one) for one in allowed)
+                findings.wrong_nanos += max(1, int(off * rated_bytes / NANO))
+
+    def _allowed(self, account: str) -> set[Decimal]:
+        own = {
+            (price or configured) * multiplier
+            for price, multiplier in self.profiles[account]
+            for configured in self.prices
+        }
+        return self.prices | own
+
+    def _rows(self, query: Any) -> list[tuple[Any, ...]]:
+        return rows(self.connection, query)
+
+    def _node(self, stored: str) -> Node:
+        (node,) = (one for one in self.fleet.nodes.values() if one.identity.stored == stored)
+        return node
+
+
+def _is_fresh(one: Snapshot, collected: Sequence[Snapshot], watermark: datetime) -> bool:
+    if one.collected_at > watermark:
+        return False
+    return not collected or minute_of(one.collected_at) > minute_of(collected[-1].collected_at)
+
+
+def _all_up_to(node: Node, collected: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return every snapshot ever taken from the first to the last one that was collected."""
+    last = max(one.index for one in collected)
+    return node.snapshots[collected[0].index : last + 1]
+
+
+def _too_much(findings: Findings, where: str, has: Bytes, high: Bytes) -> None:
+    excess = sum(max(0, one - most) for one, most in zip(has, high, strict=True))
+    if excess:
+        findings.problems.append(f"{where}: {tuple(has)} on record, at most {tuple(high)} flowed")
+        findings.doubled_bytes += excess
+
+
+def _too_little(findings: Findings, where: str, has: Bytes, expected: Expected) -> None:
+    missing = sum(max(0, least - one) for one, least in zip(has, expected.low, strict=True))
+    if missing:
+        findings.problems.append(
+            f"{where}: {tuple(has)} on record, at least {tuple(expected.low)} must be"
+        )
+        findings.lost_bytes += missing
