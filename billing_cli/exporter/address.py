@@ -46,7 +46,7 @@ def endpoint_of(source: Source) -> Endpoint:
     repeats the address: what is wrong with it may be a password.
     """
     scheme, host, port, path = _parts(source.base_url, "base_url")
-    exposed = scheme == "http" and not (_is_loopback(host) and source.proxy is None)
+    exposed = scheme == "http" and not (is_loopback(host) and source.proxy is None)
     if exposed and not source.allow_http:
         where = "to another host than loopback" if source.proxy is None else "through a proxy"
         raise AddressError(f"base_url is http:// {where}; use https://")
@@ -85,7 +85,8 @@ def _parts(url: str, key: str) -> tuple[str, str, int, str]:
     return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.path
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine, whatever a resolver says."""
     if host == "localhost":
         return True
     try:
@@ -93,11 +94,3 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address in _LOOPBACK_V4 or address == ipaddress.IPv6Address("::1")
-
-
-def missing_assignment(source: Source) -> tuple[str, ...]:
-    """Return which of the keys that name its node a source beyond this machine lacks."""
-    if _is_loopback(urlsplit(source.base_url).hostname or ""):
-        return ()
-    keys = ("expected_node_id", "expected_env")
-    return tuple(key for key in keys if getattr(source, key) is None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from billing_cli.database.moving import move_progress
 from billing_cli.database.sources import read_sources, try_lock_sources
+from billing_cli.exporter.address import is_loopback
 from billing_cli.exporter.api import Fetched
 
 if TYPE_CHECKING:
@@ -27,6 +29,14 @@ def expects(source: Source | None, node: NodeIdentity) -> bool:
         and source.expected_node_id == node.node_id
         and source.expected_env in {None, node.env}
     )
+
+
+def missing_assignment(source: Source) -> tuple[str, ...]:
+    """Return which of the keys that name its node a source beyond this machine lacks."""
+    if is_loopback(urlsplit(source.base_url).hostname or ""):
+        return ()
+    keys = ("expected_node_id", "expected_env")
+    return tuple(key for key in keys if getattr(source, key) is None)
 
 
 def assign_nodes(

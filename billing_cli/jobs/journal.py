@@ -16,7 +16,7 @@ from billing_cli.errors import (
     InterruptedBySignalError,
     UsageError,
 )
-from billing_cli.exporter.address import missing_assignment
+from billing_cli.jobs.assignment import missing_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -17,7 +17,6 @@ from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import HEAD_REVISION
 from billing_cli.database.verification import verify
 from billing_cli.errors import BillingError, ConfigurationError, SchemaError
-from billing_cli.exporter.address import missing_assignment
 from billing_cli.features.check.configuration_findings import (
     configuration_failure,
     configuration_findings,
@@ -42,6 +41,7 @@ from billing_cli.features.check.source_findings import (
     rivals_of,
     source_findings,
 )
+from billing_cli.jobs.assignment import missing_assignment
 from billing_cli.jobs.context import select_sources
 from billing_cli.jobs.opening import context_of
 from billing_cli.jobs.prices import accounts_without_price
