@@ -52,7 +52,7 @@ NEIGHBOURS = 2
 READ_RUN = """
 SELECT account_uuid::text, balance_before, balance_before + amount_delta
   FROM billing.charges WHERE run_id = %s
- ORDER BY created_at
+ ORDER BY created_at, bucket_start, stored_node_id COLLATE "C", region, line_code
 """
 READ_MINUTES = """
 SELECT stored_node_id, min(bucket_start), max(bucket_start)
