@@ -21,8 +21,8 @@ def json_page(results: Mapping[str, Sequence[Any]]) -> str:
         "# JSON reference",
         (
             "With `--json`, stdout holds exactly one object. These keys were recorded from real "
-            "runs; keys are only ever added. `a[].b` is the key `b` of each object in the list `a`. A "
-            "failure has `job`, `status` (`error`) and `error` with `code` and `message`: "
+            "runs; keys are only ever added. `a[].b` is the key `b` of each object in the list "
+            "`a`. A failure has `job`, `status` (`error`) and `error` with `code` and `message`: "
             "[error codes](../errors.md). Times are RFC 3339 in UTC, amounts decimals as text."
         ),
     ]
