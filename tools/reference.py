@@ -85,7 +85,7 @@ def commands() -> str:
     parts = ["# Command reference", inspect.cleandoc(cli.help or "").split("\n\n", maxsplit=1)[0]]
     parts += ["Before the command:", options_of(cli), str(cli.epilog or "")]
     for name, command in leaves(cli, ""):
-        context = click.Context(command, info_name=f"billing {name}")
+        context = context_of(command, f"billing {name}")
         parts += [f"## billing {name}", f"`{command.get_usage(context)}`".replace("Usage: ", "")]
         parts += [help_of(command), options_of(command)]
     return page(parts)
@@ -104,10 +104,15 @@ def help_of(command: click.Command) -> str:
 
 def options_of(command: click.Command) -> str:
     """Return the table of a command's options."""
-    context = click.Context(command)
+    context = context_of(command)
     records = [one.get_help_record(context) for one in command.get_params(context)]
     rows = [(f"`{record[0]}`", record[1]) for record in records if record]
     return table(("option", "does"), rows)
+
+
+def context_of(command: click.Command, name: str | None = None) -> click.Context:
+    """Return a command's context, with the options of help that the root command gives it."""
+    return click.Context(command, info_name=name, **cli.context_settings)
 
 
 def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -115,7 +120,7 @@ def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Comma
     if not isinstance(command, click.Group):
         yield name, command
         return
-    context = click.Context(command)
+    context = context_of(command)
     for part in command.list_commands(context):
         found = command.get_command(context, part)
         if found is not None:

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from billing_cli.cli.root import cli
-from tools.reference import leaves
+from tools.reference import context_of, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def files() -> dict[str, str]:
 
 def manual(name: str, command: click.Command) -> str:
     """Return a manual page, in the macros of man(7)."""
-    context = click.Context(command, info_name=name.replace("-", " ", 1))
+    context = context_of(command, name.replace("-", " ", 1))
     summary, *rest = inspect.cleandoc(command.help or "").split("\n\n")
     usage = command.get_usage(context).replace("Usage: ", "")
     lines = [f'.TH "{name.upper()}" 1 "" "billing" "billing manual"', ".SH NAME"]

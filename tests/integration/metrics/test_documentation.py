@@ -22,6 +22,7 @@ from tests.integration.metrics.support import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+DASHBOARDS = sorted(DASHBOARD.parent.glob("*.json"))
 METRIC = re.compile(r"\bbilling_[a-z_]+\b(?!\.|/)")
 
 
@@ -64,9 +65,10 @@ def test_every_alert_is_explained_and_tested() -> None:
     assert set(fired) == set(names)
 
 
-def test_the_dashboard_has_places_and_names_of_its_own_for_all_its_panels() -> None:
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_a_dashboard_has_places_and_names_of_its_own_for_all_its_panels(path: Path) -> None:
     """No two of them overlap, and each says what it shows."""
-    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         place = panel["gridPos"]
