@@ -70,4 +70,7 @@ def attempts(story: Story, directory: Path, name: str) -> list[str]:
 
 def in_directory(example: str, directory: Path) -> str:
     """Return an example that writes and reads files in a directory."""
+    if example.startswith("init") and "--directory" not in example:
+        # Or else it would configure this machine.
+        example += f" --directory {directory}/configured"
     return example.replace("/etc/billing/", f"{directory}/").replace("/srv/", f"{directory}/")
