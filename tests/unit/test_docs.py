@@ -42,9 +42,14 @@ COMMANDS = sorted(
 
 
 def test_the_operators_pages_are_short() -> None:
-    """Generated references are not counted."""
-    assert sum(len(page.read_text("utf-8").split()) for page in OPERATORS) <= MOST_WORDS
-    assert len((ROOT / "README.md").read_text("utf-8").split()) <= MOST_README_WORDS
+    """Generated references are not counted, nor is what draws tables."""
+    assert sum(words(page) for page in OPERATORS) <= MOST_WORDS
+    assert words(ROOT / "README.md") <= MOST_README_WORDS
+
+
+def words(page: Path) -> int:
+    """Return how many words a page has."""
+    return sum(bool(re.search(r"\w", word)) for word in page.read_text("utf-8").split())
 
 
 def test_what_is_generated_is_as_the_code_has_it() -> None:
