@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions lint format bench bench-quick torture mutants lock clean
+.PHONY: help demo test test-versions lint format bench bench-quick torture mutants docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,8 @@ format: $(INSTALLED) ## Put the code into the one format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(INSTALLED) ## Measure everything anew and write docs/performance.md, in a quarter of an hour
-	@$(BIN)/python -m benchmarks --write docs/performance.md $(ARGS)
+bench: $(INSTALLED) ## Measure everything anew and write docs/evidence/performance.md, in a quarter of an hour
+	@$(BIN)/python -m benchmarks --write docs/evidence/performance.md $(ARGS)
 
 bench-quick: $(INSTALLED) ## Measure in small sizes; fails where a ratio is twice beyond its limit
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
@@ -50,6 +50,13 @@ torture: $(INSTALLED) ## Attack billing with all faults, and print the table (MI
 mutants: $(INSTALLED) ## Change the core in one place at a time; fails where no test notices (ARGS=rating)
 	@$(BIN)/python -m tests.unit.mutants $(ARGS)
 
+docs: $(INSTALLED) ## Write the generated pages and files, and build the site in site/
+	@$(BIN)/python -m tools
+	@$(BIN)/python -c 'import material' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet 'mkdocs-material>=9.5'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 lock: $(INSTALLED) ## Write requirements.lock anew, with the newest versions
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
@@ -57,7 +64,7 @@ lock: $(INSTALLED) ## Write requirements.lock anew, with the newest versions
 	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 clean: ## Remove what was set up, built and cached
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp comes last: what was interrupted is done again from the start.

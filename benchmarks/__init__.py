@@ -1,1 +1,1 @@
-"""What `billing` costs: `python -m benchmarks` runs all of it; docs/performance.md shows it."""
+"""What `billing` costs: `python -m benchmarks` runs it; docs/evidence/performance.md shows it."""

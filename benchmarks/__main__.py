@@ -3,8 +3,9 @@
     python -m benchmarks [--quick] [--only NAME,...] [--write FILE]
 
 Prints each figure as it comes and fails where one is beyond its limit; with `--quick`, in small
-sizes, only where it is twice beyond, also when it is measured again. `--write docs/performance.md`
-puts the tables between the marks of that page, and of scaling.md beside it.
+sizes, only where it is twice beyond, also when it is measured again. `--write
+docs/evidence/performance.md` puts the tables between the marks of that page, and of scaling.md
+beside it.
 """
 
 from __future__ import annotations

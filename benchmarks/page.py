@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, written by the run that measured them."""
+"""The tables of docs/evidence/performance.md, written by the run that measured them."""
 
 from __future__ import annotations
 

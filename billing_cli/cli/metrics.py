@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format. `docs/metrics.md` says what each of them means.
+"""Metrics in Prometheus' text format. The reference page of the docs is made of it.
 
 The label that names the job is `command`: Prometheus sets one called `job` by itself.
 """

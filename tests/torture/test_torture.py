@@ -1,6 +1,6 @@
 """A cut of all attacks, small enough for every run of the tests: nothing is lost or doubled.
 
-The full ones are run by `make torture`, and their figures are in docs/reliability.md.
+The full ones are run by `make torture`, and their figures are in docs/evidence/reliability.md.
 """
 
 from __future__ import annotations

@@ -6,12 +6,11 @@ import io
 import json
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from billing_cli.cli.asking import ask, ask_secret, is_attended
-from billing_cli.cli.root import Options
 from billing_cli.cli.running import json_option
 from billing_cli.errors import UsageError
 
@@ -84,9 +83,9 @@ def command(
     \b
     Examples:
       billing init
-      billing init --source jp-1=https://jp-1.example.net:8443 --price-per-gib 0.05
+      billing init --source jp-1=https://jp-1.example.net:8443 --price-per-gib 0.05 --currency EUR
       billing init --directory ./trial --database-url postgresql:///account \\
-        --source jp-1=http://127.0.0.1:8080 --price 0.0000000005 --currency EUR
+        --source jp-1=http://127.0.0.1:8080 --price 0.0000000005
     """
     from billing_cli.features.init.files import write_setup  # noqa: PLC0415
     from billing_cli.features.init.setup import Setup, price_of, sources_of  # noqa: PLC0415
@@ -167,12 +166,10 @@ def _report(ctx: click.Context, written: Sequence[Path], as_json: bool) -> None:
 
 def _checked(ctx: click.Context, path: Path, as_json: bool) -> str:
     """Return what `billing check` prints about the new configuration."""
-    root = ctx.find_root()
-    check = cast("Any", root.command).get_command(root, "check")
-    ctx.obj = Options(str(path), None, None)
+    words = ["--config", str(path), "check", *(["--json"] if as_json else [])]
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
-        ctx.invoke(check, source_ids=(), as_json=as_json)
+        ctx.find_root().command.main(words, prog_name="billing", standalone_mode=False)
     return printed.getvalue()
 
 

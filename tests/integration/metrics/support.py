@@ -20,7 +20,8 @@ DOCS = Path(__file__).parents[3] / "docs"
 ALERTS = DOCS / "prometheus" / "alerts.yml"
 ALERT_TESTS = Path(__file__).with_name("alerts_test.yml")
 DASHBOARD = DOCS / "grafana" / "billing.json"
-PAGE = DOCS / "metrics.md"
+PAGE = DOCS / "reference" / "metrics.md"
+RUNBOOK = DOCS / "operations.md"
 
 RUN = RunResult("collect", "", "ok", START, START + timedelta(seconds=2))
 TOTALS = JobTotals(

@@ -1,4 +1,4 @@
-"""docs/metrics.md, the alert rules and the dashboard are about metrics that there are."""
+"""The metrics reference, the alert rules and the dashboard are about metrics that there are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.integration.metrics.support import (
     ALERTS,
     DASHBOARD,
     PAGE,
+    RUNBOOK,
     complete_text,
     samples_of,
 )
@@ -21,6 +22,7 @@ from tests.integration.metrics.support import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+DASHBOARDS = sorted(DASHBOARD.parent.glob("*.json"))
 METRIC = re.compile(r"\bbilling_[a-z_]+\b(?!\.|/)")
 
 
@@ -54,8 +56,8 @@ def test_every_alert_is_explained_and_tested() -> None:
     rules = ALERTS.read_text(encoding="utf-8")
     names = re.findall(r"alert: (\w+)", rules)
     assert names
-    assert re.findall(r"^### (Billing\w+)$", page(), re.MULTILINE) == names
-    anchors = re.findall(r"runbook: docs/metrics\.md#(\w+)", rules)
+    assert re.findall(r"^### (Billing\w+)$", RUNBOOK.read_text("utf-8"), re.MULTILINE) == names
+    anchors = re.findall(r"runbook: docs/operations\.md#(\w+)", rules)
     assert anchors == [name.lower() for name in names]
     fired = re.findall(
         r"alertname: (\w+)\n\s+eval_time: \w+\n\s+exp_alerts:\n", ALERT_TESTS.read_text("utf-8")
@@ -63,9 +65,10 @@ def test_every_alert_is_explained_and_tested() -> None:
     assert set(fired) == set(names)
 
 
-def test_the_dashboard_has_places_and_names_of_its_own_for_all_its_panels() -> None:
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_a_dashboard_has_places_and_names_of_its_own_for_all_its_panels(path: Path) -> None:
     """No two of them overlap, and each says what it shows."""
-    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         place = panel["gridPos"]

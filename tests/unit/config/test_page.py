@@ -1,4 +1,4 @@
-"""docs/configuration.md says what the program does: it is checked against it, both ways."""
+"""docs/configuration.md and its reference say what the program does, both ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from billing_cli.config.layers import variables_of
 from billing_cli.config.settings import Settings, load_settings
 from tests.unit.config.support import error_of, written
 
-PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = DOCS / "configuration.md"
+REFERENCE = DOCS / "reference" / "configuration.md"
 HEADER_OF_SETTINGS = ["in the environment", "in the file", "type", "default", "meaning"]
 HEADER_OF_A_SOURCE = ["key", "type", "default", "meaning"]
 
@@ -29,7 +31,7 @@ def rows_under(header: list[str]) -> list[list[str]]:
     """Return the cells of all tables with this header, without the marks for code."""
     found: list[list[str]] = []
     inside = False
-    for line in page().splitlines():
+    for line in REFERENCE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             inside = False

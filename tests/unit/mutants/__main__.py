@@ -1,7 +1,7 @@
 """Change the core in one small place at a time, and see whether a test notices.
 
-Survivors that docs/mutants.md argues to change no behaviour are known. Any other is an error, and
-so is an argument about a change that is noticed or does not exist any more.
+Survivors that docs/evidence/mutants.md argues to change no behaviour are known. Any other is an
+error, and so is an argument about a change that is noticed or does not exist any more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/mutants.md: the changes that nobody can notice, with reasons, and the figures of a run."""
+"""docs/evidence/mutants.md: changes that nobody can notice, with reasons; the figures of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.mutants.trial import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PAGE = Path(__file__).parents[3] / "docs" / "mutants.md"
+PAGE = Path(__file__).parents[3] / "docs" / "evidence" / "mutants.md"
 
 ROW = re.compile(r"^\| `(\w+)\.py` \| `([\w.]+)` \| `` (.+) `` \| .*\w.* \|$", re.MULTILINE)
 FIGURES = re.compile(r"(?<=<!-- written by the run -->\n).*(?=<!-- end -->)", re.DOTALL)

@@ -162,6 +162,23 @@ def test_the_hook_speaks_up_and_calls_the_operators_script(tmp_path: Path) -> No
     )
 
 
+def test_the_hook_tells_the_reason_in_plain_text(tmp_path: Path) -> None:
+    """The last error of the unit's journal: in the hook's own line, and on the script's input."""
+    executable(tmp_path / "journalctl", 'echo "$@" > "$0.asked"; echo "Error: old"; echo "{}"; '
+               'echo "Error: database: connection refused"')  # fmt: skip
+    script = executable(tmp_path / "notify", 'echo "mail about $1: $(cat)"')
+    hook = awake(shell_script(HOOK)).replace("/etc/billing/on-failure", str(script))
+    told = run_shell(hook, "on-failure", "billing-collect", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert told.splitlines() == [
+        (
+            "<2>billing-collect has failed (unknown, exit status unknown): "
+            "Error: database: connection refused"
+        ),
+        "mail about billing-collect: Error: database: connection refused",
+    ]
+    assert "--unit billing-collect " in (tmp_path / "journalctl.asked").read_text("utf-8")
+
+
 def test_the_hook_speaks_up_without_knowing_the_outcome() -> None:
     """Older systemd does not pass it on."""
     hook = awake(shell_script(HOOK)).replace("/etc/billing/on-failure", "/nowhere")

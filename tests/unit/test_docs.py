@@ -1,0 +1,135 @@
+"""The operators' pages: short, linked, listed, and true of the commands that they name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from billing_cli.cli.root import cli
+from billing_cli.config.settings import load_settings
+from tests.unit.systemd.units import UNITS
+from tools.generated import generated
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+OPERATORS = sorted(DOCS.glob("*.md"))
+MOST_WORDS, MOST_README_WORDS = 10_000, 600
+WRITTEN_BY_A_RUN = {ROOT / "docs" / "reference" / "json.md"}
+
+BLOCKS = [
+    (page.name, block)
+    for page in (*OPERATORS, ROOT / "README.md")
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+]
+# A command, up to where the shell takes over again.
+COMMAND = re.compile(
+    r"(?:^|\" |/opt/billing/bin/)billing ((?!\"\$@)(?:[^'\n|>&;\"]|\"[^\"]*\"|'[^'\n]*')+)",
+    re.MULTILINE,
+)
+COMMANDS = sorted(
+    {
+        command.strip()
+        for _, block in BLOCKS
+        for command in COMMAND.findall(block.replace("\\\n", " "))
+    }
+)
+
+
+def test_the_operators_pages_are_short() -> None:
+    """Generated references are not counted, nor is what draws tables."""
+    assert sum(words(page) for page in OPERATORS) <= MOST_WORDS
+    assert words(ROOT / "README.md") <= MOST_README_WORDS
+
+
+def words(page: Path) -> int:
+    """Return how many words a page has."""
+    return sum(bool(re.search(r"\w", word)) for word in page.read_text("utf-8").split())
+
+
+def test_what_is_generated_is_as_the_code_has_it() -> None:
+    """`python -m tools` writes it anew."""
+    stale = [
+        str(path.relative_to(ROOT)) for path, text in generated().items() if not is_like(path, text)
+    ]
+    assert stale == []
+    written = {path for path in (ROOT / "share").rglob("*") if path.is_file()}
+    written |= set((DOCS / "reference").iterdir()) - WRITTEN_BY_A_RUN
+    assert written == set(generated())
+
+
+def is_like(path: Path, text: str) -> bool:
+    """Return whether a file has this content."""
+    return path.exists() and path.read_text("utf-8") == text
+
+
+def test_the_site_lists_each_page_once() -> None:
+    """A page that is not in the navigation is found by nobody."""
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    """To a file, and to a heading in it."""
+    text = page.read_text("utf-8")
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        assert not heading or heading in headings(target), (file, heading)
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    return {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-")
+        for line in page.read_text("utf-8").splitlines()
+        if line.startswith("#")
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_pages_exists_with_its_options(command: str) -> None:
+    """The options are read before the help is shown, so one that is unknown would be told."""
+    shown = CliRunner().invoke(cli, [*shlex.split(command), "--help"])
+    assert shown.exit_code == 0, shown.output
+
+
+def test_the_pages_tell_how_to_use_the_commands() -> None:
+    """The pattern above has found them."""
+    found = {" ".join(command.split()[:1]) for command in COMMANDS}
+    assert {"check", "collect", "status", "audit", "migrate", "init", "usage", "held"} <= found
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"{p}: {b.splitlines()[0]}" for p, b in BLOCKS])
+def test_a_block_of_the_pages_is_valid_shell(block: tuple[str, str]) -> None:
+    """It is meant to be copied."""
+    judged = subprocess.run(
+        ["/bin/sh", "-n"], input=block[1], capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stderr) == (0, "")
+
+
+def test_the_sources_of_the_install_page_are_right(tmp_path: Path) -> None:
+    """With the credentials that the page tells systemd of."""
+    page = (DOCS / "install.md").read_text("utf-8")
+    sources = page.split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "billing.toml"
+    path.write_text(sources, encoding="utf-8")
+    for credential, place in re.findall(r"LoadCredential=(\S+):(\S+)", page):
+        assert place == f"/etc/billing/credentials/{credential}"
+        (tmp_path / credential).write_text("secret", encoding="utf-8")
+    settings = load_settings(str(path), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [source.auth_mode for source in settings.sources] == ["mtls", "bearer"]
+
+
+def test_the_units_of_the_pages_are_those_that_are_there() -> None:
+    """None is named that does not exist."""
+    text = "".join(page.read_text("utf-8") for page in OPERATORS)
+    named = set(re.findall(r"\b((?:on-)?billing-[a-z]+@?)(?:ID)?\.(service|timer)\b", text))
+    assert {f"{name}.{kind}" for name, kind in named} == set(UNITS)
