@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 # A clock is not set back by more: after that, the counters did restart.
 LONGEST_DISORDER = timedelta(hours=1)
 
+MOST_SUCCESSORS = 240
+"""How many snapshots after a decrease are looked at: an hour of one every 15 seconds.
+
+Each decrease looks at its own, so a node that sends thousands must not make that quadratic.
+"""
+
 NEVER = -1
 
 
@@ -45,7 +51,7 @@ def judge(
     *,
     decide_now: bool,
 ) -> Verdict:
-    """Decide about a snapshot by the node's snapshots after it, oldest first.
+    """Decide about a snapshot by the node's next snapshots, up to MOST_SUCCESSORS, oldest first.
 
     `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
@@ -60,7 +66,8 @@ def judge(
     if returned_at != NEVER and _is_older(history[: returned_at or None], decreased, floor):
         if returned_at:
             return Verdict("disorder", ignored=returned_at)
-        if successors and history[-1].collected_at - snapshot.collected_at < LONGEST_DISORDER:
+        covered = history[-1].collected_at - snapshot.collected_at
+        if 0 < len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
             return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(

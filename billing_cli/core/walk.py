@@ -18,7 +18,7 @@ from billing_cli.core.model import (
     UsageRecord,
 )
 from billing_cli.core.plausibility import plausible_bytes
-from billing_cli.core.restart import judge
+from billing_cli.core.restart import MOST_SUCCESSORS, judge
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
@@ -85,7 +85,7 @@ class Walk:
                 changes.decreased,
                 self._floor,
                 changes.grown,
-                fresh[place + 1 :],
+                fresh[place + 1 : place + 1 + MOST_SUCCESSORS],
                 decide_now=decide_now,
             )
             if verdict.kind == "wait":

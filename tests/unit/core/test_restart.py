@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 from billing_cli.core.model import StreamName, Totals
+from billing_cli.core.restart import MOST_SUCCESSORS, judge
 from tests.unit.core.stories import ALICE, BOB, Ledger, after_noon, alice, record, snapshot
 
 CAROL = StreamName("xhttp", "33333333-3333-3333-3333-333333333333")
@@ -184,3 +188,16 @@ def test_a_stream_unchanged_by_a_restart_keeps_its_totals() -> None:
     )
     assert books.charged() == (5, 5)
     assert books.rows[BOB].totals == Totals(70, 70)
+
+
+def test_thousands_of_snapshots_in_a_second_do_not_keep_a_decision_waiting() -> None:
+    """So many are looked at and no more, so that a hostile node makes nothing quadratic."""
+    fallen = snapshot("01:00", {ALICE: (400, 400)})
+    crowd = [
+        replace(fallen, collected_at=fallen.collected_at + place * timedelta(microseconds=1))
+        for place in range(1, MOST_SUCCESSORS + 1)
+    ]
+    earlier, floor = {ALICE: Totals(500, 500)}, {ALICE: Totals(300, 300)}
+    few = judge(fallen, earlier, floor, 0, crowd[:-1], decide_now=False)
+    many = judge(fallen, earlier, floor, 0, crowd, decide_now=False)
+    assert (few.kind, many.kind) == ("wait", "restart")
