@@ -43,6 +43,7 @@ VIOLATIONS: Mapping[str, str] = {
     "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
     "charge_lost": "a stale write restored the balance or quota from before the charge",
     "quota_state_missing": "an account was charged and has no quota state",
+    "seal_differs": "a seal covers other numbers of facts than there are, or facts have no seal",
     "pruned_differs": "buckets or ledger of a pruned month are not what they were then",
     "watermark_differs": "a source's watermark is not its shared one, or is behind its streams",
     "shared_checkpoint_differs": "a shared checkpoint is not the sum of the account's streams",
@@ -128,7 +129,8 @@ class AuditReport:
 
     `findings` holds at most `limit` of each kind, `counts` how many there are. `rows` counts the
     rows that were read, by table. `accounts` holds at most `limit`, those with violations first.
-    `evidence_since` is where what was read begins, where older evidence was pruned.
+    `evidence_since` is where what was read begins, where older evidence was pruned. Unless
+    `is_full`, what a clean audit had proven at `proven_at` was not proven again: `new_seals` were.
     """
 
     checked_at: datetime
@@ -140,6 +142,9 @@ class AuditReport:
     totals: Figures
     accounts: tuple[AccountFigures, ...]
     evidence_since: datetime | None = None
+    is_full: bool = True
+    proven_at: datetime | None = None
+    new_seals: int = 0
 
     @property
     def violations(self) -> int:
@@ -174,6 +179,9 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "checked_at": format_rfc3339(report.checked_at),
         "account_uuid": report.account_uuid,
         "limit": report.limit,
+        "full": report.is_full,
+        "proven_at": report.proven_at and format_rfc3339(report.proven_at),
+        "new_seals": report.new_seals,
         "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
         "violations": [_finding(one) for one in report.findings if one.is_violation],
         "notices": [_finding(one) for one in report.findings if not one.is_violation],

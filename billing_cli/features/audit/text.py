@@ -43,6 +43,11 @@ def audit_text(report: AuditReport) -> str:
         lines.append(f"... and {report.rows['accounts'] - len(report.accounts)} more accounts")
     read = ", ".join(f"{count:,} {_words(name)}" for name, count in report.rows.items())
     lines += ["", f"read: {read}", _sums(report.totals)]
+    if report.proven_at is not None:
+        lines.append(
+            f"new: {_count(report.new_seals, 'seal')} since the last clean audit at "
+            f"{format_rfc3339(report.proven_at)}; --full proves everything"
+        )
     if report.evidence_since is not None:
         since = format_rfc3339(report.evidence_since)
         lines.append(f"since: {since}; older evidence was pruned, and its sums are compared")
