@@ -15,7 +15,7 @@ import click
 
 from billing_cli.config.redaction import redact
 from billing_cli.core.shard import Shard, parse_shard
-from billing_cli.core.times import parse_rfc3339
+from billing_cli.core.times import parse_time
 from billing_cli.errors import (
     EXIT_BUSY,
     EXIT_CODES,
@@ -40,7 +40,7 @@ Result = TypeVar("Result", bound="RunResult")
 
 
 class MomentType(click.ParamType[datetime]):
-    """An RFC 3339 time with a zone."""
+    """An RFC 3339 time with a zone, a duration back from now, or `today` or `yesterday` (UTC)."""
 
     name = "time"
 
@@ -51,9 +51,14 @@ class MomentType(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return parse_rfc3339(value)
+            return parse_time(value, datetime.now(UTC))
         except ValueError as error:
-            self.fail(f"{error}, such as 2026-04-08T12:00:00Z", param, ctx)
+            self.fail(
+                f"{error}, such as 2026-04-08T12:00:00Z, a duration back from now such as 2h or 3d,"
+                " today or yesterday",
+                param,
+                ctx,
+            )
 
 
 class ShardType(click.ParamType[Shard]):

@@ -134,8 +134,10 @@ def format_note(text: str, signatures: tuple[Signature, ...]) -> str:
 
 def parse_checkpoint(note: str) -> SignedCheckpoint:
     """Return the checkpoint of one signed note. Raises ValueError where it is none."""
-    (found,) = parse_checkpoints(note)
-    return found
+    found = parse_checkpoints(note)
+    if len(found) > 1:
+        raise ValueError("there is more than one checkpoint in it")
+    return found[0]
 
 
 def parse_checkpoints(text: str) -> list[SignedCheckpoint]:

@@ -69,6 +69,10 @@ class Limit:
         """Return what is left of a debt at a later instant, in bytes."""
         return max(debt.size_bytes - self.credit(debt.at, at), 0)
 
+    def allows(self, debt_bytes: int) -> bool:
+        """Tell whether a debt is within the capacity."""
+        return self.rate <= 0 or debt_bytes <= self.capacity
+
     def is_kept(self, debt_bytes: int) -> bool:
         """Tell whether a debt matters beyond the next minute."""
         return debt_bytes > self.rate * KEPT_SECONDS // BITS
@@ -88,6 +92,9 @@ class CreditBook:
         self._node = credit.node
         self._accounts = dict(credit.accounts)
         self._since = credit.since
+        # The debts that `spend` has changed.
+        self.spent: dict[str, Debt] = {}
+        self.spent_by_node: Debt | None = None
 
     def start(self, at: datetime) -> None:
         """Begin with no credit: the node's baseline was taken."""
@@ -124,6 +131,23 @@ class CreditBook:
             else:
                 self._accounts.pop(account, None)
         return held, False
+
+    def spend(self, account: str, size_bytes: int, at: datetime) -> bool:
+        """Consume credit for bytes that were found later; False, and nothing, if it is too little.
+
+        Unlike after a minute, small debts are kept: bytes may be found again and again.
+        """
+        before = self._accounts.get(account)
+        own = self._account_limit.drained(before, at) if before else self._default_debt(at)
+        debt = own + size_bytes
+        node_debt = size_bytes + (self._node_limit.drained(self._node, at) if self._node else 0)
+        if not (self._account_limit.allows(debt) and self._node_limit.allows(node_debt)):
+            return False
+        if self._account_limit.rate > 0:
+            self.spent[account] = self._accounts[account] = Debt(debt, at)
+        if self._node_limit.rate > 0:
+            self.spent_by_node = self._node = Debt(node_debt, at)
+        return True
 
     def state(self, at: datetime) -> NodeCredit:
         """Return what has to be remembered at the watermark."""

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 
 # What `fromisoformat` takes beyond RFC 3339, and what it makes of 24:00 or +05:60, depends on
 # Python's version; so hours and the zone's minutes have their bounds here.
@@ -14,6 +15,32 @@ _RFC3339 = re.compile(
     rf"\d{{4}}-\d\d-\d\d[Tt ]{_HOUR}:\d\d:\d\d(?:\.\d{{1,9}})?(?:[Zz]|[+-]{_HOUR}:[0-5]\d)",
     re.ASCII,
 )
+_DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": MINUTE,
+    "h": timedelta(hours=1),
+    "d": DAY,
+    "w": 7 * DAY,
+}
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """Return the UTC datetime that an operator means.
+
+    That is an RFC 3339 time, a duration back from `now` such as `90s`, `15m`, `2h`, `3d` or `1w`,
+    or the start of the UTC day `today` or `yesterday`. Raises ValueError for anything else.
+    """
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"today": midnight, "yesterday": midnight - DAY}
+    if text in days:
+        return days[text]
+    if duration := _DURATION.fullmatch(text):
+        try:
+            return now.astimezone(UTC) - int(duration[1]) * _UNITS[duration[2]]
+        except OverflowError:
+            raise ValueError(f"{text!r} is before the first time that exists") from None
+    return parse_rfc3339(text)
 
 
 def parse_rfc3339(text: str) -> datetime:

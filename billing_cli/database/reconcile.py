@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.corrections import Cell
 from billing_cli.core.model import StreamName, Totals, UsageRecord
+from billing_cli.core.plausibility import Debt
 from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
+from billing_cli.database.facts import rows_as_json
 from billing_cli.database.spans import KEPT_SINCE
+from billing_cli.database.streams import READ_ACCOUNT_DEBTS
+from billing_cli.database.write_path import UPSERT_ACCOUNT_DEBTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,6 +84,12 @@ UPDATE billing.gaps AS gap
         AND EXISTS (SELECT FROM unnest(%(stamps)s::timestamptz[]) AS seen (at)
                      WHERE seen.at > gap.from_at AND seen.at < gap.to_at)
         OR gap.kind = 'history_lost' AND gap.from_at = ANY (%(stamps)s::timestamptz[]))
+"""
+
+UPDATE_NODE_DEBT = """
+UPDATE billing.sources
+   SET debt_bytes = %(debt_bytes)s, debt_at = %(debt_at)s, updated_at = now()
+ WHERE source_id = %(source_id)s
 """
 
 
@@ -171,3 +181,37 @@ def resolve_gaps(
             "now": now,
         },
     ).rowcount
+
+
+def read_account_debts(connection: Connection, stored_node_id: str) -> dict[str, Debt]:
+    """Return what the accounts of a node used beyond their plausibility credit."""
+    rows = connection.execute(
+        READ_ACCOUNT_DEBTS, {"stored_node_ids": arrays.texts([stored_node_id])}
+    )
+    return {account: Debt(debt_bytes, as_of) for _, account, debt_bytes, as_of in rows}
+
+
+def write_debts(
+    connection: Connection,
+    source_id: str,
+    stored_node_id: str,
+    accounts: Mapping[str, Debt],
+    node: Debt | None,
+) -> None:
+    """Store the debts that changed, of accounts on a node and of the node itself."""
+    if accounts:
+        debts = rows_as_json(
+            {
+                "stored_node_id": stored_node_id,
+                "account_key": account,
+                "debt_bytes": debt.size_bytes,
+                "as_of": debt.at,
+            }
+            for account, debt in accounts.items()
+        )
+        connection.execute(UPSERT_ACCOUNT_DEBTS, {"debts": debts})
+    if node is not None:
+        connection.execute(
+            UPDATE_NODE_DEBT,
+            {"source_id": source_id, "debt_bytes": node.size_bytes, "debt_at": node.at},
+        )

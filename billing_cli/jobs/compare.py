@@ -26,6 +26,7 @@ from billing_cli.database.reconcile import (
 )
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.credit import cell_key, spend_credit
 from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.isolation import DATA_ERRORS
 from billing_cli.jobs.write import Written
@@ -40,8 +41,13 @@ if TYPE_CHECKING:
     from billing_cli.core.model import DeltaPolicy, Snapshot
     from billing_cli.database.reconcile import StoredCell
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.credit import CellKey
 
 REASON = "reconciled with the exporter's history"
+ABOVE_CREDIT = (
+    "history shows more bytes than the plausibility limit allows now: they are not charged, and "
+    "are compared again by the next reconcile"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,15 @@ def _compare_together(
     accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
     locked_accounts = lock_accounts(context, connection, accounts)
     chargeable = locked_accounts.chargeable
-    usage = {one.stretch.source_id: _corrected_usage(one, chargeable) for one in findings}
+    refused = spend_credit(
+        connection, [(one.stretch, one.different) for one in findings], chargeable
+    )
+    usage = {
+        one.stretch.source_id: _corrected_usage(
+            one, chargeable, refused.get(one.stretch.source_id, set())
+        )
+        for one in findings
+    }
     buckets = _buckets(connection, findings, usage)
     rating = write_corrections(
         context,
@@ -155,10 +169,13 @@ def _compare_together(
                 corrections=len(usage[one.stretch.source_id]),
                 skipped=one.skipped,
                 resolved_gaps=_resolve_gaps(context, connection, one.stretch),
-                problems=tuple(
-                    locked_accounts.problems[account]
-                    for account in sorted({stored.account_uuid for stored, _ in one.different})
-                    if account in locked_accounts.problems
+                problems=(
+                    *(
+                        locked_accounts.problems[account]
+                        for account in sorted({stored.account_uuid for stored, _ in one.different})
+                        if account in locked_accounts.problems
+                    ),
+                    *[ABOVE_CREDIT] * bool(refused.get(one.stretch.source_id)),
                 ),
             )
             for one in findings
@@ -211,8 +228,10 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
     return _Finding(stretch, different, skipped)
 
 
-def _corrected_usage(finding: _Finding, accounts: Collection[str]) -> list[StoredUsage]:
-    """Return the correction records of the accounts that can be charged.
+def _corrected_usage(
+    finding: _Finding, accounts: Collection[str], refused: Collection[CellKey]
+) -> list[StoredUsage]:
+    """Return the correction records of accounts that can be charged, without the refused cells.
 
     A correction's `start` is what was on record for its minute and its `end` what is now.
     """
@@ -225,7 +244,7 @@ def _corrected_usage(finding: _Finding, accounts: Collection[str]) -> list[Store
             stored.revisions.get(one.minute, 0) + 1,
         )
         for stored, one in finding.different
-        if stored.account_uuid in accounts
+        if stored.account_uuid in accounts and cell_key(stored) not in refused
     ]
 
 

@@ -73,6 +73,17 @@ class Databases:
             statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
             self.admin.execute(statement.format(sql.Identifier(name)))
 
+    @contextmanager
+    def copy_of(self, url: str) -> Iterator[str]:
+        """Copy a database that nobody is connected to, for the length of the block."""
+        name = next(self.names)
+        self._create(name, urlsplit(url).path[1:])
+        try:
+            yield self.url(name)
+        finally:
+            statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+            self.admin.execute(statement.format(sql.Identifier(name)))
+
     def close(self) -> None:
         """Leave the server, which other workers may still need."""
         self.admin.close()

@@ -19,6 +19,7 @@ from billing_cli.features.seal.file import open_checkpoints
 from billing_cli.features.seal.job import seal
 from billing_cli.features.verify.job import verify
 from billing_cli.signatures import generate_key
+from tests.support.guards import without_guards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,14 +71,12 @@ class Sealing:
         """Return what a verification finds."""
         return self.verify(**options).findings
 
-    def tamper(self, *statements: str) -> None:
-        """Execute statements as a superuser whom no trigger stops."""
-        connection = self.story.connection
-        with connection.transaction():
-            connection.execute(DISABLE_ALL)
-            for statement in statements:
-                connection.execute(statement.encode())
-            connection.execute(ENABLE_ALL)
+
+def tamper(database_url: str, *statements: str) -> None:
+    """Execute statements as a superuser whom no trigger stops."""
+    with psycopg.connect(database_url) as connection, without_guards(connection):
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 @contextmanager
@@ -91,14 +90,3 @@ def seal_role(databases: Databases, database_url: str) -> Iterator[str]:
     with psycopg.connect(database_url, autocommit=True) as opened:
         opened.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
     databases.admin.execute(sql.SQL("DROP ROLE {}").format(identifier))
-
-
-DISABLE_ALL = """
-DO $$ DECLARE name text; BEGIN
-  FOR name IN SELECT tgrelid::regclass::text FROM pg_trigger
-               WHERE tgfoid = 'billing.refuse_change()'::regprocedure LOOP
-    EXECUTE 'ALTER TABLE ' || name || ' DISABLE TRIGGER ALL';
-  END LOOP;
-END $$
-"""
-ENABLE_ALL = DISABLE_ALL.replace("DISABLE TRIGGER ALL", "ENABLE TRIGGER ALL")

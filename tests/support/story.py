@@ -19,6 +19,7 @@ from psycopg import sql
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connection import Database
 from billing_cli.exporter.source import Source
+from billing_cli.features.verify.job import verify
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import JobContext, Tariff
 from billing_cli.simulator.accounts import save_funds, save_users
@@ -66,6 +67,7 @@ def told_story(database_url: str, job_url: str) -> Iterator[Story]:
         story = Story(database_url, job_url, fleet, running, connection)
         yield story
         assert story.broken_invariants() == []
+        assert verify(story.context()).findings == []
 
 
 class Story:

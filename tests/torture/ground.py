@@ -19,6 +19,7 @@ from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
 from billing_cli.exporter.source import Source
 from billing_cli.features.audit.job import audit
+from billing_cli.features.verify.job import verify
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff
 from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.books import Funds
@@ -257,6 +258,8 @@ class Ground:
         self._require(unsettled(self))
         report = audit(self.context(Errand("audit", audit, run_id=self._new_run_id())))
         self._require([f"audit: {one}" for one in report.findings if one.is_violation])
+        verified = verify(self.context(Errand("verify", verify, run_id=self._new_run_id())))
+        self._require([f"verify: {one}" for one in verified.findings])
 
     def _require(self, problems: list[str]) -> None:
         if problems:

@@ -43,8 +43,9 @@ VIOLATIONS: Mapping[str, str] = {
     "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
     "charge_lost": "a stale write restored the balance or quota from before the charge",
     "quota_state_missing": "an account was charged and has no quota state",
-    "seal_differs": "a seal covers other numbers of facts than there are, or facts have no seal",
     "pruned_differs": "buckets or ledger of a pruned month are not what they were then",
+    "seal_missing": "usage records or charges that no seal covers",
+    "seal_differs": "a seal covers another number of usage records or charges than there is",
     "watermark_differs": "a source's watermark is not its shared one, or is behind its streams",
     "shared_checkpoint_differs": "a shared checkpoint is not the sum of the account's streams",
 }

@@ -15,6 +15,7 @@ from billing_cli.features.audit import queries_facts as facts
 from billing_cli.features.audit import queries_past as past
 from billing_cli.features.audit import queries_positions as positions
 from billing_cli.features.audit import queries_pruned as pruned
+from billing_cli.features.audit import queries_seals as seals
 from billing_cli.features.audit.balances import find_changed_funds
 from billing_cli.features.audit.findings import Figures, Finding
 
@@ -33,7 +34,7 @@ class Check(NamedTuple):
 
     Without a statement it is the one about funds, which more than one statement answers. `range_of`
     names the range of `Sums` in which it is needed. An incremental audit uses `new_statement`,
-    where there is one, and leaves out what `is_past`. What `is_of_all` says nothing of one account.
+    where there is one, and leaves out what `is_past`.
     """
 
     title: str
@@ -41,7 +42,6 @@ class Check(NamedTuple):
     range_of: str | None = None
     new_statement: str | None = None
     is_past: bool = False
-    is_of_all: bool = False
 
 
 CHECKS = (
@@ -71,7 +71,11 @@ CHECKS = (
     ),
     Check("balances and quotas follow from charges and rows"),
     Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
-    Check("facts are sealed", positions.UNSEALED_FACTS, is_of_all=True),
+    Check(
+        "each fact is covered by one seal",
+        seals.UNSEALED_FACTS,
+        new_statement=positions.UNSEALED_NEW_FACTS,
+    ),
     Check("months that were pruned are as they were", pruned.CHANGED_SINCE_PRUNED, is_past=True),
     Check("earlier versions recognised successions", past.UNRECOGNISED_SUCCESSIONS, is_past=True),
     Check(
@@ -101,8 +105,6 @@ def find(
         yield from find_changed_funds(connection, scope, found, default_quota_bytes)
         return
     statement, given = check.statement, scope.parameters()
-    if check.is_of_all and scope.account_uuid is not None:
-        return
     if scope.is_incremental:
         if check.is_past:
             return

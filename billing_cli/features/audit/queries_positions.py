@@ -27,8 +27,9 @@ SELECT count(*), min(first_bucket), max(last_bucket) FROM billing.seals AS seal 
 
 # Facts that no seal covers, and seals that cover other numbers of facts than there are. Facts of
 # step 0 were there before seals were.
-UNSEALED_FACTS = f"""
-SELECT 'seal_differs' AS kind, NULL AS account_uuid, coalesce(fact.run_id, seal.run_id)::text
+UNSEALED_NEW_FACTS = f"""
+SELECT CASE WHEN seal.run_id IS NULL THEN 'seal_missing' ELSE 'seal_differs' END AS kind,
+       NULL AS account_uuid, coalesce(fact.run_id, seal.run_id)::text
          AS "key.run_id", coalesce(fact.step, seal.step) AS "key.step",
        coalesce(seal.records, 0) AS "expected.records",
        coalesce(seal.charges, 0) AS "expected.charges",
@@ -45,8 +46,7 @@ SELECT 'seal_differs' AS kind, NULL AS account_uuid, coalesce(fact.run_id, seal.
          GROUP BY 1, 2) AS fact
   LEFT JOIN billing.seals AS old USING (run_id, step)
   FULL JOIN (SELECT * FROM billing.seals AS seal
-              WHERE seal.first_bucket >= %(since)s AND seal.job <> 'adoption'
-                AND (%(is_full)s OR {IS_NEW_SEAL})) AS seal USING (run_id, step)
+              WHERE seal.first_bucket >= %(since)s AND {IS_NEW_SEAL}) AS seal USING (run_id, step)
  WHERE old.run_id IS NULL AND seal.run_id IS NULL
     OR seal.run_id IS NOT NULL
        AND (coalesce(fact.records, 0), coalesce(fact.charges, 0)) <> (seal.records, seal.charges)

@@ -56,7 +56,6 @@ class Scope:
             "since": self.first_minute,
             "until": "infinity",
             "horizon": self.horizon,
-            "is_full": not self.is_incremental,
             "proven_at": self.proven_at,
             "seed": self.seed,
             "factor": self.factor,

@@ -58,7 +58,7 @@ def command(
 
     --since counts for sources that were never collected: the first snapshot from then on is
     their baseline, which charges nothing. All others go on from their watermark, and a note says
-    so. Times are RFC 3339, with a zone.
+    so. Times are RFC 3339, a duration back from now (2h, 3d), today or yesterday (UTC).
 
     With --from-file, snapshots are read from a file: from the disk of a node that is dead, or from
     what a log shipper wrote. It may hold several nodes, as lists, pages or lines of snapshots,

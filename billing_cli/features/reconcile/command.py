@@ -64,8 +64,9 @@ def command(
     history does not cover is left alone. A second run changes nothing.
 
     A dry run prints each minute that differs, with its bytes and its money. Times are RFC 3339,
-    with a zone. A source that is being collected just now is left out: run it again. Ends with 3
-    where some sources failed, and with 75 where all were left out.
+    a duration back from now (2h, 3d), today or yesterday (UTC). A source that is being collected
+    just now is left out: run it again. Ends with 3 where some sources failed, and with 75 where
+    all were left out.
 
     With --from-file the history is that of a file, as for catch-up.
 

@@ -161,20 +161,12 @@ def _describe(
         )
         report.add(kind, table.name, f"{found} rows {of}, or others, are there", run_id)
         return
-    missing = Counter(unpack(f">{sealed}I", checks))
-    different: list[bytes] = []
-    more = 0
-    for line in store.read_lines_of(connection, table, seal):
-        check = crc32(line)
-        if missing[check] > 0:
-            missing[check] -= 1
-        elif len(different) < NAMED:
-            different.append(line)
-        else:
-            more += 1
-    gone = missing.total()
+    missing, different, more = _compare(connection, table, seal, checks, None)
+    if sealed - missing + len(different) + more != found:
+        # Some are of minutes before those of the seal.
+        missing, different, more = _compare(connection, table, seal, checks, FIRST[0])
     unknown = len(different) + more
-    changed = min(gone, unknown)
+    changed = min(missing, unknown)
     for number, line in enumerate(different):
         which: FindingKind = "changed" if number < changed else "inserted"
         fields = line[:-1].decode().split("\t")
@@ -184,10 +176,35 @@ def _describe(
         report.add(which, table.name, f"minute {fields[0]}, {what}, {of}", run_id, account)
     if more:
         report.add("changed", table.name, f"{more} more {of}", run_id)
-    if gone > changed:
-        _describe_gone(connection, table, seal, gone - changed, report)
-    if not (gone or unknown):
+    if missing > changed:
+        _describe_gone(connection, table, seal, missing - changed, report)
+    if not (missing or unknown):
         report.add("changed", table.name, f"one {of}", run_id)
+
+
+def _compare(
+    connection: Connection,
+    table: FactTable,
+    seal: Seal,
+    checks: bytes,
+    since: datetime | None,
+) -> tuple[int, list[bytes], int]:
+    """Compare a seal's facts with the checks of its lines.
+
+    Returns how many checks have no fact, the first facts that have no check, and how many more.
+    """
+    missing = Counter(unpack(f">{len(checks) // 4}I", checks))
+    different: list[bytes] = []
+    more = 0
+    for line in store.read_lines_of(connection, table, seal, since):
+        check = crc32(line)
+        if missing[check] > 0:
+            missing[check] -= 1
+        elif len(different) < NAMED:
+            different.append(line)
+        else:
+            more += 1
+    return missing.total(), different, more
 
 
 def _describe_gone(

@@ -74,13 +74,11 @@ SELECT '2025-01-01T00:00:00Z', account_uuid, 1, 9, 1, 9, 0, 0, 1, 9, 0, 0
         "DELETE FROM billing.usage_records {record}",
         "chain_broken",
         "records_differ",
-        "seal_differs",
     ),
     "a stream's last record deleted": damage(
         "DELETE FROM billing.usage_records {last_record}",
         "checkpoint_differs",
         "records_differ",
-        "seal_differs",
     ),
     "a record's end changed": damage(
         "UPDATE billing.usage_records SET downlink_end = downlink_end + 1 {record}",
@@ -219,7 +217,6 @@ UPDATE public.billing_ledger SET account_uuid = (
         "DELETE FROM billing.charges {charge}",
         "ledger_unproven",
         "charges_differ",
-        "seal_differs",
     ),
     "a charge at another price": damage(
         "UPDATE billing.charges SET price_per_byte = 2 * price_per_byte {charge}", "amount_wrong"
@@ -261,13 +258,12 @@ UPDATE billing.charges
         "records_differ",
     ),
     "a correction deleted": damage(
-        "DELETE FROM billing.usage_records {correction}", "records_differ", "seal_differs"
+        "DELETE FROM billing.usage_records {correction}", "records_differ"
     ),
     "a release's record deleted": damage(
         "DELETE FROM billing.usage_records WHERE kind = 'released'",
         "release_unmatched",
         "records_differ",
-        "seal_differs",
     ),
     "a release taken back without its charge": damage(
         "UPDATE billing.held_deltas SET state = 'held'", "release_unmatched"
@@ -286,6 +282,13 @@ UPDATE public.traffic_minute_buckets
         "chain_broken",
         "bucket_differs",
         "bytes_differ",
+    ),
+    "a seal deleted": damage(
+        "DELETE FROM billing.seals WHERE job <> 'x'",
+        "seal_missing",
+    ),
+    "a seal of other facts": damage(
+        "UPDATE billing.seals SET records = records + 1",
         "seal_differs",
     ),
 }

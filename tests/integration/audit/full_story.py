@@ -10,7 +10,7 @@ import psycopg
 from billing_cli.features.audit.job import audit
 from billing_cli.features.held.job import release_held
 from billing_cli.simulator.accounts import save_users
-from tests.integration.reconcile.conftest import World
+from tests.integration.reconcile.conftest import START, World
 from tests.support.guards import without_guards
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class FullStory(World):
     `streams` and `users` are the known ones; the stranger's come last.
     """
 
-    def __init__(self, database_url: str, job_url: str) -> None:
-        super().__init__(database_url, job_url)
+    def __init__(self, database_url: str, job_url: str, start: datetime = START) -> None:
+        super().__init__(database_url, job_url, start)
         self.stranger = self.fleet.new_uuid()
         self.streams.append(self.node.add_stream(self.stranger, "xhttp"))
 

@@ -106,7 +106,7 @@ def test_1_where_the_run_failed(world: World) -> None:
     ("arguments", "reason"),
     [
         (("--source", "nobody"), "unknown source nobody"),
-        (("--since", "yesterday"), "is not an RFC 3339 time with a zone"),
+        (("--since", "last week"), "is not an RFC 3339 time with a zone"),
         (("--sinse", "2026-04-08T12:00:00Z"), "No such option"),
         (("everything",), "unexpected extra argument"),
     ],

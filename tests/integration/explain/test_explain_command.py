@@ -69,7 +69,7 @@ def test_an_unknown_account_ends_with_2_and_one_line(story: Story, user: User) -
     [
         (("no-uuid",), "no-uuid"),
         ((), "ACCOUNT"),
-        (("{user}", "--minute", "yesterday"), "not an RFC 3339 time"),
+        (("{user}", "--minute", "last week"), "not an RFC 3339 time"),
         (
             ("{user}", "--since", "2026-04-08T13:00:00Z", "--until", "2026-04-08T12:00:00Z"),
             "--since is after --until",

@@ -29,13 +29,7 @@ class LongStory(FullStory):
     """A full story that reaches May after so many minutes; charges are stamped in its own time."""
 
     def __init__(self, database_url: str, job_url: str, minutes_of_april: float) -> None:
-        self.begin = MAY - timedelta(minutes=minutes_of_april)
-        super().__init__(database_url, job_url)
-        self.fleet.start = self.begin
-
-    def minutes(self, count: float) -> datetime:
-        """Return the time so many minutes after the beginning."""
-        return self.begin + timedelta(minutes=count)
+        super().__init__(database_url, job_url, MAY - timedelta(minutes=minutes_of_april))
 
     def prove(self, now: datetime) -> None:
         """Audit everything, and have the journal say so."""

@@ -112,7 +112,8 @@ def test_all_that_a_stream_ever_did_may_go(story: LongStory) -> None:
     story.node.snapshot(JULY)
     story.catch_up(JULY + timedelta(minutes=2))
     assert kinds(story.audit()) == {}
-    assert (5,) in story.rows("SELECT uplink_end - uplink_start FROM billing.usage_records")
+    ((records, charges),) = story.rows(COUNT)
+    assert records == charges > 0
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(story: LongStory) -> None:
@@ -137,7 +138,7 @@ def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: Lon
         late.add_stream(user.uuid, "xhttp")
     late.run(story.minutes(6), poll_seconds=60)
     late.snapshot(story.minutes(6))
-    story.catch_up(story.minutes(21), since=story.begin)
+    story.catch_up(story.minutes(21), since=story.start)
     assert story.rows(COUNT_APRIL) != [(0,)]
     assert kinds(story.audit()) == {}
     for user in story.users:
@@ -159,7 +160,7 @@ def test_damage_to_late_minutes_of_a_pruned_month_is_found(story: LongStory) -> 
     late.add_stream(story.users[0].uuid, "xhttp")
     late.run(story.minutes(6), poll_seconds=60)
     late.snapshot(story.minutes(6))
-    story.catch_up(story.minutes(21), since=story.begin)
+    story.catch_up(story.minutes(21), since=story.start)
     story.damage(
         "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
         " WHERE node_id = 'prod:us-1.example'"

@@ -39,10 +39,11 @@ class World:
     Jobs connect to `job_url`, as a role that may do nothing else; `database_url` is the owner's.
     """
 
-    def __init__(self, database_url: str, job_url: str) -> None:
+    def __init__(self, database_url: str, job_url: str, start: datetime = START) -> None:
         self.database_url = database_url
         self.job_url = job_url
-        self.fleet = Fleet(seed=11, start=START)
+        self.start = start
+        self.fleet = Fleet(seed=11, start=start)
         self.node = self.fleet.add_node("jp-1", node_id="jp-1.example", env="prod")
         self.users = [self.fleet.add_user() for _ in range(3)]
         self.streams = [self.node.add_stream(user.uuid, "xhttp") for user in self.users]
@@ -56,7 +57,7 @@ class World:
 
     def minutes(self, count: float) -> datetime:
         """Return the time so many minutes after the start."""
-        return START + timedelta(minutes=count)
+        return self.start + timedelta(minutes=count)
 
     def collect_every_minute(self, first: int, last: int) -> None:
         """Run `collect` at 40 s past each minute from the first to the last."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamName
+from billing_cli.core.plausibility import CreditBook, NodeCredit
 from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, Ledger, alice, snapshot
 
 KILOBYTE = 8_000
@@ -14,6 +18,7 @@ POLICY = DeltaPolicy(
     account_rate_bits_per_second=KILOBYTE, line_rate_bits_per_second=2 * KILOBYTE, burst_hours=1
 )
 CAPACITY = 3_600_000
+START = datetime(2026, 4, 8, 12, tzinfo=UTC)
 
 
 def ledger(**changes: float) -> Ledger:
@@ -142,3 +147,38 @@ def test_more_than_a_bigint_is_held_without_any_limit() -> None:
     books = ledger(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
     books.live(alice("00:00", 0), snapshot("01:00", {ALICE: (MAX_TOTAL, MAX_TOTAL)}))
     assert reasons(books) == [(ALICE, "account_rate", 2 * MAX_TOTAL)]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 900), st.sampled_from("ab"), st.integers(0, 400_000), st.booleans()
+        ),
+        max_size=30,
+    )
+)
+def test_minutes_and_corrections_together_stay_within_the_credit(
+    steps: list[tuple[int, str, int, bool]],
+) -> None:
+    """Whatever is charged by collect or found by reconcile, no more than what the rate allows.
+
+    Between any two moments that is the capacity and what grew since; a debt of up to a minute may
+    be forgotten.
+    """
+    policy = replace(POLICY, burst_hours=0.1)
+    at, book, charged = START, CreditBook(policy, NodeCredit()), []
+    for seconds, account, size_bytes, is_correction in steps:
+        at += timedelta(seconds=seconds)
+        if is_correction:
+            is_charged = book.spend(account, size_bytes, at)
+        else:
+            held, all_held = book.admit({account: size_bytes}, at)
+            is_charged = not (held or all_held)
+        if is_charged:
+            charged.append((at, account, size_bytes))
+    for first, (since, account, _) in enumerate(charged):
+        for names, rate in (({account}, 1_000), ({"a", "b"}, 2_000)):
+            total = 0
+            for moment, name, size_bytes in charged[first:]:
+                total += size_bytes if name in names else 0
+                assert total <= rate * (360 + 60 + (moment - since).total_seconds())

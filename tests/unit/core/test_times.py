@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.times import MINUTE, closed_until, format_rfc3339, minute_of, parse_rfc3339
+from billing_cli.core.times import (
+    MINUTE,
+    closed_until,
+    format_rfc3339,
+    minute_of,
+    parse_rfc3339,
+    parse_time,
+)
 from tests.unit.core.examples import examples
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
@@ -189,3 +196,29 @@ def test_a_minute_is_closed_once_it_has_settled(now: float, settle: int, boundar
     moment = NOON + timedelta(seconds=now)
     expected = NOON + timedelta(minutes=boundary)
     assert closed_until(moment, timedelta(seconds=settle)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-04-08T14:00:00+02:00", NOON),
+        ("90s", NOON + timedelta(hours=3, minutes=28, seconds=30)),
+        ("15m", NOON + timedelta(hours=3, minutes=15)),
+        ("2h", NOON + timedelta(hours=1, minutes=30)),
+        ("3d", NOON + timedelta(days=-3, hours=3, minutes=30)),
+        ("1w", NOON + timedelta(days=-7, hours=3, minutes=30)),
+        ("today", datetime(2026, 4, 8, tzinfo=UTC)),
+        ("yesterday", datetime(2026, 4, 7, tzinfo=UTC)),
+    ],
+)
+def test_an_operator_may_count_back_from_now(text: str, expected: datetime) -> None:
+    """Days are days of UTC, wherever the clock of the operator stands."""
+    now = (NOON + timedelta(hours=3, minutes=30)).astimezone(timezone(timedelta(hours=9)))
+    assert parse_time(text, now) == expected
+
+
+@pytest.mark.parametrize("text", ["", "h", "-2h", "2.5h", "2H", "2y", "Today", "99999999w", "now"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ValueError, match=r"is not an RFC 3339 time|before the first time"):
+        parse_time(text, NOON)

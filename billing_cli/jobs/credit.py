@@ -1,0 +1,73 @@
+"""Plausibility credit for what `reconcile` finds: the bytes that corrections add consume it.
+
+Most corrections move bytes between minutes and need none. Bytes that a hidden restart had swallowed
+are new. Those that the credit of their account or node does not cover are left as they are on
+record; credit grows, and the next comparison finds them again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from billing_cli.core.plausibility import CreditBook
+from billing_cli.database.reconcile import read_account_debts, write_debts
+from billing_cli.database.sources import read_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.corrections import Difference
+    from billing_cli.database.reconcile import StoredCell
+    from billing_cli.jobs.compare import Stretch
+
+CellKey = tuple[int, "datetime"]
+
+
+def spend_credit(
+    connection: Connection,
+    found: Iterable[tuple[Stretch, Sequence[tuple[StoredCell, Difference]]]],
+    accounts: Collection[str],
+) -> dict[str, set[CellKey]]:
+    """Consume credit for the cells that grow; return those that it does not cover, by source.
+
+    Only cells of the chargeable `accounts` count. The sources are locked.
+    """
+    refused = {}
+    for stretch, different in found:
+        growth: defaultdict[tuple[datetime, CellKey, str], int] = defaultdict(int)
+        for stored, one in different:
+            if stored.account_uuid in accounts:
+                key = stored.cell.record.to_at, cell_key(stored), stored.account_uuid
+                growth[key] += sum(one.shown) - sum(one.recorded)
+        grown = sorted((key, size_bytes) for key, size_bytes in growth.items() if size_bytes > 0)
+        if grown:
+            refused[stretch.source_id] = _spend(connection, stretch, grown)
+    return refused
+
+
+def cell_key(stored: StoredCell) -> CellKey:
+    """Return what identifies a cell: its stream, and where it begins."""
+    return stored.stream_id, stored.cell.record.from_at
+
+
+def _spend(
+    connection: Connection,
+    stretch: Stretch,
+    grown: Sequence[tuple[tuple[datetime, CellKey, str], int]],
+) -> set[CellKey]:
+    state = read_sources(connection, [stretch.source_id])[stretch.source_id]
+    at = state.watermark or stretch.until
+    debts = read_account_debts(connection, stretch.stored_node_id)
+    book = CreditBook(stretch.policy, replace(state.credit, accounts=debts))
+    refused = {
+        key for (_, key, account), size_bytes in grown if not book.spend(account, size_bytes, at)
+    }
+    write_debts(
+        connection, stretch.source_id, stretch.stored_node_id, book.spent, book.spent_by_node
+    )
+    return refused
