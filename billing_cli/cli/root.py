@@ -23,6 +23,7 @@ SUMMARIES = {
     "audit": "Prove from the database that nothing was skipped or counted twice.",
     "seal": "Append the seals of runs to the log, and sign its head.",
     "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
+    "statement": "Show what an account was charged in a month, verifiably.",
     "explain": "Tell the story of an account's charges.",
     "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",

@@ -107,6 +107,7 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
+Label = Annotated[str, Field(max_length=16), AfterValidator(_printable)]
 Whole = Annotated[int, BeforeValidator(_no_switch)]
 Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
 Rate = Annotated[Whole, Field(ge=0, le=MAX_RATE_BITS_PER_SECOND)]

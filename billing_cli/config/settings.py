@@ -25,6 +25,7 @@ from billing_cli.config.fields import (
     Amount,
     CaseFree,
     DatabaseUrl,
+    Label,
     Number,
     PricePerByte,
     Rate,
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
         0, validation_alias="INITIAL_INCLUDED_QUOTA_BYTES"
     )
     initial_balance: Amount = Field(Decimal(0), validation_alias="INITIAL_BALANCE")
+    currency: Label = ""
     free_packages: Annotated[tuple[Text, ...], BeforeValidator(from_json)] = ()
     allow_zero_price: bool = False
     # The zone stands before the hours, which are parsed with it.

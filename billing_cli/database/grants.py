@@ -216,6 +216,7 @@ GRANTS = (
 OPTIONAL_GRANTS = (
     *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
     *_grants("public.account_quota_states", select="period_start"),
+    *_grants("public.users", select="email"),
 )
 
 # What the role that runs `billing suspend` may do: the only one that changes `suspend_state`.

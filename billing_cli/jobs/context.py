@@ -79,6 +79,7 @@ class JobContext:
     host: str = ""
     version: str = ""
     job: str = ""
+    currency: str = ""
 
     def policy_of(self, source: Source) -> DeltaPolicy:
         """Return what the delta computation may assume of a source."""

@@ -47,6 +47,7 @@ def context_of(settings: Settings, job: str, run_id: str) -> JobContext:
         host=socket.gethostname(),
         job=job,
         version=__version__,
+        currency=settings.currency,
     )
 
 

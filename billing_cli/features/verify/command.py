@@ -45,6 +45,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FILE",
     help="The public key of the log; several where it was changed.",
 )
+@click.option(
+    "--statement",
+    "statement_file",
+    type=FILE,
+    metavar="FILE",
+    help="A statement, JSON or HTML. Needs neither configuration nor database.",
+)
 @json_option
 @click.pass_obj
 def command(
@@ -52,6 +59,7 @@ def command(
     since: datetime | None,
     checkpoint_files: tuple[Path, ...],
     key_files: tuple[Path, ...],
+    statement_file: Path | None,
     as_json: bool,
 ) -> None:
     """Prove that nothing was changed since a checkpoint that somebody kept.
@@ -66,7 +74,10 @@ def command(
     Examples:
       billing verify --checkpoint /srv/witness/checkpoints --public-key seal.key.pub
       billing verify --since 2026-11-01T00:00:00Z --json
+      billing verify --statement statement.html --public-key seal.key.pub
     """
+    if statement_file is not None:
+        _verify_statement(statement_file, key_files, as_json)
     from billing_cli.features.verify.job import verify  # noqa: PLC0415
 
     context = open_context(options, "verify", str(uuid.uuid4()), files_checked=False)
@@ -87,6 +98,15 @@ def command(
             on_facts=on_facts,
         )
     show_report(report, as_json)
+
+
+def _verify_statement(path: Path, key_files: tuple[Path, ...], as_json: bool) -> NoReturn:
+    from billing_cli.features.verify import statement as offline  # noqa: PLC0415
+
+    report = offline.verify_statement(path, key_files)
+    shown = offline.statement_object(report)
+    click.echo(json.dumps(shown) if as_json else offline.statement_report_text(report))
+    sys.exit(EXIT_PARTIAL if report.findings else EXIT_OK)
 
 
 def show_report(report: VerifyReport, as_json: bool) -> NoReturn:
