@@ -39,8 +39,9 @@ WIDTH, HEIGHT, BASE = 700, 150, 130
 def statement_html(statement: Mapping[str, Any]) -> str:
     """Return a statement as a self-contained page."""
     data = json.dumps(statement, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    for character, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
-        data = data.replace(character, code)
+    data = "".join(
+        f"\\u{ord(one):04x}" if one in "<>&" or not one.isprintable() else one for one in data
+    )
     title = f"Statement {statement['month']}"
     return f"""<!DOCTYPE html>
 <html lang="en">
