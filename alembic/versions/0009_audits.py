@@ -1,4 +1,4 @@
-"""Audits, and where the last clean one ended, so that the next one goes on from there."""
+"""Where the last clean audit ended, so that the next one goes on from there; archived months."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ CREATE TABLE billing.audits (
   violations bigint NOT NULL,
   notices bigint NOT NULL,
   since timestamptz
+)
+""",
+    """
+CREATE TABLE billing.archives (
+  month timestamptz PRIMARY KEY,
+  run_id uuid NOT NULL,
+  archived_at timestamptz NOT NULL,
+  directory text NOT NULL,
+  records bigint NOT NULL,
+  charges bigint NOT NULL,
+  seals bigint NOT NULL
 )
 """,
     """
@@ -49,6 +60,8 @@ CREATE TABLE billing.audited_accounts (
 COMMENTS = {
     "TABLE billing.audits": "The audits of all accounts, and what they found.",
     "COLUMN billing.audits.since": "The first minute that was read; null where all were.",
+    "TABLE billing.archives": "Months that were archived and verified: only these are pruned.",
+    "COLUMN billing.archives.month": "Its first instant, UTC.",
     "TABLE billing.audited_seals": "Seals of the last days that a clean audit has proven.",
     "TABLE billing.audited_streams": "The checkpoints of streams at the last clean audit.",
     "TABLE billing.audited_accounts": "The funds of accounts at the last clean audit.",
@@ -63,5 +76,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("audits", "audited_seals", "audited_streams", "audited_accounts"):
+    for table in ("audits", "archives", "audited_seals", "audited_streams", "audited_accounts"):
         op.execute(f"DROP TABLE billing.{table}")

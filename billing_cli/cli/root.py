@@ -25,6 +25,7 @@ SUMMARIES = {
     "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
     "statement": "Show what an account was charged in a month, verifiably.",
     "explain": "Tell the story of an account's charges.",
+    "archive": "Write a month of facts as Parquet files that prove themselves.",
     "prune": "Take whole months of old evidence away.",
     "migrate": "Bring the database schema to this version.",
     "status": "Show sources, watermarks, gaps and the last runs.",

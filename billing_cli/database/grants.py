@@ -184,6 +184,12 @@ GRANTS = (
     *_grants("billing.repairs", select="", insert=""),
     *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
     *_grants("billing.audits", select="", insert=""),
+    *_grants(
+        "billing.archives",
+        select="",
+        insert="",
+        update="run_id archived_at directory records charges seals",
+    ),
     *_grants("billing.audited_seals", select="", insert=""),
     *_grants(
         "billing.audited_streams",

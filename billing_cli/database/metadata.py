@@ -625,6 +625,20 @@ audits = Table(
     comment="The audits of all accounts, and what they found.",
 )
 
+archives = Table(
+    "archives",
+    metadata,
+    columns.moment("month", "Its first instant, UTC."),
+    columns.uuid("run_id"),
+    columns.moment("archived_at"),
+    columns.text("directory"),
+    columns.bytes_("records"),
+    columns.bytes_("charges"),
+    columns.bytes_("seals"),
+    PrimaryKeyConstraint("month"),
+    comment="Months that were archived and verified: only these are pruned.",
+)
+
 audited_seals = Table(
     "audited_seals",
     metadata,

@@ -5,34 +5,19 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.months import MonthType
 from billing_cli.cli.running import open_context
 from billing_cli.errors import BillingError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from billing_cli.cli.root import Options
-
-
-class MonthType(click.ParamType[date]):
-    """A month, such as 2026-11: its first day."""
-
-    name = "month"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Return the first day, or fail as a usage error."""
-        if isinstance(value, date):
-            return value
-        try:
-            if len(str(value)) != len("2026-11"):
-                raise ValueError  # noqa: TRY301
-            return date.fromisoformat(f"{value}-01")
-        except ValueError:
-            self.fail(f"{value!r} is no month such as 2026-11", param, ctx)
 
 
 @click.command("statement")

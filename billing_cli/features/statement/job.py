@@ -15,6 +15,7 @@ from billing_cli.core.statements import FORMAT, content_sha256, nodes_of, proof_
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
+from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
 from billing_cli.database.seals import read_head
 from billing_cli.errors import UsageError
@@ -63,6 +64,9 @@ def statement(
         require_head(connection)
         uuid = store.find_by_email(connection, account) if is_by_email else account
         account_uuid = find_account(connection, uuid).account_uuid
+        kept_since = read_evidence_since(connection)
+        if kept_since is not None and start < kept_since:
+            raise UsageError(f"the facts of {start:%Y-%m} were pruned: see their archive")
         return _statement(connection, context, account_uuid, start, end)
 
     with Session(context.database) as session:

@@ -52,6 +52,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FILE",
     help="A statement, JSON or HTML. Needs neither configuration nor database.",
 )
+@click.option(
+    "--archive",
+    "archive_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Archived months. Needs neither configuration nor database.",
+)
 @json_option
 @click.pass_obj
 def command(
@@ -60,6 +67,7 @@ def command(
     checkpoint_files: tuple[Path, ...],
     key_files: tuple[Path, ...],
     statement_file: Path | None,
+    archive_directory: Path | None,
     as_json: bool,
 ) -> None:
     """Prove that nothing was changed since a checkpoint that somebody kept.
@@ -78,6 +86,8 @@ def command(
     """
     if statement_file is not None:
         _verify_statement(statement_file, key_files, as_json)
+    if archive_directory is not None:
+        _verify_archive(archive_directory, key_files, as_json)
     from billing_cli.features.verify.job import verify  # noqa: PLC0415
 
     context = open_context(options, "verify", str(uuid.uuid4()), files_checked=False)
@@ -107,6 +117,15 @@ def _verify_statement(path: Path, key_files: tuple[Path, ...], as_json: bool) ->
     shown = offline.statement_object(report)
     click.echo(json.dumps(shown) if as_json else offline.statement_report_text(report))
     sys.exit(EXIT_PARTIAL if report.findings else EXIT_OK)
+
+
+def _verify_archive(directory: Path, key_files: tuple[Path, ...], as_json: bool) -> NoReturn:
+    from billing_cli.features.verify import archive as offline  # noqa: PLC0415
+
+    checks = offline.verify_archive(directory, key_files)
+    shown = offline.archive_object(checks, len(key_files))
+    click.echo(json.dumps(shown) if as_json else offline.archive_text(checks, len(key_files)))
+    sys.exit(EXIT_PARTIAL if shown["findings"] else EXIT_OK)
 
 
 def show_report(report: VerifyReport, as_json: bool) -> NoReturn:
