@@ -19,33 +19,15 @@ from billing_cli.features.archive import job as archive_job
 from billing_cli.features.archive.job import archive
 from billing_cli.features.prune.job import prune
 from billing_cli.features.verify.archive import archive_findings, verify_archive
-from tests.support.sealing import DAY, Sealing
-from tests.support.story import told_story
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.sealing import Sealing
 
 
 APRIL = date(2026, 4, 1)
 JUNE = datetime(2026, 6, 15, tzinfo=UTC)
-
-
-@pytest.fixture
-def sealing(database_url: str, job_url: str, tmp_path: Path) -> Iterator[Sealing]:
-    """Return a story of six minutes in April, sealed on two days."""
-    with told_story(database_url, job_url) as story:
-        made = Sealing(story, tmp_path, database_url)
-        node = story.add_node("jp-1")
-        streams = [node.add_stream(story.add_user().uuid, tag) for tag in ("a", "b")]
-        story.minute()
-        story.collect()
-        for later in (0 * DAY, DAY):
-            for _ in range(3):
-                story.minute(*((stream, 10, 20) for stream in streams))
-                story.collect()
-            made.seal(later)
-        yield made
 
 
 def _context(sealing: Sealing, url: str | None = None) -> Any:
