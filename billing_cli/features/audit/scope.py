@@ -33,6 +33,7 @@ class Scope:
     horizon: datetime | None = None
     new_seals: int = 0
     last_minute: datetime | None = None
+    kept_since: datetime | None = None
     seed: int = field(default_factory=lambda: secrets.randbits(62))
     factor: int = field(default_factory=lambda: 1 + secrets.randbits(30))
 
@@ -63,6 +64,13 @@ class Scope:
         }
 
     @property
+    def first_kept_minute(self) -> datetime | str:
+        """The first minute of which rows are compared; of pruned months only sums are."""
+        if self.kept_since is None or (self.is_incremental and self.since is None):
+            return self.first_minute
+        return max(self.since or self.kept_since, self.kept_since)
+
+    @property
     def first_minute(self) -> datetime | str:
         """The same as `since`, for the server; nothing is read where nothing is new."""
         if self.since is not None:
@@ -77,10 +85,8 @@ def scope_of(connection: Connection, account_uuid: str | None, *, is_full: bool)
     last = None if is_full else connection.execute(positions.READ_LAST_CLEAN).fetchone()
     kept_since = read_evidence_since(connection)
     if last is None:
-        return Scope(since=kept_since)
+        return Scope(kept_since=kept_since)
     proven_at, horizon = last
     found = connection.execute(positions.READ_NEW_SEALS, {"horizon": horizon}).fetchone()
     new_seals, since, last_minute = found or (0, None, None)
-    if since is not None and kept_since is not None:
-        since = max(since, kept_since)
-    return Scope(None, since, proven_at, horizon, new_seals, last_minute)
+    return Scope(None, since, proven_at, horizon, new_seals, last_minute, kept_since)

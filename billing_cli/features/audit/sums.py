@@ -82,7 +82,7 @@ def _read_bytes(
     connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
 ) -> None:
     recorded = shown = 0
-    given = scope.parameters()
+    given = scope.parameters(since=scope.first_kept_minute)
     for hour, count, moved, hashed in connection.execute(sums.SUM_RECORDS.encode(), given):
         found.rows["usage_records"] += count
         recorded += int(moved)
@@ -104,7 +104,9 @@ def _read_charges(
     first: datetime | None = None
     included = rated = 0
     amount = ZERO
-    for row in connection.execute(sums.SUM_CHARGES.encode(), scope.parameters()):
+    for row in connection.execute(
+        sums.SUM_CHARGES.encode(), scope.parameters(since=scope.first_kept_minute)
+    ):
         hour, count, paid, billed, money, first_at, by_region, entries, is_odd = row
         found.rows["charges"] += count
         included, rated, amount = included + int(paid), rated + int(billed), amount + money
@@ -120,7 +122,9 @@ def _read_charges(
 def _read_ledger(
     connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
 ) -> None:
-    rows = connection.execute(sums.SUM_LEDGER.encode(), scope.parameters())
+    rows = connection.execute(
+        sums.SUM_LEDGER.encode(), scope.parameters(since=scope.first_kept_minute)
+    )
     for hour, count, hashed, is_odd in rows:
         found.rows["ledger_rows"] += count
         hours[hour].ledger, hours[hour].is_entry_odd = hashed or ZERO, bool(is_odd)
@@ -135,7 +139,7 @@ def _read_new_ledger(
 ) -> None:
     """Compare the ledger as a whole; where it differs, each hour is looked at again."""
     since = scope.proven_at if first_at is None else min(first_at, scope.proven_at or first_at)
-    given = scope.parameters(entered_since=since)
+    given = scope.parameters(since=scope.first_kept_minute, entered_since=since)
     row = connection.execute(sums.SUM_NEW_LEDGER.encode(), given).fetchone()
     if row is None:
         raise AssertionError("a SELECT of sums has a row")
