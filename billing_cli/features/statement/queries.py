@@ -36,8 +36,9 @@ SELECT EXISTS (SELECT FROM pg_attribute
 # was written, hardly longer than a month after its minute.
 READ_BOUNDS = """
 SELECT least(min(first_bucket) FILTER (WHERE is_booked),
-             greatest(min(first_bucket) FILTER (WHERE is_adopted),
-                      %(start)s::timestamptz - interval '40 days')),
+             CASE WHEN bool_or(is_adopted)
+                  THEN greatest(min(first_bucket) FILTER (WHERE is_adopted),
+                                %(start)s::timestamptz - interval '40 days') END),
        max(last_bucket) FILTER (WHERE is_booked OR is_adopted)
   FROM (SELECT first_bucket, last_bucket,
                job <> 'adoption' AND charges > 0 AND coalesce(appended_at, created_at) >= %(start)s
@@ -66,6 +67,7 @@ SELECT seal.leaf_number, coalesce(fact.ordinal, 0),
  ORDER BY seal.leaf_number NULLS LAST, fact.bucket_start, fact.ledger_id
 """
 
+# (By LIMIT the planner looks at keys; it would read all charges otherwise.)
 # Entries that are not charges of ours, until the end of the month, oldest first. A row of traffic
 # that has no charge is a legacy writer's; of pruned months it is not known whose it is.
 READ_OTHERS = """
@@ -74,10 +76,12 @@ SELECT entry.created_at, entry.entry_type, round(entry.amount_delta::text::numer
  WHERE entry.account_uuid = %(account)s AND entry.created_at >= %(since)s
    AND entry.created_at < %(end)s AND entry.amount_delta <> 0 AND abs(entry.amount_delta) < 1e15
    AND (entry.entry_type NOT IN ('traffic_charge', 'traffic_adjustment')
-        OR NOT EXISTS (SELECT FROM billing.charges AS charge
-                        WHERE charge.bucket_start = entry.bucket_start
-                          AND charge.account_uuid = entry.account_uuid
-                          AND charge.ledger_id = entry.id))
+        OR (SELECT true
+              FROM billing.charges AS charge
+             WHERE charge.bucket_start = entry.bucket_start
+               AND charge.account_uuid = entry.account_uuid
+               AND charge.ledger_id = entry.id
+             LIMIT 1) IS NULL)
  UNION ALL
 SELECT at, 'balance_repair', amount_delta, reason
   FROM billing.repairs
@@ -91,10 +95,12 @@ SELECT entry.created_at, round(entry.balance_after::text::numeric, 9)
   FROM public.billing_ledger AS entry
  WHERE entry.account_uuid = %(account)s AND entry.created_at < %(before)s
    AND entry.entry_type IN ('traffic_charge', 'traffic_adjustment')
-   AND (EXISTS (SELECT FROM billing.charges AS charge
-                 WHERE charge.bucket_start = entry.bucket_start
-                   AND charge.account_uuid = entry.account_uuid
-                   AND charge.ledger_id = entry.id)
+   AND ((SELECT true
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = entry.bucket_start
+            AND charge.account_uuid = entry.account_uuid
+            AND charge.ledger_id = entry.id
+          LIMIT 1)
         OR entry.bucket_start < (SELECT coalesce(max(month) + interval '1 month', '-infinity')
                                    FROM billing.pruned))
  ORDER BY entry.created_at DESC
