@@ -14,16 +14,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-quick torture mutants lock clean
+.PHONY: help demo test test-versions lint format bench bench-quick torture mutants lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Bill a simulated fleet in a real PostgreSQL, and compare with the truth
 	@$(BIN)/python -m billing_cli.simulator demo $(ARGS)
 
 test: $(INSTALLED) ## Run the tests (ARGS='-k migrate' for some of them)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+test-versions: $(INSTALLED) ## Run the tests that use a server on PostgreSQL 13 to 18 (ARGS='13 18'); needs npm
+	@$(BIN)/python -m tests.versions $(ARGS)
 
 lint: $(INSTALLED) ## Check style, formatting, types and who may import whom
 	@$(BIN)/ruff check

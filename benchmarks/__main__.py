@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from benchmarks.sizes import Sizes
     from billing_cli.simulator.postgres import EmbeddedPostgres
 
-BENCHMARKS = ("collect", "grown", "backlog", "startup", "decode", "sources", "reconcile", "audit")
+BENCHMARKS = (
+    "collect",
+    "sealing",
+    "grown",
+    "backlog",
+    "startup",
+    "decode",
+    "sources",
+    "reconcile",
+    "audit",
+)
 # What takes long and has no limit is not part of the quick run.
 QUICK_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "grown")
 

@@ -115,6 +115,17 @@ RECORDS: tuple[LiteralString, ...] = (
     """,
 )
 
+# As of an earlier version; an audit counts what its seal covers.
+SEAL = """
+INSERT INTO billing.seals (run_id, step, job, first_bucket, last_bucket, records, records_sha256,
+                           charges, charges_sha256)
+SELECT '00000000-0000-0000-0000-000000000000',
+       to_char(bucket_start AT TIME ZONE 'UTC', 'YYYYMM')::integer, 'adoption',
+       min(bucket_start), max(bucket_start), count(*), '', count(*), ''
+  FROM billing.charges
+ GROUP BY 2
+"""
+
 READ: tuple[LiteralString, ...] = (
     "SELECT sum(uplink_end - uplink_start) FROM billing.usage_records",
     "SELECT sum(total_bytes) FROM public.traffic_minute_buckets",
@@ -172,5 +183,5 @@ def _fill(world: World, start: datetime, minutes: int) -> None:
     write(LOAD, *BEGIN)
     with ThreadPoolExecutor() as executor:
         list(executor.map(write, RECORDS))
-    write("DROP TABLE public.load")
+    write("DROP TABLE public.load", SEAL)
     world.vacuum()

@@ -35,6 +35,8 @@ def main() -> None:
     report, profile_file, *arguments = sys.argv[1:]
     for name in (*MODULES, _job_of(arguments[0].replace("-", "_"))):
         import_module(name)
+    if os.environ.pop("BENCHMARK_WITHOUT_SEALS", None):
+        _hash_nothing()
     sys.argv = ["billing", *arguments]
     profile = None if profile_file == "-" else cProfile.Profile()
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -55,6 +57,17 @@ def main() -> None:
                 }
             )
         )
+
+
+def _hash_nothing() -> None:
+    """Take out what a seal costs in this process."""
+    facts, seals = (
+        import_module("billing_cli.database.facts"),
+        import_module("billing_cli.core.seals"),
+    )
+    seals.LineDigest.add = lambda self, line: setattr(self, "count", self.count + 1) or line
+    seals.LineDigest.checks = b""
+    facts._charge_key = lambda numbered: numbered[0]  # noqa: SLF001
 
 
 def _job_of(command: str) -> str:

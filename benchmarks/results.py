@@ -23,12 +23,15 @@ LIMITS = {
     "backlog memory": 250.0,
     "reconcile memory": 300.0,
     "audit memory": 200.0,
+    "sealed": 1.05,
+    "verify": 3.0,
+    "verify memory": 200.0,
     "decode": 1.5,
     "hanging": 1.2,
 }
 
 # In small sizes the fixed costs of a run, to connect and to ask, weigh more beside the floor.
-QUICK_LIMITS = LIMITS | {"active": 2.5, "idle": 0.4}
+QUICK_LIMITS = LIMITS | {"active": 2.5, "idle": 0.4, "verify": 6.0}
 
 # How far beyond its limit a figure must be, twice in a row, for `--quick` to fail: no noise is
 # that large.

@@ -10,7 +10,7 @@ from alembic import op
 from billing_cli.database.functions import SEAL_TRIGGERS
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 FACTS = (
     "ALTER TABLE billing.usage_records ADD COLUMN step integer NOT NULL DEFAULT 0",

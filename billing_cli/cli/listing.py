@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from billing_cli.cli.running import open_context
+from billing_cli.cli.tables import print_report
 from billing_cli.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output, Part
     from billing_cli.jobs.context import JobContext
 
 Report = TypeVar("Report")
@@ -32,12 +33,12 @@ any_source_option = click.option(
 def show(
     options: Options,
     job: str,
-    as_json: bool,
+    output: Output,
     work: Callable[[JobContext], Report],
     object_of: Callable[[Report], dict[str, Any]],
-    text_of: Callable[[Report], str],
+    parts_of: Callable[[Report], Sequence[Part]],
 ) -> NoReturn:
-    """Read a report, print it as one JSON object or as text, and exit."""
+    """Read a report, print it as a table, as CSV or as one JSON object, and exit."""
     report = work(open_context(options, job, str(uuid.uuid4()), files_checked=False))
-    click.echo(json.dumps(object_of(report)) if as_json else text_of(report))
+    print_report(output, report, object_of, parts_of)
     sys.exit(EXIT_OK)

@@ -10,27 +10,45 @@ import click
 from billing_cli import __version__
 
 # The help page needs only these lines, so that no subcommand's imports slow it down.
-SUMMARIES = {
-    "collect": "Move each source one bounded step forward.",
-    "catch-up": "Repeat bounded steps until each source is current.",
-    "reconcile": "Compare the books with history again, append corrections.",
-    "rerate": "Bring the charges of a range to today's prices.",
-    "repair": "Correct balances in which charges were lost.",
-    "suspend": "Suspend accounts in arrears, release settled ones.",
-    "held": "List, release or reject deltas that no line can carry.",
-    "sources": "Carry on what belongs to a source under another name.",
-    "streams": "Show counters: whose they are, where they stand.",
-    "audit": "Prove from the database that nothing was skipped or counted twice.",
-    "seal": "Append the seals of runs to the log, and sign its head.",
-    "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
-    "statement": "Show what an account was charged in a month, verifiably.",
-    "explain": "Tell the story of an account's charges.",
-    "archive": "Write a month of facts as Parquet files that prove themselves.",
-    "prune": "Take whole months of old evidence away.",
-    "migrate": "Bring the database schema to this version.",
-    "status": "Show sources, watermarks, gaps and the last runs.",
-    "check": "Look at everything before the timer is enabled.",
+SECTIONS = {
+    "Run": {
+        "collect": "Move each source one bounded step forward.",
+        "catch-up": "Repeat bounded steps until each source is current.",
+        "reconcile": "Compare charges with the exporters' history, append corrections.",
+        "suspend": "Suspend accounts in arrears, release settled ones.",
+    },
+    "Look": {
+        "status": "Show what needs a look, sources, lag and the last runs.",
+        "usage": "Show bytes and money by day, hour, node, inbound tag or account.",
+        "explain": "Show what an account was charged for, and how it was calculated.",
+        "statement": "Show what an account was charged in a month, verifiably.",
+        "simulate": "Show what a range would have cost under other prices.",
+        "streams": "Show counters: their accounts, where they stand.",
+    },
+    "Correct": {
+        "held": "List, release or reject deltas above the plausible rate.",
+        "rerate": "Re-rate the charges of a range at current prices.",
+        "reverse": "Give back everything that a source charged in a range.",
+        "repair": "Correct balances in which charges were lost.",
+    },
+    "Prove": {
+        "audit": "Prove from the database that nothing was skipped or counted twice.",
+        "seal": "Append the seals of runs to the log, and sign its head.",
+        "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
+        "archive": "Write a month of facts as Parquet files that prove themselves.",
+        "prune": "Remove whole months of old usage records and charges.",
+    },
+    "Set up": {
+        "init": "Write a configuration, by questions or by options.",
+        "config": "Show the values that count, or the schema of the file.",
+        "migrate": "Bring the database schema to this version.",
+        "check": "Check configuration, database and sources before the timer is enabled.",
+        "sources": "List sources; continue one under another name; accept its new streams.",
+    },
 }
+"""The commands by purpose, each with its line of the help page."""
+
+SUMMARIES = {name: text for section in SECTIONS.values() for name, text in section.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +64,7 @@ class LazyGroup(click.Group):
     """A group that imports a subcommand's module only when that subcommand is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the subcommands in the order of a run's life."""
+        """Return the subcommands in the order of the help page."""
         return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -57,17 +75,32 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the subcommand that is named; a misspelt one is an error with a suggestion."""
+        name = args[0]
+        if name not in SUMMARIES and not ctx.resilient_parsing and not name.startswith("-"):
+            from billing_cli.suggestions import did_you_mean  # noqa: PLC0415
+
+            hint = did_you_mean(name, SUMMARIES)
+            ctx.fail(f"No such command {name!r}{hint or '; billing --help lists them'}.")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the subcommands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        """List the subcommands by purpose, without importing them."""
+        width = max(len(name) for name in SUMMARIES)
+        for section, summaries in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in summaries.items()])
 
 
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 partial, 69 database or every source "
-    "unreachable, 75 another run is at it, 78 configuration or schema, 128+n ended by signal n.",
+    "unreachable, 74 committed, but the result could not be written, 75 another run is in "
+    "progress, 78 configuration or schema, 128+n ended by signal n.",
 )
 @click.option(
     "--config",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Part
     from billing_cli.config.settings import Settings
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
@@ -106,7 +107,7 @@ def run_job(
     work: Callable[[JobContext], Result],
     *,
     dry_run: bool = False,
-    text_of: Callable[[Result], str] | None = None,
+    text_of: Callable[[Result], Sequence[Part]] | None = None,
     files_checked: bool = True,
 ) -> NoReturn:
     """Run a job, print its result, and exit with the code that the contract gives it.
@@ -136,7 +137,7 @@ def run_job(
         context = context_from(settings, job, run_id)
         if not dry_run:
             observers.begin(settings, context, job)
-        result = work(context)
+        result = replace(work(context), currency=context.currency)
     except (BillingError, InterruptedBySignalError) as error:
         failure = error.so_far or failed(str(error), error.code)
         try:
@@ -177,21 +178,23 @@ def exit_code_of(result: RunResult) -> int:
     return {"ok": EXIT_OK, "partial": EXIT_PARTIAL, "busy": EXIT_BUSY}[result.status]
 
 
-def _print(result: Result, as_json: bool, text_of: Callable[[Result], str] | None) -> None:
+def _print(
+    result: Result, as_json: bool, text_of: Callable[[Result], Sequence[Part]] | None
+) -> None:
     if as_json:
         from billing_cli.core.result import result_object  # noqa: PLC0415
 
-        text = json.dumps(result_object(result))
-    elif text_of:
-        text = text_of(result)
-    else:
-        from billing_cli.cli.text import run_text  # noqa: PLC0415
+        click.echo(json.dumps(result_object(result)))
+        return
+    from billing_cli.cli.tables import print_parts  # noqa: PLC0415
+    from billing_cli.cli.text import run_parts  # noqa: PLC0415
 
-        text = run_text(result)
-    click.echo(text)
+    print_parts(text_of(result) if text_of else run_parts(result))
 
 
-def _print_failure(result: RunResult, as_json: bool, text_of: Callable[[Any], str] | None) -> None:
+def _print_failure(
+    result: RunResult, as_json: bool, text_of: Callable[[Any], Sequence[Part]] | None
+) -> None:
     """Print why a run failed, and what is stored of it all the same."""
     if as_json or result.steps:
         _print(result, as_json, text_of)

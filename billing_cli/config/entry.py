@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from billing_cli.config.fields import Number, Rate, Text
+from billing_cli.config.fields import Maximum, Number, Rate, StreamCount, Text
 from billing_cli.config.references import check_path, check_reference
 from billing_cli.exporter.source import AuthMode, Mode
 
@@ -178,6 +178,10 @@ class SourceEntry(BaseModel):
     proxy: Annotated[str, AfterValidator(check_proxy)] | None = None
     account_rate_bits_per_second: Rate | None = None
     line_rate_bits_per_second: Rate | None = None
+    max_streams_per_account: StreamCount | None = None
+    max_new_streams_per_hour: StreamCount | None = None
+    max_unresolved_streams_per_hour: StreamCount | None = None
+    max_daily_charge: Maximum | None = None
 
     @model_validator(mode="before")
     @classmethod

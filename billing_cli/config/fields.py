@@ -16,6 +16,7 @@ from billing_cli.core.rating import LARGEST_BALANCE
 MAX_TEXT_CHARACTERS = 255
 MAX_SHOWN_KEY_CHARACTERS = 60
 MAX_RATE_BITS_PER_SECOND = 10**15
+MAX_STREAMS = 10**9
 MAX_PRICE_DECIMAL_PLACES = 40
 MAX_AMOUNT_DECIMAL_PLACES = 9
 
@@ -111,6 +112,7 @@ Label = Annotated[str, Field(max_length=16), AfterValidator(_printable)]
 Whole = Annotated[int, BeforeValidator(_no_switch)]
 Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
 Rate = Annotated[Whole, Field(ge=0, le=MAX_RATE_BITS_PER_SECOND)]
+StreamCount = Annotated[Whole, Field(ge=0, le=MAX_STREAMS)]
 CaseFree = BeforeValidator(_lower)
 Zone = Annotated[str, AfterValidator(_known_zone)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -124,5 +126,10 @@ PricePerByte = Annotated[
 Amount = Annotated[
     Decimal,
     Field(gt=-LARGEST_BALANCE, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
+    AfterValidator(_plain_zero),
+]
+Maximum = Annotated[
+    Decimal,
+    Field(ge=0, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
 ]

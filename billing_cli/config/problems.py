@@ -10,9 +10,10 @@ from billing_cli.config.fields import shown_key
 from billing_cli.config.layers import PREFIX
 from billing_cli.config.redaction import redact
 from billing_cli.errors import ConfigurationError
+from billing_cli.suggestions import did_you_mean, nearest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -82,21 +83,9 @@ def unknown_variable(name: str, variables: Mapping[str, str]) -> str:
     """Return the line about a `BILLING_*` variable that no key has."""
     # Compared without the prefix, which they all have in common.
     known = {variable.removeprefix(PREFIX): variable for variable in variables.values()}
-    nearest = _nearest(name.removeprefix(PREFIX), known)
+    nearest = nearest_of(name.removeprefix(PREFIX), known)
     hint = f" (did you mean {known[nearest]}?)" if nearest else ""
     return f"{shown_key(name)} ({ENVIRONMENT}): unknown variable{hint}"
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the known name that is nearest to an unknown one, or nothing."""
-    nearest = _nearest(name, known)
-    return f" (did you mean {nearest!r}?)" if nearest else ""
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # noqa: PLC0415 - only where something is wrong
-
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping[str, str]) -> str:
@@ -112,7 +101,7 @@ def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping
     place, *rest = within
     source_key = shown_key(str(rest[0])) if rest else "the entry"
     if is_unknown:
-        reason += suggestion(source_key, SourceEntry.model_fields)
+        reason += did_you_mean(source_key, SourceEntry.model_fields)
     return f"{_written(key, origin, variables)}{place}: {source_key} ({origin}): {reason}"
 
 
@@ -125,7 +114,7 @@ def _hint(key: str, variables: Mapping[str, str]) -> str:
     for known, variable in variables.items():
         if key == variable.lower():
             return f" (did you mean {known!r}?)"
-    return suggestion(key, variables)
+    return did_you_mean(key, variables)
 
 
 def _reason_of(error: ErrorDetails) -> str:

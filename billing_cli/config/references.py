@@ -1,6 +1,7 @@
 """References to secrets: `env:NAME`, `file:/path`, `credential:NAME`.
 
-A credential is a file under `$CREDENTIALS_DIRECTORY`, where systemd's LoadCredential puts it.
+A credential is a file under `$CREDENTIALS_DIRECTORY`, where systemd's LoadCredential puts it;
+where that is not set, in the directory `credentials` next to the configuration file.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
     if not text:
         raise ValueError(f"{path}: empty")
     return text
+
+
+def with_credentials_directory(environ: Mapping[str, str], file: str) -> Mapping[str, str]:
+    """Return the environment with $CREDENTIALS_DIRECTORY, as far as one is known.
+
+    `file` is the path of the configuration file, empty where there is none.
+    """
+    directory = Path(file).absolute().parent / "credentials"
+    if environ.get(CREDENTIALS_DIRECTORY) or not file or not directory.is_dir():
+        return environ
+    return {**environ, CREDENTIALS_DIRECTORY: str(directory)}
 
 
 def check_path(text: str) -> str:

@@ -56,7 +56,7 @@ def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
 def completed(
     sources: Iterable[Source], environ: Mapping[str, str], shared_token_ref: str | None
 ) -> tuple[Source, ...]:
-    """Return the sources with paths in place of credentials that are files.
+    """Return the sources with paths in place of credentials.
 
     A source that sends the shared token gets the reference to it as its own: where it leads
     nowhere, this source fails, and not the run.
@@ -68,8 +68,12 @@ def completed(
             for key in FILE_KEYS
             if (path := getattr(source, key)) is not None
         }
-        if source.auth_mode == "bearer" and source.credential_ref is None and shared_token_ref:
-            changes["credential_ref"] = shared_token_ref
+        reference = source.credential_ref
+        if source.auth_mode == "bearer" and reference is None:
+            reference = shared_token_ref
+        if reference and (path := located_file(reference, environ)) != reference:
+            reference = f"file:{path}"
+        changes["credential_ref"] = reference
         found.append(replace(source, **changes))
     return tuple(found)
 

@@ -26,9 +26,11 @@ from billing_cli.config.fields import (
     CaseFree,
     DatabaseUrl,
     Label,
+    Maximum,
     Number,
     PricePerByte,
     Rate,
+    StreamCount,
     Text,
     Token,
     Whole,
@@ -50,7 +52,11 @@ from billing_cli.config.problems import (
     unknown_variable,
 )
 from billing_cli.config.redaction import register_secret
-from billing_cli.config.references import check_reference, read_secret
+from billing_cli.config.references import (
+    check_reference,
+    read_secret,
+    with_credentials_directory,
+)
 from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
 from billing_cli.config.secret_source import SecretSource
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
@@ -81,9 +87,11 @@ def load_settings(
     """
     variables = variables_of(Settings)
     followed = ("database_url", "ping_url") if files_checked else ("database_url",)
-    secrets = SecretSource(Settings, environ, followed)
     sources = sources_for(Settings, config_path, environ)
-    secrets.file = next((one.path for one in sources if isinstance(one, FileSource)), "")
+    file = next((one.path for one in sources if isinstance(one, FileSource)), "")
+    environ = with_credentials_directory(environ, file)
+    secrets = SecretSource(Settings, environ, followed)
+    secrets.file = file
     try:
         # The parameter is the library's own; its mypy plugin does not know it.
         settings = Settings(_build_sources=((*sources, secrets), {}))  # type: ignore[call-arg]
@@ -148,6 +156,11 @@ class Settings(BaseSettings):
     account_rate_bits_per_second: Rate = 2_000_000_000
     line_rate_bits_per_second: Rate = 10_000_000_000
     burst_hours: Annotated[Number, Field(gt=0, le=MAX_BURST_HOURS)] = 2.0
+    max_streams_per_account: StreamCount = 200
+    max_new_streams_per_hour: StreamCount = 100_000
+    max_unresolved_streams_per_hour: StreamCount = 20_000
+    max_daily_charge: Maximum = Decimal(0)
+    max_daily_charge_per_source: Maximum = Decimal(0)
     charge_first_snapshot: bool = False
 
     default_region: Text = Field("", validation_alias="DEFAULT_REGION")
@@ -224,6 +237,9 @@ class Settings(BaseSettings):
             burst_hours=self.burst_hours,
             late_after_seconds=self.late_after_seconds,
             charge_first_snapshot=self.charge_first_snapshot,
+            max_streams_per_account=self.max_streams_per_account,
+            max_new_streams_per_hour=self.max_new_streams_per_hour,
+            max_unresolved_streams_per_hour=self.max_unresolved_streams_per_hour,
         )
 
     def with_sources(self, environ: Mapping[str, str], origins: Mapping[str, str]) -> Settings:

@@ -63,17 +63,20 @@ def compare(
     changes = Changes()
     if not snapshot.totals:
         return changes
+    not_before = 0
     for name, totals in snapshot.totals.items():
         before = known.get(name)
         if before is None:
+            not_before += 1
             changes.new[name] = totals
         elif absent and name in absent:
+            not_before += 1
             # The legacy writer may have applied a stream further than its source's watermark.
             if snapshot.collected_at > before.seen_at:
                 _compare_returned(changes, Changed(name, before, totals), restarted_at)
         elif before.totals != totals:
             changes.changed.append(Changed(name, before, totals))
-    if len(known) - len(absent) != len(snapshot.totals) - len(changes.new):
+    if len(known) - len(absent) != len(snapshot.totals) - not_before:
         names = [name for name in known if name not in snapshot.totals and name not in absent]
         changes.gone.update((name, known[name].totals) for name in names)
     changes.decreased.update(_decreased(changes.changed))

@@ -38,6 +38,12 @@ class Cell:
     before: Totals
     recorded: Mapping[datetime, Totals]
 
+    @property
+    def is_reversed(self) -> bool:
+        """Whether all of its bytes were taken back."""
+        has_bytes = self.record.start != self.record.end
+        return has_bytes and not any(map(any, self.recorded.values()))
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -57,6 +63,8 @@ def differences(
 ) -> list[Difference] | None:
     """Compare a cell with the snapshots that history holds of its stream, oldest first.
 
+    Of a cell that was taken back, history alone says what flowed in it: what it has at both ends.
+
     `restarts` are the stamps at which the stream's counters restarted, as history shows it.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
     history shows a step above the plausible rate, a decrease that is no restart, or other totals
@@ -65,6 +73,8 @@ def differences(
     Where history holds nothing inside the cell, or less than an earlier comparison was made with,
     the record stands: what is known is never forgotten again.
     """
+    if cell.is_reversed:
+        return _charged_again(cell, list(history), restarts, policy)
     inside = []
     for at, totals in history:
         if cell.record.from_at < at < cell.record.to_at:
@@ -73,11 +83,32 @@ def differences(
             return None
     if not inside:
         return []
-    shown = _minutes_shown(cell, inside, restarts, policy)
+    ends = (*inside, (cell.record.to_at, cell.record.end))
+    shown = _minutes_shown((cell.record.from_at, cell.before), ends, restarts, policy)
     if shown is None:
         return None
     if _knows_less(cell, shown):
         return []
+    return _compared(cell, shown)
+
+
+def _charged_again(
+    cell: Cell,
+    history: Sequence[tuple[datetime, Totals]],
+    restarts: AbstractSet[datetime],
+    policy: DeltaPolicy,
+) -> list[Difference] | None:
+    begin, end = cell.record.from_at, cell.record.to_at
+    within = [(at, totals) for at, totals in history if begin <= at <= end]
+    if not within or within[-1][0] != end:
+        return None
+    if within[0][0] != begin:
+        within = [(begin, cell.before), *within]
+    shown = _minutes_shown(within[0], within[1:], restarts, policy)
+    return None if shown is None else _compared(cell, shown)
+
+
+def _compared(cell: Cell, shown: Mapping[datetime, Totals]) -> list[Difference]:
     compared = (
         Difference(cell, minute, cell.recorded.get(minute, ZERO), shown.get(minute, ZERO))
         for minute in sorted(cell.recorded.keys() | shown.keys())
@@ -105,21 +136,21 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
 
 
 def _minutes_shown(
-    cell: Cell,
-    inside: Sequence[tuple[datetime, Totals]],
+    start: tuple[datetime, Totals],
+    rest: Sequence[tuple[datetime, Totals]],
     restarts: AbstractSet[datetime],
     policy: DeltaPolicy,
 ) -> dict[datetime, Totals] | None:
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
-    at, totals = cell.record.from_at, cell.before
-    for next_at, next_totals in [*inside, (cell.record.to_at, cell.record.end)]:
-        start = totals
+    at, totals = start
+    for next_at, next_totals in rest:
+        before = totals
         if next_at in restarts and not covers(next_totals, totals):
-            start = ZERO
-        if not covers(next_totals, start):
+            before = ZERO
+        if not covers(next_totals, before):
             return None
-        up, down = next_totals.uplink - start.uplink, next_totals.downlink - start.downlink
+        up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink
         if up + down > plausible_bytes(policy, at, next_at):
             return None
         if up or down:

@@ -158,7 +158,7 @@ class Succession:
     uncertain_bytes: int = 0
 
 
-HeldReason = Literal["account_rate", "line_rate", "duplicate"]
+HeldReason = Literal["account_rate", "line_rate", "duplicate", "daily_charge"]
 
 
 class HeldDelta(NamedTuple):
@@ -176,6 +176,8 @@ class DeltaPolicy:
     and a whole node can move, over `burst_hours`; 0 is no limit.
     `late_after_seconds`: consecutive snapshots further apart than this leave a `late` gap.
     `charge_first_snapshot`: a source's first totals are charged instead of taken as a baseline.
+    `max_streams_per_account` counts an account's streams on the node, the two after it the streams
+    that are new within an hour, all and without an account; 0 is no limit.
     """
 
     account_rate_bits_per_second: int = 2_000_000_000
@@ -183,6 +185,9 @@ class DeltaPolicy:
     burst_hours: float = 2.0
     late_after_seconds: float = 150.0
     charge_first_snapshot: bool = False
+    max_streams_per_account: int = 200
+    max_new_streams_per_hour: int = 100_000
+    max_unresolved_streams_per_hour: int = 20_000
 
 
 class BucketKey(NamedTuple):

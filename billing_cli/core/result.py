@@ -74,8 +74,8 @@ class RunResult:
 
     `charged_bytes` are the bytes beyond the included quota, `included_bytes` those within it;
     together they are the bytes of the written minutes. `amount` is what was charged, as a
-    positive figure. `notes` are about the run as a whole. `error_code` is one of EXIT_CODES; None
-    stands for what the status says.
+    positive figure, and `currency` its label, if any. `notes` are about the run as a whole.
+    `error_code` is one of EXIT_CODES; None stands for what the status says.
     """
 
     job: str
@@ -97,6 +97,7 @@ class RunResult:
     sources: tuple[SourceResult, ...] = field(default_factory=tuple)
     differences: tuple[MinuteDifference, ...] = ()
     notes: tuple[str, ...] = ()
+    currency: str = ""
 
     @property
     def successions(self) -> int:
@@ -123,6 +124,7 @@ def result_object(result: RunResult) -> dict[str, Any]:
         "included_bytes": result.included_bytes,
         "charged_bytes": result.charged_bytes,
         "amount": f"{result.amount:f}",
+        "currency": result.currency or None,
         "corrections": result.corrections,
         "successions": result.successions,
         "steps": result.steps,

@@ -19,7 +19,6 @@ class SourceStatus:
     charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
     `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
     `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
-    `attention` says in words why a person should look, `advice` what else is worth knowing.
     """
 
     source_id: str
@@ -44,5 +43,3 @@ class SourceStatus:
     amount_total: Decimal = Decimal(0)
     new_streams_total: int = 0
     successions_total: int = 0
-    attention: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ class Walk:
         """
         place = 0
         while place < end:
-            snapshot, successors = fresh[place], fresh[place + 1 :]
+            snapshot = fresh[place]
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             if not changes.decreased:
@@ -85,7 +85,7 @@ class Walk:
                 changes.decreased,
                 self._floor,
                 changes.grown,
-                successors,
+                fresh[place + 1 :],
                 decide_now=decide_now,
             )
             if verdict.kind == "wait":

@@ -142,7 +142,8 @@ GRANTS = (
         select="",
         insert="",
         update="env node_id stored_node_id contract first_snapshot_at watermark samples_at"
-        " restarted_at debt_bytes debt_at credit_since former_nodes moved_to updated_at",
+        " restarted_at debt_bytes debt_at credit_since former_nodes moved_to updated_at"
+        " accepted_at accepted_reason accepted_until",
     ),
     *_grants(
         "billing.streams",
@@ -181,6 +182,7 @@ GRANTS = (
     *_grants("billing.quota_periods", select="", insert="", update="former_quota_bytes"),
     *_grants("billing.gaps", select="", insert="", update="source_id to_at resolved_at resolution"),
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
+    *_grants("billing.daily_charges", select="", insert="", update="amount"),
     *_grants("billing.repairs", select="", insert=""),
     *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
     *_grants("billing.audits", select="", insert=""),

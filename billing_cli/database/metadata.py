@@ -90,6 +90,21 @@ sources = Table(
         comment="Stored node ids whose counters continue under this node's.",
     ),
     Column("moved_to", Text, comment="The source that carries on what was collected from this."),
+    columns.maybe_moment(
+        "accepted_at",
+        "When an operator let one run pass the limits of new streams; null once that run was.",
+    ),
+    Column(
+        "accepted_reason",
+        Text,
+        nullable=False,
+        server_default=text("''"),
+        comment="Why the last such run may pass.",
+    ),
+    columns.maybe_moment(
+        "accepted_until",
+        "The watermark of that run: streams up to there do not count any more.",
+    ),
     UniqueConstraint("stored_node_id"),
     CheckConstraint("contract IN ('window', 'latest')", name="contract"),
     CheckConstraint("first_snapshot_at <= watermark", name="watermark"),
@@ -216,7 +231,8 @@ held_deltas = Table(
     ),
     UniqueConstraint("stream_id", "from_at"),
     CheckConstraint(
-        "held_reason IN ('account_rate', 'line_rate', 'duplicate')", name="held_reason"
+        "held_reason IN ('account_rate', 'line_rate', 'duplicate', 'daily_charge')",
+        name="held_reason",
     ),
     CheckConstraint("state IN ('held', 'released', 'rejected')", name="state"),
     Index("held_deltas_waiting", "stream_id", postgresql_where=text("state = 'held'")),
@@ -254,6 +270,19 @@ charges = Table(
     CheckConstraint("entry_type IN ('traffic_charge', 'traffic_adjustment')", name="entry_type"),
     comment="Append-only evidence of each ledger row: what was included, rated, at which price.",
     postgresql_partition_by="RANGE (bucket_start)",
+)
+
+daily_charges = Table(
+    "daily_charges",
+    metadata,
+    Column("day", Date, nullable=False),
+    columns.text("kind"),
+    columns.text("name", "The account's uuid, or the stored node id."),
+    Column("amount", Numeric(30, 9), nullable=False),
+    PrimaryKeyConstraint("day", "kind", "name"),
+    CheckConstraint("kind IN ('account', 'node')", name="kind"),
+    comment="What collect charged by UTC day of the minutes, for those that have a daily maximum.",
+    postgresql_with={"fillfactor": 50},
 )
 
 gaps = Table(

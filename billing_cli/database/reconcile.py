@@ -10,7 +10,7 @@ from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.plausibility import Debt
 from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
-from billing_cli.database.facts import rows_as_json
+from billing_cli.database.parameters import rows_as_json
 from billing_cli.database.spans import KEPT_SINCE
 from billing_cli.database.streams import READ_ACCOUNT_DEBTS
 from billing_cli.database.write_path import UPSERT_ACCOUNT_DEBTS

@@ -10,7 +10,7 @@ from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
 from billing_cli.core.plausibility import Debt
 from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
-from billing_cli.database.facts import NewStream, new_stream_rows
+from billing_cli.database.parameters import new_streams
 from billing_cli.database.write_path import INSERT_STREAMS
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import Connection
+
+    from billing_cli.database.facts import NewStream
 
 # When any stream of a node was seen last: where nothing else tells, this is how far the node has
 # been applied.
@@ -210,7 +212,7 @@ def add_streams(
     """Add streams; return their ids by node and name."""
     if not streams:
         return {}
-    rows = connection.execute(INSERT_STREAMS, {"new_streams": new_stream_rows(streams)})
+    rows = connection.execute(INSERT_STREAMS, new_streams(streams))
     return {(node, StreamName(tag, uuid)): stream_id for node, tag, uuid, stream_id in rows}
 
 

@@ -3,22 +3,18 @@
 Each is set-based, and each fact is inserted with ON CONFLICT DO NOTHING: what exists already is
 never overwritten, and the row counts tell that it was there. Usage records and charges come from
 the two staging tables, in which they are canonical lines (`core.canonical`); all else is few rows
-or few columns and comes as parameters (`database.facts`).
+or few columns and comes as parameters (`database.parameters`).
 """
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
-from billing_cli.database.arrears import CLEAR_ARREARS, CLEAR_ARREARS_SINCE, RECORD_ARREARS
+from billing_cli.database import parameters
+from billing_cli.database.arrears import CLEAR_ARREARS, RECORD_ARREARS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from psycopg import Connection, Cursor
-
-LINES_AT_ONCE = 10_000
+    from collections.abc import Callable, Mapping
 
 STAGING_TABLES = (
     """
@@ -422,116 +418,65 @@ SELECT source_id, watermark, %(now)s, CASE WHEN error = '' THEN %(now)s::timesta
 
 
 class Statement(NamedTuple):
-    """A statement of the write path; `name` is what it writes."""
+    """A statement of the write path; `name` is what it writes.
+
+    `parameters` makes its parameters of the facts, when it is sent.
+    """
 
     name: str
     sql: LiteralString
+    parameters: Callable[[Any], Mapping[str, object]] = parameters.nothing
 
 
-APPLY = (
+SEAL = Statement("seal", INSERT_SEAL, parameters.seal)
+
+RECORD = (
     Statement("usage records", INSERT_USAGE_RECORDS),
-    Statement("streams", UPDATE_STREAMS),
-    Statement("assigned streams", ASSIGN_STREAMS),
+    Statement("streams", UPDATE_STREAMS, parameters.changed_streams),
+    Statement("assigned streams", ASSIGN_STREAMS, parameters.assigned_streams),
+    Statement("shared checkpoints", UPSERT_SHARED_CHECKPOINTS, parameters.shared_checkpoints),
+)
+"""What is written of the sources that moved, while their charges are computed."""
+
+CHARGE = (
     Statement("buckets", INSERT_BUCKETS),
-    Statement("corrected buckets", ADJUST_BUCKETS),
+    Statement("corrected buckets", ADJUST_BUCKETS, parameters.corrected_buckets),
     Statement("charges", INSERT_CHARGES),
     # After the charges: a ledger row of ours has its evidence.
     Statement("ledger", INSERT_LEDGER_ENTRIES),
-    Statement("shared checkpoints", UPSERT_SHARED_CHECKPOINTS),
-    Statement("quota periods", INSERT_QUOTA_PERIODS),
-    Statement("former quotas", UPDATE_FORMER_QUOTAS),
-    Statement("quota states", UPDATE_QUOTA_STATES),
-    Statement("recorded arrears", RECORD_ARREARS),
-    Statement("billed pending usage", MARK_PENDING_BILLED),
-    Statement("extended pending usage", EXTEND_PENDING_USAGE),
-    Statement("pending usage", INSERT_PENDING_USAGE),
-    Statement("extended held deltas", EXTEND_HELD_DELTAS),
-    Statement("held deltas", INSERT_HELD_DELTAS),
-    Statement("ended gaps", END_STALLED),
-    Statement("gaps", INSERT_GAPS),
-    Statement("successions", INSERT_SUCCESSIONS),
-    Statement("seal", INSERT_SEAL),
-    # Last of the facts: the watermark says that all of the above is stored.
-    Statement("sources", UPSERT_SOURCES),
-    Statement("settled debts", SETTLE_ACCOUNT_DEBTS),
-    Statement("debts", UPSERT_ACCOUNT_DEBTS),
+    Statement("quota periods", INSERT_QUOTA_PERIODS, parameters.quota_periods),
+    Statement("former quotas", UPDATE_FORMER_QUOTAS, parameters.former_quotas),
+    Statement("quota states", UPDATE_QUOTA_STATES, parameters.quota_states),
+    Statement("recorded arrears", RECORD_ARREARS, parameters.arrears),
 )
-"""What is written of the sources that moved."""
+"""What is written of charges."""
+
+ADVANCE = (
+    Statement("billed pending usage", MARK_PENDING_BILLED, parameters.billed_pending),
+    Statement("extended pending usage", EXTEND_PENDING_USAGE, parameters.pending),
+    Statement("pending usage", INSERT_PENDING_USAGE, parameters.pending),
+    Statement("extended held deltas", EXTEND_HELD_DELTAS, parameters.held),
+    Statement("held deltas", INSERT_HELD_DELTAS, parameters.held),
+    Statement("ended gaps", END_STALLED, parameters.sources),
+    Statement("gaps", INSERT_GAPS, parameters.gaps),
+    Statement("successions", INSERT_SUCCESSIONS, parameters.successions),
+    SEAL,
+    # Last of the facts: the watermark says that all of the above is stored.
+    Statement("sources", UPSERT_SOURCES, parameters.sources),
+    Statement("settled debts", SETTLE_ACCOUNT_DEBTS, parameters.sources),
+    Statement("debts", UPSERT_ACCOUNT_DEBTS, parameters.debts),
+)
+"""What is written of the sources that moved, after their charges."""
+
+APPLY = (*RECORD, *CHARGE, *ADVANCE)
+"""All that is written of the sources that moved."""
 
 FINISH = (
-    Statement("new gaps", INSERT_GAPS),
+    Statement("new gaps", INSERT_GAPS, parameters.open_gaps),
     Statement("cleared arrears", CLEAR_ARREARS),
-    Statement("sync state", UPSERT_SYNC_STATE),
+    Statement("sync state", UPSERT_SYNC_STATE, parameters.attempts),
 )
 """What every step writes afterwards, of all its sources; the row of the run follows."""
 
-CORRECT = (
-    *(
-        one
-        for one in APPLY
-        if one.name
-        in {
-            "usage records",
-            "corrected buckets",
-            "charges",
-            "ledger",
-            "quota periods",
-            "former quotas",
-            "quota states",
-            "recorded arrears",
-            "seal",
-        }
-    ),
-    Statement("cleared arrears", CLEAR_ARREARS),
-)
+CORRECT = (RECORD[0], *CHARGE[1:], SEAL, Statement("cleared arrears", CLEAR_ARREARS))
 """What corrections write, with or without usage records of their own."""
-
-
-def create_staging(connection: Connection) -> None:
-    """Create the staging tables, empty. They go when the transaction ends."""
-    for statement in STAGING_TABLES:
-        connection.execute(statement)
-
-
-def stage(connection: Connection, table: LiteralString, lines: Iterable[str]) -> None:
-    """Fill a staging table with lines of COPY's text format."""
-    rest = iter(lines)
-    with connection.cursor() as cursor, cursor.copy(f"COPY pg_temp.{table} FROM STDIN") as copy:
-        while block := "".join(islice(rest, LINES_AT_ONCE)):
-            copy.write(block)
-
-
-def execute_all(
-    connection: Connection,
-    statements: Sequence[Statement],
-    parameters: Mapping[str, object],
-    *,
-    has_arrears_since: bool,
-) -> dict[str, int]:
-    """Execute the statements in order, in one round trip; return how many rows each one wrote."""
-    with connection.pipeline():
-        cursors = execute_each(
-            connection, statements, parameters, has_arrears_since=has_arrears_since
-        )
-    return {name: cursor.rowcount for name, cursor in cursors.items()}
-
-
-def execute_each(
-    connection: Connection,
-    statements: Sequence[Statement],
-    parameters: Mapping[str, object],
-    *,
-    has_arrears_since: bool,
-) -> dict[str, Cursor[Any]]:
-    """Execute the statements in order, within the pipeline that is open; return their cursors.
-
-    `has_arrears_since` tells whether quota states have that column.
-    """
-    newer: dict[str, LiteralString] = {
-        "arrears_since": ARREARS_SINCE if has_arrears_since else "",
-        "clear_since": CLEAR_ARREARS_SINCE if has_arrears_since else "",
-    }
-    return {
-        statement.name: connection.execute(statement.sql.format(**newer), parameters)
-        for statement in statements
-    }

@@ -26,6 +26,7 @@ ErrorCode = Literal[
     "timeout",
     "tls",
     "too_large",
+    "too_many_streams",
     "unreachable",
     "wrong_identity",
 ]

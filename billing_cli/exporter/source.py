@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Mode = Literal["auto", "window", "latest"]
 AuthMode = Literal["mtls", "bearer", "none"]
@@ -15,7 +18,7 @@ class Source:
     """One exporter. Times are seconds; paths are as configured and read at every run.
 
     `credential_ref` names the Bearer token (`env:NAME`, `file:/path`, `credential:NAME`); the
-    token itself is never part of this value, so its repr can be logged. A rate that is None
+    token itself is never part of this value, so its repr can be logged. A limit that is None
     is the one that is configured for all sources.
     """
 
@@ -38,3 +41,7 @@ class Source:
     proxy: str | None = None
     account_rate_bits_per_second: int | None = None
     line_rate_bits_per_second: int | None = None
+    max_streams_per_account: int | None = None
+    max_new_streams_per_hour: int | None = None
+    max_unresolved_streams_per_hour: int | None = None
+    max_daily_charge: Decimal | None = None

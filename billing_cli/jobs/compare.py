@@ -52,7 +52,10 @@ ABOVE_CREDIT = (
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The minutes [at, until) of one source, their snapshots, and what is plausible there."""
+    """The minutes [at, until) of one source, their snapshots, and what is plausible there.
+
+    With `charges_again` cells that `reverse` took back are compared too.
+    """
 
     source_id: str
     stored_node_id: str
@@ -61,6 +64,7 @@ class Stretch:
     until: datetime
     snapshots: tuple[Snapshot, ...]
     policy: DeltaPolicy
+    charges_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +214,13 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
     different: list[tuple[StoredCell, Difference]] = []
     for stored in cells:
         record = stored.cell.record
+        if stored.cell.is_reversed and not stretch.charges_again:
+            continue
         after_start = bisect_right(stamps, record.from_at)
         past_end = bisect_right(stamps, record.to_at, lo=after_start)
-        if bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
+        if stored.cell.is_reversed:
+            after_start = bisect_left(stamps, record.from_at)
+        elif bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
             continue
         seen = [
             (one.collected_at, one.totals[record.name])

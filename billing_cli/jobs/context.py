@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.prices import PriceList
 from billing_cli.errors import ConfigurationError, UsageError
+from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
-    from decimal import Decimal
 
     from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
@@ -28,7 +29,8 @@ class Tariff:
 
     `price_per_byte` in the currency of the balances, 0 where none is configured; `initial_*` are
     what a new account's quota state begins with. Packages in `free_packages` cost nothing; with
-    `allow_zero_price` an account without a price costs nothing too.
+    `allow_zero_price` an account without a price costs nothing too. The daily maxima are those of
+    an account and of a source that has none of its own; 0 is none.
     """
 
     price_per_byte: Decimal
@@ -39,6 +41,8 @@ class Tariff:
     peak_hours: PeakHours | None
     free_packages: frozenset[str] = frozenset()
     allow_zero_price: bool = False
+    max_daily_charge: Decimal = Decimal(0)
+    max_daily_charge_per_source: Decimal = Decimal(0)
 
     @property
     def prices(self) -> PriceList:
@@ -61,7 +65,8 @@ class JobContext:
     """One run of `job`: `clock` gives aware UTC datetimes; `run_id` names the run everywhere.
 
     `shard` is the part of the sources that is this host's to work on. `deltas` holds for
-    sources that have no rates of their own: see `policy_of`.
+    sources that have no rates of their own: see `policy_of`. `currency` labels amounts; nothing is
+    converted.
     """
 
     run_id: str
@@ -120,7 +125,8 @@ def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Sourc
     unknown = sorted(set(source_ids) - by_id.keys())
     if unknown:
         known = ", ".join(sorted(by_id)) or "none"
-        raise UsageError(f"unknown source {', '.join(unknown)}; configured: {known}")
+        hint = did_you_mean(unknown[0], by_id)
+        raise UsageError(f"unknown source {', '.join(unknown)}{hint}; configured: {known}")
     disabled = sorted(name for name in set(source_ids) if not by_id[name].enabled)
     if disabled:
         raise UsageError(f"source {', '.join(disabled)} is disabled in the configuration")

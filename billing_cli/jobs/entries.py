@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction, settle
@@ -10,9 +10,10 @@ from billing_cli.core.rating import ONE, bucket_key, buckets_of, rate
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.database import accounts as store_accounts
 from billing_cli.database.adjustments import read_bucket_histories
-from billing_cli.database.facts import Entries, Facts, Run, write_facts
+from billing_cli.database.facts import Entries, Facts, Run
 from billing_cli.database.takeover import find_charged
-from billing_cli.database.write_path import CORRECT, create_staging
+from billing_cli.database.write_path import CORRECT
+from billing_cli.database.writing import create_staging, write_facts
 from billing_cli.errors import BillingError
 from billing_cli.jobs.quota_periods import OpenedPeriods, open_periods
 
@@ -38,26 +39,25 @@ class FactConflictError(BillingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Charging:
-    """The entries of a run.
+class Minutes:
+    """The minutes that usage falls in, sorted by what is on record of them, with its `histories`.
 
-    `replayed` are buckets that we charged before, `taken_over` those that the legacy writer
-    charged, both with the same bytes.
+    `new` ones were never charged. `corrections` add to others: usage that waited for its account,
+    and what is beyond the legacy writer's charge. `replayed` are those that we charged before,
+    `taken_over` those that the legacy writer charged, both with the same bytes.
     """
 
-    entries: Entries
+    new: Sequence[Bucket]
+    corrections: Sequence[Correction] = ()
+    histories: Mapping[BucketKey, BucketHistory] = field(default_factory=dict)
     replayed: frozenset[BucketKey] = frozenset()
     taken_over: frozenset[BucketKey] = frozenset()
 
 
-def charge(
-    context: JobContext,
-    connection: Connection,
-    usage: Sequence[BilledUsage],
-    late: Sequence[BilledUsage],
-    accounts: LockedAccounts,
-) -> Charging:
-    """Charge usage to its accounts. Nothing is written yet.
+def find_minutes(
+    connection: Connection, usage: Sequence[BilledUsage], late: Sequence[BilledUsage]
+) -> Minutes:
+    """Sum usage into minutes, and look what is on record of them. Makes the staging tables.
 
     `usage` is of minutes that nobody should have charged before; `late` usage, which waited for its
     account, adds to minutes that may have been. Raises FactConflictError where a minute of `usage`
@@ -65,30 +65,27 @@ def charge(
     """
     fresh, late_buckets = buckets_of(usage), buckets_of(late)
     with connection.pipeline():
-        # What is rated here is staged next.
         create_staging(connection)
         found = find_charged(connection, [bucket.key for bucket in fresh])
         found_late = find_charged(connection, [bucket.key for bucket in late_buckets], few=True)
     charged = found.bytes_by_key() | found_late.bytes_by_key()
-    new = [one for one in (*fresh, *late_buckets) if one.key not in charged]
-    opened = open_periods(connection, accounts)
-    if not charged and not opened.histories:
-        rating = rate(new, opened.accounts, context.tariff.peak_hours)
-        return Charging(_entries(rating, new, (), opened))
+    if not charged:
+        return Minutes([*fresh, *late_buckets])
 
-    histories = {**opened.histories, **read_bucket_histories(connection, charged)}
+    histories = read_bucket_histories(connection, charged)
     first_from = first_from_by_bucket(
         (bucket_key(one), one.record.from_at) for one in (*usage, *late)
     )
     late_keys = {bucket.key for bucket in late_buckets}
+    new = []
     replayed: set[BucketKey] = set()
     taken_over: set[BucketKey] = set()
     corrections = []
     for bucket in (*fresh, *late_buckets):
         key = bucket.key
         if key not in charged:
-            continue
-        if not histories[key].entries:
+            new.append(bucket)
+        elif not histories[key].entries:
             overlap, surplus = beyond_charged(bucket, charged[key], first_from[key])
             corrections.append(Correction(surplus, TAKEOVER_REASON))
             if overlap == "identical":
@@ -103,15 +100,26 @@ def charge(
                 "charged before with other figures"
             )
     needed = [one for one in corrections if one.bucket.total_bytes]
-    rating = settle(
-        [*needed, *(Correction(bucket, "") for bucket in new)],
-        histories,
-        opened.accounts,
-        context.tariff.peak_hours,
-        opened.histories,
-    )
-    entries = _entries(rating, new, needed, opened)
-    return Charging(entries, frozenset(replayed), frozenset(taken_over))
+    return Minutes(new, needed, histories, frozenset(replayed), frozenset(taken_over))
+
+
+def charge(
+    context: JobContext, connection: Connection, minutes: Minutes, accounts: LockedAccounts
+) -> Entries:
+    """Charge minutes to their accounts. Nothing is written yet."""
+    opened = open_periods(connection, accounts)
+    peak_hours = context.tariff.peak_hours
+    if minutes.histories or opened.histories:
+        rating = settle(
+            [*minutes.corrections, *(Correction(bucket, "") for bucket in minutes.new)],
+            {**opened.histories, **minutes.histories},
+            opened.accounts,
+            peak_hours,
+            opened.histories,
+        )
+    else:
+        rating = rate(minutes.new, opened.accounts, peak_hours)
+    return _entries(rating, minutes.new, minutes.corrections, opened)
 
 
 def write_corrections(

@@ -83,7 +83,8 @@ def status_of(sources: Iterable[SourceResult]) -> RunStatus:
 
 def write_journal(context: JobContext, connection: Connection, result: RunResult) -> None:
     """Write the run's journal row as part of the open transaction, and count it in the totals."""
-    _write(context, connection, result, result_object(result))
+    labelled = replace(result, currency=context.currency)
+    _write(context, connection, result, result_object(labelled))
 
 
 @contextmanager

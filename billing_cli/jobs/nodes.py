@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.database.sources import read_sources
 from billing_cli.errors import UsageError
+from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,8 @@ def nodes_of(
     unknown = [name for name, one in states.items() if not one.identity and name not in configured]
     if unknown:
         known = ", ".join(sorted(configured)) or "none"
-        raise UsageError(f"unknown source {', '.join(sorted(unknown))}; configured: {known}")
+        hint = did_you_mean(unknown[0], configured)
+        raise UsageError(f"unknown source {', '.join(sorted(unknown))}{hint}; configured: {known}")
     return tuple(
         node
         for one in states.values()

@@ -33,6 +33,8 @@ def context_of(settings: Settings, job: str, run_id: str) -> JobContext:
             peak_hours=settings.peak_hours,
             free_packages=frozenset(settings.free_packages),
             allow_zero_price=settings.allow_zero_price,
+            max_daily_charge=settings.max_daily_charge,
+            max_daily_charge_per_source=settings.max_daily_charge_per_source,
         ),
         deltas=settings.delta_policy(),
         fetching=FetchPolicy(

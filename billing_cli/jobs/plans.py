@@ -108,7 +108,12 @@ def plan(
     )
     nodes = [replace(one, streams=streams[one.identity.stored]) for one in nodes]
     touched = {one.source_id: one.touched() for one in nodes}
-    accounts = resolve_accounts(connection, _last_accounts(nodes, touched))
+    last_accounts = _last_accounts(nodes, touched)
+    accounts = {uuid: uuid for uuid, last in last_accounts.items() if last == uuid}
+    # An account's own uuid goes on naming it, unless it was deleted: then locking it tells.
+    accounts |= resolve_accounts(
+        connection, {uuid: last for uuid, last in last_accounts.items() if last != uuid}
+    )
     taken_over = take_over(
         connection,
         {

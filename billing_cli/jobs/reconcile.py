@@ -118,7 +118,10 @@ def reconcile(
     ):
         courses, results = _courses(context, session, origin.sources, since, until)
         while courses:
-            stretches = _next_stretches(context, session, origin, courses)
+            stretches = [
+                replace(one, charges_again=since is not None)
+                for one in _next_stretches(context, session, origin, courses)
+            ]
 
             def work(
                 connection: Connection, stretches: Sequence[Stretch] = stretches

@@ -29,7 +29,8 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         )
     notes.extend(problems)
     charged = written.charged.get(plan.source_id, Charged())
-    needs_a_look = bool(step.rejected or step.held or step.differences or problems)
+    held = len(step.held) + written.held.get(plan.source_id, 0)
+    needs_a_look = bool(step.rejected or held or step.differences or problems)
     return SourceResult(
         source_id=plan.source_id,
         status="partial" if needs_a_look else "ok",
@@ -44,7 +45,7 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         gaps=len(step.gaps),
         rejected_samples=len(step.rejected),
         unresolved_streams=written.unresolved.get(plan.source_id, 0),
-        held_deltas=len(step.held),
+        held_deltas=held,
         successions=len(step.successions),
         new_streams=len(step.origins),
         charged_bytes=charged.size_bytes,

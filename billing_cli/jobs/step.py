@@ -15,17 +15,20 @@ from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.database import arrays
 from billing_cli.database.accounts import HAS_ARREARS_SINCE
-from billing_cli.database.facts import Run, gap_rows, rows_as_json
+from billing_cli.database.facts import Attempt, Attempts, Run
 from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import pipeline_at_head
 from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources, source_state
-from billing_cli.database.write_path import FINISH, execute_each
+from billing_cli.database.stream_limits import use_accepted
+from billing_cli.database.write_path import FINISH
+from billing_cli.database.writing import send
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import result_of_plan, result_without_plan
+from billing_cli.jobs.stream_limits import within_stream_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -217,13 +220,20 @@ def _write(
     if horizon < until:
         accepted = {source_id: cut_at(answer, horizon) for source_id, answer in answers.items()}
 
-    plans = plan(context, connection, by_id, accepted, found)
+    limited = within_stream_limits(
+        context, connection, by_id, plan(context, connection, by_id, accepted, found)
+    )
+    plans = limited.plans
+    errors |= limited.errors
+    accepted = {one: answer for one, answer in accepted.items() if one not in limited.errors}
     late = [
         usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
         for usage in found.billable
     ]
     written, failed = write_isolated(context, connection, plans, late, found.renewed, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
+    if used := limited.accepted - failed.keys():
+        use_accepted(connection, sorted(used))
 
     advanced = {one.source_id: one for one in plans if one.source_id not in failed}
     current = {
@@ -335,18 +345,9 @@ def _finish(
 ) -> None:
     """Write gaps, arrears and sync states of all sources that this run locked, failed ones too."""
     attempts = [
-        {
-            "source_id": result.source_id,
-            "watermark": result.last_completed_until,
-            "error": result.error or "",
-        }
-        for result in results
-        if result.status != "busy"
+        Attempt(one.source_id, one.last_completed_until, one.error or "")
+        for one in results
+        if one.status != "busy"
     ]
-    parameters = {
-        # Pauses between runs count from here, however long a run takes.
-        "now": asked_at,
-        "attempts": rows_as_json(attempts),
-        "gaps": gap_rows(stalled.items(), are_open=True),
-    }
-    execute_each(connection, FINISH, parameters, has_arrears_since=run.has_arrears_since)
+    # Pauses between runs count from when the sources were asked, however long a run takes.
+    send(connection, FINISH, Attempts(attempts, list(stalled.items())), replace(run, now=asked_at))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.canonical import StoredUsage
+from billing_cli.core.model import HeldDelta
 from billing_cli.core.rating import BilledUsage, bucket_key
 from billing_cli.database.facts import (
     AccountDebt,
@@ -15,13 +16,21 @@ from billing_cli.database.facts import (
     Facts,
     NewStream,
     SourceProgress,
+    Staged,
     StoredSuccession,
-    write_facts,
 )
 from billing_cli.database.streams import add_streams
-from billing_cli.database.write_path import APPLY
+from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
+from billing_cli.database.writing import row_counts, send, stage_charges, stage_usage
 from billing_cli.jobs.accounts import lock_accounts
-from billing_cli.jobs.entries import FactConflictError, charge, expected_rows, require_rows
+from billing_cli.jobs.daily_maximum import find_above, maxima_of, note_charged
+from billing_cli.jobs.entries import (
+    FactConflictError,
+    charge,
+    expected_rows,
+    find_minutes,
+    require_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,8 +40,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import (
+        BucketKey,
+        Charge,
         Checkpoint,
-        HeldDelta,
         StreamName,
         StreamOrigin,
         UsageRecord,
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
     from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.entries import Charging
+    from billing_cli.jobs.entries import Minutes
     from billing_cli.jobs.plans import SourcePlan
 
 # A source's result names this many accounts that can't be charged, and counts the others.
@@ -57,7 +67,10 @@ class Charged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written. `unresolved`, `notes` and `charged` are by source id."""
+    """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
+
+    `held` counts the deltas above a daily maximum.
+    """
 
     processed_samples: int = 0
     written_minutes: int = 0
@@ -68,6 +81,7 @@ class Written:
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Written) -> Written:
         """Return both together."""
@@ -81,6 +95,7 @@ class Written:
             {**self.unresolved, **other.unresolved},
             {**self.notes, **other.notes},
             {**self.charged, **other.charged},
+            {**self.held, **other.held},
         )
 
 
@@ -108,13 +123,29 @@ def write(
     )
     stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
     usage = _sort(plans, late, stream_ids, accounts)
-    charging = charge(context, connection, usage.fresh, usage.late, accounts)
-    _leave_out_replayed(usage, charging)
+    sources = {plan.identity.stored: plan.source_id for plan in plans}
+    sources |= {one.stored_node_id: one.source_id for one in late}
+    maxima = maxima_of(context, (*usage.fresh, *usage.late), sources)
+    if maxima:
+        above = find_above(context, connection, usage.fresh, usage.late, accounts, maxima)
+        _hold_above(usage, above, sources)
+    minutes = find_minutes(connection, usage.fresh, usage.late)
+    _leave_out_replayed(usage, minutes)
     checkpoints = _shared_checkpoints(plans, kept, usage, accounts)
-    facts = _facts(plans, stream_ids, accounts, usage, charging, checkpoints)
-    counts = write_facts(connection, APPLY, facts, run)
-    _require_all(counts, facts)
-    return _written(plans, usage, charging, accounts)
+    facts = _facts(plans, stream_ids, accounts, usage, checkpoints)
+
+    records = stage_usage(connection, facts.usage)
+    with connection.pipeline():
+        # The server writes these while the charges are computed here.
+        recorded = send(connection, RECORD, facts, run)
+        entries = charge(context, connection, minutes, accounts)
+    charges = stage_charges(connection, entries, run)
+    facts = replace(facts, entries=entries, staged=Staged(records, charges))
+    with connection.pipeline():
+        charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
+    _require_all(row_counts(recorded | charged), facts)
+    note_charged(connection, entries.charges, maxima)
+    return _written(plans, usage, minutes, entries.charges, accounts)
 
 
 def _charged(plans: Iterable[SourcePlan], late: Iterable[BillableUsage]) -> set[str]:
@@ -206,7 +237,8 @@ class _Usage:
     `fresh` and `late` usage is charged and stored as `records`, and `settled` is the key of each
     late row. `assigned` are streams that found their account, and `late_at` the nodes and accounts
     of late ones. `pending` usage waits, because its stream has no account that can be charged now.
-    `waiting` are names of such streams and `problems` the accounts that are to blame, by source.
+    `waiting` are names of such streams and `problems` the accounts that are to blame, by source;
+    `above` counts what is held because of a daily maximum.
     """
 
     fresh: list[BilledUsage] = field(default_factory=list)
@@ -219,6 +251,7 @@ class _Usage:
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
     problems: dict[str, set[str]] = field(default_factory=dict)
+    above: dict[str, int] = field(default_factory=dict)
 
 
 def _sort(
@@ -271,14 +304,12 @@ def _facts(
     stream_ids: StreamIds,
     accounts: LockedAccounts,
     usage: _Usage,
-    charging: Charging,
     checkpoints: Sequence[tuple[str, str, datetime]],
 ) -> Facts:
     return Facts(
         usage=usage.records,
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
-        entries=charging.entries,
         checkpoints=checkpoints,
         billed_pending=usage.settled,
         pending=usage.pending,
@@ -349,13 +380,30 @@ def _progress(plan: SourcePlan) -> SourceProgress:
     )
 
 
-def _leave_out_replayed(usage: _Usage, charging: Charging) -> None:
+def _hold_above(usage: _Usage, above: AbstractSet[BucketKey], sources: Mapping[str, str]) -> None:
+    """Hold the usage of buckets above a daily maximum; late usage goes on waiting where it is."""
+    stored, late_stored = usage.records[: len(usage.fresh)], usage.records[len(usage.fresh) :]
+    fresh = list(zip(usage.fresh, stored, strict=True))
+    late = list(zip(usage.late, late_stored, usage.settled, strict=True))
+    for billed, record in fresh:
+        if bucket_key(billed) in above:
+            usage.held.append((record.stream_id, HeldDelta(billed.record, "daily_charge")))
+            source_id = sources[billed.stored_node_id]
+            usage.above[source_id] = usage.above.get(source_id, 0) + 1
+    kept = [one for one in fresh if bucket_key(one[0]) not in above]
+    kept_late = [one for one in late if bucket_key(one[0]) not in above]
+    usage.fresh, usage.late = [one for one, _ in kept], [one for one, _, _ in kept_late]
+    usage.records = [*(record for _, record in kept), *(record for _, record, _ in kept_late)]
+    usage.settled = [key for _, _, key in kept_late]
+
+
+def _leave_out_replayed(usage: _Usage, minutes: Minutes) -> None:
     """Leave out the records that are stored already, with their charges.
 
     Records of `fresh` usage come first, one each, and those of late usage follow.
     """
-    if charging.replayed:
-        is_replayed = [bucket_key(one) in charging.replayed for one in usage.fresh]
+    if minutes.replayed:
+        is_replayed = [bucket_key(one) in minutes.replayed for one in usage.fresh]
         late = usage.records[len(usage.fresh) :]
         fresh = [one for one, is_old in zip(usage.records, is_replayed, strict=False) if not is_old]
         usage.records = [*fresh, *late]
@@ -379,13 +427,16 @@ def _require_all(counts: Mapping[str, int], facts: Facts) -> None:
 
 
 def _written(
-    plans: Sequence[SourcePlan], usage: _Usage, charging: Charging, accounts: LockedAccounts
+    plans: Sequence[SourcePlan],
+    usage: _Usage,
+    minutes: Minutes,
+    charges: Sequence[Charge],
+    accounts: LockedAccounts,
 ) -> Written:
-    charges = charging.entries.charges
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
         written_minutes=len({one.key for one in charges}),
-        replayed_minutes=len(charging.replayed) + len(charging.taken_over),
+        replayed_minutes=len(minutes.replayed) + len(minutes.taken_over),
         included_bytes=sum(one.included_bytes for one in charges),
         charged_bytes=sum(one.rated_bytes for one in charges),
         amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
@@ -395,16 +446,19 @@ def _written(
             for source_id, uuids in usage.problems.items()
             if uuids
         },
-        charged=_charged_by_source(plans, charging),
+        charged=_charged_by_source(plans, charges),
+        held=usage.above,
     )
 
 
-def _charged_by_source(plans: Iterable[SourcePlan], charging: Charging) -> dict[str, Charged]:
+def _charged_by_source(
+    plans: Iterable[SourcePlan], charges: Iterable[Charge]
+) -> dict[str, Charged]:
     """Sum the charges of the nodes of the plans."""
     sources = {plan.identity.stored: plan.source_id for plan in plans}
     size_bytes: defaultdict[str, int] = defaultdict(int)
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for one in charging.entries.charges:
+    for one in charges:
         node = one.key.stored_node_id
         size_bytes[node] += one.included_bytes + one.rated_bytes
         amounts[node] -= one.amount_delta

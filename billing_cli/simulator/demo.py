@@ -104,7 +104,7 @@ def _tell(stage: Stage, demo_fleet: DemoFleet) -> bool:
         "Our tables get a schema of their own. The shared ones, which belong to\n"
         "accounts.svc.plus, are created here because this database is empty.",
     )
-    stage.billing("migrate")
+    stage.billing("migrate", "--create-shared-tables")
 
     _heading("A fleet", demo_fleet.story)
     stage.show_environment()

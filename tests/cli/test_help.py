@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from billing_cli.cli.root import SUMMARIES, cli
+from billing_cli.cli.root import SECTIONS, SUMMARIES, cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,10 +68,11 @@ def test_every_option_says_what_it_does(name: str) -> None:
     assert silent == []
 
 
-def test_the_first_page_lists_every_command_and_exit_code() -> None:
+def test_the_first_page_lists_every_command_by_purpose_and_every_exit_code() -> None:
     """It is written by hand, so that no subcommand is imported for it."""
     shown = CliRunner().invoke(cli, ["--help"]).output
-    listed = shown.partition("Commands:\n")[2]
-    assert re.findall(r"^  ([a-z-]+)  ", listed, re.MULTILINE) == list(SUMMARIES)
-    for code in ("0 done", "1 failed", "2 usage", "3 partial", "69 ", "75 ", "78 ", "128+n"):
+    for section, summaries in SECTIONS.items():
+        listed = shown.partition(f"\n{section}:\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^  ([a-z-]+) ", listed, re.MULTILINE) == list(summaries)
+    for code in ("0 done", "1 failed", "2 usage", "3 partial", "69 ", "74 ", "75 ", "78 ", "128+n"):
         assert code in " ".join(shown.split())

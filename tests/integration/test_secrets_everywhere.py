@@ -67,6 +67,23 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "prune": (("--keep", "999mo", "--unproven"), ("--keep", "1mo", "--dry-run", "--json")),
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
     "status": ((), ("--json",)),
+    "usage": ((), ("--json",), ("--by", "account", "--output", "csv")),
+    "simulate": (("--price", "1", *RANGE), ("--price", "0", *RANGE, "--json")),
+    "config": (("show",), ("show", "--json"), ("schema",)),
+    "init": (
+        (
+            "--directory",
+            "{secrets}/new",
+            "--source",
+            "jp-1=https://x",
+            "--price",
+            "1",
+            "--token-file",
+            "jp-1={secrets}/token",
+            "--database-url",
+            "{database_url}",
+        ),
+    ),
 }
 
 
@@ -320,6 +337,8 @@ class Place:
             "since": format_rfc3339(self.world.at(0)),
             "until": format_rfc3339(self.world.at(MINUTES)),
             "account": self.world.fleet.users[0].uuid,
+            "secrets": str(self.secrets),
+            "database_url": (self.secrets / "dsn").read_text("utf-8").strip(),
         }
 
     @property

@@ -40,11 +40,13 @@ class Databases:
         self.names = (f"{_database_prefix(session_directory)}_{worker}_{i}" for i in count())
         self.template = f"{_database_prefix(session_directory)}_template"
         self.job_role = _job_role(session_directory)
-        # Copying files is the quicker way where nothing waits for the disk, as in our own server.
-        self.strategy = sql.SQL("" if URL_VARIABLE in os.environ else "STRATEGY file_copy")
         with _locked(session_directory / "server.lock"):
             self.server_url = _server_url(session_directory)
             self.admin = psycopg.connect(self.server_url, autocommit=True)
+            # Copying files is the quicker way where nothing waits for the disk, as in our own
+            # server; before PostgreSQL 15 it is the only one.
+            is_chosen = URL_VARIABLE not in os.environ and self.admin.info.server_version >= 150000
+            self.strategy = sql.SQL("STRATEGY file_copy" if is_chosen else "")
             ready = session_directory / "template.ready"
             if not ready.exists():
                 self._create_job_role()
@@ -100,6 +102,10 @@ class Databases:
         self.admin.execute(
             statement.format(sql.Identifier(name), sql.Identifier(template), self.strategy)
         )
+        if template == "template0" and self.admin.info.server_version < 150000:
+            # What newer versions have from the start, and `migrate` asks for.
+            with psycopg.connect(self.url(name), autocommit=True) as connection:
+                connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
 class SessionDirectory:

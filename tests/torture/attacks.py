@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.torture import blows, cuts, disks, kills, locks, model, soak
+from tests.torture import blows, cuts, disks, kills, locks, model, sealing, soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("terminate", blows.terminate, 200, 10, 0.4),
     Attack("locks", locks.hold, 100, 6, 0.7),
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
+    Attack("seal-beside", sealing.beside, 250, 8, 0.4),
     Attack("disk", disks.fill, 30, 2, 2.0),
     Attack("model", model.attack, 10_000, 0, 0.05),
     Attack("soak", soak.attack, 30, 0, 20.0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from datetime import UTC, datetime
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.running import context_from, json_option, open_settings
+from billing_cli.cli.running import context_from, open_settings
+from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError
 from billing_cli.features.audit.findings import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
     from billing_cli.features.audit.findings import AuditResult
     from billing_cli.jobs.context import JobContext
 
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
     metavar="N",
     help="List at most this many findings of a kind, and accounts. All are counted.",
 )
-@json_option
+@output_options
 @click.pass_obj
 def command(
-    options: Options, account: uuid.UUID | None, is_full: bool, limit: int, as_json: bool
+    options: Options, account: uuid.UUID | None, is_full: bool, limit: int, output: Output
 ) -> None:
     """Prove from the database alone that nothing was skipped or counted twice.
 
@@ -66,9 +67,9 @@ def command(
     from billing_cli.core.result import RunResult  # noqa: PLC0415
     from billing_cli.features.audit.findings import audit_object  # noqa: PLC0415
     from billing_cli.features.audit.job import JOB, audit, audit_result  # noqa: PLC0415
-    from billing_cli.features.audit.text import audit_text  # noqa: PLC0415
+    from billing_cli.features.audit.text import audit_parts, findings_table  # noqa: PLC0415
 
-    is_shown = not as_json and sys.stderr.isatty()
+    is_shown = output != "json" and sys.stderr.isatty()
     run_id, started_at = str(uuid.uuid4()), datetime.now(UTC)
     observers = Observers()
 
@@ -97,7 +98,7 @@ def command(
     if account is None:
         _journal(context, result)
     try:
-        click.echo(json.dumps(audit_object(report)) if as_json else audit_text(report))
+        print_report(output, report, audit_object, audit_parts, findings_table)
     finally:
         observers.end(result, exit_code)
     sys.exit(exit_code)

@@ -146,6 +146,7 @@ class AuditReport:
     is_full: bool = True
     proven_at: datetime | None = None
     new_seals: int = 0
+    currency: str = ""
 
     @property
     def violations(self) -> int:
@@ -183,6 +184,7 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "full": report.is_full,
         "proven_at": report.proven_at and format_rfc3339(report.proven_at),
         "new_seals": report.new_seals,
+        "currency": report.currency or None,
         "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
         "violations": [_finding(one) for one in report.findings if one.is_violation],
         "notices": [_finding(one) for one in report.findings if not one.is_violation],

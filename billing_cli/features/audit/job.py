@@ -94,6 +94,7 @@ def audit(
             is_full=not scope.is_incremental,
             proven_at=scope.proven_at,
             new_seals=scope.new_seals,
+            currency=context.currency,
         )
         if account_uuid is None:
             save_audit(connection, context.run_id, report, scope)

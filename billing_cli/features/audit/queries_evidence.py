@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from billing_cli.database.spans import RECORDS
 
-# A correction belongs to a cell, the delta that begins where it does. What it starts from is what
-# was on record for that minute of the cell: the correction before it, else the delta itself, else
-# nothing.
+# A correction belongs to a cell, the record of its stream that begins where it does. What it starts
+# from is what was on record for that minute of the cell: the correction before it, else the record
+# itself, else nothing.
 BROKEN_CORRECTIONS = f"""
 WITH record AS NOT MATERIALIZED ({RECORDS}
 ), correction AS (
@@ -33,7 +33,7 @@ WITH record AS NOT MATERIALIZED ({RECORDS}
     FROM correction
     LEFT JOIN record AS cell
       ON cell.stream_id = correction.stream_id AND cell.from_at = correction.from_at
-     AND cell.kind = 'delta'
+     AND cell.kind <> 'correction'
 )
 SELECT 'correction_broken' AS kind, account_uuid::text AS account_uuid,
        stream_id AS "key.stream_id", bucket_start AS "key.bucket_start",

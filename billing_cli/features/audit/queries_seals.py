@@ -1,4 +1,4 @@
-"""What an audit asks of seals: each fact is covered by exactly one. `verify` hashes them."""
+"""What an audit asks of seals: each fact is covered by one. `billing verify` hashes the facts."""
 
 from __future__ import annotations
 

@@ -1,66 +1,94 @@
-"""What an audit found, as text for a person at a terminal."""
+"""What an audit found, as a list for people and programs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Line, Table
+from billing_cli.cli.units import plural
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from billing_cli.features.audit.findings import AuditReport, Figures, Finding, Value
+    from billing_cli.cli.tables import Cell, Part
+    from billing_cli.features.audit.findings import AuditReport, Finding, Value
 
-ACCOUNT_HEADER = (
-    "ACCOUNT",
-    "RECORDS",
-    "BUCKETS",
-    "INCLUDED",
-    "RATED",
-    "OPENING",
-    "LEDGER",
-    "OUTSIDE",
-    "BALANCE",
-    "VERDICT",
+ACCOUNT_COLUMNS = (
+    Column("account"),
+    Column("records", "bytes", is_extra=True),
+    Column("buckets", "bytes", is_extra=True),
+    Column("included", "bytes", is_extra=True),
+    Column("rated", "bytes", is_extra=True),
+    Column("opening", "money", is_extra=True),
+    Column("ledger", "money", is_extra=True),
+    Column("outside", "money", is_extra=True),
+    Column("balance", "money"),
+    Column("verdict", "prose"),
+)
+FINDING_COLUMNS = (
+    Column("severity"),
+    Column("kind"),
+    Column("account"),
+    Column("where", "prose"),
+    Column("difference", "prose"),
 )
 
 
-def audit_text(report: AuditReport) -> str:
+def audit_parts(report: AuditReport) -> list[Part]:
     """Return the verdict, what was found by kind, the accounts, and what was read."""
-    verdict = f"{_count(report.violations, 'violation')}" if report.violations else "clean"
-    notices = f", {_count(report.notices, 'notice')}" if report.notices else ""
+    verdict = f"{plural(report.violations, 'violation')}" if report.violations else "clean"
+    notices = f", {plural(report.notices, 'notice')}" if report.notices else ""
     of = f" of account {report.account_uuid}" if report.account_uuid else ""
-    lines = [f"audit{of}: {verdict}{notices}"]
+    state = "violation" if report.violations else "ok"
+    lines: list[Part] = [Line(f"audit{of}: {verdict}{notices}", state)]
     for kinds, name in ((VIOLATIONS, "VIOLATION"), (NOTICES, "NOTICE")):
         for kind, meaning in kinds.items():
             if kind in report.counts:
                 lines += ["", f"{name} {kind}: {meaning}", *_listed(report, kind)]
     if report.accounts:
-        lines += ["", table(ACCOUNT_HEADER, _account_rows(report))]
+        lines += ["", Table(ACCOUNT_COLUMNS, _account_rows(report), is_list=False)]
     if len(report.accounts) < report.rows["accounts"]:
-        lines.append(f"... and {report.rows['accounts'] - len(report.accounts)} more accounts")
+        hidden = plural(report.rows["accounts"] - len(report.accounts), "other account")
+        lines.append(f"... and {hidden}")
     read = ", ".join(f"{count:,} {_words(name)}" for name, count in report.rows.items())
-    lines += ["", f"read: {read}", _sums(report.totals)]
+    lines += ["", f"read: {read}", *_sums(report)]
     if report.proven_at is not None:
         lines.append(
-            f"new: {_count(report.new_seals, 'seal')} since the last clean audit at "
+            f"new: {plural(report.new_seals, 'seal')} since the last clean audit at "
             f"{format_rfc3339(report.proven_at)}; --full proves everything"
         )
     if report.evidence_since is not None:
         since = format_rfc3339(report.evidence_since)
         lines.append(f"since: {since}; older evidence was pruned, and its sums are compared")
-    return "\n".join(lines)
+    return lines
 
 
-def _sums(totals: Figures) -> str:
+def findings_table(report: AuditReport) -> Table:
+    """Return what was found as rows: violations first, then notices."""
+    rows = [
+        (
+            "violation" if one.is_violation else "notice",
+            one.kind,
+            one.account_uuid,
+            ", ".join(f"{name} {plain(value)}" for name, value in one.keys.items() if value != ""),
+            "; ".join(_pairs(one.expected, one.found)),
+        )
+        for one in sorted(report.findings, key=lambda one: not one.is_violation)
+    ]
+    return Table(FINDING_COLUMNS, rows)
+
+
+def _sums(report: AuditReport) -> list[str]:
+    totals = report.totals
     charged = totals.included_bytes + totals.rated_bytes
-    return (
+    read = (
         f"bytes: {totals.recorded_bytes:,} in records, {totals.bucket_bytes:,} in buckets, "
-        f"{totals.included_bytes:,} included + {totals.rated_bytes:,} rated = {charged:,} charged\n"
-        f"money: {totals.amount:+.9f} for these charges"
+        f"{totals.included_bytes:,} included + {totals.rated_bytes:,} rated = {charged:,} charged"
     )
+    currency = f" {report.currency}" if report.currency else ""
+    return [read, f"money: {totals.amount:+.9f}{currency} for these charges"]
 
 
 def _listed(report: AuditReport, kind: str) -> list[str]:
@@ -89,32 +117,28 @@ def _pairs(expected: Mapping[str, Value], found: Mapping[str, Value]) -> list[st
     return pairs
 
 
-def _account_rows(report: AuditReport) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _account_rows(report: AuditReport) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
     for one in report.accounts:
         figures = one.figures
-        verdict = _count(one.violations, "violation") if one.violations else "clean"
+        verdict = plural(one.violations, "violation") if one.violations else "clean"
         if one.notices:
-            verdict += f", {_count(one.notices, 'notice')}"
+            verdict += f", {plural(one.notices, 'notice')}"
         rows.append(
             (
                 one.account_uuid,
-                f"{figures.recorded_bytes:,}",
-                f"{figures.bucket_bytes:,}",
-                f"{figures.included_bytes:,}",
-                f"{figures.rated_bytes:,}",
-                "-" if one.opening_balance is None else f"{one.opening_balance:.9f}",
-                f"{figures.amount:+.9f}",
-                "-" if one.outside is None else f"{one.outside:+.9f}",
-                "-" if one.current_balance is None else f"{one.current_balance:.9f}",
+                figures.recorded_bytes,
+                figures.bucket_bytes,
+                figures.included_bytes,
+                figures.rated_bytes,
+                one.opening_balance,
+                figures.amount,
+                one.outside,
+                one.current_balance,
                 verdict,
             )
         )
     return rows
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _words(name: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import uuid
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from billing_cli.cli.running import json_option, open_settings, source_option
+from billing_cli.cli.running import open_settings, source_option
+from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import (
     EXIT_CONFIG,
     EXIT_OK,
@@ -21,6 +20,7 @@ from billing_cli.errors import (
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
     from billing_cli.features.check.findings import CheckReport
 
 EXIT_CODES = {
@@ -33,9 +33,9 @@ EXIT_CODES = {
 
 @click.command("check")
 @source_option
-@json_option
+@output_options
 @click.pass_obj
-def command(options: Options, source_ids: tuple[str, ...], as_json: bool) -> None:
+def command(options: Options, source_ids: tuple[str, ...], output: Output) -> None:
     """Look at configuration, database and sources before the timer is enabled.
 
     Asks every source for its oldest and its newest snapshot, and writes nothing anywhere. Ends
@@ -49,7 +49,7 @@ def command(options: Options, source_ids: tuple[str, ...], as_json: bool) -> Non
       billing check --source jp-1
       billing check --json
     """
-    _show(_report(options, source_ids), as_json=as_json)
+    _show(_report(options, source_ids), output)
 
 
 def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
@@ -65,14 +65,9 @@ def _report(options: Options, source_ids: tuple[str, ...]) -> CheckReport:
     return check(settings, run_id, source_ids)
 
 
-def _show(report: CheckReport, *, as_json: bool) -> NoReturn:
-    from billing_cli.cli.text import plain  # noqa: PLC0415
+def _show(report: CheckReport, output: Output) -> NoReturn:
     from billing_cli.features.check.findings import check_object  # noqa: PLC0415
-    from billing_cli.features.check.text import check_text  # noqa: PLC0415
+    from billing_cli.features.check.text import check_parts  # noqa: PLC0415
 
-    if as_json:
-        click.echo(json.dumps(check_object(report)))
-    else:
-        has_colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(check_text(report, click.style if has_colors else plain))
+    print_report(output, report, check_object, check_parts)
     sys.exit(EXIT_CODES[report.outcome])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from billing_cli.config.layers import variables_of
-from billing_cli.config.problems import ENVIRONMENT
+from billing_cli.config.problems import DEFAULT, ENVIRONMENT
 from billing_cli.config.redaction import MASK
 from billing_cli.features.check.findings import Finding
 
@@ -27,7 +27,13 @@ def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
     Files with secrets that every user can read are warnings.
     """
     found = [
-        Finding("configuration", key, "ok", f"{_shown(key, settings)} ({_place(key, settings)})")
+        Finding(
+            "configuration",
+            key,
+            "ok",
+            f"{_shown(key, settings)} ({_place(key, settings)})",
+            is_default=settings.origin(key) == DEFAULT,
+        )
         for key in type(settings).model_fields
     ]
     found += [
@@ -61,11 +67,12 @@ def _shown(key: str, settings: Settings) -> str:
 
 def _place(key: str, settings: Settings) -> str:
     origin = settings.origin(key)
-    return (
-        f"{variables_of(type(settings))[key]} in the environment"
-        if origin == ENVIRONMENT
-        else origin
-    )
+    if key == "sources" and settings.exporter_base_url is not None:
+        # Without a list, one source is made of that URL.
+        key = "exporter_base_url"
+    if origin != ENVIRONMENT:
+        return f"{key} in {origin}" if key == "exporter_base_url" else origin
+    return f"{variables_of(type(settings))[key]} in the environment"
 
 
 def _file_of(key: str, settings: Settings) -> str | None:

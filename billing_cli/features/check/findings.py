@@ -26,7 +26,8 @@ CLOCK_FAILED_SECONDS = 300.0
 class Finding:
     """One thing that was looked at. `text` is one line without secrets.
 
-    `source_id` says which source a finding of the area `source` is about.
+    `source_id` says which source a finding of the area `source` is about. `is_default`: a setting
+    that nobody set.
     """
 
     area: Area
@@ -34,6 +35,7 @@ class Finding:
     state: State
     text: str
     source_id: str | None = None
+    is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from billing_cli.cli.units import plural
 from billing_cli.config.redaction import redact
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_partition_state
@@ -124,7 +125,8 @@ def _price_finding(context: JobContext, session: Session) -> Finding:
     unpriced = session.read_one_state(functools.partial(accounts_without_price, context.tariff))
     if not unpriced:
         return Finding("configuration", "prices", "ok", "every account has a price")
-    text = f"{unpriced} accounts have no price: their usage stays pending until they have one"
+    without = f"{plural(unpriced, 'account')} without a price"
+    text = f"{without}: usage stays pending until PRICE_PER_BYTE or a profile has one"
     return Finding("configuration", "prices", "warning", text)
 
 

@@ -65,9 +65,10 @@ READ_REPLICATION = """
 SELECT ARRAY (SELECT pubname FROM pg_publication_tables
                WHERE schemaname = 'public' AND tablename = 'account_quota_states'
                ORDER BY pubname),
-       ARRAY (SELECT subname
+       -- Not pg_subscription: before PostgreSQL 14 only superusers may read it.
+       ARRAY (SELECT DISTINCT subname
                 FROM pg_subscription_rel
-                JOIN pg_subscription ON pg_subscription.oid = srsubid
+                JOIN pg_stat_subscription ON subid = srsubid
                WHERE srrelid = to_regclass('public.account_quota_states')
                ORDER BY subname),
        ARRAY (SELECT nspname || '.' || relname

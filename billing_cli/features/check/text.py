@@ -1,32 +1,38 @@
-"""What `check` found, as a table for a person at a terminal."""
+"""What `check` found, as a list for people and programs: problems first."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import plural
 
 if TYPE_CHECKING:
-    from billing_cli.cli.text import Style
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.features.check.findings import CheckReport, Finding
 
-HEADER = ("STATE", "AREA", "NAME", "FINDING")
-COLORS = {"ok": "green", "warning": "yellow", "failed": "red"}
+COLUMNS = (
+    Column("state", "state"),
+    Column("area"),
+    Column("name"),
+    Column("finding", "prose"),
+)
+GRAVEST_FIRST = ("failed", "warning", "ok")
 
 
-def check_text(report: CheckReport, style: Style) -> str:
-    """Return an aligned table and a line that sums it up; `style` colours the states."""
+def check_parts(report: CheckReport) -> list[Part]:
+    """Return a table, what failed first, and a line that sums it up. Defaults are only counted."""
+    found = [one for one in report.findings if not one.is_default]
+    # The sort is stable: what is equally grave stays in its order.
+    found.sort(key=lambda one: GRAVEST_FIRST.index(one.state))
+    parts: list[Part] = [Table(COLUMNS, [_row(one) for one in found])]
+    defaults = len(report.findings) - len(found)
+    if defaults:
+        parts += ["", f"{plural(defaults, 'setting')} not set: the defaults count"]
+    failed, warnings = report.count("failed"), plural(report.count("warning"), "warning")
+    return [*parts, "", f"check: {report.count('ok')} ok, {failed} failed, {warnings}"]
 
-    def paint(row: int, column: int, cell: str) -> str:
-        if row < 0:
-            return style(cell, bold=True)
-        return style(cell, fg=COLORS[cell.strip()]) if column == 0 else cell
 
-    shown = table(HEADER, [_row(one) for one in report.findings], paint)
-    counts = f"{report.count('failed')} failed, {report.count('warning')} warnings"
-    return f"{shown}\n\ncheck: {report.count('ok')} ok, {counts}"
-
-
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(finding: Finding) -> tuple[Cell, ...]:
     area = finding.area if finding.source_id is None else f"{finding.area} {finding.source_id}"
     return finding.state, area, finding.name, finding.text

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.running import MomentType, json_option, open_context
+from billing_cli.cli.running import MomentType, open_context
+from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output, Part
+    from billing_cli.features.explain.explanation import Explanation
 
 
 @click.command("explain")
@@ -32,14 +34,20 @@ if TYPE_CHECKING:
 )
 @click.option("--until", type=MomentType(), metavar="TIME", help="Where to stop, exclusive.")
 @click.option(
+    "--minutes",
+    "has_minutes",
+    is_flag=True,
+    help="Show how each minute was calculated, after the totals.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=DEFAULT_LIMIT,
     show_default=True,
     metavar="N",
-    help="Tell at most this many minutes.",
+    help="Show at most this many minutes; the totals are of all.",
 )
-@json_option
+@output_options
 @click.pass_obj
 def command(
     options: Options,
@@ -48,27 +56,35 @@ def command(
     since: datetime | None,
     until: datetime | None,
     limit: int,
-    as_json: bool,
+    has_minutes: bool,
+    output: Output,
 ) -> None:
-    """Tell what ACCOUNT was charged for, minute by minute.
+    """Show what ACCOUNT was charged, and how that was calculated.
 
-    From the snapshots' totals over restarts, corrections and quota to price, ledger entry and
-    balance. ACCOUNT is the account's uuid, or a proxy uuid that it has or had. Reads only.
+    Totals first: bytes, included and rated, amount, by day, node and inbound tag, with the opening
+    and the closing balance. With --minutes each minute from the snapshots' totals over restarts,
+    corrections and quota to price, ledger entry and balance. ACCOUNT is the account's uuid, a proxy
+    uuid that it has or had, or a uuid that no account has yet: then it is shown what waits for one.
+    CSV holds the totals by day, node and inbound tag. Reads only.
 
     \b
     Examples:
       billing explain 11111111-1111-1111-1111-111111111111
+      billing explain 11111111-1111-1111-1111-111111111111 --since 7d --minutes
       billing explain 11111111-1111-1111-1111-111111111111 --minute 2026-04-08T12:01:30Z
       billing explain 11111111-1111-1111-1111-111111111111 --since 2026-04-08T00:00:00Z --json
     """
     from billing_cli.features.explain.explanation import explanation_object  # noqa: PLC0415
     from billing_cli.features.explain.job import explain  # noqa: PLC0415
-    from billing_cli.features.explain.text import explain_text  # noqa: PLC0415
+    from billing_cli.features.explain.text import explain_parts, totals_table  # noqa: PLC0415
 
     context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)
     explanation = explain(
         context, str(account), minute=minute, since=since, until=until, limit=limit
     )
-    text = json.dumps(explanation_object(explanation)) if as_json else explain_text(explanation)
-    click.echo(text)
+
+    def parts_of(told: Explanation) -> list[Part]:
+        return explain_parts(told, has_minutes=has_minutes or minute is not None)
+
+    print_report(output, explanation, explanation_object, parts_of, totals_table)
     sys.exit(EXIT_OK)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.rating import EXACT
 from billing_cli.core.times import format_rfc3339
+from billing_cli.features.explain.queries_totals import NO_TOTALS, AccountTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from billing_cli.core.model import EntryType, StreamOrigin, Totals
+    from billing_cli.features.explain.queries_totals import Sums, Waiting
 
 
 DEFAULT_LIMIT = 60
@@ -182,7 +184,10 @@ class GapStory:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The minutes of an account in [since, until), oldest first.
+    """What an account was charged in [since, until): totals, and the minutes, oldest first.
+
+    For a uuid that no account has (`known_by` is `unresolved`), `account_uuid` is None, and
+    `waiting` says what is charged once there is one.
 
     `minutes` are the first of `total_minutes`; `next_minute` is the first that is not shown.
     `since` and `until` are None where nothing limits them. `known_by` says what kind of uuid was
@@ -191,7 +196,7 @@ class Explanation:
     """
 
     asked: str
-    account_uuid: str
+    account_uuid: str | None
     known_by: str
     exists: bool
     since: datetime | None
@@ -201,6 +206,9 @@ class Explanation:
     next_minute: datetime | None = None
     gaps: tuple[GapStory, ...] = ()
     evidence_since: datetime | None = None
+    totals: AccountTotals = NO_TOTALS
+    waiting: tuple[Waiting, ...] = ()
+    currency: str = ""
 
 
 def with_standing(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -230,6 +238,19 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "since": _moment(explanation.since),
         "until": _moment(explanation.until),
         "evidence_since": _moment(explanation.evidence_since),
+        "currency": explanation.currency or None,
+        "totals": _totals(explanation.totals),
+        "waiting": [
+            {
+                "node_id": one.stored_node_id,
+                "inbound_tag": one.name.inbound_tag,
+                "sample_uuid": one.name.sample_uuid,
+                "since": format_rfc3339(one.since),
+                "total_bytes": one.total_bytes,
+                "held_bytes": one.held_bytes,
+            }
+            for one in explanation.waiting
+        ],
         "total_minutes": explanation.total_minutes,
         "next_minute": _moment(explanation.next_minute),
         "minutes": [
@@ -261,6 +282,34 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
             for one in explanation.gaps
         ],
     }
+
+
+def _totals(totals: AccountTotals) -> dict[str, Any]:
+    def grouped(key: str, groups: Mapping[str, Sums]) -> list[dict[str, Any]]:
+        return [{key: name, **_sums(sums)} for name, sums in groups.items()]
+
+    return {
+        **_sums(totals.sums),
+        "opening_balance": _money(totals.opening_balance),
+        "closing_balance": _money(totals.closing_balance),
+        "other_changes": _money(totals.other_changes),
+        "by_day": grouped("day", totals.by_day),
+        "by_node": grouped("node_id", totals.by_node),
+        "by_inbound_tag": grouped("inbound_tag", totals.by_inbound_tag),
+    }
+
+
+def _sums(sums: Sums) -> dict[str, Any]:
+    return {
+        "total_bytes": sums.total_bytes,
+        "included_bytes": sums.included_bytes,
+        "rated_bytes": sums.rated_bytes,
+        "amount": f"{sums.amount:f}",
+    }
+
+
+def _money(amount: Decimal | None) -> str | None:
+    return None if amount is None else f"{amount:f}"
 
 
 def _line(line: LineStory) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Reads one state of the database, asks no exporter, changes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT, Explanation
 from billing_cli.features.explain.queries import read_gaps, read_stories
+from billing_cli.features.explain.queries_totals import read_totals, read_waiting
 from billing_cli.jobs.context import check_range
 
 if TYPE_CHECKING:
@@ -48,11 +50,12 @@ def explain(
     """
     if minute is not None and (since is not None or until is not None):
         raise UsageError("--minute excludes --since and --until")
-    check_range(since, until)
+    check_range(since, until, context.clock())
 
     def work(connection: Connection) -> Explanation:
         require_head(connection)
-        return _explain(connection, account, minute, since, until, limit)
+        explanation = _explain(connection, account, minute, since, until, limit)
+        return replace(explanation, currency=context.currency)
 
     with Session(context.database) as session:
         return session.read_one_state(work)
@@ -66,7 +69,13 @@ def _explain(
     until: datetime | None,
     limit: int,
 ) -> Explanation:
-    found = find_account(connection, account)
+    try:
+        found = find_account(connection, account)
+    except UsageError:
+        waiting = read_waiting(connection, None, account)
+        if not waiting:
+            raise
+        return Explanation(account, None, "unresolved", False, since, until, waiting=waiting)
     if minute is not None:
         since = minute_of(minute)
         until = since + MINUTE
@@ -93,4 +102,6 @@ def _explain(
         next_minute=minutes[limit] if len(minutes) > limit else None,
         gaps=read_gaps(connection, nodes, shown[0], shown[-1]) if shown else (),
         evidence_since=read_evidence_since(connection),
+        totals=read_totals(connection, found.account_uuid, since, until),
+        waiting=read_waiting(connection, found.account_uuid, account),
     )

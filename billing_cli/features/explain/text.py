@@ -1,14 +1,17 @@
-"""The story of an account's charges as text for a person, step by step."""
+"""How an account's charges were calculated: totals first, then step by step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import human_bytes, plural, with_currency
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.features.explain.explanation import (
         Entry,
         Explanation,
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
         MinuteStory,
         Movement,
     )
+    from billing_cli.features.explain.queries_totals import Sums
 
 
 HELD_REASONS = {
@@ -26,33 +30,114 @@ HELD_REASONS = {
 }
 
 
-def explain_text(explanation: Explanation) -> str:
-    """Return whose story it is, then each minute from the counters to the balance."""
-    return "\n".join(_lines(explanation))
+SUMS_COLUMNS = (
+    Column("bytes", "bytes"),
+    Column("included", "bytes"),
+    Column("rated", "bytes"),
+    Column("amount", "money"),
+)
 
 
-def _lines(explanation: Explanation) -> Iterator[str]:
+def explain_parts(explanation: Explanation, *, has_minutes: bool = True) -> list[Part]:
+    """Return the account and its totals; on demand each minute from counters to balance."""
     account = f"account {explanation.account_uuid}"
-    if explanation.known_by != "account uuid":
+    if explanation.account_uuid is None:
+        account = f"{explanation.asked} is no account's uuid or proxy uuid yet"
+    elif explanation.known_by != "account uuid":
         account += f" ({explanation.asked} is its {explanation.known_by})"
-    if not explanation.exists:
+    if explanation.account_uuid is not None and not explanation.exists:
         account += ", which is deleted"
-    yield account
+    parts: list[Part] = [account, *_waiting(explanation)]
+    if explanation.account_uuid is None:
+        return parts
     if explanation.evidence_since is not None:
         since = format_rfc3339(explanation.evidence_since)
-        yield f"evidence of minutes before {since} was pruned: of those only buckets are left"
+        parts.append(
+            f"evidence of minutes before {since} was pruned: of those only buckets are left"
+        )
     if not explanation.minutes:
-        yield f"nothing is on record{_range(explanation)}"
-        return
+        return [*parts, f"nothing is on record{_range(explanation)}"]
     count = len(explanation.minutes)
-    minutes = (
-        f"{explanation.total_minutes} minutes" if explanation.total_minutes > 1 else "1 minute"
+    minutes = plural(explanation.total_minutes, "minute")
+    cut = f", the first {count} of them" if explanation.next_minute and has_minutes else ""
+    parts.append(f"{minutes} with usage{_range(explanation)}{cut}")
+    parts += _totals(explanation)
+    if has_minutes:
+        parts += _details(explanation)
+    parts += _gaps(explanation)
+    if has_minutes and explanation.next_minute:
+        hidden = plural(explanation.total_minutes - count, "more minute")
+        since = format_rfc3339(explanation.next_minute)
+        parts += ["", f"{hidden} to follow: --since {since}, or a higher --limit"]
+    elif not has_minutes:
+        parts += ["", "--minutes shows how each of them was calculated"]
+    return parts
+
+
+def totals_table(explanation: Explanation) -> Table:
+    """Return the sums by day, node and inbound tag, as rows."""
+    columns = (Column("day"), Column("node"), Column("inbound_tag"), *SUMS_COLUMNS)
+    rows = [
+        (part.day, part.stored_node_id, part.inbound_tag, *_sums(part.sums))
+        for part in explanation.totals.parts
+    ]
+    return Table(columns, rows)
+
+
+def _waiting(explanation: Explanation) -> Iterator[str]:
+    for waiting in explanation.waiting:
+        tag = waiting.name.inbound_tag or "(none)"
+        yield (
+            f"pending: {human_bytes(waiting.total_bytes)} since {format_rfc3339(waiting.since)} on "
+            f"node {waiting.stored_node_id}, inbound tag {tag}"
+        )
+        if waiting.held_bytes:
+            held = human_bytes(waiting.held_bytes)
+            yield f"  and {held} held: `billing held list` shows why"
+    if explanation.waiting and explanation.account_uuid is None:
+        yield "they are charged in their own minutes once an account has this uuid"
+    elif explanation.waiting:
+        yield "`billing status` and `billing check` say why they can't be charged yet"
+
+
+def _totals(explanation: Explanation) -> list[Part]:
+    totals = explanation.totals
+    if not totals.parts:
+        return []
+    sums = totals.sums
+    line = (
+        f"total: {sums.total_bytes:,} bytes = {sums.included_bytes:,} included + "
+        f"{sums.rated_bytes:,} rated, amount {with_currency(sums.amount, explanation.currency)}"
     )
-    cut = f", the first {count} of them" if explanation.next_minute else ""
-    yield f"{minutes} with usage{_range(explanation)}{cut}"
+    parts: list[Part] = ["", line]
+    if totals.opening_balance is not None and totals.closing_balance is not None:
+        other = totals.other_changes
+        others = f" {other:+f} otherwise (such as top-ups)," if other else ""
+        parts.append(
+            f"balance: {totals.opening_balance:f} before, {-sums.amount:+f} by these charges,"
+            f"{others} {totals.closing_balance:f} after"
+        )
+    for key, groups in (
+        ("day", totals.by_day),
+        ("node", totals.by_node),
+        ("inbound_tag", totals.by_inbound_tag),
+    ):
+        rows = [(name, *_sums(group)) for name, group in groups.items()]
+        parts += ["", Table((Column(key), *SUMS_COLUMNS), rows, is_list=False)]
+    return parts
+
+
+def _sums(sums: Sums) -> tuple[Cell, ...]:
+    return sums.total_bytes, sums.included_bytes, sums.rated_bytes, sums.amount
+
+
+def _details(explanation: Explanation) -> Iterator[str]:
     for story in explanation.minutes:
         yield ""
         yield from _minute(story)
+
+
+def _gaps(explanation: Explanation) -> Iterator[str]:
     if explanation.gaps:
         yield ""
         yield "gaps in the sources' history around these minutes"
@@ -60,12 +145,6 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         end = format_rfc3339(gap.to_at) if gap.to_at else "now"
         resolved = f", {gap.resolution}" if gap.resolved_at else ""
         yield f"  {gap.source_id}: {gap.kind} {format_rfc3339(gap.from_at)} to {end}{resolved}"
-    if explanation.next_minute:
-        yield ""
-        yield (
-            f"{explanation.total_minutes - count} more minutes follow: "
-            f"--since {format_rfc3339(explanation.next_minute)}, or a higher --limit"
-        )
 
 
 def _range(explanation: Explanation) -> str:
@@ -80,12 +159,12 @@ def _range(explanation: Explanation) -> str:
 def _minute(story: MinuteStory) -> Iterator[str]:
     yield format_rfc3339(story.minute)
     for line in story.lines:
-        yield f"  node {line.stored_node_id}, line {line.line_code or '(none)'}"
+        yield f"  node {line.stored_node_id}, inbound tag {line.line_code or '(none)'}"
         for step in _steps(line):
             yield f"    {step}"
     for entry in story.foreign:
         yield (
-            f"  someone else's ledger entry {entry.ledger_id}: {entry.entry_type}, "
+            f"  another writer's ledger entry {entry.ledger_id}: {entry.entry_type}, "
             f"{entry.rated_bytes:,} rated bytes, amount {entry.amount_delta:f}"
         )
 
@@ -122,7 +201,7 @@ def _movement(movement: Movement) -> Iterator[str]:
     if movement.first_sight == "new":
         yield "  it appeared then, so that all it counted is new"
     elif movement.first_sight == "taken_over":
-        yield "  it goes on from the totals that an older writer left"
+        yield "  it goes on from the totals that the legacy writer left"
     elif movement.first_sight == "baseline":
         yield "  it goes on from the totals at first sight, which were not charged"
     if movement.before is not None:
@@ -136,7 +215,7 @@ def _movement(movement: Movement) -> Iterator[str]:
             yield f"  continues {', '.join(taken.streams)}: {total} taken over"
         else:
             yield f"  the last restart was none: {total} from before it are not charged again"
-    yield f"  {_totals(movement)}"
+    yield f"  {_counters(movement)}"
     if movement.kind == "pending":
         yield "  it waited until its account was known, and is charged in the minute of that"
     if movement.kind == "released":
@@ -149,12 +228,12 @@ def _held(held: HeldBack) -> Iterator[str]:
         f"stream {movement.sample_uuid}: snapshots {format_rfc3339(movement.from_at)} to "
         f"{format_rfc3339(movement.to_at)}"
     )
-    yield f"  {_totals(movement)}"
+    yield f"  {_counters(movement)}"
     reason = f": {movement.reason}" if movement.reason else ""
     yield f"  {HELD_REASONS[held.held_reason]}, not charged, {held.state}{reason}"
 
 
-def _totals(movement: Movement) -> str:
+def _counters(movement: Movement) -> str:
     start, end = movement.start, movement.end
     return (
         f"totals: up {start.uplink:,} -> {end.uplink:,}, "

@@ -9,6 +9,7 @@ import click
 from billing_cli.cli.listing import any_source_option, show
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
+from billing_cli.cli.tables import output_options
 from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
     from billing_cli.jobs.context import JobContext
 
 
@@ -77,10 +79,10 @@ def command() -> None:
 @command.command("list")
 @any_source_option
 @click.option("--all", "is_decided_shown", is_flag=True, help="Show those that are decided, too.")
-@json_option
+@output_options
 @click.pass_obj
 def list_command(
-    options: Options, source_ids: tuple[str, ...], is_decided_shown: bool, as_json: bool
+    options: Options, source_ids: tuple[str, ...], is_decided_shown: bool, output: Output
 ) -> None:
     """Show the deltas that wait for a decision, oldest first.
 
@@ -96,15 +98,15 @@ def list_command(
     """
     from billing_cli.features.held.job import list_held  # noqa: PLC0415
     from billing_cli.features.held.result import held_list_object  # noqa: PLC0415
-    from billing_cli.features.held.text import held_list_text  # noqa: PLC0415
+    from billing_cli.features.held.text import held_list_parts  # noqa: PLC0415
 
     show(
         options,
         "held-list",
-        as_json,
+        output,
         lambda context: list_held(context, source_ids, is_decided_shown=is_decided_shown),
         held_list_object,
-        held_list_text,
+        held_list_parts,
     )
 
 
@@ -137,7 +139,7 @@ def release_command(
       billing held release --source jp-1 --since 2026-04-08T12:00:00Z --reason 'a load test'
     """
     from billing_cli.features.held.job import RELEASE_JOB, release_held  # noqa: PLC0415
-    from billing_cli.features.held.text import held_result_text  # noqa: PLC0415
+    from billing_cli.features.held.text import held_result_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -150,7 +152,7 @@ def release_command(
             dry_run=dry_run,
         ),
         dry_run=dry_run,
-        text_of=held_result_text,
+        text_of=held_result_parts,
         files_checked=False,
     )
 
@@ -181,7 +183,7 @@ def reject_command(
       billing held reject 18 19 --reason 'the exporter mixed up two nodes'
     """
     from billing_cli.features.held.job import REJECT_JOB, reject_held  # noqa: PLC0415
-    from billing_cli.features.held.text import held_result_text  # noqa: PLC0415
+    from billing_cli.features.held.text import held_result_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -194,6 +196,6 @@ def reject_command(
             dry_run=dry_run,
         ),
         dry_run=dry_run,
-        text_of=held_result_text,
+        text_of=held_result_parts,
         files_checked=False,
     )

@@ -1,127 +1,129 @@
-"""Held deltas and their decisions as text for a person at a terminal."""
+"""Held deltas and their decisions as lists for people and programs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import human_bytes, table
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import human_bytes, with_currency
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
-    from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult, HeldUnit
+    from collections.abc import Sequence
 
-BITS_IN_A_UNIT = 1000
+    from billing_cli.cli.tables import Cell, Part
+    from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult, HeldUnit
 
 IDS_SHOWN = 5
 
-UNIT_HEADER = ("SOURCE", "NODE", "MINUTE", "REASON", "ACCOUNT", "STREAMS", "BYTES", "IDS")
-GAP_HEADER = ("SOURCE", "GAP", "FROM", "TO", "STREAMS", "UNCERTAIN")
-HEADER = (
-    "ID",
-    "STATE",
-    "REASON",
-    "SOURCE",
-    "NODE",
-    "LINE",
-    "SAMPLE",
-    "ACCOUNT",
-    "FROM",
-    "TO",
-    "UPLINK",
-    "DOWNLINK",
-    "BYTES",
-    "RATE",
-    "FOUND",
+UNIT_COLUMNS = (
+    Column("source", is_extra=True),
+    Column("node"),
+    Column("minute", "moment"),
+    Column("reason"),
+    Column("account", is_extra=True),
+    Column("streams", "count"),
+    Column("bytes", "bytes"),
+    Column("ids", "prose"),
+)
+GAP_COLUMNS = (
+    Column("source"),
+    Column("gap"),
+    Column("from", "moment"),
+    Column("to", "moment", is_extra=True),
+    Column("streams", "count", is_extra=True),
+    Column("uncertain", "bytes"),
+)
+COLUMNS = (
+    Column("id"),
+    Column("state", "state"),
+    Column("reason"),
+    Column("source", is_extra=True),
+    Column("node"),
+    Column("inbound_tag", is_extra=True),
+    Column("sample", is_extra=True),
+    Column("account", is_extra=True),
+    Column("from", "moment", is_extra=True),
+    Column("to", "moment"),
+    Column("uplink", "bytes", is_extra=True),
+    Column("downlink", "bytes", is_extra=True),
+    Column("bytes", "bytes"),
+    Column("rate", "rate", is_extra=True),
+    Column("found", "moment", is_extra=True),
 )
 
 
-def held_list_text(listed: HeldList) -> str:
+def held_list_parts(listed: HeldList) -> list[Part]:
     """Return tables of what is decided together, of the deltas, and of uncertain bytes."""
-    parts = []
+    parts: list[Part] = []
     if listed.units:
-        parts.append(table(UNIT_HEADER, [_unit_row(one) for one in listed.units]))
-    lines = [table(HEADER, [_row(one) for one in listed.deltas])] if listed.deltas else []
-    lines += [
+        units = [_unit_row(one) for one in listed.units]
+        parts += [Table(UNIT_COLUMNS, units, is_list=False), ""]
+    parts.append(_deltas(listed.deltas))
+    parts += [
         f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}"
         for one in listed.deltas
         if one.decided_at is not None
     ]
-    parts.append("\n".join(lines) or "no held deltas")
     if listed.gaps:
         rows = [
-            (
-                one.source_id,
-                one.kind,
-                format_rfc3339(one.from_at),
-                format_rfc3339(one.to_at) if one.to_at else "-",
-                str(one.streams),
-                human_bytes(one.uncertain_bytes),
-            )
+            (one.source_id, one.kind, one.from_at, one.to_at, one.streams, one.uncertain_bytes)
             for one in listed.gaps
         ]
-        parts.append(
-            "not charged, because the snapshots allow for less; for information only\n"
-            + table(GAP_HEADER, rows)
-        )
-    return "\n\n".join(parts)
+        head = "not charged, because the snapshots allow for less; for information only"
+        parts += ["", head, Table(GAP_COLUMNS, rows, is_list=False)]
+    return parts
 
 
-def held_result_text(result: HeldResult) -> str:
+def held_result_parts(result: HeldResult) -> list[Part]:
     """Return what was decided, and what it costs."""
     would = " (dry run: nothing is stored)" if result.dry_run else ""
     head = f"{result.job}: {result.status}{would}"
     if result.error:
-        return f"{head} - {result.error}"
+        return [f"{head} - {result.error}"]
     total = result.included_bytes + result.charged_bytes
-    return (
+    decided = (
         f"{head} - {len(result.held)} decided, {human_bytes(total)} billed "
-        f"({human_bytes(result.included_bytes)} included), amount {result.amount:f}\n\n"
-        f"{table(HEADER, [_row(one) for one in result.held])}"
+        f"({human_bytes(result.included_bytes)} included), "
+        f"amount {with_currency(result.amount, result.currency)}"
     )
+    return [decided, "", _deltas(result.held)]
 
 
-def human_rate(bits_per_second: int) -> str:
-    """Return a rate with a decimal unit, such as `2.5 Gbit/s`."""
-    amount = float(bits_per_second)
-    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
-        if amount < BITS_IN_A_UNIT:
-            return f"{amount:.0f} {unit}" if unit == "bit/s" else f"{amount:.1f} {unit}"
-        amount /= BITS_IN_A_UNIT
-    return f"{amount:.1f} Tbit/s"
-
-
-def _unit_row(unit: HeldUnit) -> tuple[str, ...]:
+def _unit_row(unit: HeldUnit) -> tuple[Cell, ...]:
     ids = [str(one.held_id) for one in unit.deltas]
     hidden = len(ids) - IDS_SHOWN
-    account = "all" if unit.held_reason == "line_rate" else unit.account_uuid or "-"
     return (
-        unit.source_id or "-",
+        unit.source_id,
         unit.stored_node_id,
-        format_rfc3339(unit.minute),
+        unit.minute,
         unit.held_reason,
-        account,
-        str(len({one.stream_id for one in unit.deltas})),
-        human_bytes(unit.total_bytes),
+        "all" if unit.held_reason == "line_rate" else unit.account_uuid,
+        len({one.stream_id for one in unit.deltas}),
+        unit.total_bytes,
         " ".join(ids[:IDS_SHOWN]) + (f" and {hidden} more" if hidden > 0 else ""),
     )
 
 
-def _row(held: HeldDelta) -> tuple[str, ...]:
-    record = held.record
-    return (
-        str(held.held_id),
-        held.state,
-        held.held_reason,
-        held.source_id or "-",
-        held.stored_node_id,
-        record.name.inbound_tag or "-",
-        record.name.sample_uuid,
-        held.account_uuid or "-",
-        format_rfc3339(record.from_at),
-        format_rfc3339(record.to_at),
-        f"{record.start.uplink} -> {record.end.uplink}",
-        f"{record.start.downlink} -> {record.end.downlink}",
-        human_bytes(held.total_bytes),
-        human_rate(held.bits_per_second),
-        format_rfc3339(held.found_at.replace(microsecond=0)),
-    )
+def _deltas(deltas: Sequence[HeldDelta]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            str(one.held_id),
+            one.state,
+            one.held_reason,
+            one.source_id,
+            one.stored_node_id,
+            one.record.name.inbound_tag,
+            one.record.name.sample_uuid,
+            one.account_uuid,
+            one.record.from_at,
+            one.record.to_at,
+            one.record.uplink_bytes,
+            one.record.downlink_bytes,
+            one.total_bytes,
+            one.bits_per_second,
+            one.found_at,
+        )
+        for one in deltas
+    ]
+    return Table(COLUMNS, rows, empty="no held deltas")

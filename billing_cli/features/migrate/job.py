@@ -50,6 +50,15 @@ if TYPE_CHECKING:
 STATEMENT_TIMEOUT_SECONDS = 3600.0
 LOCK_TIMEOUT_SECONDS = 300.0
 
+# Who is connected, and who may migrate: the owner of the shared tables, else of the database.
+READ_OWNER = """
+SELECT current_user::text,
+       coalesce((SELECT pg_get_userbyid(relowner) FROM pg_class
+                  WHERE oid = to_regclass('public.users')),
+                (SELECT pg_get_userbyid(datdba) FROM pg_database
+                  WHERE datname = current_database()))::text
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -58,7 +67,7 @@ class Migration:
     `from_revision` is None for a database that was never migrated. `created_tables` are the
     shared tables that were missing, such as `public.users`. `needless_privileges` are what the
     role that was granted to has beyond its grants. `warnings` are what should be changed although
-    billing works without.
+    billing works without. With `dry_run`, all of it was rolled back.
     """
 
     from_revision: str | None
@@ -67,6 +76,20 @@ class Migration:
     script: str | None = None
     needless_privileges: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+class NoSharedTablesError(SchemaError):
+    """The database has none of the shared tables, and nobody has agreed to their creation."""
+
+    code = "schema"
+
+    def __init__(self, database: str) -> None:
+        super().__init__(
+            f"database {database!r} has none of the shared tables (public.users and others): "
+            "check DATABASE_URL; to create them, as in a database for a trial or for development, "
+            "add --create-shared-tables"
+        )
 
 
 class Roles(NamedTuple):
@@ -85,6 +108,8 @@ def migrate(
     *,
     check: bool = False,
     sql: bool = False,
+    dry_run: bool = False,
+    create_shared_tables: bool = True,
     grant_to: str | None = None,
     grant_suspend_to: str | None = None,
     grant_seal_to: str | None = None,
@@ -92,6 +117,8 @@ def migrate(
     """Migrate to this version's revision and verify the tables, all of it or nothing.
 
     `check` only verifies. `sql` returns the script for an empty database, and opens no connection.
+    `dry_run` does everything and rolls it back. Without `create_shared_tables`, a database that
+    has none of them raises NoSharedTablesError; a dry run then says what would be created.
     `grant_to` names the role that is to run the jobs and is given what they need, as part of the
     same transaction, or of the script; `grant_suspend_to` and `grant_seal_to` those that run
     `suspend` and `seal`. Raises SchemaError where the tables or the revision are not what this
@@ -113,19 +140,37 @@ def migrate(
         return Migration(None, HEAD_REVISION, script=_script(roles.jobs, scripts.values()))
 
     def work(connection: psycopg.Connection) -> Migration:
-        done = _upgrade(connection)
+        done = _upgrade(connection, create_shared_tables=create_shared_tables or dry_run)
         for name, script in scripts.items():
             _limitable_role(connection, name)
             connection.execute(script.encode())
         return done if roles.jobs is None else _grant(connection, roles.jobs, done)
 
-    with open_session(dsn) as session:
+    with open_session(dsn, dry_run=dry_run) as session:
         if check:
             return session.read(_verified)
-        return session.transaction(work)
+        try:
+            return replace(session.transaction(work), dry_run=dry_run)
+        except SchemaError as error:
+            if error.code != "privileges":
+                raise
+            reason = str(error)
+    raise _wrong_role(dsn, reason, grant_to)
 
 
-def open_session(dsn: str) -> Session:
+def _wrong_role(dsn: str, reason: str, grant_to: str | None) -> SchemaError:
+    """Return the error of a role that may not migrate: who may, and with which command."""
+    with open_session(dsn) as session:
+        rows = session.read(lambda connection: connection.execute(READ_OWNER).fetchall())
+    ((role, owner),) = rows
+    return SchemaError(
+        f"role {role!r} may not migrate: {reason.partition(': ')[2]}; connect as {owner!r}, with "
+        f"the password of {owner!r}, and run `billing migrate --grant-to {grant_to or role}`",
+        code="privileges",
+    )
+
+
+def open_session(dsn: str, *, dry_run: bool = False) -> Session:
     """Return a session with the patience that schema changes need."""
     return Session(
         Database(
@@ -133,7 +178,8 @@ def open_session(dsn: str) -> Session:
             application_name="billing migrate",
             statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS,
             lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
-        )
+        ),
+        dry_run=dry_run,
     )
 
 
@@ -171,7 +217,7 @@ def alembic_config(output: io.StringIO | None = None) -> Config:
     return config
 
 
-def _upgrade(connection: psycopg.Connection) -> Migration:
+def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> Migration:
     # The revision is read behind the lock: whoever waited here finds the other's work done.
     connection.execute(WAIT_FOR_OTHER_MIGRATIONS)
     revision = current_revision(connection)
@@ -179,6 +225,8 @@ def _upgrade(connection: psycopg.Connection) -> Migration:
         raise wrong_revision(revision)
     shared = shared_shapes()
     found = read_shapes(connection, shared)
+    if not found and not create_shared_tables:
+        raise NoSharedTablesError(connection.info.dbname)
     # Before anything is created: a foreign key to a wrong table would fail with less to say.
     require_shapes({name: shared[name] for name in found}, found)
     if revision is None:

@@ -84,7 +84,7 @@ def command(
       billing prune --keep 18mo --drop --json
     """
     from billing_cli.features.prune.job import JOB, prune  # noqa: PLC0415
-    from billing_cli.features.prune.text import prune_text  # noqa: PLC0415
+    from billing_cli.features.prune.text import prune_parts  # noqa: PLC0415
 
     is_shown = not as_json and sys.stderr.isatty()
 
@@ -109,6 +109,6 @@ def command(
         as_json,
         work,
         dry_run=dry_run,
-        text_of=prune_text,
+        text_of=prune_parts,
         files_checked=False,
     )

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import plural
 
 if TYPE_CHECKING:
+    from billing_cli.cli.tables import Part
     from billing_cli.features.prune.result import PruneResult
 
-HEADER = ("MONTH", "RECORDS", "CHARGES", "DISK BYTES", "TABLES")
+COLUMNS = (
+    Column("month"),
+    Column("records", "count"),
+    Column("charges", "count"),
+    Column("disk", "bytes"),
+    Column("tables", "prose"),
+)
 
 
-def prune_text(result: PruneResult) -> str:
+def prune_parts(result: PruneResult) -> list[Part]:
     """Return a summary line, the months, and what became of their tables."""
     would = " (dry run: nothing is changed)" if result.dry_run else ""
     since = "" if result.kept_since is None else f", kept from {result.kept_since:%Y-%m} on"
-    lines = [f"prune: {result.status}{would} - {len(result.months)} months of evidence{since}"]
+    months = plural(len(result.months), "month")
+    parts: list[Part] = [f"prune: {result.status}{would} - {months} of evidence{since}"]
     rows = [
         (
             f"{one.month:%Y-%m}",
-            f"{one.records:,}",
-            f"{one.charges:,}",
-            f"{one.disk_bytes:,}",
+            one.records,
+            one.charges,
+            one.disk_bytes,
             f"{', '.join(one.tables)} ({'dropped' if one.is_dropped else 'detached'})",
         )
         for one in result.months
     ]
     if rows:
-        lines += ["", table(HEADER, rows), ""]
+        parts += ["", Table(COLUMNS, rows), ""]
     if result.dropped_tables:
-        lines.append(f"dropped as well: {', '.join(result.dropped_tables)}")
+        parts.append(f"dropped as well: {', '.join(result.dropped_tables)}")
     if result.moved_rows:
-        lines.append(f"{result.moved_rows:,} rows got a partition of their month")
+        parts.append(f"{plural(result.moved_rows, 'row')} got a partition of their month")
     if result.deleted_runs or result.deleted_gaps:
-        lines.append(
-            f"deleted {result.deleted_runs:,} journal rows, {result.deleted_gaps:,} resolved gaps"
-        )
-    return "\n".join(lines)
+        runs = plural(result.deleted_runs, "journal row")
+        parts.append(f"deleted {runs}, {plural(result.deleted_gaps, 'resolved gap')}")
+    return parts

@@ -51,7 +51,7 @@ def balances_command(
       billing repair balances --account UUID --reason 'stale write on 8 April'
     """
     from billing_cli.features.repair.job import JOB, repair_balances  # noqa: PLC0415
-    from billing_cli.features.repair.result import repair_text  # noqa: PLC0415
+    from billing_cli.features.repair.result import repair_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -61,6 +61,6 @@ def balances_command(
             context, reason, account=str(account) if account else None, dry_run=dry_run
         ),
         dry_run=dry_run,
-        text_of=repair_text,
+        text_of=repair_parts,
         files_checked=False,
     )

@@ -6,7 +6,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import plural, with_currency
 from billing_cli.core.balances import stored
 from billing_cli.core.funds import Funds
 from billing_cli.core.result import RunResult
@@ -15,9 +16,19 @@ from billing_cli.core.times import format_rfc3339
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.core.funds import Loss, LostCharge
 
 MAX_REPAIRS_SHOWN = 50
+
+COLUMNS = (
+    Column("account"),
+    Column("charges", "count"),
+    Column("balance", "money"),
+    Column("repaired_balance", "money"),
+    Column("quota", "bytes", is_extra=True),
+    Column("repaired_quota", "bytes", is_extra=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +85,31 @@ class RepairResult(RunResult):
         return {"repairs": [_object(repair) for repair in self.repairs], "skipped": self.skipped}
 
 
-def repair_text(result: RepairResult) -> str:
+def repair_parts(result: RepairResult) -> list[Part]:
     """Return a summary line, the repaired accounts, and the notes."""
     would = " (dry run: nothing is stored)" if result.dry_run else ""
     head = (
-        f"{result.job}: {result.status}{would} - {result.corrections} repairs, "
-        f"balances reduced by {result.amount:f} in total"
+        f"{result.job}: {result.status}{would} - {plural(result.corrections, 'repair')}, "
+        f"balances reduced by {with_currency(result.amount, result.currency)} in total"
     )
-    lines = [head]
+    parts: list[Part] = [head]
     shown = result.repairs[:MAX_REPAIRS_SHOWN]
     if shown:
-        header = ("ACCOUNT", "CHARGES", "BALANCE", "REPAIRED", "QUOTA", "REPAIRED")
-        lines += ["", table(header, [_row(repair) for repair in shown])]
+        parts += ["", Table(COLUMNS, [_row(repair) for repair in shown])]
     if len(result.repairs) > len(shown):
-        lines.append(f"... and {len(result.repairs) - len(shown)} more; --json lists them all")
-    lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+        parts.append(f"... and {len(result.repairs) - len(shown)} more; --json lists them all")
+    parts += [f"note: {note}" for note in result.notes]
+    return parts
 
 
-def _row(repair: Repair) -> tuple[str, ...]:
+def _row(repair: Repair) -> tuple[Cell, ...]:
     return (
         repair.account_uuid,
-        str(len(repair.charges)),
-        f"{repair.before.balance:f}",
-        f"{repair.after.balance:f}",
-        str(repair.before.quota),
-        str(repair.after.quota),
+        len(repair.charges),
+        repair.before.balance,
+        repair.after.balance,
+        repair.before.quota,
+        repair.after.quota,
     )
 
 

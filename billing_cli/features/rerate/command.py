@@ -78,7 +78,7 @@ def command(
         --pricing-rule-version 2026-04-b --reason 'the April price list was not loaded' --dry-run
     """
     from billing_cli.features.rerate.job import JOB, Order, rerate  # noqa: PLC0415
-    from billing_cli.features.rerate.text import rerate_text  # noqa: PLC0415
+    from billing_cli.features.rerate.text import rerate_parts  # noqa: PLC0415
 
     order = Order(
         since,
@@ -104,6 +104,6 @@ def command(
         as_json,
         work,
         dry_run=dry_run,
-        text_of=rerate_text,
+        text_of=rerate_parts,
         files_checked=False,
     )

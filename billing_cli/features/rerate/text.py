@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import table
+from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import plural, with_currency
 
 if TYPE_CHECKING:
+    from billing_cli.cli.tables import Part
     from billing_cli.features.rerate.result import RerateResult
 
 MAX_ACCOUNTS_SHOWN = 50
 
+COLUMNS = (Column("account"), Column("charges", "count"), Column("pays_more", "change"))
 
-def rerate_text(result: RerateResult) -> str:
+
+def rerate_parts(result: RerateResult) -> list[Part]:
     """Return a summary line, the accounts with the largest differences, and the notes."""
     would = " (dry run: nothing is stored)" if result.dry_run else ""
     more_or_less = "less" if result.amount < 0 else "more"
     head = (
-        f"{result.job}: {result.status}{would} - {result.corrections} charges of "
-        f"{result.written_minutes} minutes brought to version {result.pricing_rule_version}, "
-        f"{len(result.accounts)} accounts pay {abs(result.amount):f} {more_or_less} in total"
+        f"{result.job}: {result.status}{would} - {plural(result.corrections, 'charge')} of "
+        f"{plural(result.written_minutes, 'minute')} re-rated by version "
+        f"{result.pricing_rule_version}, {plural(len(result.accounts), 'account')}: "
+        f"{with_currency(abs(result.amount), result.currency)} {more_or_less} in total"
     )
-    lines = [head]
+    parts: list[Part] = [head]
     by_size = sorted(result.accounts, key=lambda one: (-abs(one.amount), one.account_uuid))
     shown = by_size[:MAX_ACCOUNTS_SHOWN]
     if shown:
-        rows = [(one.account_uuid, str(one.corrections), f"{one.amount:+f}") for one in shown]
-        lines += ["", table(("ACCOUNT", "CHARGES", "PAYS MORE"), rows)]
+        rows = [(one.account_uuid, one.corrections, one.amount) for one in shown]
+        parts += ["", Table(COLUMNS, rows)]
     if len(by_size) > len(shown):
-        lines.append(f"... and {len(by_size) - len(shown)} more accounts; --json lists them all")
-    lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+        hidden = plural(len(by_size) - len(shown), "other account")
+        parts.append(f"... and {hidden}; --json lists them all")
+    parts += [f"note: {note}" for note in result.notes]
+    return parts

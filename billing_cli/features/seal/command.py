@@ -62,7 +62,7 @@ def command(
 def _seal(options: Options, key_ref: str, file_path: Path | None, as_json: bool) -> None:
     from billing_cli.features.seal.file import open_checkpoints  # noqa: PLC0415
     from billing_cli.features.seal.job import JOB, seal  # noqa: PLC0415
-    from billing_cli.features.seal.result import seal_text  # noqa: PLC0415
+    from billing_cli.features.seal.result import seal_parts  # noqa: PLC0415
     from billing_cli.signatures import read_signer_key  # noqa: PLC0415
 
     def work(context: JobContext) -> SealResult:
@@ -73,7 +73,7 @@ def _seal(options: Options, key_ref: str, file_path: Path | None, as_json: bool)
                 file.append(result.checkpoint)
         return result
 
-    run_job(options, JOB, as_json, work, text_of=seal_text, files_checked=False)
+    run_job(options, JOB, as_json, work, text_of=seal_parts, files_checked=False)
 
 
 @command.command("keygen")

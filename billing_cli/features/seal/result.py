@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date
 
+    from billing_cli.cli.tables import Part
+
 
 @dataclass(frozen=True, slots=True)
 class SealResult(RunResult):
@@ -35,6 +37,6 @@ class SealResult(RunResult):
         }
 
 
-def seal_text(result: SealResult) -> str:
+def seal_parts(result: SealResult) -> list[Part]:
     """Return the newest checkpoint, and nothing else: it can be sent to a witness as it is."""
-    return result.checkpoint.removesuffix("\n")
+    return list(result.checkpoint.splitlines())

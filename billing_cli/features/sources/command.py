@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import dry_run_option, json_option, run_job
 
 if TYPE_CHECKING:
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 @click.group("sources")
 def command() -> None:
-    """Carry on what belongs to a source under another name.
+    """Move a source to another name, or accept its new streams.
 
     \b
     Examples:
       billing sources move jp-1 tokyo-1 --dry-run
       billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
+      billing sources accept jp-1 --reason 'a new tag for each of 300 devices'
     """
 
 
@@ -58,7 +60,7 @@ def move_command(
       billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
     """
     from billing_cli.features.sources.job import JOB, move_source  # noqa: PLC0415
-    from billing_cli.features.sources.text import move_text  # noqa: PLC0415
+    from billing_cli.features.sources.text import move_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -68,6 +70,43 @@ def move_command(
             context, old, new, is_same_counters=is_same_counters, dry_run=dry_run
         ),
         dry_run=dry_run,
-        text_of=move_text,
+        text_of=move_parts,
+        files_checked=False,
+    )
+
+
+@command.command("accept")
+@click.argument("source_id", metavar="ID")
+@reason_option
+@dry_run_option
+@json_option
+@click.pass_obj
+def accept_command(
+    options: Options, source_id: str, reason: str, dry_run: bool, as_json: bool
+) -> None:
+    """Let one run of a source pass its limits of streams.
+
+    For a source that fails with `too_many_streams` although its streams are real. The next run
+    that is above max_streams_per_account, max_new_streams_per_hour or
+    max_unresolved_streams_per_hour stores them, and uses this up; what it brought does not count
+    against the hour after it. Unused, it expires after 24 hours. Where an account keeps that many
+    streams, raise the limit for the source instead. The limits of bytes hold as before.
+
+    Charges nothing. Ends with 75 where a run holds the source: try again.
+
+    \b
+    Example:
+      billing sources accept jp-1 --reason 'a new tag for each of 300 devices' --dry-run
+    """
+    from billing_cli.features.sources.accept import JOB, accept_source  # noqa: PLC0415
+    from billing_cli.features.sources.text import accept_parts  # noqa: PLC0415
+
+    run_job(
+        options,
+        JOB,
+        as_json,
+        lambda context: accept_source(context, source_id, reason, dry_run=dry_run),
+        dry_run=dry_run,
+        text_of=accept_parts,
         files_checked=False,
     )

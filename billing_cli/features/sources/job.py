@@ -17,6 +17,7 @@ from billing_cli.database.sources import add_sources, read_sources, try_lock_sou
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.sources.queries import continue_counters, move_progress, read_node
 from billing_cli.jobs.journal import in_one_transaction
+from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +125,10 @@ def _target(context: JobContext, old: str, new: str, *, is_same_counters: bool) 
         if node_id:
             return _Target(old, node_id, env, is_same_counters=True)
     known = ", ".join(sorted(by_id)) or "none"
-    raise UsageError(f"unknown source {new}; configured: {known}; a new one is configured first")
+    raise UsageError(
+        f"unknown source {new}{did_you_mean(new, by_id)}; configured: {known}; "
+        "a new one is configured first"
+    )
 
 
 def _move(

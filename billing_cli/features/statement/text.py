@@ -7,12 +7,11 @@ import io
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.text import table
 from billing_cli.core.seals import ITEM_FIELDS
 from billing_cli.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CSV_HEADER = (
     "day",
@@ -94,7 +93,7 @@ def _days(statement: Mapping[str, Any]) -> str:
         for day in statement["days"]
     ]
     header = ("DAY", "SEALED", "INCLUDED", "RATED", "AMOUNT", "BALANCE")
-    return table(header, rows) if rows else ""
+    return _table(header, rows) if rows else ""
 
 
 def _nodes(statement: Mapping[str, Any]) -> str:
@@ -108,7 +107,7 @@ def _nodes(statement: Mapping[str, Any]) -> str:
         )
         for one in statement["nodes"]
     ]
-    return table(("NODE", "INBOUND TAG", "INCLUDED", "RATED", "AMOUNT"), rows) if rows else ""
+    return _table(("NODE", "INBOUND TAG", "INCLUDED", "RATED", "AMOUNT"), rows) if rows else ""
 
 
 def _prices(statement: Mapping[str, Any]) -> str:
@@ -119,7 +118,9 @@ def _prices(statement: Mapping[str, Any]) -> str:
             key = kind, one["price_per_byte"], one["multiplier"], one["reason"] or "-"
             sums[key] = sums.get(key, Decimal(0)) + Decimal(one["amount"])
     rows = [(*key, f"{amount:z.9f}") for key, amount in sorted(sums.items())]
-    return table(("KIND", "PRICE PER BYTE", "MULTIPLIER", "REASON", "AMOUNT"), rows) if rows else ""
+    return (
+        _table(("KIND", "PRICE PER BYTE", "MULTIPLIER", "REASON", "AMOUNT"), rows) if rows else ""
+    )
 
 
 def _others(statement: Mapping[str, Any]) -> str:
@@ -127,4 +128,14 @@ def _others(statement: Mapping[str, Any]) -> str:
         (one["at"], one["kind"], one["reason"] or "-", one["amount"])
         for one in statement["other_entries"]
     ]
-    return table(("TIME", "KIND", "REASON", "AMOUNT"), rows) if rows else ""
+    return _table(("TIME", "KIND", "REASON", "AMOUNT"), rows) if rows else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return left-aligned columns, two spaces apart, as they go into a file or a letter."""
+    cells = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from billing_cli.cli.running import json_option, open_context
+from billing_cli.cli.running import open_context
+from billing_cli.cli.tables import (
+    Line,
+    output_options,
+    print_report,
+    shows_blocks,
+    terminal,
+    text_of,
+)
 from billing_cli.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
     from billing_cli.features.status.result import StatusReport
 
 DEFAULT_MAX_LAG_SECONDS = 300.0
@@ -41,7 +48,7 @@ HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
     default=DEFAULT_MAX_LAG_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="A source further behind than this needs a look.",
+    help="A source further behind than this is a warning.",
 )
 @click.option(
     "--watch",
@@ -52,32 +59,35 @@ HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
     metavar="[SECONDS]",
     help="Show it again and again, on a terminal, until Ctrl-C. [default: every 5 seconds]",
 )
-@json_option
+@output_options
 @click.pass_obj
 def command(
-    options: Options, max_lag_seconds: float, watch_seconds: float | None, as_json: bool
+    options: Options, max_lag_seconds: float, watch_seconds: float | None, output: Output
 ) -> None:
-    """Show sources, watermarks, lag, gaps, what is billed today and the last runs.
+    """Show what needs attention, sources, lag, gaps, what is billed today, the last runs.
 
-    Reads the database only, and asks no exporter. Exits with 3 where a source needs a look: it
-    failed, lags behind, has nothing new, lost history, or holds implausible deltas. What to do
-    then stands below the table, and in docs/operations.md.
+    Reads the database only, and asks no exporter. What is most serious comes first, each finding
+    with the command that deals with it. Exits with 3 where anything is failed or a warning: a
+    source failed, lags behind, has nothing new, lost history, or holds implausible deltas.
 
     SUCCESS and ATTEMPT are how long ago the source last answered well, and was last asked. Gaps
     are counted until they are resolved; HELD waits for `billing held`, UNRESOLVED counters for
-    their accounts. NO_COLOR switches colours off.
+    their accounts. On a terminal, BYTES 1H and LAG 1H show the last hour in steps of five minutes.
+    NO_COLOR switches colours off.
 
     \b
     Examples:
       billing status
       billing status --watch
-      billing status --max-lag 600 >/dev/null || echo somebody should look
+      billing status --max-lag 600 >/dev/null || echo something needs attention
       billing status --json
     """
     from billing_cli.features.status.job import status  # noqa: PLC0415
+    from billing_cli.features.status.result import status_object  # noqa: PLC0415
+    from billing_cli.features.status.text import status_parts  # noqa: PLC0415
 
-    if watch_seconds is not None and (as_json or not _on_terminal()):
-        raise UsageError("--watch needs a terminal, and shows no JSON")
+    if watch_seconds is not None and (output != "table" or terminal() is None):
+        raise UsageError("--watch needs a terminal, and shows neither CSV nor JSON")
     context = open_context(options, "status", str(uuid.uuid4()), files_checked=False)
 
     def read() -> StatusReport:
@@ -86,12 +96,10 @@ def command(
     if watch_seconds is not None:
         _watch(read, watch_seconds)
     report = read()
-    if as_json:
-        from billing_cli.features.status.result import status_object  # noqa: PLC0415
-
-        click.echo(json.dumps(status_object(report)))
-    else:
+    if output == "table":
         click.echo(_text_of(report))
+    else:
+        print_report(output, report, status_object, status_parts)
     sys.exit(EXIT_PARTIAL if report.needs_attention else EXIT_OK)
 
 
@@ -103,7 +111,7 @@ def _watch(read: Callable[[], StatusReport], seconds: float) -> NoReturn:
             try:
                 text = _text_of(read())
             except BillingError as error:
-                text = click.style(f"Error: {error}", fg="red" if _has_colors() else None)
+                text = text_of([Line(f"Error: {error}", "error")], terminal())
             lines = [f"every {seconds:g} s, Ctrl-C ends", "", *text.splitlines(), ""]
             shown = "".join(f"{line}{REST_OF_LINE}\n" for line in lines)
             click.echo(f"{HOME}{shown}{REST_OF_SCREEN}", nl=False)
@@ -113,17 +121,7 @@ def _watch(read: Callable[[], StatusReport], seconds: float) -> NoReturn:
 
 
 def _text_of(report: StatusReport) -> str:
-    from billing_cli.cli.text import plain  # noqa: PLC0415
-    from billing_cli.features.status.text import status_text  # noqa: PLC0415
+    from billing_cli.features.status.text import status_parts  # noqa: PLC0415
 
-    return status_text(report, click.style if _has_colors() else plain)
-
-
-def _has_colors() -> bool:
-    return _on_terminal() and not os.environ.get("NO_COLOR")
-
-
-def _on_terminal() -> bool:
-    # There is none where it was closed.
-    stdout: TextIO | None = sys.stdout
-    return stdout is not None and stdout.isatty()
+    shown_on = terminal()
+    return text_of(status_parts(report, has_sparklines=shows_blocks()), shown_on)

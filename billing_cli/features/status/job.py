@@ -9,8 +9,9 @@ from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
-from billing_cli.features.status.queries import read_day_totals, read_last_runs
-from billing_cli.features.status.result import StatusReport, advice_of, attention_of
+from billing_cli.features.status.findings import findings_of
+from billing_cli.features.status.queries import read_day_totals, read_last_hour, read_last_runs
+from billing_cli.features.status.result import StatusReport
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -31,15 +32,17 @@ def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
         sources = []
         for found in read_source_status(connection, list(enabled)):
             lag = (now - found.watermark).total_seconds() if found.watermark else None
-            source = replace(found, enabled=enabled[found.source_id], lag_seconds=lag)
-            attention = attention_of(source, max_lag_seconds)
-            sources.append(replace(source, attention=attention, advice=advice_of(source)))
+            sources.append(replace(found, enabled=enabled[found.source_id], lag_seconds=lag))
+        missing = read_partition_state(connection).missing_months
         return StatusReport(
             checked_at=now,
             sources=tuple(sources),
             runs=tuple(read_last_runs(connection, RUNS_SHOWN)),
             today=read_day_totals(connection, midnight),
-            missing_partitions=read_partition_state(connection).missing_months,
+            missing_partitions=missing,
+            findings=findings_of(sources, missing, max_lag_seconds),
+            last_hour=read_last_hour(connection, now),
+            currency=context.currency,
         )
 
     with Session(context.database) as session:

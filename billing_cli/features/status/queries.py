@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.features.status.result import DayTotals, JournalEntry
+from billing_cli.features.status.result import PARTS, DayTotals, JournalEntry, LastHour
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,6 +28,36 @@ SELECT run_id::text, job, status, started_at,
  ORDER BY started_at DESC
  LIMIT %(limit)s
 """
+
+
+# What the journal has of each source, in parts of the hour before `now`, 0 the newest.
+READ_LAST_HOUR = """
+SELECT listed.source_id,
+       least(floor(extract(epoch FROM %(now)s - run.finished_at) / %(part_seconds)s),
+             %(parts)s - 1)::int AS part,
+       coalesce(sum(listed.charged_bytes), 0)::bigint, max(listed.lag_seconds)
+  FROM billing.runs AS run
+ CROSS JOIN jsonb_to_recordset(run.result -> 'sources')
+    AS listed (source_id text, charged_bytes bigint, lag_seconds double precision)
+ WHERE run.started_at >= %(now)s::timestamptz - interval '1 hour' AND run.finished_at <= %(now)s
+   AND run.job IN ('collect', 'catch-up')
+ GROUP BY listed.source_id, part
+"""
+
+PART_SECONDS = 3600 / PARTS
+
+
+def read_last_hour(connection: Connection, now: datetime) -> dict[str, LastHour]:
+    """Return the bytes charged and the lag of the last hour, by source."""
+    rows = connection.execute(
+        READ_LAST_HOUR, {"now": now, "part_seconds": PART_SECONDS, "parts": PARTS}
+    )
+    charged: dict[str, list[int]] = {}
+    lag: dict[str, list[float | None]] = {}
+    for source_id, part, charged_bytes, lag_seconds in rows:
+        charged.setdefault(source_id, [0] * PARTS)[PARTS - 1 - part] = charged_bytes
+        lag.setdefault(source_id, [None] * PARTS)[PARTS - 1 - part] = lag_seconds
+    return {name: LastHour(tuple(charged[name]), tuple(lag[name])) for name in charged}
 
 
 def read_day_totals(connection: Connection, since: datetime) -> DayTotals:

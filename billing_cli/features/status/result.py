@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.features.status.findings import worst_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from billing_cli.core.source_status import SourceStatus
+    from billing_cli.features.status.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,71 +49,51 @@ class DayTotals:
         return self.included_bytes + self.charged_bytes
 
 
+class LastHour(NamedTuple):
+    """A source's last hour in PARTS equal parts, oldest first.
+
+    `charged_bytes` were charged by the runs of a part, `lag_seconds` is the largest lag that one of
+    them left; None where no run ended in that part.
+    """
+
+    charged_bytes: tuple[int, ...]
+    lag_seconds: tuple[float | None, ...]
+
+
+PARTS = 12
+
+
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """Everything that `status` shows; `needs_attention` decides the exit code."""
+    """Everything that `status` shows; `needs_attention` decides the exit code.
+
+    `last_hour` has the runs of the last hour by source, where there were any.
+    """
 
     checked_at: datetime
     sources: tuple[SourceStatus, ...]
     runs: tuple[JournalEntry, ...]
     today: DayTotals
     missing_partitions: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    last_hour: Mapping[str, LastHour] = field(default_factory=dict)
+    currency: str = ""
 
     @property
     def needs_attention(self) -> bool:
-        """Tell whether any source needs a look, or a month has no partition for its evidence."""
-        return bool(self.missing_partitions) or any(source.attention for source in self.sources)
+        """Return whether any finding is more than a note."""
+        return self.severity != "ok"
 
+    @property
+    def severity(self) -> str:
+        """Return ok, warning or failed: that of the gravest finding."""
+        return worst_of(self.findings)
 
-def attention_of(source: SourceStatus, max_lag_seconds: float) -> tuple[str, ...]:
-    """Return in words why a person should look at an enabled source; empty where all is well."""
-    if not source.enabled:
-        return ()
-    reasons = []
-    if source.last_error:
-        reasons.append(f"last attempt failed: {source.last_error}")
-    if source.lag_seconds is None:
-        reasons.append("nothing collected yet")
-    elif source.lag_seconds > max_lag_seconds:
-        reasons.append(f"{source.lag_seconds:.0f} s behind")
-    if source.gaps.get("stalled"):
-        reasons.append("the exporter answers, but has nothing new")
-    if source.gaps.get("history_lost"):
-        reasons.append("history lost")
-    if source.held_deltas:
-        reasons.append(
-            f"{source.held_deltas} deltas of {source.held_bytes} bytes are held: see "
-            "`billing held list`"
-        )
-    return tuple(reasons)
-
-
-def advice_of(source: SourceStatus) -> tuple[str, ...]:
-    """Return in words what is worth knowing of an enabled source, and what to do about it."""
-    if not source.enabled:
-        return ()
-    advice = []
-    if source.successions:
-        advice.append(
-            f"{source.successions} successions in 24 h, {source.succession_uncertain_bytes} bytes "
-            "uncertain: counters continue under other names, as after an exporter upgrade"
-        )
-    if source.gaps.get("disorder"):
-        advice.append(
-            f"{source.gaps['disorder']} disorder gaps, {source.uncertain_bytes['disorder']} bytes "
-            "uncertain: snapshots of another clock were ignored; check the node's clock"
-        )
-    if source.gaps.get("uncertain"):
-        advice.append(
-            f"{source.gaps['uncertain']} uncertain gaps, {source.uncertain_bytes['uncertain']} "
-            "bytes not charged: counters may have continued or started again; see "
-            "`billing held list`"
-        )
-    if source.waits_for_successor:
-        advice.append(
-            "waits for the node's next snapshot: a counter decreased, and that one decides why"
-        )
-    return tuple(advice)
+    def severity_of(self, source: SourceStatus) -> str:
+        """Return ok, warning, failed or disabled."""
+        if not source.enabled:
+            return "disabled"
+        return worst_of(one for one in self.findings if one.source_id == source.source_id)
 
 
 def status_object(report: StatusReport) -> dict[str, Any]:
@@ -118,8 +101,11 @@ def status_object(report: StatusReport) -> dict[str, Any]:
     return {
         "job": "status",
         "status": "attention" if report.needs_attention else "ok",
+        "severity": report.severity,
+        "currency": report.currency or None,
         "checked_at": format_rfc3339(report.checked_at),
         "error": None,
+        "findings": [finding._asdict() for finding in report.findings],
         "missing_partitions": list(report.missing_partitions),
         "today": {
             "since": format_rfc3339(report.today.since),
@@ -128,31 +114,7 @@ def status_object(report: StatusReport) -> dict[str, Any]:
             "charged_bytes": report.today.charged_bytes,
             "amount": f"{report.today.amount:f}",
         },
-        "sources": [
-            {
-                "source_id": one.source_id,
-                "enabled": one.enabled,
-                "node_id": one.node_id,
-                "env": one.env,
-                "contract": one.contract,
-                "last_completed_until": _moment(one.watermark),
-                "lag_seconds": one.lag_seconds,
-                "last_attempted_at": _moment(one.last_attempted_at),
-                "last_succeeded_at": _moment(one.last_succeeded_at),
-                "last_error": one.last_error or None,
-                "gaps": dict(one.gaps),
-                "uncertain_bytes": dict(one.uncertain_bytes),
-                "held_deltas": one.held_deltas,
-                "held_bytes": one.held_bytes,
-                "unresolved_streams": one.unresolved_streams,
-                "successions": one.successions,
-                "succession_uncertain_bytes": one.succession_uncertain_bytes,
-                "waits_for_successor": one.waits_for_successor,
-                "attention": list(one.attention),
-                "advice": list(one.advice),
-            }
-            for one in report.sources
-        ],
+        "sources": [_source_object(report, source) for source in report.sources],
         "runs": [
             {
                 "run_id": one.run_id,
@@ -165,6 +127,35 @@ def status_object(report: StatusReport) -> dict[str, Any]:
             }
             for one in report.runs
         ],
+    }
+
+
+def _source_object(report: StatusReport, source: SourceStatus) -> dict[str, Any]:
+    own = [one for one in report.findings if one.source_id == source.source_id]
+    last_hour = report.last_hour.get(source.source_id)
+    return {
+        "source_id": source.source_id,
+        "enabled": source.enabled,
+        "severity": report.severity_of(source),
+        "node_id": source.node_id,
+        "env": source.env,
+        "contract": source.contract,
+        "last_completed_until": _moment(source.watermark),
+        "lag_seconds": source.lag_seconds,
+        "last_attempted_at": _moment(source.last_attempted_at),
+        "last_succeeded_at": _moment(source.last_succeeded_at),
+        "last_error": source.last_error or None,
+        "gaps": dict(source.gaps),
+        "uncertain_bytes": dict(source.uncertain_bytes),
+        "held_deltas": source.held_deltas,
+        "held_bytes": source.held_bytes,
+        "unresolved_streams": source.unresolved_streams,
+        "successions": source.successions,
+        "succession_uncertain_bytes": source.succession_uncertain_bytes,
+        "waits_for_successor": source.waits_for_successor,
+        "attention": [one.text for one in own if one.severity != "note"],
+        "advice": [f"{one.text}: {one.advice}" for one in own if one.severity == "note"],
+        "last_hour": last_hour and {key: list(part) for key, part in last_hour._asdict().items()},
     }
 
 

@@ -1,121 +1,112 @@
-"""The state of everything as text, with colours for whoever sits at a terminal."""
+"""The state of everything as a list for people and programs, what is serious first."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import human_bytes, human_seconds, plain, printable, table
-from billing_cli.core.times import format_rfc3339
+from billing_cli.cli.tables import Column, Line, Table
+from billing_cli.cli.units import human_bytes, human_seconds, plural, sparkline, with_currency
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from billing_cli.cli.text import Style
+    from billing_cli.cli.tables import Cell, Part
     from billing_cli.core.source_status import SourceStatus
     from billing_cli.features.status.result import StatusReport
 
-COLORS = {
-    "ok": "green",
-    "look": "yellow",
-    "partial": "yellow",
-    "failed": "red",
-    "error": "red",
-}
+SOURCE_COLUMNS = (
+    Column("source"),
+    Column("state", "state"),
+    Column("node", is_extra=True),
+    Column("contract", is_extra=True),
+    Column("watermark", "moment"),
+    Column("lag", "seconds"),
+    Column("success", is_extra=True),
+    Column("attempt", is_extra=True),
+    Column("gaps", "prose"),
+    Column("held", "count"),
+    Column("unresolved", "count", is_extra=True),
+)
+HOUR_COLUMNS = (Column("bytes_1h"), Column("lag_1h"))
+RUN_COLUMNS = (
+    Column("run", "moment"),
+    Column("job"),
+    Column("status", "state"),
+    Column("took", is_extra=True),
+    Column("minutes", "count"),
+    Column("error", "prose"),
+)
 
 
-def status_text(report: StatusReport, style: Style = plain) -> str:
-    """Return the sources, what needs a look, what is billed today, and the last runs."""
-    lines = ["no source is configured"]
-    if report.sources:
-        rows = [_source_row(one, report.checked_at) for one in report.sources]
-        lines = [_styled_table(_SOURCE_HEADER, rows, style)]
-    lines += [
-        style(f"{one.source_id}: {printable(reason)}", fg="yellow")
-        for one in report.sources
-        for reason in one.attention
+def status_parts(report: StatusReport, *, has_sparklines: bool = False) -> list[Part]:
+    """Return what needs attention with advice, the sources, what is billed today, the last runs.
+
+    With sparklines, the sources show bytes and lag of the last hour.
+    """
+    columns = SOURCE_COLUMNS + (HOUR_COLUMNS if has_sparklines else ())
+    rows = [
+        (*_source_row(report, source), *(_hour(report, source) if has_sparklines else ()))
+        for source in report.sources
     ]
-    lines += [f"{one.source_id}: {advice}" for one in report.sources for advice in one.advice]
-    if report.missing_partitions:
-        months = ", ".join(report.missing_partitions)
-        lines.append(style(f"no partition for the evidence of {months}", fg="yellow"))
+    none = "no source is configured: add [[sources]] to the configuration; `billing check` tests it"
+    parts: list[Part] = [*_findings(report), "", Table(columns, rows, empty=none)]
     today = report.today
     billed, included = human_bytes(today.billed_bytes), human_bytes(today.included_bytes)
+    amount = with_currency(today.amount, report.currency)
     day = f"today ({today.since:%Y-%m-%d} UTC)"
-    lines += ["", f"{day}: {billed} billed ({included} included), amount {today.amount:f}"]
+    parts += ["", f"{day}: {billed} billed ({included} included), amount {amount}"]
     if report.runs:
-        rows = [
+        runs = [
             (
-                _moment(one.started_at),
+                one.started_at,
                 one.job,
                 one.status,
                 f"{one.duration_seconds:.1f} s",
-                str(one.written_minutes),
-                one.error or "-",
+                one.written_minutes,
+                one.error,
             )
             for one in report.runs
         ]
-        lines += ["", _styled_table(_RUN_HEADER, rows, style)]
-    return "\n".join(lines)
+        parts += ["", Table(RUN_COLUMNS, runs, is_list=False)]
+    return parts
 
 
-_SOURCE_HEADER = (
-    "SOURCE",
-    "STATE",
-    "NODE",
-    "CONTRACT",
-    "WATERMARK",
-    "LAG",
-    "SUCCESS",
-    "ATTEMPT",
-    "GAPS",
-    "HELD",
-    "UNRESOLVED",
-)
-_RUN_HEADER = ("RUN", "JOB", "STATUS", "TOOK", "MINUTES", "ERROR")
+def _findings(report: StatusReport) -> Iterator[Part]:
+    failed = sum(finding.severity == "failed" for finding in report.findings)
+    warnings = sum(finding.severity == "warning" for finding in report.findings)
+    counts = f": {failed} failed, {plural(warnings, 'warning')}" if failed or warnings else ""
+    yield Line(f"status: {report.severity}{counts}", report.severity)
+    for finding in report.findings:
+        about = f"{finding.source_id}: " if finding.source_id else ""
+        yield Line(f"{finding.severity}: {about}{finding.text}", finding.severity)
+        yield f"  -> {finding.advice}"
 
 
-def _source_row(one: SourceStatus, now: datetime) -> tuple[str, ...]:
+def _source_row(report: StatusReport, source: SourceStatus) -> tuple[Cell, ...]:
     return (
-        one.source_id,
-        _state(one),
-        f"{one.env}:{one.node_id}" if one.env else one.node_id or "-",
-        one.contract or "-",
-        _moment(one.watermark),
-        human_seconds(one.lag_seconds),
-        _age(one.last_succeeded_at, now),
-        _age(one.last_attempted_at, now),
-        ", ".join(f"{count} {kind}" for kind, count in sorted(one.gaps.items())) or "-",
-        str(one.held_deltas),
-        str(one.unresolved_streams),
+        source.source_id,
+        report.severity_of(source),
+        f"{source.env}:{source.node_id}" if source.env else source.node_id,
+        source.contract,
+        source.watermark,
+        source.lag_seconds,
+        _age(source.last_succeeded_at, report.checked_at),
+        _age(source.last_attempted_at, report.checked_at),
+        ", ".join(f"{count} {kind}" for kind, count in sorted(source.gaps.items())),
+        source.held_deltas,
+        source.unresolved_streams,
     )
 
 
-def _state(one: SourceStatus) -> str:
-    if not one.enabled:
-        return "disabled"
-    if one.last_error:
-        return "failed"
-    return "look" if one.attention else "ok"
+def _hour(report: StatusReport, source: SourceStatus) -> tuple[Cell, Cell]:
+    last_hour = report.last_hour.get(source.source_id)
+    if last_hour is None:
+        return None, None
+    return sparkline(last_hour.charged_bytes), sparkline(last_hour.lag_seconds)
 
 
-def _styled_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Style) -> str:
-    def paint(row: int, _column: int, cell: str) -> str:
-        if row < 0:
-            return style(cell, bold=True)
-        word = cell.strip()
-        if word in COLORS:
-            return style(cell, fg=COLORS[word])
-        return style(cell, dim=True) if word in {"-", "0", "disabled", "busy"} else cell
-
-    return table(header, rows, paint)
-
-
-def _moment(moment: datetime | None) -> str:
-    return format_rfc3339(moment.replace(microsecond=0)) if moment else "-"
-
-
-def _age(moment: datetime | None, now: datetime) -> str:
+def _age(moment: datetime | None, now: datetime) -> str | None:
     if moment is None:
-        return "-"
+        return None
     return f"{human_seconds(max(0.0, (now - moment).total_seconds()))} ago"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.listing import any_source_option, show
-from billing_cli.cli.running import json_option
+from billing_cli.cli.tables import output_options
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
 
 
 @click.command("streams")
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 @click.option(
     "--unresolved", "is_unresolved_only", is_flag=True, help="Only those without an account."
 )
-@json_option
+@output_options
 @click.pass_obj
 def command(
-    options: Options, source_ids: tuple[str, ...], is_unresolved_only: bool, as_json: bool
+    options: Options, source_ids: tuple[str, ...], is_unresolved_only: bool, output: Output
 ) -> None:
     """Show the counters of each node: their accounts, and where they stand.
 
@@ -38,13 +39,13 @@ def command(
     """
     from billing_cli.features.streams.job import list_streams  # noqa: PLC0415
     from billing_cli.features.streams.result import streams_object  # noqa: PLC0415
-    from billing_cli.features.streams.text import streams_text  # noqa: PLC0415
+    from billing_cli.features.streams.text import streams_parts  # noqa: PLC0415
 
     show(
         options,
         "streams",
-        as_json,
+        output,
         lambda context: list_streams(context, source_ids, is_unresolved_only=is_unresolved_only),
         streams_object,
-        streams_text,
+        streams_parts,
     )

@@ -61,7 +61,7 @@ def command(options: Options, after: timedelta, dry_run: bool, as_json: bool) ->
       billing suspend --after 14d --json
     """
     from billing_cli.features.suspend.job import JOB, suspend  # noqa: PLC0415
-    from billing_cli.features.suspend.result import suspend_text  # noqa: PLC0415
+    from billing_cli.features.suspend.result import suspend_parts  # noqa: PLC0415
 
     run_job(
         options,
@@ -69,6 +69,6 @@ def command(options: Options, after: timedelta, dry_run: bool, as_json: bool) ->
         as_json,
         lambda context: suspend(context, after, dry_run=dry_run),
         dry_run=dry_run,
-        text_of=suspend_text,
+        text_of=suspend_parts,
         files_checked=False,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.cli.units import plural
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from billing_cli.cli.tables import Part
     from billing_cli.core.arrears import ArrearsState
 
 
@@ -42,15 +44,16 @@ class SuspendResult(RunResult):
         }
 
 
-def suspend_text(result: SuspendResult) -> str:
+def suspend_parts(result: SuspendResult) -> list[Part]:
     """Return a summary line, and a line for each account."""
     would = " (dry run: nothing is stored)" if result.dry_run else ""
     head = (
-        f"{result.job}: {result.status}{would} - {len(result.suspended)} accounts suspended, "
+        f"{result.job}: {result.status}{would} - "
+        f"{plural(len(result.suspended), 'account')} suspended, "
         f"{len(result.released)} released, arrears flags: {result.flagged} set, "
         f"{result.cleared} cleared"
     )
-    lines = [head]
+    lines: list[Part] = [head]
     for word, states in (
         ("suspended", result.suspended),
         ("released", result.released),
@@ -58,7 +61,7 @@ def suspend_text(result: SuspendResult) -> str:
     ):
         lines += [f"{word}: {state.account_uuid}, balance {state.balance:f}" for state in states]
     lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+    return lines
 
 
 def _accounts(states: Iterable[ArrearsState]) -> list[dict[str, Any]]:

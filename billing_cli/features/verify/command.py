@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from billing_cli.cli.running import MomentType, json_option, open_context
+from billing_cli.cli.tables import print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _verify_archive(directory: Path, key_files: tuple[Path, ...], as_json: bool)
 
 def show_report(report: VerifyReport, as_json: bool) -> NoReturn:
     """Print what a verification found, and exit with 0, or 3 where that is anything."""
-    from billing_cli.features.verify.result import verify_object, verify_text  # noqa: PLC0415
+    from billing_cli.features.verify.result import verify_object, verify_parts  # noqa: PLC0415
 
-    click.echo(json.dumps(verify_object(report)) if as_json else verify_text(report))
+    print_report("json" if as_json else "table", report, verify_object, verify_parts)
     sys.exit(EXIT_PARTIAL if report.findings else EXIT_OK)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from billing_cli.cli.tables import Line
+from billing_cli.cli.units import plural
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from billing_cli.cli.tables import Part
 
 FindingKind = Literal["changed", "deleted", "inserted", "truncated", "signature"]
 
@@ -91,24 +96,26 @@ def findings_objects(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [finding._asdict() for finding in findings]
 
 
-def verify_text(report: VerifyReport) -> str:
+def verify_parts(report: VerifyReport) -> list[Part]:
     """Return the verdict, the findings, and what the verdict rests on."""
     count = len(report.findings) + report.hidden
-    verdict = f"{count:,} finding{'' if count == 1 else 's'}" if count else "unchanged"
-    lines = [f"verify: {verdict}"]
+    verdict = plural(count, "finding") if count else "unchanged"
+    lines: list[Part] = [Line(f"verify: {verdict}", "failed" if count else "ok")]
     lines += [f"  {line}" for line in findings_lines(report.findings)]
     if report.hidden:
         lines.append(f"  ... and {report.hidden:,} more")
     lines.append(
-        f"read: {report.records:,} usage records and {report.charges:,} charges of "
-        f"{report.seals:,} seals, {report.days:,} days, {report.leaves:,} leaves of the log"
+        f"read: {plural(report.records, 'usage record')} and {plural(report.charges, 'charge')} of "
+        f"{plural(report.seals, 'seal')}, {plural(report.days, 'day')}, {report.leaves:,} leaves "
+        "of the log"
     )
     if report.waiting:
-        lines.append(f"not in the log yet: {report.waiting:,} seals; `billing seal` appends them")
+        lines.append(
+            f"not in the log yet: {plural(report.waiting, 'seal')}; `billing seal` appends them"
+        )
     if report.pruned:
-        lines.append(f"facts pruned: those of {report.pruned:,} seals")
-    lines.append(_trust(report))
-    return "\n".join(lines)
+        lines.append(f"facts pruned: those of {plural(report.pruned, 'seal')}")
+    return [*lines, _trust(report)]
 
 
 def findings_lines(findings: Sequence[Finding]) -> list[str]:
@@ -136,4 +143,4 @@ def _trust(report: VerifyReport) -> str:
             "--checkpoint FILE"
         )
     keys = "" if report.keys else "; signatures were not checked: --public-key FILE"
-    return f"compared with {report.checkpoints:,} kept checkpoints{keys}"
+    return f"compared with {plural(report.checkpoints, 'kept checkpoint')}{keys}"

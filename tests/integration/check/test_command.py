@@ -12,12 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import pytest
 
-from billing_cli.cli.text import plain
+from billing_cli.cli.tables import Terminal, text_of
 from billing_cli.features.check.findings import CheckReport, Finding
-from billing_cli.features.check.text import check_text
+from billing_cli.features.check.text import check_parts
 from billing_cli.simulator.server import Endpoint, serve
 from billing_cli.simulator.traffic import Fleet
 
@@ -126,14 +125,15 @@ def test_the_table_is_aligned_and_keeps_the_terminal_as_it_is() -> None:
             Finding("source", "identity", "warning", "evil\x1b[2J\u202e", "jp-1"),
         ),
     )
-    assert check_text(report, plain).splitlines() == [
+    assert text_of(check_parts(report)).splitlines() == [
         "STATE    AREA           NAME        FINDING",
-        "ok       configuration  page_limit  60 (default)",
         "warning  source jp-1    identity    evil\\x1b[2J\\u202e",
+        "ok       configuration  page_limit  60 (default)",
         "",
-        "check: 1 ok, 0 failed, 1 warnings",
+        "check: 1 ok, 0 failed, 1 warning",
     ]
-    assert "\x1b[32mok     \x1b[0m  configuration" in check_text(report, click.style)
+    shown = text_of(check_parts(report), Terminal(80, has_colors=True))
+    assert "\x1b[32mok     \x1b[0m  configuration" in shown
 
 
 @contextmanager

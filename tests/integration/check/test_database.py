@@ -58,7 +58,7 @@ def test_a_missing_price_is_reported_before_a_run_fails_for_it(
     save_profile(connection, users[0], price_per_byte=1e-9)
     assert prices() == (
         "warning",
-        "2 accounts have no price: their usage stays pending until they have one",
+        "2 accounts without a price: usage stays pending until PRICE_PER_BYTE or a profile has one",
     )
     for user in users[1:]:
         save_profile(connection, user, price_per_byte=0)

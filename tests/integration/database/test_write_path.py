@@ -19,8 +19,9 @@ from billing_cli.core.model import (
     Totals,
     UsageRecord,
 )
-from billing_cli.database.facts import Entries, Facts, Run, write_facts
-from billing_cli.database.write_path import APPLY, create_staging
+from billing_cli.database.facts import Entries, Facts, Run
+from billing_cli.database.write_path import APPLY
+from billing_cli.database.writing import create_staging, write_facts
 
 if TYPE_CHECKING:
     import psycopg

@@ -5,10 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.cli.tables import text_of
 from billing_cli.core.model import Totals
 from billing_cli.features.explain.explanation import explanation_object
 from billing_cli.features.explain.job import explain
-from billing_cli.features.explain.text import explain_text
+from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.held.job import release_held
 from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
@@ -66,11 +67,11 @@ def test_a_minute_is_told_from_the_snapshots_to_the_balance(story: Story) -> Non
     assert (entry.balance_before, entry.balance_after) == (Decimal(5), Decimal("4.985"))
     assert entry.is_in_ledger
 
-    text = explain_text(explanation)
+    text = text_of(explain_parts(explanation))
     steps = [
         f"account {user.uuid}",
         "2026-04-08T12:01:00Z",
-        f"node {NODE}, line xhttp",
+        f"node {NODE}, inbound tag xhttp",
         f"stream {user.uuid}: snapshots 2026-04-08T12:00:00Z to 2026-04-08T12:01:00Z",
         "totals: up 100 -> 110, down 200 -> 230 (+10 up, +30 down)",
         "bucket: 10 up + 30 down = 40 bytes",
@@ -101,7 +102,9 @@ def test_a_restart_is_told_with_what_the_counters_had_come_to(story: Story) -> N
     (movement,) = only_line(explanation, minute).movements
     assert movement.before == Totals(10, 20)
     assert (movement.start, movement.end) == (Totals(0, 0), Totals(1, 2))
-    assert "had come to 10 up and 20 down, and began again at 0" in explain_text(explanation)
+    assert "had come to 10 up and 20 down, and began again at 0" in text_of(
+        explain_parts(explanation)
+    )
     assert [gap.kind for gap in explanation.gaps] == ["reset"]
 
 
@@ -121,7 +124,7 @@ def test_a_succession_is_told_with_what_is_taken_over(story: Story) -> None:
     (taken,) = movement.taken_over
     assert (taken.kind, taken.totals, movement.start) == ("renamed", (123, 456), (123, 456))
     names = f"tcp {user.uuid}, xhttp {user.uuid}"
-    text = explain_text(explanation)
+    text = text_of(explain_parts(explanation))
     assert f"continues {names}: 123 bytes up / 456 down taken over" in text
     told_object = explanation_object(explanation)["minutes"][-1]["lines"][0]["movements"][0]
     assert told_object["taken_over"][0]["uplink_total"] == 123
@@ -138,7 +141,7 @@ def test_a_stream_that_appears_is_told_as_new(story: Story) -> None:
     explanation = told(story, user)
 
     assert only_line(explanation, minute).movements[0].first_sight == "new"
-    assert "it appeared then" in explain_text(explanation)
+    assert "it appeared then" in text_of(explain_parts(explanation))
 
 
 def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Story) -> None:
@@ -160,7 +163,7 @@ def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Stor
     assert (pending.kind, pending.to_at, pending.end) == ("pending", waited, Totals(5, 5))
     (delta,) = only_line(explanation, minute).movements
     assert (delta.kind, delta.start, delta.end) == ("delta", Totals(5, 5), Totals(6, 5))
-    assert "it waited until its account was known" in explain_text(explanation)
+    assert "it waited until its account was known" in text_of(explain_parts(explanation))
 
 
 def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) -> None:
@@ -178,12 +181,12 @@ def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) 
 
     (one,) = only_line(held, minute).held
     assert (one.state, one.movement.uplink_bytes) == ("held", JUMP)
-    text = explain_text(held)
+    text = text_of(explain_parts(held))
     assert "above the plausible rate of the account, not charged, held" in text
     line = only_line(released, minute)
     assert line.held == ()
     assert [one.kind for one in line.movements] == ["released"]
-    text = explain_text(released)
+    text = text_of(explain_parts(released))
     assert "it was held as implausible and released: the line was upgraded" in text
     assert f"reason: held delta {held_id} released: the line was upgraded" in text
 
@@ -213,7 +216,7 @@ def test_a_correction_is_told_with_its_refund(story: Story) -> None:
     assert refund.charged_before == Decimal("-0.011")
     assert refund.amount_delta == Decimal("0.01")
     assert only_line(explanation, hidden).movements[0].uplink_bytes == 10
-    text = explain_text(explanation)
+    text = text_of(explain_parts(explanation))
     assert "bytes of this minute: up 11 -> 1, down 0 -> 0 (-10 up, +0 down)" in text
     assert "1 rated bytes are left of it: 1 x 0.001 x 1 = 0.001; charged before: 0.011" in text
     assert "reconciled with the exporter's history" in text
@@ -234,7 +237,7 @@ def test_another_price_is_told_with_its_reason(story: Story) -> None:
 
     _, repriced = only_line(explanation, minute).entries
     assert (repriced.amount_delta, repriced.product) == (Decimal("-0.02"), Decimal("0.03"))
-    text = explain_text(explanation)
+    text = text_of(explain_parts(explanation))
     assert "10 rated bytes are left of it: 10 x 0.003 x 1 = 0.03; charged before: 0.01" in text
     assert "reason: the price list was wrong" in text
     assert "amount -0.020000000 by pricing rule v2" in text
@@ -249,7 +252,7 @@ def test_an_amount_that_had_to_be_rounded_says_so(story: Story) -> None:
     story.minute((stream, 3, 0))
     story.collect()
 
-    text = explain_text(told(story, user))
+    text = text_of(explain_parts(told(story, user)))
 
     assert "3 x 0.0000000005 x 1 = 0.0000000015, rounded to 9 places" in text
     assert "amount -0.000000002" in text
@@ -294,4 +297,4 @@ def test_what_another_writer_charged_is_told_as_such(story: Story) -> None:
 
     (foreign,) = told_minute.foreign
     assert (foreign.entry_type, foreign.amount_delta) == ("gift", Decimal("0.25"))
-    assert "someone else's ledger entry" in explain_text(told(story, user))
+    assert "another writer's ledger entry" in text_of(explain_parts(told(story, user)))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.errors import UsageError
 from billing_cli.features.explain.job import explain
-from billing_cli.features.explain.text import explain_text
+from billing_cli.features.explain.text import explain_parts
 from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, START
 
@@ -68,7 +69,7 @@ def test_a_range_is_half_open_and_cut_where_it_is_too_long(two_hours: tuple[Stor
     assert minutes_told(inside) == [10, 11, 12]
     assert minutes_told(cut) == [1, 2, 3, 4, 5]
     assert (cut.total_minutes, cut.next_minute) == (120, START + 6 * MINUTE)
-    assert "115 more minutes follow: --since 2026-04-08T12:06:00Z" in explain_text(cut)
+    assert "115 more minutes to follow: --since 2026-04-08T12:06:00Z" in text_of(explain_parts(cut))
     assert minutes_told(before) == list(range(1, 30))
 
 
@@ -76,8 +77,8 @@ def test_nothing_on_record_is_said_and_no_error(two_hours: tuple[Story, User]) -
     """Neither for a quiet minute nor for an account that never moved a byte."""
     story, user = two_hours
 
-    quiet = explain_text(told(story, user, minute=START - MINUTE))
-    new = explain_text(told(story, story.add_user()))
+    quiet = text_of(explain_parts(told(story, user, minute=START - MINUTE)))
+    new = text_of(explain_parts(told(story, story.add_user())))
 
     assert "nothing is on record from 2026-04-08T11:59:00Z before 2026-04-08T12:00:00Z" in quiet
     assert "nothing is on record" in new
@@ -105,7 +106,7 @@ def test_an_account_is_found_by_every_uuid_that_it_has_or_had(story: Story) -> N
 
     story.connection.execute("DELETE FROM public.users WHERE uuid = %s", (user.uuid,))
     deleted = told(story, user)
-    text = explain_text(deleted)
+    text = text_of(explain_parts(deleted))
     assert not deleted.exists
     assert "which is deleted" in text
     assert "the ledger has no such row any more" in text

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.cli.tables import text_of
+from billing_cli.cli.units import human_rate
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult
-from billing_cli.features.held.text import held_list_text, held_result_text, human_rate
+from billing_cli.features.held.text import held_list_parts, held_result_parts
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
@@ -82,24 +84,22 @@ def test_exit_codes_tell_wrong_usage_from_refusal(story: Story, held_id: str) ->
 
 
 def test_the_list_shows_a_delta_in_a_line() -> None:
-    """Stamps and totals as they are, bytes and rate as a person reads them."""
-    *units, _, header, line = held_list_text(HeldList((HELD,))).splitlines()
+    """Bytes and rate as a person reads them."""
+    *units, _, header, line = text_of(held_list_parts(HeldList((HELD,)))).splitlines()
     assert header.split()[:5] == ["ID", "STATE", "REASON", "SOURCE", "NODE"]
     assert units[1].split()[-5:] == ["-", "1", "15.0", "GiB", "7"]
-    assert "10 -> 10" in line
-    assert "20 -> 16106127380" in line
     assert "15.0 GiB  2.1 Gbit/s" in line
-    assert held_list_text(HeldList()) == "no held deltas"
+    assert text_of(held_list_parts(HeldList())) == "no held deltas"
 
 
 def test_a_decision_is_told_with_its_costs() -> None:
     """A dry run says so, and a run that found the source busy says that instead."""
     result = HeldResult("held-release", "", "ok", START, START, dry_run=True, held=(HELD,))
-    assert held_result_text(result).startswith(
+    assert text_of(held_result_parts(result)).startswith(
         "held-release: ok (dry run: nothing is stored) - 1 decided, 0 B billed"
     )
     busy = HeldResult("held-release", "", "busy", START, START, error="another run is at it")
-    assert held_result_text(busy) == "held-release: busy - another run is at it"
+    assert text_of(held_result_parts(busy)) == "held-release: busy - another run is at it"
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.errors import UsageError
 from billing_cli.features.streams.job import list_streams
 from billing_cli.features.streams.result import streams_object
-from billing_cli.features.streams.text import streams_text
+from billing_cli.features.streams.text import streams_parts
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.publication import as_counted, both, merged
 from tests.support.story import MINUTE, START
@@ -82,7 +83,7 @@ def test_the_command_prints_streams_as_json_or_as_a_table(story: Story, stranger
 
 def test_no_streams_are_said_to_be_none() -> None:
     """An empty table would look like a mistake."""
-    assert streams_text([]) == "no streams"
+    assert text_of(streams_parts([])) == "no streams"
 
 
 def test_a_stream_s_state_is_shown_and_how_a_duplicate_is_decided(story: Story) -> None:
@@ -99,5 +100,5 @@ def test_a_stream_s_state_is_shown_and_how_a_duplicate_is_decided(story: Story) 
         ("", "duplicate"),
         ("xhttp", "active"),
     ]
-    assert "`held release` charges it from now on" in streams_text(streams)
+    assert "`billing held release` charges it from now on" in text_of(streams_parts(streams))
     assert [one["state"] for one in streams_object(streams)["streams"]] == ["duplicate", "active"]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
-from billing_cli.database.facts import Facts, Run, write_facts
-from billing_cli.database.write_path import APPLY, create_staging
+from billing_cli.database.facts import Facts, Run
+from billing_cli.database.write_path import APPLY
+from billing_cli.database.writing import create_staging, write_facts
 from billing_cli.simulator.invariants import violations
 
 if TYPE_CHECKING:

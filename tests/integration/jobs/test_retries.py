@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 READS_BEFORE_FETCHING = 6
 
 TERMINATE = """
-SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = 'billing'
+"""
+COUNT_BACKENDS = """
+SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = 'billing'
 """
 COUNT_WAITING = """
@@ -201,6 +205,8 @@ class Fault:
         if self.fault == "terminate":
             # An earlier run's backend may not be gone yet.
             assert self.world.rows(TERMINATE)[0][0] >= 1
+            while self.world.rows(COUNT_BACKENDS) != [(0,)]:
+                pass  # Before PostgreSQL 14, terminating can't wait.
             return None
         return "cut" if self.fault == "cut" else "cut answer"
 

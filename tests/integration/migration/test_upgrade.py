@@ -13,10 +13,13 @@ from alembic.config import Config
 from billing_cli.database.functions import ENABLE_ALWAYS
 from billing_cli.database.schema import HEAD_REVISION
 from billing_cli.errors import SchemaError
+from billing_cli.features.audit.job import audit
 from billing_cli.features.migrate.job import migrate
+from billing_cli.features.verify.job import verify
 from billing_cli.simulator.traffic import DEFAULT_START
 from tests.integration.jobs.world import only_source, serving_world
 from tests.support.catalog import schema_of
+from tests.support.sealing import tamper
 
 if TYPE_CHECKING:
     from tests.integration.jobs.world import World
@@ -88,6 +91,31 @@ def test_collecting_goes_on_after_the_migration(former_url: str) -> None:
             (0,)
         ]
         assert world.run_unchecked(world.at(6)).written_minutes == 0
+
+
+def test_facts_of_the_first_edition_are_sealed_by_the_migration(former_url: str) -> None:
+    """Once, by the month of their minutes; later ones have seals of their own, and all verify."""
+    with serving_world(former_url, former_url) as world:
+        (user,) = world.add_users(1)
+        node = world.add_node("jp-1", [user])
+        node.poll_jitter_seconds = 0
+        for minute in range(4):
+            node.flow(node.streams[0], 100, 10)
+            world.flow_until(minute + 1, rate=0)
+        first_edition_collected(world, user.uuid, world.fleet.new_uuid())
+        migrate(former_url)
+        migrate(former_url)
+        assert world.rows("SELECT job, step, records, charges FROM billing.seals") == [
+            ("adoption", DEFAULT_START.year * 100 + DEFAULT_START.month, 1, 0)
+        ]
+        world.run_unchecked(world.at(6))
+        context = world.context(world.at(6))
+        assert verify(context).findings == []
+        assert not audit(context).counts.keys() & {"seal_missing", "seal_differs"}
+        tamper(former_url, "UPDATE billing.usage_records SET reset_epoch = 7 WHERE step = 0")
+        assert [(one.kind, one.table) for one in verify(context).findings] == [
+            ("changed", "billing.usage_records")
+        ]
 
 
 def first_edition_collected(world: World, account: str, unknown: str) -> None:

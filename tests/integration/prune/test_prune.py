@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.features.explain.job import explain
-from billing_cli.features.explain.text import explain_text
+from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.prune.job import prune
 from billing_cli.features.prune.result import kept_since, months_of
 from billing_cli.features.rerate.job import Order, rerate
@@ -243,8 +244,10 @@ def test_pruned_minutes_are_told_and_neither_rated_nor_compared_again(story: Lon
     """Explain says from when on there is evidence; re-rating and reconciling refuse."""
     story.prune(JUNE)
     job: Any = story.job
-    text = explain_text(
-        job(explain, JUNE, account=story.users[0].uuid, since=MAY - timedelta(minutes=5))
+    text = text_of(
+        explain_parts(
+            job(explain, JUNE, account=story.users[0].uuid, since=MAY - timedelta(minutes=5))
+        )
     )
     assert "evidence of minutes before 2026-05-01T00:00:00Z was pruned" in text
     order = Order(MAY - timedelta(minutes=5), JUNE, "v2", "a test")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.core.result import result_object
 from billing_cli.features.prune.result import PrunedMonth, PruneResult
-from billing_cli.features.prune.text import prune_text
+from billing_cli.features.prune.text import prune_parts
 from tests.support.story import told_story
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ def test_the_result_names_the_months_as_object_and_as_text() -> None:
         "tables": ["billing.usage_records_2026_04"],
         "dropped": False,
     }
-    text = prune_text(result)
+    text = text_of(prune_parts(result))
     for part in (
-        "prune: ok - 1 months of evidence, kept from 2026-05 on",
-        "2026-04  1,234,567  89       1,000,000,000  billing.usage_records_2026_04 (detached)",
+        "prune: ok - 1 month of evidence, kept from 2026-05 on",
+        "2026-04  1,234,567       89  953.7 MiB  billing.usage_records_2026_04 (detached)",
         "dropped as well: billing.charges_2026_03",
         "7 rows got a partition of their month",
-        "deleted 1,440 journal rows, 1 resolved gaps",
+        "deleted 1,440 journal rows, 1 resolved gap",
     ):
         assert part in text

@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from billing_cli.cli.tables import text_of
 from billing_cli.core.result import result_object
 from billing_cli.features.rerate.result import AccountDifference, RerateResult
-from billing_cli.features.rerate.text import MAX_ACCOUNTS_SHOWN, rerate_text
+from billing_cli.features.rerate.text import MAX_ACCOUNTS_SHOWN, rerate_parts
 from tests.support.story import START
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def test_the_command_charges_the_difference_to_the_configured_price(story: Story
 
     dry = story.billing("rerate", *RANGE, *WHY, "--dry-run", **price)
     assert dry.exit_code == 0
-    assert "rerate: ok (dry run: nothing is stored) - 1 charges of 1 minutes" in dry.stdout
-    assert f"{user.uuid}  1        +0.200000000" in dry.stdout
+    assert "rerate: ok (dry run: nothing is stored) - 1 charge of 1 minute" in dry.stdout
+    assert f"{user.uuid}        1  +0.200000000" in dry.stdout
 
     done = story.billing("rerate", *RANGE, *WHY, "--account", user.uuid, "--json", **price)
     assert (done.exit_code, done.json["job"], done.json["status"]) == (0, "rerate", "ok")
@@ -76,21 +77,23 @@ def result(*accounts: AccountDifference, notes: tuple[str, ...] = ()) -> RerateR
 
 def test_accounts_are_listed_by_the_size_of_their_difference() -> None:
     """Whoever gets money back has a minus, and the head says what all together pay."""
-    text = rerate_text(
-        result(
-            AccountDifference(ALICE, 2, Decimal("0.5")),
-            AccountDifference(BOB, 1, Decimal("-0.75")),
-            notes=("some are left alone",),
+    text = text_of(
+        rerate_parts(
+            result(
+                AccountDifference(ALICE, 2, Decimal("0.5")),
+                AccountDifference(BOB, 1, Decimal("-0.75")),
+                notes=("some are left alone",),
+            )
         )
     )
     head, *rest = text.splitlines()
-    assert head.startswith("rerate: ok - 3 charges of 2 minutes brought to version v2")
-    assert head.endswith("2 accounts pay 0.25 less in total")
+    assert head.startswith("rerate: ok - 3 charges of 2 minutes re-rated by version v2")
+    assert head.endswith("2 accounts: 0.25 less in total")
     assert rest == [
         "",
         "ACCOUNT                               CHARGES  PAYS MORE",
-        f"{BOB}  1        -0.75",
-        f"{ALICE}  2        +0.5",
+        f"{BOB}        1      -0.75",
+        f"{ALICE}        2       +0.5",
         "note: some are left alone",
     ]
 
@@ -100,7 +103,7 @@ def test_a_long_list_of_accounts_is_cut_in_the_table_alone() -> None:
     many = [
         AccountDifference(str(number), 1, Decimal(number)) for number in range(MAX_ACCOUNTS_SHOWN)
     ]
-    assert "more accounts;" not in rerate_text(result(*many))
+    assert "other account" not in text_of(rerate_parts(result(*many)))
     longer = result(*many, AccountDifference(ALICE, 1, Decimal(1)))
-    assert "... and 1 more accounts; --json lists them all" in rerate_text(longer)
+    assert "... and 1 other account; --json lists them all" in text_of(rerate_parts(longer))
     assert len(result_object(longer)["accounts"]) == MAX_ACCOUNTS_SHOWN + 1

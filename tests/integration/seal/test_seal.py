@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from billing_cli.core.notes import parse_checkpoints
-from tests.support.sealing import DAY
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege, RestrictViolation
+
+from billing_cli.core.notes import format_verifier_key, parse_checkpoints
+from billing_cli.errors import BillingError
+from billing_cli.jobs.catch_up import catch_up
+from billing_cli.jobs.context import FetchPolicy
+from billing_cli.signatures import generate_key
+from tests.support.sealing import DAY, tamper
 
 if TYPE_CHECKING:
     from tests.support.sealing import Sealing
@@ -56,3 +65,99 @@ def test_a_day_gets_its_leaf_when_it_has_ended(story: Story, sealing: Sealing) -
     assert sealing.seal(3 * DAY).tree_size == 7
     report = sealing.verify()
     assert (report.findings, report.days) == ([], 2)
+
+
+def test_no_collector_waits_for_a_seal(story: Story, sealing: Sealing) -> None:
+    """Also not for one that has appended, and does not commit; its run follows the next time."""
+    grow(story)
+    story.lock_timeout_seconds = 1
+    with psycopg.connect(sealing.seal_url) as other:
+        other.execute("SELECT FROM billing.log_head FOR UPDATE")
+        other.execute("UPDATE billing.seals SET leaf_number = random() * 1e9, appended_at = now()")
+        grow(story, 1)
+        other.rollback()
+    assert sealing.seal().appended_seals == 4
+
+
+def test_the_role_of_the_jobs_can_not_append(story: Story, sealing: Sealing) -> None:
+    """It writes seals, and neither their leaf numbers nor the log."""
+    grow(story, 1)
+    for statement in (
+        "UPDATE billing.seals SET leaf_number = 0, appended_at = now()",
+        "UPDATE billing.log_head SET tree_size = 1",
+        "INSERT INTO billing.tree_nodes VALUES (0, 0, 0, '')",
+        "INSERT INTO billing.sealed_days VALUES (now(), 0, '', '', 0, now())",
+        "INSERT INTO billing.seals (run_id, step, leaf_number) VALUES (gen_random_uuid(), 1, 7)",
+    ):
+        with psycopg.connect(story.job_url) as jobs, pytest.raises(InsufficientPrivilege):
+            jobs.execute(statement)
+    with psycopg.connect(sealing.seal_url) as sealer, pytest.raises(InsufficientPrivilege):
+        sealer.execute("UPDATE billing.seals SET records = 0")
+
+
+def test_seals_and_leaves_are_append_only(story: Story, sealing: Sealing) -> None:
+    """For their owner too: a seal gets its leaf number once, and nothing else ever changes."""
+    grow(story, 1)
+    sealing.seal()
+    for statement in (
+        "DELETE FROM billing.seals",
+        "UPDATE billing.seals SET records = 0",
+        "UPDATE billing.seals SET leaf_number = 5",
+        "TRUNCATE billing.seals",
+        "DELETE FROM billing.tree_nodes",
+        "UPDATE billing.sealed_days SET accounts = 0",
+        "UPDATE billing.day_leaves SET salt = ''",
+    ):
+        with pytest.raises(RestrictViolation):
+            story.connection.execute(statement.encode())
+
+
+def test_a_seal_covers_each_transaction_of_a_run(story: Story, sealing: Sealing) -> None:
+    """Each step of a catch-up has a seal, and each of a rerate."""
+    grow(story, 1)
+    (node,) = story.fleet.nodes.values()
+    for _ in range(4):
+        story.minute(*((stream, 1_000, 2_000) for stream in node.streams))
+    context = replace(story.context(), job="catch-up", fetching=FetchPolicy(step_max_samples=4))
+    done = catch_up(context)
+    query = "SELECT step, job, records, charges FROM billing.seals WHERE run_id = %s ORDER BY step"
+    seals = story.rows(query, context.run_id)
+    assert [one[0] for one in seals] == list(range(1, len(seals) + 1))
+    assert 1 < len(seals) <= done.steps
+    assert sum(one[2] for one in seals) == sum(one[3] for one in seals) == 8
+    assert {one[1] for one in seals} == {"catch-up"}
+    sealing.seal()
+
+
+def test_nothing_is_signed_that_does_not_continue_what_is_kept(
+    story: Story, sealing: Sealing
+) -> None:
+    """A log that was truncated or rewritten is noticed by whoever signs it."""
+    grow(story)
+    sealing.seal()
+    kept = sealing.file.read_bytes()
+    tamper(
+        story.database_url,
+        "DELETE FROM billing.tree_nodes",
+        "UPDATE billing.seals SET leaf_number = NULL, appended_at = NULL",
+        "UPDATE billing.log_head SET tree_size = 0, note = NULL",
+    )
+    with pytest.raises(BillingError, match="newest checkpoint that is kept has 3"):
+        sealing.seal()
+    assert sealing.file.read_bytes() == kept
+    sealing.file.unlink()
+    sealing.seal()
+
+
+def test_another_key_signs_the_same_head(story: Story, sealing: Sealing) -> None:
+    """After a rotation; both public keys verify what was kept."""
+    grow(story, 1)
+    sealing.seal()
+    sealing.keys = generate_key("example.com/billing")
+    assert sealing.seal().appended_seals == 0
+    kept = parse_checkpoints(sealing.file.read_text())
+    assert [one.checkpoint.size for one in kept] == [1, 1]
+    assert {one.kind for one in sealing.findings()} == {"signature"}
+    with sealing.key_file.open("a") as file:
+        file.write(format_verifier_key(sealing.keys[1]) + "\n")
+    assert sealing.findings() == []

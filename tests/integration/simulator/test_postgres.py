@@ -32,6 +32,14 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.fixture(autouse=True)
+def _package() -> Iterator[None]:
+    """Take the programs of the package, whichever version the other tests run on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(postgres.PROGRAMS_VARIABLE, raising=False)
+        yield
+
+
 def test_what_was_stored_is_there_when_the_server_runs_again(directory: Path) -> None:
     """A database that was kept can be looked at later."""
     with running_postgres(directory) as server:

@@ -41,6 +41,7 @@ def test_all_is_well(billed: Story) -> None:
     """Exit 0, a table of sources and one of runs, and no colour in a pipe."""
     shown = billed.billing("status", *ANY_LAG)
     assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("status: ok\n")
     row = r"^jp-1 +ok +prod:jp-1\.svc\.plus +window +2026-04-08T12:01:00Z "
     assert re.search(row, shown.stdout, re.MULTILINE)
     assert re.search(r"^today \(\d{4}-\d\d-\d\d UTC\): .* billed", shown.stdout, re.MULTILINE)
@@ -49,14 +50,14 @@ def test_all_is_well(billed: Story) -> None:
 
 
 def test_a_source_that_needs_a_look_decides_the_exit_code(billed: Story) -> None:
-    """3, with the reason below the table; the JSON says the same."""
+    """3, with the reason above the table; the JSON says the same."""
     billed.running["jp-1"].status = 503
     billed.minute()
     billed.collect()
     shown = billed.billing("status", *ANY_LAG)
     assert shown.exit_code == EXIT_PARTIAL
     assert re.search(r"^jp-1 +failed ", shown.stdout, re.MULTILINE)
-    assert re.search(r"^jp-1: last attempt failed: .*503", shown.stdout, re.MULTILINE)
+    assert re.search(r"^failed: jp-1: last attempt failed: .*503", shown.stdout, re.MULTILINE)
     told = billed.billing("status", *ANY_LAG, "--json")
     assert (told.exit_code, told.json["status"]) == (EXIT_PARTIAL, "attention")
 
@@ -67,6 +68,8 @@ def test_json_is_one_object(billed: Story) -> None:
     (source,) = told.json["sources"]
     assert (source["contract"], source["held_deltas"], source["gaps"]) == ("window", 0, {})
     assert source["last_succeeded_at"] == "2026-04-08T12:02:40Z"
+    assert (told.json["severity"], told.json["findings"]) == ("ok", [])
+    assert source["last_hour"] is None or len(source["last_hour"]["charged_bytes"]) == 12
     assert told.json["today"].keys() == {
         "since", "billed_bytes", "included_bytes", "charged_bytes", "amount"
     }  # fmt: skip

@@ -9,12 +9,11 @@ from decimal import Decimal
 import pytest
 
 from billing_cli.core.source_status import SourceStatus
+from billing_cli.features.status.findings import Finding, findings_of
 from billing_cli.features.status.result import (
     DayTotals,
     JournalEntry,
     StatusReport,
-    advice_of,
-    attention_of,
     status_object,
 )
 from tests.unit.core.stories import NOON
@@ -28,13 +27,13 @@ RUN = JournalEntry("11111111-2222-3333-4444-555555555555", "collect", "ok", NOON
 def test_a_source_that_keeps_up_needs_no_look() -> None:
     """Late and reset gaps are history, and unresolved streams wait for their accounts."""
     busy = replace(WELL, gaps={"late": 2, "reset": 1}, unresolved_streams=4)
-    assert attention_of(WELL, MAX_LAG_SECONDS) == ()
-    assert attention_of(busy, MAX_LAG_SECONDS) == ()
-    assert attention_of(replace(WELL, lag_seconds=MAX_LAG_SECONDS), MAX_LAG_SECONDS) == ()
+    assert found(WELL) == ()
+    assert {finding.severity for finding in found(busy)} == {"note"}
+    assert found(replace(WELL, lag_seconds=MAX_LAG_SECONDS)) == ()
 
 
-def test_what_is_worth_knowing_is_told_with_what_to_do() -> None:
-    """Successions, uncertain bytes and a source that waits need no look by themselves."""
+def test_what_is_worth_knowing_is_a_note_with_what_to_do() -> None:
+    """Successions, uncertain bytes and a source that waits need no attention by themselves."""
     source = replace(
         WELL,
         successions=2,
@@ -43,56 +42,90 @@ def test_what_is_worth_knowing_is_told_with_what_to_do() -> None:
         uncertain_bytes={"disorder": 7, "uncertain": 9},
         waits_for_successor=True,
     )
-    successions, disorder, uncertain, waits = advice_of(source)
-    assert successions.startswith("2 successions in 24 h, 5 bytes uncertain: counters continue")
-    assert disorder.endswith(
-        "7 bytes uncertain: snapshots of another clock were ignored; check the node's clock"
-    )
-    assert uncertain.startswith("3 uncertain gaps, 9 bytes not charged")
-    assert waits.startswith("waits for the node's next snapshot")
-    assert attention_of(source, MAX_LAG_SECONDS) == ()
-    assert advice_of(replace(source, enabled=False)) == ()
+    notes = found(source)
+    assert {note.severity for note in notes} == {"note"}
+    successions, disorder, uncertain, waits = notes
+    assert successions.text.startswith("2 successions in 24 h, 5 B uncertain: counters continue")
+    assert disorder.text.startswith("1 disorder gap, 7 B uncertain: snapshots of another clock")
+    assert uncertain.text.startswith("3 uncertain gaps, 9 B not charged")
+    assert waits.text.startswith("waits for the node's next snapshot")
+    assert found(replace(source, enabled=False)) == ()
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("source", "severity", "reason", "command"),
     [
-        (replace(WELL, last_error="connection refused"), "last attempt failed: connection refused"),
-        (replace(WELL, watermark=None, lag_seconds=None), "nothing collected yet"),
-        (replace(WELL, lag_seconds=300.6), "301 s behind"),
-        (replace(WELL, gaps={"stalled": 1}), "the exporter answers, but has nothing new"),
-        (replace(WELL, gaps={"history_lost": 1}), "history lost"),
         (
-            replace(WELL, held_deltas=2, held_bytes=77),
-            "2 deltas of 77 bytes are held: see `billing held list`",
+            replace(WELL, last_error="connection refused"),
+            "failed",
+            "last attempt failed: connection refused",
+            "billing check --source jp-1",
+        ),
+        (
+            replace(WELL, watermark=None, lag_seconds=None),
+            "warning",
+            "nothing collected yet",
+            "billing collect --source jp-1",
+        ),
+        (
+            replace(WELL, lag_seconds=300.6),
+            "warning",
+            "5 min behind",
+            "billing catch-up --source jp-1",
+        ),
+        (
+            replace(WELL, gaps={"stalled": 1}),
+            "warning",
+            "the exporter answers, but has nothing new",
+            "billing check --source jp-1",
+        ),
+        (
+            replace(WELL, gaps={"history_lost": 1}),
+            "failed",
+            "history lost",
+            "billing reconcile --source jp-1",
+        ),
+        (
+            replace(WELL, held_deltas=1, held_bytes=77),
+            "warning",
+            "1 delta of 77 B held",
+            "billing held list --source jp-1",
         ),
     ],
 )
-def test_each_reason_to_look_is_told_in_words(source: SourceStatus, reason: str) -> None:
-    """One fact, one reason."""
-    assert attention_of(source, MAX_LAG_SECONDS) == (reason,)
+def test_each_reason_has_a_severity_and_a_command(
+    source: SourceStatus, severity: str, reason: str, command: str
+) -> None:
+    """One fact, one finding."""
+    (finding,) = found(source)
+    assert (finding.severity, finding.source_id, finding.text) == (severity, "jp-1", reason)
+    assert f"`{command}" in finding.advice
 
 
-def test_all_reasons_are_told_together() -> None:
-    """One reason does not hide another."""
-    source = replace(WELL, last_error="timed out", lag_seconds=900.0, held_deltas=1)
-    assert len(attention_of(source, MAX_LAG_SECONDS)) == 3
+def test_findings_are_listed_the_gravest_first() -> None:
+    """One reason does not hide another, and the report is as bad as its gravest finding."""
+    source = replace(WELL, last_error="timed out", lag_seconds=900.0, held_deltas=1, successions=1)
+    findings = findings_of((WELL, source), ("2026-05",), MAX_LAG_SECONDS)
+    expected = ["failed", "warning", "warning", "warning", "note"]
+    assert [finding.severity for finding in findings] == expected
+    assert "billing migrate" in findings[1].advice
+    report = StatusReport(NOON, (source,), (RUN,), TODAY, (), findings)
+    assert (report.severity, report.needs_attention) == ("failed", True)
+    told = status_object(report)
+    assert (told["status"], told["severity"]) == ("attention", "failed")
+    assert told["findings"][0].keys() == {"severity", "source_id", "text", "advice"}
+    well = status_object(StatusReport(NOON, (WELL,), (), TODAY))
+    assert (well["status"], well["severity"]) == ("ok", "ok")
 
 
 def test_a_disabled_source_needs_no_look() -> None:
     """Nobody expects anything of it."""
-    source = replace(WELL, enabled=False, lag_seconds=None, last_error="gone")
-    assert attention_of(source, MAX_LAG_SECONDS) == ()
+    assert found(replace(WELL, enabled=False, lag_seconds=None, last_error="gone")) == ()
 
 
-def test_one_source_that_needs_a_look_is_enough() -> None:
-    """The report's word is the exit code's."""
-    needy = replace(WELL, source_id="us-1", attention=("history lost",))
-    assert not StatusReport(NOON, (WELL,), (RUN,), TODAY).needs_attention
-    report = StatusReport(NOON, (WELL, needy), (RUN,), TODAY)
-    assert report.needs_attention
-    assert status_object(report)["status"] == "attention"
-    assert status_object(StatusReport(NOON, (WELL,), (), TODAY))["status"] == "ok"
+def found(source: SourceStatus) -> tuple[Finding, ...]:
+    """Return the findings about one source."""
+    return findings_of((source,), (), MAX_LAG_SECONDS)
 
 
 def test_the_report_survives_json() -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.cli.tables import text_of
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connection import Database
 from billing_cli.errors import SchemaError
 from billing_cli.features.status.job import status
 from billing_cli.features.status.result import DayTotals, StatusReport, status_object
-from billing_cli.features.status.text import status_text
+from billing_cli.features.status.text import status_parts
 from billing_cli.jobs.context import JobContext, Tariff
 from billing_cli.simulator.publication import merged
 from tests.support.story import MINUTE, START
@@ -54,7 +55,7 @@ def test_a_source_is_shown_as_its_last_run_left_it(story: Story) -> None:
     assert (source.contract, source.watermark) == ("window", START + MINUTE)
     assert source.lag_seconds == (report.checked_at - START - MINUTE).total_seconds()
     assert source.last_attempted_at == source.last_succeeded_at == report.checked_at
-    assert (source.last_error, source.gaps, source.attention) == ("", {}, ())
+    assert (source.last_error, source.gaps, report.findings) == ("", {}, ())
     assert [(run.job, run.status, run.written_minutes) for run in report.runs] == [
         ("collect", "ok", 1)
     ]
@@ -63,7 +64,8 @@ def test_a_source_is_shown_as_its_last_run_left_it(story: Story) -> None:
 def test_a_source_that_was_never_collected_is_shown_too(story: Story) -> None:
     """It is configured, so somebody expects something of it."""
     story.add_node("jp-1")
-    assert only(report_of(story)).attention == ("nothing collected yet",)
+    (finding,) = report_of(story).findings
+    assert finding.text == "nothing collected yet"
 
 
 def test_a_failure_is_shown_beside_the_last_success(story: Story) -> None:
@@ -74,11 +76,13 @@ def test_a_failure_is_shown_beside_the_last_success(story: Story) -> None:
     story.minute()
     story.running["jp-1"].status = 500
     story.collect()
-    source = only(report_of(story))
+    report = report_of(story)
+    source = only(report)
     assert source.last_succeeded_at is not None
     assert source.last_attempted_at == source.last_succeeded_at + MINUTE
     assert "500" in source.last_error
-    assert source.attention == (f"last attempt failed: {source.last_error}",)
+    (finding,) = report.findings
+    assert finding.text == f"last attempt failed: {source.last_error}"
 
 
 def test_what_waits_for_somebody_is_counted(story: Story) -> None:
@@ -93,7 +97,7 @@ def test_what_waits_for_somebody_is_counted(story: Story) -> None:
     story.collect()
     waiting = only(report_of(story))
     assert (waiting.waits_for_successor, waiting.gaps) == (True, {})
-    assert "waits for the node's next snapshot" in status_text(report_of(story))
+    assert "waits for the node's next snapshot" in text_of(status_parts(report_of(story)))
     story.minute((stream, 1, 1))
     story.collect()
     source = only(report_of(story))
@@ -101,7 +105,7 @@ def test_what_waits_for_somebody_is_counted(story: Story) -> None:
     assert source.held_deltas > 0
     assert source.held_bytes >= 10**6
     assert source.gaps == {"reset": 1}
-    assert "are held: see `billing held list`" in source.attention[0]
+    assert "`billing held list --source jp-1`" in report_of(story).findings[0].advice
     story.connection.execute("UPDATE billing.gaps SET resolved_at = now()")
     assert only(report_of(story)).gaps == {}
 
@@ -119,10 +123,25 @@ def test_successions_are_counted_for_a_day(story: Story) -> None:
     source = only(report_of(story))
     assert (source.successions, source.succession_uncertain_bytes) == (1, 0)
     assert not report_of(story).needs_attention
-    assert "jp-1: 1 successions in 24 h, 0 bytes uncertain" in status_text(report_of(story))
+    assert "jp-1: 1 succession in 24 h, 0 B uncertain" in text_of(status_parts(report_of(story)))
     assert status_object(report_of(story))["sources"][0]["successions"] == 1
     story.connection.execute("UPDATE billing.successions SET found_at = now() - interval '2 days'")
     assert only(report_of(story)).successions == 0
+
+
+def test_the_last_hour_is_shown_in_parts(story: Story) -> None:
+    """What the runs charged and the largest lag that they left, the newest part last."""
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 40, 60))
+    story.collect()
+    (hour,) = report_of(story).last_hour.values()
+    assert hour.charged_bytes == (*[0] * 11, 100)
+    assert hour.lag_seconds[:11] == (None,) * 11
+    assert hour.lag_seconds[11] is not None
+    later = report_of(story, story.now + timedelta(minutes=30)).last_hour["jp-1"]
+    assert later.charged_bytes.index(100) < 7
+    assert report_of(story, story.now + timedelta(hours=2)).last_hour == {}
 
 
 def test_a_source_behind_its_time_needs_a_look(story: Story) -> None:
@@ -186,7 +205,7 @@ def test_a_month_without_a_partition_needs_a_look(story: Story) -> None:
     report = report_of(story)
     assert (report.missing_partitions, report.needs_attention) == ((month,), True)
     assert status_object(report)["missing_partitions"] == [month]
-    assert f"no partition for the evidence of {month}" in status_text(report)
+    assert f"no partition for the evidence of {month}" in text_of(status_parts(report))
 
 
 def test_the_newest_runs_are_shown_first(story: Story) -> None:

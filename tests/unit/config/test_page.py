@@ -95,7 +95,8 @@ def test_the_examples_in_toml_and_in_json_are_right_and_say_the_same(tmp_path: P
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     toml = block("toml").replace("Asia/Tokyo", "UTC")
     from_toml = load_settings(str(written(tmp_path, toml)), environ, files_checked=False)
-    from_json = load_settings(None, {"EXPORTER_SOURCES_JSON": block("json")}, files_checked=False)
+    environ["EXPORTER_SOURCES_JSON"] = block("json")
+    from_json = load_settings(None, environ, files_checked=False)
     assert from_toml.sources == from_json.sources
     assert [source.auth_mode for source in from_toml.sources] == ["mtls", "bearer"]
     assert from_toml.price_per_byte == Decimal("0.00000000009313225746")

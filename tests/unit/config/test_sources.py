@@ -54,6 +54,10 @@ def test_a_source_takes_every_key(tmp_path: Path) -> None:
         "proxy": "http://proxy.example:3128",
         "account_rate_bits_per_second": 0,
         "line_rate_bits_per_second": 10**9,
+        "max_streams_per_account": 10,
+        "max_new_streams_per_hour": 0,
+        "max_unresolved_streams_per_hour": 1,
+        "max_daily_charge": 12,
     }
     assert {field.name for field in fields(Source)} == keys.keys()
     assert asdict(sources_from(keys)[0]) == keys

@@ -215,3 +215,18 @@ def test_parts_are_taken_over_by_tag_then_by_size_then_by_what_each_holds() -> N
     assert by_size == {C: (90, 90), ALL: (9, 9)}
     pooled = distribute({A: Totals(50, 50)}, {B: Totals(40, 20), C: Totals(30, 35)})
     assert pooled == {C: (30, 35), B: (20, 15)}
+
+
+def test_names_that_come_back_together_continue_those_that_are_gone() -> None:
+    """As many old names return as new ones vanish: an upgrade, made with a restart, is undone."""
+    books = ledger()
+    other_all = StreamName("", OTHER)
+    books.live(
+        snapshot("00:00", {A: (1_000, 1_000), OTHER_A: (1_000, 1_000)}),
+        snapshot("01:00", {ALL: (500, 500), other_all: (500, 500)}),
+        snapshot("02:00", {ALL: (20, 20), other_all: (20, 20)}),
+        snapshot("03:00", {ALL: (3_000, 3_000), other_all: (30, 30)}),
+        snapshot("04:00", {ALL: (3_100, 3_100), other_all: (5_000, 5_000)}),
+        snapshot("05:00", {A: (3_101, 3_102), OTHER_A: (5_003, 5_004)}),
+    )
+    assert books.charged() == (2 * 500 + 3_101 + 5_003, 2 * 500 + 3_102 + 5_004)

@@ -43,6 +43,17 @@ OWN_SETTINGS = {
         "Environment",
         "UnsetEnvironment",
     },
+    # So does this; the checkpoints are its own, too.
+    "billing-seal.service": {
+        "Description",
+        "Documentation",
+        "ExecStart",
+        "TimeoutStartSec",
+        "LoadCredential",
+        "Environment",
+        "UnsetEnvironment",
+        "StateDirectory",
+    },
 }
 
 
@@ -58,6 +69,8 @@ def test_all_units_are_there() -> None:
         "billing-collect@.service",
         "billing-reconcile.service",
         "billing-reconcile.timer",
+        "billing-seal.service",
+        "billing-seal.timer",
         "billing-suspend.service",
         "billing-suspend.timer",
         HOOK,
@@ -93,7 +106,7 @@ def test_a_run_ends_before_the_next_is_due(name: str) -> None:
 @pytest.mark.parametrize("name", JOBS)
 def test_the_connection_string_is_a_credential(name: str) -> None:
     """It is loaded under the name by which the program asks for it."""
-    credential, _, path = setting(name, "LoadCredential").partition(":")
+    credential, _, path = settings(name)["LoadCredential"][-1].partition(":")
     assert setting(name, "Environment") == f"BILLING_DATABASE_URL_REF=credential:{credential}"
     assert path == f"/etc/billing/credentials/{credential}"
 

@@ -1,0 +1,286 @@
+"""What a run writes as parameters of the statements in `database.write_path`.
+
+Each function serves one statement or a few, and is called when the statement is sent: while the
+server executes it, the parameters of the next one are made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.canonical import time_text
+from billing_cli.database import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from billing_cli.core.model import Gap, UsageRecord
+    from billing_cli.database.facts import (
+        Attempts,
+        Facts,
+        NewStream,
+        SourceProgress,
+        StoredSuccession,
+    )
+
+Parameters = dict[str, object]
+
+
+def nothing(_: object) -> Parameters:
+    """Return no parameters: for what is staged, or follows from what is stored."""
+    return {}
+
+
+def changed_streams(facts: Facts) -> Parameters:
+    """Return one array for each column of the streams that change."""
+    streams = facts.streams
+    checkpoints = [one.checkpoint for one in streams]
+    before = [one.before_restart for one in checkpoints]
+    surplus = [one.surplus for one in checkpoints]
+    return {
+        "stream_ids": arrays.plain(one.stream_id for one in streams),
+        "stream_accounts": arrays.plain(one.account_uuid for one in streams),
+        "seen_ats": arrays.moments(one.seen_at for one in checkpoints),
+        "uplink_totals": arrays.plain(one.totals.uplink for one in checkpoints),
+        "downlink_totals": arrays.plain(one.totals.downlink for one in checkpoints),
+        "epochs": arrays.plain(one.reset_epoch for one in checkpoints),
+        "absents": arrays.moments(one.absent_since for one in streams),
+        "before_uplinks": arrays.plain(one and one.uplink for one in before),
+        "before_downlinks": arrays.plain(one and one.downlink for one in before),
+        "states": arrays.plain(one.state for one in checkpoints),
+        "surplus_uplinks": arrays.plain(one and one.uplink for one in surplus),
+        "surplus_downlinks": arrays.plain(one and one.downlink for one in surplus),
+    }
+
+
+def assigned_streams(facts: Facts) -> Parameters:
+    """Return streams with the account that they have now."""
+    return {
+        "assigned_ids": arrays.plain(stream_id for stream_id, _ in facts.assigned),
+        "assigned_accounts": arrays.plain(account for _, account in facts.assigned),
+    }
+
+
+def shared_checkpoints(facts: Facts) -> Parameters:
+    """Return nodes and accounts, with the last snapshot with samples."""
+    return {
+        "checkpoint_nodes": arrays.texts(node for node, _, _ in facts.checkpoints),
+        "checkpoint_accounts": arrays.plain(account for _, account, _ in facts.checkpoints),
+        "checkpoint_stamps": arrays.moments(at for _, _, at in facts.checkpoints),
+    }
+
+
+def corrected_buckets(facts: Facts) -> Parameters:
+    """Return bytes to be added to buckets."""
+    corrected = facts.entries.corrected
+    return {
+        **arrays.bucket_keys([bucket.key for bucket, _ in corrected]),
+        "uplinks": arrays.plain(bucket.uplink_bytes for bucket, _ in corrected),
+        "downlinks": arrays.plain(bucket.downlink_bytes for bucket, _ in corrected),
+        "multipliers": arrays.plain(multiplier for _, multiplier in corrected),
+    }
+
+
+def quota_states(facts: Facts) -> Parameters:
+    """Return what the charges leave of their accounts."""
+    accounts = facts.entries.accounts
+    return {
+        "quota_accounts": arrays.plain(account.account_uuid for account, _ in accounts),
+        "quotas": arrays.plain(account.remaining_included_quota for account, _ in accounts),
+        "balances": arrays.plain(account.current_balance for account, _ in accounts),
+        "last_buckets": arrays.moments(last for _, last in accounts),
+    }
+
+
+def arrears(facts: Facts) -> Parameters:
+    """Return the accounts whose balance is below zero now."""
+    accounts = facts.entries.accounts
+    return {
+        "arrears_accounts": arrays.plain(
+            account.account_uuid for account, _ in accounts if account.current_balance < 0
+        )
+    }
+
+
+def quota_periods(facts: Facts) -> Parameters:
+    """Return the quota periods that no run has seen before."""
+    return {"quota_periods": rows_as_json(one._asdict() for one in facts.entries.seen_periods)}
+
+
+def former_quotas(facts: Facts) -> Parameters:
+    """Return what is left of the quotas of former periods."""
+    return {
+        "former_quotas": rows_as_json(
+            {"account_uuid": account_uuid, **renewal._asdict()}
+            for account_uuid, renewal in facts.entries.former_quotas
+        )
+    }
+
+
+def billed_pending(facts: Facts) -> Parameters:
+    """Return the keys of pending usage that is charged now."""
+    return {
+        "billed_ids": arrays.plain(stream_id for stream_id, _ in facts.billed_pending),
+        "billed_froms": arrays.moments(from_at for _, from_at in facts.billed_pending),
+    }
+
+
+def pending(facts: Facts) -> Parameters:
+    """Return usage that waits for an account."""
+    return {"pending": rows_as_json(_record_row(*one) for one in facts.pending)}
+
+
+def held(facts: Facts) -> Parameters:
+    """Return deltas that wait for an operator."""
+    return {
+        "held": rows_as_json(
+            {**_record_row(stream_id, one.record), "held_reason": one.reason}
+            for stream_id, one in facts.held
+        )
+    }
+
+
+def gaps(facts: Facts) -> Parameters:
+    """Return gaps that have an end."""
+    return {"gaps": rows_as_json(_gap_row(*one) for one in facts.gaps)}
+
+
+def successions(facts: Facts) -> Parameters:
+    """Return counters that continue under other names."""
+    return {
+        "successions": rows_as_json(
+            _succession_row(number, one) for number, one in enumerate(facts.successions, 1)
+        )
+    }
+
+
+def seal(facts: Facts) -> Parameters:
+    """Return the range of minutes of what is written, and the digests of its lines."""
+    minutes = {one.record.bucket_start for one in facts.usage}
+    minutes.update(one.key.bucket_start for one in facts.entries.charges)
+    records, charges = facts.staged.records, facts.staged.charges
+    return {
+        "first_bucket": min(minutes, default=None),
+        "last_bucket": max(minutes, default=None),
+        "sealed_records": records.count,
+        "records_sha256": records.sha256,
+        "record_checks": records.checks,
+        "sealed_charges": charges.count,
+        "charges_sha256": charges.sha256,
+        "charge_checks": charges.checks,
+    }
+
+
+def sources(facts: Facts) -> Parameters:
+    """Return how far each source that moved was applied."""
+    return {"sources": rows_as_json(_source_row(one) for one in facts.sources)}
+
+
+def debts(facts: Facts) -> Parameters:
+    """Return what accounts used beyond their credit."""
+    return {"debts": rows_as_json(asdict(one) for one in facts.debts)}
+
+
+def open_gaps(facts: Attempts) -> Parameters:
+    """Return gaps that last."""
+    return {
+        "gaps": rows_as_json({**_gap_row(*one), "to_at": None} for one in facts.open_gaps),
+    }
+
+
+def attempts(facts: Attempts) -> Parameters:
+    """Return what came of each source."""
+    return {"attempts": rows_as_json(one._asdict() for one in facts.attempts)}
+
+
+def new_streams(streams: Iterable[NewStream]) -> Parameters:
+    """Return streams that have no row yet."""
+    rows = (
+        {
+            "stored_node_id": one.stored_node_id,
+            "inbound_tag": one.name.inbound_tag,
+            "sample_uuid": one.name.sample_uuid,
+            "account_uuid": one.account_uuid,
+            "origin": one.origin,
+            "first_seen_at": one.first.seen_at,
+            "first_uplink_total": one.first.totals.uplink,
+            "first_downlink_total": one.first.totals.downlink,
+            "seen_at": one.checkpoint.seen_at,
+            "uplink_total": one.checkpoint.totals.uplink,
+            "downlink_total": one.checkpoint.totals.downlink,
+            "reset_epoch": one.checkpoint.reset_epoch,
+            "absent_since": one.absent_since,
+            "before_uplink": one.checkpoint.before_restart and one.checkpoint.before_restart.uplink,
+            "before_downlink": one.checkpoint.before_restart
+            and one.checkpoint.before_restart.downlink,
+            "state": one.checkpoint.state,
+            "surplus_uplink": one.checkpoint.surplus and one.checkpoint.surplus.uplink,
+            "surplus_downlink": one.checkpoint.surplus and one.checkpoint.surplus.downlink,
+        }
+        for one in streams
+    )
+    return {"new_streams": rows_as_json(rows)}
+
+
+def rows_as_json(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows for `jsonb_to_recordset`."""
+    return json.dumps(list(rows), default=_json_value)
+
+
+def _gap_row(source_id: str, gap: Gap) -> dict[str, Any]:
+    return {**asdict(gap), "source_id": source_id}
+
+
+def _record_row(stream_id: int, record: UsageRecord) -> dict[str, Any]:
+    return {
+        "stream_id": stream_id,
+        "bucket_start": record.bucket_start,
+        "from_at": record.from_at,
+        "to_at": record.to_at,
+        "reset_epoch": record.reset_epoch,
+        "uplink_start": record.start.uplink,
+        "uplink_end": record.end.uplink,
+        "downlink_start": record.start.downlink,
+        "downlink_end": record.end.downlink,
+    }
+
+
+def _source_row(source: SourceProgress) -> dict[str, Any]:
+    row = asdict(source)
+    row.pop("identity")
+    identity = source.identity
+    names = {"env": identity.env, "node_id": identity.node_id, "stored_node_id": identity.stored}
+    return row | names
+
+
+def _succession_row(number: int, stored: StoredSuccession) -> dict[str, Any]:
+    succession = stored.succession
+    sides = [("ended", one) for one in succession.ended]
+    sides += [("continued", one) for one in succession.continued]
+    return {
+        "number": number,
+        "source_id": stored.source_id,
+        "stored_node_id": stored.stored_node_id,
+        "at": succession.at,
+        "kind": succession.kind,
+        "account_uuid": stored.account_uuid,
+        "uncertain_bytes": succession.uncertain_bytes,
+        "streams": [
+            {
+                "stream_id": stored.stream_ids[one.name],
+                "side": side,
+                "uplink_total": one.totals.uplink,
+                "downlink_total": one.totals.downlink,
+            }
+            for side, one in sides
+        ],
+    }
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return time_text(value)
+    raise TypeError(f"{value!r} has no JSON form here")

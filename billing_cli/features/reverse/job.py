@@ -1,0 +1,216 @@
+"""`reverse`: takes back everything that a source charged in a range, by further entries.
+
+It goes through the range in steps of some minutes, one transaction each. What was taken back
+already is left alone, so a second run, or one after a crash, changes nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.core.adjustments import Correction
+from billing_cli.core.canonical import StoredUsage
+from billing_cli.core.model import Bucket, BucketKey, Charge
+from billing_cli.core.result import SourceResult
+from billing_cli.core.times import MINUTE
+from billing_cli.database.adjustments import read_regions
+from billing_cli.database.connection import Session
+from billing_cli.database.partitions import require_evidence
+from billing_cli.database.schema import require_head
+from billing_cli.database.sources import try_lock_sources
+from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.reverse.queries import Scope, read_span, read_standing_usage
+from billing_cli.features.reverse.result import AccountReversal, ReverseResult
+from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.context import check_range
+from billing_cli.jobs.entries import write_corrections
+from billing_cli.jobs.journal import failing_on_record, write_journal
+from billing_cli.jobs.nodes import nodes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.features.reverse.queries import StandingUsage
+    from billing_cli.jobs.context import JobContext
+
+JOB = "reverse"
+
+# The evidence of a step is in memory at once, and its accounts are locked while it is written.
+STEP = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for: the minutes of a source that begin in [since, until), and why.
+
+    None as `until` is up to the newest, None as `account_uuid` is all accounts.
+    """
+
+    source_id: str
+    since: datetime
+    until: datetime | None
+    account_uuid: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What the steps so far did."""
+
+    charges: tuple[Charge, ...] = ()
+    problems: dict[str, None] = field(default_factory=dict)
+    steps: int = 0
+
+
+def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> ReverseResult:
+    """Take back what the source charged.
+
+    Raises UsageError for an unknown source, BillingError where a step failed; the steps before it
+    stand, and the error's `so_far` is what they did. The status is `busy` where another run holds
+    the source, `partial` where accounts can't be given anything back now.
+    """
+    started_at = context.clock()
+    check_range(order.since, order.until, started_at)
+    done = _Done()
+
+    def outcome(so_far: _Done) -> ReverseResult:
+        return _result(context, order, started_at, so_far, dry_run=dry_run)
+
+    with (
+        Session(context.database, dry_run=dry_run) as session,
+        failing_on_record(context, session, lambda: outcome(done)),
+    ):
+        scope, span = session.read(lambda connection: _survey(context, connection, order))
+        for step in _steps(scope, span):
+
+            def work(connection: Connection, step: Scope = step, before: _Done = done) -> _Done:
+                so_far = _take_back(context, connection, order, step, before)
+                write_journal(context, connection, outcome(so_far))
+                return so_far
+
+            try:
+                done = session.transaction(work)
+            except _BusyError as error:
+                return replace(outcome(done), status="busy", error=str(error))
+        if span is None:
+            session.transaction(lambda one: write_journal(context, one, outcome(done)))
+    return outcome(done)
+
+
+class _BusyError(BillingError):
+    """Another run holds the source."""
+
+    code = "busy"
+
+
+def _survey(
+    context: JobContext, connection: Connection, order: Order
+) -> tuple[Scope, tuple[datetime, datetime] | None]:
+    require_head(connection)
+    require_evidence(connection, order.since)
+    nodes = nodes_of(context, connection, [order.source_id])
+    if not nodes:
+        raise UsageError(f"nothing has been collected from source {order.source_id!r}")
+    scope = Scope(nodes, order.since, order.until, order.account_uuid)
+    return scope, read_span(connection, scope)
+
+
+def _steps(scope: Scope, span: tuple[datetime, datetime] | None) -> Iterator[Scope]:
+    """Yield the range in pieces, oldest first."""
+    if span is None:
+        return
+    at, end = span[0], span[1] + MINUTE
+    while at < end:
+        yield scope._replace(since=at, until=min(at + STEP, end))
+        at += STEP
+
+
+def _take_back(
+    context: JobContext, connection: Connection, order: Order, step: Scope, before: _Done
+) -> _Done:
+    """Take back what counts in a step, in the open transaction."""
+    if not try_lock_sources(connection, [order.source_id]):
+        raise _BusyError(f"another run holds the source {order.source_id}")
+    found = read_standing_usage(connection, step)
+    accounts = lock_accounts(context, connection, {one.account_uuid for one in found})
+    usage = [one for one in found if one.account_uuid in accounts.chargeable]
+    reason = f"source {order.source_id} reversed: {order.reason}"
+    rating = write_corrections(
+        context,
+        connection,
+        [Correction(bucket, reason) for bucket in _buckets(context, connection, order, usage)],
+        accounts,
+        [
+            StoredUsage(
+                one.record._replace(start=one.record.end, end=one.record.start),
+                one.stream_id,
+                one.account_uuid,
+                "correction",
+                one.revision + 1,
+            )
+            for one in usage
+        ],
+    )
+    return _Done(
+        (*before.charges, *rating.charges),
+        before.problems | dict.fromkeys(accounts.problems.values()),
+        before.steps + 1,
+    )
+
+
+def _buckets(
+    context: JobContext, connection: Connection, order: Order, usage: Sequence[StandingUsage]
+) -> list[Bucket]:
+    """Sum what is taken out of each bucket."""
+    configured = {source.source_id: source.region for source in context.sources}
+    region = configured.get(order.source_id) or context.tariff.default_region
+    sums: defaultdict[BucketKey, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for one in usage:
+        record, node = one.record, one.stored_node_id
+        tag = record.name.inbound_tag
+        key = BucketKey(record.bucket_start, node, one.account_uuid, region, tag)
+        uplink, downlink = sums[key]
+        sums[key] = uplink - record.uplink_bytes, downlink - record.downlink_bytes
+    regions = read_regions(connection, sums)
+    return [
+        Bucket(key._replace(region=regions.get(key, key.region)), *sums[key])
+        for key in sorted(sums)
+    ]
+
+
+def _result(
+    context: JobContext, order: Order, started_at: datetime, done: _Done, *, dry_run: bool
+) -> ReverseResult:
+    corrections: defaultdict[str, int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for charge in done.charges:
+        corrections[charge.key.account_uuid] += 1
+        amounts[charge.key.account_uuid] += charge.amount_delta
+    return ReverseResult(
+        job=JOB,
+        run_id=context.run_id,
+        status="partial" if done.problems else "ok",
+        started_at=started_at,
+        finished_at=context.clock(),
+        written_minutes=len({charge.key for charge in done.charges}),
+        included_bytes=sum(charge.included_bytes for charge in done.charges),
+        charged_bytes=sum(charge.rated_bytes for charge in done.charges),
+        amount=-sum(amounts.values(), Decimal(0)),
+        corrections=len(done.charges),
+        steps=done.steps,
+        dry_run=dry_run,
+        sources=(SourceResult(order.source_id, corrections=len(done.charges)),),
+        notes=tuple(done.problems),
+        reason=order.reason,
+        accounts=tuple(
+            AccountReversal(account, count, amounts[account])
+            for account, count in sorted(corrections.items())
+        ),
+    )

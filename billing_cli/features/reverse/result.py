@@ -1,0 +1,47 @@
+"""What `reverse` gave back, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from billing_cli.core.result import RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AccountReversal:
+    """How many entries of an account were written, and how much it got back."""
+
+    account_uuid: str
+    corrections: int
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseResult(RunResult):
+    """A run of `reverse`: `corrections` counts the ledger entries, `written_minutes` the buckets.
+
+    `amount` and the bytes are negative: what is given back.
+    """
+
+    reason: str = ""
+    accounts: tuple[AccountReversal, ...] = ()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The reason, and what each account got back."""
+        return {
+            "reason": self.reason,
+            "accounts": [
+                {
+                    "account_uuid": one.account_uuid,
+                    "corrections": one.corrections,
+                    "amount": f"{one.amount:f}",
+                }
+                for one in self.accounts
+            ],
+        }

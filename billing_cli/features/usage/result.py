@@ -1,0 +1,90 @@
+"""Usage by group: the values, and their JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from billing_cli.core.times import format_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+By = Literal["day", "hour", "node", "inbound-tag", "account"]
+GROUPS: tuple[By, ...] = ("day", "hour", "node", "inbound-tag", "account")
+TIMES = frozenset({"day", "hour"})
+
+
+class Usage(NamedTuple):
+    """Bytes of minute buckets, and what was charged for them: positive amounts are paid.
+
+    `key` is a UTC day such as `2026-04-08`, an hour such as `2026-04-08T12:00:00Z`, the stored
+    id of a node, an inbound tag, or the uuid of an account.
+    """
+
+    key: str
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    included_bytes: int = 0
+    rated_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+    @property
+    def total_bytes(self) -> int:
+        """Both directions together."""
+        return self.uplink_bytes + self.downlink_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """The groups in the order to be shown; `others` is the sum of those that --top left out."""
+
+    by: By
+    since: datetime
+    until: datetime
+    account_uuid: str | None
+    rows: tuple[Usage, ...]
+    others: Usage | None
+    total: Usage
+    currency: str = ""
+
+
+def sum_of(key: str, rows: Iterable[Usage]) -> Usage:
+    """Return the sum of groups under another key."""
+    found = list(rows)
+    return Usage(
+        key,
+        sum(row.uplink_bytes for row in found),
+        sum(row.downlink_bytes for row in found),
+        sum(row.included_bytes for row in found),
+        sum(row.rated_bytes for row in found),
+        sum((row.amount for row in found), Decimal(0)),
+    )
+
+
+def usage_object(report: UsageReport) -> dict[str, Any]:
+    """Return the report as a JSON object."""
+    return {
+        "job": "usage",
+        "status": "ok",
+        "error": None,
+        "by": report.by,
+        "since": format_rfc3339(report.since),
+        "until": format_rfc3339(report.until),
+        "account_uuid": report.account_uuid,
+        "currency": report.currency or None,
+        "rows": [row_object(row) for row in report.rows],
+        "others": row_object(report.others) if report.others else None,
+        "total": row_object(report.total),
+    }
+
+
+def row_object(row: Usage) -> dict[str, Any]:
+    """Return a group with plain values; the amount is a decimal as text."""
+    return {
+        **row._asdict(),
+        "total_bytes": row.total_bytes,
+        "amount": f"{row.amount:f}",
+    }

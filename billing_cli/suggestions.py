@@ -1,0 +1,21 @@
+"""What somebody may have meant by a misspelt name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is nearest to an unknown one, or nothing."""
+    nearest = nearest_of(name, known)
+    return f" (did you mean {nearest!r}?)" if nearest else ""
+
+
+def nearest_of(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is nearest to an unknown one; None where none is near."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

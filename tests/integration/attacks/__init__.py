@@ -1,0 +1,1 @@
+"""A compromised exporter against `collect`, `catch-up`, `reconcile` and `audit`."""

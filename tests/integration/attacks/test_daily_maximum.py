@@ -1,0 +1,102 @@
+"""Usage above a daily maximum is held: neither charged nor lost, also where runs are concurrent."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.features.held.job import list_held, release_held
+from billing_cli.jobs.collect import collect
+from tests.integration.attacks.hostile import HOUR, MINUTE, START, Attack, only
+
+if TYPE_CHECKING:
+    from billing_cli.core.result import RunResult
+
+GB = 10**9
+# A GB costs 1.
+MAXIMUM = Decimal(1)
+
+
+def publish(attack: Attack, source_id: str, users: list[str], sizes: list[int]) -> None:
+    """Publish a baseline, and then what each minute adds for each user."""
+    node, total = attack.node(source_id), 0
+    node.snapshots[START] = [(user, "tcp", 0) for user in users]
+    for minute, size_bytes in enumerate(sizes, start=1):
+        total += size_bytes
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total) for user in users]
+
+
+def test_usage_above_an_account_s_maximum_is_held_and_can_be_released(attack: Attack) -> None:
+    """What still fits in is charged; the next UTC day has a maximum of its own."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    publish(attack, "jp-1", users, [4 * GB // 10] * 3 + [GB // 10])
+    result = attack.run(START + 4 * MINUTE)
+    assert attack.charged() == (9 * GB // 10, Decimal("0.9"))
+    assert (result.status, only(result).held_deltas) == ("partial", 1)
+    (unit,) = list_held(attack.context(START + HOUR)).units
+    assert (unit.held_reason, unit.total_bytes) == ("daily_charge", 4 * GB // 10)
+    tomorrow = START + 13 * HOUR
+    attack.nodes["jp-1"].snapshots[tomorrow] = [(users[0], "tcp", 22 * GB // 10)]
+    attack.run(tomorrow)
+    assert attack.charged()[1] == Decimal("1.8")
+    release_held(attack.context(tomorrow + 2 * MINUTE), [unit.deltas[0].held_id], "it was a backup")
+    assert attack.charged()[1] == Decimal("2.2")
+    attack.run(tomorrow)
+
+
+def test_two_sources_at_once_do_not_exceed_it_together(attack: Attack) -> None:
+    """Each run by itself would be below; the account's row orders them."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    names = ("jp-1", "us-1", "de-1")
+    for name in names:
+        publish(attack, name, users, [6 * GB // 10])
+
+    def run(name: str) -> RunResult:
+        return collect(attack.context(START + 3 * MINUTE), [name])
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(run, names))
+    assert sorted(only(one).held_deltas for one in results) == [0, 1, 1]
+    assert attack.charged()[1] == Decimal("0.6")
+    attack.run(START + MINUTE)
+
+
+def test_a_source_s_own_maximum_goes_before_that_of_all(attack: Attack) -> None:
+    """It counts all its accounts together, and no other source's."""
+    attack.tariff = {"max_daily_charge_per_source": MAXIMUM}
+    users = attack.users(4)
+    publish(attack, "jp-1", users, [4 * GB // 10])
+    publish(attack, "us-1", users, [4 * GB // 10])
+    publish(attack, "de-1", users, [4 * GB // 10])
+    attack.nodes["us-1"].limits["max_daily_charge"] = Decimal("0.5")
+    attack.nodes["de-1"].limits["max_daily_charge"] = Decimal(0)
+    attack.run(START + MINUTE)
+    rows = attack.connection.execute(
+        "SELECT stored_node_id, -sum(amount_delta) FROM billing.charges GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert rows == [
+        ("prod:de-1.svc.plus", Decimal("1.6")),
+        ("prod:jp-1.svc.plus", Decimal("0.8")),
+        ("prod:us-1.svc.plus", Decimal("0.4")),
+    ]
+
+
+def test_late_usage_above_it_goes_on_waiting(attack: Attack) -> None:
+    """Until the maximum is raised: it is in its own minute then."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    user = attack.users()[0]
+    proxy = "99999999-9999-4999-8999-999999999999"
+    publish(attack, "jp-1", [proxy], [2 * GB])
+    attack.run(START + MINUTE)
+    attack.connection.execute(
+        "UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s", (proxy, user)
+    )
+    attack.run(START + 2 * MINUTE)
+    assert attack.charged()[0] == 0
+    attack.tariff = {}
+    attack.run(START + 2 * MINUTE + timedelta(seconds=1))
+    assert attack.charged()[0] == 2 * GB

@@ -1,0 +1,147 @@
+"""What a source charged is given back exactly once, and can be charged again from history."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.errors import UsageError
+from billing_cli.features.audit.job import audit
+from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.jobs.reconcile import reconcile
+from tests.integration.attacks.hostile import HOUR, START, Attack
+from tests.support.story import MINUTE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from billing_cli.features.reverse.result import ReverseResult
+    from billing_cli.simulator.traffic import User
+    from tests.support.story import Story
+
+WHY = "the node was compromised"
+
+
+def billed(story: Story) -> list[User]:
+    """Let two users use two nodes for three minutes, partly within a quota, and collect that."""
+    story.quota = 1500
+    story.line_rate = 0
+    users = [story.add_user(), story.add_user()]
+    nodes = [story.add_node("jp-1"), story.add_node("us-1")]
+    streams = [node.add_stream(user.uuid, "tcp") for node in nodes for user in users]
+    story.minute()
+    for _ in range(3):
+        story.minute(*((stream, 100, 300) for stream in streams))
+    story.collect()
+    return users
+
+
+def take_back(
+    story: Story, since: datetime = START, until: datetime | None = None, **options: object
+) -> ReverseResult:
+    """Reverse jp-1."""
+    account = options.pop("account", None)
+    order = Order("jp-1", since, until, str(account) if account else None, WHY)
+    return reverse(story.context(), order, dry_run=bool(options.get("dry_run")))
+
+
+def test_bytes_money_and_quota_go_back_once(story: Story) -> None:
+    """The other source's stay; all that is on record agrees; a second run changes nothing."""
+    users = billed(story)
+    assert [story.funds(user).quota for user in users] == [0, 0]
+    result = take_back(story)
+    assert (result.status, result.written_minutes) == ("ok", 6)
+    for user in users:
+        (left,) = story.rows(
+            "SELECT sum(included_bytes), sum(rated_bytes) FROM billing.charges"
+            " WHERE account_uuid = %s",
+            user.uuid,
+        )
+        assert sum(left) == 1200
+        assert story.funds(user).quota == 1500 - left[0]
+    buckets = "SELECT node_id, sum(total_bytes) FROM public.traffic_minute_buckets GROUP BY 1"
+    assert dict(story.rows(buckets)) == {"prod:jp-1.svc.plus": 0, "prod:us-1.svc.plus": 2400}
+    assert audit(story.context()).violations == 0
+    before = story.facts()
+    again = take_back(story)
+    assert (again.status, again.corrections, again.amount) == ("ok", 0, Decimal(0))
+    assert story.facts() == before
+
+
+def test_only_the_range_and_the_account_are_reversed(story: Story) -> None:
+    """Minutes that begin in [since, until); the counters go on from where they stand."""
+    users = billed(story)
+    result = take_back(story, START + 2 * MINUTE, START + 3 * MINUTE, account=users[0].uuid)
+    assert [one.account_uuid for one in result.accounts] == [users[0].uuid]
+    assert -(result.included_bytes + result.charged_bytes) == 400
+    stream = story.fleet.nodes["jp-1"].streams[0]
+    story.minute((stream, 5, 0))
+    collected = story.collect()
+    assert collected.included_bytes + collected.charged_bytes == 5
+
+
+def test_a_dry_run_says_what_it_would_do(story: Story) -> None:
+    """And changes nothing."""
+    billed(story)
+    before = story.facts()
+    would = take_back(story, dry_run=True)
+    assert story.facts() == before
+    did = take_back(story)
+    assert (would.corrections, would.included_bytes + would.charged_bytes) == (
+        did.corrections,
+        did.included_bytes + did.charged_bytes,
+    )
+
+
+def test_reconcile_charges_again_from_the_history_where_a_time_is_named(story: Story) -> None:
+    """A reconcile of the last hour, as programs start it, leaves alone what was reversed."""
+    users = billed(story)
+    paid = [story.paid(user) for user in users]
+    take_back(story)
+    assert reconcile(story.context(), ["jp-1"]).corrections == 0
+    assert reconcile(story.context(), ["jp-1"], since=START).corrections == 6
+    assert [story.paid(user) for user in users] == paid
+    assert reconcile(story.context(), ["jp-1"], since=START).corrections == 0
+    assert audit(story.context()).violations == 0
+
+
+def test_a_clean_history_is_charged_in_place_of_an_invented_one(attack: Attack) -> None:
+    """Totals at the very same stamps are others; invented users are not in it."""
+    node, users = attack.node(), attack.users(3)
+    honest, invented = users[:2], users[2]
+    clean = {}
+    for minute in range(31):
+        at = START + minute * MINUTE
+        clean[at] = [(user, "tcp", minute * 1000) for user in honest]
+        node.snapshots[at] = [(user, "tcp", minute * 10**9) for user in (*honest, invented)]
+    attack.run(START + HOUR)
+    assert attack.charged()[0] == 90 * 10**9
+    order = Order("jp-1", START, None, None, WHY)
+    reverse(attack.context(START + HOUR), order)
+    assert attack.charged() == (0, Decimal(0))
+    node.snapshots = dict(clean)
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged()[0] == 2 * 30 * 1000
+    assert attack.run(START + HOUR, reconcile, since=START).corrections == 0
+
+
+def test_the_command_prints_one_object(story: Story) -> None:
+    """With what each account got back; an account's explanation shows the reason."""
+    users = billed(story)
+    arguments = ("reverse", "--source", "jp-1", "--since", "2026-04-08T00:00:00Z", "--reason", WHY)
+    printed = story.billing(*arguments, "--json")
+    assert (printed.exit_code, printed.json["status"]) == (0, "ok")
+    assert {one["account_uuid"] for one in printed.json["accounts"]} == {one.uuid for one in users}
+    explained = story.billing("explain", users[0].uuid, "--minute", "2026-04-08T12:01:00Z")
+    assert WHY in explained.stdout
+    unknown = story.billing("reverse", "--source", "x", "--since", "1h", "--reason", WHY)
+    assert unknown.exit_code == 2
+
+
+def test_a_source_without_anything_collected_is_refused(story: Story) -> None:
+    """A usage error; nothing is done."""
+    story.add_node("jp-1")
+    with pytest.raises(UsageError, match="nothing has been collected from source 'jp-1'"):
+        take_back(story)

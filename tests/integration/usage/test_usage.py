@@ -1,0 +1,131 @@
+"""`billing usage`: bytes and money of a range, in groups that add up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from billing_cli.cli.tables import text_of
+from billing_cli.core.times import format_rfc3339
+from billing_cli.features.usage.job import usage
+from billing_cli.features.usage.result import GROUPS
+from billing_cli.features.usage.text import usage_parts
+from tests.support.story import MINUTE, START
+
+if TYPE_CHECKING:
+    from tests.support.story import Story
+
+PRICE = Decimal("0.001")
+
+
+@pytest.fixture
+def used(story: Story) -> list[Any]:
+    """Return two users who used 300 and 30 bytes on a node each, in both directions."""
+    users = [story.add_user(), story.add_user()]
+    streams = [
+        story.add_node(name).add_stream(user.uuid, tag)
+        for name, tag, user in zip(("jp-1", "us-1"), ("xhttp", "tcp"), users, strict=True)
+    ]
+    story.quota = 100
+    story.minute()
+    story.minute((streams[0], 100, 200), (streams[1], 10, 20))
+    story.collect()
+    return users
+
+
+def report(story: Story, by: Any, **options: Any) -> Any:
+    """Return the usage of the whole story."""
+    return usage(story.context(), by, since=START, until=story.now + MINUTE, **options)
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize("by", GROUPS)
+def test_the_groups_add_up_to_what_was_billed(story: Story, by: Any) -> None:
+    """Bytes to the buckets, money to the ledger, whatever they are grouped by."""
+    found = report(story, by)
+    ((total_bytes, amount),) = story.rows(
+        "SELECT (SELECT sum(total_bytes) FROM traffic_minute_buckets)::bigint,"
+        " -(SELECT sum(amount_delta) FROM billing.charges)"
+    )
+    assert found.total.total_bytes == total_bytes == 330
+    assert found.total.amount == amount
+    assert found.total.included_bytes + found.total.rated_bytes == total_bytes
+    assert sum(row.total_bytes for row in found.rows) == total_bytes
+
+
+def test_groups_are_named_and_the_largest_comes_first(story: Story, used: list[Any]) -> None:
+    """Nodes, tags and accounts by size; days and hours by time."""
+    assert [row.key for row in report(story, "account").rows] == [user.uuid for user in used]
+    assert [row.key for row in report(story, "inbound-tag").rows] == ["xhttp", "tcp"]
+    nodes = [row.key for row in report(story, "node").rows]
+    assert [node.partition("-")[0].rpartition(":")[2] for node in nodes] == ["jp", "us"]
+    assert [row.key for row in report(story, "day").rows] == [f"{START:%Y-%m-%d}"]
+    hour = START.replace(minute=0)
+    assert [row.key for row in report(story, "hour").rows] == [format_rfc3339(hour)]
+
+
+@pytest.mark.usefixtures("used")
+def test_top_sums_up_the_others(story: Story) -> None:
+    """Nothing is left out of the total."""
+    found = report(story, "account", top=1)
+    assert (len(found.rows), found.others.total_bytes, found.total.total_bytes) == (1, 30, 330)
+
+
+@pytest.mark.usefixtures("used")
+def test_bars_show_the_share_of_the_largest(story: Story) -> None:
+    """On a terminal; the total has none."""
+    lines = text_of(usage_parts(report(story, "account"), has_bars=True)).splitlines()
+    assert [line.count("█") for line in lines] == [0, 20, 2, 0]
+
+
+def test_csv_holds_plain_numbers(story: Story, used: list[Any]) -> None:
+    """One line a group, for a spreadsheet."""
+    done = story.billing("usage", "--by", "account", *full_range(story), "--output", "csv")
+    assert done.exit_code == 0, done.stderr
+    first, second = csv.DictReader(io.StringIO(done.stdout))
+    assert (first["account"], first["total_bytes"], second["total_bytes"]) == (
+        used[0].uuid,
+        "300",
+        "30",
+    )
+    assert Decimal(first["amount"]) == Decimal(first["rated_bytes"]) * PRICE
+
+
+def test_an_account_is_found_by_uuid_or_e_mail(story: Story, used: list[Any]) -> None:
+    """The jobs' role may not read addresses, and says how it could."""
+    by_uuid = story.billing("usage", "--account", used[1].uuid, *full_range(story), "--json")
+    assert by_uuid.json["total"]["total_bytes"] == 30
+    story.connection.execute(
+        "UPDATE users SET email = 'A@b.example' WHERE uuid = %s", [used[1].uuid]
+    )
+    asked = ("usage", "--account", "a@B.example", *full_range(story), "--json")
+    refused = story.billing(*asked)
+    assert refused.exit_code == 78
+    assert "GRANT SELECT (email) ON public.users TO" in refused.stderr
+    found = story.billing(*asked, DATABASE_URL=story.database_url)
+    assert found.json["account_uuid"] == used[1].uuid
+    assert json.dumps(found.json["rows"]) == json.dumps(by_uuid.json["rows"])
+
+
+@pytest.mark.parametrize(
+    ("account", "reason"),
+    [
+        ("nobody", "is neither a uuid nor an e-mail address"),
+        ("no@b.example", "is the e-mail address of no account"),
+        ("11111111-1111-1111-1111-111111111111", "unknown account"),
+    ],
+)
+def test_an_unknown_account_is_a_usage_error(story: Story, account: str, reason: str) -> None:
+    """Exit 2, with what was wrong."""
+    done = story.billing("usage", "--account", account, DATABASE_URL=story.database_url)
+    assert (done.exit_code, reason in done.stderr) == (2, True)
+
+
+def full_range(story: Story) -> tuple[str, ...]:
+    """Return the options of a range that holds the story."""
+    return ("--since", format_rfc3339(START), "--until", format_rfc3339(story.now + MINUTE))
