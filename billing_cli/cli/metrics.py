@@ -82,6 +82,14 @@ def metrics_text(
     families = [*_own(version, is_database_up), *_runs(run, stored.totals if stored else ())]
     if stored is not None:
         families += [*_totals(stored.totals), *_sources(stored.sources)]
+        clean = GaugeMetricFamily(
+            "billing_audit_last_clean_timestamp_seconds",
+            "When the last audit began that found no violation.",
+            labels=["scope"],
+        )
+        for scope, at in stored.clean_audits:
+            clean.add_metric([scope], at.timestamp())
+        families.append(clean)
     return generate_latest(_Collected([one for one in families if one.samples]))
 
 

@@ -21,6 +21,7 @@ SECTIONS = {
         "status": "Show what needs a look, sources, lag and the last runs.",
         "usage": "Show bytes and money by day, hour, node, inbound tag or account.",
         "explain": "Show what an account was charged for, and how it was calculated.",
+        "statement": "Show what an account was charged in a month, verifiably.",
         "simulate": "Show what a range would have cost under other prices.",
         "streams": "Show counters: their accounts, where they stand.",
     },
@@ -34,6 +35,7 @@ SECTIONS = {
         "audit": "Prove from the database that nothing was skipped or counted twice.",
         "seal": "Append the seals of runs to the log, and sign its head.",
         "verify": "Prove that nothing was changed since a checkpoint that somebody kept.",
+        "archive": "Write a month of facts as Parquet files that prove themselves.",
         "prune": "Remove whole months of old usage records and charges.",
     },
     "Set up": {

@@ -94,7 +94,24 @@ READ_CHANGES = CHANGES.format(
 PLAN_FOR_ALL_ROWS = "SELECT set_config('cursor_tuple_fraction', '1', true)"
 
 READ_CHANGES_OF = CHANGES.format(
-    charges="SELECT * FROM billing.charges WHERE account_uuid = ANY (%(account_uuids)s::uuid[])",
+    charges="SELECT * FROM billing.charges WHERE account_uuid = ANY (%(account_uuids)s::uuid[])"
+    " AND bucket_start >= %(since)s",
+    is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
+    order=ORDER,
+    is_former=IS_FORMER,
+)
+
+# The same by the key, for a few accounts and days.
+READ_RECENT_CHANGES_OF = CHANGES.format(
+    charges="""SELECT charge.*
+    FROM unnest(%(account_uuids)s::uuid[]) AS account (uuid)
+   CROSS JOIN LATERAL generate_series(date_trunc('minute', %(since)s::timestamptz),
+                                      %(until)s::timestamptz, interval '1 minute') AS minute (at)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.charges AS one
+          WHERE one.bucket_start = minute.at AND one.account_uuid = account.uuid
+         OFFSET 0) AS charge""",
     is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
     order=ORDER,
     is_former=IS_FORMER,
@@ -167,7 +184,8 @@ SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amo
                ledger.id IS NOT NULL AS is_on_record
           FROM billing.charges AS charge
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
-         WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
+         WHERE charge.bucket_start >= %(since)s
+           AND {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
         SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true

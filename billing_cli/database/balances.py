@@ -32,6 +32,7 @@ from billing_cli.database.balance_queries import (
     READ_OTHER_ROWS,
     READ_OWN_ENTRIES,
     READ_PROFILE_QUOTAS,
+    READ_RECENT_CHANGES_OF,
     READ_RENEWALS_SEEN,
     READ_REPAIRED,
 )
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from billing_cli.core.funds import Loss
 
 ACCOUNTS_AT_ONCE = 500
+
+ALWAYS = "-infinity"
 
 # Of these the entries of whole days are in memory at once.
 DOUBTFUL_AT_ONCE = 50
@@ -64,30 +67,51 @@ class AccountChanges(NamedTuple):
 
 
 def read_account_changes(
-    connection: Connection, account_uuid: str | None, default_quota_bytes: int
+    connection: Connection,
+    account_uuid: str | None,
+    default_quota_bytes: int,
+    since: datetime | None = None,
 ) -> Iterator[AccountChanges]:
     """Yield the accounts whose funds were changed by others, of all accounts or only of one.
 
-    Must be called in a transaction; rows are streamed. `default_quota_bytes` is what accounts
+    Must be called in a transaction; rows are streamed. With `since` the charges of earlier minutes
+    are left out. `default_quota_bytes` is what accounts
     without a quota in their profile begin a period with.
     """
     connection.execute(PLAN_FOR_ALL_ROWS)
     with connection.cursor(name="account_changes") as cursor:
         cursor.itersize = 10_000
-        cursor.execute(READ_CHANGES.encode(), {"account": account_uuid})
-        yield from _explained(connection, cursor, default_quota_bytes)
+        cursor.execute(
+            READ_CHANGES.encode(),
+            {"account": account_uuid, "since": since or ALWAYS, "until": "infinity"},
+        )
+        yield from _explained(connection, cursor, default_quota_bytes, since)
 
 
 def read_changes_of(
-    connection: Connection, account_uuids: Sequence[str], default_quota_bytes: int
+    connection: Connection,
+    account_uuids: Sequence[str],
+    default_quota_bytes: int,
+    minutes: tuple[datetime, datetime] | None = None,
 ) -> list[AccountChanges]:
-    """Return the same of the accounts that are named."""
-    rows = connection.execute(READ_CHANGES_OF.encode(), {"account_uuids": list(account_uuids)})
-    return list(_explained(connection, rows, default_quota_bytes))
+    """Return the same of the accounts that are named, by all charges or by those of some days."""
+    if minutes is None:
+        rows = connection.execute(
+            READ_CHANGES_OF.encode(), {"account_uuids": list(account_uuids), "since": ALWAYS}
+        )
+        return list(_explained(connection, rows, default_quota_bytes))
+    rows = connection.execute(
+        READ_RECENT_CHANGES_OF.encode(),
+        {"account_uuids": list(account_uuids), "since": minutes[0], "until": minutes[1]},
+    )
+    return list(_explained(connection, rows, default_quota_bytes, minutes[0]))
 
 
 def _explained(
-    connection: Connection, rows: Iterable[tuple[Any, ...]], default_quota_bytes: int
+    connection: Connection,
+    rows: Iterable[tuple[Any, ...]],
+    default_quota_bytes: int,
+    since: datetime | None = None,
 ) -> Iterator[AccountChanges]:
     groups = ((key, list(group)) for key, group in groupby(rows, key=lambda row: row[0]))
     while batch := dict(islice(groups, ACCOUNTS_AT_ONCE)):
@@ -105,7 +129,7 @@ def _explained(
         ]
         for start in range(0, len(doubtful), DOUBTFUL_AT_ONCE):
             part = {account: changes[account] for account in doubtful[start:][:DOUBTFUL_AT_ONCE]}
-            for account, entries in _own_entries(connection, part).items():
+            for account, entries in _own_entries(connection, part, since).items():
                 explained[account] = explain_changes(
                     changes[account], circumstances[account], entries
                 )
@@ -187,7 +211,7 @@ def _circumstances(
 
 
 def _own_entries(
-    connection: Connection, changes: Mapping[str, Sequence[Change]]
+    connection: Connection, changes: Mapping[str, Sequence[Change]], since: datetime | None
 ) -> dict[str, list[OwnEntry]]:
     """Return the entries of each account that may have been lost by one of its changes."""
     entries: dict[str, list[OwnEntry]] = {account: [] for account in changes}
@@ -202,6 +226,7 @@ def _own_entries(
         "account_uuids": [account for account, _ in spans],
         "froms": [left_at - LATEST for _, left_at in spans],
         "tos": [left_at for _, left_at in spans],
+        "since": since or ALWAYS,
     }
     for row in connection.execute(READ_OWN_ENTRIES.encode(), wanted):
         account, entry_id, at, minute, balance, amount, quota, included, ids, is_there = row

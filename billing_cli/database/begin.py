@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 READ_COMMITTED = "READ COMMITTED"
 ONE_STATE = "REPEATABLE READ, READ ONLY"
 """Every statement sees the same committed state, and none may write."""
+ONE_STATE_AND_NOTES = "REPEATABLE READ"
+"""The same for work that notes what it found."""
 
 # `search_path` comes before any expression: until then another role's functions could be found.
 # The encoding is also given at connection time, which is what the driver starts from; here it only

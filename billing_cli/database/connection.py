@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 
 from billing_cli.database.begin import (
     ONE_STATE,
+    ONE_STATE_AND_NOTES,
     READ_COMMITTED,
     Limits,
     begin,
@@ -131,12 +132,15 @@ class Session:
         """
         return self._read(work, READ_COMMITTED)
 
-    def read_one_state(self, work: Callable[[Connection], Result]) -> Result:
+    def read_one_state(
+        self, work: Callable[[Connection], Result], *, is_writing: bool = False
+    ) -> Result:
         """Do work that writes nothing, every statement on the same committed state.
 
-        It disturbs nobody, and takes no part in deadlocks. Raises as `read` does.
+        It disturbs nobody, and takes no part in deadlocks. With `is_writing` it may note what it
+        found in tables of its own; that is lost where the commit fails. Raises as `read` does.
         """
-        return self._read(work, ONE_STATE)
+        return self._read(work, ONE_STATE_AND_NOTES if is_writing else ONE_STATE)
 
     def transaction(self, work: Callable[[Connection], Result]) -> Result:
         """Do the work in one transaction and commit it.

@@ -185,6 +185,21 @@ GRANTS = (
     *_grants("billing.daily_charges", select="", insert="", update="amount"),
     *_grants("billing.repairs", select="", insert=""),
     *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
+    *_grants("billing.audits", select="", insert=""),
+    *_grants(
+        "billing.archives",
+        select="",
+        insert="",
+        update="run_id archived_at directory records charges seals",
+    ),
+    *_grants("billing.audited_seals", select="", insert=""),
+    *_grants(
+        "billing.audited_streams",
+        select="",
+        insert="",
+        update="reset_epoch seen_at uplink_total downlink_total state",
+    ),
+    *_grants("billing.audited_accounts", select="", insert="", update="balance quota"),
     *_grants("billing.pruned", select=""),
     *_grants("billing.pruned_streams", select=""),
     *_grants("billing.pruned_charges", select=""),
@@ -209,6 +224,7 @@ GRANTS = (
 OPTIONAL_GRANTS = (
     *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
     *_grants("public.account_quota_states", select="period_start"),
+    *_grants("public.users", select="email"),
 )
 
 # What the role that runs `billing suspend` may do: the only one that changes `suspend_state`.

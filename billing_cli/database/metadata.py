@@ -13,6 +13,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -638,6 +639,64 @@ log_head = Table(
     columns.maybe_moment("signed_at"),
     CheckConstraint("is_only", name="is_only"),
     comment="The newest signed checkpoint. Whoever appends locks its row.",
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    columns.identity("audit_id"),
+    columns.uuid("run_id"),
+    columns.moment("at"),
+    Column("is_full", Boolean, nullable=False),
+    columns.bytes_("violations"),
+    columns.bytes_("notices"),
+    columns.maybe_moment("since", "The first minute that was read; null where all were."),
+    comment="The audits of all accounts, and what they found.",
+)
+
+archives = Table(
+    "archives",
+    metadata,
+    columns.moment("month", "Its first instant, UTC."),
+    columns.uuid("run_id"),
+    columns.moment("archived_at"),
+    columns.text("directory"),
+    columns.bytes_("records"),
+    columns.bytes_("charges"),
+    columns.bytes_("seals"),
+    PrimaryKeyConstraint("month"),
+    comment="Months that were archived and verified: only these are pruned.",
+)
+
+audited_seals = Table(
+    "audited_seals",
+    metadata,
+    columns.uuid("run_id"),
+    Column("step", Integer, nullable=False),
+    columns.moment("created_at"),
+    PrimaryKeyConstraint("run_id", "step"),
+    comment="Seals of the last days that a clean audit has proven.",
+)
+
+audited_streams = Table(
+    "audited_streams",
+    metadata,
+    Column("stream_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reset_epoch", Integer, nullable=False),
+    columns.moment("seen_at"),
+    columns.bytes_("uplink_total"),
+    columns.bytes_("downlink_total"),
+    columns.text("state"),
+    comment="The checkpoints of streams at the last clean audit.",
+)
+
+audited_accounts = Table(
+    "audited_accounts",
+    metadata,
+    Column("account_uuid", UUID, primary_key=True),
+    Column("balance", Double),
+    Column("quota", BigInteger),
+    comment="The funds of accounts at the last clean audit.",
 )
 
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):

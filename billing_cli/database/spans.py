@@ -6,7 +6,8 @@ streams: each has minutes in which it can have moved, and a look at the key for 
 as much as the account's own minutes, however many streams there are beside.
 
 These are pieces of statements. `%(account)s` is the account; the pieces that audits use read all
-accounts where it is NULL. The planner sees which, and drops the other half.
+accounts where it is NULL, of the minutes from `%(since)s` up to `%(until)s`. The planner sees
+which, and drops the other half.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ RECORDS = f"""
   SELECT *
     FROM billing.usage_records
    WHERE %(account)s::uuid IS NULL
+     AND bucket_start >= %(since)s AND bucket_start < %(until)s
   UNION ALL
   SELECT record.*
     FROM ({SPANS}) AS span
@@ -64,6 +66,7 @@ CHARGES = f"""
   SELECT *
     FROM billing.charges
    WHERE %(account)s::uuid IS NULL
+     AND bucket_start >= %(since)s AND bucket_start < %(until)s
   UNION ALL
   SELECT charge.*
     FROM (SELECT min(first_minute) AS first_minute, max(last_minute) AS last_minute

@@ -112,6 +112,23 @@ SELECT job, last_status, last_started_at, last_finished_at, last_success_at,
 """
 
 
+# An audit of everything has proven what is new, too.
+READ_CLEAN_AUDITS = """
+SELECT scope, max(at)
+  FROM billing.audits
+ CROSS JOIN LATERAL unnest(CASE WHEN is_full THEN ARRAY['full', 'new'] ELSE ARRAY['new'] END)
+    AS one (scope)
+ WHERE violations = 0
+ GROUP BY scope
+ ORDER BY scope
+"""
+
+
+def read_clean_audits(connection: Connection) -> list[tuple[str, datetime]]:
+    """Return when the last clean audits began, by what they proved: `full` and `new`."""
+    return [(scope, at) for scope, at in connection.execute(READ_CLEAN_AUDITS)]
+
+
 def add_to_totals(
     connection: Connection,
     *,

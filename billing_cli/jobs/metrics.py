@@ -9,7 +9,7 @@ from billing_cli.core.totals import StoredMetrics
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
-from billing_cli.database.totals import read_totals
+from billing_cli.database.totals import read_clean_audits, read_totals
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -47,6 +47,7 @@ def read_metrics(context: JobContext) -> StoredMetrics:
                 else one
                 for one in sources
             ),
+            tuple(read_clean_audits(connection)),
         )
 
     with Session(database) as session:

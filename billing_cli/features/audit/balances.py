@@ -4,24 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.database.balances import read_account_changes
+from billing_cli.database.balances import read_account_changes, read_changes_of
 from billing_cli.features.audit.findings import Finding
+from billing_cli.features.audit.sums import read_changed_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from psycopg import Connection
 
     from billing_cli.core.funds import Change, Loss, Unexplained
     from billing_cli.database.balances import AccountChanges
     from billing_cli.features.audit.findings import Value
+    from billing_cli.features.audit.scope import Scope
+    from billing_cli.features.audit.sums import Sums
+
+
+# More accounts than these are read by one look at everything.
+ACCOUNTS_BY_KEY = 500
 
 
 def find_changed_funds(
-    connection: Connection, account_uuid: str | None, default_quota_bytes: int
+    connection: Connection, scope: Scope, found: Sums | None, default_quota_bytes: int
 ) -> Iterator[Finding]:
-    """Yield charges that were lost, and changes that no row explains, account by account."""
-    for account in read_account_changes(connection, account_uuid, default_quota_bytes):
+    """Yield charges that were lost, and changes that no row explains, account by account.
+
+    Of all accounts, those are looked at whose funds do not follow from their charges alone.
+    """
+    if found is None:
+        changes: Iterable[AccountChanges] = read_account_changes(
+            connection, scope.account_uuid, default_quota_bytes
+        )
+    else:
+        accounts = read_changed_accounts(connection, scope, found)
+        if len(accounts) > ACCOUNTS_BY_KEY:
+            since = scope.funds_range and scope.funds_range[0]
+            changes = read_account_changes(connection, None, default_quota_bytes, since)
+        else:
+            changes = read_changes_of(connection, accounts, default_quota_bytes, scope.funds_range)
+    for account in changes:
         yield from _account_findings(account)
 
 

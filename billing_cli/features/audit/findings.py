@@ -130,7 +130,8 @@ class AuditReport:
 
     `findings` holds at most `limit` of each kind, `counts` how many there are. `rows` counts the
     rows that were read, by table. `accounts` holds at most `limit`, those with violations first.
-    `evidence_since` is where what was read begins, where older evidence was pruned.
+    `evidence_since` is where what was read begins, where older evidence was pruned. Unless
+    `is_full`, what a clean audit had proven at `proven_at` was not proven again: `new_seals` were.
     """
 
     checked_at: datetime
@@ -142,6 +143,9 @@ class AuditReport:
     totals: Figures
     accounts: tuple[AccountFigures, ...]
     evidence_since: datetime | None = None
+    is_full: bool = True
+    proven_at: datetime | None = None
+    new_seals: int = 0
     currency: str = ""
 
     @property
@@ -177,6 +181,9 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "checked_at": format_rfc3339(report.checked_at),
         "account_uuid": report.account_uuid,
         "limit": report.limit,
+        "full": report.is_full,
+        "proven_at": report.proven_at and format_rfc3339(report.proven_at),
+        "new_seals": report.new_seals,
         "currency": report.currency or None,
         "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
         "violations": [_finding(one) for one in report.findings if one.is_violation],

@@ -20,13 +20,17 @@ from billing_cli.features.audit.findings import (
     AuditReport,
     AuditResult,
 )
+from billing_cli.features.audit.positions import save_audit
 from billing_cli.features.audit.queries import (
     CHECKS,
     find,
     read_account_figures,
     read_accounts,
     read_totals,
+    read_totals_of_all,
 )
+from billing_cli.features.audit.scope import scope_of
+from billing_cli.features.audit.sums import read_sums
 from billing_cli.jobs.journal import write_journal
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.features.audit.findings import Finding
+    from billing_cli.features.audit.scope import Scope
     from billing_cli.jobs.context import JobContext
 
 JOB = "audit"
@@ -48,12 +53,14 @@ def audit(
     context: JobContext,
     *,
     account: str | None = None,
+    is_full: bool = True,
     limit: int = DEFAULT_LIMIT,
     on_check: Callable[[int, int, str], None] | None = None,
 ) -> AuditReport:
     """Check one account, or all, against the invariants.
 
-    `account` is an account's uuid or one of its proxy uuids. Of each kind of finding, and of the
+    `account` is an account's uuid or one of its proxy uuids. Of all accounts, what the last clean
+    audit has proven is not proven again, unless `is_full`. Of each kind of finding, and of the
     accounts, at most `limit` are listed; they are all counted. `on_check` is called with number,
     count and title of each check as it begins. Raises UsageError for an unknown account,
     BillingError where the database can't be read.
@@ -64,15 +71,17 @@ def audit(
 
     def work(connection: Connection) -> AuditReport:
         require_head(connection)
-        account_uuid = account and find_account(connection, account).account_uuid
+        account_uuid = find_account(connection, account).account_uuid if account else None
+        scope = scope_of(connection, account_uuid, is_full=is_full)
+        sums = None if account_uuid else read_sums(connection, scope)
         tally = _Tally(limit)
         for number, check in enumerate(CHECKS, start=1):
             if on_check is not None:
                 on_check(number, len(CHECKS), check.title)
-            for finding in find(connection, check, account_uuid, default_quota_bytes):
+            for finding in find(connection, check, scope, sums, default_quota_bytes):
                 tally.add(finding)
-        totals = read_totals(connection, account_uuid)
-        return AuditReport(
+        totals = read_totals_of_all(connection, sums) if sums else read_totals(connection, scope)
+        report = AuditReport(
             checked_at=now,
             account_uuid=account_uuid,
             limit=limit,
@@ -80,13 +89,19 @@ def audit(
             counts=dict(tally.kinds),
             rows=totals.rows,
             totals=totals.figures,
-            accounts=_accounts(connection, account_uuid, tally),
+            accounts=_accounts(connection, scope, tally),
             evidence_since=read_evidence_since(connection),
+            is_full=not scope.is_incremental,
+            proven_at=scope.proven_at,
+            new_seals=scope.new_seals,
             currency=context.currency,
         )
+        if account_uuid is None:
+            save_audit(connection, context.run_id, report, scope)
+        return report
 
     with Session(patient) as session:
-        return session.read_one_state(work)
+        return session.read_one_state(work, is_writing=account is None)
 
 
 def audit_result(context: JobContext, report: AuditReport, started_at: datetime) -> AuditResult:
@@ -128,14 +143,12 @@ class _Tally:
         (self.violations if finding.is_violation else self.notices)[account] += 1
 
 
-def _accounts(
-    connection: Connection, account_uuid: str | None, tally: _Tally
-) -> tuple[AccountFigures, ...]:
+def _accounts(connection: Connection, scope: Scope, tally: _Tally) -> tuple[AccountFigures, ...]:
     """Return the figures of the accounts to show: those with most violations come first."""
     ranked = [account for account, _ in tally.violations.most_common(tally.limit)]
     ranked += sorted(tally.notices.keys() - tally.violations.keys())
     shown = ranked[: tally.limit]
-    shown += read_accounts(connection, account_uuid, shown, tally.limit - len(shown))
+    shown += read_accounts(connection, scope.account_uuid, shown, tally.limit - len(shown))
     return tuple(
         AccountFigures(
             account_uuid=account,
@@ -145,7 +158,5 @@ def _accounts(
             violations=tally.violations[account],
             notices=tally.notices[account],
         )
-        for account, figures, balance, opening in read_account_figures(
-            connection, account_uuid, shown
-        )
+        for account, figures, balance, opening in read_account_figures(connection, scope, shown)
     )

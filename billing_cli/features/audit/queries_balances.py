@@ -35,7 +35,8 @@ SELECT (SELECT count(*) FROM billing.streams
        record.*, bucket.*, charge.*,
        (SELECT count(*) FROM public.billing_ledger
          WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
-           AND bucket_start >= {KEPT_SINCE}) AS ledger_rows,
+           AND bucket_start >= {KEPT_SINCE}
+           AND bucket_start >= %(since)s AND bucket_start < %(until)s) AS ledger_rows,
        (SELECT count(*) FROM public.account_quota_states
          WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s) AS accounts
   FROM (SELECT count(*) AS usage_records,
@@ -45,11 +46,16 @@ SELECT (SELECT count(*) FROM billing.streams
        (SELECT count(*) AS buckets, coalesce(sum(total_bytes), 0) AS bucket_bytes
           FROM public.traffic_minute_buckets
          WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
-           AND bucket_start >= {KEPT_SINCE}) AS bucket,
+           AND bucket_start >= {KEPT_SINCE}
+           AND bucket_start >= %(since)s AND bucket_start < %(until)s) AS bucket,
        (SELECT count(*) AS charges, coalesce(sum(included_bytes), 0) AS included_bytes,
                coalesce(sum(rated_bytes), 0) AS rated_bytes,
                coalesce(sum(amount_delta), 0) AS amount
           FROM ({CHARGES}) AS charge) AS charge
+"""
+
+COUNT_ALL = """
+SELECT (SELECT count(*) FROM public.account_quota_states), (SELECT count(*) FROM billing.streams)
 """
 
 # The accounts to show: those that something is wrong with, then the others that were charged.
@@ -69,7 +75,8 @@ READ_ACCOUNT_FIGURES = f"""
 SELECT account_uuid::text, coalesce(recorded.total, 0),
        (SELECT coalesce(sum(total_bytes), 0)
           FROM public.traffic_minute_buckets AS bucket
-         WHERE bucket.account_uuid = wanted.account_uuid AND bucket_start >= {KEPT_SINCE}),
+         WHERE bucket.account_uuid = wanted.account_uuid AND bucket_start >= {KEPT_SINCE}
+           AND bucket_start >= %(since)s AND bucket_start < %(until)s),
        coalesce(charged.included, 0), coalesce(charged.rated, 0), coalesce(charged.amount, 0),
        round(state.current_balance::text::numeric, 9), charged.opening
   FROM unnest(%(account_uuids)s::uuid[]) WITH ORDINALITY AS wanted (account_uuid, place)

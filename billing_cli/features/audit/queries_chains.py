@@ -5,7 +5,7 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
-from billing_cli.database.spans import RECORDS
+from billing_cli.features.audit.queries_links import ALL_LINKS, NEW_LINKS
 
 # Whatever a stream moved is in one of three places: billed, held, or pending. In order these links
 # lead from its first totals to its checkpoint. What was released has its place as a held delta,
@@ -22,29 +22,8 @@ from billing_cli.database.spans import RECORDS
 # after one of its duplicate deltas was rejected: it is ignored from there on.
 #
 # Only links that are first, last, wrong or of a stream with successions are looked at again.
-BROKEN_CHAINS = f"""
-WITH record AS NOT MATERIALIZED ({RECORDS}
-), link AS (
-  SELECT stream_id, reset_epoch, from_at, to_at,
-         uplink_start, downlink_start, uplink_end, downlink_end, 'usage_records' AS place,
-         false AS is_duplicate, false AS is_ignored
-    FROM record
-   WHERE kind IN ('delta', 'pending')
-  UNION ALL
-  SELECT stream_id, reset_epoch, from_at, to_at,
-         uplink_start, downlink_start, uplink_end, downlink_end, 'held_deltas',
-         held_reason = 'duplicate', held_reason = 'duplicate' AND state = 'rejected'
-    FROM billing.held_deltas
-  UNION ALL
-  SELECT stream_id, reset_epoch, from_at, to_at,
-         uplink_start, downlink_start, uplink_end, downlink_end, 'pending_usage', false, false
-    FROM billing.pending_usage
-   WHERE billed_at IS NULL
-  UNION ALL
-  SELECT stream_id, reset_epoch, from_at, to_at,
-         uplink_end, downlink_end, uplink_end, downlink_end, 'pruned_streams', false, false
-    FROM billing.pruned_streams
-), walk AS (
+CHAINS = """
+WITH {links}), walk AS (
   SELECT link.*,
          lag(reset_epoch) OVER chain AS before_epoch,
          lag(to_at) OVER chain AS before_to,
@@ -204,6 +183,10 @@ SELECT 'checkpoint_differs', account_uuid::text,
  WHERE reset_epoch < ended_epoch OR seen_at < ended_at OR NOT is_there
  ORDER BY 2, 3, 8
 """
+
+BROKEN_CHAINS = CHAINS.replace("{links}", ALL_LINKS)
+
+BROKEN_NEW_CHAINS = CHAINS.replace("{links}", NEW_LINKS)
 
 # What counters hand over and what others take over has the same sum in each direction.
 UNBALANCED_SUCCESSIONS = """

@@ -48,6 +48,14 @@ SELECT 'correction_broken' AS kind, account_uuid::text AS account_uuid,
  ORDER BY 2, 3, 4, 5, 6
 """
 
+# Of new corrections. The delta that one is about may be of an earlier minute: it is found by its
+# key, because both end at the same snapshot.
+BROKEN_NEW_CORRECTIONS = BROKEN_CORRECTIONS.replace(
+    "LEFT JOIN record AS cell\n      ON ",
+    "LEFT JOIN billing.usage_records AS cell\n"
+    "      ON cell.bucket_start = date_trunc('minute', correction.to_at, 'UTC') AND ",
+)
+
 # Each held delta that was released has one record that charges it, with the same range.
 UNMATCHED_RELEASES = f"""
 WITH record AS NOT MATERIALIZED ({RECORDS}
@@ -76,6 +84,15 @@ SELECT 'release_unmatched' AS kind, stream.account_uuid::text AS account_uuid,
 HAVING sum(released) <> sum(recorded)
  ORDER BY 2, 3, 4, 5
 """
+
+# Of deltas that were decided since the last clean audit, and of new records.
+UNMATCHED_NEW_RELEASES = UNMATCHED_RELEASES.replace(
+    "WHERE state = 'released'",
+    "WHERE state = 'released'\n"
+    "     AND (decided_at >= %(proven_at)s\n"
+    "          OR (stream_id, from_at) IN (SELECT stream_id, from_at FROM record\n"
+    "                                       WHERE kind = 'released'))",
+)
 
 # The shared watermark is ours, and no stream was seen after it.
 DIFFERENT_WATERMARKS = """

@@ -50,6 +50,7 @@ WITH told AS MATERIALIZED (
             FROM public.traffic_minute_buckets
            WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
              AND bucket_start >= {KEPT_SINCE}
+             AND bucket_start >= %(since)s AND bucket_start < %(until)s
           UNION ALL
           SELECT bucket_start, stored_node_id, account_uuid, line_code,
                  NULL, region, 0, NULL, created_at, 0, 0, 0, included_bytes, rated_bytes, 0, 0
@@ -170,7 +171,8 @@ WITH paired AS MATERIALIZED (
                       amount_delta, balance_after, pricing_rule_version, created_at
                  FROM public.billing_ledger
                 WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
-                  AND bucket_start >= {KEPT_SINCE}) AS entry
+                  AND bucket_start >= {KEPT_SINCE}
+                  AND bucket_start >= %(since)s AND bucket_start < %(until)s) AS entry
       ON entry.id = charge.ledger_id
    WHERE charge.ledger_id IS NULL
          AND entry.entry_type IN ('traffic_charge', 'traffic_adjustment')

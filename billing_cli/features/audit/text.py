@@ -54,6 +54,11 @@ def audit_parts(report: AuditReport) -> list[Part]:
         lines.append(f"... and {hidden}")
     read = ", ".join(f"{count:,} {_words(name)}" for name, count in report.rows.items())
     lines += ["", f"read: {read}", *_sums(report)]
+    if report.proven_at is not None:
+        lines.append(
+            f"new: {plural(report.new_seals, 'seal')} since the last clean audit at "
+            f"{format_rfc3339(report.proven_at)}; --full proves everything"
+        )
     if report.evidence_since is not None:
         since = format_rfc3339(report.evidence_since)
         lines.append(f"since: {since}; older evidence was pruned, and its sums are compared")

@@ -52,6 +52,12 @@ class MonthsType(click.ParamType[int]):
     is_flag=True,
     help="Also where the last audit found violations, or there was none since.",
 )
+@click.option(
+    "--without-archive",
+    "is_archive_waived",
+    is_flag=True,
+    help="Also months that are not archived as they are; the journal notes it.",
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would go.")
 @json_option
 @click.pass_obj
@@ -60,10 +66,11 @@ def command(
     keep_months: int,
     is_dropping: bool,
     is_unproven_meant: bool,
+    is_archive_waived: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Take whole months of old evidence away.
+    """Take whole months of old evidence away, once `billing archive` has written them.
 
     Usage records and charges are detached month by month; each month becomes tables of its own,
     to be archived and dropped. Buckets and ledger stay. What audits need goes into the place of
@@ -91,6 +98,7 @@ def command(
             keep_months,
             is_dropping=is_dropping,
             is_unproven_meant=is_unproven_meant,
+            is_archive_waived=is_archive_waived,
             dry_run=dry_run,
             on_month=show,
         )

@@ -40,13 +40,15 @@ def prune(
     *,
     is_dropping: bool = False,
     is_unproven_meant: bool = False,
+    is_archive_waived: bool = False,
     dry_run: bool = False,
     on_month: Callable[[PrunedMonth], None] | None = None,
 ) -> PruneResult:
     """Detach the evidence of all months before the last `keep_months` and this one.
 
     With `is_dropping` its tables are dropped, and those that an earlier run detached.
-    `is_unproven_meant` says that months may go that no audit has proven. A dry run only reads.
+    `is_unproven_meant` says that months may go that no audit has proven, `is_archive_waived` that
+    they may go without an archive of all their rows, which the result notes. A dry run only reads.
     `on_month` is called after each month. Raises ConfigurationError for a role that does not own
     the tables, BillingError, with nothing changed, where something of those months is still
     needed, and where the database fails; the months before that stay pruned.
@@ -55,10 +57,24 @@ def prune(
     since = kept_since(started_at, keep_months)
     patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     result = PruneResult(
-        JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run, kept_since=since
+        JOB,
+        context.run_id,
+        "ok",
+        started_at,
+        started_at,
+        dry_run=dry_run,
+        kept_since=since,
+        is_archive_waived=is_archive_waived,
     )
     with Session(patient) as session:
-        session.read(lambda one: _require(one, since, is_unproven_meant=is_unproven_meant))
+        session.read(
+            lambda one: _require(
+                one,
+                since,
+                is_unproven_meant=is_unproven_meant,
+                is_archive_waived=is_archive_waived,
+            )
+        )
         if dry_run:
             return session.read(lambda one: _foreseen(context, one, result, is_dropping))
         moved = session.transaction(_make_room)
@@ -68,7 +84,7 @@ def prune(
                 break
 
             def work(connection: Connection, found: PrunedMonth = found) -> PrunedMonth:
-                return _prune(connection, found, is_dropping)
+                return _prune(connection, found, is_dropping, is_archive_waived=is_archive_waived)
 
             def drop(connection: Connection, found: PrunedMonth = found) -> None:
                 store.drop_tables(connection, found.tables)
@@ -84,7 +100,9 @@ def prune(
         return session.transaction(lambda one: _finish(context, one, result, since))
 
 
-def _require(connection: Connection, since: datetime, *, is_unproven_meant: bool) -> None:
+def _require(
+    connection: Connection, since: datetime, *, is_unproven_meant: bool, is_archive_waived: bool
+) -> None:
     """Raise what keeps months from being pruned."""
     require_head(connection)
     role, is_owner = store.read_owner(connection)
@@ -98,6 +116,8 @@ def _require(connection: Connection, since: datetime, *, is_unproven_meant: bool
             f"{waiting} held deltas of months that would go wait for a decision, the first of "
             f"{format_rfc3339(first)}: release or reject them, see `billing held list`"
         )
+    if not is_archive_waived:
+        _require_archives(connection, since)
     if is_unproven_meant:
         return
     last = store.read_last_audit(connection)
@@ -109,6 +129,34 @@ def _require(connection: Connection, since: datetime, *, is_unproven_meant: bool
         raise BillingError(
             f"the last audit found {last[1]} violations, which the evidence may be needed for: "
             "see to them first, or say --unproven"
+        )
+
+
+def _require_archives(connection: Connection, since: datetime) -> None:
+    """Raise where a month that would go is not archived."""
+    archived = store.read_archives(connection)
+    missing = [
+        f"{found.month:%Y-%m}"
+        for found, is_attached in store.read_months(connection)
+        if found.month < since
+        and is_attached
+        and found.month not in archived
+        and store.has_rows(connection, found.tables)
+    ]
+    if missing:
+        raise BillingError(
+            f"not archived: {', '.join(missing)}: run `billing archive` first, or say "
+            "--without-archive"
+        )
+
+
+def _require_same(connection: Connection, gone: PrunedMonth) -> None:
+    """Raise where a month that goes has other rows than were archived; it is locked by now."""
+    archived = store.read_archives(connection).get(gone.month, (0, 0))
+    if archived != (gone.records, gone.charges):
+        raise BillingError(
+            f"{gone.month:%Y-%m} is not archived as it is, with {gone.records} usage records and "
+            f"{gone.charges} charges: run `billing archive` first, or say --without-archive"
         )
 
 
@@ -151,9 +199,13 @@ def _make_room(connection: Connection) -> int:
     return moved
 
 
-def _prune(connection: Connection, found: PrunedMonth, is_dropping: bool) -> PrunedMonth:
+def _prune(
+    connection: Connection, found: PrunedMonth, is_dropping: bool, *, is_archive_waived: bool
+) -> PrunedMonth:
     end = kept_since(found.month, -1)
     gone = store.prune_month(connection, found, end)
+    if not is_archive_waived:
+        _require_same(connection, gone)
     if not is_dropping:
         return gone
     store.drop_tables(connection, found.tables)

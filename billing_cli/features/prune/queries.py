@@ -54,6 +54,13 @@ SELECT (replace(right(relname, 7), '_', '-') || '-01 00:00:00+00')::timestamptz 
  ORDER BY 1
 """
 
+# Months that were archived, and the numbers of rows that were.
+READ_ARCHIVES = "SELECT month, records, charges FROM billing.archives"
+
+FORGET_SEALS = """
+DELETE FROM billing.audited_seals WHERE created_at < now() - 2 * interval '1 day'
+"""
+
 READ_REST_MONTHS = """
 SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
 """
@@ -185,6 +192,20 @@ def read_months(connection: Connection) -> list[tuple[PrunedMonth, bool]]:
     ]
 
 
+def read_archives(connection: Connection) -> dict[datetime, tuple[int, int]]:
+    """Return the months that were archived, with their numbers of usage records and charges."""
+    return {row[0]: (row[1], row[2]) for row in connection.execute(READ_ARCHIVES)}
+
+
+def has_rows(connection: Connection, tables: Iterable[str]) -> bool:
+    """Tell whether one of the tables has any row."""
+    for table in tables:
+        row = connection.execute(f"SELECT EXISTS (SELECT FROM {table})".encode()).fetchone()
+        if row and row[0]:
+            return True
+    return False
+
+
 def read_rest_months(connection: Connection) -> set[datetime]:
     """Return the months of rows that found no partition of theirs."""
     return {
@@ -282,5 +303,6 @@ def drop_tables(connection: Connection, tables: Iterable[str]) -> None:
 def delete_journal(connection: Connection, kept_since: datetime) -> tuple[int, int]:
     """Delete older journal rows, and older gaps that are resolved; return how many of each."""
     given = {"kept_since": kept_since}
+    connection.execute(FORGET_SEALS)
     runs = connection.execute(DELETE_RUNS, given).rowcount
     return runs, connection.execute(DELETE_GAPS, given).rowcount

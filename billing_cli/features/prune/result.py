@@ -36,7 +36,7 @@ class PruneResult(RunResult):
     """A run of `prune`. Evidence of minutes before `kept_since` is gone, or would be.
 
     `moved_rows` had come in without a partition of their month, and got one. `dropped_tables` had
-    been detached by an earlier run.
+    been detached by an earlier run. `is_archive_waived` where months could go without an archive.
     """
 
     kept_since: datetime | None = None
@@ -45,6 +45,7 @@ class PruneResult(RunResult):
     moved_rows: int = 0
     deleted_runs: int = 0
     deleted_gaps: int = 0
+    is_archive_waived: bool = False
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -66,6 +67,7 @@ class PruneResult(RunResult):
             "moved_rows": self.moved_rows,
             "deleted_runs": self.deleted_runs,
             "deleted_gaps": self.deleted_gaps,
+            "without_archive": self.is_archive_waived,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from pathlib import Path
@@ -45,6 +46,20 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FILE",
     help="The public key of the log; several where it was changed.",
 )
+@click.option(
+    "--statement",
+    "statement_file",
+    type=FILE,
+    metavar="FILE",
+    help="A statement, JSON or HTML. Needs neither configuration nor database.",
+)
+@click.option(
+    "--archive",
+    "archive_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Archived months. Needs neither configuration nor database.",
+)
 @json_option
 @click.pass_obj
 def command(
@@ -52,6 +67,8 @@ def command(
     since: datetime | None,
     checkpoint_files: tuple[Path, ...],
     key_files: tuple[Path, ...],
+    statement_file: Path | None,
+    archive_directory: Path | None,
     as_json: bool,
 ) -> None:
     """Prove that nothing was changed since a checkpoint that somebody kept.
@@ -66,7 +83,12 @@ def command(
     Examples:
       billing verify --checkpoint /srv/witness/checkpoints --public-key seal.key.pub
       billing verify --since 2026-11-01T00:00:00Z --json
+      billing verify --statement statement.html --public-key seal.key.pub
     """
+    if statement_file is not None:
+        _verify_statement(statement_file, key_files, as_json)
+    if archive_directory is not None:
+        _verify_archive(archive_directory, key_files, as_json)
     from billing_cli.features.verify.job import verify  # noqa: PLC0415
 
     context = open_context(options, "verify", str(uuid.uuid4()), files_checked=False)
@@ -87,6 +109,24 @@ def command(
             on_facts=on_facts,
         )
     show_report(report, as_json)
+
+
+def _verify_statement(path: Path, key_files: tuple[Path, ...], as_json: bool) -> NoReturn:
+    from billing_cli.features.verify import statement as offline  # noqa: PLC0415
+
+    report = offline.verify_statement(path, key_files)
+    shown = offline.statement_object(report)
+    click.echo(json.dumps(shown) if as_json else offline.statement_report_text(report))
+    sys.exit(EXIT_PARTIAL if report.findings else EXIT_OK)
+
+
+def _verify_archive(directory: Path, key_files: tuple[Path, ...], as_json: bool) -> NoReturn:
+    from billing_cli.features.verify import archive as offline  # noqa: PLC0415
+
+    checks = offline.verify_archive(directory, key_files)
+    shown = offline.archive_object(checks, len(key_files))
+    click.echo(json.dumps(shown) if as_json else offline.archive_text(checks, len(key_files)))
+    sys.exit(EXIT_PARTIAL if shown["findings"] else EXIT_OK)
 
 
 def show_report(report: VerifyReport, as_json: bool) -> NoReturn:

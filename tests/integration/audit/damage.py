@@ -71,10 +71,14 @@ SELECT '2025-01-01T00:00:00Z', account_uuid, 1, 9, 1, 9, 0, 0, 1, 9, 0, 0
         "pruned_differs",
     ),
     "a record deleted": damage(
-        "DELETE FROM billing.usage_records {record}", "chain_broken", "records_differ"
+        "DELETE FROM billing.usage_records {record}",
+        "chain_broken",
+        "records_differ",
     ),
     "a stream's last record deleted": damage(
-        "DELETE FROM billing.usage_records {last_record}", "checkpoint_differs", "records_differ"
+        "DELETE FROM billing.usage_records {last_record}",
+        "checkpoint_differs",
+        "records_differ",
     ),
     "a record's end changed": damage(
         "UPDATE billing.usage_records SET downlink_end = downlink_end + 1 {record}",
@@ -210,7 +214,9 @@ UPDATE public.billing_ledger SET account_uuid = (
         "balance_after_differs",
     ),
     "the evidence of a ledger row deleted": damage(
-        "DELETE FROM billing.charges {charge}", "ledger_unproven", "charges_differ"
+        "DELETE FROM billing.charges {charge}",
+        "ledger_unproven",
+        "charges_differ",
     ),
     "a charge at another price": damage(
         "UPDATE billing.charges SET price_per_byte = 2 * price_per_byte {charge}", "amount_wrong"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -188,7 +189,7 @@ def test_an_audit_takes_the_time_it_needs(billed: FullStory) -> None:
     """The limits that keep a run within its minute are not for audits."""
     database = Database(billed.database_url, statement_timeout_seconds=0.001, grace_seconds=0.001)
     context = JobContext(
-        run_id="",
+        run_id=str(UUID(int=0)),
         clock=lambda: START,
         database=database,
         sources=(),
@@ -211,7 +212,7 @@ def test_an_audit_leaves_everything_as_it_was(billed: FullStory) -> None:
 def test_a_database_without_our_tables_is_a_schema_error(empty_database_url: str) -> None:
     """The error says what to do."""
     context = JobContext(
-        run_id="",
+        run_id=str(UUID(int=0)),
         clock=lambda: START,
         database=Database(empty_database_url),
         sources=(),

@@ -42,7 +42,7 @@ SOURCE = SourceStatus(
 
 def complete_text() -> str:
     """Return a file that holds every metric at least once."""
-    stored = StoredMetrics((TOTALS,), (SOURCE,))
+    stored = StoredMetrics((TOTALS,), (SOURCE,), (("new", START), ("full", START)))
     return metrics_text(RUN, stored, is_database_up=True, version="1.0").decode()
 
 

@@ -44,6 +44,7 @@ class LongStory(FullStory):
         job: Any = self.job
         jobs_url, self.job_url = self.job_url, self.database_url
         try:
+            options.setdefault("is_archive_waived", True)
             result: PruneResult = job(prune, now, keep_months=keep_months, **options)
         finally:
             self.job_url = jobs_url

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # What may differ from billing-collect.service; all else, the whole sandbox above all, is the same.
 OWN_SETTINGS = {
+    "billing-audit.service": {"Description", "ExecStart", "TimeoutStartSec"},
+    "billing-audit-full.service": {"Description", "ExecStart", "TimeoutStartSec"},
     "billing-collect@.service": {"Description", "ExecStart"},
     "billing-reconcile.service": {"Description", "ExecStart", "TimeoutStartSec"},
     # It connects as a role of its own.
@@ -58,6 +60,10 @@ OWN_SETTINGS = {
 def test_all_units_are_there() -> None:
     """Each job has its service; those that recur have a timer; failures have a hook."""
     assert UNITS == [
+        "billing-audit-full.service",
+        "billing-audit-full.timer",
+        "billing-audit.service",
+        "billing-audit.timer",
         "billing-collect.service",
         "billing-collect.timer",
         "billing-collect@.service",

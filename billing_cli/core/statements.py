@@ -1,0 +1,304 @@
+"""A customer's monthly statement as a JSON object, and its verification without any other source.
+
+Sealed days are proven: salt and content of the account's leaf lead to the root of the day, and this
+to the root of the log, which the checkpoint signs. Everything else is proven by arithmetic, and
+protected against accidents by a hash of the whole. `docs/statements.md` shows the object.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections import defaultdict
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billing_cli.core.merkle import root_by_inclusion
+from billing_cli.core.notes import parse_checkpoint
+from billing_cli.core.seals import (
+    ITEM_FIELDS,
+    SealedDay,
+    account_leaf,
+    canonical_json,
+    day_leaf,
+    money_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from billing_cli.core.notes import SignedCheckpoint
+
+FORMAT = 1
+
+KEYS = (
+    "format",
+    "account_uuid",
+    "month",
+    "currency",
+    "opening_balance",
+    "closing_balance",
+    "included_bytes",
+    "rated_bytes",
+    "amount",
+    "quota",
+    "other_entries",
+    "days",
+    "nodes",
+    "proof",
+)
+DAY_KEYS = (
+    "account_uuid",
+    "day",
+    "charges",
+    "charges_sha256",
+    "included_bytes",
+    "rated_bytes",
+    "amount",
+    "balance_before",
+    "balance_after",
+    "entries",
+)
+SUMS = ("included_bytes", "rated_bytes")
+ENTRY_KEYS = (*ITEM_FIELDS, "charges", *SUMS, "amount")
+OTHER_KEYS = ("at", "kind", "amount", "reason")
+NODE_KEYS = ("node_id", "inbound_tag", *SUMS, "amount")
+QUOTA_KEYS = ("remaining_before", "remaining_after")
+PROOF_KEYS = ("checkpoint", "hashes", "days", "sha256")
+DAY_PROOF_KEYS = (
+    "day",
+    "salt",
+    "position",
+    "accounts",
+    "salts_sha256",
+    "leaf_number",
+    "day_proof",
+    "log_proof",
+)
+
+Object = dict[str, Any]
+
+
+class DayProof(NamedTuple):
+    """What proves an account's leaf of a sealed day: its salt, and hashes from leaf to log."""
+
+    day: SealedDay
+    salt: bytes
+    position: int
+    leaf_number: int
+    day_proof: Sequence[bytes]
+    log_proof: Sequence[bytes]
+
+
+class StatementCheck(NamedTuple):
+    """What a verification found: problems in words, the days proven, those not sealed yet.
+
+    `note` is the signed checkpoint, whose signature is still to be verified; None without one.
+    """
+
+    problems: tuple[str, ...]
+    sealed_days: tuple[str, ...]
+    unsealed_days: tuple[str, ...]
+    note: SignedCheckpoint | None
+
+
+def totals_of(parts: Iterable[Mapping[str, Any]]) -> Object:
+    """Return the sums of bytes and money over days, entries or nodes."""
+    included = rated = 0
+    amount = Decimal(0)
+    for part in parts:
+        included += part["included_bytes"]
+        rated += part["rated_bytes"]
+        amount += Decimal(part["amount"])
+    return {"included_bytes": included, "rated_bytes": rated, "amount": money_text(amount)}
+
+
+def nodes_of(days: Iterable[Mapping[str, Any]]) -> list[Object]:
+    """Return the sums by node and inbound tag, in their order."""
+    by_node: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for day in days:
+        for entry in day["entries"]:
+            by_node[entry["node_id"], entry["inbound_tag"]].append(entry)
+    return [
+        {"node_id": node, "inbound_tag": tag, **totals_of(entries)}
+        for (node, tag), entries in sorted(by_node.items())
+    ]
+
+
+def proof_object(note: str | None, proofs: Iterable[DayProof]) -> Object:
+    """Return the proofs as JSON: each hash once, in base64, and referred to by its place."""
+    places: dict[bytes, int] = {}
+
+    def references(hashes: Sequence[bytes]) -> list[int]:
+        return [places.setdefault(one, len(places)) for one in hashes]
+
+    days = [
+        {
+            "day": one.day.day.isoformat(),
+            "salt": one.salt.hex(),
+            "position": one.position,
+            "accounts": one.day.accounts,
+            "salts_sha256": one.day.salts_sha256.hex(),
+            "leaf_number": one.leaf_number,
+            "day_proof": references(one.day_proof),
+            "log_proof": references(one.log_proof),
+        }
+        for one in proofs
+    ]
+    return {"checkpoint": note, "hashes": [b64encode(one).decode() for one in places], "days": days}
+
+
+def content_sha256(statement: Mapping[str, Any]) -> str:
+    """Return the hash of a statement without this hash: of its canonical JSON."""
+    proof = {key: value for key, value in statement["proof"].items() if key != "sha256"}
+    return sha256(canonical_json({**statement, "proof": proof})).hexdigest()
+
+
+def check_statement(statement: object) -> StatementCheck:
+    """Verify all of a statement but the signature of its checkpoint. Raises nothing."""
+    try:
+        checked = _require_shape(statement)
+        problems = [*_arithmetic(checked)]
+        if checked["proof"]["sha256"] != content_sha256(checked):
+            problems.append("the statement is not the one that its hash was made of")
+        note = checked["proof"]["checkpoint"]
+        signed = parse_checkpoint(note) if note is not None else None
+        problems += _sealed_days(checked, signed)
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        return StatementCheck((f"the statement is damaged: {error}",), (), (), None)
+    sealed = tuple(day["day"] for day in checked["days"] if day["sealed"])
+    unsealed = tuple(day["day"] for day in checked["days"] if not day["sealed"])
+    return StatementCheck(tuple(problems), sealed, unsealed, signed)
+
+
+def _arithmetic(statement: Object) -> list[str]:
+    problems = []
+    for day in statement["days"]:
+        sums = totals_of(day["entries"]) | {"charges": sum(e["charges"] for e in day["entries"])}
+        problems += [
+            f"day {day['day']}: {key} is not the sum of its entries"
+            for key, value in sums.items()
+            if day[key] != value
+        ]
+    for key, value in totals_of(statement["days"]).items():
+        if statement[key] != value:
+            problems.append(f"{key} is not the sum of the days")
+    if statement["nodes"] != nodes_of(statement["days"]):
+        problems.append("nodes are not the sums of the days by node and inbound tag")
+    others = sum((Decimal(one["amount"]) for one in statement["other_entries"]), Decimal(0))
+    closing = Decimal(statement["opening_balance"]) + Decimal(statement["amount"]) + others
+    if statement["closing_balance"] != money_text(closing):
+        problems.append("closing_balance is not opening_balance and all amounts")
+    shown = [(day["day"], day["sealed"]) for day in statement["days"]]
+    if shown != sorted(set(shown)):
+        problems.append("days are not in their order")
+    if any(not day["day"].startswith(statement["month"] + "-") for day in statement["days"]):
+        problems.append("a day is not of the month")
+    if any(day["account_uuid"] != statement["account_uuid"] for day in statement["days"]):
+        problems.append("a day is of another account")
+    return problems
+
+
+def _sealed_days(statement: Object, note: SignedCheckpoint | None) -> list[str]:
+    """Return the sealed days that the checkpoint does not cover as they are shown."""
+    proofs = {proof["day"]: proof for proof in statement["proof"]["days"]}
+    contents = {day["day"]: day for day in statement["days"] if day["sealed"]}
+    problems = [
+        f"day {day}: it is sealed either with a proof, or not at all"
+        for day in contents.keys() ^ proofs.keys()
+    ]
+    if note is None:
+        return problems + ["there is no checkpoint for the proofs"] * bool(proofs)
+    hashes = [b64decode(one, validate=True) for one in statement["proof"]["hashes"]]
+    for day, proof in proofs.items():
+        if day in contents:
+            content = {key: contents[day][key] for key in DAY_KEYS}
+            try:
+                root = _root(content, proof, hashes, note.checkpoint.size)
+            except (IndexError, ValueError) as error:
+                problems.append(f"day {day}: {error}")
+                continue
+            if root != note.checkpoint.root:
+                problems.append(f"day {day}: the log that was signed does not hold it as it is")
+    return sorted(problems)
+
+
+def _root(content: Object, proof: Object, hashes: Sequence[bytes], size: int) -> bytes:
+    """Return the root of the log that has such a leaf. Raises IndexError, ValueError."""
+    leaf = account_leaf(content, bytes.fromhex(proof["salt"]))
+    places = [*proof["day_proof"], *proof["log_proof"]]
+    if any(not 0 <= place < len(hashes) for place in places):
+        raise IndexError("the proof names a hash that is not there")
+    day_proof = [hashes[place] for place in proof["day_proof"]]
+    day = SealedDay(
+        date.fromisoformat(proof["day"]),
+        proof["accounts"],
+        bytes.fromhex(proof["salts_sha256"]),
+        root_by_inclusion(leaf, proof["position"], proof["accounts"], day_proof),
+    )
+    log_proof = [hashes[place] for place in proof["log_proof"]]
+    return root_by_inclusion(day_leaf(day), proof["leaf_number"], size, log_proof)
+
+
+def _require_shape(value: object) -> Object:
+    """Return a statement whose parts have their keys and types. Raises ValueError."""
+    statement = _object(value, KEYS, "the statement")
+    if statement["format"] != FORMAT:
+        raise ValueError(f"format {statement['format']} is not known")
+    _types(statement, ("included_bytes", "rated_bytes"), int)
+    _types(statement, ("account_uuid", "month", "currency"), str)
+    _money(statement, "opening_balance", "closing_balance", "amount")
+    for key in ("other_entries", "days", "nodes"):
+        _types(statement, (key,), list)
+    quota = _object(statement["quota"], QUOTA_KEYS, "quota")
+    for key in QUOTA_KEYS:
+        if quota[key] is not None:
+            _types(quota, (key,), int)
+    for day in statement["days"]:
+        _object(day, (*DAY_KEYS, "sealed"), "a day")
+        _types(day, ("account_uuid", "day", "charges_sha256"), str)
+        _types(day, ("charges", *SUMS), int)
+        _types(day, ("sealed",), bool)
+        _money(day, "amount", "balance_before", "balance_after")
+        for entry in day["entries"]:
+            _object(entry, ENTRY_KEYS, "an entry")
+            _types(entry, ITEM_FIELDS, str)
+            _types(entry, ("charges", *SUMS), int)
+            _money(entry, "amount")
+    for node in statement["nodes"]:
+        _object(node, NODE_KEYS, "a node")
+        _types(node, SUMS, int)
+        _money(node, "amount")
+    for other in statement["other_entries"]:
+        _object(other, OTHER_KEYS, "an entry of others")
+        _types(other, ("at", "kind", "reason"), str)
+        _money(other, "amount")
+    proof = _object(statement["proof"], PROOF_KEYS, "the proof")
+    for one in proof["days"]:
+        _object(one, DAY_PROOF_KEYS, "the proof of a day")
+        _types(one, ("position", "accounts", "leaf_number"), int)
+    return statement
+
+
+def _object(value: object, keys: Sequence[str], name: str) -> Object:
+    if not isinstance(value, dict) or value.keys() != set(keys):
+        raise ValueError(f"{name} has not the keys that it should have")
+    return value
+
+
+def _types(value: Object, keys: Sequence[str], kind: type) -> None:
+    for key in keys:
+        if type(value[key]) is not kind:
+            raise ValueError(f"{key} is not of its type")
+
+
+def _money(value: Object, *keys: str) -> None:
+    """Require money as it is written: with 9 digits, zero without a sign."""
+    for key in keys:
+        try:
+            is_money = value[key] == money_text(Decimal(value[key]))
+        except (InvalidOperation, TypeError):
+            is_money = False
+        if not is_money:
+            raise ValueError(f"{key} is no amount of money")

@@ -1,0 +1,89 @@
+"""The links of streams' chains: all of them, or those that were added since the last clean audit.
+
+Each begins the statement of `queries_chains` after its WITH: it ends within the query of `link`.
+"""
+
+from __future__ import annotations
+
+from billing_cli.database.spans import RECORDS
+from billing_cli.features.audit.queries_positions import IS_NEW_SEAL
+
+ALL_LINKS = f"""
+record AS NOT MATERIALIZED ({RECORDS}
+), link AS (
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_start, downlink_start, uplink_end, downlink_end, 'usage_records' AS place,
+         false AS is_duplicate, false AS is_ignored
+    FROM record
+   WHERE kind IN ('delta', 'pending')
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_start, downlink_start, uplink_end, downlink_end, 'held_deltas',
+         held_reason = 'duplicate', held_reason = 'duplicate' AND state = 'rejected'
+    FROM billing.held_deltas
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_start, downlink_start, uplink_end, downlink_end, 'pending_usage', false, false
+    FROM billing.pending_usage
+   WHERE billed_at IS NULL
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_end, downlink_end, uplink_end, downlink_end, 'pruned_streams', false, false
+    FROM billing.pruned_streams
+"""
+
+# What was linked since the last clean audit, from the checkpoint that each stream had then. New is
+# a record that no seal covers, or one whose seal was not proven yet. Usage that had waited takes
+# its own place as a record: of what the checkpoint was beyond, nothing is linked again, and of what
+# has grown since then the part that is new, provided that the record is what had waited.
+NEW_LINKS = f"""
+proven AS MATERIALIZED (
+  SELECT run_id, step
+    FROM billing.seals AS seal
+   WHERE last_bucket >= %(since)s AND NOT ({IS_NEW_SEAL})
+), record AS NOT MATERIALIZED (
+  SELECT record.stream_id, record.reset_epoch, record.from_at, record.to_at, record.uplink_start,
+         record.downlink_start, record.uplink_end, record.downlink_end, 'usage_records' AS place,
+         false AS is_duplicate, false AS is_ignored,
+         record.kind = 'pending' AND EXISTS (
+           SELECT FROM billing.pending_usage AS pending
+            WHERE pending.stream_id = record.stream_id AND pending.from_at = record.from_at
+              AND pending.billed_at IS NOT NULL
+              AND (pending.reset_epoch, pending.to_at, pending.uplink_start, pending.uplink_end,
+                   pending.downlink_start, pending.downlink_end)
+                = (record.reset_epoch, record.to_at, record.uplink_start, record.uplink_end,
+                   record.downlink_start, record.downlink_end)) AS has_waited
+    FROM billing.usage_records AS record
+   WHERE bucket_start >= %(since)s AND kind IN ('delta', 'pending')
+     AND step > 0
+     AND NOT EXISTS (SELECT FROM proven
+                      WHERE proven.run_id = record.run_id AND proven.step = record.step)
+), place AS (
+  SELECT * FROM record
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_start, downlink_start, uplink_end, downlink_end, 'held_deltas',
+         held_reason = 'duplicate', held_reason = 'duplicate' AND state = 'rejected', true
+    FROM billing.held_deltas
+  UNION ALL
+  SELECT stream_id, reset_epoch, from_at, to_at,
+         uplink_start, downlink_start, uplink_end, downlink_end, 'pending_usage', false, false, true
+    FROM billing.pending_usage
+   WHERE billed_at IS NULL
+), link AS (
+  SELECT place.stream_id, place.reset_epoch,
+         CASE WHEN is_grown THEN audited.seen_at ELSE from_at END AS from_at, to_at,
+         CASE WHEN is_grown THEN audited.uplink_total ELSE uplink_start END AS uplink_start,
+         CASE WHEN is_grown THEN audited.downlink_total ELSE downlink_start END AS downlink_start,
+         uplink_end, downlink_end, place, is_duplicate, is_ignored
+    FROM place
+    LEFT JOIN billing.audited_streams AS audited USING (stream_id)
+   CROSS JOIN LATERAL (
+         SELECT has_waited AND from_at < audited.seen_at
+                AND place.reset_epoch = audited.reset_epoch AS is_grown) AS judged
+   WHERE audited.stream_id IS NULL OR NOT has_waited OR to_at > audited.seen_at
+  UNION ALL
+  SELECT stream_id, reset_epoch, seen_at, seen_at, uplink_total, downlink_total, uplink_total,
+         downlink_total, 'pruned_streams', false, state = 'ignored'
+    FROM billing.audited_streams
+"""

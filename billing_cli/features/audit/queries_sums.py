@@ -1,0 +1,184 @@
+"""What an audit of all accounts compares first: one pass over each large table, without any sort.
+
+Rows that tell the same bytes or the same ledger entry must have the same sums of hashes, hour by
+hour. Only hours whose sums differ are looked at row by row, by the statements of `queries_facts`
+and `queries_amounts`, so that a clean audit costs little more than reading.
+
+The seed of the hashes is random in each audit. The sum for bytes is Σ hash x bytes modulo 2^31 - 1,
+which is the same however bytes are divided among rows with one key: a difference stays unseen with
+a probability of 1 in 2^31 an hour, and in the next audit by another chance.
+"""
+
+from __future__ import annotations
+
+from billing_cli.features.audit.queries_positions import NEW_CHARGES
+
+HOUR = "date_bin('1 hour', bucket_start, '2000-01-01 00:00:00+00')"
+
+PRIME = 2147483647
+
+# The key of a bucket, without and with its region. Streams are hashed once, not once a record.
+STREAM_HASH = "hashtextextended({line_code}, hashtextextended({node_id}, %(seed)s::bigint))"
+BUCKET_HASH = "uuid_hash_extended(account_uuid, timestamptz_hash_extended(bucket_start, {stream}))"
+
+# %(factor)s is random as well: bytes that change their direction are seen.
+WEIGHED = f"sum(({{hash}} & {PRIME}) * mod({{bytes}}, {PRIME}))"
+BOTH_WAYS = f"mod({{up}}, {PRIME}) + mod({{down}}, {PRIME}) * %(factor)s::bigint"
+
+ENTRY_HASH = """sum(hashtextextended(pricing_rule_version, hashtextextended(entry_type,
+           hashint8extended(rated_bytes, hashfloat8extended({amount},
+           hashfloat8extended({balance}, uuid_hash_extended(account_uuid,
+           timestamptz_hash_extended(bucket_start, uuid_hash_extended({id},
+           %(seed)s::bigint)))))))))"""
+
+IS_TRAFFIC = "entry_type IN ('traffic_charge', 'traffic_adjustment')"
+
+SUM_RECORDS = f"""
+SELECT {HOUR}, count(*),
+       sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start),
+       mod({
+    WEIGHED.format(
+        hash=BUCKET_HASH.format(stream="stream.hash"),
+        bytes=BOTH_WAYS.format(
+            up="(uplink_end - uplink_start)", down="(downlink_end - downlink_start)"
+        ),
+    )
+}, {PRIME})
+  FROM billing.usage_records AS record
+  LEFT JOIN (SELECT stream_id, {
+    STREAM_HASH.format(line_code="inbound_tag", node_id="stored_node_id")
+} AS hash
+          FROM billing.streams) AS stream USING (stream_id)
+ WHERE bucket_start >= %(since)s
+ GROUP BY 1
+"""
+
+# What no sum tells: a bucket of no bytes, and one that contradicts itself.
+SUM_BUCKETS = f"""
+SELECT {HOUR}, count(*), sum(total_bytes),
+       mod({
+    WEIGHED.format(
+        hash=BUCKET_HASH.format(
+            stream=STREAM_HASH.format(line_code="line_code", node_id="node_id")
+        ),
+        bytes=BOTH_WAYS.format(up="uplink_bytes", down="downlink_bytes"),
+    )
+}, {PRIME}),
+       mod({
+    WEIGHED.format(
+        hash="hashtextextended(region, "
+        + BUCKET_HASH.format(stream=STREAM_HASH.format(line_code="line_code", node_id="node_id"))
+        + ")",
+        bytes="total_bytes",
+    )
+}, {PRIME}),
+       bool_or(total_bytes = 0 OR uplink_bytes + downlink_bytes <> total_bytes)
+  FROM public.traffic_minute_buckets
+ WHERE bucket_start >= %(since)s
+ GROUP BY 1
+"""
+
+# An amount that is not plainly rated bytes x price x multiplier is looked at again: one that was
+# adjusted, and one that may be rounded half to even.
+SUM_CHARGES = f"""
+SELECT {HOUR}, count(*), sum(included_bytes), sum(rated_bytes), sum(amount_delta),
+       min(created_at),
+       mod({
+    WEIGHED.format(
+        hash="hashtextextended(region, "
+        + BUCKET_HASH.format(
+            stream=STREAM_HASH.format(line_code="line_code", node_id="stored_node_id")
+        )
+        + ")",
+        bytes="included_bytes + rated_bytes",
+    )
+}, {PRIME}),
+       {
+    ENTRY_HASH.format(
+        id="ledger_id",
+        amount="amount_delta::double precision",
+        balance="(balance_before + amount_delta)::double precision",
+    )
+},
+       bool_or(adjusts IS NOT NULL OR rated_bytes < 0
+               OR amount_delta <> 0 - round(rated_bytes * price_per_byte * multiplier, 9)
+               OR included_bytes <> least(greatest(quota_before, 0), included_bytes + rated_bytes)
+               OR CASE WHEN scale(price_per_byte) + scale(multiplier) > 9
+                       THEN mod(abs(rated_bytes * price_per_byte * multiplier), 0.000000001)
+                            = 0.0000000005
+                       ELSE false END)
+  FROM billing.charges
+ WHERE bucket_start >= %(since)s
+ GROUP BY 1
+"""
+
+# The entries of traffic. One that does not end a minute after it began is never as it should be.
+SUM_LEDGER = f"""
+SELECT {HOUR}, count(*),
+       {ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")}
+         FILTER (WHERE {IS_TRAFFIC}),
+       bool_or({IS_TRAFFIC} AND bucket_end IS DISTINCT FROM bucket_start + interval '1 minute')
+  FROM public.billing_ledger
+ WHERE bucket_start >= %(since)s
+ GROUP BY 1
+"""
+
+# The same of what was written lately, by the index that the ledger has: account by account.
+SUM_NEW_LEDGER = f"""
+SELECT coalesce(sum(entries), 0)::bigint, sum(hash), bool_or(is_odd),
+       coalesce(array_agg(account_uuid::text) FILTER (WHERE is_other), '{{}}')
+  FROM public.account_quota_states AS account
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE bucket_start >= %(since)s) AS entries,
+              {ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")}
+                FILTER (WHERE bucket_start >= %(since)s AND {IS_TRAFFIC}) AS hash,
+              bool_or(bucket_end IS DISTINCT FROM bucket_start + interval '1 minute')
+                FILTER (WHERE bucket_start >= %(since)s AND {IS_TRAFFIC}) AS is_odd,
+              bool_or(NOT {IS_TRAFFIC} AND amount_delta <> 0) AS is_other
+         FROM public.billing_ledger AS entry
+        WHERE entry.account_uuid = account.account_uuid
+          AND entry.created_at >= %(entered_since)s) AS entry
+"""
+
+# Accounts whose charges do not lead from the first one's funds to the funds as they are now, each
+# from what another one left; and those with rows of other services. Their changes are explained.
+FUNDS = "hashint8extended({quota}, hashfloat8extended({balance}, %(seed)s::bigint))"
+BEFORE = FUNDS.format(quota="quota_before", balance="balance_before::double precision")
+AFTER = FUNDS.format(
+    quota="quota_before - included_bytes",
+    balance="(balance_before + amount_delta)::double precision",
+)
+STATE = FUNDS.format(quota="remaining_included_quota", balance="current_balance")
+
+CHANGED_ACCOUNTS = f"""
+SELECT chain.account_uuid::text
+  FROM (SELECT account_uuid, min(bucket_start) AS first_minute,
+               sum({BEFORE}) - sum({AFTER}) AS difference
+          FROM billing.charges
+         GROUP BY account_uuid) AS chain
+  LEFT JOIN public.account_quota_states AS state USING (account_uuid)
+  LEFT JOIN LATERAL (
+       SELECT true AS is_there
+         FROM billing.charges AS first
+        WHERE first.bucket_start = chain.first_minute
+          AND first.account_uuid = chain.account_uuid
+          AND {BEFORE} = chain.difference + {STATE}
+        LIMIT 1) AS opening ON true
+ WHERE opening.is_there IS NULL
+UNION
+SELECT account_uuid::text
+  FROM public.billing_ledger
+ WHERE entry_type NOT IN ('traffic_charge', 'traffic_adjustment') AND amount_delta <> 0
+"""
+
+# The same from what the last clean audit found on.
+NEWLY_CHANGED_ACCOUNTS = f"""
+SELECT state.account_uuid::text
+  FROM public.account_quota_states AS state
+  LEFT JOIN billing.audited_accounts AS audited USING (account_uuid)
+  LEFT JOIN (SELECT account_uuid, sum({BEFORE}) - sum({AFTER}) AS difference
+               FROM ({NEW_CHARGES}) AS charge
+              GROUP BY account_uuid) AS chain USING (account_uuid)
+ WHERE coalesce(chain.difference, 0) + {STATE}
+       IS DISTINCT FROM {FUNDS.format(quota="audited.quota", balance="audited.balance")}::numeric
+"""

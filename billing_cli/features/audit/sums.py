@@ -1,0 +1,167 @@
+"""The sums of an audit of all accounts: where they differ, rows are compared one by one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from billing_cli.features.audit import queries_sums as sums
+from billing_cli.features.audit.findings import Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.features.audit.scope import Scope
+
+HOUR = timedelta(hours=1)
+ZERO = Decimal(0)
+
+
+@dataclass(slots=True)
+class _HourSums:
+    """What the rows of an hour amount to on each side."""
+
+    recorded: Decimal = ZERO
+    buckets: Decimal = ZERO
+    regions: Decimal = ZERO
+    charged: Decimal = ZERO
+    entries: Decimal = ZERO
+    ledger: Decimal = ZERO
+    is_bucket_odd: bool = False
+    is_entry_odd: bool = False
+    is_amount_odd: bool = False
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was read, and the range of minutes in which something is to be looked at again.
+
+    Ranges are None where nothing is. `others` are accounts with new rows of other services, where
+    that is known.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    figures: Figures = field(default_factory=Figures)
+    bytes_range: tuple[datetime, datetime] | None = None
+    ledger_range: tuple[datetime, datetime] | None = None
+    amounts_range: tuple[datetime, datetime] | None = None
+    others: tuple[str, ...] = ()
+
+
+def read_sums(connection: Connection, scope: Scope) -> Sums:
+    """Read all facts of the scope once, and compare their sums hour by hour."""
+    hours: defaultdict[datetime, _HourSums] = defaultdict(_HourSums)
+    found = Sums(rows=dict.fromkeys(("usage_records", "buckets", "charges", "ledger_rows"), 0))
+    _read_bytes(connection, scope, hours, found)
+    first_at = _read_charges(connection, scope, hours, found)
+    if scope.is_incremental:
+        _read_new_ledger(connection, scope, hours, found, first_at)
+    else:
+        _read_ledger(connection, scope, hours, found)
+    found.bytes_range = _range_of(
+        hour
+        for hour, one in hours.items()
+        if one.is_bucket_odd
+        or (one.recorded - one.buckets) % sums.PRIME
+        or (one.regions - one.charged) % sums.PRIME
+    )
+    found.ledger_range = _range_of(
+        hour for hour, one in hours.items() if one.is_entry_odd or one.entries != one.ledger
+    )
+    found.amounts_range = _range_of(hour for hour, one in hours.items() if one.is_amount_odd)
+    return found
+
+
+def _read_bytes(
+    connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
+) -> None:
+    recorded = shown = 0
+    given = scope.parameters(since=scope.first_kept_minute)
+    for hour, count, moved, hashed in connection.execute(sums.SUM_RECORDS.encode(), given):
+        found.rows["usage_records"] += count
+        recorded += int(moved)
+        hours[hour].recorded = hashed or ZERO
+    for hour, count, total, hashed, by_region, is_odd in connection.execute(
+        sums.SUM_BUCKETS.encode(), given
+    ):
+        found.rows["buckets"] += count
+        shown += int(total)
+        one = hours[hour]
+        one.buckets, one.regions, one.is_bucket_odd = hashed, by_region, is_odd
+    found.figures = Figures(recorded, shown)
+
+
+def _read_charges(
+    connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
+) -> datetime | None:
+    """Return when the first of the charges was written."""
+    first: datetime | None = None
+    included = rated = 0
+    amount = ZERO
+    for row in connection.execute(
+        sums.SUM_CHARGES.encode(), scope.parameters(since=scope.first_kept_minute)
+    ):
+        hour, count, paid, billed, money, first_at, by_region, entries, is_odd = row
+        found.rows["charges"] += count
+        included, rated, amount = included + int(paid), rated + int(billed), amount + money
+        first = first_at if first is None else min(first, first_at)
+        one = hours[hour]
+        one.charged, one.entries, one.is_amount_odd = by_region, entries, is_odd
+    found.figures = replace(
+        found.figures, included_bytes=included, rated_bytes=rated, amount=amount
+    )
+    return first
+
+
+def _read_ledger(
+    connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
+) -> None:
+    rows = connection.execute(
+        sums.SUM_LEDGER.encode(), scope.parameters(since=scope.first_kept_minute)
+    )
+    for hour, count, hashed, is_odd in rows:
+        found.rows["ledger_rows"] += count
+        hours[hour].ledger, hours[hour].is_entry_odd = hashed or ZERO, bool(is_odd)
+
+
+def _read_new_ledger(
+    connection: Connection,
+    scope: Scope,
+    hours: dict[datetime, _HourSums],
+    found: Sums,
+    first_at: datetime | None,
+) -> None:
+    """Compare the ledger as a whole; where it differs, each hour is looked at again."""
+    since = scope.proven_at if first_at is None else min(first_at, scope.proven_at or first_at)
+    given = scope.parameters(since=scope.first_kept_minute, entered_since=since)
+    row = connection.execute(sums.SUM_NEW_LEDGER.encode(), given).fetchone()
+    if row is None:
+        raise AssertionError("a SELECT of sums has a row")
+    count, hashed, is_odd, others = row
+    found.rows["ledger_rows"], found.others = count, tuple(others)
+    is_same = (hashed or ZERO) == sum(one.entries for one in hours.values()) and not is_odd
+    for one in hours.values():
+        one.ledger, one.is_entry_odd = one.entries, not is_same
+
+
+def read_changed_accounts(connection: Connection, scope: Scope, found: Sums) -> list[str]:
+    """Return the accounts whose balances and quotas do not follow from their charges alone."""
+    if not scope.is_incremental:
+        return [
+            uuid
+            for (uuid,) in connection.execute(sums.CHANGED_ACCOUNTS.encode(), scope.parameters())
+        ]
+    rows = connection.execute(sums.NEWLY_CHANGED_ACCOUNTS.encode(), scope.parameters())
+    return sorted({uuid for (uuid,) in rows} | set(found.others))
+
+
+def _range_of(hours: Iterable[datetime]) -> tuple[datetime, datetime] | None:
+    """Return the minutes from the first of these hours to the end of the last."""
+    listed = sorted(hours)
+    return (listed[0], listed[-1] + HOUR) if listed else None

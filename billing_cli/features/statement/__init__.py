@@ -1,0 +1,3 @@
+"""`statement`: what an account was charged in a month, verifiable without access to anything."""
+
+from __future__ import annotations

@@ -1,0 +1,91 @@
+"""`billing statement`."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from billing_cli.cli.months import MonthType
+from billing_cli.cli.running import open_context
+from billing_cli.errors import BillingError
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from billing_cli.cli.root import Options
+
+
+@click.command("statement")
+@click.argument("account")
+@click.option("--month", type=MonthType(), required=True, metavar="MONTH", help="Such as 2026-11.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "csv", "html"]),
+    default="text",
+    show_default=True,
+    help="JSON and HTML carry what proves them.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to this file. [default: standard output]",
+)
+@click.option("--by-email", "is_by_email", is_flag=True, help="ACCOUNT is an email address.")
+@click.pass_obj
+def command(
+    options: Options, account: str, month: date, style: str, out: Path | None, is_by_email: bool
+) -> None:
+    """Show what an account was charged in a month, so that its customer can verify it.
+
+    ACCOUNT is the account's uuid or proxy uuid. Charges are of the UTC day on which they were
+    booked; usage_day tells when the bytes flowed. Opening balance, charges and all other entries
+    add up to the closing balance. Whoever has the public key of the log verifies the file with
+    `billing verify --statement FILE --public-key FILE`, without access to anything else. Days that
+    are not sealed yet are marked. Writes nothing to the database.
+
+    \b
+    Examples:
+      billing statement 11111111-1111-1111-1111-111111111111 --month 2026-11
+      billing statement user@example.com --by-email --month 2026-11 --format csv
+    """
+    from billing_cli.cli.statement_html import statement_html  # noqa: PLC0415
+    from billing_cli.features.statement.job import statement  # noqa: PLC0415
+    from billing_cli.features.statement.text import (  # noqa: PLC0415
+        statement_csv,
+        statement_text,
+    )
+
+    if not is_by_email:
+        account = str(click.UUID.convert(account, None, None))
+    context = open_context(options, "statement", str(uuid.uuid4()), files_checked=False)
+    made = statement(context, account, month, is_by_email=is_by_email)
+    if style == "json":
+        text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+    else:
+        renderers = {"text": statement_text, "csv": statement_csv, "html": statement_html}
+        text = renderers[style](made).rstrip("\n") + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        _write(out, text)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file whole or not at all. Raises BillingError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BillingError(f"--out {path}: {error.strerror}") from None

@@ -1,0 +1,217 @@
+"""`statement`: reads one state of the database, and changes nothing.
+
+Charges are of the day on which they were booked, as the leaves of sealed days are.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.core.funds import ROW_DELAY
+from billing_cli.core.seals import AccountDay, money_text
+from billing_cli.core.statements import FORMAT, content_sha256, nodes_of, proof_object, totals_of
+from billing_cli.core.times import format_rfc3339
+from billing_cli.database.connection import Session
+from billing_cli.database.lookup import find_account
+from billing_cli.database.partitions import read_evidence_since
+from billing_cli.database.schema import require_head
+from billing_cli.database.seals import read_head
+from billing_cli.errors import UsageError
+from billing_cli.features.statement import queries as store
+from billing_cli.features.statement.queries import OtherEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from psycopg import Connection
+
+    from billing_cli.core.statements import DayProof, Object
+    from billing_cli.features.statement.queries import BookedCharge
+    from billing_cli.jobs.context import JobContext
+
+ZERO = Decimal(0)
+
+# What is booked without a leaf comes after what has one, in the order of writing.
+NO_LEAF = 1 << 50
+
+
+class Booking(NamedTuple):
+    """A charge in the order of booking: the balance and the quota around it."""
+
+    at: datetime
+    balance_before: Decimal
+    amount: Decimal
+    quota_before: int
+    quota_after: int
+
+
+def statement(
+    context: JobContext, account: str, month: date, *, is_by_email: bool = False
+) -> Object:
+    """Return an account's statement of a month, which begins at `month`, as a JSON object.
+
+    `account` is its uuid, a proxy uuid, or with `is_by_email` its address. Raises UsageError for an
+    unknown account or a month that has not begun, BillingError where the database can't be read.
+    """
+    start = datetime(month.year, month.month, 1, tzinfo=UTC)
+    end = datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
+    if start > context.clock():
+        raise UsageError(f"the month {month:%Y-%m} has not begun yet")
+
+    def work(connection: Connection) -> Object:
+        require_head(connection)
+        uuid = store.find_by_email(connection, account) if is_by_email else account
+        account_uuid = find_account(connection, uuid).account_uuid
+        kept_since = read_evidence_since(connection)
+        if kept_since is not None and start < kept_since:
+            raise UsageError(f"the facts of {start:%Y-%m} were pruned: see their archive")
+        return _statement(connection, context, account_uuid, start, end)
+
+    with Session(context.database) as session:
+        return session.read_one_state(work)
+
+
+def _statement(
+    connection: Connection, context: JobContext, account: str, start: datetime, end: datetime
+) -> Object:
+    head = read_head(connection)
+    proofs = store.read_day_proofs(connection, account, start, end, head.tree_size)
+    days, bookings = _days(account, store.read_charges(connection, account, start, end), proofs)
+    is_over = end <= context.clock()
+    opening, closing, others = _balances(connection, account, (start, end), bookings, is_over)
+    totals = totals_of(days)
+    made: Object = {
+        "format": FORMAT,
+        "account_uuid": account,
+        "month": f"{start:%Y-%m}",
+        "currency": context.currency,
+        "opening_balance": money_text(opening),
+        "closing_balance": money_text(closing),
+        **totals,
+        "quota": {
+            "remaining_before": bookings[0].quota_before if bookings else None,
+            "remaining_after": bookings[-1].quota_after if bookings else None,
+        },
+        "other_entries": [
+            {
+                "at": format_rfc3339(one.at),
+                "kind": one.kind,
+                "amount": money_text(one.amount),
+                "reason": one.reason,
+            }
+            for one in others
+        ],
+        "days": days,
+        "nodes": nodes_of(days),
+        "proof": proof_object(head.note if proofs else None, proofs),
+    }
+    made["proof"]["sha256"] = content_sha256(made)
+    return made
+
+
+def _days(
+    account: str, charges: Iterable[BookedCharge], proofs: Sequence[DayProof]
+) -> tuple[list[Object], list[Booking]]:
+    """Return the days in their order, and the charges in the order of booking."""
+    proven = {proof.day.day.isoformat() for proof in proofs}
+    days: dict[tuple[str, bool], AccountDay] = {}
+    booked: list[tuple[int, int, int, BookedCharge]] = []
+    for number, charge in enumerate(charges):
+        key = charge.day, charge.leaf_number is not None and charge.day in proven
+        if key not in days:
+            days[key] = AccountDay(account, date.fromisoformat(charge.day))
+        leaf = charge.leaf_number
+        place = NO_LEAF + charge.written_at if leaf is None else leaf
+        days[key].add(charge.line, (place, charge.ordinal))
+        booked.append((charge.written_at, charge.ordinal, number, charge))
+    objects: list[Object] = [
+        {**day.content(), "sealed": is_sealed} for (_, is_sealed), day in sorted(days.items())
+    ]
+    return objects, [_booking(charge) for *_, charge in sorted(booked, key=lambda one: one[:3])]
+
+
+def _booking(charge: BookedCharge) -> Booking:
+    fields = charge.line.split(b"\t")
+    quota = int(fields[13])
+    return Booking(
+        datetime.fromtimestamp(charge.written_at / 1_000_000, UTC),
+        Decimal(fields[14].decode()),
+        Decimal(fields[12].decode()),
+        quota,
+        quota - int(fields[8]),
+    )
+
+
+def _balances(
+    connection: Connection,
+    account: str,
+    month: tuple[datetime, datetime],
+    bookings: Sequence[Booking],
+    is_over: bool,
+) -> tuple[Decimal, Decimal, list[OtherEntry]]:
+    """Return opening and closing balance, and everything but charges that lies between them.
+
+    What entries don't explain is an entry of its own, in the place where it was found: before the
+    next charge. So is the balance that the account began with.
+    """
+    start, end = month
+    first_at = bookings[0].at if bookings else end
+    left = store.read_left_before(connection, account, min(first_at, end))
+    others = store.read_others(connection, account, left[0] if left else "-infinity", end)
+    balance = left[1] if left else ZERO
+    earlier = [one for one in others if one.at < start]
+    opening = balance + sum((one.amount for one in earlier), ZERO)
+    balance, shown, rounding = opening, [], ZERO
+    waiting = [one for one in others if one.at >= start]
+    for number, booking in enumerate(bookings):
+        while waiting and waiting[0].at <= booking.at:
+            balance += waiting[0].amount
+            shown.append(waiting.pop(0))
+        difference = booking.balance_before - balance
+        if float(booking.balance_before) == float(balance):
+            # The same double, of which the shared table keeps 15 digits.
+            rounding += difference
+        else:
+            kind = "unexplained_change" if left or number else "initial_balance"
+            shown.append(OtherEntry(booking.at, kind, difference, ""))
+        balance = booking.balance_before + booking.amount
+    shown += waiting
+    balance += sum((one.amount for one in waiting), ZERO)
+    now = None if is_over else store.read_balance(connection, account)
+    if now is not None and now != balance:
+        kind = "unexplained_change" if left or bookings else "initial_balance"
+        shown.append(OtherEntry(connection_now(connection), kind, now - balance, ""))
+        balance = now
+    if rounding:
+        shown.append(OtherEntry(bookings[-1].at, "rounding", rounding, ""))
+    return opening, balance, _without_pairs(shown)
+
+
+def connection_now(connection: Connection) -> datetime:
+    """Return when the transaction began, by the clock of the server."""
+    row = connection.execute("SELECT now()").fetchone()
+    if row is None:
+        raise AssertionError("a SELECT without FROM has a row")
+    at: datetime = row[0]
+    return at
+
+
+def _without_pairs(entries: Sequence[OtherEntry]) -> list[OtherEntry]:
+    """Leave out unexplained changes that come to nothing within minutes.
+
+    A row came a little late, or runs that waited for each other were stamped in another order.
+    """
+    dropped: set[int] = set()
+    group: list[int] = []
+    for number, one in enumerate(entries):
+        if one.kind != "unexplained_change":
+            continue
+        if group and one.at - entries[group[0]].at > ROW_DELAY:
+            group = []
+        group.append(number)
+        if not sum((entries[place].amount for place in group), ZERO):
+            dropped.update(group)
+            group = []
+    return [one for number, one in enumerate(entries) if number not in dropped]

@@ -1,0 +1,188 @@
+"""A month as Parquet files: they prove themselves, and nothing is pruned without them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from billing_cli import archives
+from billing_cli.database.connection import Database
+from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.archive import job as archive_job
+from billing_cli.features.archive.job import archive
+from billing_cli.features.prune.job import prune
+from billing_cli.features.verify.archive import archive_findings, verify_archive
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.sealing import Sealing
+
+
+APRIL = date(2026, 4, 1)
+JUNE = datetime(2026, 6, 15, tzinfo=UTC)
+
+
+def _context(sealing: Sealing, url: str | None = None) -> Any:
+    context = replace(sealing.story.context(), clock=lambda: JUNE)
+    return replace(context, database=Database(url)) if url else context
+
+
+def _archive(sealing: Sealing, to: Path) -> Any:
+    return archive(_context(sealing), APRIL, to)
+
+
+def test_an_archive_proves_itself_without_a_database(sealing: Sealing, tmp_path: Path) -> None:
+    """All facts, seals and sealed days of the month, and the signed checkpoint."""
+    result = _archive(sealing, tmp_path / "to")
+    (check,) = verify_archive(tmp_path / "to", [sealing.key_file])
+
+    assert check.problems == []
+    facts = sealing.story.rows("SELECT count(*) FROM billing.usage_records")[0][0]
+    assert (check.records, check.charges, check.seals, check.days) == (facts, facts, 6, 1)
+    assert (result.records, result.is_new) == (facts, True)
+
+
+def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> None:
+    """The month is compared with what is there."""
+    _archive(sealing, tmp_path / "to")
+
+    assert not _archive(sealing, tmp_path / "to").is_new
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("usage_records", "downlink_end"),
+        ("charges", "amount_delta"),
+        ("charges", "reason"),
+        ("seals", "records_sha256"),
+        ("seals", "created_at"),
+        ("days", "salt"),
+        ("between", "root"),
+    ],
+)
+def test_a_changed_value_is_found(
+    sealing: Sealing, tmp_path: Path, table: str, column: str
+) -> None:
+    """Also by whoever makes the manifest anew."""
+    _archive(sealing, tmp_path / "to")
+    month = tmp_path / "to" / "2026-04"
+    path = month / f"{table}.parquet"
+    rows = [dict(row) for row in parquet.read_table(path).to_pylist()]
+    if not rows:
+        pytest.skip("this log has nothing between the leaves of the month")
+    value = rows[0][column]
+    changed: Any = b"\0" * 32 if isinstance(value, bytes) else f"{value}x"
+    if isinstance(value, int | Decimal):
+        changed = value + 1
+    if isinstance(value, datetime):
+        changed = value.replace(microsecond=1)
+    rows[0][column] = changed
+    schema = parquet.read_schema(path)
+    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    assert verify_archive(month, [sealing.key_file])[0].problems
+    counts = {"usage_records": 12, "charges": 12, "seals": 6}
+    archives.write_manifest(month, "2026-04", counts)
+
+    assert archive_findings(verify_archive(month, [sealing.key_file]))
+
+
+def test_a_run_that_is_cut_leaves_no_archive(
+    sealing: Sealing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file it had come to; the next run starts anew."""
+    names = [*archives.TABLES, "manifest", "rename", "note"]
+    for number in range(len(names) + 1):
+        to = tmp_path / f"to-{number}"
+        with monkeypatch.context() as patch:
+            _cut_after(patch, number)
+            with pytest.raises(KeyboardInterrupt):
+                _archive(sealing, to)
+        is_published = (to / "2026-04").exists()
+        assert is_published == (number > len(archives.TABLES) + 1)
+        if is_published:
+            assert verify_archive(to, [sealing.key_file])[0].problems == []
+        _archive(sealing, to)
+        assert [path.name for path in sorted(to.iterdir())] == [".lock", "2026-04"]
+        shutil.rmtree(to)
+
+
+def _cut_after(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Interrupt the run before its step with this number: files, manifest, rename, note."""
+    left = [number]
+
+    def cut(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        patch.setattr(module, name, step)
+
+    for name in ("write_parquet", "write_manifest", "_publish", "_note", "_after"):
+        if hasattr(archive_job, name):
+            cut(archive_job, name)
+    if number > len(archives.TABLES) + 2:
+        real_note = archive_job._note
+
+        def note(*arguments: Any) -> None:
+            real_note(*arguments)
+            raise KeyboardInterrupt
+
+        patch.setattr(archive_job, "_note", note)
+
+
+def test_facts_that_are_not_sealed_are_not_archived(sealing: Sealing, tmp_path: Path) -> None:
+    """What could still be replaced proves nothing."""
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    sealing.story.minute((node.streams[0], 1, 1))
+    sealing.story.collect()
+
+    with pytest.raises(BillingError, match="billing seal"):
+        _archive(sealing, tmp_path / "to")
+    with pytest.raises(UsageError, match="not over"):
+        archive(sealing.story.context(), APRIL, tmp_path / "to")
+
+
+def test_only_what_is_archived_is_pruned(
+    sealing: Sealing, tmp_path: Path, database_url: str
+) -> None:
+    """Afterwards days are still proven, and the log verifies."""
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    context = _context(sealing, database_url)
+    with pytest.raises(BillingError, match="archived"):
+        prune(context, 1, is_unproven_meant=True)
+    _archive(sealing, tmp_path / "to")
+    result = prune(context, 1, is_unproven_meant=True, is_dropping=True)
+
+    assert [f"{one.month:%Y-%m}" for one in result.months if one.records] == ["2026-04"]
+    assert sealing.findings() == []
+    assert verify_archive(tmp_path / "to", [sealing.key_file])[0].problems == []
+
+
+def test_a_month_that_changed_since_is_not_pruned(
+    sealing: Sealing, tmp_path: Path, database_url: str
+) -> None:
+    """Unless that is meant, which the result notes."""
+    _archive(sealing, tmp_path / "to")
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    sealing.story.minute((node.streams[0], 1, 1))
+    sealing.story.collect()
+    context = _context(sealing, database_url)
+
+    with pytest.raises(BillingError, match="not archived as it is"):
+        prune(context, 1, is_unproven_meant=True)
+    waived = prune(context, 1, is_unproven_meant=True, is_archive_waived=True)
+    assert waived.details["without_archive"] is True

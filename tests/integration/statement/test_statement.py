@@ -1,0 +1,129 @@
+"""A statement adds up, proves its sealed days, and shows every altered number."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from copy import deepcopy
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from billing_cli.cli.statement_html import statement_html
+from billing_cli.core.statements import check_statement, content_sha256
+from billing_cli.features.statement.text import statement_csv, statement_text
+from billing_cli.features.verify.statement import verify_statement
+from tests.integration.statement.conftest import HOSTILE_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.statement.conftest import Month
+
+NUMBER = re.compile(r"\d+")
+
+
+def test_balances_and_all_amounts_add_up(month: Month) -> None:
+    """The balance that the account began with, and what no row explains, are entries."""
+    made = month.statement
+    others = {one["kind"]: Decimal(one["amount"]) for one in made["other_entries"]}
+
+    assert others == {"initial_balance": Decimal(5), "unexplained_change": Decimal("2.5")}
+    assert Decimal(made["closing_balance"]) == Decimal(made["amount"]) + Decimal("7.5")
+    assert made["opening_balance"] == "0.000000000"
+    balance = month.story.rows(
+        "SELECT current_balance FROM public.account_quota_states WHERE account_uuid = %s",
+        month.account,
+    )
+    assert float(made["closing_balance"]) == balance[0][0]
+    assert sum(node["rated_bytes"] for node in made["nodes"]) == made["rated_bytes"] > 0
+    assert made["currency"] == "EUR"
+
+
+def test_corrections_are_shown_with_their_reason(month: Month) -> None:
+    """In the day on which they were booked."""
+    reasons = {entry["reason"] for day in month.statement["days"] for entry in day["entries"]}
+
+    assert reasons == {"", "agreed in ticket 7"}
+
+
+def test_a_customer_verifies_it_without_any_access(month: Month) -> None:
+    """Days that are not sealed yet are named; configuration and database are not asked for."""
+    for file in (month.json_file, month.html_file):
+        done = subprocess.run(  # noqa: S603 - our own program
+            [
+                *(sys.executable, "-m", "billing_cli", "verify", "--json"),
+                *("--statement", file, "--public-key", month.key_file),
+            ],
+            env={},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["findings"]) == (0, [])
+        assert len(report["sealed_days"]) == 2
+        assert len(report["unsealed_days"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["json_file", "html_file"])
+def test_every_altered_number_is_found(month: Month, tmp_path: Path, kind: str) -> None:
+    """One after the other, wherever it stands in the file: also in times, names and hashes."""
+    text = getattr(month, kind).read_text()
+    file = tmp_path / "altered"
+    altered = 0
+    for found in NUMBER.finditer(text):
+        other = str((int(found[0]) + 1) % 10 ** len(found[0])).zfill(len(found[0]))
+        file.write_text(text[: found.start()] + other + text[found.end() :])
+        assert verify_statement(file, [month.key_file]).findings, text[found.start() - 40 :][:80]
+        altered += 1
+    assert altered > 200
+
+
+def test_sealed_days_are_proven_and_not_only_added_up(month: Month) -> None:
+    """Whoever alters a number consistently, hash included, still contradicts the signed log."""
+    for altered in _consistently_altered(month.statement):
+        assert check_statement(altered).problems
+
+
+def test_a_statement_signed_by_another_key_is_found(month: Month, tmp_path: Path) -> None:
+    """A log of somebody else proves nothing."""
+    from billing_cli.signatures import write_key_pair  # noqa: PLC0415
+
+    other, _ = write_key_pair(tmp_path / "other", "billing/log")
+
+    report = verify_statement(month.json_file, [other])
+
+    assert [one.kind for one in report.findings] == ["signature"]
+
+
+def test_external_text_stays_text(month: Month) -> None:
+    """Names neither end a script, nor move a cursor, nor become a formula."""
+    hostile = deepcopy(month.statement)
+    entry = hostile["days"][0]["entries"][0]
+    entry["reason"], entry["inbound_tag"] = "\x1b[2J\u202e", "=1+1"
+    shown = (statement_text(hostile), statement_csv(hostile), statement_html(hostile))
+
+    assert month.html_file.read_text().count("<script") == 1
+    assert not any(character in text for text in shown for character in "\x1b\u202e")
+    assert ",'=1+1," in shown[1]
+    assert HOSTILE_TAG in {node["inbound_tag"] for node in month.statement["nodes"]}
+
+
+def _consistently_altered(statement: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Move a byte between entries of a sealed day, and a cent into its balances."""
+    for number, day in enumerate(statement["days"]):
+        if not day["sealed"]:
+            continue
+        first = deepcopy(statement)
+        entries = first["days"][number]["entries"]
+        entries[0]["usage_day"] = "2026-04-01"
+        second = deepcopy(statement)
+        second["days"][number]["balance_after"] = "1.000000000"
+        for altered in (first, second):
+            altered["proof"]["sha256"] = content_sha256(altered)
+            yield altered
