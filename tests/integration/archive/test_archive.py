@@ -66,7 +66,6 @@ def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> No
         ("seals", "records_sha256"),
         ("seals", "created_at"),
         ("days", "salt"),
-        ("between", "root"),
     ],
 )
 def test_a_changed_value_is_found(
@@ -77,8 +76,6 @@ def test_a_changed_value_is_found(
     month = tmp_path / "to" / "2026-04"
     path = month / f"{table}.parquet"
     rows = [dict(row) for row in parquet.read_table(path).to_pylist()]
-    if not rows:
-        pytest.skip("this log has nothing between the leaves of the month")
     value = rows[0][column]
     changed: Any = b"\0" * 32 if isinstance(value, bytes) else f"{value}x"
     if isinstance(value, int | Decimal):
