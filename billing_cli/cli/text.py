@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,16 +77,6 @@ def table(
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for number, row in enumerate((header, *rows), start=-1)
-    )
-
-
-def printable(text: str) -> str:
-    """Return a text that neither moves a terminal's cursor nor forges a line.
-
-    An exporter's names, and what a server says of itself, may hold any character.
-    """
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ HELD_REASONS = {
 
 def explain_text(explanation: Explanation) -> str:
     """Return whose story it is, then each minute from the counters to the balance."""
-    return "\n".join(_lines(explanation))
+    return printable_lines(_lines(explanation))
 
 
 def _lines(explanation: Explanation) -> Iterator[str]:

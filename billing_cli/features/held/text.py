@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.cli.text import human_bytes, table
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from billing_cli.features.held.result import HeldDelta, HeldList, HeldResult, HeldUnit
@@ -42,7 +43,7 @@ def held_list_text(listed: HeldList) -> str:
         parts.append(table(UNIT_HEADER, [_unit_row(one) for one in listed.units]))
     lines = [table(HEADER, [_row(one) for one in listed.deltas])] if listed.deltas else []
     lines += [
-        f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}"
+        printable(f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}")
         for one in listed.deltas
         if one.decided_at is not None
     ]
@@ -71,7 +72,7 @@ def held_result_text(result: HeldResult) -> str:
     would = " (dry run: nothing is stored)" if result.dry_run else ""
     head = f"{result.job}: {result.status}{would}"
     if result.error:
-        return f"{head} - {result.error}"
+        return f"{head} - {printable(result.error)}"
     total = result.included_bytes + result.charged_bytes
     return (
         f"{head} - {len(result.held)} decided, {human_bytes(total)} billed "

@@ -11,6 +11,7 @@ from billing_cli.core.balances import stored
 from billing_cli.core.funds import Funds
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ def repair_text(result: RepairResult) -> str:
         lines += ["", table(header, [_row(repair) for repair in shown])]
     if len(result.repairs) > len(shown):
         lines.append(f"... and {len(result.repairs) - len(shown)} more; --json lists them all")
-    lines += [f"note: {note}" for note in result.notes]
+    lines += [f"note: {printable(note)}" for note in result.notes]
     return "\n".join(lines)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import printable
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from billing_cli.features.sources.job import MoveResult
@@ -28,4 +28,4 @@ def move_text(result: MoveResult) -> str:
             f"{result.streams} counters of node {result.old_node_id} continue under the new id; "
             "expected_node_id and expected_env of the source, where set, have to name it"
         )
-    return "\n".join(map(printable, lines))
+    return printable_lines(lines)

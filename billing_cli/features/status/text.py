@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.text import human_bytes, human_seconds, plain, printable, table
+from billing_cli.cli.text import human_bytes, human_seconds, plain, table
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,9 @@ def status_text(report: StatusReport, style: Style = plain) -> str:
         for one in report.sources
         for reason in one.attention
     ]
-    lines += [f"{one.source_id}: {advice}" for one in report.sources for advice in one.advice]
+    lines += [
+        f"{one.source_id}: {printable(advice)}" for one in report.sources for advice in one.advice
+    ]
     if report.missing_partitions:
         months = ", ".join(report.missing_partitions)
         lines.append(style(f"no partition for the evidence of {months}", fg="yellow"))

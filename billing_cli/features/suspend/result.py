@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,7 +58,7 @@ def suspend_text(result: SuspendResult) -> str:
         ("released by another service", result.closed),
     ):
         lines += [f"{word}: {state.account_uuid}, balance {state.balance:f}" for state in states]
-    lines += [f"note: {note}" for note in result.notes]
+    lines += [f"note: {printable(note)}" for note in result.notes]
     return "\n".join(lines)
 
 
