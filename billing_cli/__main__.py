@@ -18,7 +18,6 @@ from billing_cli.errors import (
     InterruptedBySignalError,
 )
 from billing_cli.output import guard_standard_streams
-from billing_cli.printable import printable
 
 
 def main() -> None:
@@ -49,7 +48,6 @@ def _run() -> int:
     try:
         cli.main(prog_name="billing", standalone_mode=False)
     except click.ClickException as error:
-        error.message = printable(error.message, keep="\n")
         error.show()
         return _failed("usage", error.format_message())
     except BillingError as error:
