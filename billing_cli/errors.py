@@ -39,6 +39,7 @@ EXIT_CODES = {
     "schema": EXIT_CONFIG,
     "privileges": EXIT_CONFIG,
     "busy": EXIT_BUSY,
+    "locked": EXIT_FAILED,
     "file": EXIT_FAILED,
     "output": EXIT_OUTPUT,
     "interrupted": EXIT_SIGNAL_BASE,

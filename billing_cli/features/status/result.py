@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def attention_of(source: SourceStatus, max_lag_seconds: float) -> tuple[str, ...
     reasons = []
     if source.last_error:
         reasons.append(f"last attempt failed: {source.last_error}")
+    if source.busy_seconds > BUSY_FAILURE_SECONDS:
+        holder = source.lock_holder or "nobody any more: the next run goes on"
+        reasons.append(f"locked for {source.busy_seconds / 60:.0f} minutes, by {holder}")
     if source.lag_seconds is None:
         reasons.append("nothing collected yet")
     elif source.lag_seconds > max_lag_seconds:
@@ -148,6 +152,8 @@ def status_object(report: StatusReport) -> dict[str, Any]:
                 "successions": one.successions,
                 "succession_uncertain_bytes": one.succession_uncertain_bytes,
                 "waits_for_successor": one.waits_for_successor,
+                "busy_seconds": one.busy_seconds,
+                "lock_holder": one.lock_holder or None,
                 "attention": list(one.attention),
                 "advice": list(one.advice),
             }
