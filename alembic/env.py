@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alembic import context
 from alembic.util import CommandError
 
+from billing_cli.database.begin import SEARCH_PATH
 from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import SCHEMA, WAIT_FOR_OTHER_MIGRATIONS
 from billing_cli.features.migrate.job import open_session, sqlalchemy_connection
@@ -56,6 +57,9 @@ def run_online(connection: Connection) -> None:
 
 def run_in_transaction() -> None:
     """Wait for whoever else migrates, then do what is left to do."""
+    if context.is_offline_mode():
+        # Whoever runs the script is an administrator, whose session may find functions of others.
+        context.execute(SEARCH_PATH)
     context.execute(WAIT_FOR_OTHER_MIGRATIONS)
     context.execute(CREATE_SCHEMA)
     context.run_migrations()

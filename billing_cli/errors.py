@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.config.redaction import redact
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from billing_cli.core.result import RunResult
@@ -38,6 +39,7 @@ EXIT_CODES = {
     "schema": EXIT_CONFIG,
     "privileges": EXIT_CONFIG,
     "busy": EXIT_BUSY,
+    "locked": EXIT_FAILED,
     "file": EXIT_FAILED,
     "output": EXIT_OUTPUT,
     "interrupted": EXIT_SIGNAL_BASE,
@@ -52,14 +54,16 @@ class BillingError(Exception):
     `so_far` tells what of it is stored all the same.
 
     Part of a text may be what a server said, and a server may repeat the password that it got;
-    so whatever is known as a secret is taken out here, wherever the error goes.
+    so whatever is known as a secret is taken out here, and what can't be printed is escaped,
+    wherever the error goes. `line_break` is what may separate the lines of a text.
     """
 
     code = "failed"
+    line_break = ""
     so_far: RunResult | None = None
 
     def __init__(self, text: str, code: str | None = None) -> None:
-        super().__init__(redact(text))
+        super().__init__(printable(redact(text), keep=self.line_break))
         if code is not None:
             self.code = code
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 
 from billing_cli.config.redaction import redact, register_secret
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -219,18 +220,11 @@ def _text(value: Any) -> str:
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     # What an exporter sends must not move the cursor, colour the terminal or forge a line.
     return {
-        key: _escaped(value, keep="\n" if key == "exception" else "")
+        key: printable(value, keep="\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value
         for key, value in event.items()
     }
-
-
-def _escaped(value: Any, keep: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    return "".join(
-        one if one.isprintable() or one in keep else one.encode("unicode_escape").decode()
-        for one in value
-    )
 
 
 def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -198,6 +198,11 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
     held = _source_gauge("billing_source_held_deltas", "Deltas that wait for a decision.")
     held_bytes = _source_gauge("billing_source_held_bytes", "Bytes that wait for a decision.")
     unresolved = _source_gauge("billing_source_unresolved_streams", "Streams that have no account.")
+    busy = _source_gauge(
+        "billing_source_busy_seconds",
+        "For how long runs find the source locked by another session.",
+        "holder",
+    )
     totals = {
         field: CounterMetricFamily(name, meaning, labels=["source"])
         for field, (name, meaning) in SOURCE_COUNTERS.items()
@@ -219,9 +224,11 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
         held.add_metric([name], one.held_deltas)
         held_bytes.add_metric([name], one.held_bytes)
         unresolved.add_metric([name], one.unresolved_streams)
+        if one.busy_seconds:
+            busy.add_metric([name, one.lock_holder], one.busy_seconds)
         for field, counter in totals.items():
             counter.add_metric([name], float(getattr(one, field)))
-    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved)
+    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, busy)
     yield from totals.values()
 
 

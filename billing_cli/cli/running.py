@@ -26,6 +26,7 @@ from billing_cli.errors import (
     InterruptedBySignalError,
     UsageError,
 )
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,7 +200,7 @@ def _print_failure(
     if as_json or result.steps:
         _print(result, as_json, text_of)
     if not as_json:
-        click.echo(f"Error: {result.error}", err=True)
+        click.echo(f"Error: {printable(result.error or '')}", err=True)
 
 
 def bug_report(error: Exception) -> str:
@@ -211,7 +212,7 @@ def bug_report(error: Exception) -> str:
     # The configuration may not have been read yet.
     given = " ".join(sys.argv).replace("=", " ").lower()
     if logs.level() == "debug" or "--log-level debug" in given:
-        return redact("".join(traceback.format_exception(error)))
+        return printable(redact("".join(traceback.format_exception(error))), keep="\n")
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - pathlib costs time
     return redact(

@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READABLE_BY_ALL = 0o644
+READABLE_BY_OWNER = 0o600
 LOCK_WAIT_SECONDS = 2.0
 LOCK_PAUSE_SECONDS = 0.02
 
 
 @contextmanager
 def sole_writer(path: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-    """Keep other runs on this machine from writing into the file's directory meanwhile.
+    """Keep other runs on this machine from writing the file meanwhile.
 
     Whoever reads figures, and writes them down, under this lock can't overwrite newer ones with
-    older ones. The lock is on the directory, ends with the process, and leaves no file behind.
+    older ones. The lock is on a hidden file beside it, which only its owner can open: the directory
+    or the file itself could be locked by every user who can read them. It ends with the process.
     Raises OSError where there is no such directory, TimeoutError where another run keeps it.
     """
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open_lock(path.with_name(f".{path.name}.lock"))
     try:
         _lock(descriptor, time.monotonic() + wait_seconds)
         yield
@@ -54,6 +56,16 @@ def replace_file(path: Path, content: bytes) -> None:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the lock's file, or make it. One of another user, whoever put it there, is replaced."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            path.unlink()
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, READABLE_BY_OWNER)
 
 
 def _lock(descriptor: int, deadline: float) -> None:

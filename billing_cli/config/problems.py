@@ -10,6 +10,7 @@ from billing_cli.config.fields import shown_key
 from billing_cli.config.layers import PREFIX
 from billing_cli.config.redaction import redact
 from billing_cli.errors import ConfigurationError
+from billing_cli.printable import printable
 from billing_cli.suggestions import did_you_mean, nearest_of
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ _COMPARISONS = {
 class InvalidConfigurationError(ConfigurationError):
     """One or more configured values are wrong. `problems` has a line for each of them."""
 
+    line_break = "\n"
+
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(redact(problem) for problem in problems)
+        self.problems = tuple(printable(redact(problem)) for problem in problems)
         if len(problems) == 1:
-            super().__init__(problems[0])
+            super().__init__(self.problems[0])
         else:
             count = f"{len(problems)} problems in the configuration:"
-            super().__init__("\n  ".join([count, *problems]))
+            super().__init__("\n  ".join([count, *self.problems]))
 
 
 def problems_of(

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+BUSY_FAILURE_SECONDS = 600.0
+"""A source that is locked by another session for longer is a failure."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
@@ -19,6 +22,8 @@ class SourceStatus:
     charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
     `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
     `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
+    `busy_seconds` is for how long runs find it locked by another session, `lock_holder` who that
+    is now.
     """
 
     source_id: str
@@ -43,3 +48,5 @@ class SourceStatus:
     amount_total: Decimal = Decimal(0)
     new_streams_total: int = 0
     successions_total: int = 0
+    busy_seconds: float = 0.0
+    lock_holder: str = ""

@@ -34,8 +34,9 @@ ONE_STATE_AND_NOTES = "REPEATABLE READ"
 # The encoding is also given at connection time, which is what the driver starts from; here it only
 # guards against a pooled session that was left with another one. Doubles are read as the shortest
 # decimals that stand for them.
-SETTINGS = """
-SET LOCAL search_path = pg_catalog, pg_temp;
+SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
+SETTINGS = f"""
+{SEARCH_PATH};
 SET LOCAL TimeZone = 'UTC';
 SET LOCAL DateStyle = 'ISO, YMD';
 SET LOCAL client_encoding = 'UTF8';

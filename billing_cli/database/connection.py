@@ -26,9 +26,10 @@ from billing_cli.database.begin import (
     begin,
     load_moments_as_utc,
 )
+from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.failures import is_transient, refusal_for_good, translate
 from billing_cli.database.patience import PatientConnection
-from billing_cli.errors import ConfigurationError, DatabaseUnavailableError
+from billing_cli.errors import BillingError, ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ FATE_UNKNOWN = (
 
 INTRANS, INERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
 ROLLBACK_SECONDS = 1.0
+ASK_SECONDS = 2.0
 
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.1
@@ -166,7 +168,7 @@ class Session:
                 is_late = time.monotonic() - began > self.database.statement_timeout_seconds
                 last = attempt == ATTEMPTS or self.dry_run or is_late
                 if last or not is_transient(error):
-                    raise translate(error) from None
+                    raise self._failure(error) from None
             except BaseException:
                 self.close()
                 raise
@@ -189,7 +191,7 @@ class Session:
         except psycopg.Error as error:
             self.close()
             _raise_interruption(error)
-            raise translate(error) from None
+            raise self._failure(error) from None
         except BaseException:
             self.close()
             raise
@@ -199,6 +201,20 @@ class Session:
             except psycopg.Error:
                 self.close()  # What was read is ours all the same.
         return result
+
+    def _failure(self, error: psycopg.Error) -> BillingError:
+        """Return the failure for an error; where a lock was waited for, with who holds it."""
+        failure = translate(error)
+        if not isinstance(error, psycopg.errors.LockNotAvailable):
+            return failure
+        try:
+            with _connect(self.database) as connection:
+                begin(connection, ONE_STATE, Limits(ASK_SECONDS, ASK_SECONDS, ASK_SECONDS))
+                holders = read_table_lock_holders(connection)
+        except (psycopg.Error, BillingError):
+            return failure
+        text = f"{failure}; tables are locked by {holders}" if holders else str(failure)
+        return BillingError(text, failure.code)
 
     def _begin(
         self, mode: str, *, numbered: bool = False

@@ -20,7 +20,7 @@ $$
 """
 
 # A row can only be locked by who may update it. This lets the jobs' role lock accounts without
-# that right: it runs as its owner, who migrated, and gives nothing away but which uuids exist.
+# that right: it runs as its owner, the role below, and gives nothing away but which uuids exist.
 LOCK_ACCOUNTS = """
 CREATE FUNCTION billing.lock_accounts(uuid[]) RETURNS SETOF uuid
 LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -35,6 +35,79 @@ LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_t
   SELECT users.uuid FROM public.users WHERE users.uuid = ANY ($1) ORDER BY users.uuid
      FOR KEY SHARE SKIP LOCKED
 $$
+"""
+
+LOCK_ROLE = "billing_lock_accounts"
+"""Owns the functions that lock accounts. It can't log in, and has nothing but two privileges.
+
+So a view, a rule or a trigger that someone puts in the place of `public.users` runs as a role that
+may do nothing, not as whoever migrated. Roles belong to the server: all its databases share it.
+"""
+
+# Makes the role where it is missing and hands the functions over; does nothing where that is done.
+# Who may not do a part of it is told what to have run, and by whom.
+ASSIGN_LOCK_ROLE = f"""
+DO $assign$
+DECLARE
+  me text := quote_ident(current_user);
+  membership text := CASE WHEN current_setting('server_version_num')::integer >= 160000
+                          THEN 'SET' ELSE 'MEMBER' END;
+  make text := 'CREATE ROLE {LOCK_ROLE} NOLOGIN';
+  join_role text := 'GRANT {LOCK_ROLE} TO ' || me;
+  privileges text := 'GRANT SELECT (uuid), UPDATE (uuid) ON public.users TO {LOCK_ROLE}';
+  enter text := 'GRANT USAGE ON SCHEMA public TO {LOCK_ROLE}';
+  owned integer;
+BEGIN
+  SELECT count(*) INTO owned FROM pg_proc
+   WHERE oid IN (to_regprocedure('billing.lock_accounts(uuid[])'),
+                 to_regprocedure('billing.lock_available_accounts(uuid[])'))
+     AND proowner = to_regrole('{LOCK_ROLE}');
+  IF owned = 2 AND has_column_privilege('{LOCK_ROLE}', 'public.users', 'uuid', 'SELECT')
+     AND has_column_privilege('{LOCK_ROLE}', 'public.users', 'uuid', 'UPDATE')
+     AND has_schema_privilege('{LOCK_ROLE}', 'public', 'USAGE') THEN
+    RETURN;
+  END IF;
+  IF to_regrole('{LOCK_ROLE}') IS NULL THEN
+    BEGIN
+      EXECUTE make;
+    EXCEPTION
+      WHEN duplicate_object OR unique_violation THEN NULL;
+      WHEN insufficient_privilege THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE =
+          'role {LOCK_ROLE} is missing, and ' || me || ' can''t create it; '
+          || 'have a superuser run: ' || make || '; ' || join_role || ';';
+    END;
+  END IF;
+  IF NOT pg_has_role(current_user, '{LOCK_ROLE}', membership) THEN
+    BEGIN
+      EXECUTE join_role;
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE =
+        me || ' can''t give functions to role {LOCK_ROLE}; have a superuser run: '
+        || join_role || ';';
+    END;
+  END IF;
+  BEGIN
+    IF NOT has_schema_privilege('{LOCK_ROLE}', 'public', 'USAGE') THEN
+      EXECUTE enter;
+    END IF;
+    EXECUTE privileges;
+  EXCEPTION WHEN insufficient_privilege THEN NULL;
+  END;
+  IF NOT (has_schema_privilege('{LOCK_ROLE}', 'public', 'USAGE')
+          AND has_column_privilege('{LOCK_ROLE}', 'public.users', 'uuid', 'SELECT')
+          AND has_column_privilege('{LOCK_ROLE}', 'public.users', 'uuid', 'UPDATE')) THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE =
+      me || ' can''t grant on public.users; have its owner run: ' || enter || '; '
+      || privileges || ';';
+  END IF;
+  -- Whoever takes a function over has to be able to create one there, for that moment.
+  GRANT CREATE ON SCHEMA billing TO {LOCK_ROLE};
+  ALTER FUNCTION billing.lock_accounts(uuid[]) OWNER TO {LOCK_ROLE};
+  ALTER FUNCTION billing.lock_available_accounts(uuid[]) OWNER TO {LOCK_ROLE};
+  REVOKE CREATE ON SCHEMA billing FROM {LOCK_ROLE};
+END
+$assign$
 """
 
 # The partitions of the evidence for the month of a moment; tells whether any had to be made. Each
@@ -80,9 +153,12 @@ DECLARE
   ahead integer;
   made integer := 0;
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(27700462113877608) THEN
+  BEGIN
+    -- As attaching does. Unlike an advisory lock, no role without privileges here can take it.
+    LOCK TABLE billing.charges IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+  EXCEPTION WHEN lock_not_available THEN
     RETURN 0;
-  END IF;
+  END;
   FOR ahead IN -1 .. 2 LOOP
     BEGIN
       IF billing.make_partition(this_month + ahead * interval '1 month') THEN

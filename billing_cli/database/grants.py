@@ -165,6 +165,7 @@ GRANTS = (
         insert="",
         update="to_at uplink_end downlink_end state decided_at reason",
     ),
+    *_grants("billing.busy_sources", select="", insert="", update="since last_at"),
     *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
     *_grants("billing.successions", select="", insert=""),
     *_grants("billing.succession_streams", select="", insert=""),
@@ -263,7 +264,7 @@ SUSPEND_OPTIONAL_GRANTS = _grants(
     "public.account_quota_states", select="arrears_since", update="arrears_since"
 )
 
-LOCK_FUNCTION = f"{SCHEMA}.lock_accounts(uuid[])"
+LOCK_FUNCTIONS = (f"{SCHEMA}.lock_accounts(uuid[])", f"{SCHEMA}.lock_available_accounts(uuid[])")
 PARTITION_FUNCTION = f"{SCHEMA}.make_partitions()"
-FUNCTIONS = (LOCK_FUNCTION, f"{SCHEMA}.lock_available_accounts(uuid[])", PARTITION_FUNCTION)
-"""What the role may call that runs as the owner of our tables."""
+FUNCTIONS = (*LOCK_FUNCTIONS, PARTITION_FUNCTION)
+"""What the role may call that runs as its owner."""

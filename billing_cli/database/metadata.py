@@ -699,6 +699,16 @@ audited_accounts = Table(
     comment="The funds of accounts at the last clean audit.",
 )
 
+busy_sources = Table(
+    "busy_sources",
+    metadata,
+    Column("source_id", Text, primary_key=True),
+    columns.moment("since", "The first of the runs in a row that found it locked."),
+    columns.moment("last_at", "The last one."),
+    comment="Sources that runs found locked by another session; obsolete once a later run got "
+    "through.",
+)
+
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):
     event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]
 for _name in APPEND_ONLY_TABLES:

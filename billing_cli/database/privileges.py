@@ -11,10 +11,11 @@ from billing_cli.database import arrays
 from billing_cli.database.grants import (
     FUNCTIONS,
     GRANTS,
-    LOCK_FUNCTION,
+    LOCK_FUNCTIONS,
     OPTIONAL_GRANTS,
     PARTITION_FUNCTION,
 )
+from billing_cli.database.schema import MIGRATE_HINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,21 +24,35 @@ if TYPE_CHECKING:
 
 TABLES = tuple(dict.fromkeys(one.table for one in GRANTS))
 
-# Locks work through a function that runs as its owner, who must be able to take them.
+# Locks work through functions that run as their owner, who must be able to take them, and to do
+# nothing else: if `public.users` were replaced, the replacement's code would run as that role.
 READ_LOCK_FUNCTION = """
 SELECT pg_get_userbyid(proowner), prosecdef,
-       has_column_privilege(proowner, 'public.users', 'uuid', 'SELECT')
-       AND has_any_column_privilege(proowner, 'public.users', 'UPDATE')
-  FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
+       CASE WHEN rolsuper THEN 'is a superuser'
+            WHEN rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+                 OR EXISTS (SELECT FROM pg_auth_members WHERE member = proowner)
+                 OR EXISTS (SELECT FROM pg_class WHERE relowner = proowner)
+                 OR has_table_privilege(proowner, 'public.users',
+                                        'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')
+                 THEN 'may do more than lock accounts'
+            WHEN NOT has_column_privilege(proowner, 'public.users', 'uuid', 'SELECT')
+                 OR NOT has_column_privilege(proowner, 'public.users', 'uuid', 'UPDATE')
+                 OR NOT has_schema_privilege(proowner, 'public', 'USAGE')
+                 THEN 'needs USAGE on schema public, SELECT (uuid) and UPDATE (uuid) on'
+                      ' public.users' END
+  FROM pg_proc
+  JOIN pg_roles ON pg_roles.oid = proowner
+ WHERE pg_proc.oid = to_regprocedure(%(function)s)
 """
 
 # Partitions are made by a function that runs as its owner, who must own their tables.
 READ_PARTITION_FUNCTION = """
 SELECT pg_get_userbyid(proowner), prosecdef,
-       NOT EXISTS (SELECT FROM pg_class
-                    WHERE oid = ANY (ARRAY[to_regclass('billing.usage_records'),
-                                           to_regclass('billing.charges')])
-                      AND NOT pg_has_role(proowner, relowner, 'USAGE'))
+       CASE WHEN EXISTS (SELECT FROM pg_class
+                          WHERE oid = ANY (ARRAY[to_regclass('billing.usage_records'),
+                                                 to_regclass('billing.charges')])
+                            AND NOT pg_has_role(proowner, relowner, 'USAGE'))
+            THEN 'does not own billing.usage_records and billing.charges' END
   FROM pg_proc WHERE oid = to_regprocedure(%(function)s)
 """
 
@@ -179,29 +194,21 @@ def public_schema_warning(connection: Connection[Any]) -> str | None:
 
 def function_problem(connection: Connection[Any]) -> str | None:
     """Return why a function that the jobs call could not do its work for them, or None."""
-    return _problem(
-        connection,
-        LOCK_FUNCTION,
-        READ_LOCK_FUNCTION,
-        "can't lock accounts: its owner {} needs SELECT (uuid) and UPDATE (uuid) on public.users",
-    ) or _problem(
-        connection,
-        PARTITION_FUNCTION,
-        READ_PARTITION_FUNCTION,
-        "can't make partitions: its owner {} does not own billing.usage_records and"
-        " billing.charges",
-    )
+    queries = dict.fromkeys(LOCK_FUNCTIONS, READ_LOCK_FUNCTION)
+    queries[PARTITION_FUNCTION] = READ_PARTITION_FUNCTION
+    found = (_problem(connection, function, query) for function, query in queries.items())
+    return next(filter(None, found), None)
 
 
-def _problem(connection: Connection[Any], function: str, query: str, unable: str) -> str | None:
+def _problem(connection: Connection[Any], function: str, query: str) -> str | None:
     with connection.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(query.encode(), {"function": function}).fetchone()
     if row is None:
         return f"{function} is missing"
-    owner, is_definer, is_able = row
+    owner, is_definer, problem = row
     if not is_definer:
         return f"{function} is not SECURITY DEFINER"
-    return None if is_able else f"{function} {unable.format(owner)}"
+    return f"owner {owner} of {function} {problem}; {MIGRATE_HINT}" if problem else None
 
 
 def _in_words(columns: Iterable[tuple[str, str, str, bool]], *, needed: bool) -> list[str]:

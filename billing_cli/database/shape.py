@@ -57,6 +57,29 @@ SELECT relation.oid::regclass::text
 """
 
 
+# What stands where a table should. Only of tables of ours may a partitioned one be.
+NO_TABLES = """
+SELECT wanted.name || ' is '
+       || CASE relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
+                       WHEN 'f' THEN 'a foreign table' WHEN 'p' THEN 'a partitioned table'
+                       ELSE 'no table' END
+  FROM unnest(%(names)s::text[]) AS wanted (name)
+  JOIN pg_class ON pg_class.oid = to_regclass(wanted.name)
+ WHERE relkind <> 'r' AND NOT (relkind = 'p' AND wanted.name <> 'public.users')
+ ORDER BY 1
+"""
+
+
+def read_no_tables(connection: Connection[Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Return in words which of the names are taken by what is no plain table, such as a view.
+
+    A view runs its owner's code as whoever reads it.
+    """
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(NO_TABLES, {"names": sorted(names)})
+        return tuple(text for (text,) in cursor)
+
+
 def read_shapes(connection: Connection[Any], names: Iterable[str]) -> dict[str, TableShape]:
     """Return the shapes of those of the tables that exist, by name."""
     columns: dict[str, dict[str, str]] = {}

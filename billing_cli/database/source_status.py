@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.source_status import SourceStatus
 from billing_cli.database import arrays
+from billing_cli.database.busy import read_lock_holders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +63,8 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
        coalesce(recent.found, 0), coalesce(recent.uncertain_bytes, 0),
        waiting.source_id IS NOT NULL,
        coalesce(totals.charged_bytes, 0), coalesce(totals.charged_amount, 0),
-       coalesce(totals.new_streams, 0), coalesce(totals.successions, 0)
+       coalesce(totals.new_streams, 0), coalesce(totals.successions, 0),
+       coalesce(extract(epoch FROM busy.last_at - busy.since), 0)::double precision
   FROM unnest(%(source_ids)s::text[]) WITH ORDINALITY AS wanted (source_id, place)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
@@ -71,6 +74,9 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
   LEFT JOIN recent USING (stored_node_id)
   LEFT JOIN waiting USING (source_id)
   LEFT JOIN billing.source_totals AS totals USING (source_id)
+  LEFT JOIN billing.busy_sources AS busy
+    ON busy.source_id = wanted.source_id
+   AND busy.since > coalesce(shared.last_attempted_at, '-infinity')
  ORDER BY place
 """
 
@@ -78,7 +84,7 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
 def read_source_status(connection: Connection, source_ids: Sequence[str]) -> list[SourceStatus]:
     """Return what is stored of each named source, in the order given."""
     rows = connection.execute(READ_SOURCE_STATUS, {"source_ids": arrays.texts(source_ids)})
-    return [
+    sources = [
         SourceStatus(
             source_id=source_id,
             node_id=node_id or "",
@@ -100,6 +106,7 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             amount_total=amount,
             new_streams_total=new_streams,
             successions_total=total_successions,
+            busy_seconds=busy_seconds,
         )
         for (
             source_id,
@@ -122,5 +129,11 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             amount,
             new_streams,
             total_successions,
+            busy_seconds,
         ) in rows
     ]
+    busy = [source.source_id for source in sources if source.busy_seconds]
+    if not busy:
+        return sources
+    holders = read_lock_holders(connection, busy)
+    return [replace(one, lock_holder=holders.get(one.source_id, "")) for one in sources]

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 
 from billing_cli.database.privileges import function_problem
 from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA, require_head
-from billing_cli.database.shape import TableShape, differences, read_shapes, tables_without_guard
+from billing_cli.database.shape import (
+    TableShape,
+    differences,
+    read_no_tables,
+    read_shapes,
+    tables_without_guard,
+)
 from billing_cli.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import psycopg
     from sqlalchemy import MetaData
@@ -25,6 +31,7 @@ def verify(connection: psycopg.Connection) -> None:
     """Raise SchemaError unless the revision, all tables and their guards are as needed."""
     require_head(connection)
     expected = own_shapes() | shared_shapes()
+    require_tables(connection, expected)
     require_shapes(expected, read_shapes(connection, expected))
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
     for name in tables_without_guard(connection, guarded):
@@ -32,6 +39,13 @@ def verify(connection: psycopg.Connection) -> None:
     problem = function_problem(connection)
     if problem is not None:
         raise SchemaError(problem)
+
+
+def require_tables(connection: psycopg.Connection, names: Iterable[str]) -> None:
+    """Raise SchemaError where a view or the like stands in the place of a table."""
+    found = read_no_tables(connection, names)
+    if found:
+        raise SchemaError(f"{'; '.join(found)}: it has to be a plain table")
 
 
 def require_shapes(expected: Mapping[str, TableShape], found: Mapping[str, TableShape]) -> None:

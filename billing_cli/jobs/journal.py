@@ -47,6 +47,7 @@ def result_of(
     """Return the result object of a run that has come this far."""
     ordered = tuple(sorted(sources, key=lambda one: one.source_id))
     status = status_of(ordered)
+    error, error_code = _failure_of(ordered) if status == "error" else (None, None)
     return RunResult(
         job=job,
         run_id=context.run_id,
@@ -61,8 +62,8 @@ def result_of(
         amount=written.amount,
         steps=steps,
         dry_run=dry_run,
-        error="every selected source failed" if status == "error" else None,
-        error_code=_code_of(ordered) if status == "error" else None,
+        error=error,
+        error_code=error_code,
         sources=ordered,
         notes=_notes(context, ordered),
     )
@@ -83,11 +84,16 @@ def _notes(context: JobContext, ordered: Sequence[SourceResult]) -> tuple[str, .
     return (f"without expected_node_id and expected_env, whoever answers is believed: {named}",)
 
 
-def _code_of(sources: Iterable[SourceResult]) -> str:
-    """Return the error code of a run whose sources all failed."""
+def _failure_of(sources: Iterable[SourceResult]) -> tuple[str, str]:
+    """Return why a run failed whose sources all failed, and the error code of that."""
     failed = [source for source in sources if source.status == "error"]
+    locked = [source for source in failed if source.error_code == "locked"]
+    if len(locked) == len(failed):
+        more = f", and {len(locked) - 1} more sources" if len(locked) > 1 else ""
+        return f"source {locked[0].source_id} is {locked[0].error}{more}", "locked"
     is_outage = all(source.unreachable for source in failed)
-    return "sources_unreachable" if is_outage else "sources_failed"
+    code = "sources_unreachable" if is_outage else "sources_failed"
+    return "every selected source failed", code
 
 
 def status_of(sources: Iterable[SourceResult]) -> RunStatus:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.result import SourceResult
+from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
+from billing_cli.database.busy import note_busy_sources, read_lock_holders
 from billing_cli.jobs.write import Charged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from psycopg import Connection
 
     from billing_cli.core.result import SourceStatus
     from billing_cli.database.sources import SourceState
@@ -85,6 +90,33 @@ def result_without_plan(
         error_code=error.code if error else None,
         unreachable=error.unreachable if error else False,
     )
+
+
+def fail_long_busy(
+    connection: Connection, results: Sequence[SourceResult], now: datetime
+) -> list[SourceResult]:
+    """Record which sources are busy, and make those fail that have been so for too long.
+
+    A run takes seconds, so that whoever holds a source for ten minutes hangs, or means to.
+    """
+    busy = [result.source_id for result in results if result.status == "busy"]
+    if not busy:
+        return list(results)
+    seconds = note_busy_sources(connection, busy, now)
+    late = [one for one in busy if seconds[one] > BUSY_FAILURE_SECONDS]
+    holders = read_lock_holders(connection, late) if late else {}
+    return [
+        replace(
+            result,
+            status="error",
+            error=f"locked for {seconds[result.source_id] / 60:.0f} minutes, "
+            f"by {holders.get(result.source_id, 'nobody any more')}",
+            error_code="locked",
+        )
+        if result.source_id in late
+        else result
+        for result in results
+    ]
 
 
 def lag_seconds(watermark: datetime | None, now: datetime) -> float | None:

@@ -28,7 +28,7 @@ from billing_cli.jobs.isolation import write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
 from billing_cli.jobs.prices import require_prices
-from billing_cli.jobs.source_results import result_of_plan, result_without_plan
+from billing_cli.jobs.source_results import fail_long_busy, result_of_plan, result_without_plan
 from billing_cli.jobs.stream_limits import within_stream_limits
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def take_step(
         for source in sources
         if not (respect_intervals and _is_early(source, known, asked_at))
     ]
-    fetched = _fetch(context, origin, due, known.states, until, since, pace or Pace(), asked_at)
+    fetched = _fetch(
+        context, origin, due, known.states, until, since, pace or Pace(), asked_at, is_dry=is_dry
+    )
 
     skipped = [
         result_without_plan(source_id, known.states[source_id], context.clock(), status="skipped")
@@ -142,7 +144,8 @@ class _FetchRound:
     """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
 
     `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
-    asked from. `is_file` tells that it was not the exporters who answered.
+    asked from. `is_file` tells that it was not the exporters who answered, `is_dry` that nothing is
+    to be stored.
     """
 
     begins: Mapping[str, datetime]
@@ -152,6 +155,7 @@ class _FetchRound:
     waiting: frozenset[str]
     asked_at: datetime
     is_file: bool
+    is_dry: bool
 
 
 def _fetch(
@@ -163,6 +167,8 @@ def _fetch(
     since: datetime | None,
     pace: Pace,
     asked_at: datetime,
+    *,
+    is_dry: bool,
 ) -> _FetchRound:
     first_since = since or until - context.initial_lookback
     fetching = context.fetching
@@ -193,7 +199,7 @@ def _fetch(
         ],
         context.clock(),
     )
-    return _FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file)
+    return _FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry)
 
 
 def _write(
@@ -247,6 +253,8 @@ def _write(
     answering = set() if fetched.is_file else current
     stalled = _stalled(context, answering, advanced, found.states, until)
     results = _results(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
+    if not fetched.is_dry:
+        results = fail_long_busy(connection, results, run.now)
     results = [
         replace(one, gaps=one.gaps + 1) if one.source_id in stalled else one for one in results
     ]
@@ -349,7 +357,7 @@ def _finish(
     attempts = [
         Attempt(one.source_id, one.last_completed_until, one.error or "")
         for one in results
-        if one.status != "busy"
+        if one.status != "busy" and one.error_code != "locked"
     ]
     # Pauses between runs count from when the sources were asked, however long a run takes.
     send(connection, FINISH, Attempts(attempts, list(stalled.items())), replace(run, now=asked_at))

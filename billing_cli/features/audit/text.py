@@ -8,6 +8,7 @@ from billing_cli.cli.tables import Column, Line, Table
 from billing_cli.cli.units import plural
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, plain
+from billing_cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +106,7 @@ def _line(finding: Finding) -> str:
     where = [f"account {finding.account_uuid}"] if finding.account_uuid else []
     where += [f"{_words(name)} {plain(value)}" for name, value in keys.items() if value != ""]
     told = _pairs(finding.expected, finding.found)
-    return ", ".join(where) + (f": {'; '.join(told)}" if told else "")
+    return printable(", ".join(where) + (f": {'; '.join(told)}" if told else ""))
 
 
 def _pairs(expected: Mapping[str, Value], found: Mapping[str, Value]) -> list[str]:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import billing_cli
+from billing_cli.database.begin import SEARCH_PATH
 from billing_cli.database.connection import Database, Session
+from billing_cli.database.functions import ASSIGN_LOCK_ROLE, LOCK_ROLE
 from billing_cli.database.grants import grant_script, seal_grant_script, suspend_grant_script
 from billing_cli.database.privileges import (
     Role,
@@ -33,6 +35,7 @@ from billing_cli.database.shape import read_shapes
 from billing_cli.database.verification import (
     own_shapes,
     require_shapes,
+    require_tables,
     shared_shapes,
     verify,
 )
@@ -152,7 +155,8 @@ def migrate(
         try:
             return replace(session.transaction(work), dry_run=dry_run)
         except SchemaError as error:
-            if error.code != "privileges":
+            # What the role that locks accounts lacks says by itself what has to be run.
+            if error.code != "privileges" or LOCK_ROLE in str(error):
                 raise
             reason = str(error)
     raise _wrong_role(dsn, reason, grant_to)
@@ -224,6 +228,8 @@ def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> M
     if revision is not None and revision not in REVISIONS:
         raise wrong_revision(revision)
     shared = shared_shapes()
+    # Before any of them is read: reading a view runs code of its owner as the role that migrates.
+    require_tables(connection, shared)
     found = read_shapes(connection, shared)
     if not found and not create_shared_tables:
         raise NoSharedTablesError(connection.info.dbname)
@@ -234,6 +240,8 @@ def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> M
             raise SchemaError(f"{name} exists, but was not made by a migration")
     if revision != HEAD_REVISION:
         _run_migrations(connection)
+    # Also where nothing was to be migrated: a restored backup may have lost the owner.
+    connection.execute(ASSIGN_LOCK_ROLE.encode())
     warnings = _verified(connection).warnings
     connection.execute(MAKE_PARTITIONS_NOW)
     adopt_facts(connection)
@@ -293,10 +301,9 @@ def _script(grant_to: str | None, grants: Iterable[str]) -> str:
 
     output = io.StringIO()
     command.upgrade(alembic_config(output), "head", sql=True)
-    if grant_to is not None:
-        output.write(f"BEGIN;\n\n{grant_script(grant_to)}\nCOMMIT;\n")
-    for script in grants:
-        output.write(f"BEGIN;\n\n{script}\nCOMMIT;\n")
+    of_jobs = () if grant_to is None else (grant_script(grant_to),)
+    for script in (*of_jobs, *grants):
+        output.write(f"BEGIN;\n\n{SEARCH_PATH};\n{script}\nCOMMIT;\n")
     return output.getvalue()
 
 

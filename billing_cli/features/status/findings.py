@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from billing_cli.cli.units import human_bytes, human_seconds, plural
+from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,6 +69,14 @@ def _problems(source: SourceStatus, max_lag_seconds: float) -> Iterator[Finding]
             name,
             f"last attempt failed: {source.last_error}",
             f"`billing check {option}` asks the exporter and says what is wrong",
+        )
+    if source.busy_seconds > BUSY_FAILURE_SECONDS:
+        holder = source.lock_holder or "nobody any more"
+        yield Finding(
+            "failed",
+            name,
+            f"locked for {human_seconds(source.busy_seconds)}, by {holder}",
+            "end that session, by `SELECT pg_terminate_backend(PID)`; the next run goes on",
         )
     if source.lag_seconds is None:
         yield Finding(

@@ -153,6 +153,8 @@ def _source_object(report: StatusReport, source: SourceStatus) -> dict[str, Any]
         "successions": source.successions,
         "succession_uncertain_bytes": source.succession_uncertain_bytes,
         "waits_for_successor": source.waits_for_successor,
+        "busy_seconds": source.busy_seconds,
+        "lock_holder": source.lock_holder or None,
         "attention": [one.text for one in own if one.severity != "note"],
         "advice": [f"{one.text}: {one.advice}" for one in own if one.severity == "note"],
         "last_hour": last_hour and {key: list(part) for key, part in last_hour._asdict().items()},

@@ -37,6 +37,8 @@ SOURCE = SourceStatus(
     last_attempted_at=START,
     last_succeeded_at=START,
     gaps={"late": 2},
+    busy_seconds=660.0,
+    lock_holder="role billing (pid 4711)",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -79,7 +80,29 @@ def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
         pass
     with sole_writer(path, wait_seconds=0):
         pass
-    assert names_in(tmp_path) == []
+
+
+def test_another_user_can_not_hold_the_lock(tmp_path: Path) -> None:
+    """Locks on the directory and the file, which everyone can open, hold up nothing."""
+    path = tmp_path / "billing.prom"
+    replace_file(path, b"")
+    descriptors = [os.open(one, os.O_RDONLY) for one in (tmp_path, path)]
+    for descriptor in descriptors:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with sole_writer(path, wait_seconds=0):
+        (lock,) = (one for one in tmp_path.iterdir() if one.name == ".billing.prom.lock")
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    """Otherwise a user of the directory could have a file of ours opened or made elsewhere."""
+    (tmp_path / ".billing.prom.lock").symlink_to(tmp_path / "elsewhere")
+    with sole_writer(tmp_path / "billing.prom"):
+        pass
+    assert names_in(tmp_path) == [".billing.prom.lock"]
+    assert not (tmp_path / ".billing.prom.lock").is_symlink()
 
 
 def test_who_waits_comes_next(tmp_path: Path) -> None:

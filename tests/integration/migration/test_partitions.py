@@ -132,7 +132,7 @@ def test_months_that_are_missing_are_named(
         ("ALTER FUNCTION billing.make_partitions SECURITY INVOKER", "is not SECURITY DEFINER"),
         (
             "CREATE ROLE {0}; ALTER FUNCTION billing.make_partitions OWNER TO {0}",
-            r"can't make partitions: its owner \w+ does not own billing.usage_records",
+            r"owner \w+ of billing.make_partitions\(\) does not own billing.usage_records",
         ),
     ],
 )

@@ -113,7 +113,15 @@ def test_what_is_no_name_of_a_role_is_refused(name: str) -> None:
         ("ALTER FUNCTION billing.lock_accounts SECURITY INVOKER", "is not SECURITY DEFINER"),
         (
             "CREATE ROLE {0}; ALTER FUNCTION billing.lock_accounts OWNER TO {0}",
-            r"can't lock accounts: its owner \w+ needs SELECT \(uuid\) and UPDATE \(uuid\)",
+            r"owner \w+ of billing.lock_accounts\(uuid\[\]\) needs .*, SELECT \(uuid\) and UPDATE",
+        ),
+        (
+            "ALTER FUNCTION billing.lock_accounts OWNER TO CURRENT_USER",
+            "owner postgres of .* is a superuser",
+        ),
+        (
+            "CREATE ROLE {0} LOGIN; ALTER FUNCTION billing.lock_accounts OWNER TO {0}",
+            r"owner \w+ of .* may do more than lock accounts",
         ),
     ],
 )
