@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -28,6 +30,8 @@ MAX_TIMEOUT_SECONDS = 300
 MAX_INTERVAL_SECONDS = 86_400
 
 LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
+HEX_CHARACTERS = 64
+NOT_A_PIN = "must be SHA-256 digests, of 64 hexadecimal digits or in base64"
 NOT_A_HOST = "is not a URL with a valid host and port"
 
 # Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
@@ -77,6 +81,8 @@ def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tu
         yield "base_url", LOOPBACK_ONLY
     if entry.proxy is not None and not (encrypted or entry.allow_http):
         yield "proxy", "needs an https base_url: it would see the token and the answers"
+    if entry.pinned_sha256 and not encrypted:
+        yield "pinned_sha256", "needs an https base_url"
     if entry.auth_mode == "mtls" and not encrypted:
         yield "auth_mode", "mtls needs an https base_url"
     yield from _missing_certificate(entry)
@@ -142,6 +148,26 @@ def check_proxy(text: str) -> str:
     return text.rstrip("/")
 
 
+def check_pins(value: Any) -> tuple[str, ...]:
+    """Return pins, one or a list of them, in hexadecimal. Raises ValueError for what is none."""
+    pins = [value] if isinstance(value, str) else value
+    if not isinstance(pins, list | tuple):
+        raise ValueError(NOT_A_PIN)  # noqa: TRY004 - pydantic's way
+    return tuple(_pin(pin) for pin in pins)
+
+
+def _pin(value: Any) -> str:
+    try:
+        text = value.removeprefix("sha256//")
+        is_hex = len(text) == HEX_CHARACTERS
+        digest = bytes.fromhex(text) if is_hex else b64decode(text, validate=True)
+    except (AttributeError, ValueError):
+        raise ValueError(NOT_A_PIN) from None
+    if len(digest) * 2 != HEX_CHARACTERS:
+        raise ValueError(NOT_A_PIN)
+    return digest.hex()
+
+
 def check_host(text: str) -> str:
     """Return a host name or address as it is. Raises ValueError where it is neither."""
     if _HOST_NAME.fullmatch(text) is None and _address_of(text) is None:
@@ -182,6 +208,7 @@ class SourceEntry(BaseModel):
     max_new_streams_per_hour: StreamCount | None = None
     max_unresolved_streams_per_hour: StreamCount | None = None
     max_daily_charge: Maximum | None = None
+    pinned_sha256: Annotated[tuple[str, ...], BeforeValidator(check_pins)] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -285,5 +285,11 @@ SOURCE: Mapping[str, Key] = {
         "decimal, 9 places",
         "the source's own `max_daily_charge_per_source`; see [limits](#limits)",
     ),
+    "pinned_sha256": Key(
+        "SHA-256, or a list",
+        "digests of the public keys (SPKI) that the exporter may have, hexadecimal or base64, in "
+        "addition to the verification of its certificate; see "
+        "[security.md](security.md#pinned-keys)",
+    ),
 }
 """The keys of a source."""

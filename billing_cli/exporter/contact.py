@@ -72,6 +72,7 @@ def in_contact(
             timeout_seconds=source.timeout_seconds,
             run_deadline=deadline,
             limits=limits,
+            pins=source.pinned_sha256,
         )
         with contextlib.closing(transport):
             yield Contact(transport, token, notes, deadline)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _MAX_FILE_BYTES = 16 * 1024
 _READABLE_BY_OTHERS = stat.S_IROTH
-_SHORTEST_MASKED = 4
+_SHORTEST_SAFE = 16
+_SHORT = f"the token is shorter than {_SHORTEST_SAFE} characters: it can be guessed"
 
 
 class SecretToken:
@@ -37,8 +38,6 @@ class SecretToken:
 
     def masked(self, text: str) -> str:
         """Return a text with every occurrence of the token, plain or quoted, masked."""
-        if len(self._text) < _SHORTEST_MASKED:
-            return text
         for form in (self._text, repr(self._text)[1:-1], ascii(self._text)[1:-1]):
             text = text.replace(form, "***")
         return text
@@ -79,15 +78,16 @@ def credential_for(
     """
     if source.credential_ref is not None:
         token = read_credential(source.credential_ref, environ)
-        return Credential(token, _file_notes(source.credential_ref))
+        return Credential(token, (*_file_notes(source.credential_ref), *_length_notes(token)))
     if source.auth_mode != "bearer":
         return Credential(None)
     if default_token is None:
         raise CredentialsError("auth_mode bearer needs a credential_ref or a default token")
     if isinstance(default_token, TokenReference):
-        return Credential(read_credential(default_token.ref, environ))
+        token = read_credential(default_token.ref, environ)
+        return Credential(token, _length_notes(token))
     _check_text(default_token.reveal(), "the default token")
-    return Credential(default_token)
+    return Credential(default_token, _length_notes(default_token))
 
 
 def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
@@ -160,6 +160,10 @@ def _read(path: Path, ref: str) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         raise CredentialsError(f"credential_ref {ref}: the file is not UTF-8 text") from None
+
+
+def _length_notes(token: SecretToken) -> tuple[str, ...]:
+    return (_SHORT,) if len(token.reveal()) < _SHORTEST_SAFE else ()
 
 
 def _file_notes(ref: str) -> tuple[str, ...]:

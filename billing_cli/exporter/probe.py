@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.address import endpoint_of
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
+from billing_cli.exporter.credentials import credential_for
 from billing_cli.exporter.decode import Decoder
 from billing_cli.exporter.expiry import expiries_in, not_after
 from billing_cli.exporter.failures import DENIED, NotFoundError
@@ -63,6 +65,22 @@ def probe_all(
         else answer
         for source, answer in answers
     }
+
+
+def shared_tokens(
+    sources: Sequence[Source],
+    default_token: SecretToken | TokenReference | None,
+    environ: Mapping[str, str] | None = None,
+) -> list[tuple[str, ...]]:
+    """Return the ids of sources that are sent the same token; those without one are left out."""
+    environ = os.environ if environ is None else environ
+    by_token: dict[str, list[str]] = {}
+    for source in sources:
+        with contextlib.suppress(ExporterError):
+            found = credential_for(source, environ, default_token)
+            if found.token is not None:
+                by_token.setdefault(found.token.reveal(), []).append(source.source_id)
+    return [tuple(ids) for ids in by_token.values() if len(ids) > 1]
 
 
 def probe(

@@ -19,7 +19,8 @@ class Source:
 
     `credential_ref` names the Bearer token (`env:NAME`, `file:/path`, `credential:NAME`); the
     token itself is never part of this value, so its repr can be logged. A limit that is None
-    is the one that is configured for all sources.
+    is the one that is configured for all sources. `pinned_sha256` are digests of
+    the public keys that the exporter may have, hexadecimal; any, where there are none.
     """
 
     source_id: str
@@ -45,3 +46,4 @@ class Source:
     max_new_streams_per_hour: int | None = None
     max_unresolved_streams_per_hour: int | None = None
     max_daily_charge: Decimal | None = None
+    pinned_sha256: tuple[str, ...] = ()

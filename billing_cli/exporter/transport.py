@@ -73,6 +73,7 @@ class Transport:
         timeout_seconds: float,
         run_deadline: float,
         limits: Limits,
+        pins: tuple[str, ...] = (),
     ) -> None:
         self._endpoint = endpoint
         self._timeout_seconds = timeout_seconds
@@ -80,7 +81,7 @@ class Transport:
         self._limits = limits
         self._peer = endpoint.label if proxy_url is None else f"the proxy {proxy_url}"
         self._proxies = {} if proxy_url is None else {"http": proxy_url, "https": proxy_url}
-        self._adapter = _Adapter(context, server_name)
+        self._adapter = _Adapter(context, server_name, pins)
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "gzip, identity",
@@ -204,7 +205,10 @@ class _Exchange:
 class _Adapter(HTTPAdapter):
     """Connects through one TLS context to one verified name, and can be made to hang up."""
 
-    def __init__(self, context: ssl.SSLContext | None, server_name: str | None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, server_name: str | None, pins: tuple[str, ...]
+    ) -> None:
+        self._pins = pins
         self._tls: dict[str, Any] = {"ssl_context": context, "server_hostname": server_name}
         self._pool: Any = None
         self._connections: list[HTTPConnection] = []
@@ -254,16 +258,41 @@ class _Adapter(HTTPAdapter):
         """Leave the context alone: requests would add its own CA bundle to it here."""
 
     def _connection(self, kind: type[HTTPConnection], **kwargs: Any) -> HTTPConnection:
-        self._connections.append(kind(**kwargs))
-        return self._connections[-1]
+        connection = kind(**kwargs)
+        if isinstance(connection, _TlsConnection):
+            connection.pins = self._pins
+        self._connections.append(connection)
+        return connection
 
 
 class _TlsConnection(HTTPSConnection):
-    """Keeps what its handshake showed, which is gone once the server closes the connection."""
+    """Keeps what its handshake showed, which is gone once the server closes the connection.
 
+    With `pins`, a server with another key is hung up on before anything is sent to it.
+    """
+
+    pins: tuple[str, ...] = ()
     handshake: tuple[str | None, bytes | None] = (None, None)
 
     def connect(self) -> None:
         super().connect()
         if isinstance(self.sock, ssl.SSLSocket):
             self.handshake = self.sock.version(), self.sock.getpeercert(binary_form=True)
+        if self.pins:
+            self._require_pinned_key()
+
+    def _require_pinned_key(self) -> None:
+        from billing_cli.exporter.pins import key_digest  # noqa: PLC0415 - slow to import
+
+        _, certificate = self.handshake
+        try:
+            found = key_digest(certificate or b"")
+        except ValueError:
+            found = "unreadable"
+        if found not in self.pins:
+            self.close()
+            raise ExporterError(
+                f"the key of the exporter is not pinned: its sha256 is {found}",
+                code="tls",
+                unreachable=True,
+            )

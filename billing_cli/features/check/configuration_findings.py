@@ -15,9 +15,12 @@ from billing_cli.config.redaction import MASK
 from billing_cli.features.check.findings import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from billing_cli.config.settings import Settings
 
 FILE = "file:"
+MAX_SOURCES_SHOWN = 5
 OPEN = "can be read by every user of this machine"
 
 
@@ -47,6 +50,18 @@ def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
 def configuration_failure(reason: str) -> Finding:
     """Return the finding for a configuration that no job would accept."""
     return Finding("configuration", "settings", "failed", reason)
+
+
+def shared_token_finding(source_ids: Sequence[str]) -> Finding:
+    """Return the warning about sources that are sent the same token."""
+    shown = ", ".join(source_ids[:MAX_SOURCES_SHOWN])
+    hidden = len(source_ids) - MAX_SOURCES_SHOWN
+    more = f" and {hidden} more" if hidden > 0 else ""
+    text = (
+        f"{shown}{more} are sent the same token: each of them can ask the others with it; "
+        "give each source a credential_ref of its own"
+    )
+    return Finding("configuration", "tokens", "warning", text)
 
 
 def _shown(key: str, settings: Settings) -> str:

@@ -20,6 +20,7 @@ from billing_cli.errors import BillingError, ConfigurationError, SchemaError
 from billing_cli.features.check.configuration_findings import (
     configuration_failure,
     configuration_findings,
+    shared_token_finding,
 )
 from billing_cli.features.check.database_findings import (
     RoleFacts,
@@ -144,7 +145,7 @@ def _look_at_sources(
     context: JobContext, sources: Sequence[Source], known: Mapping[str, KnownSource]
 ) -> list[Finding]:
     """Return the findings about the sources, in their configured order."""
-    from billing_cli.exporter.probe import probe_all  # noqa: PLC0415 - requests is slow to import
+    from billing_cli.exporter.probe import probe_all, shared_tokens  # noqa: PLC0415 - slow
 
     now = context.clock()
     facts = probe_all(
@@ -158,7 +159,7 @@ def _look_at_sources(
         {name: one.identity for name, one in facts.items() if one.identity is not None},
         {one.identity.stored: source_id for source_id, one in known.items()},
     )
-    findings: list[Finding] = []
+    findings = [shared_token_finding(ids) for ids in shared_tokens(sources, context.default_token)]
     for source in sources:
         stored = known.get(source.source_id)
         expected = Expectations(

@@ -227,7 +227,7 @@ def test_a_file_with_a_secret_that_everybody_can_read_is_a_warning(
 ) -> None:
     """The configuration itself, and what it refers to."""
     token, config = tmp_path / "token", tmp_path / "billing.toml"
-    token.write_text("hunter2hunter2")
+    token.write_text("hunter2hunter2hunter2")
     config.write_text(
         f'database_url = "{database_url}"\ninternal_service_token_ref = "file:{token}"\n'
     )
@@ -244,6 +244,26 @@ def test_a_file_with_a_secret_that_everybody_can_read_is_a_warning(
         config.chmod(mode)
         report = checked(BILLING_CONFIG=str(config), **DOWN)
         assert [one.text for one in report.findings if one.name == "secrecy"] == warnings
+
+
+def test_a_token_that_several_sources_are_sent_is_a_warning(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default token, or the same one under two names; short ones are named too."""
+    sources = [
+        {"source_id": one, "base_url": f"http://127.0.0.1:{port}", "credential_ref": ref}
+        for one, port, ref in (("jp-1", 1, None), ("us-1", 2, "env:US"), ("de-1", 3, "env:DE"))
+    ]
+    settings = {"DATABASE_URL": database_url, "BILLING_ALLOW_ZERO_PRICE": "true"}
+    monkeypatch.setenv("US", "a-token-of-many")
+    monkeypatch.setenv("DE", "own")
+    settings["INTERNAL_SERVICE_TOKEN"] = "a-token-of-many"
+    report = checked(EXPORTER_SOURCES_JSON=json.dumps(sources), **settings)
+    (found,) = (one for one in report.findings if one.name == "tokens")
+    assert (found.state, found.text.partition(":")[0]) == (
+        "warning",
+        "jp-1, us-1 are sent the same token",
+    )
 
 
 def test_a_source_is_held_against_what_is_stored(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from billing_cli.config.entry import SourceEntry
+from billing_cli.errors import ConfigurationError
 from billing_cli.exporter.source import Source
 from tests.unit.config.support import (
     entry,
     error_of,
+    from_environment,
     in_environment,
     problems_of,
     sources_error,
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 TOKEN = {"INTERNAL_SERVICE_TOKEN": "shared-token"}
 PAIR = {"client_cert": __file__, "client_key": __file__}
 JP_1 = "EXPORTER_SOURCES_JSON[0] 'jp-1'"
+PIN = "0123456789abcdef" * 4
 BAD_REFERENCE = "must be env:NAME, file:/absolute/path or credential:NAME"
 LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
 NOT_A_HOST = "is not a URL with a valid host and port"
@@ -58,6 +63,7 @@ def test_a_source_takes_every_key(tmp_path: Path) -> None:
         "max_new_streams_per_hour": 0,
         "max_unresolved_streams_per_hour": 1,
         "max_daily_charge": 12,
+        "pinned_sha256": (PIN,),
     }
     assert {field.name for field in fields(Source)} == keys.keys()
     assert asdict(sources_from(keys)[0]) == keys
@@ -269,3 +275,33 @@ def test_encrypted_or_loopback_urls_are_accepted(url: str) -> None:
 def test_http_elsewhere_needs_a_word_of_consent() -> None:
     """allow_http = true makes plain http legal for that source."""
     assert sources_from(entry(base_url="http://jp-1.example", allow_http=True))[0].allow_http
+
+
+def test_a_pin_is_hexadecimal_or_base64_one_or_several() -> None:
+    """As tools print them; the configuration holds one form."""
+    encoded = base64.b64encode(bytes.fromhex(PIN)).decode()
+    forms = {
+        "upper case": PIN.upper(),
+        "base64": encoded,
+        "curl": f"sha256//{encoded}",
+        "list": [PIN],
+    }
+    for given in forms.values():
+        (source,) = pinned(given)
+        assert source.pinned_sha256 == (PIN,)
+    assert pinned([])[0].pinned_sha256 == ()
+    for wrong in ("abc", PIN[:-2], PIN + "00", "g" * 64, 5, [5]):
+        with pytest.raises(ConfigurationError, match="pinned_sha256"):
+            pinned(wrong)
+
+
+def test_a_pin_needs_encryption() -> None:
+    """Without TLS nobody shows a key."""
+    with pytest.raises(ConfigurationError, match=r"pinned_sha256.*needs an https base_url"):
+        pinned(PIN, base_url="http://127.0.0.1:8080")
+
+
+def pinned(pin: object, base_url: str = "https://jp-1") -> tuple[Source, ...]:
+    """Return the sources of a configuration with one pinned source."""
+    entry = {"source_id": "jp-1", "base_url": base_url, "pinned_sha256": pin}
+    return from_environment(EXPORTER_SOURCES_JSON=json.dumps([entry])).sources

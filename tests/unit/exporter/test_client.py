@@ -452,12 +452,12 @@ def test_an_address_that_is_refused_is_never_asked(exporter: responses.RequestsM
     assert len(exporter.calls) == 0
     url = "http://jp-1.example:80/v1/snapshots/window"
     exporter.get(url, body=encoded(page(minutes(3))))
-    token = SecretToken("default")
+    token = SecretToken("0123456789abcdef")
     result = fetched(
         "http://jp-1.example", allow_http=True, auth_mode="bearer", default_token=token
     )
     assert len(result.snapshots) == 3
-    assert requests_of(exporter)[0].headers["Authorization"] == "Bearer default"
+    assert requests_of(exporter)[0].headers["Authorization"] == "Bearer 0123456789abcdef"
     assert result.notes == ("the token goes to jp-1.example:80 without encryption",)
 
 

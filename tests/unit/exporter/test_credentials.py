@@ -186,12 +186,22 @@ def test_a_token_does_not_show_itself() -> None:
 
 
 def test_a_token_is_masked_in_texts() -> None:
-    """Plain and quoted; a token of a few characters is no secret, and would blot out words."""
+    """Plain and quoted, however short it is."""
     token = SecretToken("it's \\ secret")
     assert token.masked(f"<it's \\ secret> {'it' + chr(39) + 's ' + chr(92) + ' secret'!r}") == (
         '<***> "***"'
     )
-    assert SecretToken("abc").masked("abc") == "abc"
+    assert SecretToken("abc").masked("abc, a") == "***, a"
+
+
+def test_a_short_token_is_remarked_upon() -> None:
+    """Its own, or the default one: whoever can guess it can ask every exporter that takes it."""
+    own = Source("jp-1", "https://jp-1", auth_mode="bearer", credential_ref="env:OWN")
+    shared = Source("jp-1", "https://jp-1", auth_mode="bearer")
+    short = ("the token is shorter than 16 characters: it can be guessed",)
+    assert credential_for(own, {"OWN": "x" * 15}, None).notes == short
+    assert credential_for(own, {"OWN": "x" * 16}, None).notes == ()
+    assert credential_for(shared, {}, SecretToken("x" * 15)).notes == short
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
+import subprocess
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ import trustme
 from billing_cli.exporter import tls
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.credentials import SecretToken
+from billing_cli.exporter.pins import key_digest
 from tests.support.authority import Authority
 from tests.unit.exporter.answers import encoded, fetched, minutes, page
 from tests.unit.exporter.servers import Server, answering, http, serving
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from tests.unit.exporter.servers import Visit
 
 GOOD = encoded(page(minutes(3)))
+
+SECURITY_PAGE = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+OTHER_PIN = "0" * 64
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,41 @@ def test_the_bundle_replaces_the_system_s_authorities(
     places = ssl.get_default_verify_paths()._replace(openssl_cafile=authority.bundle)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: places)
     assert "certificate" in refusal(exporter, ca_bundle=stranger.bundle)
+
+
+def test_a_pinned_key_is_required_before_anything_is_sent(
+    authority: Authority, exporter: Server
+) -> None:
+    """A trusted certificate for the right name is not enough for a source with a pin."""
+    pin = pin_of(exporter)
+    trusted = {"ca_bundle": authority.bundle, "default_token": SecretToken("a-token-of-ours")}
+    assert_good(fetched(exporter.url, pinned_sha256=(OTHER_PIN, pin), **trusted))
+    before = len(exporter.heads)
+    why = refusal(exporter, pinned_sha256=(OTHER_PIN,), auth_mode="bearer", **trusted)
+    assert why == f"the key of the exporter is not pinned: its sha256 is {pin}"
+    assert len(exporter.heads) == before
+
+
+def test_a_pin_does_not_replace_the_verification(exporter: Server) -> None:
+    """The right key without a trusted certificate is refused as before."""
+    why = refusal(exporter, pinned_sha256=(pin_of(exporter),))
+    assert "unable to get local issuer certificate" in why
+
+
+def test_a_pin_is_what_openssl_computes(authority: Authority, tmp_path: Path) -> None:
+    """As the manual says: of the key, so that a renewed certificate keeps it."""
+    certificate = authority.ca.issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
+    path = tmp_path / "exporter.pem"
+    path.write_bytes(certificate)
+    command = re.findall(r"^(openssl x509 .*)$", SECURITY_PAGE, re.MULTILINE)[0]
+    shown = subprocess.run(  # noqa: S602 - the manual's own line
+        command.replace("exporter.pem", str(path)),
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split()[-1] == key_digest(ssl.PEM_cert_to_DER_cert(certificate.decode()))
 
 
 def test_an_unknown_authority_is_refused(exporter: Server) -> None:
@@ -421,6 +462,12 @@ def assert_good(result: Fetched) -> None:
 def assert_hung_up(reason: str) -> None:
     """The server ended it; its alert may get lost when it resets the connection."""
     assert "TLS with 127.0.0.1" in reason or "closed the connection" in reason
+
+
+def pin_of(server: Server) -> str:
+    """Return the pin of the server's present key."""
+    certificate = ssl.get_server_certificate(("127.0.0.1", server.port))
+    return key_digest(ssl.PEM_cert_to_DER_cert(certificate))
 
 
 def refusal(server: Server, *, unreachable: bool = True, **more: Any) -> str:
