@@ -289,7 +289,7 @@ SOURCE: Mapping[str, Key] = {
         "SHA-256, or a list",
         "digests of the public keys (SPKI) that the exporter may have, hexadecimal or base64, in "
         "addition to the verification of its certificate; see "
-        "[security.md](security.md#pinned-keys)",
+        "[security](../security.md#pinned-keys)",
     ),
 }
 """The keys of a source."""

@@ -20,6 +20,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 OPERATORS = sorted(DOCS.glob("*.md"))
 MOST_WORDS, MOST_README_WORDS = 10_000, 600
+# The list of errors is compared with the code; the other page is for whoever reviews the security.
+NOT_COUNTED = {"errors.md", "security.md"}
 WRITTEN_BY_A_RUN = {ROOT / "docs" / "reference" / "json.md"}
 
 BLOCKS = [
@@ -42,8 +44,8 @@ COMMANDS = sorted(
 
 
 def test_the_operators_pages_are_short() -> None:
-    """Generated references are not counted, nor is what draws tables."""
-    assert sum(words(page) for page in OPERATORS) <= MOST_WORDS
+    """References are not counted, nor is what draws tables."""
+    assert sum(words(page) for page in OPERATORS if page.name not in NOT_COUNTED) <= MOST_WORDS
     assert words(ROOT / "README.md") <= MOST_README_WORDS
 
 
@@ -131,5 +133,5 @@ def test_the_sources_of_the_install_page_are_right(tmp_path: Path) -> None:
 def test_the_units_of_the_pages_are_those_that_are_there() -> None:
     """None is named that does not exist."""
     text = "".join(page.read_text("utf-8") for page in OPERATORS)
-    named = set(re.findall(r"\b((?:on-)?billing-[a-z]+@?)(?:ID)?\.(service|timer)\b", text))
+    named = set(re.findall(r"\b((?:on-)?billing-[a-z]+(?:-[a-z]+)*@?)(?:ID)?\.(service|timer)\b", text))
     assert {f"{name}.{kind}" for name, kind in named} == set(UNITS)
