@@ -133,5 +133,7 @@ def test_the_sources_of_the_install_page_are_right(tmp_path: Path) -> None:
 def test_the_units_of_the_pages_are_those_that_are_there() -> None:
     """None is named that does not exist."""
     text = "".join(page.read_text("utf-8") for page in OPERATORS)
-    named = set(re.findall(r"\b((?:on-)?billing-[a-z]+(?:-[a-z]+)*@?)(?:ID)?\.(service|timer)\b", text))
+    named = set(
+        re.findall(r"\b((?:on-)?billing-[a-z]+(?:-[a-z]+)*@?)(?:ID)?\.(service|timer)\b", text)
+    )
     assert {f"{name}.{kind}" for name, kind in named} == set(UNITS)
