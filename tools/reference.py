@@ -165,9 +165,11 @@ def complete_metrics() -> str:
         last_attempted_at=at,
         last_succeeded_at=at,
         gaps={"late": 2},
+        busy_seconds=660.0,
+        lock_holder="role billing (pid 4711)",
     )
     run = RunResult("collect", "", "ok", at, at)
-    stored = StoredMetrics((totals,), (source,))
+    stored = StoredMetrics((totals,), (source,), (("new", at), ("full", at)))
     return metrics_text(run, stored, is_database_up=True, version="1.0").decode()
 
 

@@ -50,6 +50,8 @@ class PatientConnection(psycopg.Connection[Row]):
 
     def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **options: Any) -> Result:
         """Consume what the driver wants to wait for."""
+        # Raises where the connection is lost already: what has not begun need not be cleaned up.
+        _ = self.pgconn.socket
         try:
             # Each row of a COPY comes by here, and most of them have arrived: half of its time.
             state = next(gen)

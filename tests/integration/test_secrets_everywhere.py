@@ -68,6 +68,14 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "explain": (("{account}",), ("{account}", "--json"), (A_UUID,)),
     "status": ((), ("--json",)),
     "usage": ((), ("--json",), ("--by", "account", "--output", "csv")),
+    "reverse": (("--source", "jp-1", *RANGE, *REASON, "--json", "--dry-run"),),
+    "statement": (
+        ("{account}", "--month", "2026-04"),
+        ("{account}", "--month", "2026-04", "--format", "json"),
+    ),
+    "seal": (("--key-ref", "file:{secrets}/token"), ("--key-ref", "credential:shared", "--json")),
+    "verify": ((), ("--json", "--checkpoint", "{secrets}/token")),
+    "archive": (("--month", "2026-04", "--to", "{secrets}/archive", "--json"),),
     "simulate": (("--price", "1", *RANGE), ("--price", "0", *RANGE, "--json")),
     "config": (("show",), ("show", "--json"), ("schema",)),
     "init": (
@@ -98,9 +106,9 @@ def test_commands_that_succeed_show_no_secret(place: Place) -> None:
     place.run("collect", "--source", "jp-1")
     del place.extra["BILLING_ACCOUNT_RATE_BITS_PER_SECOND"]
     place.run_all()
-    # The role of the jobs may neither prune nor suspend, and no source can be moved here; what each
+    # The role of the jobs may not prune, seal or suspend, and no source can be moved here; what each
     # of them prints is looked at as well.
-    assert place.worked == SUMMARIES.keys() - {"prune", "sources", "suspend"}
+    assert place.worked == SUMMARIES.keys() - {"archive", "prune", "seal", "sources", "suspend"}
     # The secrets were really sent.
     sources = place.world.rows("SELECT source_id FROM billing.sources ORDER BY 1")
     assert sources == [("fra-1",), ("jp-1",), ("sg-1",), ("us-1",)]

@@ -27,7 +27,7 @@ def move_parts(result: MoveResult) -> list[Part]:
         lines.append(f"source {result.old_source_id} is to be removed from the configuration")
     if result.new_node_id != result.old_node_id:
         lines.append(
-            f"{plural(result.streams, 'counter')} of node {result.old_node_id} will continue under "
+            f"{plural(result.streams, 'counter')} of node {result.old_node_id} continue under "
             "the new id; where the source sets expected_node_id or expected_env, change them"
         )
     return lines

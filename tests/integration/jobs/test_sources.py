@@ -97,6 +97,7 @@ def test_a_source_that_hangs_does_not_keep_a_large_node_from_being_charged(world
 def test_two_sources_that_claim_one_node_are_both_refused(world: World) -> None:
     """Nobody can know which is the right one; the error names both."""
     two_nodes(world)
+    world.overrides["jp-1"] = {"expected_node_id": None}
     world.overrides["us-1"] = {"base_url": world.running.base_url("jp-1"), "expected_node_id": None}
     result = world.run(world.at(4))
     errors = [one.error or "" for one in result.sources]

@@ -29,7 +29,7 @@ def test_a_lost_charge_ends_an_audit_with_3_until_it_is_repaired(customer: Custo
     assert violation["keys"]["bucket_start"] == "2026-04-08T12:01:00Z"
     assert violation["found"] == {"amount_delta": "-1.000000000"}
     assert dry.exit_code == 0
-    assert "(dry run: nothing is stored) - 1 repairs, balances reduced by 1.000" in dry.stdout
+    assert "(dry run: nothing is stored) - 1 repair, balances reduced by 1.000" in dry.stdout
     assert done.exit_code == again.exit_code == 0
     assert (done.json["job"], done.json["status"], done.json["error"]) == (
         "repair-balances",

@@ -35,7 +35,7 @@ def test_the_command_suspends_and_says_whom(arrears: Arrears) -> None:
     done = billing(arrears.url, "suspend", "--after", "36h", "--json")
 
     assert (dry.returncode, done.returncode) == (0, 0), (dry.stderr, done.stderr)
-    assert "suspend: ok (dry run: nothing is stored) - 1 accounts suspended" in dry.stdout
+    assert "suspend: ok (dry run: nothing is stored) - 1 account suspended" in dry.stdout
     assert f"suspended: {account}, balance -2.5" in dry.stdout
     told = json.loads(done.stdout)
     assert (told["job"], told["status"], told["error"]) == ("suspend", "ok", None)

@@ -154,6 +154,7 @@ def test_the_result_object_tells_each_figure_under_its_own_name() -> None:
         "included_bytes": 4,
         "charged_bytes": 5,
         "amount": "6.000000001",
+        "currency": None,
         "corrections": 7,
         "successions": 23,
         "steps": 8,
@@ -202,6 +203,7 @@ def test_a_run_that_did_nothing_tells_zeros() -> None:
             ("included_bytes", "charged_bytes", "corrections", "successions", "steps"), 0
         ),
         "amount": "0",
+        "currency": None,
         "dry_run": False,
         "error": None,
         "notes": [],
