@@ -106,8 +106,8 @@ def test_commands_that_succeed_show_no_secret(place: Place) -> None:
     place.run("collect", "--source", "jp-1")
     del place.extra["BILLING_ACCOUNT_RATE_BITS_PER_SECOND"]
     place.run_all()
-    # The role of the jobs may not prune, seal or suspend, and no source can be moved here; what each
-    # of them prints is looked at as well.
+    # The role of the jobs may not prune, seal or suspend, nothing is sealed, and no source can be
+    # moved here; what each of them prints is looked at as well.
     assert place.worked == SUMMARIES.keys() - {"archive", "prune", "seal", "sources", "suspend"}
     # The secrets were really sent.
     sources = place.world.rows("SELECT source_id FROM billing.sources ORDER BY 1")

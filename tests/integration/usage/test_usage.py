@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from psycopg import sql
 
 from billing_cli.cli.tables import text_of
 from billing_cli.core.times import format_rfc3339
@@ -108,8 +109,8 @@ def test_an_account_is_found_by_uuid_or_e_mail(story: Story, used: list[Any]) ->
     found = story.billing(*asked)
     assert found.json["account_uuid"] == used[1].uuid
     assert json.dumps(found.json["rows"]) == json.dumps(by_uuid.json["rows"])
-    role = urlsplit(story.job_url).username or ""
-    story.connection.execute(f'REVOKE SELECT (email) ON public.users FROM "{role}"'.encode())
+    role = sql.Identifier(urlsplit(story.job_url).username or "")
+    story.connection.execute(sql.SQL("REVOKE SELECT (email) ON users FROM {}").format(role))
     refused = story.billing(*asked)
     assert refused.exit_code == 78
     assert "GRANT SELECT (email) ON public.users TO" in refused.stderr
