@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,7 +14,7 @@ from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.status.job import status
-from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres, stop_postgres
+from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres
 from tests.integration.database.stage import (
     MINUTE,
     PASSWORD,
@@ -32,6 +28,7 @@ from tests.integration.database.stage import (
 )
 from tests.integration.jobs.world import serving_world
 from tests.support.disks import small_disk
+from tests.support.standby import can_copy, server_directory, standby_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +50,7 @@ SMALL_DISK_BYTES = 1024 * 1024
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """Return a server that tests may stop, with a migrated database to copy."""
-    with directory() as made:
+    with server_directory() as made:
         started = start_postgres(made, durable=False)
         execute(started, f"CREATE DATABASE {TEMPLATE}")
         # PostgreSQL 13 would store it in another form than ACCESS_RULES ask for.
@@ -133,6 +130,8 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
 ) -> None:
     """Nothing can be written there, but `status` needs to read only."""
     database = world.connection.info.dbname
+    if not can_copy(server):
+        pytest.skip("this PostgreSQL came without pg_basebackup")
     with standby_of(server) as standby:
         url = standby.url(database)
         failure = failure_of(world, lambda: collect_through(world, url))
@@ -215,35 +214,6 @@ def reconnect(world: World) -> None:
     """Give the world a new connection in place of one that has been lost."""
     world.connection.close()
     world.connection = psycopg.connect(world.database_url, autocommit=True)
-
-
-@contextmanager
-def directory() -> Iterator[Path]:
-    """Make a directory for a server, and remove it with the server in it."""
-    made = Path(tempfile.mkdtemp(prefix="billing-server-"))
-    made.chmod(0o755)
-    own = made / "server"
-    try:
-        yield own
-    finally:
-        stop_postgres(own)
-        shutil.rmtree(made)
-
-
-@contextmanager
-def standby_of(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    """Run a copy of a server that follows it."""
-    if not (server.programs / "pg_basebackup").exists():
-        pytest.skip("this PostgreSQL came without pg_basebackup")
-    with directory() as made:
-        made.mkdir()
-        if os.geteuid() == 0:
-            shutil.copystat(server.directory, made)
-            os.chown(made, server.directory.stat().st_uid, server.directory.stat().st_gid)
-        copy = EmbeddedPostgres(made, server.programs)
-        copy.run("pg_basebackup", "--dbname", server.url(), "--write-recovery-conf", "--no-sync",
-                 "--checkpoint=fast", "--wal-method=fetch")  # fmt: skip
-        yield start_postgres(made, durable=False)
 
 
 @contextmanager
