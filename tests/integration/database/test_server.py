@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.database.stage import (
 )
 from tests.integration.jobs.world import serving_world
 from tests.support.disks import small_disk
+from tests.support.relay import relayed
 from tests.support.standby import can_copy, server_directory, standby_of
 
 if TYPE_CHECKING:
@@ -149,6 +151,50 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
     assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
     assert [one.watermark for one in seen.sources] == [world.watermarks["jp-1"]]
     assert_heals(world)
+
+
+def test_a_commit_that_a_failover_has_lost_is_made_again(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """The promoted replica never heard of the transaction: the run repeats it there, and is ok."""
+    database = world.connection.info.dbname
+    if not can_copy(server):
+        pytest.skip("this PostgreSQL came without pg_basebackup")
+    with standby_of(server) as standby, relayed(world.database_url) as relay:
+        cut_off(standby)
+
+        def fail_over(place: int, statement: str) -> Literal["cut answer"] | None:
+            is_numbered = "pg_current_xact_id" in "".join(relay.statements[:place])
+            if statement != "COMMIT" or not is_numbered or not server.is_running():
+                return None
+            server.run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
+            standby.run("pg_ctl", "promote", "--wait", "--silent")
+            return "cut answer"
+
+        relay.judge = fail_over
+        port = urlsplit(relay.url).port
+        both = with_parameters(
+            standby.url(database),
+            host=f"127.0.0.1,{socket_of(standby)}",
+            port=f"{port},5432",
+            target_session_attrs="read-write",
+        )
+        assert collect_through(world, both).status == "ok"
+        assert not server.is_running()
+        world.database_url = standby.url(database)
+        reconnect(world)
+        assert_heals(world)
+        world.connection.close()
+    start_postgres(server.directory, durable=False)
+
+
+def cut_off(standby: EmbeddedPostgres) -> None:
+    """Let a replica receive nothing any more."""
+    execute(standby, "ALTER SYSTEM SET primary_conninfo = ''")
+    execute(standby, "SELECT pg_reload_conf()")
+    with psycopg.connect(standby.url(), autocommit=True) as connection:
+        query = "SELECT 1 FROM pg_stat_wal_receiver"
+        eventually(lambda: connection.execute(query).fetchone() is None)
 
 
 def test_a_wrong_password_is_a_wrong_configuration(world: World, server: EmbeddedPostgres) -> None:
