@@ -152,15 +152,18 @@ class Trial:
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(ends_well, lambda: self.scene.work(self.world), self.verdict)
             if self.mode == Mode(is_synchronous=True, is_fenced=False):
-                self._look_at_a_waiting_commit(job)
+                self._look_at_a_waiting_commit(job, switch)
             done = job.result()
         switch.happens()
         return done
 
-    def _look_at_a_waiting_commit(self, job: Future[bool]) -> None:
+    def _look_at_a_waiting_commit(self, job: Future[bool], switch: Switch) -> None:
         """End a job that waits for the replica; until then nobody sees what it wrote."""
         before = self.world.watermarks
-        eventually(lambda: job.done() or count(self.old, COUNT_WAITING) > 0)
+        # Before the promotion a commit waits as well, but not for long.
+        eventually(
+            lambda: job.done() or (switch.is_promoted and count(self.old, COUNT_WAITING) > 0)
+        )
         if job.done():
             return
         if self.scene.takes_one_step:
@@ -216,6 +219,7 @@ class Switch:
     cut_off_at: int
     is_cut_off: bool = False
     has_happened: bool = False
+    is_promoted: bool = False
 
     def __call__(self, side: Side, number: int) -> Severance:
         """Judge a message."""
@@ -239,6 +243,7 @@ class Switch:
         if trial.mode.is_fenced:
             trial.arena.crash()
         self.standby.run("pg_ctl", "promote", "--wait", "--silent")
+        self.is_promoted = True
 
     def _cut_off(self) -> None:
         if self.is_cut_off or self.trial.mode.is_synchronous:
