@@ -29,7 +29,7 @@ from tests.integration.database.stage import (
 )
 from tests.integration.jobs.world import serving_world
 from tests.support.disks import small_disk
-from tests.support.relay import relayed
+from tests.support.relay import Relay, relayed
 from tests.support.standby import can_copy, server_directory, standby_of
 
 if TYPE_CHECKING:
@@ -157,44 +157,72 @@ def test_a_commit_that_a_failover_has_lost_is_made_again(
     world: World, server: EmbeddedPostgres
 ) -> None:
     """The promoted replica never heard of the transaction: the run repeats it there, and is ok."""
-    database = world.connection.info.dbname
-    if not can_copy(server):
-        pytest.skip("this PostgreSQL came without pg_basebackup")
-    with standby_of(server) as standby, relayed(world.database_url) as relay:
-        cut_off(standby)
-
-        def fail_over(place: int, statement: str) -> Literal["cut answer"] | None:
-            is_numbered = "pg_current_xact_id" in "".join(relay.statements[:place])
-            if statement != "COMMIT" or not is_numbered or not server.is_running():
-                return None
-            server.run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
-            standby.run("pg_ctl", "promote", "--wait", "--silent")
-            return "cut answer"
-
-        relay.judge = fail_over
-        port = urlsplit(relay.url).port
-        both = with_parameters(
-            standby.url(database),
-            host=f"127.0.0.1,{socket_of(standby)}",
-            port=f"{port},5432",
-            target_session_attrs="read-write",
-        )
+    with lagging_standby_of(server) as standby, relayed(world.database_url) as relay:
+        both = failing_over(world, server, standby, relay, at="COMMIT")
         assert collect_through(world, both).status == "ok"
         assert not server.is_running()
-        world.database_url = standby.url(database)
+        world.database_url = standby.url(world.connection.info.dbname)
         reconnect(world)
         assert_heals(world)
         world.connection.close()
+
+
+def test_an_answer_from_beyond_what_a_failover_has_lost_is_not_used(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """What lies before it would be billed in one minute; the next run asks for it, and bills it."""
+    with lagging_standby_of(server) as standby, relayed(world.database_url) as relay:
+        before = dict(world.watermarks)
+        world.run(world.at(6))
+        world.flow_until(MINUTE)
+        both = failing_over(world, server, standby, relay, at="pg_current_xact_id")
+        failed = collect_through(world, both).sources[0].error or ""
+        assert failed.startswith("the database has lost commits: the watermark was 2026-")
+        world.database_url = standby.url(world.connection.info.dbname)
+        world.watermarks = before
+        reconnect(world)
+        assert_heals(world)
+        world.connection.close()
+
+
+@contextmanager
+def lagging_standby_of(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """Run a replica that receives nothing any more; afterwards the server runs again."""
+    if not can_copy(server):
+        pytest.skip("this PostgreSQL came without pg_basebackup")
+    with standby_of(server) as standby:
+        execute(standby, "ALTER SYSTEM SET primary_conninfo = ''")
+        execute(standby, "SELECT pg_reload_conf()")
+        with psycopg.connect(standby.url(), autocommit=True) as connection:
+            query = "SELECT 1 FROM pg_stat_wal_receiver"
+            eventually(lambda: connection.execute(query).fetchone() is None)
+        yield standby
     start_postgres(server.directory, durable=False)
 
 
-def cut_off(standby: EmbeddedPostgres) -> None:
-    """Let a replica receive nothing any more."""
-    execute(standby, "ALTER SYSTEM SET primary_conninfo = ''")
-    execute(standby, "SELECT pg_reload_conf()")
-    with psycopg.connect(standby.url(), autocommit=True) as connection:
-        query = "SELECT 1 FROM pg_stat_wal_receiver"
-        eventually(lambda: connection.execute(query).fetchone() is None)
+def failing_over(
+    world: World, server: EmbeddedPostgres, standby: EmbeddedPostgres, relay: Relay, *, at: str
+) -> str:
+    """Return a string that names both servers: the second one is promoted in mid-transaction.
+
+    That is at a statement of the first transaction that writes, told by a part of its text.
+    """
+
+    def judge(place: int, statement: str) -> Literal["cut"] | None:
+        is_writing = "pg_current_xact_id" in "".join(relay.statements[: place + 1])
+        if at not in statement or not is_writing or not server.is_running():
+            return None
+        server.run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
+        standby.run("pg_ctl", "promote", "--wait", "--silent")
+        return "cut"
+
+    relay.judge = judge
+    return with_parameters(
+        standby.url(world.connection.info.dbname),
+        host=f"127.0.0.1,{socket_of(standby)}",
+        port=f"{urlsplit(relay.url).port},5432",
+        target_session_attrs="read-write",
+    )
 
 
 def test_a_wrong_password_is_a_wrong_configuration(world: World, server: EmbeddedPostgres) -> None:
