@@ -327,7 +327,14 @@ def _defaults(database: Database) -> dict[str, Any]:
 
 
 def _transaction_status(connection: Connection, transaction_id: str) -> str | None:
-    row = connection.execute(TRANSACTION_STATUS, {"transaction_id": transaction_id}).fetchone()
+    """Return what the server says of a transaction.
+
+    A replica that was promoted may never have heard of it: it is then lost with the old primary.
+    """
+    try:
+        row = connection.execute(TRANSACTION_STATUS, {"transaction_id": transaction_id}).fetchone()
+    except psycopg.errors.InvalidParameterValue:
+        return "aborted"
     return row[0] if row else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import Advance, NodeState, advance, not_yet_applied
+from billing_cli.core.times import format_rfc3339
 from billing_cli.database.streams import NodeStreams, read_last_seen, read_streams, resolve_accounts
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.assignment import expects
@@ -61,16 +62,23 @@ def accept(
     by_id: Mapping[str, Source],
     outcomes: Mapping[str, Fetched | ExporterError],
     found: LockedSources,
+    asked: Mapping[str, SourceState],
 ) -> tuple[dict[str, Fetched], dict[str, ExporterError]]:
-    """Return the answers of the locked sources that may be used, and why others may not."""
+    """Return the answers of the locked sources that may be used, and why others may not.
+
+    `asked` are the states from which the exporters were asked.
+    """
     errors: dict[str, ExporterError] = {}
     accepted: dict[str, Fetched] = {}
     for source_id in sorted(found.locked):
         outcome = outcomes[source_id]
         if isinstance(outcome, Fetched):
-            problem = _identity_problem(by_id[source_id], found.states[source_id], outcome.identity)
+            state = found.states[source_id]
+            problem = _identity_problem(by_id[source_id], state, outcome.identity)
             if problem:
                 errors[source_id] = ExporterError(problem, code="wrong_identity")
+            elif lost := _lost_commits(asked[source_id], state):
+                errors[source_id] = ExporterError(lost)
             else:
                 accepted[source_id] = outcome
         else:
@@ -79,6 +87,22 @@ def accept(
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     return accepted, errors
+
+
+def _lost_commits(asked: SourceState, now: SourceState) -> str:
+    """Return why an answer begins too late, empty where it does not.
+
+    A failover to a replica that lags takes the watermark back while an exporter is asked. What
+    lies in between is not in the answer: its bytes would be billed in one minute, and counters
+    that restarted there would go unnoticed.
+    """
+    if asked.watermark is None or (now.watermark and now.watermark >= asked.watermark):
+        return ""
+    where = format_rfc3339(now.watermark) if now.watermark else "gone"
+    return (
+        f"the database has lost commits: the watermark was {format_rfc3339(asked.watermark)} when "
+        f"the exporter was asked, and is now {where}; the next run asks again from there"
+    )
 
 
 def plan(

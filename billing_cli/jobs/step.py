@@ -218,7 +218,7 @@ def _write(
     moving = [node for node, has_news in nodes.items() if has_news]
     found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now - RENEWAL_AGE)
     found = assign_nodes(connection, context.sources, fetched.outcomes, found)
-    answers, errors = accept(by_id, fetched.outcomes, found)
+    answers, errors = accept(by_id, fetched.outcomes, found, fetched.known)
     horizon = until
     if pace is not None:
         # Those that fail or are busy are not waited for: they have no part in this step.

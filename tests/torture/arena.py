@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 TEMPLATE = "migrated"
 JOB_ROLE = "jobs"
 
-# The server does without fsync, which only a crash of the machine would miss. What it said to be
-# committed must survive its own crash all the same.
+# Unless it is durable, the server does without fsync, which only a crash of the machine would miss.
+# What it said to be committed must survive its own crash all the same.
 COMMITS_LAST = "ALTER ROLE ALL SET synchronous_commit = on"
 
 
@@ -54,8 +54,9 @@ class Arena:
     Its address stays the same when it is crashed and started again.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.server = start_postgres(directory, durable=False)
+    def __init__(self, directory: Path, *, durable: bool = False) -> None:
+        self._durable = durable
+        self.server = start_postgres(directory, durable=durable)
         self.server_url = self.server.url()
         self._names = (f"account_{number}" for number in count())
         self._execute(sql.SQL(COMMITS_LAST))
@@ -85,7 +86,7 @@ class Arena:
 
     def start(self) -> None:
         """Start the server, if it does not run, at the address that it always had."""
-        start_postgres(self.server.directory, durable=False)
+        start_postgres(self.server.directory, durable=self._durable)
 
     def _place(self, name: str) -> Place:
         parts = urlsplit(self.server_url)._replace(path=f"/{name}")

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.torture import blows, cuts, disks, hanging, history, kills, locks, model, sealing, soak
+from tests.torture import (
+    blows,
+    cuts,
+    disks,
+    durability,
+    failover,
+    hanging,
+    history,
+    kills,
+    locks,
+    model,
+    sealing,
+    soak,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +65,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("pause", kills.pause, 40, 2, 2.0),
     Attack("crash", blows.crash, 100, 4, 1.0),
     Attack("terminate", blows.terminate, 200, 10, 0.4),
+    Attack("failover", failover.failover, 100, 2, 4.0),
+    Attack("power-cut", durability.power_cut, 60, 2, 4.0),
     Attack("locks", locks.hold, 100, 6, 0.7),
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
     Attack("seal-beside", sealing.beside, 250, 8, 0.4),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,7 +15,7 @@ from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.status.job import status
-from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres, stop_postgres
+from billing_cli.simulator.postgres import EmbeddedPostgres, start_postgres
 from tests.integration.database.stage import (
     MINUTE,
     PASSWORD,
@@ -32,6 +29,8 @@ from tests.integration.database.stage import (
 )
 from tests.integration.jobs.world import serving_world
 from tests.support.disks import small_disk
+from tests.support.relay import Relay, relayed
+from tests.support.standby import can_copy, server_directory, standby_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +52,7 @@ SMALL_DISK_BYTES = 1024 * 1024
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """Return a server that tests may stop, with a migrated database to copy."""
-    with directory() as made:
+    with server_directory() as made:
         started = start_postgres(made, durable=False)
         execute(started, f"CREATE DATABASE {TEMPLATE}")
         # PostgreSQL 13 would store it in another form than ACCESS_RULES ask for.
@@ -133,6 +132,8 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
 ) -> None:
     """Nothing can be written there, but `status` needs to read only."""
     database = world.connection.info.dbname
+    if not can_copy(server):
+        pytest.skip("this PostgreSQL came without pg_basebackup")
     with standby_of(server) as standby:
         url = standby.url(database)
         failure = failure_of(world, lambda: collect_through(world, url))
@@ -150,6 +151,78 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
     assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
     assert [one.watermark for one in seen.sources] == [world.watermarks["jp-1"]]
     assert_heals(world)
+
+
+def test_a_commit_that_a_failover_has_lost_is_made_again(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """The promoted replica never heard of the transaction: the run repeats it there, and is ok."""
+    with lagging_standby_of(server) as standby, relayed(world.database_url) as relay:
+        both = failing_over(world, server, standby, relay, at="COMMIT")
+        assert collect_through(world, both).status == "ok"
+        assert not server.is_running()
+        world.database_url = standby.url(world.connection.info.dbname)
+        reconnect(world)
+        assert_heals(world)
+        world.connection.close()
+
+
+def test_an_answer_from_beyond_what_a_failover_has_lost_is_not_used(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """What lies before it would be billed in one minute; the next run asks for it, and bills it."""
+    with lagging_standby_of(server) as standby, relayed(world.database_url) as relay:
+        before = dict(world.watermarks)
+        world.run(world.at(6))
+        world.flow_until(MINUTE)
+        both = failing_over(world, server, standby, relay, at="pg_current_xact_id")
+        failed = collect_through(world, both).sources[0].error or ""
+        assert failed.startswith("the database has lost commits: the watermark was 2026-")
+        world.database_url = standby.url(world.connection.info.dbname)
+        world.watermarks = before
+        reconnect(world)
+        assert_heals(world)
+        world.connection.close()
+
+
+@contextmanager
+def lagging_standby_of(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """Run a replica that receives nothing any more; afterwards the server runs again."""
+    if not can_copy(server):
+        pytest.skip("this PostgreSQL came without pg_basebackup")
+    with standby_of(server) as standby:
+        execute(standby, "ALTER SYSTEM SET primary_conninfo = ''")
+        execute(standby, "SELECT pg_reload_conf()")
+        with psycopg.connect(standby.url(), autocommit=True) as connection:
+            query = "SELECT 1 FROM pg_stat_wal_receiver"
+            eventually(lambda: connection.execute(query).fetchone() is None)
+        yield standby
+    start_postgres(server.directory, durable=False)
+
+
+def failing_over(
+    world: World, server: EmbeddedPostgres, standby: EmbeddedPostgres, relay: Relay, *, at: str
+) -> str:
+    """Return a string that names both servers: the second one is promoted in mid-transaction.
+
+    That is at a statement of the first transaction that writes, told by a part of its text.
+    """
+
+    def judge(place: int, statement: str) -> Literal["cut"] | None:
+        is_writing = "pg_current_xact_id" in "".join(relay.statements[: place + 1])
+        if at not in statement or not is_writing or not server.is_running():
+            return None
+        server.run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
+        standby.run("pg_ctl", "promote", "--wait", "--silent")
+        return "cut"
+
+    relay.judge = judge
+    return with_parameters(
+        standby.url(world.connection.info.dbname),
+        host=f"127.0.0.1,{socket_of(standby)}",
+        port=f"{urlsplit(relay.url).port},5432",
+        target_session_attrs="read-write",
+    )
 
 
 def test_a_wrong_password_is_a_wrong_configuration(world: World, server: EmbeddedPostgres) -> None:
@@ -215,35 +288,6 @@ def reconnect(world: World) -> None:
     """Give the world a new connection in place of one that has been lost."""
     world.connection.close()
     world.connection = psycopg.connect(world.database_url, autocommit=True)
-
-
-@contextmanager
-def directory() -> Iterator[Path]:
-    """Make a directory for a server, and remove it with the server in it."""
-    made = Path(tempfile.mkdtemp(prefix="billing-server-"))
-    made.chmod(0o755)
-    own = made / "server"
-    try:
-        yield own
-    finally:
-        stop_postgres(own)
-        shutil.rmtree(made)
-
-
-@contextmanager
-def standby_of(server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    """Run a copy of a server that follows it."""
-    if not (server.programs / "pg_basebackup").exists():
-        pytest.skip("this PostgreSQL came without pg_basebackup")
-    with directory() as made:
-        made.mkdir()
-        if os.geteuid() == 0:
-            shutil.copystat(server.directory, made)
-            os.chown(made, server.directory.stat().st_uid, server.directory.stat().st_gid)
-        copy = EmbeddedPostgres(made, server.programs)
-        copy.run("pg_basebackup", "--dbname", server.url(), "--write-recovery-conf", "--no-sync",
-                 "--checkpoint=fast", "--wal-method=fetch")  # fmt: skip
-        yield start_postgres(made, durable=False)
 
 
 @contextmanager
