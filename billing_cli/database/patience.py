@@ -58,7 +58,13 @@ class PatientConnection(psycopg.Connection[Row]):
         except StopIteration as end:
             result: Result = end.value
             return result
-        return super().wait(self._bounded(gen, state), *arguments, **options)
+        try:
+            return super().wait(self._bounded(gen, state), *arguments, **options)
+        finally:
+            # Where the socket is gone, what the driver was about to do ends with it. Left to the
+            # garbage collector, a pipeline would print a traceback as it fails once more.
+            with suppress(psycopg.Error):
+                gen.close()
 
     def _bounded(
         self, gen: Generator[Any, Any, Result], state: object
