@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from billing_cli.simulator.postgres import EmbeddedPostgres
     from tests.support.relay import Severance, Side
+    from tests.torture.arena import Place
+    from tests.torture.scenes import LimitedWorld
 
 FAULT = "machine died, with all that was not synced"
 
@@ -54,13 +56,16 @@ def power_cut(_arena: Arena, seed: int, rounds: int) -> list[Tally]:
 def _cut_rounds(machine: Machine, stack: ExitStack, seed: int, rounds: int) -> Tally:
     arena = machine.arena
     verdicts = []
-    targets = []
-    for scene in scenes.SCENES:
-        world, place = stack.enter_context(scenes.prepared(arena, scene))
-        targets.append((scene, world, place, scenes.messages_of(arena, scene, world, place)))
+    targets: dict[str, tuple[LimitedWorld, Place, dict[Side, int]]] = {}
     for number in range(seed, seed + rounds):
         dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-        scene, world, place, messages = dice.choice(targets)
+        scene = dice.choice(scenes.SCENES)
+        if scene.name not in targets:
+            # With `fsync` it takes seconds: only what is attacked.
+            world, place = stack.enter_context(scenes.prepared(arena, scene))
+            messages = scenes.messages_of(arena, scene, world, place)
+            targets[scene.name] = world, place, messages
+        world, place, messages = targets[scene.name]
         verdict = Verdict()
         side: Side = dice.choice(["client", "server"])
         # Every other one comes when the job has ended.
