@@ -404,6 +404,12 @@ totals = Table(
             "samples",
             "written_minutes",
             "replayed_minutes",
+        )
+    ),
+    # One run of hostile exporters can sum up to more than a bigint holds.
+    *(
+        Column(name, Numeric, nullable=False)
+        for name in (
             "included_bytes",
             "returned_included_bytes",
             "charged_bytes",

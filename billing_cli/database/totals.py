@@ -42,7 +42,7 @@ SELECT %(job)s, %(status)s, %(started_at)s, %(finished_at)s,
     AS one (sign, status, result),
        jsonb_to_record(one.result)
     AS run (processed_samples bigint, written_minutes bigint, replayed_minutes bigint,
-            included_bytes bigint, charged_bytes bigint, amount numeric, corrections bigint,
+            included_bytes numeric, charged_bytes numeric, amount numeric, corrections bigint,
             violations bigint, notices bigint),
        LATERAL (SELECT sum(resets) AS resets, sum(gaps) AS gaps,
                        sum(rejected_samples) AS rejected_samples, sum(held_deltas) AS held_deltas

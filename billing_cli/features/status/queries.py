@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # The key of charges begins with the minute: however many there are, only the day's are read.
 READ_DAY_TOTALS = """
-SELECT coalesce(sum(included_bytes), 0)::bigint,
-       coalesce(sum(rated_bytes), 0)::bigint,
+SELECT coalesce(sum(included_bytes), 0),
+       coalesce(sum(rated_bytes), 0),
        0 - coalesce(sum(amount_delta), 0)
   FROM billing.charges
  WHERE bucket_start >= %(since)s
@@ -35,10 +35,10 @@ READ_LAST_HOUR = """
 SELECT listed.source_id,
        least(floor(extract(epoch FROM %(now)s - run.finished_at) / %(part_seconds)s),
              %(parts)s - 1)::int AS part,
-       coalesce(sum(listed.charged_bytes), 0)::bigint, max(listed.lag_seconds)
+       coalesce(sum(listed.charged_bytes), 0), max(listed.lag_seconds)
   FROM billing.runs AS run
  CROSS JOIN jsonb_to_recordset(run.result -> 'sources')
-    AS listed (source_id text, charged_bytes bigint, lag_seconds double precision)
+    AS listed (source_id text, charged_bytes numeric, lag_seconds double precision)
  WHERE run.started_at >= %(now)s::timestamptz - interval '1 hour' AND run.finished_at <= %(now)s
    AND run.job IN ('collect', 'catch-up')
  GROUP BY listed.source_id, part
@@ -55,7 +55,7 @@ def read_last_hour(connection: Connection, now: datetime) -> dict[str, LastHour]
     charged: dict[str, list[int]] = {}
     lag: dict[str, list[float | None]] = {}
     for source_id, part, charged_bytes, lag_seconds in rows:
-        charged.setdefault(source_id, [0] * PARTS)[PARTS - 1 - part] = charged_bytes
+        charged.setdefault(source_id, [0] * PARTS)[PARTS - 1 - part] = int(charged_bytes)
         lag.setdefault(source_id, [None] * PARTS)[PARTS - 1 - part] = lag_seconds
     return {name: LastHour(tuple(charged[name]), tuple(lag[name])) for name in charged}
 
@@ -63,7 +63,10 @@ def read_last_hour(connection: Connection, now: datetime) -> dict[str, LastHour]
 def read_day_totals(connection: Connection, since: datetime) -> DayTotals:
     """Return what is billed for the minutes from `since` on."""
     row = connection.execute(READ_DAY_TOTALS, {"since": since}).fetchone()
-    return DayTotals(since, *row) if row else DayTotals(since)
+    if row is None:
+        return DayTotals(since)
+    included_bytes, charged_bytes, amount = row
+    return DayTotals(since, int(included_bytes), int(charged_bytes), amount)
 
 
 def read_last_runs(connection: Connection, limit: int) -> list[JournalEntry]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.core.model import DeltaPolicy
 from tests.integration.jobs.world import only_source
 
 if TYPE_CHECKING:
@@ -179,3 +180,23 @@ def restore(world: World, row: tuple[object, ...]) -> None:
         " WHERE account_uuid = %s",
         (row[1], row[2], row[0]),
     )
+
+
+def test_bytes_beyond_a_bigint_in_one_run_stop_nobody(world: World) -> None:
+    """Two nodes report 2^63 - 1 bytes each, with limits off; a third one is charged as always."""
+    world.deltas = DeltaPolicy(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
+    users = world.add_users(3)
+    nodes = [world.add_node(f"{name}-1", [user]) for name, user in zip("abc", users, strict=True)]
+    most = 2**63 - 1
+    for node, size in zip(nodes, (most, most, 1000), strict=True):
+        node.poll_jitter_seconds = 0
+        node.run(world.at(1), 60, 0)
+        node.flow(node.streams[0], size, 0)
+    world.flow_until(3, rate=0)
+    result = world.run_unchecked(world.at(4))
+    assert {one.source_id: one.status for one in result.sources} == dict.fromkeys(
+        ("a-1", "b-1", "c-1"), "ok"
+    )
+    assert result.included_bytes + result.charged_bytes == 2 * most + 1000
+    (stored,) = world.rows("SELECT included_bytes + charged_bytes FROM billing.totals")
+    assert stored == (2 * most + 1000,)
