@@ -13,7 +13,7 @@ from billing_cli.database.schema import WAIT_FOR_OTHER_MIGRATIONS
 from billing_cli.database.source_status import read_source_status
 from billing_cli.errors import BillingError
 from billing_cli.features.migrate import job as migrate_job
-from billing_cli.features.status.result import attention_of
+from billing_cli.features.status.findings import findings_of
 from billing_cli.jobs.catch_up import catch_up
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_a_source_that_stays_locked_is_a_failure_that_names_the_holder(
             assert result.error == (
                 f"source jp-1 is locked for 11 minutes, by role {role} (pid {pid})"
             )
-        assert attention(world) == [f"locked for 11 minutes, by role {role} (pid {pid})"]
+        assert attention(world) == [f"locked for 11 min, by role {role} (pid {pid})"]
     result = world.run(world.at(15))
     assert (result.status, attention(world)) == ("ok", [])
 
@@ -135,5 +135,5 @@ def partitions(world: World) -> list[str]:
 
 def attention(world: World) -> list[str]:
     """Return why `status` says that the source needs a look."""
-    (found,) = read_source_status(world.connection, ["jp-1"])
-    return [one for one in attention_of(found, 1e9) if "locked" in one]
+    found = findings_of(read_source_status(world.connection, ["jp-1"]), (), 1e9)
+    return [one.text for one in found if "locked" in one.text]
