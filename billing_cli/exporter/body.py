@@ -48,6 +48,10 @@ class Body:
         """Give the memory, or the file, back."""
         self._file.close()
 
+    def __del__(self) -> None:
+        """Close the file of an answer that came after the deadline, which nobody reads."""
+        self._file.close()
+
     def __enter__(self) -> Self:
         return self
 

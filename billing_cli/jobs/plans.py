@@ -77,8 +77,6 @@ def accept(
             problem = _identity_problem(by_id[source_id], state, outcome.identity)
             if problem:
                 errors[source_id] = ExporterError(problem, code="wrong_identity")
-            elif lost := _lost_commits(asked[source_id], state):
-                errors[source_id] = ExporterError(lost)
             else:
                 accepted[source_id] = outcome
         else:
@@ -86,6 +84,10 @@ def accept(
     for source_id, problem in _ownership_problems(by_id, accepted, found.node_owners).items():
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
+    for source_id in list(accepted):
+        if lost := _lost_commits(asked[source_id], found.states[source_id]):
+            errors[source_id] = ExporterError(lost)
+            del accepted[source_id]
     return accepted, errors
 
 
