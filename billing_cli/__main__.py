@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from itertools import pairwise
 
 import click
 
@@ -18,6 +19,7 @@ from billing_cli.errors import (
     InterruptedBySignalError,
 )
 from billing_cli.output import guard_standard_streams
+from billing_cli.printable import printable
 
 
 def main() -> None:
@@ -48,8 +50,9 @@ def _run() -> int:
     try:
         cli.main(prog_name="billing", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return _failed("usage", error.format_message())
+        message = _usage_message(error)
+        click.echo(f"Error: {message}", err=True)
+        return _failed("usage", message)
     except BillingError as error:
         click.echo(f"Error: {error}", err=True)
         return _failed(error.code, str(error))
@@ -67,9 +70,18 @@ def _run() -> int:
     return EXIT_OK
 
 
+def _usage_message(error: click.ClickException) -> str:
+    """Return in one line what is wrong with the command line, and which help page says more."""
+    message = printable(" ".join(error.format_message().split()))
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    page = context.command_path if context else "billing"
+    return f"{message.rstrip('.')}; see `{page} --help`"
+
+
 def _failed(code: str, message: str) -> int:
     """Print the one JSON object where that was asked for; return the exit code."""
-    if "--json" in sys.argv:
+    arguments = sys.argv[1:]
+    if _asks_for_json(arguments):
         import json  # noqa: PLC0415 - only where it is needed
         from datetime import UTC, datetime  # noqa: PLC0415
         from uuid import uuid4  # noqa: PLC0415
@@ -78,15 +90,29 @@ def _failed(code: str, message: str) -> int:
 
         now = datetime.now(UTC)
         failed = RunResult(
-            _job(sys.argv[1:]), str(uuid4()), "error", now, now, error=message, error_code=code
+            _job(arguments), str(uuid4()), "error", now, now, error=message, error_code=code
         )
         click.echo(json.dumps(result_object(failed)))
     return EXIT_CODES[code]
 
 
+def _asks_for_json(arguments: list[str]) -> bool:
+    pairs = pairwise(arguments)
+    return bool({"--json", "--output=json"} & set(arguments)) or ("--output", "json") in pairs
+
+
 def _job(arguments: list[str]) -> str:
     """Return the job that a command line names, such as `collect` or `held-release`."""
-    where = next((n for n, word in enumerate(arguments) if word in SUMMARIES), None)
+    # What follows one of these is its value, even where it is called like a command.
+    valued = {"--config", "--log-level", "--log-format"}
+    where = next(
+        (
+            n
+            for n, word in enumerate(arguments)
+            if word in SUMMARIES and (n == 0 or arguments[n - 1] not in valued)
+        ),
+        None,
+    )
     if where is None:
         return ""
     command = cli.get_command(click.Context(cli), arguments[where])

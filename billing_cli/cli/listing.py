@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.running import open_context
 from billing_cli.cli.tables import print_report
 from billing_cli.errors import EXIT_OK
@@ -26,6 +27,7 @@ any_source_option = click.option(
     "source_ids",
     multiple=True,
     metavar="ID",
+    shell_complete=complete_sources,
     help="Only this source, enabled or not; may be given several times. [default: all]",
 )
 

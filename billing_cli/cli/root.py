@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
             from billing_cli.suggestions import did_you_mean  # noqa: PLC0415
 
             hint = did_you_mean(name, SUMMARIES)
-            ctx.fail(f"No such command {name!r}{hint or '; billing --help lists them'}.")
+            ctx.fail(f"No such command {name!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from billing_cli.cli.completion import complete_sources
 from billing_cli.config.redaction import redact
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.core.times import parse_time
@@ -85,6 +86,7 @@ source_option = click.option(
     "source_ids",
     multiple=True,
     metavar="ID",
+    shell_complete=complete_sources,
     help="Only this source; may be given several times. [default: every enabled source]",
 )
 shard_option = click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import context_from, open_settings
 from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--account",
     type=click.UUID,
+    shell_complete=complete_accounts,
     metavar="UUID",
     help="Only this account, by its uuid or its proxy uuid. [default: all]",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import MomentType, open_context
 from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@click.argument("account", type=click.UUID, metavar="ACCOUNT")
+@click.argument("account", type=click.UUID, shell_complete=complete_accounts, metavar="ACCOUNT")
 @click.option(
     "--minute", type=MomentType(), metavar="TIME", help="Only this minute; any time within it."
 )

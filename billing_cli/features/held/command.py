@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.listing import any_source_option, show
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
@@ -32,7 +33,11 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--since", type=MomentType(), metavar="TIME", help="With --source: from this minute on."
         ),
         click.option(
-            "--source", "source_id", metavar="ID", help="All that waits of this source since TIME."
+            "--source",
+            "source_id",
+            metavar="ID",
+            shell_complete=complete_sources,
+            help="All that waits of this source since TIME.",
         ),
         click.argument("held_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID...]"),
     ):

@@ -68,7 +68,7 @@ def select_held(
 
     Raises UsageError for an unknown source, and where nothing waits.
     """
-    check_range(since, until)
+    check_range(since, until, context.clock())
 
     def work(connection: Connection) -> list[int]:
         require_head(connection)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import dry_run_option, json_option, run_job
 
@@ -29,6 +30,7 @@ def command() -> None:
 @click.option(
     "--account",
     type=click.UUID,
+    shell_complete=complete_accounts,
     metavar="UUID",
     help="Only this account, by its uuid or its proxy uuid. [default: all]",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.listing import any_source_option
 from billing_cli.cli.reasons import LineType, reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     "--account",
     "account_uuids",
     type=click.UUID,
+    shell_complete=complete_accounts,
     multiple=True,
     metavar="UUID",
     help="Only this account; may be given several times. [default: all]",

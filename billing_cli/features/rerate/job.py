@@ -78,7 +78,7 @@ def rerate(
     another price; ConfigurationError where no account can have a price. Raises BillingError where
     a step failed; the steps before it stand, and the error's `so_far` is what they did.
     """
-    check_range(order.since, order.until)
+    check_range(order.since, order.until, context.clock())
     if order.is_zero_price_meant:
         context = replace(context, tariff=replace(context.tariff, allow_zero_price=True))
     started_at = context.clock()

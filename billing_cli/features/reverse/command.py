@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 )
 @click.option("--until", type=MomentType(), metavar="TIME", help="Where to stop, exclusive.")
 @click.option(
-    "--account", "account_uuid", type=click.UUID, metavar="UUID", help="Only this account."
+    "--account",
+    "account_uuid",
+    type=click.UUID,
+    shell_complete=complete_accounts,
+    metavar="UUID",
+    help="Only this account.",
 )
 @reason_option
 @dry_run_option

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import MomentType, open_context
 from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, UsageError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     "--account",
     "account_uuids",
     type=click.UUID,
+    shell_complete=complete_accounts,
     multiple=True,
     metavar="UUID",
     help="Only this account; may be given several times. [default: all]",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import dry_run_option, json_option, run_job
 
@@ -26,8 +27,8 @@ def command() -> None:
 
 
 @command.command("move")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", metavar="OLD", shell_complete=complete_sources)
+@click.argument("new", metavar="NEW", shell_complete=complete_sources)
 @click.option(
     "--same-counters",
     "is_same_counters",
