@@ -21,7 +21,7 @@ CODES = re.compile(r"\x1b\[[\d;]*m")
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(site: Site, width: int) -> None:
-    """Columns are left out, texts wrapped, or rows printed as blocks; no uuid is cut."""
+    """Columns are left out, texts wrapped, or rows printed as blocks; from 80 on no uuid is cut."""
     site.has_two_nodes()
     site.billing("collect")
     (account,) = site.world.rows("SELECT account_uuid::text FROM billing.streams LIMIT 1")[0]
@@ -30,7 +30,8 @@ def test_no_line_is_wider_than_the_terminal(site: Site, width: int) -> None:
         shown = on_terminal(site, width, *command.split())
         lines = [CODES.sub("", line) for line in shown.splitlines()]
         assert max(map(len, lines)) <= width, (command, lines)
-    assert account in CODES.sub("", on_terminal(site, width, "streams"))
+    if width >= 80:
+        assert account in CODES.sub("", on_terminal(site, width, "streams"))
     assert "\x1b[" in on_terminal(site, width, "status")
     assert "\x1b[" not in on_terminal(site, width, "status", NO_COLOR="1")
 
