@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from billing_cli.features.audit.queries_positions import NEW_CHARGES
 
-HOUR = "date_bin('1 hour', bucket_start, '2000-01-01 00:00:00+00')"
+HOUR = "date_trunc('hour', bucket_start)"
 
 PRIME = 2147483647
 
 # The key of a bucket, without and with its region. Streams are hashed once, not once a record.
 STREAM_HASH = "hashtextextended({line_code}, hashtextextended({node_id}, %(seed)s::bigint))"
-BUCKET_HASH = "uuid_hash_extended(account_uuid, timestamptz_hash_extended(bucket_start, {stream}))"
+BUCKET_HASH = """uuid_hash_extended(account_uuid,
+           timestamp_hash_extended(bucket_start AT TIME ZONE 'UTC', {stream}))"""
 
 # %(factor)s is random as well: bytes that change their direction are seen.
 WEIGHED = f"sum(({{hash}} & {PRIME}) * mod({{bytes}}, {PRIME}))"
@@ -28,7 +29,7 @@ BOTH_WAYS = f"mod({{up}}, {PRIME}) + mod({{down}}, {PRIME}) * %(factor)s::bigint
 ENTRY_HASH = """sum(hashtextextended(pricing_rule_version, hashtextextended(entry_type,
            hashint8extended(rated_bytes, hashfloat8extended({amount},
            hashfloat8extended({balance}, uuid_hash_extended(account_uuid,
-           timestamptz_hash_extended(bucket_start, uuid_hash_extended({id},
+           timestamp_hash_extended(bucket_start AT TIME ZONE 'UTC', uuid_hash_extended({id},
            %(seed)s::bigint)))))))))"""
 
 IS_TRAFFIC = "entry_type IN ('traffic_charge', 'traffic_adjustment')"
