@@ -84,6 +84,7 @@ class Lots:
     def rerate(self, context: JobContext) -> None:
         """Bring part of what was told to the present price, or all of it."""
         since, until = sorted(START + self.random.randrange(-1, 90) * MINUTE for _ in range(2))
+        since = min(since, self.story.now)
         order = Order(since, until, context.run_id, WHY)
         rerate(context, order, step_buckets=self.random.choice([1, 10, 1000]))
 
