@@ -30,6 +30,7 @@ class ServerFacts:
     """
 
     version: str
+    major_version: int
     database: str
     role: str
     place: str

@@ -15,7 +15,7 @@ State = Literal["ok", "warning", "failed"]
 Outcome = Literal["ok", "attention", "configuration", "unreachable"]
 
 DATABASE_CONNECTION = "connection"
-DATABASE_RIGHTS = ("schema", "privileges")
+DATABASE_RIGHTS = ("schema", "privileges", "server features")
 
 CLOCK_WARNING_SECONDS = 5.0
 CLOCK_FAILED_SECONDS = 300.0

@@ -37,6 +37,7 @@ from billing_cli.features.check.queries import (
     read_role_facts,
     read_server,
 )
+from billing_cli.features.check.server_probes import probe_server, version_findings
 from billing_cli.features.check.source_findings import (
     Expectations,
     rivals_of,
@@ -101,6 +102,7 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
         try:
             server, closed = session.read_one_state(greet)
             findings += server_findings(server)
+            findings += _server_features(context, server)
             if closed:
                 missing = tuple(f"USAGE on schema {name}" for name in closed)
                 role = RoleFacts(missing, (), (), is_superuser=False)
@@ -121,6 +123,15 @@ def _look_at_database(context: JobContext) -> tuple[list[Finding], dict[str, Kno
         except BillingError as error:
             findings.append(Finding("database", DATABASE_CONNECTION, "failed", str(error)))
     return findings, known
+
+
+def _server_features(context: JobContext, server: ServerFacts) -> tuple[Finding, ...]:
+    """Return what the server can't do for the jobs. What is tried is rolled back."""
+    too_old = version_findings(server.major_version)
+    if too_old or server.is_standby:
+        return too_old
+    with Session(context.database, dry_run=True) as session:
+        return session.read(probe_server)
 
 
 def _price_finding(context: JobContext, session: Session) -> Finding:

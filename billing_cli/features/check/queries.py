@@ -118,6 +118,7 @@ def read_server(connection: Connection[Any], clock: Callable[[], datetime]) -> S
     is_encrypted = bool(connection.pgconn.ssl_in_use)
     return ServerFacts(
         version=version.partition(" ")[0],
+        major_version=info.server_version // 10_000,
         database=database,
         role=role,
         place=host if is_socket else f"{host}:{info.port}",

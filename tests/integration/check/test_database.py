@@ -14,6 +14,7 @@ from psycopg import sql
 from billing_cli.config.settings import load_settings
 from billing_cli.errors import UsageError
 from billing_cli.features.check.job import check
+from billing_cli.features.check.server_probes import version_findings
 from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.accounts import save_profile, save_users
 from billing_cli.simulator.server import serve
@@ -33,7 +34,16 @@ def test_the_role_of_the_jobs_is_all_right(job_url: str) -> None:
     report = checked(DATABASE_URL=job_url, **DOWN)
     found = told_of(report, "database")
     assert {one.name: one.state for one in found} == dict.fromkeys(
-        ("connection", "encryption", "schema", "privileges", "role", "partitions"), "ok"
+        (
+            "connection",
+            "encryption",
+            "server features",
+            "schema",
+            "privileges",
+            "role",
+            "partitions",
+        ),
+        "ok",
     )
     # Only the exporter is down.
     assert report.outcome == "attention"
@@ -297,12 +307,46 @@ def test_a_source_is_held_against_what_is_stored(
 
 
 def test_nothing_is_written(connection: psycopg.Connection[Any], job_url: str) -> None:
-    """All is well also where the database lets nobody write."""
-    name = sql.Identifier(connection.info.dbname)
-    forbid = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
-    connection.execute(forbid)
+    """What a server can do is tried on temporary objects, in a transaction that is rolled back."""
+    before = everything(connection)
     report = checked(DATABASE_URL=job_url, **DOWN)
     assert {one.state for one in told_of(report, "database")} == {"ok"}
+    assert everything(connection) == before
+
+
+def test_a_server_that_lacks_a_feature_is_refused(
+    empty_database_url: str,
+) -> None:
+    """With what the feature is for; a run would fail, or do without a guard."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("DROP EXTENSION plpgsql")
+    report = checked(DATABASE_URL=empty_database_url, **DOWN)
+    found = one_of(report, "server features")
+    assert found.text.startswith("triggers FOR EACH STATEMENT, ENABLE ALWAYS: not as in PostgreSQL")
+    assert found.text.endswith("evidence is append-only")
+    assert (found.state, report.outcome) == ("failed", "configuration")
+
+
+def test_a_database_in_which_nothing_can_be_written_is_refused(
+    connection: psycopg.Connection[Any], job_url: str
+) -> None:
+    """A default of the database; every job would fail for it."""
+    name = sql.Identifier(connection.info.dbname)
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
+    )
+    found = one_of(checked(DATABASE_URL=job_url, **DOWN), "server features")
+    assert (found.state, "default_transaction_read_only" in found.text) == ("failed", True)
+
+
+def test_a_server_older_than_postgresql_13_is_refused() -> None:
+    """None can be had here: its version is what is decided on."""
+    (found,) = version_findings(12)
+    assert (found.state, found.text) == (
+        "failed",
+        "PostgreSQL 12 is too old: 13 is the oldest",
+    )
+    assert version_findings(13) == ()
 
 
 @pytest.mark.parametrize("role", ["PUBLIC", "pg_monitor"])
@@ -393,3 +437,18 @@ def test_quota_states_in_a_set_of_pglogical_are_a_warning(
     found = one_of(checked(DATABASE_URL=job_url, **DOWN), "replication")
 
     assert "replicated by pglogical: conflicting balances" in found.text
+
+
+def everything(connection: psycopg.Connection[Any]) -> list[Any]:
+    """Return the objects of the database, and the rows of each table."""
+    tables = connection.execute(
+        "SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+        " WHERE relkind = 'r' AND nspname IN ('billing', 'public')"
+    ).fetchall()
+    names = [("pg_catalog", name) for name in ("pg_class", "pg_proc", "pg_trigger")]
+    names += [(row["nspname"], row["relname"]) for row in tables]
+    query = "SELECT md5(string_agg(one::text, '' ORDER BY one::text)) FROM {} AS one"
+    return [
+        connection.execute(sql.SQL(query).format(sql.Identifier(*name))).fetchone()
+        for name in names
+    ]

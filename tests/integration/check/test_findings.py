@@ -45,6 +45,7 @@ EXPECTED = Expectations(node_id="jp-1", env="prod")
 
 SERVER = ServerFacts(
     version="16.2",
+    major_version=16,
     database="account",
     role="billing",
     place="db.example:5432",
