@@ -1,11 +1,14 @@
 """Whether the tables that are updated in place stay small, and a run's cost flat, as time goes on.
 
 `python -m benchmarks.bloat --minutes 120 --streams 1000` plays two hours of a thousand streams that
-move every minute, as fast as it can, with real `collect` runs and autovacuum at work beside them;
-`--minutes 10080 --streams 5000` a week of five thousand. Autovacuum looks around every second here,
-which is about once a run, as every minute is in real life.
+move every minute, as fast as it can, with real `collect` runs while autovacuum is at work;
+`--minutes 10080 --days-ago 31` a week that began 31 days ago. Autovacuum looks around every second
+here, which is about once a run, as every minute is in real life.
 
-Beside each run a fixed piece of work is timed, on the server and in Python, and runs are compared
+Every hour `seal` and `audit` run. In the end `verify`, `audit --full` and, where a month is over,
+`archive` must find nothing wrong.
+
+After each run a fixed piece of work is timed, on the server and in Python, and runs are compared
 in such pieces: a machine that is busy with something else in between does not look like growth.
 """
 
@@ -18,7 +21,7 @@ import time
 import uuid
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -46,6 +49,9 @@ MIN_HOT_SHARE = 0.9
 
 # What one run of a minute costs varies most in the beginning, when tables grow to their size.
 WARM_UP_RUNS = 5
+
+MINUTES_OF_HOUR = 60
+MINUTES_OF_DAY = 24 * 60
 
 UPDATED_TABLES = (
     "billing.streams",
@@ -98,16 +104,25 @@ def main() -> None:
     parser.add_argument(
         "--period", type=int, default=1, help="a stream moves every so many minutes"
     )
+    parser.add_argument("--days-ago", type=int, default=0, help="when the first minute was")
     given = parser.parse_args()
-    fleet = Fleet(minutes_ago(given.minutes + 2), given.streams, period=given.period)
+    start = minutes_ago(max(given.minutes + 2, given.days_ago * MINUTES_OF_DAY))
+    fleet = Fleet(start, given.streams, period=given.period)
     with running_server(SERVER_SETTINGS) as server, running_world(server, fleet) as world:
         early: dict[str, Sizes] = {}
         runs = []
+        keys = world.directory / "seal-key"
+        world.billing("seal", "keygen", "--out", str(keys))
         for minute, run in _play(world, given.minutes):
             runs.append(run)
             if minute == given.minutes // 2:
                 early = _sizes(world)
+            if minute and minute % MINUTES_OF_HOUR == 0:
+                world.billing("seal", "--key-ref", f"file:{keys}")
+                _require_ok(world, "audit")
         problems = [*_print_cost(runs), *_print_updates(world, early)]
+        world.billing("seal", "--key-ref", f"file:{keys}")
+        _print_proofs(world, start)
     for problem in problems:
         print(f"too much: {problem}")
     sys.exit(1 if problems else 0)
@@ -125,6 +140,25 @@ def _play(world: World, minutes: int) -> Iterator[tuple[int, Run]]:
         yield minute, Run(took, _measure_machine(world))
         if sys.stderr.isatty() and minute % 10 == 0:
             print(f"\r{minute} of {minutes} minutes", end="", file=sys.stderr)
+
+
+def _print_proofs(world: World, start: datetime) -> None:
+    """Prove all that was written, and the archive of its first month where that is over."""
+    verified = _require_ok(world, "verify")
+    print(f"verified: {verified['records']:,} usage records, {verified['charges']:,} charges")
+    _require_ok(world, "audit", "--full")
+    print("audit --full: 0 violations")
+    if (start.year, start.month) == (minutes_ago(0).year, minutes_ago(0).month):
+        return
+    world.billing("archive", "--month", f"{start:%Y-%m}", "--to", str(world.directory))
+    _require_ok(world, "verify", "--archive", str(world.directory / f"{start:%Y-%m}"))
+    print(f"archived and verified: {start:%Y-%m}")
+
+
+def _require_ok(world: World, *arguments: str) -> dict[str, Any]:
+    result, _ = world.billing(*arguments)
+    assert result["status"] == "ok", result
+    return result
 
 
 def _measure_machine(world: World) -> float:
