@@ -7,12 +7,13 @@ beyond the quota before those that the quota covered, because the quota was used
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import localcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import Bucket, BucketKey, Charge, Rating
-from billing_cli.core.quota_periods import quota_at
+from billing_cli.core.quota_periods import period_at, quota_at
 from billing_cli.core.rating import (
     EXACT,
     adjustment_id,
@@ -24,13 +25,15 @@ from billing_cli.core.rating import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from billing_cli.core.model import Account
     from billing_cli.core.peak import PeakHours
+    from billing_cli.core.quota_periods import Period
 
 RENEWAL_REASON = "the quota of the period that the minute lies in, visible after it was charged"
+RETURNED_REASON = "quota of the minute's period that a correction returned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +66,109 @@ class BucketHistory:
     is_charged: bool = False
 
 
+class ReturnedQuota(NamedTuple):
+    """Included bytes that corrections return to an account's period.
+
+    The first `rated_bytes` of the period's rated bytes, oldest first, may use them: as many as come
+    back, and those that corrections may take out of the minutes that they are about. None where
+    quota was left: nothing was rated for want of it.
+    """
+
+    account_uuid: str
+    period: Period
+    included_bytes: int
+    rated_bytes: int
+
+
 def settle(
     corrections: Iterable[Correction],
     histories: Mapping[BucketKey, BucketHistory],
     accounts: Mapping[str, Account],
     peak_hours: PeakHours | None = None,
-    requoted: Collection[BucketKey] = (),
+    requoted: Mapping[BucketKey, str] | None = None,
 ) -> Rating:
     """Return the entries that put the corrections into money, in bucket order.
 
     A minute that nobody has charged gets its own charge; all else becomes adjustments with ids
     that depend on the bucket and its entries so far alone. At most one correction per bucket.
     Bytes that the evidence does not hold can't be given back: that part is left out. Charges of
-    `requoted` buckets first use what is left of the quota of their period.
+    `requoted` buckets use what is left of the quota of their period, for the reason given. So do
+    those of corrected buckets before a later minute of their period returns included bytes to it:
+    the quota is below 0 in between.
     """
-    left = dict(accounts)
+    left, corrections, requoted = dict(accounts), list(corrections), requoted or {}
     charges: list[Charge] = []
     with localcontext(EXACT):
         by_key = {one.bucket.key: one for one in corrections}
-        for key in sorted(by_key.keys() | set(requoted)):
-            history = histories.get(key, BucketHistory())
-            account = left[key.account_uuid]
-            if key in requoted:
-                account, entries = use_quota_left(key, history, account)
-                left[key.account_uuid] = account
-                charges.extend(entries)
-                history = _with_entries(history, entries)
+        returned = returned_quotas(corrections, histories, accounts)
+        coming = Counter({(one.account_uuid, one.period): one.included_bytes for one in returned})
+        for key in sorted(by_key.keys() | requoted.keys()):
+            history, account = histories.get(key, BucketHistory()), left[key.account_uuid]
+            period = key.account_uuid, period_at(account, key.bucket_start)
             correction = by_key.get(key)
-            if correction is None:
-                continue
-            total = correction.bucket.total_bytes
-            ordinal = len(history.entries)
-            if total > 0:
-                charge = charge_bytes(account, key, ledger_id(key), total, peak_hours)
-                if history.is_charged:
-                    charge = charge._replace(
-                        ledger_id=adjustment_id(key, ordinal),
-                        entry_type="traffic_adjustment",
-                    )
-                entries = [charge._replace(reason=correction.reason)]
-                account = apply_charge(account, charge)
-            else:
+            total = correction.bucket.total_bytes if correction else 0
+            entries: list[Charge] = []
+            if correction and total > 0:
+                charge = _charge(account, key, total, history, correction.reason, peak_hours)
+                account, entries = apply_charge(account, charge), [charge]
+            elif correction:
                 account, entries = _give_back(account, key, -total, history, correction.reason)
+                coming[period] += sum(one.included_bytes for one in entries)
+            quota = quota_at(account, key.bucket_start) + coming[period]
+            if key in requoted or min(quota, coming[period]) > 0:
+                reason = requoted.get(key, RETURNED_REASON)
+                now = _with_entries(history, entries)
+                account, more = use_quota_left(key, now, account, reason, coming[period])
+                entries += more
             left[key.account_uuid] = account
             charges.extend(entries)
     return Rating(tuple(charges), left)
+
+
+def returned_quotas(
+    corrections: Iterable[Correction],
+    histories: Mapping[BucketKey, BucketHistory],
+    accounts: Mapping[str, Account],
+) -> list[ReturnedQuota]:
+    """Return what corrections give back to quotas, of accounts whose quotas have periods."""
+    included: Counter[tuple[str, Period]] = Counter()
+    rated: Counter[tuple[str, Period]] = Counter()
+    left: dict[tuple[str, Period], int] = {}
+    with localcontext(EXACT):
+        for correction in corrections:
+            key, total = correction.bucket.key, correction.bucket.total_bytes
+            account = accounts[key.account_uuid]
+            if total >= 0 or not account.renewals or key not in histories:
+                continue
+            period = key.account_uuid, period_at(account, key.bucket_start)
+            _, entries = _give_back(account, key, -total, histories[key], correction.reason)
+            included[period] -= sum(entry.included_bytes for entry in entries)
+            rated[period] += sum(entry.rated_bytes for entry in histories[key].entries)
+            left[period] = quota_at(account, key.bucket_start)
+    return [
+        ReturnedQuota(
+            *period, returned, returned + rated[period] if -returned < left[period] <= 0 else 0
+        )
+        for period, returned in included.items()
+        if returned
+    ]
+
+
+def _charge(
+    account: Account,
+    key: BucketKey,
+    total_bytes: int,
+    history: BucketHistory,
+    reason: str,
+    peak_hours: PeakHours | None,
+) -> Charge:
+    """Return the entry that adds bytes to a bucket: its charge, or an adjustment."""
+    charge = charge_bytes(account, key, ledger_id(key), total_bytes, peak_hours)
+    if history.is_charged:
+        charge = charge._replace(
+            ledger_id=adjustment_id(key, len(history.entries)), entry_type="traffic_adjustment"
+        )
+    return charge._replace(reason=reason)
 
 
 def in_order(key: BucketKey, entries: Sequence[PriorEntry]) -> tuple[PriorEntry, ...]:
@@ -172,17 +233,18 @@ def _give_back(
 
 
 def use_quota_left(
-    key: BucketKey, history: BucketHistory, account: Account
+    key: BucketKey, history: BucketHistory, account: Account, reason: str, coming_bytes: int = 0
 ) -> tuple[Account, list[Charge]]:
     """Return the entries by which a bucket's charges use what is left of their period's quota.
 
-    A quota below 0 takes included bytes back. Prices stay what they were.
+    `coming_bytes` will return to it. A quota below 0 takes included bytes back. Prices stay what
+    they were.
     """
     entries: list[Charge] = []
     with localcontext(EXACT):
         for charge in standing_charges(history.entries):
             total = charge.included_bytes + charge.rated_bytes
-            quota = quota_at(account, key.bucket_start)
+            quota = quota_at(account, key.bucket_start) + coming_bytes
             included = min(max(charge.included_bytes + quota, 0), total)
             moved = included - charge.included_bytes
             if moved == 0:
@@ -195,7 +257,7 @@ def use_quota_left(
                 amount_delta=amount - charge.amount_delta,
             )
             ordinal = len(history.entries) + len(entries)
-            entry = _adjustment(account, key, ordinal, change, RENEWAL_REASON)
+            entry = _adjustment(account, key, ordinal, change, reason)
             entries.append(entry)
             account = apply_charge(account, entry)
     return account, entries

@@ -3,12 +3,14 @@
 The quota state holds the present period alone. What is left of a former one is kept with the
 renewal that ended it. A renewal may become visible after minutes of the new period were charged to
 the former quota: their included bytes move from that quota to the new one, and charges that one of
-the two quotas now covers further are adjusted (`adjustments.use_quota_left`).
+the two quotas now covers further are adjusted (`adjustments.use_quota_left`). So are charges of a
+period to whose quota a correction returns included bytes: once the period is over, no later minute
+could use them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import Renewal
 
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import Account
+
+
+class Period(NamedTuple):
+    """A quota period; None where it has no beginning or end that was seen."""
+
+    begin: datetime | None
+    end: datetime | None
+
+
+def period_at(account: Account, minute: datetime) -> Period:
+    """Return the period that a minute lies in, as far as the account knows its renewals."""
+    begin = None
+    for period_start, _ in account.renewals:
+        if minute < period_start:
+            return Period(begin, period_start)
+        begin = period_start
+    return Period(begin, None)
 
 
 def quota_at(account: Account, minute: datetime) -> int:

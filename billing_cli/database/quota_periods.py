@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection, Cursor
 
+    from billing_cli.core.adjustments import ReturnedQuota
+
 # Read after the locks, in a statement of its own: one that waited for a lock does not see what
 # the holder of that lock stored. Nothing is looked up where no deployment has periods.
 READ_RENEWALS = """
@@ -93,8 +95,9 @@ SELECT renewed.account_uuid::text, previous.period_start IS NOT NULL, previous.q
  WHERE previous.period_start IS NULL OR previous.period_start < renewed.period_start
 """
 
-# The buckets of the new period that were charged to the former quota, and those of former periods
-# that were charged since then and went beyond their quota.
+# The buckets of the new period that were charged to the former quota, and those of the former
+# period that were charged since then and went beyond their quota. The quotas of earlier periods do
+# not change, and a run may not have read them.
 READ_AFFECTED_BUCKETS = """
 WITH early AS MATERIALIZED (
   SELECT charge.account_uuid, renewed.period_start, charge.bucket_start, charge.stored_node_id,
@@ -115,10 +118,45 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
   JOIN public.billing_ledger AS entry
     ON entry.account_uuid = first.account_uuid AND entry.created_at >= first.since
    AND entry.bucket_start < first.period_start
+   AND entry.bucket_start >= coalesce(
+         (SELECT max(seen.period_start) FROM billing.quota_periods AS seen
+           WHERE seen.account_uuid = first.account_uuid), '-infinity')
   JOIN billing.charges AS charge
     ON charge.ledger_id = entry.id AND charge.account_uuid = entry.account_uuid
    AND charge.bucket_start = entry.bucket_start
  WHERE charge.rated_bytes > 0
+"""
+
+
+# The first rated buckets of periods, in the order of their keys, up to so many rated bytes each.
+# Charges have no index by account, buckets have.
+READ_RATED_BUCKETS = """
+SELECT bucket_start, node_id, account_uuid::text, region, line_code
+  FROM (SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid, bucket.region,
+               bucket.line_code, wanted.rated_bytes AS wanted_bytes,
+               sum(charged.rated_bytes) OVER (
+                   PARTITION BY bucket.account_uuid, wanted.place
+                       ORDER BY bucket.bucket_start, bucket.node_id, bucket.region,
+                                bucket.line_code
+                   ) - charged.rated_bytes AS rated_before
+          FROM unnest(%(account_uuids)s::uuid[], %(begins)s::timestamptz[],
+                      %(ends)s::timestamptz[], %(rated_bytes)s::bigint[])
+               WITH ORDINALITY
+                 AS wanted (account_uuid, period_begin, period_end, rated_bytes, place)
+          JOIN public.traffic_minute_buckets AS bucket
+            ON bucket.account_uuid = wanted.account_uuid
+           AND bucket.bucket_start >= coalesce(period_begin, '-infinity')
+           AND bucket.bucket_start < coalesce(period_end, 'infinity')
+         CROSS JOIN LATERAL (
+               SELECT sum(rated_bytes) AS rated_bytes
+                 FROM billing.charges AS charge
+                WHERE charge.bucket_start = bucket.bucket_start
+                  AND charge.account_uuid = bucket.account_uuid
+                  AND charge.stored_node_id = bucket.node_id
+                  AND charge.region = bucket.region
+                  AND charge.line_code = bucket.line_code) AS charged
+         WHERE charged.rated_bytes > 0) AS rated
+ WHERE rated_before < wanted_bytes
 """
 
 
@@ -187,6 +225,25 @@ def read_affected_buckets(
         return ()
     parameters = _parameters(renewed) | {"first_start": min(renewed.values())}
     rows = connection.execute(READ_AFFECTED_BUCKETS, parameters)
+    return [BucketKey(*row) for row in rows]
+
+
+def read_rated_buckets(
+    connection: Connection, returned: Sequence[ReturnedQuota]
+) -> Sequence[BucketKey]:
+    """Return the buckets whose charges may use what returns to the quotas of their periods."""
+    wanted = [one for one in returned if one.rated_bytes]
+    if not wanted:
+        return ()
+    rows = connection.execute(
+        READ_RATED_BUCKETS,
+        {
+            "account_uuids": arrays.plain(one.account_uuid for one in wanted),
+            "begins": arrays.moments(one.period.begin for one in wanted),
+            "ends": arrays.moments(one.period.end for one in wanted),
+            "rated_bytes": arrays.plain(one.rated_bytes for one in wanted),
+        },
+    )
     return [BucketKey(*row) for row in rows]
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from billing_cli.core.adjustments import Correction, settle
+from billing_cli.core.adjustments import (
+    RENEWAL_REASON,
+    RETURNED_REASON,
+    Correction,
+    returned_quotas,
+    settle,
+)
 from billing_cli.core.rating import ONE, bucket_key, buckets_of, rate
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
 from billing_cli.database import accounts as store_accounts
 from billing_cli.database.adjustments import read_bucket_histories
 from billing_cli.database.facts import Entries, Facts, Run
+from billing_cli.database.quota_periods import read_rated_buckets
 from billing_cli.database.takeover import find_charged
 from billing_cli.database.write_path import CORRECT
 from billing_cli.database.writing import create_staging, write_facts
@@ -115,7 +122,7 @@ def charge(
             {**opened.histories, **minutes.histories},
             opened.accounts,
             peak_hours,
-            opened.histories,
+            dict.fromkeys(opened.histories, RENEWAL_REASON),
         )
     else:
         rating = rate(minutes.new, opened.accounts, peak_hours)
@@ -138,8 +145,13 @@ def write_corrections(
     opened = open_periods(connection, accounts)
     keys = {one.bucket.key for one in corrections}
     histories = {**opened.histories, **read_bucket_histories(connection, keys)}
+    returned = returned_quotas(corrections, histories, opened.accounts)
+    rated = read_rated_buckets(connection, returned)
+    histories |= read_bucket_histories(connection, set(rated) - histories.keys())
+    reasons = dict.fromkeys(rated, RETURNED_REASON)
+    reasons |= dict.fromkeys(opened.histories, RENEWAL_REASON)
     peak_hours = context.tariff.peak_hours
-    rating = settle(corrections, histories, opened.accounts, peak_hours, opened.histories)
+    rating = settle(corrections, histories, opened.accounts, peak_hours, reasons)
     write_entries(context, connection, _entries(rating, (), corrections, opened), usage=usage)
     return rating
 

@@ -153,6 +153,68 @@ def test_a_former_period_without_charges_has_its_whole_quota(renewing: World) ->
     assert_audit_is_clean(world)
 
 
+@pytest.mark.parametrize("start", [7, 8], ids=["within a period", "into the former period"])
+def test_quota_that_a_correction_returns_covers_other_minutes_of_its_period(
+    renewing: World, start: int
+) -> None:
+    """A late snapshot moves all that used a quota to minute 7, when that period is over."""
+    world = renewing
+    world.quota = 0
+    node = world.add_node("jp-1", world.add_users(1))
+    world.flow_until(6)
+    world.run(world.at(6.7))
+    renew(world, world.at(start), 1_000_000)
+    world.flow_until(7)
+    node.withhold(world.at(6.5), world.at(7.5), world.at(14))
+    node.streams[0].idle = True
+    world.flow_until(9)
+    node.streams[0].idle = False
+    world.flow_until(12)
+    # The books are compared with the truth when the late snapshot is known.
+    world.run_unchecked(world.at(12.7))
+    renew(world, world.at(12), 2_000_000)
+    world.flow_until(14)
+    world.run_unchecked(world.at(14.7))
+    assert world.run_unchecked(world.at(14.7), reconcile).corrections > 0
+    ((included,),) = world.rows(
+        "SELECT sum(included_bytes)::bigint FROM billing.charges"
+        " WHERE bucket_start >= %s AND bucket_start < %s",
+        world.at(start),
+        world.at(12),
+    )
+    assert included == 1_000_000
+    world.assert_all_is_billed()
+    assert_audit_is_clean(world)
+
+
+def test_a_renewal_leaves_minutes_of_earlier_periods_alone(renewing: World) -> None:
+    """A minute two renewals back was charged since the last one began: its quota is used up."""
+    world = renewing
+    users = world.add_users(1)
+    world.quota = 0
+    near, late = world.add_node("jp-1", users), world.add_node("us-1", users, "tcp")
+    world.flow_until(3)
+    world.run(world.at(4))
+    world.overrides["us-1"] = {"enabled": False}
+    for end, quota in ((10, 10**12), (20, 5_000_000)):
+        world.flow_until(end)
+        world.run(world.at(end + 1))
+        late.streams[0].idle = True
+        renew(world, world.at(end), quota)
+    world.flow_until(32)
+    world.run(world.at(33))
+    del world.overrides["us-1"]
+    world.run(world.at(33), catch_up)
+    before = world.rows(READ_INCLUDED, world.at(10), world.at(10))
+    renew(world, world.at(30), 1_000_000)
+    near.streams[0].idle = True
+    world.flow_until(34)
+    world.run(world.at(35))
+    after = world.rows(READ_INCLUDED, world.at(10), world.at(10))
+    assert [former for _, former, _ in after] == [former for _, former, _ in before]
+    assert_audit_is_clean(world)
+
+
 def renew(world: World, start: datetime, quota: int) -> None:
     """Renew the quotas of all accounts, as the read service does."""
     for user in world.fleet.users:

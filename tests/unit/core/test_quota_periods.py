@@ -9,17 +9,28 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.adjustments import BucketHistory, Correction, PriorEntry, in_order, settle
+from billing_cli.core.adjustments import (
+    RENEWAL_REASON,
+    RETURNED_REASON,
+    BucketHistory,
+    Correction,
+    PriorEntry,
+    in_order,
+    returned_quotas,
+    settle,
+)
 from billing_cli.core.quota_periods import begin_period
 from tests.unit.core import tariffs
 from tests.unit.core.stories import NOON
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from billing_cli.core.adjustments import ReturnedQuota
     from billing_cli.core.model import Account, Bucket, BucketKey, Charge
 
 PRICE = Decimal("0.000000003")
@@ -52,13 +63,16 @@ class Ledger:
         first = self.entries.index(early[0]) if early else len(self.entries)
         self._settle(buckets, {entry.key for entry in self.entries[first:]})
 
-    def correct(self, bucket: Bucket) -> None:
-        """Add bytes to a minute that is charged, or take them from it."""
-        rating = settle(
-            [Correction(bucket, "because")],
-            {bucket.key: self._history(bucket.key)},
-            {self.account.account_uuid: self.account},
-        )
+    def correct(self, *buckets: Bucket) -> None:
+        """Add bytes to minutes, or take them from those that are charged, in one run."""
+        corrections = [Correction(bucket, "because") for bucket in buckets]
+        accounts = {self.account.account_uuid: self.account}
+        charged = {entry.key for entry in self.entries}
+        known = {key: self._history(key) for key in charged}
+        rated = [
+            key for one in returned_quotas(corrections, known, accounts) for key in self._rated(one)
+        ]
+        rating = settle(corrections, known, accounts, None, dict.fromkeys(rated, RETURNED_REASON))
         self.account = rating.accounts[self.account.account_uuid]
         self.entries.extend(rating.charges)
 
@@ -69,13 +83,26 @@ class Ledger:
             sums[period_of(entry.key)] += entry.included_bytes
         return sums
 
+    def _rated(self, returned: ReturnedQuota) -> Iterator[BucketKey]:
+        """Yield the first rated minutes of a period, up to so many bytes."""
+        begin, end = returned.period
+        before = 0
+        for key in sorted({entry.key for entry in self.entries}):
+            rated = sum(entry.rated_bytes for entry in self.entries if entry.key == key)
+            is_inside = (begin is None or begin <= key.bucket_start) and (
+                end is None or key.bucket_start < end
+            )
+            if is_inside and rated and before < returned.rated_bytes:
+                before += rated
+                yield key
+
     def _settle(self, buckets: Sequence[Bucket], requoted: set[BucketKey] | tuple[()]) -> None:
         rating = settle(
             [Correction(bucket, "") for bucket in buckets],
             {key: self._history(key) for key in requoted},
             {self.account.account_uuid: self.account},
             None,
-            requoted,
+            dict.fromkeys(requoted, RENEWAL_REASON),
         )
         self.account = rating.accounts[self.account.account_uuid]
         self.entries.extend(rating.charges)
@@ -181,6 +208,38 @@ def test_charges_that_the_new_quota_covers_give_their_price_back() -> None:
     assert ledger.account.renewals[0].former_quota == 20
 
 
+@given(
+    histories(),
+    st.lists(
+        st.dictionaries(
+            st.integers(0, PERIODS * PERIOD_MINUTES - 1), st.integers(-60, 60), min_size=1
+        ),
+        max_size=6,
+    ),
+)
+def test_after_any_corrections_no_byte_is_rated_while_quota_of_its_period_is_left(
+    history: tuple[list[int], list[tuple[int, list[Bucket]]]],
+    corrected: list[dict[int, int]],
+) -> None:
+    """Bytes move between minutes, within periods and across renewals."""
+    quotas, runs = history
+    ledger = play(quotas, [*runs, (PERIODS - 1, [])])
+    for sizes in corrected:
+        ledger.correct(
+            *(tariffs.bucket(size, minute=minute) for minute, size in sizes.items() if size)
+        )
+        used = ledger.included()
+        left = [*(one.former_quota for one in ledger.account.renewals)]
+        left.append(ledger.account.remaining_included_quota)
+        assert left == [quotas[period] - used[period] for period in range(PERIODS)]
+        for period in range(PERIODS):
+            rated = sum(one.rated_bytes for one in ledger.entries if period_of(one.key) == period)
+            assert left[period] >= 0
+            assert rated == 0 or left[period] == 0
+        total = sum(entry.rated_bytes for entry in ledger.entries)
+        assert ledger.account.current_balance == -total * PRICE
+
+
 def test_bytes_given_back_return_to_the_quota_of_their_period() -> None:
     """A correction of a minute before the renewal leaves the present quota as it is."""
     former = tariffs.bucket(30, minute=1)
@@ -188,6 +247,18 @@ def test_bytes_given_back_return_to_the_quota_of_their_period() -> None:
     ledger.correct(former._replace(uplink_bytes=-20))
     assert ledger.account.renewals[0].former_quota == 40
     assert ledger.account.remaining_included_quota == 100
+
+
+@pytest.mark.parametrize("changed_by", [100, -100])
+def test_a_correction_uses_no_quota_that_others_have_changed(changed_by: int) -> None:
+    """What was rated for want of quota stays so when the account gets more of it, or less."""
+    first, second = tariffs.bucket(50, minute=1), tariffs.bucket(50, minute=2)
+    ledger = play([70, 100, 0], [(0, [first, second]), (1, [])])
+    (renewal,) = ledger.account.renewals
+    changed = renewal._replace(former_quota=renewal.former_quota + changed_by)
+    ledger.account = ledger.account._replace(renewals=(changed,))
+    ledger.correct(first._replace(uplink_bytes=-10))
+    assert [one.included_bytes for one in ledger.entries] == [50, 20, -10]
 
 
 def period_of(key: BucketKey) -> int:
