@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Succession, SuccessionSide
-from billing_cli.core.succession import ZERO, covers, minus, smaller
+from billing_cli.core.succession import ZERO, covers, minus, smaller, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from billing_cli.core.changes import Changes
-    from billing_cli.core.model import Checkpoint, Snapshot, StreamName
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
 
 
 class StreamStates:
@@ -83,50 +83,63 @@ class StreamStates:
         )
         return [side for side in sides if covers(snapshot.totals[side.name], side.totals)]
 
-    def revocation(self, snapshot: Snapshot) -> Succession | None:
-        """Return the revocation of the last restart, where the snapshot shows that there was none.
+    def regained(
+        self, snapshot: Snapshot, changes: Changes, taken: Mapping[StreamName, Totals]
+    ) -> list[Succession]:
+        """Return the revocation of the last restart, if any, and what earlier ones charged before.
+
+        `taken` is the growth that other successions in the snapshot take over: no byte twice.
+        """
+        at = snapshot.collected_at
+        revoked = self._revocation(snapshot, taken)
+        found = [Succession("restart_revoked", at, revoked, revoked)] if revoked else []
+        names = {side.name for side in revoked}
+        for name, before, totals in changes.known if self._with_surplus else ():
+            surplus = self.known[name].surplus
+            start = total_of((before.totals, taken.get(name, ZERO)))
+            if surplus is None or name in names or not covers(totals, start):
+                continue
+            side = SuccessionSide(name, smaller(minus(totals, start), surplus))
+            if any(side.totals):
+                found.append(Succession("restart_revoked", at, (side,), (side,), is_surplus=True))
+        return found
+
+    def _revocation(
+        self, snapshot: Snapshot, taken: Mapping[StreamName, Totals]
+    ) -> tuple[SuccessionSide, ...]:
+        """Return what streams regain where the snapshot shows that there was no restart.
 
         It does where all streams that are below their totals before it are back in one step, by at
         least the bytes that were charged since: a counter that passes its former totals as it
         grows makes no such step. What was charged beyond that is absorbed by later growth.
         """
         back = self.returned(snapshot)
-        if not back or len(back) < len(self._restarted):
-            return None
+        if len(back) < len(self._restarted):
+            return ()
         sides = []
         for name, before in back:
-            charged = self.known[name].totals
-            growth = minus(snapshot.totals[name], charged)
-            if not covers(growth, charged):
-                return None
-            sides.append(SuccessionSide(name, smaller(growth, before)))
-        return Succession("restart_revoked", snapshot.collected_at, tuple(sides), tuple(sides))
-
-    def absorbed(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
-        """Return the growth that was charged before, by a restart that was revoked since."""
-        found = []
-        for name, before, totals in changes.known if self._with_surplus else ():
-            surplus = self.known[name].surplus
-            if surplus is not None and covers(totals, before.totals):
-                part = smaller(minus(totals, before.totals), surplus)
-                side = SuccessionSide(name, part)
-                if any(part):
-                    at = snapshot.collected_at
-                    found.append(Succession("restart_revoked", at, (side,), (side,)))
-        return found
+            stream = self.known[name]
+            start = total_of((stream.totals, taken.get(name, ZERO)))
+            growth = minus(snapshot.totals[name], start)
+            if not covers(growth, stream.totals):
+                return ()
+            owed = total_of((before, stream.surplus or ZERO))
+            sides.append(SuccessionSide(name, smaller(growth, owed)))
+        return tuple(sides)
 
     def revoke(self, succession: Succession) -> bool:
         """Give streams their totals before the restart back; keep what was charged beyond.
 
         Returns whether that revokes the last restart of the process.
         """
-        is_restart = False
         for name, part in succession.continued:
             stream = self.known[name]
-            left = minus(stream.before_restart or stream.surplus or ZERO, part)
+            before = None if succession.is_surplus else stream.before_restart
+            left = minus(total_of((before or ZERO, stream.surplus or ZERO)), part)
             surplus = left if any(left) else None
-            self.set(name, stream._replace(before_restart=None, surplus=surplus))
+            stream = stream._replace(surplus=surplus)
+            self.set(name, stream if succession.is_surplus else stream._replace(before_restart=None))
             (self._with_surplus.add if surplus else self._with_surplus.discard)(name)
-            is_restart |= name in self._restarted
-            self._restarted.discard(name)
-        return is_restart
+        if not succession.is_surplus:
+            self._restarted.clear()
+        return not succession.is_surplus

@@ -129,6 +129,15 @@ def is_certain(succession: Succession, tags_left: set[str]) -> bool:
     return ended == continued or not ended & tags_left
 
 
+def taken_over(successions: Iterable[Succession]) -> dict[StreamName, Totals]:
+    """Return what each stream takes over by all of the successions."""
+    taken: dict[StreamName, Totals] = {}
+    for succession in successions:
+        for name, totals in succession.continued:
+            taken[name] = total_of((taken.get(name, ZERO), totals))
+    return taken
+
+
 def covers(totals: Totals, others: Totals) -> bool:
     """Tell whether totals are at or above others in both directions."""
     return totals.uplink >= others.uplink and totals.downlink >= others.downlink

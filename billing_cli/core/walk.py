@@ -26,6 +26,7 @@ from billing_cli.core.succession import (
     duplicates,
     is_certain,
     succession_of,
+    taken_over,
     total_of,
 )
 
@@ -124,10 +125,7 @@ class Walk:
                 succession = succession_of(change, snapshot.collected_at)
                 if succession is not None:
                     found.append(succession)
-        revocation = self._streams.revocation(snapshot)
-        if revocation is not None:
-            found.append(revocation)
-        found += self._streams.absorbed(snapshot, changes)
+        found += self._streams.regained(snapshot, changes, taken_over(found))
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
         if not found:
@@ -144,19 +142,16 @@ class Walk:
         counted = total_of(snapshot.totals[side.name] for side in succession.continued)
         if sum(counted) > self._plausible_bytes(snapshot):
             return succession
-        taken_over = sum(total_of(side.totals for side in succession.continued))
-        return replace(succession, uncertain_bytes=taken_over)
+        taken = sum(total_of(side.totals for side in succession.continued))
+        return replace(succession, uncertain_bytes=taken)
 
     def _take_over(
         self, successions: Sequence[Succession]
     ) -> tuple[dict[StreamName, Totals], set[StreamName]]:
         """Record successions; return what each stream takes over, and which streams ended."""
-        taken_over: dict[StreamName, Totals] = {}
         ended: set[StreamName] = set()
         for succession in successions:
             self.successions.append(succession)
-            for name, totals in succession.continued:
-                taken_over[name] = total_of((taken_over.get(name, ZERO), totals))
             if succession.kind == "restart_revoked":
                 if self._streams.revoke(succession):
                     self.restarted_at = None
@@ -164,7 +159,7 @@ class Walk:
             for name, _ in succession.ended:
                 ended.add(name)
                 self._streams.set(name, self._streams.known[name]._replace(state="continued"))
-        return taken_over, ended
+        return taken_over(successions), ended
 
     # --------------------------------------------------------------------------------- snapshots
 
@@ -177,9 +172,9 @@ class Walk:
             # Streams come back one by one: the process did restart.
             self._streams.confirm_restart()
             changes = self._compare(snapshot)
-        taken_over, ended = self._take_over(successions)
+        taken, ended = self._take_over(successions)
         reset = []
-        special = taken_over.keys() | ended | changes.decreased.keys()
+        special = taken.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
             if name not in special:
                 self._step(name, before, snapshot)
@@ -194,13 +189,13 @@ class Walk:
                 )
                 epoch += 1
                 reset.append(name)
-            start = total_of((start, taken_over.get(name, ZERO)))
+            start = total_of((start, taken.get(name, ZERO)))
             known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
-                self._apply_new(name, snapshot, taken_over.get(name), is_duplicate=name in twins)
+                self._apply_new(name, snapshot, taken.get(name), is_duplicate=name in twins)
         self._end(snapshot, changes.gone, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from billing_cli.core.result import RunResult
     from billing_cli.features.held.result import HeldDelta
+    from billing_cli.jobs.context import JobContext
     from tests.torture.ground import Ground
 
 HOUR_SECONDS = 3900.0
@@ -65,8 +67,15 @@ def reconciling_since(ground: Ground, since: datetime) -> Errand:
 
 
 def _reconciling(since: datetime, until: datetime, *, is_dry: bool = False) -> Errand:
-    job = partial(reconcile, since=since, until=until, dry_run=is_dry)
+    def job(context: JobContext) -> RunResult:
+        return reconcile(context, since=_begun(context, since), until=until, dry_run=is_dry)
+
     return Errand("reconcile", job)
+
+
+def _begun(context: JobContext, since: datetime) -> datetime:
+    """Return where a range begins: never in the future of billing's clock, which is refused."""
+    return min(since, context.clock())
 
 
 def rerating(ground: Ground, number: int = 0, *, is_dry: bool = False) -> Errand:
@@ -79,8 +88,12 @@ def rerating_since(ground: Ground, since: datetime, *, is_dry: bool = False) -> 
     """Bring the charges from a moment on to the present prices."""
     until = max(since, ground.now)
     version = str(uuid.UUID(int=ground.rng.getrandbits(128), version=4))
-    order = Order(since, until, version, "torture")
-    return Errand("rerate", partial(rerate, order=order, dry_run=is_dry))
+
+    def job(context: JobContext) -> RunResult:
+        order = Order(_begun(context, since), until, version, "torture")
+        return rerate(context, order, dry_run=is_dry)
+
+    return Errand("rerate", job)
 
 
 def deciding(ground: Ground, number: int, *, is_released: bool) -> Errand | None:

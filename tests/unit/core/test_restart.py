@@ -113,6 +113,17 @@ def test_two_stale_snapshots_in_a_row_are_a_restart_that_is_revoked() -> None:
     assert [one.kind for one in books.successions] == ["restart_revoked"]
 
 
+def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charged() -> None:
+    """A clock was set back soon after the real start: both time lines alternate."""
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 1_000), alice("01:00", 0), alice("02:00", 10), alice("03:00", 1_005)),
+        *(alice("04:00", 11), alice("05:00", 11), alice("06:00", 1_020), alice("07:00", 1_300)),
+    )
+    assert [one.kind for one in books.successions] == ["restart_revoked"] * 3
+    assert books.charged() == (300, 0)
+
+
 def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_totals() -> None:
     """The difference is less than what was charged since, so there was a restart."""
     books = Ledger()
