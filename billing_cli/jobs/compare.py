@@ -18,7 +18,6 @@ from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
 from billing_cli.core.times import minute_of
 from billing_cli.database.adjustments import read_regions
-from billing_cli.database.failures import translate
 from billing_cli.database.reconcile import (
     read_cells,
     read_first_from,
@@ -27,8 +26,8 @@ from billing_cli.database.reconcile import (
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.credit import cell_key, spend_credit
-from billing_cli.jobs.entries import write_corrections
-from billing_cli.jobs.isolation import DATA_ERRORS
+from billing_cli.jobs.entries import FactConflictError, write_corrections
+from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
 from billing_cli.jobs.write import Written
 
 if TYPE_CHECKING:
@@ -107,10 +106,12 @@ def compare(
     """
     try:
         with connection.transaction():
-            return _compare_together(context, connection, stretches)
-    except DATA_ERRORS as error:
+            done = _compare_together(context, connection, stretches)
+            connection.execute(CHECK_CONSTRAINTS)
+            return done
+    except (psycopg.Error, FactConflictError) as error:
+        reason = refusal(error)
         if len(stretches) == 1:
-            reason = str(translate(error) if isinstance(error, psycopg.Error) else error)
             return Comparison(failed={stretches[0].source_id: reason})
     comparison = Comparison()
     for one in stretches:
