@@ -52,6 +52,10 @@ SCHEMA_MISMATCH = (
     pg.DatatypeMismatch,
 )
 
+# Classes of SQLSTATE that are about data: what it is, or what a check, a trigger or a function of
+# somebody says to it.
+DATA_CLASSES = frozenset({"21", "22", "23", "27", "38", "39", "44", "54", "P0"})
+
 # What a server says to a client that it will never let in as it comes. The driver hands over no
 # SQLSTATE for a connection that was refused, only words; a server that says them in another
 # language counts as one that can't be reached. Those of PgBouncer are among them.
@@ -77,12 +81,18 @@ INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value
 QUOTED = re.compile(r'"[^"]*"')
 
 
+class DataRefusedError(BillingError):
+    """The database refused data that was to be written; a source of the run may be to blame."""
+
+
 def translate(error: psycopg.Error) -> BillingError:
     """Return the one-line failure for a database error; its text holds no DSN and no row data."""
     detail = one_line(error)
-    if isinstance(error, pg.IntegrityError):
-        table = f" ({table_of(error)})" if table_of(error) else ""
-        return BillingError(f"database: {detail}{table}", code="database_constraint")
+    if is_about_data(error):
+        is_constraint = isinstance(error, pg.IntegrityError)
+        table = f" ({table_of(error)})" if is_constraint and table_of(error) else ""
+        code = "database_constraint" if is_constraint else "database_failed"
+        return DataRefusedError(f"database: {detail}{table}", code=code)
     if isinstance(error, SCHEMA_MISMATCH):
         return SchemaError(f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}")
     if isinstance(error, pg.InsufficientPrivilege):
@@ -116,6 +126,18 @@ def refusal_for_good(error: psycopg.OperationalError) -> ConfigurationError | No
 def is_transient(error: psycopg.Error) -> bool:
     """Tell whether the same transaction may well succeed when it is tried again."""
     return isinstance(error, TRANSIENT) or is_lost_connection(error)
+
+
+def is_about_data(error: psycopg.Error) -> bool:
+    """Tell whether the data that a transaction writes is to blame; other data may do well."""
+    if error.sqlstate is None:
+        return False
+    try:
+        pg.lookup(error.sqlstate)
+    except KeyError:
+        # Somebody's trigger has error codes of its own.
+        return True
+    return error.sqlstate[:2] in DATA_CLASSES
 
 
 def is_lost_connection(error: psycopg.Error) -> bool:

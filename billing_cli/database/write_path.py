@@ -478,5 +478,8 @@ FINISH = (
 )
 """What every step writes afterwards, of all its sources; the row of the run follows."""
 
+FINISH_BARE = tuple(statement for statement in FINISH if statement.name != "cleared arrears")
+"""The same, of the sources alone: where an account without traffic is to blame for a failure."""
+
 CORRECT = (RECORD[0], *CHARGE[1:], SEAL, Statement("cleared arrears", CLEAR_ARREARS))
 """What corrections write, with or without usage records of their own."""

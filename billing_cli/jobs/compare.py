@@ -18,7 +18,6 @@ from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
 from billing_cli.core.times import minute_of
 from billing_cli.database.adjustments import read_regions
-from billing_cli.database.failures import translate
 from billing_cli.database.reconcile import (
     read_cells,
     read_first_from,
@@ -26,9 +25,10 @@ from billing_cli.database.reconcile import (
 )
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
-from billing_cli.jobs.credit import cell_key, spend_credit
-from billing_cli.jobs.entries import write_corrections
-from billing_cli.jobs.isolation import DATA_ERRORS
+from billing_cli.jobs.credit import cell_key, growth_of, spend_credit
+from billing_cli.jobs.daily_maximum import find_growth_above, maxima_of, note_charged
+from billing_cli.jobs.entries import FactConflictError, write_corrections
+from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
 from billing_cli.jobs.write import Written
 
 if TYPE_CHECKING:
@@ -40,12 +40,17 @@ if TYPE_CHECKING:
     from billing_cli.core.corrections import Difference
     from billing_cli.core.model import DeltaPolicy, Snapshot
     from billing_cli.database.reconcile import StoredCell
+    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
 
 REASON = "reconciled with the exporter's history"
 ABOVE_CREDIT = (
     "history shows more bytes than the plausibility limit allows now: they are not charged, and "
+    "are compared again by the next reconcile"
+)
+ABOVE_MAXIMUM = (
+    "history shows more bytes than max_daily_charge allows on their day: they are not charged, and "
     "are compared again by the next reconcile"
 )
 
@@ -107,10 +112,12 @@ def compare(
     """
     try:
         with connection.transaction():
-            return _compare_together(context, connection, stretches)
-    except DATA_ERRORS as error:
+            done = _compare_together(context, connection, stretches)
+            connection.execute(CHECK_CONSTRAINTS)
+            return done
+    except (psycopg.Error, FactConflictError) as error:
+        reason = refusal(error)
         if len(stretches) == 1:
-            reason = str(translate(error) if isinstance(error, psycopg.Error) else error)
             return Comparison(failed={stretches[0].source_id: reason})
     comparison = Comparison()
     for one in stretches:
@@ -129,9 +136,13 @@ def _compare_together(
     refused = spend_credit(
         connection, [(one.stretch, one.different) for one in findings], chargeable
     )
+    source_ids = {one.stored_node_id: one.source_id for one in stretches}
+    above = _above_maximum(context, connection, findings, locked_accounts, refused)
     usage = {
         one.stretch.source_id: _corrected_usage(
-            one, chargeable, refused.get(one.stretch.source_id, set())
+            one,
+            chargeable,
+            refused.get(one.stretch.source_id, set()) | above.get(one.stretch.source_id, set()),
         )
         for one in findings
     }
@@ -143,10 +154,11 @@ def _compare_together(
         locked_accounts,
         [row for rows in usage.values() for row in rows],
     )
+    charged = [charge.key for charge in rating.charges]
+    note_charged(connection, rating.charges, maxima_of(context, charged, source_ids))
     amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)
     for charge in rating.charges:
         amounts[charge.key] += charge.amount_delta
-    source_ids = {one.stored_node_id: one.source_id for one in stretches}
     return Comparison(
         written=Written(
             processed_samples=sum(
@@ -180,6 +192,7 @@ def _compare_together(
                         if account in locked_accounts.problems
                     ),
                     *[ABOVE_CREDIT] * bool(refused.get(one.stretch.source_id)),
+                    *[ABOVE_MAXIMUM] * bool(above.get(one.stretch.source_id)),
                 ),
             )
             for one in findings
@@ -234,6 +247,32 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
         else:
             different.extend((stored, one) for one in found)
     return _Finding(stretch, different, skipped)
+
+
+def _above_maximum(
+    context: JobContext,
+    connection: Connection,
+    findings: Sequence[_Finding],
+    accounts: LockedAccounts,
+    refused: Mapping[str, Collection[CellKey]],
+) -> dict[str, set[CellKey]]:
+    """Return the cells that grow above a daily maximum, by source."""
+    growth: defaultdict[BucketKey, int] = defaultdict(int)
+    cells: defaultdict[BucketKey, list[tuple[str, CellKey]]] = defaultdict(list)
+    for stretch, different in ((one.stretch, one.different) for one in findings):
+        source_id, node = stretch.source_id, stretch.stored_node_id
+        for (cell, account, tag, minute), size_bytes in growth_of(different, accounts.chargeable):
+            if cell not in refused.get(source_id, ()):
+                key = BucketKey(minute, node, account, stretch.region, tag)
+                growth[key] += size_bytes
+                cells[key].append((source_id, cell))
+    sources = {one.stretch.stored_node_id: one.stretch.source_id for one in findings}
+    maxima = maxima_of(context, growth, sources)
+    above: defaultdict[str, set[CellKey]] = defaultdict(set)
+    for key in find_growth_above(context, connection, growth, accounts, maxima):
+        for source_id, cell in cells[key]:
+            above[source_id].add(cell)
+    return above
 
 
 def _corrected_usage(

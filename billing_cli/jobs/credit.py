@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.plausibility import CreditBook
+from billing_cli.core.times import minute_of
 from billing_cli.database.reconcile import read_account_debts, write_debts
 from billing_cli.database.sources import read_sources
 
@@ -39,15 +40,33 @@ def spend_credit(
     """
     refused = {}
     for stretch, different in found:
-        growth: defaultdict[tuple[datetime, CellKey, str], int] = defaultdict(int)
-        for stored, one in different:
-            if stored.account_uuid in accounts:
-                key = stored.cell.record.to_at, cell_key(stored), stored.account_uuid
-                growth[key] += sum(one.shown) - sum(one.recorded)
-        grown = sorted((key, size_bytes) for key, size_bytes in growth.items() if size_bytes > 0)
+        grown = growth_of(different, accounts)
         if grown:
             refused[stretch.source_id] = _spend(connection, stretch, grown)
     return refused
+
+
+class GrownCell(NamedTuple):
+    """A cell with more bytes than are on record, its account and tag, and its last minute."""
+
+    cell: CellKey
+    account_uuid: str
+    inbound_tag: str
+    minute: datetime
+
+
+def growth_of(
+    different: Sequence[tuple[StoredCell, Difference]], accounts: Collection[str]
+) -> list[tuple[GrownCell, int]]:
+    """Return the cells of these accounts that grow, and by how many bytes, oldest first."""
+    growth: defaultdict[tuple[datetime, GrownCell], int] = defaultdict(int)
+    for stored, one in different:
+        record, account = stored.cell.record, stored.account_uuid
+        if account in accounts:
+            tag, minute = record.name.inbound_tag, minute_of(record.to_at)
+            grown = GrownCell(cell_key(stored), account, tag, minute)
+            growth[record.to_at, grown] += sum(one.shown) - sum(one.recorded)
+    return [(cell, size) for (_, cell), size in sorted(growth.items()) if size > 0]
 
 
 def cell_key(stored: StoredCell) -> CellKey:
@@ -58,14 +77,14 @@ def cell_key(stored: StoredCell) -> CellKey:
 def _spend(
     connection: Connection,
     stretch: Stretch,
-    grown: Sequence[tuple[tuple[datetime, CellKey, str], int]],
+    grown: Sequence[tuple[GrownCell, int]],
 ) -> set[CellKey]:
     state = read_sources(connection, [stretch.source_id])[stretch.source_id]
     at = state.watermark or stretch.until
     debts = read_account_debts(connection, stretch.stored_node_id)
     book = CreditBook(stretch.policy, replace(state.credit, accounts=debts))
     refused = {
-        key for (_, key, account), size_bytes in grown if not book.spend(account, size_bytes, at)
+        one.cell for one, size_bytes in grown if not book.spend(one.account_uuid, size_bytes, at)
     }
     write_debts(
         connection, stretch.source_id, stretch.stored_node_id, book.spent, book.spent_by_node

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.daily_maximum import Payer, above_maximum, amounts_of, payers
+from billing_cli.core.model import Bucket
 from billing_cli.core.rating import bucket_key, buckets_of
 from billing_cli.database.adjustments import read_bucket_histories
 from billing_cli.database.daily_charges import add_daily_charges, read_daily_charges
@@ -24,7 +25,7 @@ Maxima = dict[Payer, "Decimal"]
 
 
 def maxima_of(
-    context: JobContext, usage: Iterable[BilledUsage], sources: Mapping[str, str]
+    context: JobContext, usage: Iterable[BilledUsage | BucketKey], sources: Mapping[str, str]
 ) -> Maxima:
     """Return the maxima that hold for usage; `sources` are source ids by stored node id."""
     configured = {source.source_id: source.max_daily_charge for source in context.sources}
@@ -62,7 +63,31 @@ def find_above(
     return above - {key for key, history in charged.items() if history.is_charged}
 
 
+def find_growth_above(
+    context: JobContext,
+    connection: Connection,
+    growth: Mapping[BucketKey, int],
+    accounts: LockedAccounts,
+    maxima: Maxima,
+) -> set[BucketKey]:
+    """Return the minutes to which bytes can't be added below a maximum.
+
+    `growth` are the bytes that were found later. The accounts and the sources are locked.
+    """
+    if not maxima:
+        return set()
+    buckets = [Bucket(key, 0, size_bytes) for key, size_bytes in growth.items()]
+    days = {one for key in growth for one in payers(key) if one[0] in maxima}
+    return above_maximum(
+        buckets,
+        accounts.chargeable,
+        read_daily_charges(connection, days),
+        maxima,
+        context.tariff.peak_hours,
+    )
+
+
 def note_charged(connection: Connection, charges: Iterable[Charge], maxima: Maxima) -> None:
-    """Count what was charged to those that have a maximum."""
+    """Count what was charged to those that have a maximum; what was given back makes room."""
     if maxima:
         add_daily_charges(connection, amounts_of(charges, maxima))

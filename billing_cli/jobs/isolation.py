@@ -2,33 +2,98 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 import psycopg
-from psycopg import errors as pg
 
-from billing_cli.database.failures import translate
+from billing_cli.database.failures import DataRefusedError, is_about_data, translate
 from billing_cli.jobs.entries import FactConflictError
 from billing_cli.jobs.write import Written, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from psycopg import Connection
 
+    from billing_cli.database.connection import Session
     from billing_cli.database.facts import Run
     from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
 
-# What one source's data may be to blame for; a trigger on a shared table may refuse them as well.
-DATA_ERRORS = (
-    pg.DataError,
-    pg.IntegrityError,
-    pg.CardinalityViolation,
-    pg.RaiseException,
-    FactConflictError,
-)
+Result = TypeVar("Result")
+
+# Constraints and triggers that are deferred to COMMIT speak now.
+CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE"
+
+
+class Share(NamedTuple):
+    """The part of a step that a transaction takes.
+
+    `refused` says why other sources are left out. With `is_bare` nothing is written of those, nor
+    of accounts without usage: of their quota periods and arrears.
+    """
+
+    source_ids: Sequence[str] = ()
+    refused: Mapping[str, str] = {}
+    is_bare: bool = False
+
+
+class _UndoneError(Exception):
+    """A transaction that was only tried."""
+
+
+def transaction_isolated(
+    session: Session, source_ids: Sequence[str], work: Callable[[Connection, Share], Result]
+) -> Result:
+    """Do the work in one transaction; where data is refused up to COMMIT, without its sources.
+
+    Those are found in transactions that are undone, for as long as a statement may take, and left
+    out of the one that stands. Raises as `session.transaction` does.
+    """
+    try:
+        return session.transaction(lambda one: work(one, Share(source_ids)))
+    except DataRefusedError as error:
+        if session.dry_run:
+            raise
+        failure = error
+    until = time.monotonic() + session.database.statement_timeout_seconds
+
+    def refusal_of(some: Sequence[str], *, is_bare: bool) -> str:
+        if time.monotonic() > until:
+            raise failure
+        return _refusal_of(session, lambda one: work(one, Share(some, {}, is_bare)))
+
+    # What is refused without any source is not theirs to blame for.
+    is_bare = bool(refusal_of((), is_bare=False))
+    if is_bare and refusal_of((), is_bare=True):
+        raise failure
+    refused = find_refused(source_ids, partial(refusal_of, is_bare=is_bare))
+    rest = [one for one in source_ids if one not in refused]
+    if not is_bare:
+        try:
+            return session.transaction(lambda one: work(one, Share(rest, refused)))
+        except DataRefusedError:
+            pass  # Even that they failed can't be written.
+    return session.transaction(lambda one: work(one, Share(rest, refused, is_bare=True)))
+
+
+def _refusal_of(session: Session, work: Callable[[Connection], object]) -> str:
+    """Do the work and undo it; return why its data is refused, or an empty text."""
+
+    def attempt(connection: Connection) -> NoReturn:
+        work(connection)
+        connection.execute(CHECK_CONSTRAINTS)
+        raise _UndoneError
+
+    try:
+        session.transaction(attempt)
+    except _UndoneError:
+        return ""
+    except DataRefusedError as error:
+        return str(error)
 
 
 def write_isolated(
@@ -41,8 +106,9 @@ def write_isolated(
 ) -> tuple[Written, dict[str, str]]:
     """Write all plans, and late usage of their sources; where some can't be, all the others.
 
-    `renewed` are accounts with a new quota period. Returns what was written and, by source id, why
-    a source was left out. Other errors (lost connection, deadlock) are raised.
+    `renewed` are accounts with a new quota period; where they can't be written they are left to a
+    later run. Returns what was written and, by source id, why a source was left out. Other errors
+    (lost connection, deadlock) are raised.
     """
     source_ids = sorted({plan.source_id for plan in plans} | {usage.source_id for usage in late})
     if not source_ids and not renewed:
@@ -50,29 +116,58 @@ def write_isolated(
     written, reason = _try_to_write(context, connection, plans, late, renewed, run)
     if not reason:
         return written, {}
-    if len(source_ids) <= 1:
-        return Written(), dict.fromkeys(source_ids, reason)
-    # Each is tried alone and undone, so that the good ones are then written as one: an account's
-    # entries follow each other in the order of their minutes, whichever node they are from.
-    failed = {}
-    for source_id in source_ids:
-        _, reason = _try_to_write(context, connection, *_only(plans, late, source_id), (), run)
+    if len(source_ids) == 1 and not renewed:
+        return Written(), {source_ids[0]: reason}
+
+    # What is tried is undone, so that the good ones are then written as one: an account's entries
+    # follow each other in the order of their minutes, whichever node they are from.
+    def refusal_of(some: Sequence[str]) -> str:
+        _, reason = _try_to_write(context, connection, *_only(plans, late, some), (), run)
         connection.execute("ROLLBACK TO SAVEPOINT accounts")
-        if reason:
-            failed[source_id] = reason
-    if failed:
-        good = [plan for plan in plans if plan.source_id not in failed]
-        rest = [usage for usage in late if usage.source_id not in failed]
-        written, others = write_isolated(context, connection, good, rest, renewed, run)
+        return reason
+
+    failed = find_refused(source_ids, refusal_of)
+    if failed or renewed:
+        good = _only(plans, late, set(source_ids) - failed.keys())
+        still_renewed = renewed if failed else ()
+        written, others = write_isolated(context, connection, *good, still_renewed, run)
         return written, {**failed, **others}
     # Each is good by itself, but not all together.
     for source_id in source_ids:
-        mine = _only(plans, late, source_id)
-        alone, reason = _try_to_write(context, connection, *mine, renewed, run)
+        mine = _only(plans, late, (source_id,))
+        alone, reason = _try_to_write(context, connection, *mine, (), run)
         written = written.plus(alone)
         if reason:
             failed[source_id] = reason
     return written, failed
+
+
+def find_refused(
+    source_ids: Sequence[str], refusal_of: Callable[[Sequence[str]], str]
+) -> dict[str, str]:
+    """Find by halves the sources whose data is refused, and why.
+
+    `refusal_of` tries some sources without the others, and returns why they are refused, or an
+    empty text. All together were refused before.
+    """
+    middle = len(source_ids) // 2
+    failed = {}
+    for half in (source_ids[:middle], source_ids[middle:]):
+        reason = refusal_of(half) if half else ""
+        if reason and len(half) == 1:
+            failed[half[0]] = reason
+        elif reason:
+            failed |= find_refused(half, refusal_of)
+    return failed
+
+
+def refusal(error: psycopg.Error | FactConflictError) -> str:
+    """Return why data was refused; raises the error again where data is not to blame."""
+    if isinstance(error, psycopg.Error):
+        if not is_about_data(error):
+            raise error
+        return str(translate(error))
+    return str(error)
 
 
 def _try_to_write(
@@ -86,15 +181,16 @@ def _try_to_write(
     """Write the plans; where they can't be, undo that and return why."""
     try:
         return write(context, connection, plans, late, renewed, run), ""
-    except DATA_ERRORS as error:
+    except (psycopg.Error, FactConflictError) as error:
+        reason = refusal(error)
         connection.execute("ROLLBACK TO SAVEPOINT accounts")
-        return Written(), str(translate(error) if isinstance(error, psycopg.Error) else error)
+        return Written(), reason
 
 
 def _only(
-    plans: Sequence[SourcePlan], late: Sequence[BillableUsage], source_id: str
+    plans: Sequence[SourcePlan], late: Sequence[BillableUsage], source_ids: Collection[str]
 ) -> tuple[list[SourcePlan], list[BillableUsage]]:
     return (
-        [plan for plan in plans if plan.source_id == source_id],
-        [usage for usage in late if usage.source_id == source_id],
+        [plan for plan in plans if plan.source_id in source_ids],
+        [usage for usage in late if usage.source_id in source_ids],
     )

@@ -20,11 +20,11 @@ from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import pipeline_at_head
 from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources, source_state
 from billing_cli.database.stream_limits import use_accepted
-from billing_cli.database.write_path import FINISH
+from billing_cli.database.write_path import FINISH, FINISH_BARE
 from billing_cli.database.writing import send
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.assignment import assign_nodes
-from billing_cli.jobs.isolation import write_isolated
+from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import accept, plan
 from billing_cli.jobs.prices import require_prices
@@ -105,13 +105,24 @@ def take_step(
         for source_id in by_id.keys() - fetched.outcomes.keys() - fetched.waiting
     ]
 
-    def work(connection: Connection) -> Step:
+    def work(connection: Connection, share: Share) -> Step:
         now = context.clock()
         version = context.tariff.pricing_rule_version
         run = Run(context.run_id, now, version, known.has_arrears_since, context.job)
-        return _write(context, connection, by_id, fetched, until, pace, run, skipped, journal)
+        refused = {one: ExporterError(reason) for one, reason in share.refused.items()}
+        outcomes = {one: fetched.outcomes[one] for one in share.source_ids}
+        apart = skipped
+        if share.is_bare:
+            apart = skipped + [
+                result_without_plan(one, known.states[one], now, error=error)
+                for one, error in refused.items()
+            ]
+        else:
+            outcomes |= refused
+        mine = replace(fetched, outcomes=outcomes, share=share)
+        return _write(context, connection, by_id, mine, until, pace, run, apart, journal)
 
-    return session.transaction(work)
+    return transaction_isolated(session, sorted(fetched.outcomes), work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,7 @@ class _FetchRound:
 
     `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
     asked from. `is_file` tells that it was not the exporters who answered, `is_dry` that nothing is
-    to be stored.
+    to be stored. `share` is the part of the step that a transaction takes.
     """
 
     begins: Mapping[str, datetime]
@@ -156,6 +167,7 @@ class _FetchRound:
     asked_at: datetime
     is_file: bool
     is_dry: bool
+    share: Share
 
 
 def _fetch(
@@ -199,7 +211,9 @@ def _fetch(
         ],
         context.clock(),
     )
-    return _FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry)
+    return _FetchRound(
+        begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry, Share()
+    )
 
 
 def _write(
@@ -237,8 +251,10 @@ def _write(
     late = [
         usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
         for usage in found.billable
+        if usage.source_id not in fetched.share.refused
     ]
-    written, failed = write_isolated(context, connection, plans, late, found.renewed, run)
+    renewed = () if fetched.share.is_bare else found.renewed
+    written, failed = write_isolated(context, connection, plans, late, renewed, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
         use_accepted(connection, sorted(used))
@@ -265,7 +281,7 @@ def _write(
         pace=(pace or Pace()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
-        _finish(connection, results, stalled, run, fetched.asked_at)
+        _finish(connection, results, stalled, run, fetched)
         journal(connection, step)
     return step
 
@@ -351,7 +367,7 @@ def _finish(
     results: Iterable[SourceResult],
     stalled: Mapping[str, Gap],
     run: Run,
-    asked_at: datetime,
+    fetched: _FetchRound,
 ) -> None:
     """Write gaps, arrears and sync states of all sources that this run locked, failed ones too."""
     attempts = [
@@ -360,4 +376,6 @@ def _finish(
         if one.status != "busy" and one.error_code != "locked"
     ]
     # Pauses between runs count from when the sources were asked, however long a run takes.
-    send(connection, FINISH, Attempts(attempts, list(stalled.items())), replace(run, now=asked_at))
+    finish = FINISH_BARE if fetched.share.is_bare else FINISH
+    facts = Attempts(attempts, list(stalled.items()))
+    send(connection, finish, facts, replace(run, now=fetched.asked_at))

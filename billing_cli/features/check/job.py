@@ -40,6 +40,7 @@ from billing_cli.features.check.queries import (
 from billing_cli.features.check.server_probes import probe_server, version_findings
 from billing_cli.features.check.source_findings import (
     Expectations,
+    limits_finding,
     rivals_of,
     source_findings,
 )
@@ -181,6 +182,9 @@ def _look_at_sources(
             watermark=stored.watermark if stored else None,
             rival=rivals.get(source.source_id),
         )
+        own = source.max_daily_charge
+        daily = context.tariff.max_daily_charge_per_source if own is None else own
+        findings.append(limits_finding(source, context.policy_of(source), daily))
         if missing := missing_assignment(source):
             text = f"without {' and '.join(missing)} whoever answers is believed"
             findings.append(Finding("source", "assignment", "warning", text, source.source_id))

@@ -11,14 +11,26 @@ from billing_cli.features.check.findings import Finding, clock_state, clock_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime, timedelta
+    from decimal import Decimal
 
-    from billing_cli.core.model import NodeIdentity
+    from billing_cli.core.model import DeltaPolicy, NodeIdentity
     from billing_cli.core.source_facts import SourceFacts
+    from billing_cli.exporter.source import Source
     from billing_cli.features.check.findings import State
 
 CERTIFICATE_WARNING_DAYS = 21
 DATE_UNCERTAINTY_SECONDS = 1.0
 """A Date header has whole seconds."""
+
+LIMITS = (
+    "account_rate_bits_per_second",
+    "line_rate_bits_per_second",
+    "burst_hours",
+    "max_streams_per_account",
+    "max_new_streams_per_hour",
+    "max_unresolved_streams_per_hour",
+)
+"""Of a policy: what bounds the bytes and the streams of one node."""
 
 SECONDS_IN_A_MINUTE = 60
 SECONDS_IN_AN_HOUR = 3600
@@ -73,6 +85,17 @@ def source_findings(
     found += _snapshots(facts, expected, asked_at, stalled_after)
     found += _clock(facts, asked_at)
     return tuple(Finding("source", *one, source_id) for one in found)
+
+
+def limits_finding(source: Source, policy: DeltaPolicy, max_daily_charge: Decimal) -> Finding:
+    """Return the limits that hold for a source: its own, else those of all."""
+    limits = {key: f"{getattr(policy, key)}" for key in LIMITS}
+    limits["max_daily_charge"] = f"{max_daily_charge:f}"
+    shown = [
+        f"{key} {value}" + ("" if getattr(source, key, None) is None else " (its own)")
+        for key, value in limits.items()
+    ]
+    return Finding("source", "limits", "ok", ", ".join(shown), source.source_id)
 
 
 def rivals_of(identities: Mapping[str, NodeIdentity], owners: Mapping[str, str]) -> dict[str, str]:

@@ -61,6 +61,10 @@ FORGET_SEALS = """
 DELETE FROM billing.audited_seals WHERE created_at < now() - 2 * interval '1 day'
 """
 
+FORGET_DAILY_CHARGES = """
+DELETE FROM billing.daily_charges WHERE day < (%(kept_since)s AT TIME ZONE 'UTC')::date
+"""
+
 READ_REST_MONTHS = """
 SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
 """
@@ -301,8 +305,12 @@ def drop_tables(connection: Connection, tables: Iterable[str]) -> None:
 
 
 def delete_journal(connection: Connection, kept_since: datetime) -> tuple[int, int]:
-    """Delete older journal rows, and older gaps that are resolved; return how many of each."""
+    """Delete older journal rows, and older gaps that are resolved; return how many of each.
+
+    Sums of days that have a daily maximum go as well.
+    """
     given = {"kept_since": kept_since}
     connection.execute(FORGET_SEALS)
+    connection.execute(FORGET_DAILY_CHARGES, given)
     runs = connection.execute(DELETE_RUNS, given).rowcount
     return runs, connection.execute(DELETE_GAPS, given).rowcount

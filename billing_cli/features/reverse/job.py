@@ -27,6 +27,7 @@ from billing_cli.features.reverse.queries import Scope, read_span, read_standing
 from billing_cli.features.reverse.result import AccountReversal, ReverseResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
+from billing_cli.jobs.daily_maximum import maxima_of, note_charged
 from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
@@ -158,6 +159,9 @@ def _take_back(
             for one in usage
         ],
     )
+    sources = dict.fromkeys(step.stored_node_ids, order.source_id)
+    charged = [charge.key for charge in rating.charges]
+    note_charged(connection, rating.charges, maxima_of(context, charged, sources))
     return _Done(
         (*before.charges, *rating.charges),
         before.problems | dict.fromkeys(accounts.problems.values()),

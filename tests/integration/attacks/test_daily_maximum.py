@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.features.held.job import list_held, release_held
+from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.collect import collect
 from tests.integration.attacks.hostile import HOUR, MINUTE, START, Attack, only
 
@@ -100,3 +101,16 @@ def test_late_usage_above_it_goes_on_waiting(attack: Attack) -> None:
     attack.tariff = {}
     attack.run(START + 2 * MINUTE + timedelta(seconds=1))
     assert attack.charged()[0] == 2 * GB
+
+
+def test_what_is_reversed_makes_room_for_what_really_flowed(attack: Attack) -> None:
+    """The maximum was used up by a compromised node; the honest history is charged in its place."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    publish(attack, "jp-1", users, [GB])
+    attack.run(START + MINUTE)
+    order = Order("jp-1", START, None, None, "node compromised")
+    assert reverse(attack.context(START + 3 * MINUTE), order).amount == -MAXIMUM
+    publish(attack, "us-1", users, [9 * GB // 10])
+    assert attack.run(START + MINUTE).status == "ok"
+    assert attack.charged() == (9 * GB // 10, Decimal("0.9"))

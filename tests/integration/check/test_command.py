@@ -60,6 +60,23 @@ def test_a_source_that_needs_a_look_ends_with_3(job_url: str, authority: Authori
     assert asked == {None, "jp-1"}
 
 
+def test_each_source_s_limits_are_shown(job_url: str, authority: Authority) -> None:
+    """Those in effect: its own, else those of all."""
+    with fleet(authority) as running:
+        own = {"line_rate_bits_per_second": 1_000_000_000, "max_daily_charge": "7.5"}
+        variables = settings(running, job_url, **own)
+        done = billing("check", "--json", BILLING_MAX_STREAMS_PER_ACCOUNT="300", **variables)
+    shown = [one for one in json.loads(done.stdout)["findings"] if one["name"] == "limits"]
+    assert [one["source_id"] for one in shown] == ["jp-1", "us-1"]
+    for text in (
+        "line_rate_bits_per_second 1000000000 (its own)",
+        "max_daily_charge 7.5 (its own)",
+        "account_rate_bits_per_second 2000000000,",
+        "max_streams_per_account 300,",
+    ):
+        assert text in shown[0]["text"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "exit_code"),
     [

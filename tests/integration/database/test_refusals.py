@@ -33,7 +33,6 @@ SQLSTATES = {
         "53100": "disk full",
         "53200": "out of memory",
         "53400": "temp_file_limit",
-        "54000": "a limit of the server's program",
         "55P03": "lock timeout",
         "57014": "statement timeout, or cancelled",
         "58030": "input/output error",

@@ -29,8 +29,20 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER refuse BEFORE {event} ON public.traffic_minute_buckets
+CREATE TRIGGER refuse BEFORE INSERT ON public.traffic_minute_buckets
   FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+
+REFUSE_ROWS = """
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  IF {when} THEN
+    RAISE EXCEPTION 'simulated' USING ERRCODE = '{sqlstate}';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE {constraint} TRIGGER refuse AFTER INSERT OR UPDATE ON public.{table}
+  {deferred} FOR EACH ROW EXECUTE FUNCTION public.refuse()
 """
 
 ACCEPT_AGAIN = "DROP FUNCTION public.refuse() CASCADE"
@@ -50,20 +62,25 @@ def refuse_later(world: World, sqlstate: str, accepted: int) -> None:
 
 def refuse_node(world: World, source_id: str, sqlstate: str) -> None:
     """Let every new bucket of a node fail."""
-    _refuse_node(world, source_id, sqlstate, "INSERT")
+    node = world.fleet.nodes[source_id].identity.stored
+    statement = REFUSE_NODE.format(node=node, sqlstate=sqlstate)
+    world.connection.execute(statement.encode())
 
 
-def refuse_changes_of_node(world: World, source_id: str, sqlstate: str) -> None:
-    """Let every change of a node's buckets fail."""
-    _refuse_node(world, source_id, sqlstate, "UPDATE")
+def refuse(
+    world: World, table: str, when: str, *, is_deferred: bool = False, sqlstate: str = "P0001"
+) -> None:
+    """Let some new and changed rows of a shared table fail, at COMMIT where it is deferred."""
+    statement = REFUSE_ROWS.format(
+        table=table,
+        when=when,
+        sqlstate=sqlstate,
+        constraint="CONSTRAINT" if is_deferred else "",
+        deferred="DEFERRABLE INITIALLY DEFERRED" if is_deferred else "",
+    )
+    world.connection.execute(statement.encode())
 
 
 def accept_again(world: World) -> None:
     """Take the refusal back."""
     world.connection.execute(ACCEPT_AGAIN)
-
-
-def _refuse_node(world: World, source_id: str, sqlstate: str, event: str) -> None:
-    node = world.fleet.nodes[source_id].identity.stored
-    statement = REFUSE_NODE.format(node=node, sqlstate=sqlstate, event=event)
-    world.connection.execute(statement.encode())

@@ -260,12 +260,16 @@ def test_pruned_minutes_are_told_and_neither_rated_nor_compared_again(story: Lon
     assert kinds(story.audit()) == {}
 
 
-def test_the_journal_and_resolved_gaps_of_that_time_go_as_well(story: LongStory) -> None:
+def test_the_journal_resolved_gaps_and_daily_sums_of_that_time_go_as_well(story: LongStory) -> None:
     """What is still open stays, however old it is."""
     story.execute(
         "INSERT INTO billing.gaps (source_id, kind, from_at, to_at, resolved_at)"
         " VALUES ('old', 'late', '2026-01-01', '2026-01-02', now()),"
         " ('open', 'late', '2026-01-01', '2026-01-02', NULL)"
+    )
+    story.execute(
+        "INSERT INTO billing.daily_charges (day, kind, name, amount)"
+        " VALUES ('2026-04-30', 'node', 'old', 1), ('2026-05-01', 'node', 'kept', 1)"
     )
     gone = story.rows(
         "SELECT (SELECT count(*) FROM billing.runs WHERE started_at < '2026-05-01T00:00:00Z'),"
@@ -275,6 +279,7 @@ def test_the_journal_and_resolved_gaps_of_that_time_go_as_well(story: LongStory)
     result = story.prune(JUNE)
     assert [(result.deleted_runs, result.deleted_gaps)] == gone
     assert story.rows("SELECT count(*) FROM billing.gaps WHERE source_id = 'open'") == [(1,)]
+    assert story.rows("SELECT name FROM billing.daily_charges") == [("kept",)]
     assert story.rows("SELECT job, status FROM billing.runs WHERE job = 'prune'") == [
         ("prune", "ok")
     ]

@@ -49,6 +49,7 @@ class World:
         self.streams = [self.node.add_stream(user.uuid, "xhttp") for user in self.users]
         self.price = Decimal("0.000000003")
         self.quota = 100_000
+        self.max_daily_charge = Decimal(0)
         self.step_max_samples = 500_000
         self.source_options: dict[str, Any] = {}
         self.running: RunningFleet | None = None
@@ -74,7 +75,15 @@ class World:
             clock=lambda: now,
             database=Database(self.job_url),
             sources=tuple(Source(**one, **self.source_options) for one in listed),
-            tariff=Tariff(self.price, self.quota, Decimal(5), "v1", "", None),
+            tariff=Tariff(
+                self.price,
+                self.quota,
+                Decimal(5),
+                "v1",
+                "",
+                None,
+                max_daily_charge=self.max_daily_charge,
+            ),
             deltas=DeltaPolicy(),
             fetching=FetchPolicy(step_max_samples=self.step_max_samples),
         )

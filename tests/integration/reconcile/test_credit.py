@@ -90,3 +90,23 @@ def test_bytes_beyond_the_credit_are_charged_by_a_later_reconcile(world: World, 
     assert charged(world) == 140_000 + SWALLOWED
     assert reconcile_at(world, 42).corrections == 0
     world.assert_books_agree()
+
+
+def test_what_reconcile_finds_above_a_daily_maximum_is_left_to_a_later_one(world: World) -> None:
+    """The day's charges of the account are counted, moves between minutes are not refused."""
+    world.quota = 0
+    world.max_daily_charge = 45_000 * world.price
+    hide_a_restart(world, "line_rate_bits_per_second")
+
+    source = reconcile_at(world, 33)
+    assert (source.status, source.corrections) == ("partial", 0)
+    assert any("max_daily_charge" in note for note in source.notes)
+    assert charged(world) == 40_000
+
+    world.max_daily_charge = (40_000 + SWALLOWED) * world.price
+    assert reconcile_at(world, 33).status == "ok"
+    assert charged(world) == 40_000 + SWALLOWED
+    with psycopg.connect(world.database_url) as connection:
+        (row,) = connection.execute("SELECT amount FROM billing.daily_charges").fetchall()
+    assert row[0] == world.max_daily_charge
+    world.assert_books_agree()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.jobs.reconcile import reconcile
-from tests.integration.jobs.faults import accept_again, refuse_changes_of_node
+from tests.integration.jobs.faults import accept_again, refuse
 from tests.integration.jobs.world import serving_world
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ def test_an_accounts_corrections_rise_in_bucket_order_over_all_sources(world: Wo
     world.check()
 
 
-def test_a_source_whose_corrections_are_refused_fails_alone(world: World) -> None:
+@pytest.mark.parametrize("is_deferred", [False, True], ids=["at once", "at COMMIT"])
+def test_a_source_whose_corrections_are_refused_fails_alone(
+    world: World, *, is_deferred: bool
+) -> None:
     """The others are corrected; the next reconcile puts right what is left."""
-    refuse_changes_of_node(world, "jp-1", "22003")
+    when = "NEW.node_id = 'prod:jp-1.svc.plus'"
+    refuse(world, "traffic_minute_buckets", when, is_deferred=is_deferred)
     result = world.run(world.at(21), reconcile)
     assert [(one.source_id, one.status, one.error) for one in result.sources] == [
         ("jp-1", "error", "database: simulated"),
