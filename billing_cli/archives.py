@@ -25,7 +25,7 @@ from billing_cli.errors import ConfigurationError
 from billing_cli.signatures import signature_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from billing_cli.core.notes import VerifierKey
@@ -104,6 +104,7 @@ TABLES = {
     "days": DAY_COLUMNS,
     "between": BETWEEN_COLUMNS,
 }
+PRUNE_JOB = "prune"
 ADOPTION_RUN = "00000000-0000-0000-0000-000000000000"
 
 
@@ -279,6 +280,18 @@ def _checked_days(directory: Path, check: ArchiveCheck) -> Iterator[tuple[Sealed
     close()
 
 
+def covering(seals: Mapping[tuple[str, int], Seal]) -> dict[tuple[str, int], tuple[str, int]]:
+    """Return which seal covers the facts of each: its own, or that of the prune that cut it."""
+    prunes = [one for one in seals.values() if one.job == PRUNE_JOB]
+    last = max(prunes, key=lambda one: (one.first_bucket, one.created_at), default=None)
+    return {
+        key: (last.run_id, last.step)
+        if last and one.first_bucket < last.first_bucket and one.created_at <= last.created_at
+        else key
+        for key, one in seals.items()
+    }
+
+
 def _check_facts(
     directory: Path,
     table: str,
@@ -287,8 +300,9 @@ def _check_facts(
     check: ArchiveCheck,
 ) -> int:
     """Compare facts with their seals; return how many there are of the month."""
-    hashes: dict[tuple[str, int], Any] = {key: sha256() for key in seals}
-    counts = dict.fromkeys(seals, 0)
+    covers = covering(seals)
+    hashes: dict[tuple[str, int], Any] = {key: sha256() for key in covers.values()}
+    counts = dict.fromkeys(hashes, 0)
     is_usage = columns is USAGE_COLUMNS
 
     def rows_of(name: str, place: int) -> Iterator[tuple[tuple[Any, ...], int, tuple[Any, ...]]]:
@@ -304,18 +318,20 @@ def _check_facts(
         is_of_month = (values[0].year, values[0].month) == (month.year, month.month)
         total += place == 0
         key = (run_id, step) if step else (ADOPTION_RUN, values[0].year * 100 + values[0].month)
-        if key not in seals or is_of_month != (place == 0):
+        if key not in covers or is_of_month != (place == 0):
             strangers += 1
             continue
+        key = covers[key]
         hashes[key].update(_line(values, columns).encode())
         counts[key] += 1
     if strangers:
         check.problems.append(f"{table}: {strangers} facts that no seal of the archive covers")
-    for key, seal in seals.items():
+    for key, digest in hashes.items():
+        seal = seals[key]
         wanted = (
             (seal.records, seal.records_sha256) if is_usage else (seal.charges, seal.charges_sha256)
         )
-        if (counts[key], hashes[key].digest()) != wanted:
+        if (counts[key], digest.digest()) != wanted:
             check.problems.append(f"{table} of run {key[0]} step {key[1]} are not what was sealed")
     return total
 

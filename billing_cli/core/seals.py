@@ -9,6 +9,7 @@ import json
 import struct
 from array import array
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +20,7 @@ from billing_cli.core.merkle import leaf_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import date, datetime
+    from datetime import datetime
 
 SALT_BYTES = 32
 
@@ -53,6 +54,27 @@ class SealedDay(NamedTuple):
     accounts: int
     salts_sha256: bytes
     root: bytes
+
+
+class BookingDays:
+    """Tells whether seals are said to be appended on the days that the log shows.
+
+    No leaf covers when it was appended. But the leaf of a day comes after all seals of the day, and
+    before those of later days.
+    """
+
+    def __init__(self) -> None:
+        self._last_ended = self._current = date.min
+
+    def is_right(self, day: date, *, is_end: bool) -> bool:
+        """Take the day of the next seal with charges, or of the leaf that ends a day."""
+        has_begun = self._current > self._last_ended
+        is_right = day == self._current if has_begun else day > self._last_ended
+        if is_end:
+            self._last_ended = day
+        elif not has_begun:
+            self._current = day
+        return is_right
 
 
 class LineDigest:

@@ -191,7 +191,7 @@ GRANTS = (
         "billing.archives",
         select="",
         insert="",
-        update="run_id archived_at directory records charges seals",
+        update="run_id archived_at directory records charges seals facts_sha256",
     ),
     *_grants("billing.audited_seals", select="", insert=""),
     *_grants(

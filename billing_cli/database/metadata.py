@@ -582,7 +582,7 @@ seals = Table(
     columns.maybe_moment("appended_at"),
     PrimaryKeyConstraint("run_id", "step"),
     UniqueConstraint("leaf_number"),
-    CheckConstraint("records + charges > 0", name="facts"),
+    CheckConstraint("records + charges > 0 OR job = 'prune'", name="facts"),
     CheckConstraint("(leaf_number IS NULL) = (appended_at IS NULL)", name="leaf"),
     Index(
         "seals_waiting",
@@ -670,6 +670,11 @@ archives = Table(
     columns.bytes_("records"),
     columns.bytes_("charges"),
     columns.bytes_("seals"),
+    Column(
+        "facts_sha256",
+        BYTEA,
+        comment="Over run, step and line of the month's usage records, then of its charges.",
+    ),
     PrimaryKeyConstraint("month"),
     comment="Months that were archived and verified: only these are pruned.",
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LOG_TREE = 0
 ADOPTION_RUN = "00000000-0000-0000-0000-000000000000"
 ADOPTION_JOB = "adoption"
+PRUNE_JOB = "prune"
 
 
 def _time(column: LiteralString) -> LiteralString:
@@ -52,6 +53,21 @@ CHARGES = FactTable("billing.charges", CHARGE_LINE, CHARGE_KEY)
 SEAL_COLUMNS: LiteralString = """
        seal.run_id::text, seal.step, seal.job, seal.created_at, seal.first_bucket,
        seal.last_bucket, seal.records, seal.records_sha256, seal.charges, seal.charges_sha256"""
+
+# The last time that facts were pruned. Its seal begins with the first minute that was kept.
+READ_LAST_PRUNE: LiteralString = f"""
+SELECT {SEAL_COLUMNS}
+  FROM billing.seals AS seal
+ WHERE seal.job = 'prune'
+ ORDER BY seal.first_bucket DESC, seal.created_at DESC, seal.step DESC
+ LIMIT 1
+"""
+
+# Seals that reach from pruned minutes into those that were kept. What is left of their facts is
+# covered by the seal of the prune.
+REACHES_OVER: LiteralString = """
+       seal.first_bucket < {kept_since} AND seal.last_bucket >= {kept_since}
+       AND seal.created_at <= {pruned_at} AND seal.job NOT IN ('prune', 'adoption')"""
 
 READ_HEAD = "SELECT tree_size, note, is_adopted FROM billing.log_head"
 
@@ -94,6 +110,12 @@ def read_head(connection: Connection, *, is_locked: bool = False) -> LogHead:
     if row is None:
         return LogHead(0, None, is_adopted=False)
     return LogHead(*row)
+
+
+def read_last_prune(connection: Connection) -> Seal | None:
+    """Return the seal of the last prune. Facts before its first minute are gone."""
+    row = connection.execute(READ_LAST_PRUNE).fetchone()
+    return None if row is None else seal_of(row)
 
 
 def read_nodes(

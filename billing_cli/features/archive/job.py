@@ -12,6 +12,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.archives import (
@@ -99,7 +100,7 @@ def archive(context: JobContext, month: date, to: Path) -> ArchiveResult:
     with Session(patient) as session, _files(to):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        session.read_one_state(lambda one: _write(one, partial, start, end))
+        facts_sha256 = session.read_one_state(lambda one: _write(one, partial, start, end))
         check = check_archive(partial, ())
         if check.problems:
             raise BillingError(
@@ -121,7 +122,7 @@ def archive(context: JobContext, month: date, to: Path) -> ArchiveResult:
             days=check.days,
             is_new=is_new,
         )
-        session.transaction(lambda one: _note(context, one, result, start))
+        session.transaction(lambda one: _note(context, one, result, start, facts_sha256))
     return result
 
 
@@ -149,9 +150,11 @@ def _files(to: Path) -> Iterator[None]:
         raise BillingError(f"{error.filename or to}: {error.strerror}") from None
 
 
-def _write(connection: Connection, partial: Path, start: datetime, end: datetime) -> None:
+def _write(connection: Connection, partial: Path, start: datetime, end: datetime) -> bytes:
+    """Write all files; return the hash of the month's facts, by which `prune` knows them."""
     require_head(connection)
-    found = store.read_month(connection, start, end)
+    bounds = store.bounds_of(connection, start, end)
+    found = store.read_month(connection, bounds)
     head = read_head(connection)
     if found.waiting:
         raise BillingError(
@@ -159,20 +162,28 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
         )
     if head.note is None:
         raise BillingError("nothing is sealed yet: run `billing seal` first")
-    bounds = {"start": start, "end": end, "first": found.first, "last": found.last}
+    bounds |= {"first": found.first, "last": found.last}
     counts: dict[str, int] = {}
+    digest = sha256()
+
+    def hashed(line: bytes) -> bytes:
+        digest.update(line)
+        return line
+
     for table, columns, name in (
         (RECORDS, USAGE_COLUMNS, "usage_records"),
         (CHARGES, CHARGE_COLUMNS, "charges"),
     ):
         for prefix in ("", "other_"):
             lines = store.read_facts(connection, table, bounds, is_other=bool(prefix))
+            if not prefix:
+                lines = map(hashed, lines)
             counts[prefix + name] = write_parquet(
                 partial / f"{prefix}{name}.parquet",
                 FACT_KEY | columns,
                 (fact_row(line, columns) for line in lines),
             )
-    seals = store.read_seals(connection, start, end)
+    seals = store.read_seals(connection, bounds)
     counts["seals"] = write_parquet(partial / "seals.parquet", SEAL_COLUMNS, seals)
     numbers = {row[-1] for row in seals}
 
@@ -193,6 +204,7 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
     for path in partial.iterdir():
         _sync(path)
     _sync(partial)
+    return digest.digest()
 
 
 def _publish(partial: Path, target: Path) -> bool:
@@ -203,8 +215,11 @@ def _publish(partial: Path, target: Path) -> bool:
     if target.exists():
         names = ("usage_records.parquet", "charges.parquet", "seals.parquet")
         if (target / MANIFEST).is_file() and all(
-            (target / name).read_bytes() == (partial / name).read_bytes() for name in names
+            _digest(target / name) == _digest(partial / name) for name in names
         ):
+            check = check_archive(target, ())
+            if check.problems:
+                raise BillingError(f"{target} was damaged, move it away: {check.problems[0]}")
             shutil.rmtree(partial)
             return False
         raise BillingError(
@@ -216,6 +231,11 @@ def _publish(partial: Path, target: Path) -> bool:
     return True
 
 
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -225,7 +245,11 @@ def _sync(path: Path) -> None:
 
 
 def _note(
-    context: JobContext, connection: Connection, result: ArchiveResult, month: datetime
+    context: JobContext,
+    connection: Connection,
+    result: ArchiveResult,
+    month: datetime,
+    facts_sha256: bytes,
 ) -> None:
     """Note what is archived, so that it may be pruned."""
     connection.execute(
@@ -238,6 +262,7 @@ def _note(
             "records": result.records,
             "charges": result.charges,
             "seals": result.seals,
+            "facts_sha256": facts_sha256,
         },
     )
     write_journal(context, connection, result)

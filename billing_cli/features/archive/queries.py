@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from billing_cli.core.archives import ranges_between
 from billing_cli.core.merkle import places_of, root_of_range
-from billing_cli.database.seals import LOG_TREE, SEAL_COLUMNS, copy_lines, read_nodes
+from billing_cli.database.seals import (
+    LOG_TREE,
+    REACHES_OVER,
+    SEAL_COLUMNS,
+    copy_lines,
+    read_last_prune,
+    read_nodes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,8 +24,14 @@ if TYPE_CHECKING:
     from billing_cli.core.merkle import LeafRange
     from billing_cli.database.seals import FactTable
 
-# Seals with facts in the month.
-OF_MONTH = "seal.first_bucket < %(end)s AND seal.last_bucket >= %(start)s"
+# Seals with facts in the month. What is left of seals that lost facts by a prune is covered by the
+# seal of that, all of it.
+IN_MONTH = "seal.first_bucket < %(end)s AND seal.last_bucket >= %(start)s"
+CUT: LiteralString = REACHES_OVER.format(kept_since="%(kept_since)s", pruned_at="%(pruned_at)s")
+OF_MONTH: LiteralString = f"""
+       (seal.job <> 'prune' AND {IN_MONTH}
+        OR EXISTS (SELECT FROM billing.seals AS seal WHERE {IN_MONTH} AND {CUT})
+           AND ({CUT} OR seal.run_id = %(prune_run)s AND seal.step = %(prune_step)s))"""
 
 READ_MONTH: LiteralString = f"""
 SELECT count(*), count(*) FILTER (WHERE leaf_number IS NULL), min(first_bucket), max(last_bucket)
@@ -41,14 +54,14 @@ SELECT fact.run_id, fact.step, {line}
 """
 
 # Facts of other months that are covered by seals of this one.
-READ_OTHER_FACTS: LiteralString = """
-SELECT fact.run_id, fact.step, {line}
-  FROM {name} AS fact
+READ_OTHER_FACTS: LiteralString = f"""
+SELECT fact.run_id, fact.step, {{line}}
+  FROM {{name}} AS fact
   JOIN billing.seals AS seal ON seal.run_id = fact.run_id AND seal.step = fact.step
  WHERE fact.bucket_start >= %(first)s AND fact.bucket_start <= %(last)s
    AND (fact.bucket_start < %(start)s OR fact.bucket_start >= %(end)s)
-   AND fact.step > 0 AND seal.first_bucket < %(end)s AND seal.last_bucket >= %(start)s
- ORDER BY {key}
+   AND fact.step > 0 AND {OF_MONTH}
+ ORDER BY {{key}}
 """
 
 READ_DAYS = """
@@ -64,12 +77,14 @@ SELECT day.day::text, day.accounts, day.salts_sha256, day.root, day.leaf_number,
 """
 
 SAVE_ARCHIVE = """
-INSERT INTO billing.archives (month, run_id, archived_at, directory, records, charges, seals)
-VALUES (%(month)s, %(run_id)s, %(archived_at)s, %(directory)s, %(records)s, %(charges)s, %(seals)s)
+INSERT INTO billing.archives
+       (month, run_id, archived_at, directory, records, charges, seals, facts_sha256)
+VALUES (%(month)s, %(run_id)s, %(archived_at)s, %(directory)s, %(records)s, %(charges)s, %(seals)s,
+        %(facts_sha256)s)
     ON CONFLICT (month) DO UPDATE
    SET run_id = excluded.run_id, archived_at = excluded.archived_at,
        directory = excluded.directory, records = excluded.records, charges = excluded.charges,
-       seals = excluded.seals
+       seals = excluded.seals, facts_sha256 = excluded.facts_sha256
 """
 
 
@@ -82,15 +97,28 @@ class MonthSeals(NamedTuple):
     last: datetime | None
 
 
-def read_month(connection: Connection, start: datetime, end: datetime) -> MonthSeals:
-    """Return what seals there are of [start, end)."""
-    row = connection.execute(READ_MONTH, {"start": start, "end": end}).fetchone()
+def bounds_of(connection: Connection, start: datetime, end: datetime) -> dict[str, Any]:
+    """Return a month, [start, end), and the last prune, as parameters of what is read of it."""
+    prune = read_last_prune(connection)
+    return {
+        "start": start,
+        "end": end,
+        "kept_since": prune.first_bucket if prune else None,
+        "pruned_at": prune.created_at if prune else None,
+        "prune_run": prune.run_id if prune else None,
+        "prune_step": prune.step if prune else None,
+    }
+
+
+def read_month(connection: Connection, bounds: dict[str, Any]) -> MonthSeals:
+    """Return what seals there are of a month."""
+    row = connection.execute(READ_MONTH, bounds).fetchone()
     return MonthSeals(*row) if row else MonthSeals(0, 0, None, None)
 
 
-def read_seals(connection: Connection, start: datetime, end: datetime) -> list[tuple[Any, ...]]:
+def read_seals(connection: Connection, bounds: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return the seals of a month with their leaf numbers, in this order."""
-    return connection.execute(READ_SEALS, {"start": start, "end": end}).fetchall()
+    return connection.execute(READ_SEALS, bounds).fetchall()
 
 
 def read_facts(

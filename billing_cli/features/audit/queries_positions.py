@@ -10,8 +10,9 @@ from __future__ import annotations
 # there to be proven.
 HORIZON = "interval '1 day'"
 
+# (The seal of a prune covers facts that have a seal of their own.)
 IS_NEW_SEAL = """
-       seal.created_at >= %(horizon)s
+       seal.job <> 'prune' AND seal.created_at >= %(horizon)s
        AND NOT EXISTS (SELECT FROM billing.audited_seals AS audited
                         WHERE audited.run_id = seal.run_id AND audited.step = seal.step)
 """

@@ -34,10 +34,10 @@ SELECT CASE WHEN seal.run_id IS NULL THEN 'seal_missing' ELSE 'seal_differs' END
        coalesce(counted.records, 0) AS "found.records",
        coalesce(counted.charges, 0) AS "found.charges"
   FROM counted
-  FULL JOIN (SELECT run_id, step, records, charges, first_bucket FROM billing.seals) AS seal
+  FULL JOIN (SELECT run_id, step, records, charges, first_bucket, job FROM billing.seals) AS seal
     ON seal.run_id = counted.run_id AND seal.step = counted.step
  WHERE seal.run_id IS NULL
-    OR %(account)s::uuid IS NULL AND seal.first_bucket >= {KEPT_SINCE}
+    OR %(account)s::uuid IS NULL AND seal.first_bucket >= {KEPT_SINCE} AND seal.job <> 'prune'
        AND (counted.records, counted.charges) IS DISTINCT FROM (seal.records, seal.charges)
  ORDER BY 3, 4
 """

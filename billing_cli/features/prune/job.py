@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
+from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import MAKE_PARTITIONS_NOW, require_head
 from billing_cli.errors import BillingError, ConfigurationError
 from billing_cli.features.prune import queries as store
+from billing_cli.features.prune.queries_seals import seal_prune
 from billing_cli.features.prune.result import PruneResult, kept_since
 from billing_cli.jobs.journal import write_journal
 
@@ -77,14 +79,20 @@ def prune(
         )
         if dry_run:
             return session.read(lambda one: _foreseen(context, one, result, is_dropping))
-        moved = session.transaction(_make_room)
+        moved = session.transaction(
+            lambda one: _make_room(one, context.run_id, is_unproven_meant=is_unproven_meant)
+        )
         result = replace(result, moved_rows=moved)
         for found, is_attached in session.read(store.read_months):
             if found.month >= since:
                 break
 
             def work(connection: Connection, found: PrunedMonth = found) -> PrunedMonth:
-                return _prune(connection, found, is_dropping, is_archive_waived=is_archive_waived)
+                end = kept_since(found.month, -1)
+                store.lock_month(connection, found)
+                _require_same(connection, found, is_waived=is_archive_waived)
+                seal_prune(connection, context.run_id, end, is_unproven_meant=is_unproven_meant)
+                return _prune(connection, found, end, is_dropping)
 
             def drop(connection: Connection, found: PrunedMonth = found) -> None:
                 store.drop_tables(connection, found.tables)
@@ -150,13 +158,17 @@ def _require_archives(connection: Connection, since: datetime) -> None:
         )
 
 
-def _require_same(connection: Connection, gone: PrunedMonth) -> None:
+def _require_same(connection: Connection, found: PrunedMonth, *, is_waived: bool) -> None:
     """Raise where a month that goes has other rows than were archived; it is locked by now."""
-    archived = store.read_archives(connection).get(gone.month, (0, 0))
-    if archived != (gone.records, gone.charges):
+    if is_waived:
+        return
+    archived = store.read_archives(connection).get(found.month)
+    if store.has_rows(connection, found.tables) and archived != store.facts_sha256(
+        connection, found.month
+    ):
         raise BillingError(
-            f"{gone.month:%Y-%m} is not archived as it is, with {gone.records} usage records and "
-            f"{gone.charges} charges: run `billing archive` first, or say --without-archive"
+            f"{found.month:%Y-%m} is not archived as it is, rows were added or changed: run "
+            "`billing archive` first, or say --without-archive"
         )
 
 
@@ -181,7 +193,7 @@ def _foreseen(
     )
 
 
-def _make_room(connection: Connection) -> int:
+def _make_room(connection: Connection, run_id: str, *, is_unproven_meant: bool) -> int:
     """Make the partitions of the coming months, and those of rows that have none.
 
     Late rows of a month that is detached are pruned after it.
@@ -194,18 +206,17 @@ def _make_room(connection: Connection) -> int:
             if found.month in months and not is_attached
         ]
         attached = months - {found.month for found in detached}
+        if detached and (pruned_until := read_evidence_since(connection)):
+            seal_prune(connection, run_id, pruned_until, is_unproven_meant=is_unproven_meant)
         moved = store.spread_rest(connection, attached, detached)
     connection.execute(MAKE_PARTITIONS_NOW)
     return moved
 
 
 def _prune(
-    connection: Connection, found: PrunedMonth, is_dropping: bool, *, is_archive_waived: bool
+    connection: Connection, found: PrunedMonth, end: datetime, is_dropping: bool
 ) -> PrunedMonth:
-    end = kept_since(found.month, -1)
     gone = store.prune_month(connection, found, end)
-    if not is_archive_waived:
-        _require_same(connection, gone)
     if not is_dropping:
         return gone
     store.drop_tables(connection, found.tables)

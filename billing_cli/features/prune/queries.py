@@ -6,10 +6,12 @@ month, and charges that belong into the story of the balances.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, LiteralString
 
 from billing_cli.database import functions
 from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA
+from billing_cli.database.seals import CHARGES, RECORDS, copy_lines
 from billing_cli.features.prune.result import PrunedMonth, kept_since
 
 if TYPE_CHECKING:
@@ -55,7 +57,11 @@ SELECT (replace(right(relname, 7), '_', '-') || '-01 00:00:00+00')::timestamptz 
 """
 
 # Months that were archived, and the numbers of rows that were.
-READ_ARCHIVES = "SELECT month, records, charges FROM billing.archives"
+READ_ARCHIVES = "SELECT month, facts_sha256 FROM billing.archives"
+
+READ_FACTS: LiteralString = """
+SELECT fact.run_id, fact.step, {line} FROM {name}_{suffix} AS fact ORDER BY {key}
+"""
 
 FORGET_SEALS = """
 DELETE FROM billing.audited_seals WHERE created_at < now() - 2 * interval '1 day'
@@ -196,9 +202,19 @@ def read_months(connection: Connection) -> list[tuple[PrunedMonth, bool]]:
     ]
 
 
-def read_archives(connection: Connection) -> dict[datetime, tuple[int, int]]:
-    """Return the months that were archived, with their numbers of usage records and charges."""
-    return {row[0]: (row[1], row[2]) for row in connection.execute(READ_ARCHIVES)}
+def read_archives(connection: Connection) -> dict[datetime, bytes | None]:
+    """Return the months that were archived, with the hash of their facts if that was noted."""
+    return {row[0]: row[1] for row in connection.execute(READ_ARCHIVES)}
+
+
+def facts_sha256(connection: Connection, month: datetime) -> bytes:
+    """Return the hash of a month's facts, as `archive` computes it."""
+    digest = sha256()
+    for table in (RECORDS, CHARGES):
+        query = READ_FACTS.format(**table._asdict(), suffix=f"{month:%Y_%m}")
+        for line in copy_lines(connection, query):
+            digest.update(line)
+    return digest.digest()
 
 
 def has_rows(connection: Connection, tables: Iterable[str]) -> bool:
@@ -280,13 +296,16 @@ def _keep_sums(
     connection.execute(DELETE_BILLED, given)
 
 
+def lock_month(connection: Connection, found: PrunedMonth) -> None:
+    """Let nobody add to a month while it is read; who writes to others need not wait."""
+    for table in found.tables:
+        connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
+
+
 def prune_month(connection: Connection, found: PrunedMonth, end: datetime) -> PrunedMonth:
-    """Keep what audits need of a month, and detach its tables; return what is gone."""
+    """Keep what audits need of a locked month, and detach its tables; return what is gone."""
     suffix = f"{found.month:%Y_%m}"
     given = {"month": found.month, "end": end}
-    for table in found.tables:
-        # Nobody adds to the month while it is summed up; who writes to others need not wait.
-        connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
     records, charges = f"{SCHEMA}.usage_records_{suffix}", f"{SCHEMA}.charges_{suffix}"
     _keep_sums(connection, records, charges, given)
     counts = []

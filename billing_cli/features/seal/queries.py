@@ -43,7 +43,8 @@ SELECT (seal.appended_at AT TIME ZONE 'UTC')::date AS day, min(seal.first_bucket
        max(seal.last_bucket), min(seal.leaf_number), max(seal.leaf_number)
   FROM billing.seals AS seal
  WHERE seal.leaf_number > coalesce((SELECT max(leaf_number) FROM billing.sealed_days), -1)
-   AND seal.appended_at < %(today)s AND seal.charges > 0 AND seal.job <> 'adoption'
+   AND seal.appended_at < %(today)s AND seal.charges > 0
+   AND seal.job NOT IN ('adoption', 'prune')
  GROUP BY 1
  ORDER BY 1
 """

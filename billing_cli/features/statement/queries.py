@@ -41,7 +41,8 @@ SELECT least(min(first_bucket) FILTER (WHERE is_booked),
                                 %(start)s::timestamptz - interval '40 days') END),
        max(last_bucket) FILTER (WHERE is_booked OR is_adopted)
   FROM (SELECT first_bucket, last_bucket,
-               job <> 'adoption' AND charges > 0 AND coalesce(appended_at, created_at) >= %(start)s
+               job NOT IN ('adoption', 'prune') AND charges > 0
+               AND coalesce(appended_at, created_at) >= %(start)s
                AND coalesce(appended_at, created_at) < %(end)s AS is_booked,
                job = 'adoption' AND last_bucket >= %(start)s::timestamptz - interval '40 days'
                AND first_bucket < %(end)s AS is_adopted

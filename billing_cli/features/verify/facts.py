@@ -19,12 +19,13 @@ from billing_cli.database.seals import (
     ADOPTION_JOB,
     ADOPTION_RUN,
     CHARGES,
+    PRUNE_JOB,
     RECORDS,
 )
 from billing_cli.features.verify import queries as store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from psycopg import Connection
 
@@ -58,20 +59,25 @@ class _Open:
 def check_facts(
     connection: Connection,
     scan_start: datetime,
+    prune: Seal | None,
     report: VerifyReport,
     on_facts: Callable[[int], None],
 ) -> None:
     """Add to the report where facts are not what their seals cover, from a minute on.
 
-    A seal that begins before `scan_start` is known, but not verified. `on_facts` is called with
-    numbers of facts that were read.
+    A seal that begins before `scan_start` is known, but not verified; one that lost facts by the
+    last `prune` is verified by the seal of that. `on_facts` is called with numbers of facts that
+    were read.
     """
     open_seals: dict[SealKey, _Open] = {}
+    left = None
+    if prune is not None:
+        left = _Open(prune, is_whole=prune.first_bucket >= scan_start)
+        open_seals[_key_of(prune)] = left
     after, start = FIRST, scan_start
     while start < END:
         seals = store.read_seals(connection, after, scan_start, SEALS_AT_ONCE)
-        for seal in seals:
-            open_seals[_key_of(seal)] = _Open(seal, is_whole=seal.first_bucket >= scan_start)
+        open_seals.update(_opened(seals, scan_start, left))
         end = END
         if len(seals) == SEALS_AT_ONCE:
             last = seals[-1]
@@ -82,7 +88,27 @@ def check_facts(
             start = end
         ended = [key for key, one in open_seals.items() if one.seal.last_bucket < start]
         for key in ended:
-            _close(connection, open_seals.pop(key), report)
+            one = open_seals.pop(key)
+            if key == _key_of(one.seal):
+                _close(connection, one, report)
+
+
+def _opened(
+    seals: Sequence[Seal], scan_start: datetime, left: _Open | None
+) -> Iterator[tuple[SealKey, _Open]]:
+    """Yield what covers the facts of each seal: itself, or `left` where a prune took some."""
+    for seal in seals:
+        if seal.job == PRUNE_JOB:
+            continue
+        if left is None or not _is_cut(seal, left.seal):
+            yield _key_of(seal), _Open(seal, is_whole=seal.first_bucket >= scan_start)
+        elif seal.last_bucket >= left.seal.first_bucket:
+            yield _key_of(seal), left
+
+
+def _is_cut(seal: Seal, prune: Seal) -> bool:
+    """Tell whether a prune took facts of a seal. Facts before seals are sealed by month."""
+    return seal.first_bucket < prune.first_bucket and seal.created_at <= prune.created_at
 
 
 def _key_of(seal: Seal) -> SealKey:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.database.connection import Session
-from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
+from billing_cli.database.seals import read_last_prune
 from billing_cli.features.verify import queries as store
 from billing_cli.features.verify.days import check_days
 from billing_cli.features.verify.facts import FIRST, check_facts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.core.seals import Seal
     from billing_cli.jobs.context import JobContext
 
 # Nothing waits for it, and ten million facts take it a minute.
@@ -56,11 +57,12 @@ def verify(
         report = VerifyReport()
         check_log(connection, kept, keys, report)
         check_days(connection, since, report)
-        scan_start = _scan_start(connection, since, report)
+        prune = read_last_prune(connection)
+        scan_start = _scan_start(connection, since, prune, report)
         if scan_start is not None:
             start, total = scan_start
             check_facts(
-                connection, start, report, lambda count: on_facts and on_facts(count, total)
+                connection, start, prune, report, lambda count: on_facts and on_facts(count, total)
             )
         return report
 
@@ -69,18 +71,25 @@ def verify(
 
 
 def _scan_start(
-    connection: Connection, since: datetime | None, report: VerifyReport
+    connection: Connection, since: datetime | None, prune: Seal | None, report: VerifyReport
 ) -> tuple[datetime, int] | None:
-    """Return the first minute whose facts are verified, and how many facts there are; or None."""
-    pruned_until = read_evidence_since(connection) or FIRST[0]
+    """Return the first minute whose facts are verified, and how many facts there are; or None.
+
+    What was pruned is what the log says of it: other tables could be written by whoever deletes
+    facts. Minutes that came in late are read, although their month was pruned.
+    """
     start = FIRST[0]
+    if prune is not None:
+        report.pruned_before = start = prune.first_bucket
+        parameters = {"pruned_before": start, "pruned_at": prune.created_at}
+        row = connection.execute(store.READ_PRUNED, parameters).fetchone()
+        report.pruned, first_late = row or (0, None)
+        start = first_late or start
     if since is not None:
         row = connection.execute(store.READ_SCAN_START, {"since": since}).fetchone()
         if row is None or row[0] is None:
             return None
-        start = row[0]
-    start = max(start, pruned_until)
-    parameters = {"scan_start": start, "pruned_until": pruned_until}
-    row = connection.execute(store.READ_COUNTS, parameters).fetchone()
-    report.waiting, report.pruned, total = row or (0, 0, 0)
+        start = max(start, row[0])
+    row = connection.execute(store.READ_COUNTS, {"scan_start": start}).fetchone()
+    report.waiting, total = row or (0, 0)
     return start, total

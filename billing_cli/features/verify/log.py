@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.merkle import EMPTY_ROOT, NodePlace, TreeBuilder
 from billing_cli.core.notes import SignedCheckpoint, parse_checkpoint
-from billing_cli.core.seals import day_leaf, seal_leaf
+from billing_cli.core.seals import BookingDays, day_leaf, seal_leaf
 from billing_cli.core.times import format_rfc3339
-from billing_cli.database.seals import LOG_TREE, read_head, seal_of, sealed_day_of
+from billing_cli.database.seals import (
+    ADOPTION_JOB,
+    LOG_TREE,
+    PRUNE_JOB,
+    read_head,
+    seal_of,
+    sealed_day_of,
+)
 from billing_cli.features.verify import queries as store
 from billing_cli.signatures import signature_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
     from pathlib import Path
 
     from psycopg import Connection
@@ -70,6 +77,7 @@ class _Leaf(NamedTuple):
     table: str
     run_id: str | None
     name: str
+    day: date | None = None
 
 
 def check_log(
@@ -102,6 +110,7 @@ def _read_leaves(connection: Connection, log: _Log, report: VerifyReport) -> Non
         store.rows_of(connection, store.READ_TREE, {"tree": LOG_TREE}) as nodes,
     ):
         stored_nodes = StoredNodes(nodes)
+        days_of = BookingDays()
         for leaf in merge(_seal_leaves(seals), _day_leaves(days), key=lambda one: one.number):
             _append_missing(log, leaf.number, stored_nodes, report)
             if leaf.number < log.rows.size:
@@ -114,6 +123,9 @@ def _read_leaves(connection: Connection, log: _Log, report: VerifyReport) -> Non
                 detail = f"leaf {leaf.number} {what}: {leaf.name}"
                 report.add("changed", leaf.table, detail, leaf.run_id)
             stored_nodes.compare(log.append(leaf.leaf, stored)[1:])
+            if leaf.day is not None and not days_of.is_right(leaf.day, is_end=leaf.table == DAYS):
+                what = "a charge is said to be booked on another day than its place shows"
+                report.add("changed", SEALS, f"leaf {leaf.number}: {what}", leaf.run_id)
         _append_missing(log, None, stored_nodes, report)
         stored_nodes.report(report, "the log")
 
@@ -184,13 +196,15 @@ def _seal_leaves(rows: Iterator[Sequence[object]]) -> Iterator[_Leaf]:
     for number, at, *columns in rows:
         seal = seal_of(columns)
         name = f"{seal.job}, written {format_rfc3339(seal.created_at)}"
-        yield _Leaf(number, at, seal_leaf(seal), SEALS, seal.run_id, name)  # type: ignore[arg-type]
+        is_booked = seal.charges > 0 and seal.job not in {ADOPTION_JOB, PRUNE_JOB}
+        day = at.date() if is_booked else None  # type: ignore[attr-defined]
+        yield _Leaf(number, at, seal_leaf(seal), SEALS, seal.run_id, name, day)  # type: ignore[arg-type]
 
 
 def _day_leaves(rows: Iterator[Sequence[object]]) -> Iterator[_Leaf]:
     for number, at, *columns in rows:
         day = sealed_day_of(columns)
-        yield _Leaf(number, at, day_leaf(day), DAYS, None, f"day {day.day}")  # type: ignore[arg-type]
+        yield _Leaf(number, at, day_leaf(day), DAYS, None, f"day {day.day}", day.day)  # type: ignore[arg-type]
 
 
 def _parse_head(head: LogHead, report: VerifyReport) -> SignedCheckpoint | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from billing_cli.database.seals import (
     ADOPTION_JOB,
     CHARGES,
+    PRUNE_JOB,
+    REACHES_OVER,
     RECORDS,
     SEAL_COLUMNS,
     copy_lines,
@@ -54,7 +56,8 @@ SELECT position, account_uuid::text, salt FROM billing.day_leaves WHERE day = %(
 READ_DAY_BOUNDS = """
 SELECT min(first_bucket), max(last_bucket), min(leaf_number), max(leaf_number)
   FROM billing.seals
- WHERE (appended_at AT TIME ZONE 'UTC')::date = %(day)s AND charges > 0 AND job <> %(adoption)s
+ WHERE (appended_at AT TIME ZONE 'UTC')::date = %(day)s AND charges > 0
+   AND job NOT IN ('adoption', 'prune')
 """
 
 READ_SEALS: LiteralString = f"""
@@ -69,12 +72,19 @@ SELECT {SEAL_COLUMNS}
 
 # Where the facts of the seals begin that were written since a time.
 READ_SCAN_START = """
-SELECT min(first_bucket) FROM billing.seals WHERE created_at >= %(since)s
+SELECT min(first_bucket) FROM billing.seals WHERE created_at >= %(since)s AND job <> 'prune'
+"""
+
+# Seals whose facts are gone, in part at least; and the first minute that came in late.
+READ_PRUNED = """
+SELECT count(*) FILTER (WHERE created_at <= %(pruned_at)s),
+       min(first_bucket) FILTER (WHERE created_at > %(pruned_at)s)
+  FROM billing.seals
+ WHERE first_bucket < %(pruned_before)s AND job <> 'prune'
 """
 
 READ_COUNTS = """
 SELECT count(*) FILTER (WHERE leaf_number IS NULL),
-       count(*) FILTER (WHERE first_bucket < %(pruned_until)s),
        coalesce(sum(records + charges) FILTER (WHERE last_bucket >= %(scan_start)s), 0)::bigint
   FROM billing.seals
 """
@@ -101,6 +111,16 @@ SELECT {line}
  WHERE fact.bucket_start >= %(first_bucket)s AND fact.bucket_start <= %(last_bucket)s
    AND fact.step = %(step)s AND (fact.step = 0 OR fact.run_id = %(run_id)s)
  ORDER BY {key}
+"""
+
+# Of a prune: what is left of the seals that reach over it.
+READ_LEFT: LiteralString = f"""
+SELECT {{line}}
+  FROM {{name}} AS fact
+  JOIN billing.seals AS seal ON seal.run_id = fact.run_id AND seal.step = fact.step
+ WHERE fact.bucket_start >= %(first_bucket)s AND fact.bucket_start <= %(last_bucket)s
+   AND {REACHES_OVER.format(kept_since="%(first_bucket)s", pruned_at="%(created_at)s")}
+ ORDER BY {{key}}
 """
 
 # Usage has a charge in the same minute, and the other way round.
@@ -162,7 +182,10 @@ def read_lines_of(
     bounds = _bounds(seal, any_run=True)
     if since is not None:
         bounds["first_bucket"] = since
-    return copy_lines(connection, READ_FACTS_OF.format(**table._asdict()), bounds)
+    query = READ_FACTS_OF
+    if seal.job == PRUNE_JOB:
+        query, bounds = READ_LEFT, {**_bounds(seal), "created_at": seal.created_at}
+    return copy_lines(connection, query.format(**table._asdict()), bounds)
 
 
 def read_checks(connection: Connection, table: FactTable, seal: Seal) -> bytes | None:
@@ -185,7 +208,7 @@ def read_accounts_without(
 
 def read_day_bounds(connection: Connection, day: date) -> dict[str, object]:
     """Return where the charges that were booked in a day are."""
-    row = connection.execute(READ_DAY_BOUNDS, {"day": day, "adoption": ADOPTION_JOB}).fetchone()
+    row = connection.execute(READ_DAY_BOUNDS, {"day": day}).fetchone()
     names = ("first_bucket", "last_bucket", "first_leaf", "last_leaf")
     return dict(zip(names, row or (), strict=True))
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from billing_cli.cli.tables import Line
 from billing_cli.cli.units import plural
+from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from billing_cli.cli.tables import Part
 
@@ -39,8 +41,9 @@ class VerifyReport:
     """What was verified, in numbers, and what was found.
 
     `waiting` seals are not in the log yet: whoever can write the database can still replace them.
-    Facts of `pruned` seals are gone. `checkpoints` are those that were kept; where there are no
-    keys their signatures were not looked at.
+    Facts of `pruned` seals, of minutes before `pruned_before`, are gone, as the log says.
+    `checkpoints` are those that were kept; where there are no keys their signatures were not looked
+    at.
     """
 
     leaves: int = 0
@@ -50,6 +53,7 @@ class VerifyReport:
     days: int = 0
     waiting: int = 0
     pruned: int = 0
+    pruned_before: datetime | None = None
     checkpoints: int = 0
     keys: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -84,6 +88,7 @@ def verify_object(report: VerifyReport) -> dict[str, Any]:
         "days": report.days,
         "waiting_seals": report.waiting,
         "pruned_seals": report.pruned,
+        "pruned_before": report.pruned_before and format_rfc3339(report.pruned_before),
         "checkpoints": report.checkpoints,
         "public_keys": report.keys,
         "findings": findings_objects(report.findings),
@@ -113,8 +118,9 @@ def verify_parts(report: VerifyReport) -> list[Part]:
         lines.append(
             f"not in the log yet: {plural(report.waiting, 'seal')}; `billing seal` appends them"
         )
-    if report.pruned:
-        lines.append(f"facts pruned: those of {plural(report.pruned, 'seal')}")
+    if report.pruned_before is not None:
+        before = format_rfc3339(report.pruned_before)
+        lines.append(f"pruned: facts before {before}, of {plural(report.pruned, 'seal')}")
     return [*lines, _trust(report)]
 
 

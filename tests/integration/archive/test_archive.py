@@ -19,6 +19,7 @@ from billing_cli.features.archive import job as archive_job
 from billing_cli.features.archive.job import archive
 from billing_cli.features.prune.job import prune
 from billing_cli.features.verify.archive import archive_findings, verify_archive
+from tests.support.sealing import DAY, tamper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 APRIL = date(2026, 4, 1)
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
 JUNE = datetime(2026, 6, 15, tzinfo=UTC)
 
 
@@ -183,3 +185,78 @@ def test_a_month_that_changed_since_is_not_pruned(
         prune(context, 1, is_unproven_meant=True)
     waived = prune(context, 1, is_unproven_meant=True, is_archive_waived=True)
     assert waived.details["without_archive"] is True
+
+
+def test_what_a_prune_leaves_of_a_run_is_proven(
+    sealing: Sealing, tmp_path: Path, database_url: str
+) -> None:
+    """Of a run that reaches into the next month; that month is archived and pruned in its turn."""
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    _collect_over_the_end(sealing, datetime(2026, 4, 30, 23, 56, tzinfo=UTC))
+    _collect_over_the_end(sealing, datetime(2026, 5, 31, 23, 56, tzinfo=UTC))
+    to = tmp_path / "to"
+    _archive(sealing, to)
+    prune(_context(sealing, database_url), 1, is_unproven_meant=True, is_dropping=True)
+    report = sealing.verify()
+    assert (report.findings, report.waiting, report.pruned_before) == ([], 1, MAY)
+
+    change = "UPDATE billing.charges SET amount_delta = amount_delta {} 1 WHERE bucket_start = "
+    change += "(SELECT min(bucket_start) FROM billing.charges WHERE bucket_start >= '2026-05-01')"
+    tamper(database_url, change.format("+"))
+    assert {(one.kind, one.table) for one in sealing.findings()} == {("changed", "billing.charges")}
+    tamper(database_url, change.format("-"))
+    sealing.seal(2 * DAY)
+    may = archive(_context(sealing), MAY.date(), to)
+    assert may.seals == 3
+    july = replace(_context(sealing, database_url), clock=lambda: datetime(2026, 7, 2, tzinfo=UTC))
+    result = prune(july, 1, is_unproven_meant=True)
+    assert [f"{one.month:%Y-%m}" for one in result.months if one.records] == ["2026-05"]
+    sealing.seal(3 * DAY)
+    assert sealing.findings() == []
+    assert archive_findings(verify_archive(to, [sealing.key_file])) == []
+
+
+def _collect_over_the_end(sealing: Sealing, start: datetime) -> None:
+    """Collect the last minutes of a month and the first of the next in one run, and seal it."""
+    sealing.story.now = start
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    for _ in range(6):
+        sealing.story.minute(*((stream, 10, 20) for stream in node.streams))
+    sealing.story.collect()
+    sealing.seal()
+
+
+def test_a_row_changed_since_it_was_archived_is_not_pruned(
+    sealing: Sealing, tmp_path: Path, database_url: str
+) -> None:
+    """Numbers of rows are the same; what is thrown away is what the archive holds."""
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    _archive(sealing, tmp_path / "to")
+    change = "UPDATE billing.charges SET reason = {} WHERE ledger_id = (SELECT max(ledger_id::text)"
+    change += "::uuid FROM billing.charges)"
+    tamper(database_url, change.format("'altered'"))
+    with pytest.raises(BillingError, match="not archived as it is"):
+        prune(_context(sealing, database_url), 1, is_unproven_meant=True)
+    tamper(database_url, change.format("''"))
+    assert prune(_context(sealing, database_url), 1, is_unproven_meant=True).months
+
+
+def test_facts_said_to_be_pruned_are_missed(sealing: Sealing, database_url: str) -> None:
+    """Whoever deletes a month's facts and says that they were pruned needs the log to say so."""
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    tamper(
+        database_url,
+        "CREATE TABLE public.kept_records AS TABLE billing.usage_records",
+        "CREATE TABLE public.kept_charges AS TABLE billing.charges",
+        "INSERT INTO billing.pruned SELECT DISTINCT '2026-04-01'::timestamptz, account_uuid,"
+        " 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM billing.charges",
+        "DELETE FROM billing.usage_records",
+        "DELETE FROM billing.charges",
+    )
+    assert {one.kind for one in sealing.findings()} == {"deleted"}
+    tamper(
+        database_url,
+        "INSERT INTO billing.usage_records TABLE public.kept_records",
+        "INSERT INTO billing.charges TABLE public.kept_charges",
+        "DELETE FROM billing.pruned",
+    )

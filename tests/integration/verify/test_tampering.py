@@ -192,6 +192,13 @@ INSERT INTO billing.seals SELECT * FROM here""",
         "UPDATE billing.seals SET created_at = created_at - interval '1 day' WHERE leaf_number = 1",
         ("changed", "billing.seals", 1, False),
     ),
+    "a seal said to be appended a day earlier": tampering(
+        """
+UPDATE billing.seals SET appended_at = appended_at - interval '1 day'
+ WHERE leaf_number = (SELECT max(leaf_number) FROM billing.seals WHERE leaf_number <
+                      (SELECT min(leaf_number) FROM billing.sealed_days))""",
+        ("changed", "billing.seals", 3, False),
+    ),
     "a salt changed": tampering(
         f"UPDATE billing.day_leaves SET salt = sha256('') WHERE account_uuid = {ACCOUNT}",
         ("changed", "billing.day_leaves", None, True),
