@@ -19,6 +19,7 @@ LIMITS = {
     "idle rows": 5.0,
     "nothing new": 1.3,
     "help": 1 / 3,
+    "status": 1.5,
     "backlog": 1.3,
     "backlog memory": 250.0,
     "reconcile memory": 300.0,

@@ -32,7 +32,7 @@ NEWEST = 2
 
 
 def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
-    """Measure `collect` that finds nothing new, and `--help`."""
+    """Measure `collect` that finds nothing new, `--help`, and `status`."""
     fleet = Fleet(minutes_ago(NEWEST + 2), STREAMS)
     with running_world(server, fleet) as world:
         for minute in (0, 2):
@@ -44,15 +44,18 @@ def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
                 _seconds(IMPORTS, environment),
                 _seconds([*BILLING, "collect"], environment),
                 _seconds([*BILLING, "--help"], environment),
+                _seconds([*BILLING, "status", "--max-lag", "1e9"], environment),
             )
             for _ in range(sizes.startup_rounds)
         ]
         _, cost = billing_cost(world, "collect")
     results.run("`collect`, nothing new, without imports", cost, STREAMS)
-    collect = statistics.median(seconds / imports for imports, seconds, _ in rounds)
-    start_help = statistics.median(seconds / imports for imports, _, seconds in rounds)
+    collect, start_help, status = (
+        statistics.median(one[command] / one[0] for one in rounds) for command in (1, 2, 3)
+    )
     results.figure("`collect`, nothing new", collect, "x importing its libraries", "nothing new")
     results.figure("`billing --help`", start_help, "x importing its libraries", "help")
+    results.figure("`billing status`", status, "x importing the libraries of `collect`", "status")
 
 
 def _seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:

@@ -72,10 +72,23 @@ def _run() -> int:
 
 def _usage_message(error: click.ClickException) -> str:
     """Return in one line what is wrong with the command line, and which help page says more."""
-    message = printable(" ".join(error.format_message().split()))
     context = error.ctx if isinstance(error, click.UsageError) else None
     page = context.command_path if context else "billing"
-    return f"{message.rstrip('.')}; see `{page} --help`"
+    return f"{_what_is_wrong(error, context)}; see `{page} --help`"
+
+
+def _what_is_wrong(error: click.ClickException, context: click.Context | None) -> str:
+    if context is not None and isinstance(error, click.exceptions.NoArgsIsHelpError):
+        # Its message is the whole help page.
+        is_root = context.parent is None
+        names = () if is_root else context.command.list_commands(context)  # type: ignore[attr-defined]
+        return f"Missing command{': ' if names else ''}{', '.join(names)}"
+    nearest = getattr(error, "possibilities", None)
+    text = f"{error.message} (did you mean {nearest[0]!r}?)" if nearest else error.format_message()
+    # Click calls a type by the name of its class.
+    text = text.replace("a valid integer range", "a whole number")
+    text = text.replace("a valid float range", "a number")
+    return printable(" ".join(text.split())).replace(". (did", " (did").rstrip(".")
 
 
 def _failed(code: str, message: str) -> int:
@@ -97,8 +110,8 @@ def _failed(code: str, message: str) -> int:
 
 
 def _asks_for_json(arguments: list[str]) -> bool:
-    pairs = pairwise(arguments)
-    return bool({"--json", "--output=json"} & set(arguments)) or ("--output", "json") in pairs
+    given = {*arguments, *(f"{option}={value}" for option, value in pairwise(arguments))}
+    return bool({"--json", "--output=json", "--format=json"} & given)
 
 
 def _job(arguments: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a shell completes: source ids of the configuration, accounts of the database.
+"""What a shell completes: source ids of the configuration; accounts of the database.
 
 Whoever presses the tab key gets an empty list, never an error or a long wait.
 """
@@ -23,13 +23,15 @@ def complete_sources(context: click.Context, _parameter: click.Parameter, text: 
     return []
 
 
-def complete_accounts(context: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
-    """Return account uuids that begin with the text, the first ones only."""
+def complete_accounts(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """Return account uuids, or else e-mail addresses, that begin with the text; the first ones."""
     with suppress(Exception):
-        from billing_cli.jobs.completion import account_uuids  # noqa: PLC0415
+        from billing_cli.cli.accounts import AccountType  # noqa: PLC0415
+        from billing_cli.jobs.completion import account_names  # noqa: PLC0415
         from billing_cli.jobs.opening import database_of  # noqa: PLC0415
 
-        return account_uuids(database_of(_settings(context), "completion"), text)
+        database = database_of(_settings(context), "completion")
+        return account_names(database, text, has_emails=isinstance(parameter.type, AccountType))
     return []
 
 

@@ -43,7 +43,7 @@ SECTIONS = {
         "config": "Show the values that count, or the schema of the file.",
         "migrate": "Bring the database schema to this version.",
         "check": "Check configuration, database and sources before the timer is enabled.",
-        "sources": "Continue a source under another name; accept its new streams.",
+        "sources": "List sources, continue one under another name, accept new streams.",
     },
 }
 """The commands by purpose, each with its line of the help page."""

@@ -43,11 +43,13 @@ LEAST_PROSE = 24
 STYLES = {
     "ok": "green",
     "warning": "yellow",
+    "behind": "yellow",
     "partial": "yellow",
     "failed": "red",
     "error": "red",
     "violation": "red",
     "disabled": "dim",
+    "removed": "dim",
     "busy": "dim",
     "-": "dim",
 }

@@ -43,6 +43,13 @@ def test_only_migrations_import_sqlalchemy(command: str) -> None:
     assert not modules & MIGRATIONS
 
 
+def test_help_and_status_import_little_beside_the_minute_job() -> None:
+    """A third of what `collect` imports is for help, and one and a half of it for `status`."""
+    collect = modules_of("collect")
+    assert len(modules_of("--help")) <= 0.33 * len(collect)
+    assert len(modules_of("status")) <= 1.5 * len(collect)
+
+
 def test_status_asks_no_exporter() -> None:
     """So it needs no HTTP client."""
     assert not imported("status") & {"requests", "urllib3"}
@@ -50,6 +57,11 @@ def test_status_asks_no_exporter() -> None:
 
 def imported(*arguments: str) -> set[str]:
     """Return the top-level modules that a command imports where nobody serves its database."""
+    return {name.partition(".")[0] for name in modules_of(*arguments)}
+
+
+def modules_of(*arguments: str) -> set[str]:
+    """Return all modules that a command imports where nobody serves its database."""
     environment = {
         **PYTHON_PATH,
         "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/account",
@@ -64,4 +76,4 @@ def imported(*arguments: str) -> set[str]:
         check=False,
     )
     assert "Traceback" not in finished.stderr, finished.stderr
-    return {name.partition(".")[0] for name in finished.stderr.splitlines()[-1].split()}
+    return set(finished.stderr.splitlines()[-1].split())

@@ -67,13 +67,16 @@ def test_a_reader_that_has_seen_enough_changes_nothing(site: Site, command: str)
     assert (finished.returncode, finished.stderr) == (expected, b"")
 
 
-def test_a_shell_completes_sources_and_accounts(site: Site) -> None:
+def test_a_shell_completes_sources_accounts_and_kinds(site: Site) -> None:
     """From configuration and database; where there is neither, nothing is said."""
     site.has_two_nodes()
     site.billing("collect")
     (account,) = site.world.rows("SELECT uuid::text FROM public.users ORDER BY 1 LIMIT 1")[0]
     assert completed(site.environment, "collect --source j") == ["plain,jp-1"]
     assert f"plain,{account}" in completed(site.environment, f"explain {account[:6]}")
+    assert completed(site.environment, "explain user-00")[0] == "plain,user-001@example.com"
+    assert completed(site.environment, "rerate --account user-00") == []
+    assert completed(site.environment, "held list --kind dup") == ["plain,duplicate"]
     away = site.environment | {"DATABASE_URL": "postgresql://127.0.0.1:1/account"}
     assert completed(away, f"audit --account {account[:6]}") == []
     assert completed({}, "collect --source j") == []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import context_from, open_settings
 from billing_cli.cli.tables import output_options, print_report
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 @click.command("audit")
 @click.option(
     "--account",
-    type=click.UUID,
+    type=AccountType(),
     shell_complete=complete_accounts,
-    metavar="UUID",
-    help="Only this account, by its uuid or its proxy uuid. [default: all]",
+    metavar="ACCOUNT",
+    help="Only this account: its uuid or its e-mail address. [default: all]",
 )
 @click.option(
     "--full",
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @output_options
 @click.pass_obj
 def command(
-    options: Options, account: uuid.UUID | None, is_full: bool, limit: int, output: Output
+    options: Options, account: str | None, is_full: bool, limit: int, output: Output
 ) -> None:
     """Prove from the database alone that nothing was skipped or counted twice.
 
@@ -86,7 +87,7 @@ def command(
             observers.begin(settings, context, JOB)
         report = audit(
             context,
-            account=str(account) if account else None,
+            account=account,
             is_full=is_full,
             limit=limit,
             on_check=show,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import MomentType, open_context
 from billing_cli.cli.tables import output_options, print_report
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain")
-@click.argument("account", type=click.UUID, shell_complete=complete_accounts, metavar="ACCOUNT")
+@click.argument("account", type=AccountType(), shell_complete=complete_accounts, metavar="ACCOUNT")
 @click.option(
     "--minute", type=MomentType(), metavar="TIME", help="Only this minute; any time within it."
 )
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     options: Options,
-    account: uuid.UUID,
+    account: str,
     minute: datetime | None,
     since: datetime | None,
     until: datetime | None,
@@ -65,13 +66,14 @@ def command(
     Totals first: bytes, included and rated, amount, by day, node and inbound tag, with the opening
     and the closing balance. With --minutes each minute from the snapshots' totals over restarts,
     corrections and quota to price, ledger entry and balance. ACCOUNT is the account's uuid, a proxy
-    uuid that it has or had, or a uuid that no account has yet: then it is shown what waits for one.
-    CSV holds the totals by day, node and inbound tag. Reads only.
+    uuid that it has or had, or its e-mail address. For a uuid that no account has yet, it is shown
+    what waits for one. CSV holds the totals by day, node and inbound tag. Reads only.
 
     \b
     Examples:
       billing explain 11111111-1111-1111-1111-111111111111
       billing explain 11111111-1111-1111-1111-111111111111 --since 7d --minutes
+      billing explain user@example.com --since 2026-04-08T00:00:00Z
       billing explain 11111111-1111-1111-1111-111111111111 --minute 2026-04-08T12:01:30Z
       billing explain 11111111-1111-1111-1111-111111111111 --since 2026-04-08T00:00:00Z --json
     """
@@ -80,9 +82,7 @@ def command(
     from billing_cli.features.explain.text import explain_parts, totals_table  # noqa: PLC0415
 
     context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)
-    explanation = explain(
-        context, str(account), minute=minute, since=since, until=until, limit=limit
-    )
+    explanation = explain(context, account, minute=minute, since=since, until=until, limit=limit)
 
     def parts_of(told: Explanation) -> list[Part]:
         return explain_parts(told, has_minutes=has_minutes or minute is not None)

@@ -42,11 +42,11 @@ def explain(
 ) -> Explanation:
     """Return the story of an account's minutes: of one, of [since, until), or of the last hour.
 
-    `account` is an account's uuid or a proxy uuid that it has or had. `minute` may be any moment
-    within it. Without `since`, the hour is told that ends with the last minute with usage, before
-    `until` where that is given. At most `limit` minutes are told, the first ones. Raises
-    UsageError for an unknown account or a range that can't be, BillingError where the database
-    can't be read.
+    `account` is an account's uuid, a proxy uuid that it has or had, or its e-mail address. `minute`
+    may be any moment within it. Without `since`, the hour is told that ends with the last minute
+    with usage, before `until` where that is given. At most `limit` minutes are told, the first
+    ones. Raises UsageError for an unknown account or a range that can't be, BillingError where the
+    database can't be read.
     """
     if minute is not None and (since is not None or until is not None):
         raise UsageError("--minute excludes --since and --until")
@@ -69,10 +69,11 @@ def _explain(
     until: datetime | None,
     limit: int,
 ) -> Explanation:
+    is_email = "@" in account
     try:
         found = find_account(connection, account)
     except UsageError:
-        waiting = read_waiting(connection, None, account)
+        waiting = () if is_email else read_waiting(connection, None, account)
         if not waiting:
             raise
         return Explanation(account, None, "unresolved", False, since, until, waiting=waiting)
@@ -103,5 +104,7 @@ def _explain(
         gaps=read_gaps(connection, nodes, shown[0], shown[-1]) if shown else (),
         evidence_since=read_evidence_since(connection),
         totals=read_totals(connection, found.account_uuid, since, until),
-        waiting=read_waiting(connection, found.account_uuid, account),
+        waiting=read_waiting(
+            connection, found.account_uuid, found.account_uuid if is_email else account
+        ),
     )

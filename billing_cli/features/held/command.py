@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -11,6 +11,7 @@ from billing_cli.cli.listing import any_source_option, show
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
 from billing_cli.cli.tables import output_options
+from billing_cli.core.model import HeldReason
 from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from billing_cli.cli.root import Options
     from billing_cli.cli.tables import Output
     from billing_cli.jobs.context import JobContext
+
+# Why deltas are held, and the kinds of gaps that state uncertain bytes.
+KINDS = (*get_args(HeldReason), "disorder", "uncertain")
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,11 +87,22 @@ def command() -> None:
 
 @command.command("list")
 @any_source_option
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="Only what is held for this reason, or gaps of this kind; may be given several times.",
+)
 @click.option("--all", "is_decided_shown", is_flag=True, help="Show those that are decided, too.")
 @output_options
 @click.pass_obj
 def list_command(
-    options: Options, source_ids: tuple[str, ...], is_decided_shown: bool, output: Output
+    options: Options,
+    source_ids: tuple[str, ...],
+    kinds: tuple[str, ...],
+    is_decided_shown: bool,
+    output: Output,
 ) -> None:
     """Show the deltas that wait for a decision, oldest first.
 
@@ -100,6 +115,7 @@ def list_command(
     Examples:
       billing held list
       billing held list --source jp-1 --all
+      billing held list --kind duplicate --output csv
     """
     from billing_cli.features.held.job import list_held  # noqa: PLC0415
     from billing_cli.features.held.result import held_list_object  # noqa: PLC0415
@@ -109,7 +125,7 @@ def list_command(
         options,
         "held-list",
         output,
-        lambda context: list_held(context, source_ids, is_decided_shown=is_decided_shown),
+        lambda context: list_held(context, source_ids, kinds, is_decided_shown=is_decided_shown),
         held_list_object,
         held_list_parts,
     )

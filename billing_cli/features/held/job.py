@@ -47,15 +47,26 @@ REJECT_JOB = "held-reject"
 
 
 def list_held(
-    context: JobContext, source_ids: Sequence[str] = (), *, is_decided_shown: bool = False
+    context: JobContext,
+    source_ids: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    *,
+    is_decided_shown: bool = False,
 ) -> HeldList:
-    """Return the deltas that wait for a decision, oldest first; with decided ones on demand."""
+    """Return the deltas that wait for a decision, oldest first; with decided ones on demand.
+
+    `kinds` are reasons to hold, and kinds of gaps; without any, all are returned.
+    """
 
     def work(connection: Connection) -> HeldList:
         require_head(connection)
         nodes = nodes_of(context, connection, source_ids)
         deltas = store_held.read_held_deltas(connection, nodes, is_decided_shown=is_decided_shown)
-        return HeldList(tuple(deltas), tuple(store_held.read_uncertain_gaps(connection, nodes)))
+        gaps = store_held.read_uncertain_gaps(connection, nodes)
+        return HeldList(
+            tuple(one for one in deltas if not kinds or one.held_reason in kinds),
+            tuple(one for one in gaps if not kinds or one.kind in kinds),
+        )
 
     with Session(context.database) as session:
         return session.read(work)

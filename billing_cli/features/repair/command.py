@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import dry_run_option, json_option, run_job
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from billing_cli.cli.root import Options
 
 
@@ -29,17 +28,17 @@ def command() -> None:
 @command.command("balances")
 @click.option(
     "--account",
-    type=click.UUID,
+    type=AccountType(),
     shell_complete=complete_accounts,
-    metavar="UUID",
-    help="Only this account, by its uuid or its proxy uuid. [default: all]",
+    metavar="ACCOUNT",
+    help="Only this account: its uuid or its e-mail address. [default: all]",
 )
 @reason_option
 @dry_run_option
 @json_option
 @click.pass_obj
 def balances_command(
-    options: Options, account: UUID | None, reason: str, dry_run: bool, as_json: bool
+    options: Options, account: str | None, reason: str, dry_run: bool, as_json: bool
 ) -> None:
     """Take charges out of balances again that a stale write had undone.
 
@@ -50,7 +49,7 @@ def balances_command(
     \b
     Examples:
       billing repair balances --reason 'stale write on 8 April' --dry-run
-      billing repair balances --account UUID --reason 'stale write on 8 April'
+      billing repair balances --account user@example.com --reason 'stale write on 8 April'
     """
     from billing_cli.features.repair.job import JOB, repair_balances  # noqa: PLC0415
     from billing_cli.features.repair.result import repair_parts  # noqa: PLC0415
@@ -59,9 +58,7 @@ def balances_command(
         options,
         JOB,
         as_json,
-        lambda context: repair_balances(
-            context, reason, account=str(account) if account else None, dry_run=dry_run
-        ),
+        lambda context: repair_balances(context, reason, account=account, dry_run=dry_run),
         dry_run=dry_run,
         text_of=repair_parts,
         files_checked=False,

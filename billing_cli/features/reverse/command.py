@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.completion import complete_accounts, complete_sources
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command("reverse")
-@click.option("--source", "source_id", required=True, metavar="ID", help="The source.")
+@click.option(
+    "--source",
+    "source_id",
+    required=True,
+    metavar="ID",
+    shell_complete=complete_sources,
+    help="The source.",
+)
 @click.option(
     "--since", type=MomentType(), required=True, metavar="TIME", help="First minute to reverse."
 )

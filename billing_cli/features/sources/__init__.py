@@ -1,1 +1,1 @@
-"""`billing sources`: what belongs to a source goes on under another name."""
+"""`billing sources`: lists sources; what belongs to one goes on under another name."""

@@ -7,23 +7,52 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.completion import complete_sources
+from billing_cli.cli.listing import show
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import dry_run_option, json_option, run_job
+from billing_cli.cli.tables import output_options
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Output
 
 
 @click.group("sources")
 def command() -> None:
-    """Move a source to another name, or accept its new streams.
+    """List the sources, move one to another name, or accept its new streams.
 
     \b
     Examples:
+      billing sources list
       billing sources move jp-1 tokyo-1 --dry-run
       billing sources move jp-1 prod:tokyo-1.svc.plus --same-counters
       billing sources accept jp-1 --reason 'a new tag for each of 300 devices'
     """
+
+
+@command.command("list")
+@output_options
+@click.pass_obj
+def list_command(options: Options, output: Output) -> None:
+    """Show each source: its state, its node, its watermark and its lag.
+
+    First those of the configuration, in its order; then those that were collected once and are no
+    longer configured. STATE is ok, failed (the last attempt), behind (by more than five minutes),
+    new (nothing collected yet), disabled or removed. Reads the database only, and asks no exporter;
+    `billing status` says what to do.
+
+    \b
+    Examples:
+      billing sources list
+      billing sources list --output csv
+    """
+    from billing_cli.features.sources.listing import (  # noqa: PLC0415
+        list_sources,
+        sources_object,
+        sources_parts,
+    )
+
+    show(options, "sources-list", output, list_sources, sources_object, sources_parts)
 
 
 @command.command("move")
@@ -77,7 +106,7 @@ def move_command(
 
 
 @command.command("accept")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete_sources)
 @reason_option
 @dry_run_option
 @json_option

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.accounts import AccountType
+from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.months import MonthType
 from billing_cli.cli.running import open_context
-from billing_cli.errors import BillingError
+from billing_cli.errors import BillingError, UsageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("statement")
-@click.argument("account")
+@click.argument("account", type=AccountType(), shell_complete=complete_accounts, metavar="ACCOUNT")
 @click.option("--month", type=MonthType(), required=True, metavar="MONTH", help="Such as 2026-11.")
 @click.option(
     "--format",
@@ -31,29 +33,33 @@ if TYPE_CHECKING:
     show_default=True,
     help="JSON and HTML carry what proves them.",
 )
+@click.option("--json", "style", flag_value="json", help="The same as --format json.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write to this file. [default: standard output]",
 )
-@click.option("--by-email", "is_by_email", is_flag=True, help="ACCOUNT is an email address.")
+@click.option(
+    "--by-email", "is_by_email", is_flag=True, help="Insist that ACCOUNT is an e-mail address."
+)
 @click.pass_obj
 def command(
     options: Options, account: str, month: date, style: str, out: Path | None, is_by_email: bool
 ) -> None:
     """Show what an account was charged in a month, so that its customer can verify it.
 
-    ACCOUNT is the account's uuid or proxy uuid. Charges are of the UTC day on which they were
-    booked; usage_day tells when the bytes flowed. Opening balance, charges and all other entries
-    add up to the closing balance. Whoever has the public key of the log verifies the file with
-    `billing verify --statement FILE --public-key FILE`, without access to anything else. Days that
-    are not sealed yet are marked. Writes nothing to the database.
+    ACCOUNT is the account's uuid, a proxy uuid of it, or its e-mail address. Charges are
+    of the UTC day on which they were booked; usage_day tells when the bytes flowed. Opening
+    balance, charges and all other entries add up to the closing balance. Whoever has the public
+    key of the log verifies the file with `billing verify --statement FILE --public-key FILE`,
+    without access to anything else. Days that are not sealed yet are marked. Writes nothing to the
+    database.
 
     \b
     Examples:
       billing statement 11111111-1111-1111-1111-111111111111 --month 2026-11
-      billing statement user@example.com --by-email --month 2026-11 --format csv
+      billing statement user@example.com --month 2026-11 --format csv
     """
     from billing_cli.cli.statement_html import statement_html  # noqa: PLC0415
     from billing_cli.features.statement.job import statement  # noqa: PLC0415
@@ -62,10 +68,10 @@ def command(
         statement_text,
     )
 
-    if not is_by_email:
-        account = str(click.UUID.convert(account, None, None))
+    if is_by_email and "@" not in account:
+        raise UsageError(f"{account!r} is no e-mail address")
     context = open_context(options, "statement", str(uuid.uuid4()), files_checked=False)
-    made = statement(context, account, month, is_by_email=is_by_email)
+    made = statement(context, account, month)
     if style == "json":
         text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
     else:

@@ -47,12 +47,10 @@ class Booking(NamedTuple):
     quota_after: int
 
 
-def statement(
-    context: JobContext, account: str, month: date, *, is_by_email: bool = False
-) -> Object:
+def statement(context: JobContext, account: str, month: date) -> Object:
     """Return an account's statement of a month, which begins at `month`, as a JSON object.
 
-    `account` is its uuid, a proxy uuid, or with `is_by_email` its address. Raises UsageError for an
+    `account` is its uuid, a proxy uuid or its e-mail address. Raises UsageError for an
     unknown account or a month that has not begun, BillingError where the database can't be read.
     """
     start = datetime(month.year, month.month, 1, tzinfo=UTC)
@@ -62,8 +60,7 @@ def statement(
 
     def work(connection: Connection) -> Object:
         require_head(connection)
-        uuid = store.find_by_email(connection, account) if is_by_email else account
-        account_uuid = find_account(connection, uuid).account_uuid
+        account_uuid = find_account(connection, account).account_uuid
         kept_since = read_evidence_since(connection)
         if kept_since is not None and start < kept_since:
             raise UsageError(f"the facts of {start:%Y-%m} were pruned: see their archive")

@@ -13,7 +13,6 @@ from billing_cli.core.merkle import (
 from billing_cli.core.seals import SealedDay
 from billing_cli.core.statements import DayProof
 from billing_cli.database.seals import CHARGE_LINE, LOG_TREE, copy_lines, read_nodes, tree_of_day
-from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from psycopg import Connection
-
-FIND_BY_EMAIL = """
-SELECT uuid::text FROM public.users WHERE lower(email) = lower(%(email)s) LIMIT 2
-"""
-
-HAS_EMAIL = """
-SELECT EXISTS (SELECT FROM pg_attribute
-                WHERE attrelid = 'public.users'::regclass AND attname = 'email'
-                  AND NOT attisdropped)
-"""
 
 # The minutes in which the month's bookings may be. What earlier versions charged was booked when it
 # was written, hardly longer than a month after its minute.
@@ -141,18 +130,6 @@ class OtherEntry(NamedTuple):
     kind: str
     amount: Decimal
     reason: str
-
-
-def find_by_email(connection: Connection, email: str) -> str:
-    """Return the account with an address. Raises UsageError where there is none, or several."""
-    row = connection.execute(HAS_EMAIL).fetchone()
-    if not row or not row[0]:
-        raise UsageError("public.users has no column email: name the account by its uuid")
-    rows = connection.execute(FIND_BY_EMAIL, {"email": email}).fetchall()
-    if len(rows) != 1:
-        found = "several accounts have" if rows else "no account has"
-        raise UsageError(f"{found} the address {email}")
-    return str(rows[0][0])
 
 
 def read_charges(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.running import MomentType, open_context
 from billing_cli.cli.tables import output_options, print_report, shows_blocks
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--until", type=MomentType(), metavar="TIME", help="End, exclusive. [default: now]")
 @click.option(
     "--account",
+    type=AccountType(),
     metavar="ACCOUNT",
     shell_complete=complete_accounts,
     help="Only this account: its uuid or its e-mail address.",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.times import minute_of
 from billing_cli.database.connection import Session
+from billing_cli.database.lookup import find_account
 from billing_cli.database.schema import require_head
-from billing_cli.features.usage.account import find_account_uuid
 from billing_cli.features.usage.queries import read_usage
 from billing_cli.features.usage.result import TIMES, UsageReport, sum_of
 from billing_cli.jobs.context import check_range
@@ -46,7 +46,7 @@ def usage(
 
     def work(connection: Connection) -> UsageReport:
         require_head(connection)
-        uuid = find_account_uuid(connection, account) if account else None
+        uuid = find_account(connection, account).account_uuid if account else None
         rows = read_usage(connection, by, since, until, uuid)
         total = sum_of("total", rows)
         if top is not None or by not in TIMES:

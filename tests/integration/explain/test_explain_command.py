@@ -100,7 +100,8 @@ def test_an_unknown_account_ends_with_2_and_one_line(story: Story, user: User) -
     assert user.uuid != nobody
     assert (plain.exit_code, plain.stdout) == (2, "")
     assert plain.stderr == (
-        f"Error: unknown account {nobody}: no account, proxy uuid or evidence has it\n"
+        f"Error: unknown account {nobody}: no account, proxy uuid or evidence has it; "
+        "`billing streams --unresolved` lists uuids without an account\n"
     )
     assert (as_json.exit_code, as_json.json["status"]) == (2, "error")
     assert nobody in as_json.json["error"]["message"]

@@ -109,6 +109,12 @@ def test_an_account_is_found_by_uuid_or_e_mail(story: Story, used: list[Any]) ->
     found = story.billing(*asked)
     assert found.json["account_uuid"] == used[1].uuid
     assert json.dumps(found.json["rows"]) == json.dumps(by_uuid.json["rows"])
+    explained = story.billing("explain", "a@B.example", "--json")
+    assert explained.json["account_uuid"] == used[1].uuid
+    audited = story.billing("audit", "--account", "a@B.example", "--json")
+    assert [one["account_uuid"] for one in audited.json["accounts"]] == [used[1].uuid]
+    stated = story.billing("statement", "a@B.example", "--month", f"{START:%Y-%m}", "--json")
+    assert stated.json["account_uuid"] == used[1].uuid
     role = sql.Identifier(urlsplit(story.job_url).username or "")
     story.connection.execute(sql.SQL("REVOKE SELECT (email) ON users FROM {}").format(role))
     refused = story.billing(*asked)
