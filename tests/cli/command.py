@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import billing_cli
+from tests.support.forks import TIMEOUT_SECONDS, run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from tests.integration.jobs.world import World
-
-TIMEOUT_SECONDS = 60.0
-"""How long a test waits for a child; far more than it ever takes."""
 
 MINUTES = 8
 """How long a site's history is."""
@@ -42,18 +40,10 @@ def environment_of(world: World) -> dict[str, str]:
 
 
 def billing(
-    *arguments: str, environment: Mapping[str, str], options: Mapping[str, Any] | None = None
+    *arguments: str, environment: Mapping[str, str], cwd: Path | None = None, stdin: bytes = b""
 ) -> Finished:
-    """Run the command to its end. `options` are those of `subprocess.run`."""
-    finished = subprocess.run(  # noqa: S603 - our own command
-        command_line(*arguments),
-        env={**PYTHON_PATH, **environment},
-        **{"stdin": subprocess.DEVNULL, **(options or {})},
-        capture_output=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    return Finished(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
+    """Run the command to its end."""
+    return Finished(*run_forked(arguments, environment, cwd=cwd, stdin=stdin))
 
 
 def start_billing(*arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -131,7 +121,7 @@ class Site:
     def billing(self, *arguments: str, **options: Any) -> Finished:
         """Run the command to its end."""
         self.world.fleet.present = self.present
-        return billing(*arguments, environment=self.environment, options=options)
+        return billing(*arguments, environment=self.environment, **options)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the command."""

@@ -87,7 +87,7 @@ def test_a_file_takes_the_place_of_the_exporters(site: Site, tmp_path: Path) -> 
     (tmp_path / "shipped.gz").write_bytes(gzip.compress(content))
     path = str(tmp_path / "shipped.gz")
     assert site.billing("collect", "--source", "jp-1", "--from-file", path).code == 0
-    finished = site.billing("catch-up", "--from-file", "-", "--json", stdin=None, input=content)
+    finished = site.billing("catch-up", "--from-file", "-", "--json", stdin=content)
     assert (finished.code, finished.source("us-1")["status"]) == (0, "ok")
     assert site.billing("reconcile", "--from-file", path, "--json").result["corrections"] == 0
     assert [site.world.running[one].requests for one in ("jp-1", "us-1")] == [[], []]

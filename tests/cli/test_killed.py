@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_cli.__main__ import main
 from tests.cli.command import MINUTES
+from tests.support.forks import FORKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,21 +22,6 @@ KILLS = 50
 AT_ONCE = 2
 HISTORY_MINUTES = 60
 KILLED = -9
-
-# Writers are forked off a process that has imported everything: fifty starts would take long.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "billing_cli.__main__",
-        "billing_cli.features.collect.command",
-        "billing_cli.config.settings",
-        "billing_cli.exporter.fleet",
-        "billing_cli.jobs.collect",
-        "billing_cli.jobs.opening",
-        "billing_cli.logs",
-        __name__,
-    ]
-)
 
 
 def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) -> None:

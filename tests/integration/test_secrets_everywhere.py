@@ -325,7 +325,7 @@ class Place:
         finished = billing(
             *(one.format(**self.values) for one in arguments),
             environment=self.environment,
-            options={"cwd": self.left_behind},
+            cwd=self.left_behind,
         )
         said = f"{finished.stdout}{finished.stderr}"
         assert not self.secrets_in(said), said

@@ -25,6 +25,7 @@ from psycopg import sql
 
 from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.postgres import start_postgres, stop_postgres
+from tests.support.reuse import Definitions, empty, read_original
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,9 @@ class Databases:
                 self._create(self.template, "template0")
                 migrate(self.url(self.template), grant_to=self.job_role)
                 ready.touch()
+            # Emptying takes a superuser, which the role of a given server need not be.
+            self.original = read_original(self.url(self.template)) if is_chosen else None
+            self.emptied: dict[str, Definitions] = {}
 
     def url(self, name: str) -> str:
         """Return the URI of a database of the server."""
@@ -67,13 +71,27 @@ class Databases:
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
         """Make a database for the length of the block; its connections end with it."""
-        name = next(self.names)
-        self._create(name, self.template if migrated else "template0")
+        if not (migrated and self.original):
+            name = next(self.names)
+            self._create(name, self.template if migrated else "template0")
+            try:
+                yield self.url(name)
+            finally:
+                self._drop(name)
+            return
+        if self.emptied:
+            name, definitions = self.emptied.popitem()
+        else:
+            name, definitions = next(self.names), self.original.definitions
+            self._create(name, self.template)
         try:
             yield self.url(name)
         finally:
-            statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            self.admin.execute(statement.format(sql.Identifier(name)))
+            found = empty(self.url(name), definitions, self.original)
+            if found is None:
+                self._drop(name)
+            else:
+                self.emptied[name] = found
 
     @contextmanager
     def copy_of(self, url: str) -> Iterator[str]:
@@ -83,8 +101,7 @@ class Databases:
         try:
             yield self.url(name)
         finally:
-            statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            self.admin.execute(statement.format(sql.Identifier(name)))
+            self._drop(name)
 
     def close(self) -> None:
         """Leave the server, which other workers may still need."""
@@ -106,6 +123,10 @@ class Databases:
             # What newer versions have from the start, and `migrate` asks for.
             with psycopg.connect(self.url(name), autocommit=True) as connection:
                 connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+    def _drop(self, name: str) -> None:
+        statement = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+        self.admin.execute(statement.format(sql.Identifier(name)))
 
 
 class SessionDirectory:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +25,7 @@ from billing_cli.simulator.books import Books, Funds, read_funds
 from billing_cli.simulator.invariants import violations
 from billing_cli.simulator.server import serve
 from billing_cli.simulator.traffic import DEFAULT_START, Fleet, User
+from tests.support.forks import run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,19 +146,9 @@ class Story:
         )
 
     def billing(self, *arguments: str, **environment: str) -> Command:
-        """Run `billing` as a process of its own, with the story's configuration."""
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "billing_cli", *arguments],
-            env={
-                **{name: os.environ[name] for name in os.environ if "BILLING" not in name},
-                **self.environment(),
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Command(done.returncode, done.stdout, done.stderr)
+        """Run `billing` to its end, with the story's configuration."""
+        variables = {name: os.environ[name] for name in os.environ if "BILLING" not in name}
+        return Command(*run_forked(arguments, variables | self.environment() | environment))
 
     def environment(self) -> dict[str, str]:
         """Return the story's configuration."""

@@ -19,6 +19,7 @@ from billing_cli.features.check.findings import CheckReport, Finding
 from billing_cli.features.check.text import check_parts
 from billing_cli.simulator.server import Endpoint, serve
 from billing_cli.simulator.traffic import Fleet
+from tests.support.forks import Ended, run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ def test_a_fleet_that_is_all_right_ends_with_0(job_url: str, authority: Authorit
     """Over TLS and with a token; every source has its findings."""
     with fleet(authority) as running:
         done = billing("check", "--json", **settings(running, job_url))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert (report["job"], report["status"], report["error"]) == ("check", "ok", None)
     # A machine that stalls looks like a clock that differs; that is a warning at most.
@@ -51,7 +52,7 @@ def test_a_source_that_needs_a_look_ends_with_3(job_url: str, authority: Authori
         variables = settings(running, job_url)
         everything = billing("check", "--json", **variables)
         one = billing("check", "--json", "--source", "jp-1", **variables)
-    assert (everything.returncode, one.returncode) == (3, 0)
+    assert (everything.code, one.code) == (3, 0)
     report = json.loads(everything.stdout)
     assert report["status"] == "attention"
     failed = [one["source_id"] for one in report["findings"] if one["state"] == "failed"]
@@ -94,10 +95,10 @@ def test_what_stands_in_the_way_has_its_exit_code(
     world = {"DATABASE_URL": job_url, "EXPORTER_BASE_URL": "http://127.0.0.1:1"} | variables
     done = billing("check", "--json", *arguments, **world)
     report = json.loads(done.stdout)
-    assert (done.returncode, report["status"]) == (exit_code, "error")
+    assert (done.code, report["status"]) == (exit_code, "error")
     assert report["error"]
     plain = billing("check", *arguments, **world)
-    assert plain.returncode == exit_code
+    assert plain.code == exit_code
     assert report["error"]["message"] in plain.stdout + plain.stderr
 
 
@@ -108,7 +109,7 @@ def test_a_missing_file_stops_the_sources_and_not_the_rest(
     with fleet(authority) as running:
         variables = settings(running, job_url, ca_bundle=str(tmp_path / "missing.pem"))
         done = billing("check", "--json", **variables)
-    assert done.returncode == 3
+    assert done.code == 3
     findings = json.loads(done.stdout)["findings"]
     failed = [one["text"] for one in findings if one["state"] == "failed"]
     assert failed
@@ -121,7 +122,7 @@ def test_a_database_that_is_behind_ends_with_78(
     """And says what to do."""
     with fleet(authority) as running:
         done = billing("check", "--json", **settings(running, empty_database_url))
-    assert done.returncode == 78
+    assert done.code == 78
     assert "run `billing migrate`" in json.loads(done.stdout)["error"]["message"]
 
 
@@ -179,16 +180,9 @@ def settings(running: RunningFleet, database_url: str, **extra: Any) -> dict[str
     }
 
 
-def billing(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def billing(*arguments: str, **variables: str) -> Ended:
     """Run a command to its end, without a terminal."""
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "billing_cli", *arguments],
-        env=environment(variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_forked(arguments, environment(variables))
 
 
 def on_terminal(*arguments: str, **variables: str) -> str:

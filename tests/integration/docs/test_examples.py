@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from billing_cli.simulator.accounts import save_users
 from tests.cli.test_help import LEAVES, examples
+from tests.support.forks import run_forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,22 +49,15 @@ def attempts(story: Story, directory: Path, name: str) -> list[str]:
     sources.append({"source_id": "tokyo-1", "base_url": "https://127.0.0.1:9"})
     said = []
     for example in examples(name):
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "billing_cli", *shlex.split(in_directory(example, directory))],
-            env={
-                **story.environment(),
-                "DATABASE_URL": story.database_url,
-                "EXPORTER_SOURCES_JSON": json.dumps(sources),
-            },
+        done = run_forked(
+            tuple(shlex.split(in_directory(example, directory))),
+            story.environment()
+            | {"DATABASE_URL": story.database_url, "EXPORTER_SOURCES_JSON": json.dumps(sources)},
             cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
         )
-        if done.returncode in {DONE, PARTIAL}:
+        if done.code in {DONE, PARTIAL}:
             return []
-        said.append(f"billing {example} ({done.returncode}): {done.stderr.strip()[-200:]}")
+        said.append(f"billing {example} ({done.code}): {done.stderr.strip()[-200:]}")
     return said
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from copy import deepcopy
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from billing_cli.core.statements import check_statement, content_sha256
 from billing_cli.features.statement.text import statement_csv, statement_text
 from billing_cli.features.verify.statement import verify_statement
 from tests.integration.statement.conftest import HOSTILE_TAG
+from tests.support.forks import run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,18 +53,10 @@ def test_corrections_are_shown_with_their_reason(month: Month) -> None:
 def test_a_customer_verifies_it_without_any_access(month: Month) -> None:
     """Days that are not sealed yet are named; configuration and database are not asked for."""
     for file in (month.json_file, month.html_file):
-        done = subprocess.run(  # noqa: S603 - our own program
-            [
-                *(sys.executable, "-m", "billing_cli", "verify", "--json"),
-                *("--statement", file, "--public-key", month.key_file),
-            ],
-            env={},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        asked = ("verify", "--json", "--statement", str(file), "--public-key", str(month.key_file))
+        done = run_forked(asked, {})
         report = json.loads(done.stdout)
-        assert (done.returncode, report["findings"]) == (0, [])
+        assert (done.code, report["findings"]) == (0, [])
         assert len(report["sealed_days"]) == 2
         assert len(report["unsealed_days"]) == 1
 

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.forks import Ended, run_forked
+
 if TYPE_CHECKING:
     from tests.integration.suspend.conftest import Arrears
 
 
-def billing(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `billing` as a process of its own."""
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "billing_cli", *arguments],
-        env={**os.environ, "DATABASE_URL": url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def billing(url: str, *arguments: str) -> Ended:
+    """Run `billing` to its end."""
+    return run_forked(arguments, {**os.environ, "DATABASE_URL": url})
 
 
 def test_the_command_suspends_and_says_whom(arrears: Arrears) -> None:
@@ -34,7 +28,7 @@ def test_the_command_suspends_and_says_whom(arrears: Arrears) -> None:
     dry = billing(arrears.url, "suspend", "--dry-run")
     done = billing(arrears.url, "suspend", "--after", "36h", "--json")
 
-    assert (dry.returncode, done.returncode) == (0, 0), (dry.stderr, done.stderr)
+    assert (dry.code, done.code) == (0, 0), (dry.stderr, done.stderr)
     assert "suspend: ok (dry run: nothing is stored) - 1 account suspended" in dry.stdout
     assert f"suspended: {account}, balance -2.5" in dry.stdout
     told = json.loads(done.stdout)
@@ -46,7 +40,7 @@ def test_the_command_suspends_and_says_whom(arrears: Arrears) -> None:
 @pytest.mark.parametrize("duration", ["14", "two weeks", "-1d", "1.5d"])
 def test_a_duration_has_a_unit(arrears: Arrears, duration: str) -> None:
     """A bare number could mean anything."""
-    assert billing(arrears.url, "suspend", "--after", duration).returncode == 2
+    assert billing(arrears.url, "suspend", "--after", duration).code == 2
 
 
 def test_the_role_of_the_jobs_is_refused(arrears: Arrears, job_url: str) -> None:
@@ -55,6 +49,6 @@ def test_the_role_of_the_jobs_is_refused(arrears: Arrears, job_url: str) -> None
 
     done = billing(job_url, "suspend")
 
-    assert done.returncode == 78
+    assert done.code == 78
     assert "permission denied" in done.stderr
     assert arrears.state(account) == (False, "normal", "active")
