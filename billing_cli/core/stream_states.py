@@ -138,7 +138,8 @@ class StreamStates:
             left = minus(total_of((before or ZERO, stream.surplus or ZERO)), part)
             surplus = left if any(left) else None
             stream = stream._replace(surplus=surplus)
-            self.set(name, stream if succession.is_surplus else stream._replace(before_restart=None))
+            kept = stream if succession.is_surplus else stream._replace(before_restart=None)
+            self.set(name, kept)
             (self._with_surplus.add if surplus else self._with_surplus.discard)(name)
         if not succession.is_surplus:
             self._restarted.clear()
