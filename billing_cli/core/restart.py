@@ -81,17 +81,20 @@ def judge(
 def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:
     """Return the place of the first snapshot in which all are back in one step.
 
-    In one step: up to the snapshot before, each was below its earlier totals. 0 where none is back
-    yet, `NEVER` where they come back one by one.
+    In one step: up to the snapshot before, none was above its earlier totals, as no older reading
+    can be. A stream that is left out tells nothing. 0 where not all are back yet, `NEVER` where
+    they come back one by one.
     """
     for place, snapshot in enumerate(history[1:], start=1):
-        back = [
-            name in snapshot.totals and covers(snapshot.totals[name], before)
+        present = [
+            (snapshot.totals[name], before)
             for name, before in decreased.items()
+            if name in snapshot.totals
         ]
-        if all(back):
+        back = [(now, before) for now, before in present if covers(now, before)]
+        if back and len(back) == len(present):
             return place
-        if any(back):
+        if any(now != before for now, before in back):
             return NEVER
     return 0
 
@@ -104,9 +107,8 @@ def _is_older(
     """Tell whether snapshots can be earlier readings of the same process: none is below `floor`."""
     return all(
         name in floor
-        and name in snapshot.totals
         and any(floor[name])
-        and covers(snapshot.totals[name], floor[name])
+        and (name not in snapshot.totals or covers(snapshot.totals[name], floor[name]))
         for snapshot in snapshots
         for name in decreased
     )

@@ -74,7 +74,11 @@ class StreamStates:
             self.set(name, self.known[name]._replace(before_restart=None))
         self._restarted.clear()
 
-    def returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
+    def is_passed(self, snapshot: Snapshot) -> bool:
+        """Tell whether a stream is above its totals before the last restart."""
+        return any(snapshot.totals[name] != before for name, before in self._returned(snapshot))
+
+    def _returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
         """Return the streams that are back at their totals before the last restart, with those."""
         sides = (
             SuccessionSide(name, self.known[name].before_restart or ZERO)
@@ -113,7 +117,7 @@ class StreamStates:
         least the bytes that were charged since: a counter that passes its former totals as it
         grows makes no such step. What was charged beyond that is absorbed by later growth.
         """
-        back = self.returned(snapshot)
+        back = self._returned(snapshot)
         if len(back) < len(self._restarted):
             return ()
         sides = []
@@ -134,12 +138,13 @@ class StreamStates:
         """
         for name, part in succession.continued:
             stream = self.known[name]
-            before = None if succession.is_surplus else stream.before_restart
-            left = minus(total_of((before or ZERO, stream.surplus or ZERO)), part)
+            owed = stream.surplus or ZERO
+            if not succession.is_surplus:
+                owed = total_of((owed, stream.before_restart or ZERO))
+                stream = stream._replace(before_restart=None)
+            left = minus(owed, part)
             surplus = left if any(left) else None
-            stream = stream._replace(surplus=surplus)
-            kept = stream if succession.is_surplus else stream._replace(before_restart=None)
-            self.set(name, kept)
+            self.set(name, stream._replace(surplus=surplus))
             (self._with_surplus.add if surplus else self._with_surplus.discard)(name)
         if not succession.is_surplus:
             self._restarted.clear()

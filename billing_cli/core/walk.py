@@ -168,7 +168,7 @@ class Walk:
     ) -> None:
         """Charge what a snapshot adds; a counter that decreased restarts by itself."""
         self.minutes.enter(snapshot.collected_at)
-        if not successions and self._streams.returned(snapshot):
+        if not successions and self._streams.is_passed(snapshot):
             # Streams come back one by one: the process did restart.
             self._streams.confirm_restart()
             changes = self._compare(snapshot)
@@ -196,6 +196,7 @@ class Walk:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             for name in changes.new:
                 self._apply_new(name, snapshot, taken.get(name), is_duplicate=name in twins)
+            self._floor = {**self._floor, **changes.new}
         self._end(snapshot, changes.gone, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
@@ -251,7 +252,7 @@ class Walk:
 
     def _ignore(self, ignored: Snapshot, changes: Changes, successor: Snapshot) -> None:
         """Skip snapshots of another clock or out of order; say what they could have meant."""
-        counted = total_of(successor.totals[name] for name in changes.decreased)
+        counted = total_of(successor.totals.get(name, ZERO) for name in changes.decreased)
         uncertain = sum(total_of(changes.decreased.values()))
         if sum(counted) > self._plausible_bytes(successor):
             uncertain = 0

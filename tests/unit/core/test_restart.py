@@ -148,6 +148,48 @@ def test_a_clock_that_was_set_back_while_nobody_collected_charges_nothing_twice(
     assert kinds(books) == ["disorder", "late"]
 
 
+def test_a_user_who_is_idle_from_then_on_makes_no_restart_of_a_clock_that_was_set_back() -> None:
+    """Bob is back at what he had counted earlier than Alice is, and not above it."""
+    books = Ledger()
+    books.run(snapshot("50:00", {ALICE: (800, 800), BOB: (10, 10)}))
+    books.run(
+        snapshot("50:00", {ALICE: (800, 800), BOB: (10, 10)}),
+        snapshot("51:00", {ALICE: (1_000, 1_000), BOB: (30, 30)}),
+        snapshot("52:00", {ALICE: (850, 850), BOB: (20, 20)}),
+        snapshot("53:00", {ALICE: (900, 900), BOB: (30, 30)}),
+        snapshot("54:00", {ALICE: (950, 950), BOB: (30, 30)}),
+        snapshot("55:00", {ALICE: (1_050, 1_050), BOB: (30, 30)}),
+    )
+    assert books.charged() == (270, 270)
+    assert kinds(books) == ["disorder", "late"]
+
+
+def test_a_user_who_is_left_out_makes_no_restart_of_a_clock_that_was_set_back() -> None:
+    """Bob is missing from the snapshot in which Alice is back, and from an older one."""
+    books = Ledger()
+    books.run(snapshot("50:00", {ALICE: (800, 800), BOB: (10, 10)}))
+    books.run(
+        snapshot("50:00", {ALICE: (800, 800), BOB: (10, 10)}),
+        snapshot("51:00", {ALICE: (1_000, 1_000), BOB: (30, 30)}),
+        snapshot("52:00", {ALICE: (850, 850), BOB: (20, 20)}),
+        snapshot("53:00", {ALICE: (900, 900)}),
+        snapshot("54:00", {ALICE: (1_050, 1_050)}),
+        snapshot("55:00", {ALICE: (1_060, 1_060), BOB: (40, 40)}),
+    )
+    assert books.charged() == (290, 290)
+
+
+def test_a_clock_that_was_set_back_after_an_upgrade_charges_nothing_twice() -> None:
+    """Nobody collected meanwhile: what is older is known of the new names as well."""
+    merged = StreamName("", ALICE.sample_uuid)
+    books = Ledger()
+    books.run(alice("50:00", 880, 880))
+    totals = (("51:00", 900), ("53:00", 1_200), ("54:00", 910), ("55:00", 920), ("56:00", 1_250))
+    upgraded = [snapshot(clock, {merged: (total, total)}) for clock, total in totals]
+    books.run(alice("50:00", 880, 880), *upgraded)
+    assert books.charged() == (370, 370)
+
+
 def test_one_counter_of_a_pair_that_decreases_restarts_alone() -> None:
     """The other direction is charged by its difference."""
     books = Ledger()
