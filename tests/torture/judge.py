@@ -56,6 +56,17 @@ SELECT stream.stored_node_id, stream.sample_uuid::text,
   JOIN billing.streams AS stream USING (stream_id)
 """
 
+# What was charged by a restart that was none: since the last one, which can still be revoked, and
+# beyond what an earlier one was revoked by, which later growth absorbs.
+READ_REVOCABLE = """
+SELECT stored_node_id, sample_uuid::text,
+       CASE WHEN before_uplink IS NULL THEN 0 ELSE uplink_total END,
+       CASE WHEN before_uplink IS NULL THEN 0 ELSE downlink_total END,
+       coalesce(surplus_uplink, 0), coalesce(surplus_downlink, 0)
+  FROM billing.streams
+ WHERE before_uplink IS NOT NULL OR surplus_uplink IS NOT NULL
+"""
+
 READ_PRICES = """
 SELECT account_uuid::text, price_per_byte, multiplier, sum(abs(rated_bytes))
   FROM billing.charges
@@ -110,6 +121,7 @@ class Judge:
         """Return what was charged beyond the truth; once all is settled, what is missing too."""
         findings = Findings()
         told = self._told()
+        revocable = self._revocable(is_settled=is_settled)
         known = {user.uuid for user in self.fleet.users}
         for stored, collected in self.collected.items():
             node = self._node(stored)
@@ -118,6 +130,7 @@ class Judge:
             for account in sorted(most.keys() | {name for where, name in told if where == stored}):
                 has = told.get((stored, account), Bytes())
                 high = most[account].high if account in most else Bytes()
+                high = high.plus(revocable.get((stored, account), Bytes()))
                 _too_much(findings, f"{stored} {account}", has, high)
                 if account in least and account in known - self.reborn:
                     _too_little(findings, f"{stored} {account}", has, least[account])
@@ -148,6 +161,16 @@ class Judge:
             key = stored, owners.get(sample, sample)
             told[key] = told[key].plus(Bytes(*moved))
         return dict(told)
+
+    def _revocable(self, *, is_settled: bool) -> ByAccount:
+        """Return what may be on record too much; a restart is revoked once all is settled."""
+        owners = accounts_by_uuid(self.fleet)
+        revocable: defaultdict[tuple[str, str], Bytes] = defaultdict(Bytes)
+        for stored, sample, *moved in self._rows(READ_REVOCABLE):
+            key, since, surplus = (stored, owners.get(sample, sample)), moved[:2], moved[2:]
+            for part in [surplus] if is_settled else [since, surplus]:
+                revocable[key] = revocable[key].plus(Bytes(*part))
+        return dict(revocable)
 
     def _judge_prices(self, findings: Findings) -> None:
         for account, price, multiplier, rated_bytes in self._rows(READ_PRICES):
