@@ -8,6 +8,7 @@ may find it, and, when everything is settled, at least what those that were coll
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import minute_of
@@ -87,7 +88,8 @@ class Judge:
     """Follows which snapshots of a fleet were collected, and judges what became of them.
 
     `prices` are all that an account could ever be charged, `reborn` accounts of which rows went
-    with a deletion: nobody can tell any more how much they must have been charged at least.
+    with a deletion, with how many snapshots of each node were collected before it: what an account
+    must have at least is what it moved after them.
     """
 
     def __init__(self, fleet: Fleet, connection: Connection[Any], offered: Offered) -> None:
@@ -97,7 +99,11 @@ class Judge:
         self.collected: dict[str, list[Snapshot]] = {}
         self.prices: set[Decimal] = set()
         self.profiles: defaultdict[str, set[tuple[Decimal, Decimal]]] = defaultdict(set)
-        self.reborn: set[str] = set()
+        self.reborn: dict[str, dict[str, int]] = {}
+
+    def deleted(self, account: str) -> None:
+        """Note that an account's rows are gone: what was collected so far is gone."""
+        self.reborn[account] = {stored: len(one) for stored, one in self.collected.items()}
 
     def follow(self) -> bool:
         """Note which snapshots the watermarks have passed since; tell whether there are any.
@@ -132,10 +138,22 @@ class Judge:
                 high = most[account].high if account in most else Bytes()
                 high = high.plus(revocable.get((stored, account), Bytes()))
                 _too_much(findings, f"{stored} {account}", has, high)
-                if account in least and account in known - self.reborn:
-                    _too_little(findings, f"{stored} {account}", has, least[account])
+                if account in least and account in known:
+                    low = self._least_since_deletion(node, account, collected, least[account])
+                    _too_little(findings, f"{stored} {account}", has, low)
         self._judge_prices(findings)
         return findings
+
+    def _least_since_deletion(
+        self, node: Node, account: str, collected: Sequence[Snapshot], least: Expected
+    ) -> Expected:
+        """Return what must be on record: all, or what was moved since the account was deleted."""
+        if account not in self.reborn:
+            return least
+        later = collected[self.reborn[account].get(node.identity.stored, 0) :]
+        if not later:
+            return replace(least, low=Bytes())
+        return expected_by_account(self.fleet, node, later)[account]
 
     def unsettled(self, until: datetime) -> list[str]:
         """Return what should be done when all faults have ended and all runs are over (I6).
