@@ -19,7 +19,6 @@ from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from billing_cli.core.model import DeltaPolicy, UsageRecord
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 class Cell:
     """A usage record, the totals seen where it begins, and what is on record for it by minute.
 
-    `before` differs from the record's `start` where the counters restarted: the record starts at
+    `before` differs from the record's `start` where a counter restarted: the record starts at
     zero then, but the stream had been seen at `before`. `recorded` are the bytes of the record
     and of all corrections to it so far.
     """
@@ -58,14 +57,15 @@ class Difference:
 def differences(
     cell: Cell,
     history: Iterable[tuple[datetime, Totals]],
-    restarts: AbstractSet[datetime],
+    restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
 ) -> list[Difference] | None:
     """Compare a cell with the snapshots that history holds of its stream, oldest first.
 
     Of a cell that was taken back, history alone says what flowed in it: what it has at both ends.
 
-    `restarts` are the stamps at which the stream's counters restarted, as history shows it.
+    `restarts` are the stamps at which the stream's counters restarted, as history shows it, with
+    what they go on from.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
     history shows a step above the plausible rate, a decrease that is no restart, or other totals
     at the cell's own end.
@@ -95,7 +95,7 @@ def differences(
 def _charged_again(
     cell: Cell,
     history: Sequence[tuple[datetime, Totals]],
-    restarts: AbstractSet[datetime],
+    restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
 ) -> list[Difference] | None:
     begin, end = cell.record.from_at, cell.record.to_at
@@ -138,7 +138,7 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
 def _minutes_shown(
     start: tuple[datetime, Totals],
     rest: Sequence[tuple[datetime, Totals]],
-    restarts: AbstractSet[datetime],
+    restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
 ) -> dict[datetime, Totals] | None:
     uplink: defaultdict[datetime, int] = defaultdict(int)
@@ -147,7 +147,7 @@ def _minutes_shown(
     for next_at, next_totals in rest:
         before = totals
         if next_at in restarts and not covers(next_totals, totals):
-            before = ZERO
+            before = restarts[next_at]
         if not covers(next_totals, before):
             return None
         up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink

@@ -14,21 +14,21 @@ from billing_cli.core.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from billing_cli.core.model import DeltaPolicy, Snapshot, StreamName
+    from billing_cli.core.model import DeltaPolicy, Snapshot, StreamName, Totals
 
 
 @dataclass(frozen=True, slots=True)
 class History:
     """A node's snapshots in the order in which they were taken, without those of another clock.
 
-    `restarts` are the stamps at which each stream's counters were found to have restarted.
+    `restarts` are the stamps at which each stream's counters were found to have restarted, with
+    what they go on from: zero, but for a direction that did not restart with the other.
     """
 
     snapshots: tuple[Snapshot, ...]
-    restarts: Mapping[StreamName, AbstractSet[datetime]]
+    restarts: Mapping[StreamName, Mapping[datetime, Totals]]
 
 
 def read_history(

@@ -56,7 +56,7 @@ class Walk:
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
         self.gaps: list[Gap] = []
         self.successions: list[Succession] = []
-        self.restarts: defaultdict[StreamName, set[datetime]] = defaultdict(set)
+        self.restarts: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
         self._accounts = accounts
         self._policy = policy
         self._is_lost = is_lost
@@ -173,7 +173,7 @@ class Walk:
             self._streams.confirm_restart()
             changes = self._compare(snapshot)
         taken, ended = self._take_over(successions)
-        reset = []
+        reset: dict[StreamName, Totals] = {}
         special = taken.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
             if name not in special:
@@ -188,7 +188,7 @@ class Walk:
                     start.downlink if totals.downlink >= start.downlink else 0,
                 )
                 epoch += 1
-                reset.append(name)
+                reset[name] = start
             start = total_of((start, taken.get(name, ZERO)))
             known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
@@ -215,7 +215,7 @@ class Walk:
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
         self._floor = snapshot.totals
-        self._end(snapshot, changes.gone, [stream.name for stream in changes.changed])
+        self._end(snapshot, changes.gone, {stream.name: ZERO for stream in changes.changed})
 
     def _apply_new(
         self,
@@ -262,13 +262,13 @@ class Walk:
         )
 
     def _end(
-        self, snapshot: Snapshot, gone: Collection[StreamName], reset: Sequence[StreamName]
+        self, snapshot: Snapshot, gone: Collection[StreamName], reset: Mapping[StreamName, Totals]
     ) -> None:
-        """Note what is gone, the gaps, and that the snapshot is applied."""
+        """Note what is gone, which streams were reset, the gaps, and that it is applied."""
         at, previous_at = snapshot.collected_at, self._previous_at
         self._streams.leave(gone, self.samples_at or at)
         for name in reset:
-            self.restarts[name].add(at)
+            self.restarts[name][at] = reset[name]
         if previous_at is not None:
             self._note_gaps(previous_at, at, len(reset))
         elif not self._policy.charge_first_snapshot:

@@ -144,7 +144,7 @@ def read_cells(
         name = StreamName(tag, sample)
         start, end = Totals(*totals[:2]), Totals(*totals[2:])
         before: Totals | None = start
-        if epoch > 0 and start == ZERO:
+        if epoch > 0 and not all(start):
             before = totals_at.get(from_at, {}).get(name)
             known_id, known_at, known = previous
             if before is None and known_id == stream_id and known_at is not None:

@@ -240,7 +240,7 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
             for one in snapshots[after_start:past_end]
             if record.name in one.totals
         ]
-        restarts = history.restarts.get(record.name, frozenset())
+        restarts = history.restarts.get(record.name, {})
         found = differences(stored.cell, seen, restarts, stretch.policy)
         if found is None:
             skipped += 1

@@ -99,6 +99,14 @@ class History:
             _end(same, snapshot.published_nanoseconds)
         insort(self.by_stamp, snapshot, key=attrgetter("stamp_nanoseconds"))
 
+    def postpone(self, snapshot: Snapshot, nanoseconds: int) -> None:
+        """Publish a snapshot later; until then, what it replaced is on offer again."""
+        for one in self.by_stamp:
+            is_replaced = one.gone_nanoseconds == snapshot.published_nanoseconds
+            if is_replaced and one.collected_at == snapshot.collected_at and one is not snapshot:
+                one.gone_nanoseconds = nanoseconds
+        snapshot.published_nanoseconds = nanoseconds
+
     def lose(self, at: datetime) -> None:
         """Offer nothing from `at` on of what was taken before."""
         moment = nanoseconds_of(at)

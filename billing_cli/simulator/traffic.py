@@ -163,10 +163,13 @@ class Node:
         self._hidden.append((stream.index, since, until))
 
     def withhold(self, since: datetime, until: datetime, published_at: datetime) -> None:
-        """Publish the snapshots taken so far in [since, until) only at `published_at`."""
+        """Publish the snapshots taken so far in [since, until) only at `published_at`.
+
+        What they replaced is on offer until then.
+        """
         for snapshot in self.snapshots:
             if since <= snapshot.collected_at < until:
-                snapshot.published_nanoseconds = nanoseconds_of(published_at)
+                self.history.postpone(snapshot, nanoseconds_of(published_at))
 
     def forget_before(self, at: datetime) -> None:
         """Lose the history stamped before `at`, for whatever is taken for the present."""

@@ -273,9 +273,6 @@ class Model(RuleBasedStateMachine):
     def node_has_trouble(self, what: str, number: int, length: int, later: int) -> None:
         """Something goes wrong on a node, or with its exporter's history."""
         node, now = self._node(number), self.ground.now
-        if what.startswith("late") and node.takes_older_stamps:
-            # What such an exporter replaced does not come back.
-            return
         until, ago = now + timedelta(seconds=length), now - timedelta(seconds=length)
         match what:
             case "restart":

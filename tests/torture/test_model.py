@@ -90,5 +90,28 @@ def test_history_that_comes_late_is_charged_at_most_as_it_flowed(arena: Arena) -
         errands.settle(ground)
 
 
+def test_a_restart_that_looked_like_one_reset_counter_is_corrected_by_late_history(
+    arena: Arena,
+) -> None:
+    """After it more came down than ever before, so `collect` saw the uplink alone begin again."""
+    with opened_ground(arena, seed=4) as ground:
+        node = ground.fleet.add_node("jp-1")
+        stream = node.add_stream(ground.add_user().uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.flow(stream, 1_000, 100)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        since = ground.now
+        node.flow(stream, 500, 50)
+        ground.elapse(60, 60)
+        node.restart_xray(ground.now)
+        node.withhold(since, ground.now, ground.now + 5 * MINUTE)
+        node.flow(stream, 800, 5_000)
+        ground.elapse(180, 60)
+        ground.work(errands.errand(ground, "collect"))
+        ground.elapse(180, 60)
+        errands.settle(ground)
+
+
 def _dearer(ground: Ground) -> Decimal:
     return ground.price + Decimal("1e-12")

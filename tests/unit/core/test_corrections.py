@@ -35,12 +35,16 @@ def cell(
     return Cell(one, Totals(*(before or totals[0])), by_minute)
 
 
-def restarts(compared: Cell, seen: Sequence[tuple[datetime, Totals]]) -> set[datetime]:
-    """Return the stamps at which either counter is below its last value."""
+def restarts(compared: Cell, seen: Sequence[tuple[datetime, Totals]]) -> dict[datetime, Totals]:
+    """Return the stamps at which either counter is below its last value: both begin again."""
     record = compared.record
     inside = [(at, one) for at, one in seen if record.from_at < at < record.to_at]
     steps = pairwise([(record.from_at, compared.before), *inside, (record.to_at, record.end)])
-    return {at for (_, before), (at, one) in steps if one[0] < before[0] or one[1] < before[1]}
+    return {
+        at: Totals(0, 0)
+        for (_, before), (at, one) in steps
+        if one[0] < before[0] or one[1] < before[1]
+    }
 
 
 def compare(
@@ -241,10 +245,23 @@ def test_a_cell_whose_only_minute_is_shown_empty_is_corrected() -> None:
     ]
 
 
+def test_a_direction_that_did_not_restart_with_the_other_goes_on() -> None:
+    """One counter of a pair began again inside the cell."""
+    seen = [(after_noon("12:30"), Totals(400, 20)), (after_noon("14:30"), Totals(100, 30))]
+    restarted = {after_noon("14:30"): Totals(0, 20)}
+    found = differences(BLURRED, seen, restarted, BELIEVE_ALL)
+    shown = [(one.minute, one.shown) for one in found or []]
+    assert shown == [
+        (after_noon("12:00"), Totals(300, 10)),
+        (after_noon("14:00"), Totals(100, 10)),
+        (after_noon("16:00"), Totals(600, 10)),
+    ]
+
+
 def test_a_decrease_that_is_no_restart_is_no_ground_for_a_conclusion() -> None:
     """History is out of order, or of another clock: the record stands."""
     seen = [(after_noon("12:30"), Totals(400, 20)), (after_noon("14:30"), Totals(300, 20))]
-    assert differences(BLURRED, seen, set(), BELIEVE_ALL) is None
+    assert differences(BLURRED, seen, {}, BELIEVE_ALL) is None
 
 
 def test_differences_come_in_time_order() -> None:
@@ -329,19 +346,19 @@ def test_without_a_restart_a_cells_sum_stays(growths: list[tuple[int, int]]) -> 
     end = history[-1][0]
     blurred = cell(("00:00", f"{end:%M:%S}"), (ZERO, (uplink, downlink)))
     told = [(at, Totals(*totals)) for at, totals in history]
-    found = differences(blurred, told, set(), BELIEVE_ALL)
+    found = differences(blurred, told, {}, BELIEVE_ALL)
     assert found is not None
     assert sum(one.shown.uplink - one.recorded.uplink for one in found) == 0
     assert sum(one.shown.downlink - one.recorded.downlink for one in found) == 0
     recorded = dict(blurred.recorded)
     recorded.update((one.minute, one.shown) for one in found)
     again = Cell(blurred.record, blurred.before, recorded)
-    assert differences(again, told, set(), BELIEVE_ALL) == []
+    assert differences(again, told, {}, BELIEVE_ALL) == []
 
 
 def test_a_difference_names_its_cell_and_its_figures() -> None:
     """That is all that a correction is made of."""
     told = [(after_noon("12:30"), Totals(700, 40))]
-    first, second = differences(BLURRED, told, set(), BELIEVE_ALL) or []
+    first, second = differences(BLURRED, told, {}, BELIEVE_ALL) or []
     assert first == Difference(BLURRED, after_noon("12:00"), Totals(0, 0), Totals(600, 30))
     assert second == Difference(BLURRED, after_noon("16:00"), Totals(600, 30), Totals(0, 0))

@@ -37,7 +37,7 @@ def test_bytes_found_in_one_direction_alone_stay() -> None:
     both = {after_noon("15:00"): Totals(150, 50)}
     cell = Cell(HIDDEN_RESTART, HIDDEN_RESTART.start, both)
     history = [(after_noon("15:20"), Totals(120, 120))]
-    assert differences(cell, history, set(), BELIEVE_ALL) == []
+    assert differences(cell, history, {}, BELIEVE_ALL) == []
 
 
 def _compared(recorded: Mapping[str, int], *history: tuple[str, tuple[int, int]]) -> dict[str, int]:
