@@ -178,8 +178,10 @@ def attacking(database_url: str, job_url: str) -> Iterator[Attack]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            node = nodes[parts.path.split("/")[1]]
-            body = json.dumps(node.page(dict(parse_qsl(parts.query)))).encode()
+            node, query = nodes[parts.path.split("/")[1]], dict(parse_qsl(parts.query))
+            is_window = parts.path.endswith("window")
+            answer = node.page(query) if is_window else node.snapshot(max(node.snapshots))
+            body = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
