@@ -111,6 +111,7 @@ class Attack:
         self.base_url = base_url
         self.nodes = nodes
         self.policy = DeltaPolicy()
+        self.fetching = FetchPolicy(page_limit=1000)
         self.tariff: dict[str, Any] = {}
         self.connection = psycopg.connect(database_url, autocommit=True)
 
@@ -141,7 +142,7 @@ class Attack:
             ),
             tariff=Tariff(PRICE, 0, Decimal(0), "v1", "", None, **self.tariff),
             deltas=self.policy,
-            fetching=FetchPolicy(page_limit=1000),
+            fetching=self.fetching,
             job="collect",
         )
 
