@@ -8,22 +8,22 @@ are successions (`succession`), counters that decrease are judged by the snapsho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from billing_cli.core.model import HeldDelta
 from billing_cli.core.plausibility import FULL_CREDIT, NodeCredit
 from billing_cli.core.times import minute_of
 from billing_cli.core.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from billing_cli.core.model import (
         Checkpoint,
         DeltaPolicy,
         Gap,
-        HeldDelta,
         Snapshot,
         StreamName,
         StreamOrigin,
@@ -112,6 +112,21 @@ def advance(
         minute = minute_of(fresh[stopped].collected_at)
         end = next(i for i, one in enumerate(fresh) if minute_of(one.collected_at) == minute)
     return _advance_of(walk, node, differences, waits_for_successor=end < len(fresh))
+
+
+def hold_takeover(step: Advance, snapshots: Iterable[Snapshot], watermark: datetime) -> Advance:
+    """Hold what a node's counters differ by from those that another source reported of it.
+
+    `snapshots` are those of the source that takes over. Where the one at the `watermark` has the
+    totals that were applied, the counters go on, and nothing is held.
+    """
+    goes_on = any(one.collected_at == watermark for one in snapshots) and not step.differences
+    first = [record for record in step.records if record.from_at <= watermark]
+    if goes_on or not first:
+        return step
+    held = (*step.held, *(HeldDelta(record, "line_rate") for record in first))
+    rest = tuple(record for record in step.records if record.from_at > watermark)
+    return replace(step, records=rest, held=held)
 
 
 def not_yet_applied(

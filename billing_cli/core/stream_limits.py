@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 
 
+# No upgrade of an exporter renames more counters within an hour: the largest nodes have as many.
+MAX_SUCCESSIONS_PER_HOUR = 100_000
+
+
 class NewStreams(NamedTuple):
-    """How many streams a snapshot named first, and whether their uuid identifies an account."""
+    """How many streams a snapshot named first, and whether their uuid identifies an account.
+
+    Those that took over the counters of others (`is_succession`) have a limit of their own.
+    """
 
     at: datetime
     is_unresolved: bool
     streams: int
+    is_succession: bool = False
 
 
 def excess(
@@ -34,7 +42,10 @@ def excess(
     `new` are new streams of the node, those of the hour before included. `streams_by_account`
     counts all streams of the accounts that have new ones. A limit of 0 is none.
     """
-    streams = list(new)
+    found = list(new)
+    streams = [one for one in found if not one.is_succession]
+    successions = [one for one in found if one.is_succession]
+    most_successions = max(policy.max_new_streams_per_hour, MAX_SUCCESSIONS_PER_HOUR)
     unresolved = [one for one in streams if one.is_unresolved]
     most = max(streams_by_account, key=lambda one: streams_by_account[one], default="")
     for key, limit, count, what in (
@@ -56,6 +67,12 @@ def excess(
             most_within_an_hour(unresolved),
             "new streams without an account within an hour",
         ),
+        (
+            "the most that any node has",
+            most_successions if policy.max_new_streams_per_hour else 0,
+            most_within_an_hour(successions),
+            "renamed streams within an hour",
+        ),
     ):
         if 0 < limit < count:
             return f"{count} {what}, more than {key} ({limit})"
@@ -71,7 +88,7 @@ def most_within_an_hour(streams: Iterable[NewStreams]) -> int:
     first = most = total = 0
     for at in stamps:
         total += counts[at]
-        while stamps[first] <= at - HOUR:
+        while at - stamps[first] >= HOUR:
             total -= counts[stamps[first]]
             first += 1
         most = max(most, total)

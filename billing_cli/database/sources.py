@@ -165,7 +165,8 @@ class LockedSources:
     `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
     whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
     READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
-    with a quota period that no run has seen.
+    with a quota period that no run has seen. `taken` are sources that take a node over from one
+    that only claimed it.
     """
 
     locked: frozenset[str]
@@ -176,6 +177,7 @@ class LockedSources:
     streams: Iterator[tuple[Any, ...]]
     debts: Iterable[tuple[Any, ...]]
     renewed: tuple[str, ...]
+    taken: frozenset[str] = frozenset()
 
 
 def lock_sources(

@@ -14,21 +14,22 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Streams that took over the counters of others are not new, nor are those of the legacy writer or
-# of a run that an operator let pass.
+# Streams that took over the counters of others are told apart. Those of the legacy writer are not
+# new, nor are those of a run that an operator let pass.
 READ_NEW_STREAMS = """
-SELECT source.source_id, stream.first_seen_at, stream.account_uuid IS NULL, count(*)
+SELECT source.source_id, stream.first_seen_at, stream.account_uuid IS NULL,
+       EXISTS (SELECT FROM billing.succession_streams AS part
+                 JOIN billing.successions AS succession USING (succession_id)
+                WHERE part.stream_id = stream.stream_id AND part.side = 'continued'
+                  AND succession.at = stream.first_seen_at) AS is_succession,
+       count(*)
   FROM unnest(%(source_ids)s::text[], %(nodes)s::text[], %(sinces)s::timestamptz[])
     AS wanted (source_id, stored_node_id, since)
   JOIN billing.sources AS source USING (source_id)
   JOIN billing.streams AS stream ON stream.stored_node_id = wanted.stored_node_id
  WHERE stream.first_seen_at > greatest(wanted.since, source.accepted_until)
    AND stream.origin <> 'taken_over'
-   AND NOT EXISTS (SELECT FROM billing.succession_streams AS part
-                     JOIN billing.successions AS succession USING (succession_id)
-                    WHERE part.stream_id = stream.stream_id AND part.side = 'continued'
-                      AND succession.at = stream.first_seen_at)
- GROUP BY 1, 2, 3
+ GROUP BY 1, 2, 3, 4
 """
 
 READ_ACCEPTED = """
@@ -64,8 +65,8 @@ def read_new_streams(
         },
     )
     found: defaultdict[str, list[NewStreams]] = defaultdict(list)
-    for source_id, at, is_unresolved, count in rows:
-        found[source_id].append(NewStreams(at, is_unresolved, count))
+    for source_id, at, is_unresolved, is_succession, count in rows:
+        found[source_id].append(NewStreams(at, is_unresolved, count, is_succession))
     return found
 
 

@@ -117,6 +117,11 @@ class _Step:
             self.notes.append(
                 f"the exporter sent {self.snapshots.outside} snapshots from outside the window"
             )
+        if self.snapshots.skipped:
+            self.notes.append(
+                f"{self.snapshots.skipped} snapshots were skipped, as there are too many in one "
+                "minute: the last of the minute has their bytes"
+            )
         return self.result(
             "window", self.identity, self.snapshots.kept, complete=self.snapshots.complete
         )

@@ -160,8 +160,8 @@ class Decoder:
     def _streams(self, head: Head) -> tuple[dict[StreamName, Totals], tuple[str, ...]]:
         """Return the totals of every usable sample, and a reason for each unusable one."""
         samples, rejected = usable_samples(head.samples, head.where)
-        if len(samples) > self.limits.page_samples:
-            raise TooLargeError(f"a snapshot of more than {self.limits.page_samples} samples")
+        if len(samples) + len(rejected) > self.limits.snapshot_samples:
+            raise TooLargeError(f"a snapshot of more than {self.limits.snapshot_samples} samples")
         # A node has few tags: each is checked once, and kept once.
         tags = {
             tag: checked_name(tag, f"{head.where}: inbound_tag")

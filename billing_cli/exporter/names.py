@@ -7,7 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.limits import MAX_NAME_CHARACTERS
+from billing_cli.exporter.limits import MAX_NAME_BYTES, MAX_NAME_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,8 @@ def checked_name(name: str | None, where: str) -> str:
         return ""
     if len(name) > MAX_NAME_CHARACTERS:
         raise ExporterError(f"{where} has {len(name)} characters", code="invalid_answer")
+    if not name.isascii() and (size := len(name.encode())) > MAX_NAME_BYTES:
+        raise ExporterError(f"{where} has {size} bytes", code="invalid_answer")
     if not name.isprintable() and not _REFUSED_CATEGORIES.isdisjoint(
         map(unicodedata.category, name)
     ):

@@ -26,7 +26,8 @@ class StepSnapshots:
 
     `kept` are those that make up the step so far, in whole minutes; `samples` counts what was
     taken in. `outside` counts snapshots that the exporter sent although they lie outside of the
-    window. `largest` is the weight of the largest snapshot.
+    window, and `skipped` those beyond what is used of a minute. `largest` is the weight of the
+    largest snapshot.
     """
 
     def __init__(self, request: FetchRequest, limits: Limits) -> None:
@@ -34,10 +35,13 @@ class StepSnapshots:
         self._limits = limits
         self._last: Snapshot | None = None
         self._wanted: list[Snapshot] = []
+        # Of the last minute among them.
+        self._in_minute = self._minute_samples = 0
         self._exhausted = False
         self.kept: tuple[Snapshot, ...] = ()
         self.samples = 0
         self.outside = 0
+        self.skipped = 0
         self.largest = 0
 
     @property
@@ -48,7 +52,7 @@ class StepSnapshots:
     def add(self, snapshots: Iterable[Snapshot], *, has_more: bool) -> bool:
         """Take snapshots in; true once the step is full, or the source has no more for it.
 
-        Raises ExporterError for snapshots out of order, and for a minute beyond all bounds.
+        Raises ExporterError for snapshots out of order.
         """
         for snapshot in snapshots:
             self._add(snapshot)
@@ -64,9 +68,6 @@ class StepSnapshots:
                 exhausted=self._exhausted,
             )
             self.kept = tuple(self._wanted[:count])
-        most = self._limits.minute_samples
-        if not self.kept and self.samples > self._request.max_samples + most:
-            raise ExporterError(f"more than {most} samples in one minute", code="too_large")
         return self._exhausted or bool(self.kept)
 
     def _add(self, snapshot: Snapshot) -> None:
@@ -80,8 +81,25 @@ class StepSnapshots:
         elif snapshot.collected_at < since:
             self.outside += snapshot.collected_at < since - _EARLY_TOLERANCE
         else:
-            self._wanted.append(snapshot)
-            self.samples += weight(snapshot)
+            self._keep(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot; where its minute is full, in place of the one before it."""
+        limits, size = self._limits, weight(snapshot)
+        if self._wanted and minute_of(self._wanted[-1].collected_at) == minute_of(
+            snapshot.collected_at
+        ):
+            is_large = self._in_minute > 1 and self._minute_samples > limits.minute_samples
+            if is_large or self._in_minute >= limits.minute_snapshots:
+                size -= weight(self._wanted.pop())
+                self._in_minute -= 1
+                self.skipped += 1
+        else:
+            self._in_minute = self._minute_samples = 0
+        self._wanted.append(snapshot)
+        self._in_minute += 1
+        self._minute_samples += size
+        self.samples += size
 
 
 def whole_minutes(

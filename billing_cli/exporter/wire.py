@@ -20,6 +20,10 @@ from billing_cli.exporter.names import all_canonical, canonical_uuid, quoted
 
 _CHUNK_BYTES = 1024 * 1024
 
+# So many samples of a snapshot are shown with their uuid; all of them would take memory.
+_SHOWN_REASONS = 100
+_NO_UUID = "the uuid of a sample is not a UUID"
+
 # An escaped NUL: behind an even number of backslashes, or else it is text about one.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -167,12 +171,16 @@ def _usable_of_any(raw: bytes | msgspec.Raw, where: str) -> _Usable:
 
 def _canonical(samples: list[WireSample]) -> _Usable:
     """Bring uuids to lower case, and sort out the samples that have none."""
-    usable, rejected = [], []
+    usable: list[WireSample] = []
+    rejected: list[str] = []
     for number, sample in enumerate(samples, 1):
         uuid = canonical_uuid(sample.uuid)
         if uuid is not None:
             sample.uuid = uuid
             usable.append(sample)
+            continue
+        if len(rejected) >= _SHOWN_REASONS:
+            rejected.append(_NO_UUID)
             continue
         shown = "without text" if sample.uuid is None else quoted(sample.uuid)
         rejected.append(f"sample {number}: uuid {shown} is not a UUID")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from billing_cli.core.deltas import not_yet_applied
 from billing_cli.database.moving import move_progress
 from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.exporter.address import is_loopback
@@ -48,10 +49,12 @@ def assign_nodes(
     """Give nodes that a source claimed to the source that expects them.
 
     Only while the claimant is configured and free, and nothing was collected from the other one:
-    else `billing sources move` says what is meant. What the claimant collected stays as it is.
+    else `billing sources move` says what is meant. What the claimant collected stays as it is. The
+    node is given away together with a new snapshot, which shows whether the counters go on.
     """
     configured = {source.source_id: source for source in sources}
     assigned = dict(found.node_owners)
+    taken = set()
     for source_id in sorted(found.locked):
         answer = outcomes[source_id]
         if not isinstance(answer, Fetched) or answer.identity is None:
@@ -65,12 +68,15 @@ def assign_nodes(
             or not expects(configured[source_id], node)
             or expects(configured[owner], node)
             or not (owner in found.locked or try_lock_sources(connection, [owner]))
+            or not not_yet_applied(
+                read_sources(connection, [owner])[owner].watermark, answer.snapshots
+            )
         ):
             continue
         move_progress(connection, owner, source_id, node)
         assigned[node.stored] = source_id
+        taken.add(source_id)
     if assigned == found.node_owners:
         return found
-    return replace(
-        found, states=read_sources(connection, sorted(found.states)), node_owners=assigned
-    )
+    states = read_sources(connection, sorted(found.states))
+    return replace(found, states=states, node_owners=assigned, taken=frozenset(taken))

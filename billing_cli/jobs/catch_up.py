@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from billing_cli.jobs.step import Step
 
 JOB = "catch-up"
+# Of all steps of a source together: the row of the run is written with each.
+MOST_NOTES = 50
 SINCE_IGNORED = "--since is ignored: the source goes on from its watermark"
 
 
@@ -145,5 +147,5 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
             new_streams=earlier.new_streams + latest.new_streams,
             charged_bytes=earlier.charged_bytes + latest.charged_bytes,
             amount=earlier.amount + latest.amount,
-            notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes])),
+            notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes]))[:MOST_NOTES],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import Advance, NodeState, advance, not_yet_applied
+from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover, not_yet_applied
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.streams import NodeStreams, read_last_seen, read_streams, resolve_accounts
 from billing_cli.exporter.api import ExporterError, Fetched
@@ -120,7 +120,7 @@ def plan(
     """
     nodes = [
         node
-        for node in _moving(connection, accepted, found.states)
+        for node in _moving(connection, accepted, found)
         # Another one seemed to have nothing new when it was fetched: it is left to the next run.
         if node.identity.stored in found.moving
     ]
@@ -165,7 +165,10 @@ def plan(
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """The node of a source that has new snapshots, and how far it was applied."""
+    """The node of a source that has new snapshots, and how far it was applied.
+
+    `is_taken` from a source that only claimed it, in this run.
+    """
 
     source_id: str
     identity: NodeIdentity
@@ -174,6 +177,7 @@ class _Node:
     watermark: datetime | None
     samples_at: datetime | None
     is_followed: bool
+    is_taken: bool
     fresh: Sequence[Snapshot]
     streams: NodeStreams = field(default_factory=NodeStreams)
 
@@ -203,9 +207,10 @@ class _Node:
 
 
 def _moving(
-    connection: Connection, accepted: Mapping[str, Fetched], states: Mapping[str, SourceState]
+    connection: Connection, accepted: Mapping[str, Fetched], found: LockedSources
 ) -> list[_Node]:
     """Return the nodes that have snapshots to be applied."""
+    states = found.states
     identified = {
         source_id: fetched.identity
         for source_id, fetched in accepted.items()
@@ -230,7 +235,15 @@ def _moving(
         if fresh:
             nodes.append(
                 _Node(
-                    source_id, identity, fetched, state, watermark, samples_at, is_followed, fresh
+                    source_id,
+                    identity,
+                    fetched,
+                    state,
+                    watermark,
+                    samples_at,
+                    is_followed,
+                    source_id in found.taken,
+                    fresh,
                 )
             )
     return nodes
@@ -278,8 +291,10 @@ def _plan(
         accounts,
         context.policy_of(source),
         continuity_expected=node.is_followed and fetched.contract == "window",
-        decide_now=fetched.contract == "latest" or is_overdue,
+        decide_now=fetched.contract == "latest" or is_overdue or node.is_taken,
     )
+    if node.is_taken and node.watermark is not None:
+        step = hold_takeover(step, fetched.snapshots, node.watermark)
     return SourcePlan(
         source_id=node.source_id,
         identity=node.identity,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
-from billing_cli.jobs.write import Charged
+from billing_cli.jobs.write import NOTES_SHOWN, Charged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,15 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         charged_bytes=charged.size_bytes,
         amount=charged.amount,
         waits_for_successor=step.waits_for_successor,
-        notes=(*notes, *dict.fromkeys(step.rejected)),
+        notes=(*notes, *_rejected_notes(step.rejected)),
     )
+
+
+def _rejected_notes(reasons: Sequence[str]) -> list[str]:
+    """Return why samples were rejected: the first reasons, and how many more samples there are."""
+    rest = len(reasons) - NOTES_SHOWN
+    more = [f"and {rest} more samples that can't be used"] if rest > 0 else []
+    return [*dict.fromkeys(reasons[:NOTES_SHOWN]), *more]
 
 
 def result_without_plan(

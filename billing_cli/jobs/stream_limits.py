@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.stream_limits import HOUR, NewStreams, excess
+from billing_cli.core.walk import EARLIEST
 from billing_cli.database.stream_limits import read_accepted, read_new_streams
 from billing_cli.exporter.api import ExporterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -51,7 +52,7 @@ def within_stream_limits(
     earlier = read_new_streams(
         connection,
         [
-            (plan.source_id, plan.identity.stored, _first_at(plan, new[plan.source_id]) - HOUR)
+            (plan.source_id, plan.identity.stored, _an_hour_before(plan, new[plan.source_id]))
             for plan in plans
             if plan.source_id in new
         ],
@@ -62,7 +63,8 @@ def within_stream_limits(
             names = new[plan.source_id]
             found = [*earlier.get(plan.source_id, ()), *_counted(plan, names)]
             policy = context.policy_of(by_id[plan.source_id])
-            if reason := excess(policy, found, _streams_by_account(plan, names)):
+            genuine = names - _continued(plan)
+            if reason := excess(policy, found, _streams_by_account(plan, genuine)):
                 reasons[plan.source_id] = reason
     if not reasons:
         return Limited(list(plans), frozenset(), {})
@@ -81,29 +83,39 @@ def within_stream_limits(
     )
 
 
-def _new_names(plan: SourcePlan) -> list[StreamName]:
-    """Return the streams that are new, without those that took over the counters of others."""
-    continued = {side.name for one in plan.advance.successions for side in one.continued}
+def _new_names(plan: SourcePlan) -> set[StreamName]:
+    """Return the streams that get a row, without those of the legacy writer."""
+    return plan.advance.origins.keys() - plan.rows.keys() - plan.taken_over.keys()
+
+
+def _continued(plan: SourcePlan) -> set[StreamName]:
+    """Return the streams that took over the counters of others."""
+    return {side.name for one in plan.advance.successions for side in one.continued}
+
+
+def _an_hour_before(plan: SourcePlan, names: Collection[StreamName]) -> datetime:
+    """Return an hour before the first of the streams was seen, or the beginning of time."""
+    first = min(plan.advance.origins[name][1].seen_at for name in names)
+    return first - min(HOUR, first - EARLIEST)
+
+
+def _counted(plan: SourcePlan, names: Collection[StreamName]) -> list[NewStreams]:
+    continued = _continued(plan)
+    counts = Counter(
+        (
+            plan.advance.origins[name][1].seen_at,
+            name.sample_uuid not in plan.accounts,
+            name in continued,
+        )
+        for name in names
+    )
     return [
-        name
-        for name in plan.advance.origins
-        if name not in plan.rows and name not in plan.taken_over and name not in continued
+        NewStreams(at, is_unresolved, count, is_succession)
+        for (at, is_unresolved, is_succession), count in counts.items()
     ]
 
 
-def _first_at(plan: SourcePlan, names: Sequence[StreamName]) -> datetime:
-    return min(plan.advance.origins[name][1].seen_at for name in names)
-
-
-def _counted(plan: SourcePlan, names: Sequence[StreamName]) -> list[NewStreams]:
-    counts = Counter(
-        (plan.advance.origins[name][1].seen_at, name.sample_uuid not in plan.accounts)
-        for name in names
-    )
-    return [NewStreams(*key, count) for key, count in counts.items()]
-
-
-def _streams_by_account(plan: SourcePlan, new: Sequence[StreamName]) -> Mapping[str, int]:
+def _streams_by_account(plan: SourcePlan, new: Collection[StreamName]) -> Mapping[str, int]:
     """Count the streams, known and new, of the accounts that have new ones."""
     account_of = plan.accounts.get
     counts = Counter(account_of(name.sample_uuid, name.sample_uuid) for name in new)

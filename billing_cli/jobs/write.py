@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from billing_cli.jobs.entries import Minutes
     from billing_cli.jobs.plans import SourcePlan
 
-# A source's result names this many accounts that can't be charged, and counts the others.
+# A source's result names this many accounts that can't be charged, or samples that can't be used,
+# and counts the others.
 NOTES_SHOWN = 10
 
 

@@ -111,6 +111,7 @@ class Attack:
         self.base_url = base_url
         self.nodes = nodes
         self.policy = DeltaPolicy()
+        self.fetching = FetchPolicy(page_limit=1000)
         self.tariff: dict[str, Any] = {}
         self.connection = psycopg.connect(database_url, autocommit=True)
 
@@ -141,7 +142,7 @@ class Attack:
             ),
             tariff=Tariff(PRICE, 0, Decimal(0), "v1", "", None, **self.tariff),
             deltas=self.policy,
-            fetching=FetchPolicy(page_limit=1000),
+            fetching=self.fetching,
             job="collect",
         )
 
@@ -178,8 +179,10 @@ def attacking(database_url: str, job_url: str) -> Iterator[Attack]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            node = nodes[parts.path.split("/")[1]]
-            body = json.dumps(node.page(dict(parse_qsl(parts.query)))).encode()
+            node, query = nodes[parts.path.split("/")[1]], dict(parse_qsl(parts.query))
+            is_window = parts.path.endswith("window")
+            answer = node.page(query) if is_window else node.snapshot(max(node.snapshots))
+            body = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from billing_cli.jobs.collect import collect
 from tests.integration.attacks.hostile import MINUTE, START, Attack, Node
 
@@ -62,3 +64,40 @@ def test_every_run_warns_of_a_source_that_expects_no_node(attack: Attack) -> Non
     remote = replace(source, base_url="https://198.51.100.1:1", timeout_seconds=0.1)
     (note,) = collect(replace(context, sources=(remote,))).notes
     assert note == "without expected_node_id and expected_env, whoever answers is believed: jp-1"
+
+
+@pytest.mark.parametrize("claimed_bytes", [0, 5 * 10**9, 10**13], ids=["lower", "higher", "far"])
+def test_lifetime_totals_are_not_charged_when_a_node_is_taken_over(
+    attack: Attack, claimed_bytes: int
+) -> None:
+    """The claimant invented its counters; what the node has counted in years is held."""
+    (user,) = attack.users()
+    honest, hostile = attack.node("zz-honest", NODE), attack.node("aa-hostile", NODE)
+    honest.expected_node_id = NODE
+    lifetime = 10**10
+    for minute in range(6):
+        at = START + minute * MINUTE
+        hostile.snapshots[at] = [(user, "tcp", claimed_bytes + minute)]
+        honest.snapshots[at] = [(user, "tcp", lifetime + minute * 1000)]
+    attack.run(START + MINUTE, collect, source_ids=["aa-hostile"])
+    attack.run(START + 2 * MINUTE, collect)
+    attack.run(START + 5 * MINUTE)
+    assert attack.charged()[0] == 1 + 3000
+    assert attack.count("billing.held_deltas") == 1
+
+
+def test_a_restart_is_judged_the_same_when_a_node_is_taken_over(attack: Attack) -> None:
+    """Both read one node. It restarts as it is taken over, and the restart is revoked later."""
+    (user,) = attack.users()
+    honest, claimant = attack.node("zz-honest", NODE), attack.node("aa-claimant", NODE)
+    honest.expected_node_id = NODE
+    for minute, total in enumerate((0, 1000, 2000, 100, 200, 5000, 6000)):
+        at = START + minute * MINUTE
+        honest.snapshots[at] = claimant.snapshots[at] = [(user, "tcp", total)]
+    attack.run(START + 2 * MINUTE, collect, source_ids=["aa-claimant"])
+    attack.run(START + 3 * MINUTE, collect)
+    attack.run(START + 4 * MINUTE, collect)
+    assert attack.charged()[0] == 2000 + 200
+    attack.run(START + 6 * MINUTE)
+    assert attack.charged()[0] == 6000
+    assert attack.count("billing.held_deltas") == 0

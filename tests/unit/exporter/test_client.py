@@ -412,13 +412,24 @@ def test_pages_are_as_large_as_the_snapshots_of_the_node_allow(
         exporter.reset()
 
 
-def test_a_minute_has_a_bound(exporter: responses.RequestsMock) -> None:
-    """A minute is never cut in two, so one without an end has to be refused."""
-    for number in range(3):
+@pytest.mark.parametrize(
+    ("limits", "used"),
+    [
+        (Limits(minute_samples=15), [0, 5]),
+        (Limits(minute_snapshots=3), [0, 1, 5]),
+        (Limits(), [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_of_a_minute_beyond_the_bounds_the_last_snapshot_has_the_bytes(
+    exporter: responses.RequestsMock, limits: Limits, used: list[int]
+) -> None:
+    """The first ones stay, because the snapshot at the watermark is one of them."""
+    for number in range(6):
         shots = minutes(1, start=START + number * timedelta(seconds=1), size=10)
-        answer(exporter, page(shots, has_more=True, next_cursor=str(number)))
-    error = failure(limits=Limits(minute_samples=15), max_samples=10)
-    assert error.reason == "more than 15 samples in one minute"
+        answer(exporter, page(shots, has_more=number < 5, next_cursor=str(number)))
+    result = fetched(BASE, limits=limits, max_samples=10)
+    assert [one.collected_at.second for one in result.snapshots] == used
+    assert any("were skipped" in note for note in result.notes) == (len(used) < 6)
 
 
 @pytest.mark.parametrize(

@@ -399,7 +399,7 @@ def test_text_about_a_nul_is_no_nul(text: str) -> None:
 @pytest.mark.parametrize(
     ("why", "limits"),
     [
-        ("a snapshot of more than 5 samples", Limits(page_samples=5)),
+        ("a snapshot of more than 5 samples", Limits(snapshot_samples=5)),
         ("a page of more than 11 samples", Limits(page_samples=11)),
         ("more than 13 objects", Limits(page_objects=13)),
     ],
