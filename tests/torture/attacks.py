@@ -16,6 +16,7 @@ from tests.torture import (
     kills,
     locks,
     model,
+    sealed_jobs,
     sealing,
     soak,
 )
@@ -70,6 +71,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("locks", locks.hold, 100, 6, 0.7),
     Attack("deadlock", locks.deadlock, 60, 4, 0.7),
     Attack("seal-beside", sealing.beside, 250, 8, 0.4),
+    Attack("kill-sealed-jobs", sealed_jobs.kill, 300, 9, 0.7),
     Attack("disk", disks.fill, 30, 2, 2.0),
     Attack("hanging", hanging.attack, 2, 0, 90.0),
     Attack("history", history.attack, 1_000, 40, 0.1),

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from billing_cli.jobs.collect import collect
 from tests.support.sealing import Sealing
 from tests.support.story import told_story
@@ -25,6 +27,17 @@ COLLECTORS = 4
 COUNT_LEAVES = """
 SELECT count(*), count(DISTINCT leaf_number), min(leaf_number), max(leaf_number) + 1
   FROM billing.seals
+"""
+
+LOOK_SECONDS = 0.005
+
+# Sessions that wait for one of `seal`, the only job that connects as the owner.
+COUNT_WAITING = """
+SELECT count(*)
+  FROM pg_stat_activity AS waiting
+  JOIN pg_stat_activity AS holder ON holder.pid = ANY (pg_blocking_pids(waiting.pid))
+ WHERE waiting.datname = current_database() AND waiting.usename <> holder.usename
+   AND holder.usename = current_user
 """
 
 
@@ -46,8 +59,17 @@ def beside(arena: Arena, seed: int, rounds: int) -> list[Tally]:
                 count += 1
             return count
 
-        with ThreadPoolExecutor(COLLECTORS + 1) as pool:
+        def look_on() -> int:
+            with psycopg.connect(place.database_url, autocommit=True) as connection:
+                found = 0
+                while not has_ended.wait(LOOK_SECONDS):
+                    row = connection.execute(COUNT_WAITING).fetchone()
+                    found += row[0] if row else 0
+                return found
+
+        with ThreadPoolExecutor(COLLECTORS + 2) as pool:
             sealer = pool.submit(seal_on)
+            looker = pool.submit(look_on)
             try:
                 problems = sum(
                     _collect_minute(story, sources, pool, random.Random(seed + number))  # noqa: S311
@@ -56,6 +78,7 @@ def beside(arena: Arena, seed: int, rounds: int) -> list[Tally]:
             finally:
                 has_ended.set()
             seals = sealer.result()
+            problems += looker.result()
         sealing.seal()
         runs = rounds * COLLECTORS
         (counts,) = story.rows(COUNT_LEAVES)

@@ -12,7 +12,7 @@ import click
 
 from billing_cli.cli.running import MomentType, json_option, open_context
 from billing_cli.cli.tables import print_report
-from billing_cli.errors import EXIT_OK, EXIT_PARTIAL
+from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,6 +85,13 @@ def command(
       billing verify --since 2026-11-01T00:00:00Z --json
       billing verify --statement statement.html --public-key seal.key.pub
     """
+    if statement_file is not None or archive_directory is not None:
+        both = statement_file is not None and archive_directory is not None
+        if both or checkpoint_files or since is not None:
+            raise UsageError(
+                "--statement and --archive prove a file by the checkpoint in it: each goes with "
+                "--public-key and --json only"
+            )
     if statement_file is not None:
         _verify_statement(statement_file, key_files, as_json)
     if archive_directory is not None:

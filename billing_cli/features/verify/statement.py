@@ -43,7 +43,7 @@ def verify_statement(path: Path, key_files: Sequence[Path]) -> StatementReport:
     try:
         if data is None:
             raise ValueError  # noqa: TRY301
-        statement: Any = json.loads(data)
+        statement: Any = json.loads(data, object_pairs_hook=_object, parse_int=_integer)
     except (ValueError, RecursionError):
         if '"account_uuid"' not in text:
             raise ConfigurationError(
@@ -68,6 +68,21 @@ def verify_statement(path: Path, key_files: Sequence[Path]) -> StatementReport:
         len(keys),
         tuple(findings),
     )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Raises ValueError for a key twice, of which readers show either value."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    """Return a number that is written as it was. Raises ValueError for -0."""
+    if text == "-0":
+        raise ValueError("-0 was not written by us")
+    return int(text)
 
 
 def _signature(check: StatementCheck, keys: Sequence[VerifierKey]) -> list[Finding]:

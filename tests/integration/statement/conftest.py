@@ -11,6 +11,8 @@ import pytest
 
 from billing_cli.cli.statement_html import statement_html
 from billing_cli.features.rerate.job import Order, rerate
+from billing_cli.features.reverse.job import Order as Reversal
+from billing_cli.features.reverse.job import reverse
 from billing_cli.features.statement.job import statement
 from tests.support.sealing import DAY, Sealing
 from tests.support.story import MINUTE, START, told_story
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tests.support.story import Story
 
 MONTH = START.date().replace(day=1)
+REVERSAL_REASON = "the node was compromised"
 HOSTILE_TAG = "</script><script>"
 
 
@@ -62,6 +65,10 @@ def month(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ite
                 story.price *= 2
                 order = Order(START, START + 7 * MINUTE, "v2", "agreed in ticket 7")
                 assert rerate(replace(story.context(), job="rerate"), order).corrections
+                back = Reversal(
+                    "jp-1", START + 4 * MINUTE, START + 6 * MINUTE, None, REVERSAL_REASON
+                )
+                assert reverse(replace(story.context(), job="reverse"), back).corrections
             sealing.seal(later)
         context = replace(story.context(), clock=lambda: START + 3 * DAY, currency="EUR")
         made = statement(context, users[0].uuid, MONTH)

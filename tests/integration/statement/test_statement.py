@@ -14,7 +14,7 @@ from billing_cli.cli.statement_html import statement_html
 from billing_cli.core.statements import check_statement, content_sha256
 from billing_cli.features.statement.text import statement_csv, statement_text
 from billing_cli.features.verify.statement import verify_statement
-from tests.integration.statement.conftest import HOSTILE_TAG
+from tests.integration.statement.conftest import HOSTILE_TAG, REVERSAL_REASON
 from tests.support.forks import run_forked
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_corrections_are_shown_with_their_reason(month: Month) -> None:
     """In the day on which they were booked."""
     reasons = {entry["reason"] for day in month.statement["days"] for entry in day["entries"]}
 
-    assert reasons == {"", "agreed in ticket 7"}
+    assert reasons == {"", "agreed in ticket 7", f"source jp-1 reversed: {REVERSAL_REASON}"}
 
 
 def test_a_customer_verifies_it_without_any_access(month: Month) -> None:
@@ -118,3 +118,32 @@ def _consistently_altered(statement: dict[str, Any]) -> Iterator[dict[str, Any]]
         for altered in (first, second):
             altered["proof"]["sha256"] = content_sha256(altered)
             yield altered
+
+
+def test_a_number_that_readers_may_show_differently_is_found(month: Month, tmp_path: Path) -> None:
+    """A key that is there twice, of which one value is right; and -0."""
+    text = month.json_file.read_text()
+    first = text.index('"amount"')
+    file = tmp_path / "altered"
+    for altered in (
+        text[:first] + '"amount": "-1.000000000", ' + text[first:],
+        re.sub(r"([\[ ])0\b(?=[,\n])", r"\1-0", text, count=1),
+    ):
+        assert altered != text
+        file.write_text(altered)
+        assert verify_statement(file, [month.key_file]).findings
+
+
+def test_a_reversal_is_shown_with_its_reason(month: Month) -> None:
+    """As a correction of the day on which it was booked, by which the account gets money back."""
+    reversed_ = [
+        entry
+        for day in month.statement["days"]
+        for entry in day["entries"]
+        if entry["reason"].endswith(REVERSAL_REASON)
+    ]
+    assert {entry["entry_type"] for entry in reversed_} == {"traffic_adjustment"}
+    assert sum(Decimal(entry["amount"]) for entry in reversed_) > 0
+    assert sum(entry["rated_bytes"] for entry in reversed_) < 0
+    for shown in (statement_text(month.statement), statement_csv(month.statement)):
+        assert REVERSAL_REASON in shown

@@ -1,0 +1,124 @@
+"""Statements of accounts that are topped up, deleted, created again, or named by their address."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from billing_cli.core.statements import check_statement
+from billing_cli.features.statement.job import statement
+from billing_cli.simulator.accounts import save_users
+from tests.support.story import told_story
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from billing_cli.simulator.traffic import User
+    from tests.support.story import Story
+
+TOP_UP = """
+INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,
+       rated_bytes, amount_delta, balance_after, created_at)
+SELECT gen_random_uuid(), account_uuid, now(), now(), %(kind)s, 0, %(amount)s,
+       current_balance + %(amount)s, now()
+  FROM public.account_quota_states WHERE account_uuid = %(account)s
+"""
+ADD = """
+UPDATE public.account_quota_states SET current_balance = current_balance + %(amount)s
+ WHERE account_uuid = %(account)s
+"""
+
+
+@pytest.fixture
+def story(database_url: str, job_url: str) -> Iterator[Story]:
+    """Return a story with an account that was charged for two minutes."""
+    with told_story(database_url, job_url) as begun:
+        node = begun.add_node("jp-1")
+        node.add_stream(begun.add_user().uuid, "a")
+        begun.minute()
+        begun.collect()
+        _grow(begun)
+        yield begun
+
+
+def _grow(story: Story) -> None:
+    (node,) = story.fleet.nodes.values()
+    for _ in range(2):
+        story.minute(*((stream, 10, 20) for stream in node.streams))
+        story.collect()
+
+
+def _user(story: Story) -> User:
+    return next(iter(story.fleet.users))
+
+
+def _statement(story: Story, account: str) -> dict[str, Any]:
+    # Charges that are not sealed are of the day on which they were written, by the server's clock.
+    now = datetime.now(UTC)
+    made = statement(
+        replace(story.context(), clock=lambda: now), account, now.date().replace(day=1)
+    )
+    assert check_statement(made).problems == ()
+    return made
+
+
+def test_top_ups_and_adjustments_of_others_are_entries(story: Story) -> None:
+    """With their kinds and amounts; nothing is left to explain."""
+    story.broken_invariants = list  # type: ignore[method-assign]
+    user = _user(story)
+    for kind, amount in (("topup", 2.5), ("manual_adjustment", -0.25)):
+        given = {"account": user.uuid, "kind": kind, "amount": amount}
+        story.connection.execute(TOP_UP, given)
+        story.connection.execute(ADD, given)
+    _grow(story)
+    made = _statement(story, user.uuid)
+    others = [(one["kind"], one["amount"]) for one in made["other_entries"]]
+    assert sorted(others) == [
+        ("initial_balance", "5.000000000"),
+        ("manual_adjustment", "-0.250000000"),
+        ("topup", "2.500000000"),
+    ]
+
+
+def test_an_account_that_was_created_again_keeps_its_charges(story: Story) -> None:
+    """The shared rows went with the account, and it has begun with another balance."""
+    story.broken_invariants = list  # type: ignore[method-assign]
+    user = _user(story)
+    story.connection.execute("DELETE FROM public.users WHERE uuid = %s", [user.uuid])
+    gone = _statement(story, user.uuid)
+    assert [day["charges"] for day in gone["days"]] == [2]
+    save_users(story.connection, [user])
+    _grow(story)
+    again = _statement(story, user.uuid)
+    assert [day["charges"] for day in again["days"]] == [4]
+    kinds = [one["kind"] for one in again["other_entries"]]
+    assert kinds == ["initial_balance", "unexplained_change"]
+    assert again["closing_balance"] == "4.940000000"
+
+
+def test_an_address_names_the_account(story: Story) -> None:
+    """Whatever its case; an unknown one is wrong usage."""
+    user = _user(story)
+    update = "UPDATE public.users SET email = 'Some.One@example.com' WHERE uuid = %s"
+    story.connection.execute(update, [user.uuid])
+    arguments = (
+        "statement",
+        "some.one@EXAMPLE.com",
+        "--by-email",
+        "--month",
+        f"{datetime.now(UTC):%Y-%m}",
+    )
+    done = story.billing(*arguments, "--format", "json")
+    assert json.loads(done.stdout)["account_uuid"] == user.uuid
+    arguments = (
+        "statement",
+        "nobody@example.com",
+        "--by-email",
+        "--month",
+        f"{datetime.now(UTC):%Y-%m}",
+    )
+    assert story.billing(*arguments).exit_code == 2
