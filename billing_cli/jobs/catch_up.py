@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from billing_cli.jobs.step import Step
 
 JOB = "catch-up"
-SINCE_IGNORED = "--since is ignored: the source goes on from its watermark"
+SINCE_IGNORED = (
+    "--since is ignored: the source goes on from its watermark; `billing reconcile --since` reads "
+    "its history again"
+)
 
 
 def catch_up(
