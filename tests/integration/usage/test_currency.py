@@ -21,7 +21,7 @@ def test_every_text_with_amounts_names_their_currency(story: Story) -> None:
     why = ("--reason", "a test", "--dry-run")
     silent = []
     for line in (
-        ("collect",),
+        ("catch-up", *span),
         ("status",),
         ("usage", *span),
         ("explain", user.uuid, *span),
