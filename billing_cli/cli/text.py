@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Line, Table
-from billing_cli.cli.units import human_bytes, plural, with_currency
+from billing_cli.cli.units import amounts_in, human_bytes, plural, with_currency
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Cell, Part
@@ -74,7 +74,7 @@ def _differences(result: RunResult) -> list[Part]:
     parts: list[Part] = [Table(DIFFERENCE_COLUMNS, rows)]
     if len(result.differences) > len(rows):
         parts.append(f"... and {len(result.differences) - len(rows)} more")
-    return parts
+    return parts + amounts_in(result.currency)
 
 
 def _source_row(source: SourceResult) -> tuple[Cell, ...]:

@@ -61,6 +61,11 @@ def with_currency(amount: Decimal, currency: str) -> str:
     return f"{amount:f} {currency}" if currency else f"{amount:f}"
 
 
+def amounts_in(currency: str) -> list[str]:
+    """Return the line below tables of amounts, which have no label of their own."""
+    return [f"amounts in {currency}"] if currency else []
+
+
 def sparkline(values: Sequence[float | None]) -> str:
     """Return one bar for each value, the largest one full; a space where there is none."""
     largest = max((value for value in values if value is not None), default=0)

@@ -226,7 +226,9 @@ class Settings(BaseSettings):
     def require_database_url(self) -> SecretStr:
         """Return the connection string. Raises ConfigurationError where there is none."""
         if self.database_url is None:
-            raise ConfigurationError("DATABASE_URL is not set")
+            raise ConfigurationError(
+                "DATABASE_URL is not set; `billing init` writes a configuration"
+            )
         return self.database_url
 
     def delta_policy(self) -> DeltaPolicy:

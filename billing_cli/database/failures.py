@@ -78,6 +78,8 @@ UNUSABLE_FILE = re.compile(r"(?:certificate|private key|certificate revocation l
 INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value)\b")
 
 
+REACH_HINT = "; check that it runs and can be reached, and DATABASE_URL"
+
 QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -103,7 +105,9 @@ def translate(error: psycopg.Error) -> BillingError:
             f"database: it is a replica, or set to be read-only: {detail}"
         )
     if isinstance(error, UNREACHABLE) or is_lost_connection(error):
-        return DatabaseUnavailableError(f"database: {detail}")
+        is_out_of_reach = detail.startswith("connection to server") and "FATAL" not in detail
+        hint = REACH_HINT if is_out_of_reach else ""
+        return DatabaseUnavailableError(f"database: {detail}{hint}")
     code = "database_timeout" if isinstance(error, TIMEOUTS) else "database_failed"
     return BillingError(f"database: {detail}", code=code)
 

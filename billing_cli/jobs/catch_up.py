@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 JOB = "catch-up"
 # Of all steps of a source together: the row of the run is written with each.
 MOST_NOTES = 50
-SINCE_IGNORED = "--since is ignored: the source goes on from its watermark"
+SINCE_IGNORED = (
+    "--since is ignored: the source goes on from its watermark; `billing reconcile --since` reads "
+    "its history again"
+)
 
 
 def catch_up(

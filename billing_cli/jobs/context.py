@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.prices import PriceList
+from billing_cli.core.times import format_rfc3339
 from billing_cli.errors import ConfigurationError, UsageError
 from billing_cli.suggestions import did_you_mean
 
@@ -98,7 +99,7 @@ def check_range(
 ) -> None:
     """Raise UsageError where a range ends before it begins, or begins after `now`."""
     if since is not None and now is not None and since > now:
-        raise UsageError("--since is in the future")
+        raise UsageError(f"--since is in the future: it is {format_rfc3339(now)} now")
     if since is not None and until is not None and since > until:
         raise UsageError("--since is after --until")
 

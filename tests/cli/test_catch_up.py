@@ -62,9 +62,8 @@ def test_since_is_where_a_source_begins_that_was_never_collected(site: Site) -> 
     earlier = format_rfc3339(site.world.at(1))
     finished = site.billing("catch-up", "--since", earlier, "--source", "jp-1", "--json")
     assert (finished.code, finished.result["status"]) == (0, "ok")
-    assert finished.source("jp-1")["notes"] == [
-        "--since is ignored: the source goes on from its watermark"
-    ]
+    (note,) = finished.source("jp-1")["notes"]
+    assert note.startswith("--since is ignored: the source goes on from its watermark; ")
     assert site.world.billed_bytes() == before
 
 
@@ -73,7 +72,8 @@ def test_a_beginning_in_the_future_is_a_usage_error(site: Site, job: str) -> Non
     """Nothing could be meant by it."""
     site.has_two_nodes()
     finished = site.billing(job, "--since", "2999-01-01T00:00:00Z")
-    assert (finished.code, finished.stderr) == (2, "Error: --since is in the future\n")
+    assert finished.code == 2
+    assert finished.stderr.startswith("Error: --since is in the future: it is 2")
 
 
 def test_a_file_takes_the_place_of_the_exporters(site: Site, tmp_path: Path) -> None:

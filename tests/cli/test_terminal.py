@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import termios
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,11 @@ def test_no_line_is_wider_than_the_terminal(site: Site, width: int) -> None:
     site.has_two_nodes()
     site.billing("collect")
     (account,) = site.world.rows("SELECT account_uuid::text FROM billing.streams LIMIT 1")[0]
-    commands = ["status --max-lag 1e12", "streams", "check", "audit", f"explain {account}"]
+    month = f"{datetime.now(UTC):%Y-%m}"
+    commands = [
+        *("status --max-lag 1e12", "streams", "check", "audit", f"explain {account}"),
+        *("sources list", "usage --by account", f"statement {account} --month {month}"),
+    ]
     for command in commands:
         shown = on_terminal(site, width, *command.split())
         lines = [CODES.sub("", line) for line in shown.splitlines()]

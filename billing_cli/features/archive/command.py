@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from billing_cli.cli.root import Options
+    from billing_cli.cli.tables import Part
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
 
@@ -42,19 +43,20 @@ def command(options: Options, month: date, to: Path, as_json: bool) -> None:
       billing archive --month 2026-08 --to /srv/archive
       billing archive --month 2026-08 --to /srv/archive --json
     """
+    from billing_cli.cli.units import plural  # noqa: PLC0415
     from billing_cli.features.archive.job import JOB, ArchiveResult, archive  # noqa: PLC0415
 
     def work(context: JobContext) -> RunResult:
         return archive(context, month, to)
 
-    def text_of(result: RunResult) -> str:
+    def text_of(result: RunResult) -> list[Part]:
         if not isinstance(result, ArchiveResult):
             raise TypeError(result)
         how = "archived" if result.is_new else "archived before, unchanged"
-        return (
-            f"archive: {result.month} {how} - {result.records:,} usage records, "
-            f"{result.charges:,} charges, {result.seals:,} seals, {result.days:,} days "
-            f"in {result.directory}"
+        rows = (
+            f"{plural(result.records, 'usage record')}, {plural(result.charges, 'charge')}, "
+            f"{plural(result.seals, 'seal')}, {plural(result.days, 'day')}"
         )
+        return [f"archive: {result.month} {how} - {rows} in {result.directory}"]
 
     run_job(options, JOB, as_json, work, dry_run=False, text_of=text_of, files_checked=False)

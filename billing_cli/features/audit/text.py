@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Line, Table
-from billing_cli.cli.units import plural
+from billing_cli.cli.units import amounts_in, plural
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, plain
 from billing_cli.printable import printable
@@ -49,11 +49,14 @@ def audit_parts(report: AuditReport) -> list[Part]:
             if kind in report.counts:
                 lines += ["", f"{name} {kind}: {meaning}", *_listed(report, kind)]
     if report.accounts:
-        lines += ["", Table(ACCOUNT_COLUMNS, _account_rows(report), is_list=False)]
+        accounts = Table(ACCOUNT_COLUMNS, _account_rows(report), is_list=False)
+        lines += ["", accounts, *amounts_in(report.currency)]
     if len(report.accounts) < report.rows["accounts"]:
         hidden = plural(report.rows["accounts"] - len(report.accounts), "other account")
         lines.append(f"... and {hidden}")
-    read = ", ".join(f"{count:,} {_words(name)}" for name, count in report.rows.items())
+    read = ", ".join(
+        plural(count, _words(name).removesuffix("s")) for name, count in report.rows.items()
+    )
     lines += ["", f"read: {read}", *_sums(report)]
     if report.proven_at is not None:
         lines.append(

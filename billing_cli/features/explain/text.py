@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import human_bytes, plural, with_currency
+from billing_cli.cli.units import amounts_in, human_bytes, plural, with_currency
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ def _totals(explanation: Explanation) -> list[Part]:
     if totals.opening_balance is not None and totals.closing_balance is not None:
         other = totals.other_changes
         others = f" {other:+f} otherwise (such as top-ups)," if other else ""
+        closing = with_currency(totals.closing_balance, explanation.currency)
         parts.append(
             f"balance: {totals.opening_balance:f} before, {-sums.amount:+f} by these charges,"
-            f"{others} {totals.closing_balance:f} after"
+            f"{others} {closing} after"
         )
     for key, groups in (
         ("day", totals.by_day),
@@ -124,7 +125,7 @@ def _totals(explanation: Explanation) -> list[Part]:
     ):
         rows = [(name, *_sums(group)) for name, group in groups.items()]
         parts += ["", Table((Column(key), *SUMS_COLUMNS), rows, is_list=False)]
-    return parts
+    return parts + amounts_in(explanation.currency)
 
 
 def _sums(sums: Sums) -> tuple[Cell, ...]:

@@ -191,7 +191,9 @@ def _lock_sources(connection: Connection, sources: set[str]) -> str | None:
 def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
     missing = sorted(set(wanted) - {one.held_id for one in found})
     if missing:
-        raise UsageError(f"there is no held delta {_listed(missing)}")
+        raise UsageError(
+            f"there is no held delta {_listed(missing)}; `billing held list` shows them"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import plural, with_currency
+from billing_cli.cli.units import amounts_in, plural, with_currency
 from billing_cli.core.balances import stored
 from billing_cli.core.funds import Funds
 from billing_cli.core.result import RunResult
@@ -95,7 +95,11 @@ def repair_parts(result: RepairResult) -> list[Part]:
     parts: list[Part] = [head]
     shown = result.repairs[:MAX_REPAIRS_SHOWN]
     if shown:
-        parts += ["", Table(COLUMNS, [_row(repair) for repair in shown])]
+        parts += [
+            "",
+            Table(COLUMNS, [_row(repair) for repair in shown]),
+            *amounts_in(result.currency),
+        ]
     if len(result.repairs) > len(shown):
         parts.append(f"... and {len(result.repairs) - len(shown)} more; --json lists them all")
     parts += [f"note: {note}" for note in result.notes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import plural, with_currency
+from billing_cli.cli.units import amounts_in, plural, with_currency
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
@@ -31,7 +31,7 @@ def rerate_parts(result: RerateResult) -> list[Part]:
     shown = by_size[:MAX_ACCOUNTS_SHOWN]
     if shown:
         rows = [(one.account_uuid, one.corrections, one.amount) for one in shown]
-        parts += ["", Table(COLUMNS, rows)]
+        parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
     if len(by_size) > len(shown):
         hidden = plural(len(by_size) - len(shown), "other account")
         parts.append(f"... and {hidden}; --json lists them all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import human_bytes, plural
+from billing_cli.cli.units import amounts_in, human_bytes, plural, with_currency
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
@@ -24,7 +24,8 @@ def reverse_parts(result: ReverseResult) -> list[Part]:
     size_bytes = -(result.included_bytes + result.charged_bytes)
     head = (
         f"{result.job}: {result.status}{would} - {human_bytes(size_bytes)} of "
-        f"{plural(result.written_minutes, 'minute')} taken back, {-result.amount:f} given back to "
+        f"{plural(result.written_minutes, 'minute')} taken back, "
+        f"{with_currency(-result.amount, result.currency)} given back to "
         f"{plural(len(result.accounts), 'account')}"
     )
     parts: list[Part] = [head]
@@ -32,7 +33,7 @@ def reverse_parts(result: ReverseResult) -> list[Part]:
     shown = by_size[:MAX_ACCOUNTS_SHOWN]
     if shown:
         rows = [(one.account_uuid, one.corrections, one.amount) for one in shown]
-        parts += ["", Table(COLUMNS, rows)]
+        parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
     if len(by_size) > len(shown):
         hidden = plural(len(by_size) - len(shown), "other account")
         parts.append(f"... and {hidden}; --json lists them all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import plural
+from billing_cli.cli.units import amounts_in, plural
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Cell, Part
@@ -31,8 +31,7 @@ def simulation_parts(simulation: Simulation) -> list[Part]:
     if hidden > 0:
         others = plural(hidden, "other account")
         parts.append(f"{others} in the total; --output csv lists them all")
-    if simulation.currency:
-        parts.append(f"amounts in {simulation.currency}")
+    parts += amounts_in(simulation.currency)
     parts += [f"left out: account {one}: {why}" for one, why in simulation.problems.items()]
     return parts
 

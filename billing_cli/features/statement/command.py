@@ -14,6 +14,7 @@ from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.months import MonthType
 from billing_cli.cli.running import open_context
+from billing_cli.cli.tables import terminal
 from billing_cli.errors import BillingError, UsageError
 
 if TYPE_CHECKING:
@@ -75,8 +76,12 @@ def command(
     if style == "json":
         text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
     else:
-        renderers = {"text": statement_text, "csv": statement_csv, "html": statement_html}
-        text = renderers[style](made).rstrip("\n") + "\n"
+        text = {
+            "text": lambda: statement_text(made, terminal() if out is None else None),
+            "csv": lambda: statement_csv(made),
+            "html": lambda: statement_html(made),
+        }[style]()
+        text = text.rstrip("\n") + "\n"
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -7,11 +7,15 @@ import io
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.cli.tables import Column, Table, text_of
+from billing_cli.cli.units import amounts_in
 from billing_cli.core.seals import ITEM_FIELDS
 from billing_cli.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from billing_cli.cli.tables import Cell, Part, Terminal
 
 CSV_HEADER = (
     "day",
@@ -23,15 +27,17 @@ CSV_HEADER = (
     "currency",
 )
 
+SUMS = (Column("included", "count"), Column("rated", "count"), Column("amount", "money"))
+
 # What a spreadsheet would take for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def statement_text(statement: Mapping[str, Any]) -> str:
-    """Return balances, days, nodes, corrections and entries of others."""
+def statement_text(statement: Mapping[str, Any], shown_on: Terminal | None = None) -> str:
+    """Return balances, days, nodes, corrections and entries of others; fitted to a terminal."""
     currency = f" {statement['currency']}" if statement["currency"] else ""
     others = sum((Decimal(one["amount"]) for one in statement["other_entries"]), Decimal(0))
-    lines = [
+    parts: list[Part] = [
         f"statement {statement['month']} of account {statement['account_uuid']}",
         "",
         f"opening balance  {statement['opening_balance']}{currency}",
@@ -41,18 +47,19 @@ def statement_text(statement: Mapping[str, Any]) -> str:
         f"included bytes   {statement['included_bytes']:,}",
         f"rated bytes      {statement['rated_bytes']:,}",
     ]
-    for title, shown in (
+    for title, table in (
         ("days", _days(statement)),
         ("nodes", _nodes(statement)),
         ("prices and corrections", _prices(statement)),
         ("other entries", _others(statement)),
     ):
-        if shown:
-            lines += ["", f"{title}:", shown]
+        if table.rows:
+            parts += ["", f"{title}:", table]
+    parts += amounts_in(statement["currency"])
     unsealed = [day["day"] for day in statement["days"] if not day["sealed"]]
     if unsealed:
-        lines += ["", f"not sealed yet: {', '.join(unsealed)}"]
-    return "\n".join(map(printable, "\n".join(lines).split("\n")))
+        parts += ["", f"not sealed yet: {', '.join(unsealed)}"]
+    return text_of(parts, shown_on)
 
 
 def statement_csv(statement: Mapping[str, Any]) -> str:
@@ -80,62 +87,59 @@ def _cell(text: str) -> str:
     return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
-def _days(statement: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            day["day"],
-            "yes" if day["sealed"] else "no",
-            f"{day['included_bytes']:,}",
-            f"{day['rated_bytes']:,}",
-            day["amount"],
-            day["balance_after"],
-        )
-        for day in statement["days"]
-    ]
-    header = ("DAY", "SEALED", "INCLUDED", "RATED", "AMOUNT", "BALANCE")
-    return _table(header, rows) if rows else ""
+def _days(statement: Mapping[str, Any]) -> Table:
+    columns = (Column("day"), Column("sealed"), *SUMS, Column("balance", "money"))
+    return Table(
+        columns,
+        [
+            (
+                day["day"],
+                "yes" if day["sealed"] else "no",
+                *_sums(day),
+                Decimal(day["balance_after"]),
+            )
+            for day in statement["days"]
+        ],
+    )
 
 
-def _nodes(statement: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            one["node_id"],
-            one["inbound_tag"] or "-",
-            f"{one['included_bytes']:,}",
-            f"{one['rated_bytes']:,}",
-            one["amount"],
-        )
-        for one in statement["nodes"]
-    ]
-    return _table(("NODE", "INBOUND TAG", "INCLUDED", "RATED", "AMOUNT"), rows) if rows else ""
+def _nodes(statement: Mapping[str, Any]) -> Table:
+    columns = (Column("node"), Column("inbound_tag"), *SUMS)
+    rows = [(one["node_id"], one["inbound_tag"], *_sums(one)) for one in statement["nodes"]]
+    return Table(columns, rows)
 
 
-def _prices(statement: Mapping[str, Any]) -> str:
+def _sums(one: Mapping[str, Any]) -> tuple[Cell, ...]:
+    return one["included_bytes"], one["rated_bytes"], Decimal(one["amount"])
+
+
+def _prices(statement: Mapping[str, Any]) -> Table:
     sums: dict[tuple[str, ...], Decimal] = {}
     for day in statement["days"]:
         for one in day["entries"]:
             kind = "correction" if one["entry_type"] == "traffic_adjustment" else "usage"
-            key = kind, one["price_per_byte"], one["multiplier"], one["reason"] or "-"
+            key = kind, one["price_per_byte"], one["multiplier"], one["reason"]
             sums[key] = sums.get(key, Decimal(0)) + Decimal(one["amount"])
-    rows = [(*key, f"{amount:z.9f}") for key, amount in sorted(sums.items())]
-    return (
-        _table(("KIND", "PRICE PER BYTE", "MULTIPLIER", "REASON", "AMOUNT"), rows) if rows else ""
+    columns = (
+        Column("kind"),
+        Column("price_per_byte", "money"),
+        Column("multiplier", "money"),
+        Column("reason", "prose"),
+        Column("amount", "money"),
+    )
+    return Table(
+        columns,
+        [
+            (kind, Decimal(price), Decimal(multiplier), reason, amount)
+            for (kind, price, multiplier, reason), amount in sorted(sums.items())
+        ],
     )
 
 
-def _others(statement: Mapping[str, Any]) -> str:
+def _others(statement: Mapping[str, Any]) -> Table:
+    columns = (Column("time"), Column("kind"), Column("reason", "prose"), Column("amount", "money"))
     rows = [
-        (one["at"], one["kind"], one["reason"] or "-", one["amount"])
+        (one["at"], one["kind"], one["reason"], Decimal(one["amount"]))
         for one in statement["other_entries"]
     ]
-    return _table(("TIME", "KIND", "REASON", "AMOUNT"), rows) if rows else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return left-aligned columns, two spaces apart, as they go into a file or a letter."""
-    cells = [header, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+    return Table(columns, rows)

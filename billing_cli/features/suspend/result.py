@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.units import plural
+from billing_cli.cli.units import plural, with_currency
 from billing_cli.core.result import RunResult
 from billing_cli.core.times import format_rfc3339
 
@@ -59,7 +59,10 @@ def suspend_parts(result: SuspendResult) -> list[Part]:
         ("released", result.released),
         ("released by another service", result.closed),
     ):
-        lines += [f"{word}: {state.account_uuid}, balance {state.balance:f}" for state in states]
+        lines += [
+            f"{word}: {one.account_uuid}, balance {with_currency(one.balance, result.currency)}"
+            for one in states
+        ]
     lines += [f"note: {note}" for note in result.notes]
     return lines
 

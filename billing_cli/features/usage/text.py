@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
+from billing_cli.cli.units import amounts_in
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def usage_parts(report: UsageReport, *, has_bars: bool = False) -> list[Part]:
     since, until = format_rfc3339(report.since), format_rfc3339(report.until)
     columns = (_key(report), *COLUMNS, *((Column("share", is_extra=True),) if has_bars else ()))
     none = f"no usage from {since} to {until}"
-    parts: list[Part] = [Table(columns, cells if report.rows else (), empty=none)]
-    return [*parts, f"amounts in {report.currency}"] if report.currency else parts
+    shown = Table(columns, cells if report.rows else (), empty=none)
+    return [shown, *amounts_in(report.currency if report.rows else "")]
 
 
 def usage_table(report: UsageReport) -> Table:

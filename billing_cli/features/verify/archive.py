@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.archives import ArchiveCheck, check_archive, months_in
+from billing_cli.cli.units import plural
 from billing_cli.errors import ConfigurationError
 from billing_cli.features.verify.result import Finding, findings_lines, findings_objects
 from billing_cli.signatures import read_public_keys
@@ -67,11 +68,11 @@ def archive_object(checks: Sequence[ArchiveCheck], key_count: int) -> dict[str, 
 def archive_text(checks: Sequence[ArchiveCheck], key_count: int) -> str:
     """Return the verdict, what is wrong, and what was read."""
     findings = archive_findings(checks)
-    verdict = f"{len(findings)} findings" if findings else "unchanged"
+    verdict = plural(len(findings), "finding") if findings else "unchanged"
     lines = [f"verify: {verdict}", *(f"  {one}" for one in findings_lines(findings))]
     lines += [
-        f"{one.month}: {one.records:,} usage records and {one.charges:,} charges of "
-        f"{one.seals:,} seals, {one.days:,} days"
+        f"{one.month}: {plural(one.records, 'usage record')} and {plural(one.charges, 'charge')} "
+        f"of {plural(one.seals, 'seal')}, {plural(one.days, 'day')}"
         for one in checks
     ]
     if not key_count:

@@ -111,8 +111,8 @@ def verify_parts(report: VerifyReport) -> list[Part]:
         lines.append(f"  ... and {report.hidden:,} more")
     lines.append(
         f"read: {plural(report.records, 'usage record')} and {plural(report.charges, 'charge')} of "
-        f"{plural(report.seals, 'seal')}, {plural(report.days, 'day')}, {report.leaves:,} leaves "
-        "of the log"
+        f"{plural(report.seals, 'seal')}, {plural(report.days, 'day')}, "
+        f"a log of size {report.leaves:,}"
     )
     if report.waiting:
         lines.append(

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.cli.statement_html import statement_html, statement_in
+from billing_cli.cli.units import plural
 from billing_cli.core.statements import check_statement
 from billing_cli.errors import ConfigurationError
 from billing_cli.features.verify.result import Finding, findings_lines, findings_objects
@@ -114,13 +115,13 @@ def statement_object(report: StatementReport) -> dict[str, Any]:
 def statement_report_text(report: StatementReport) -> str:
     """Return the verdict, what is wrong, and which days nothing vouches for."""
     count = len(report.findings)
-    verdict = f"{count} finding{'' if count == 1 else 's'}" if count else "unchanged"
+    verdict = plural(count, "finding") if count else "unchanged"
     lines = [f"verify: {verdict}", *(f"  {one}" for one in findings_lines(report.findings))]
     if not count:
         proven = "proven" if report.keys else "consistent with their checkpoint"
         lines.append(
             f"statement {report.month} of account {report.account_uuid}: "
-            f"{len(report.sealed_days)} days {proven}"
+            f"{plural(len(report.sealed_days), 'day')} {proven}"
         )
     if report.unsealed_days:
         lines.append(f"not sealed yet, added up only: {', '.join(report.unsealed_days)}")

@@ -52,6 +52,17 @@ def test_an_archive_proves_itself_without_a_database(sealing: Sealing, tmp_path:
     assert (result.records, result.is_new) == (facts, True)
 
 
+def test_the_command_says_in_one_line_what_it_archived(sealing: Sealing, tmp_path: Path) -> None:
+    """Counts with their nouns, and where the files are."""
+    done = sealing.story.billing(
+        "archive", "--month", f"{APRIL:%Y-%m}", "--to", str(tmp_path / "to"),
+        DATABASE_URL=sealing.seal_url,
+    )  # fmt: skip
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"archive: {APRIL:%Y-%m} archived - 12 usage records, 12 charges, ")
+    assert line.endswith(f" in {tmp_path}/to/{APRIL:%Y-%m}")
+
+
 def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> None:
     """The month is compared with what is there."""
     _archive(sealing, tmp_path / "to")

@@ -88,7 +88,8 @@ def test_a_port_where_nobody_listens_is_unreachable(world: World) -> None:
         failure = failure_of(world, lambda: collect_through(world, url))
     assert failure.exit_code == EXIT_UNAVAILABLE
     assert str(failure) == (
-        f'database: connection to server at "127.0.0.1", port {port} failed: Connection refused'
+        f'database: connection to server at "127.0.0.1", port {port} failed: Connection refused; '
+        "check that it runs and can be reached, and DATABASE_URL"
     )
 
 
@@ -108,7 +109,7 @@ def test_a_missing_socket_is_unreachable(world: World) -> None:
     url = "postgresql://billing@/account?host=/nowhere"
     failure = failure_of(world, lambda: collect_through(world, url))
     assert failure.exit_code == EXIT_UNAVAILABLE
-    assert str(failure).endswith("failed: No such file or directory")
+    assert "failed: No such file or directory; check that it runs" in str(failure)
 
 
 def test_a_server_that_never_greets_is_given_up_on(world: World) -> None:

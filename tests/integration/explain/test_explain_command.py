@@ -87,7 +87,8 @@ def test_an_unresolved_uuid_says_what_waits_for_an_account(story: Story) -> None
 def test_a_start_in_the_future_is_refused(story: Story, user: User) -> None:
     """A range that can hold nothing is a mistake, and no empty answer."""
     done = story.billing("explain", user.uuid, "--since", "2099-01-01T00:00:00Z")
-    assert (done.exit_code, done.stderr) == (2, "Error: --since is in the future\n")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: --since is in the future: it is 2")
 
 
 def test_an_unknown_account_ends_with_2_and_one_line(story: Story, user: User) -> None:

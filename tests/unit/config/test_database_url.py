@@ -26,7 +26,7 @@ def test_a_connection_string_is_taken_as_it_is(url: str) -> None:
 def test_a_missing_connection_string_is_told_when_it_is_needed() -> None:
     """Loading works without a database; asking for it does not."""
     settings = load_settings(None, {})
-    with pytest.raises(ConfigurationError, match=r"^DATABASE_URL is not set$"):
+    with pytest.raises(ConfigurationError, match=r"^DATABASE_URL is not set; `billing init`"):
         settings.require_database_url()
 
 
