@@ -27,7 +27,11 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What the pages call by name, and a test must not do to its machine.
 STAND_INS = {
     "apt-get": "exit 0",
-    "systemctl": "exit 0",
+    "systemctl": """cd "$HERE/etc/systemd/system"
+[ "$1" != cat ] || exec cat "$2" billing-.service.d/*.conf""",
+    # What the wrapper hands over is tested by itself.
+    "systemd-run": """while [ "$1" != -- ]; do shift; done; shift 2
+BILLING_CONFIG="$HERE/etc/billing/billing.toml" exec "$PROGRAM" "$@\"""",
     "groupadd": "exit 0",
     "groupdel": "exit 0",
     "useradd": "exit 0",
@@ -35,13 +39,15 @@ STAND_INS = {
     "man": "exit 0",
     "python3": """case "$*" in
   "-m venv "*) mkdir -p "$3/bin"; ln -s "$HERE/stand-ins/pip" "$3/bin/pip"
-    ln -s "$HERE/stand-ins/python" "$3/bin/python"; ln -s "$PROGRAM" "$3/bin/billing"
-    mkdir -p "$3/share/billing"; cp -r "$SOURCE/systemd" "$3/share/billing/"
-    cp -r "$SOURCE"/share/* "$3/share/" ;;
+    ln -s "$PROGRAM" "$3/bin/billing"
+    cp -r "$SOURCE/share" "$3/"; mv "$3/share/billing" "$3/bin-of-share"
+    mkdir "$3/share/billing"; mv "$3/bin-of-share" "$3/share/billing/bin"
+    cp -r "$SOURCE/systemd" "$3/share/billing/" ;;
 esac""",
     "pip": "exit 0",
-    # Building a wheel is tested where everything is: in an empty environment, by `.ci/run`.
-    "python": "mkdir -p dist; touch dist/billing-0-py3-none-any.whl",
+    # A release is built where everything is, and installed in an empty environment, by `.ci/run`.
+    "make": """mkdir -p dist; cp "$SOURCE"/requirements*.lock dist; cd dist
+touch billing-0-py3-none-any.whl; sha256sum * > SHA256SUMS""",
     # `su - postgres -c COMMAND`
     "su": 'PGHOST="$SOCKETS" PGUSER=postgres exec /bin/sh -c "$4"',
 }
@@ -106,10 +112,6 @@ def here(script: str, directory: Path, exporter: str, sockets: str) -> str:
     script = script.replace("@127.0.0.1:5432/account", f"@/account?host={sockets}")
     # As the page says of a database without the shared tables.
     script = script.replace("migrate --grant-to", "migrate --create-shared-tables --grant-to")
-    # What is found by itself where / is /.
-    found = f"[ ! -f {directory}/etc/billing/billing.toml ] || "
-    found += f"export BILLING_CONFIG={directory}/etc/billing/billing.toml; exec "
-    script = script.replace(f"exec {directory}/opt", f"{found}{directory}/opt")
     return script.replace("billing init ", f"billing init --directory {directory}/etc/billing ")
 
 
