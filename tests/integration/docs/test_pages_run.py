@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -17,34 +16,10 @@ import pytest
 from billing_cli.simulator.exporter import live_fleet
 from billing_cli.simulator.postgres import running_postgres
 from billing_cli.simulator.server import serve
+from tests.support.pages import blocks, environment, here, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[3]
-BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-# What the pages call by name, and a test must not do to its machine.
-STAND_INS = {
-    "apt-get": "exit 0",
-    "systemctl": "exit 0",
-    "groupadd": "exit 0",
-    "groupdel": "exit 0",
-    "useradd": "exit 0",
-    "chgrp": "exit 0",
-    "man": "exit 0",
-    "python3": """case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; ln -s "$HERE/stand-ins/pip" "$3/bin/pip"
-    ln -s "$HERE/stand-ins/python" "$3/bin/python"; ln -s "$PROGRAM" "$3/bin/billing"
-    mkdir -p "$3/share/billing"; cp -r "$SOURCE/systemd" "$3/share/billing/"
-    cp -r "$SOURCE"/share/* "$3/share/" ;;
-esac""",
-    "pip": "exit 0",
-    # Building a wheel is tested where everything is: in an empty environment, by `.ci/run`.
-    "python": "mkdir -p dist; touch dist/billing-0-py3-none-any.whl",
-    # `su - postgres -c COMMAND`
-    "su": 'PGHOST="$SOCKETS" PGUSER=postgres exec /bin/sh -c "$4"',
-}
 
 
 @pytest.fixture
@@ -61,7 +36,7 @@ def test_the_tutorial_leads_to_a_charge_and_its_explanation(directory: Path) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = "\n".join(BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text("utf-8")))
+    script = blocks("tutorial.md")
     programs = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = run(script.replace("8080", str(port)), directory, {"PATH": programs})
     assert done.returncode == 0, done
@@ -76,9 +51,10 @@ def test_the_install_page_leads_to_a_first_run_and_away_again(directory: Path) -
     with running_postgres(directory / "server") as server, serve(fleet) as exporters:
         sockets = re.search(r"host=([^&]+)", server.url())
         assert sockets is not None
-        text = (ROOT / "docs" / "install.md").read_text("utf-8")
-        script = "\n".join(BLOCK.findall(text.partition("## Containers")[0]))
-        removal = "\n".join(BLOCK.findall(text.partition("## Completion")[2]))
+        script = blocks("install.md", end="## Containers")
+        # As the page says of a database without the shared tables.
+        script = script.replace("migrate --grant-to", "migrate --create-shared-tables --grant-to")
+        removal = blocks("install.md", "## Completion")
         done = run(
             here(script, directory, exporters.base_url("jp-1"), sockets[1]),
             directory,
@@ -89,59 +65,10 @@ def test_the_install_page_leads_to_a_first_run_and_away_again(directory: Path) -
         assert "catch-up: ok" in done.stdout
         assert (directory / "etc/billing/credentials/database-url").stat().st_mode & 0o077 == 0o040
         removed = run(
-            here(removal, directory, "", sockets[1]),
+            here(removal, directory),
             directory,
             environment(directory, server.programs, sockets[1]),
         )
         assert removed.returncode == 0, removed
         assert not (directory / "etc/billing").exists()
         assert not (directory / "opt/billing").exists()
-
-
-def here(script: str, directory: Path, exporter: str, sockets: str) -> str:
-    """Return a script of the page for a machine that is a directory."""
-    for path in ("/opt/billing", "/usr/local/bin", "/etc/", "/var/lib/billing-metrics"):
-        script = re.sub(rf"(?<![\w/]){path}", f"{directory}{path}", script)
-    script = script.replace("https://jp-1.example.net:8443", exporter)
-    script = script.replace("@127.0.0.1:5432/account", f"@/account?host={sockets}")
-    # As the page says of a database without the shared tables.
-    script = script.replace("migrate --grant-to", "migrate --create-shared-tables --grant-to")
-    # What is found by itself where / is /.
-    found = f"[ ! -f {directory}/etc/billing/billing.toml ] || "
-    found += f"export BILLING_CONFIG={directory}/etc/billing/billing.toml; exec "
-    script = script.replace(f"exec {directory}/opt", f"{found}{directory}/opt")
-    return script.replace("billing init ", f"billing init --directory {directory}/etc/billing ")
-
-
-def environment(directory: Path, programs: Path, sockets: str) -> dict[str, str]:
-    """Return the environment of the page's shell, with the stand-ins first."""
-    stand_ins = directory / "stand-ins"
-    stand_ins.mkdir(exist_ok=True)
-    for name, body in STAND_INS.items():
-        (stand_ins / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
-        (stand_ins / name).chmod(0o755)
-    for name in ("usr/local/bin", "etc/systemd/system", "etc/bash_completion.d"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    return {
-        "PATH": f"{stand_ins}:{directory}/usr/local/bin:{programs}:/usr/bin:/bin",
-        "HERE": str(directory),
-        "SOURCE": str(ROOT),
-        "PROGRAM": str(Path(sys.executable).with_name("billing")),
-        "SOCKETS": sockets.replace("%2F", "/"),
-    }
-
-
-def run(
-    script: str, directory: Path, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, and end what it left behind; the first error ends it."""
-    return subprocess.run(  # noqa: S603 - the page's own commands
-        ["/bin/bash", "-c", f"set -euo pipefail\n{script}"],
-        cwd=directory,
-        env={"LANG": "C.UTF-8", "HOME": str(directory), **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )

@@ -1,0 +1,88 @@
+"""Runs the commands of the manual on a machine that is a directory."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+# What the pages call by name, and a test must not do to its machine.
+STAND_INS = {
+    "apt-get": "exit 0",
+    "systemctl": """cd "$HERE/etc/systemd/system"
+[ "$1" != cat ] || { cat "$2" && find billing-.service.d -name '*.conf' -exec cat {} +; }""",
+    # What the wrapper hands over is tested by itself.
+    "systemd-run": """while [ "$1" != -- ]; do shift; done; shift 2
+BILLING_CONFIG="$HERE/etc/billing/billing.toml" exec "$PROGRAM" "$@\"""",
+    "groupadd": "exit 0",
+    "groupdel": "exit 0",
+    "useradd": "exit 0",
+    "chgrp": "exit 0",
+    "man": "exit 0",
+    "python3": """case "$*" in
+  "-m venv "*) mkdir -p "$3/bin"; ln -s "$HERE/stand-ins/pip" "$3/bin/pip"
+    ln -s "$PROGRAM" "$3/bin/billing"
+    cp -r "$SOURCE/share" "$3/"; mv "$3/share/billing" "$3/bin-of-share"
+    mkdir "$3/share/billing"; mv "$3/bin-of-share" "$3/share/billing/bin"
+    cp -r "$SOURCE/systemd" "$3/share/billing/" ;;
+esac""",
+    "pip": "exit 0",
+    # A release is built where everything is, and installed in an empty environment, by `.ci/run`.
+    "make": """mkdir -p dist; cp "$SOURCE"/requirements*.lock dist; cd dist
+touch billing-0-py3-none-any.whl; sha256sum * > SHA256SUMS""",
+    # `su - postgres -c COMMAND`
+    "su": 'PGHOST="$SOCKETS" PGUSER=postgres exec /bin/sh -c "$4"',
+}
+
+
+def blocks(page: str, start: str = "", end: str = "\0") -> str:
+    """Return the shell commands of a page, from a heading to another."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return "\n".join(BLOCK.findall(text[text.index(start) :].partition(end)[0]))
+
+
+def here(script: str, directory: Path, exporter: str = "", sockets: str = "") -> str:
+    """Return a script of a page for a machine that is a directory."""
+    for path in ("/opt/billing", "/usr/local/bin", "/etc/", "/var/lib/billing-metrics"):
+        script = re.sub(rf"(?<![\w/]){path}", f"{directory}{path}", script)
+    script = script.replace("https://jp-1.example.net:8443", exporter)
+    script = script.replace("@127.0.0.1:5432/account", f"@/account?host={sockets}")
+    return script.replace("billing init ", f"billing init --directory {directory}/etc/billing ")
+
+
+def environment(directory: Path, programs: Path, sockets: str) -> dict[str, str]:
+    """Return the environment of the page's shell, with the stand-ins first."""
+    stand_ins = directory / "stand-ins"
+    stand_ins.mkdir(exist_ok=True)
+    for name, body in STAND_INS.items():
+        (stand_ins / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+        (stand_ins / name).chmod(0o755)
+    for name in ("usr/local/bin", "etc/systemd/system/billing-.service.d", "etc/bash_completion.d"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": f"{stand_ins}:{directory}/usr/local/bin:{programs}:/usr/bin:/bin",
+        "HERE": str(directory),
+        "SOURCE": str(ROOT),
+        "PROGRAM": str(Path(sys.executable).with_name("billing")),
+        "SOCKETS": sockets.replace("%2F", "/"),
+    }
+
+
+def run(
+    script: str, directory: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, and end what it left behind; the first error ends it."""
+    return subprocess.run(  # noqa: S603 - the page's own commands
+        ["/bin/bash", "-c", f"set -euo pipefail\n{script}"],
+        cwd=directory,
+        env={"LANG": "C.UTF-8", "HOME": str(directory), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
