@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.torture import soak
-from tests.torture.arena import opened_arena
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.torture.arena import Arena
     from tests.torture.ground import Ground
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    """Return a server for the ground of these tests."""
-    with opened_arena() as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)
