@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## Bill a simulated fleet in a real PostgreSQL, and compare w
 	@$(BIN)/python -m billing_cli.simulator demo $(ARGS)
 
 test: $(INSTALLED) ## Run the tests (ARGS='-k migrate' for some of them)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-versions: $(INSTALLED) ## Run the tests that use a server on PostgreSQL 13 to 18 (ARGS='13 18'); needs npm
 	@$(BIN)/python -m tests.versions $(ARGS)

@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 JOBS = pytest.mark.parametrize("job", ["collect", "catch-up", "reconcile"])
 
 NOBODY = "postgresql://postgres@127.0.0.1:1/account"
+SETTINGS = {
+    "EXPORTER_SOURCES_JSON": '[{"source_id": "jp-1", "base_url": "http://127.0.0.1:1"}]',
+    "PRICE_PER_BYTE": "1e-9",
+}
+ON_THE_DATABASE = (
+    "collect",
+    "catch-up",
+    "reconcile",
+    "status",
+    "usage",
+    "audit",
+    "explain 11111111-1111-1111-1111-111111111111",
+    "held list",
+    "streams",
+    "suspend",
+    "verify",
+)
 
 
 @JOBS
@@ -107,14 +124,12 @@ def test_3_where_status_sees_what_needs_a_look(site: Site) -> None:
     assert site.billing("status").code == 0
 
 
-@pytest.mark.parametrize("command", ["collect", "catch-up", "reconcile", "status", "migrate"])
-def test_69_where_the_database_cannot_be_reached(site: Site, command: str) -> None:
+@pytest.mark.parametrize("command", [*ON_THE_DATABASE, "migrate"])
+def test_69_where_the_database_cannot_be_reached(command: str) -> None:
     """Nobody listens at that port."""
-    site.has_two_nodes()
-    site.extra["DATABASE_URL"] = NOBODY
-    finished = site.billing(command)
-    assert finished.code == 69
-    assert finished.stderr.splitlines()[-1].startswith("Error: database: connection")
+    finished = billing(*command.split(), "--json", environment=SETTINGS | {"DATABASE_URL": NOBODY})
+    assert (finished.code, finished.result["status"]) == (69, "error")
+    assert finished.result["error"]["message"].startswith("database: connection")
 
 
 @JOBS
@@ -150,12 +165,11 @@ def test_75_where_the_selected_source_is_held(site: Site, job: str) -> None:
     assert (finished.code, finished.result["status"]) == (75, "busy")
 
 
-@pytest.mark.parametrize("command", ["collect", "catch-up", "reconcile", "status"])
-def test_78_where_the_schema_is_missing(site: Site, empty_database_url: str, command: str) -> None:
+@pytest.mark.parametrize("command", ON_THE_DATABASE)
+def test_78_where_the_schema_is_missing(empty_database_url: str, command: str) -> None:
     """It says what to run."""
-    site.has_two_nodes()
-    site.extra["DATABASE_URL"] = empty_database_url
-    finished = site.billing(command)
+    environment = SETTINGS | {"DATABASE_URL": empty_database_url}
+    finished = billing(*command.split(), environment=environment)
     assert finished.code == 78
     assert finished.stderr.splitlines()[-1] == (
         "Error: the database has no billing tables yet; run `billing migrate`"
@@ -174,12 +188,11 @@ def test_78_where_the_schema_is_missing(site: Site, empty_database_url: str, com
     ],
 )
 def test_78_where_the_configuration_is_wrong(
-    site: Site, variable: str, value: str, reason: str
+    job_url: str, variable: str, value: str, reason: str
 ) -> None:
     """One line names the key."""
-    site.has_two_nodes()
-    site.extra[variable] = value
-    finished = site.billing("collect")
+    environment = SETTINGS | {"DATABASE_URL": job_url, variable: value}
+    finished = billing("collect", environment=environment)
     assert finished.code == 78
     assert reason in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr

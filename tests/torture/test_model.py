@@ -10,22 +10,12 @@ from hypothesis import Phase
 
 from billing_cli.core.times import MINUTE
 from tests.torture import errands, model
-from tests.torture.arena import opened_arena
 from tests.torture.findings import WrongBooksError
 from tests.torture.ground import START, opened_ground
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.torture.arena import Arena
     from tests.torture.ground import Ground
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    """Return a server for the ground of these tests."""
-    with opened_arena() as opened:
-        yield opened
 
 
 def test_a_seed_takes_the_same_steps_again(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:

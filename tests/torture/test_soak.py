@@ -6,34 +6,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.torture import soak
-from tests.torture.arena import opened_arena
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.torture.arena import Arena
     from tests.torture.ground import Ground
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    """Return a server for the ground of these tests."""
-    with opened_arena() as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)
 def _short_days(monkeypatch: pytest.MonkeyPatch) -> None:
     """A day has an hour here, and each of its faults about once."""
-    monkeypatch.setattr(soak, "RUNS_A_DAY", 12)
+    monkeypatch.setattr(soak, "RUNS_A_DAY", 8)
     monkeypatch.setattr(soak, "DAILY", dict.fromkeys(soak.DAILY, 1.0))
 
 
 def test_days_are_billed_to_the_ninth_decimal_and_their_cost_is_told(arena: Arena) -> None:
     """The tally says what was earned, what went wrong, and what a run costs at the end."""
-    (tally,) = soak.attack(arena, 4, 3)
+    (tally,) = soak.attack(arena, 4, 2)
     assert tally.is_clean
-    assert tally.runs >= 36
+    assert tally.runs >= 16
     for told in ("revenue ", "statements of a collect ", "on the last; its time x ", "streams "):
         assert told in tally.detail
 

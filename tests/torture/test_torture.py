@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.torture.arena import opened_arena
 from tests.torture.attacks import ATTACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.torture.arena import Arena
     from tests.torture.attacks import Attack
 
 SEED = 20
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    """Return a server that attacks may crash."""
-    with opened_arena() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(

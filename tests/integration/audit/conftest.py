@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.simulator.server import serve
-from tests.integration.audit.full_story import FullStory
+from tests.integration.audit.full_story import FullStory, copied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.postgres import Databases
 
 
 @pytest.fixture
@@ -22,8 +24,18 @@ def story(database_url: str, job_url: str) -> Iterator[FullStory]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def told(databases: Databases) -> Iterator[FullStory]:
+    """Return a story whose traffic is billed, for copies."""
+    with databases.database(migrated=True) as url:
+        made = FullStory(url, databases.job_url(url))
+        with serve(made.fleet) as made.running:
+            made.play()
+        yield made
+
+
 @pytest.fixture
-def billed(story: FullStory) -> FullStory:
+def billed(told: FullStory, databases: Databases) -> Iterator[FullStory]:
     """Return a story whose traffic is billed."""
-    story.play()
-    return story
+    with copied(told, databases) as story:
+        yield story

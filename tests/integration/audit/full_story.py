@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from copy import deepcopy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
 from billing_cli.features.audit.job import audit
 from billing_cli.features.held.job import release_held
 from billing_cli.simulator.accounts import save_users
+from billing_cli.simulator.server import serve
 from tests.integration.reconcile.conftest import START, World
 from tests.support.guards import without_guards
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from billing_cli.features.audit.findings import AuditReport
+    from tests.support.postgres import Databases
+
+Story = TypeVar("Story", bound="FullStory")
 
 JUMP_BYTES = 10**12
 RELEASE_REASON = "the line was upgraded"
@@ -25,6 +32,17 @@ RELEASE_REASON = "the line was upgraded"
 def kinds(report: AuditReport) -> dict[str, int]:
     """Return how many findings there are of each kind."""
     return dict(report.counts)
+
+
+@contextmanager
+def copied(told: Story, databases: Databases) -> Iterator[Story]:
+    """Go on from a story that was told once for many tests, with a copy of its database."""
+    with databases.copy_of(told.database_url) as url:
+        told.running = None
+        story = deepcopy(told)
+        story.database_url, story.job_url = url, databases.job_url(url)
+        with serve(story.fleet) as story.running:
+            yield story
 
 
 class FullStory(World):

@@ -13,7 +13,7 @@ import pytest
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.rating import EXACT, NANO
 from billing_cli.database.connection import Database
-from billing_cli.errors import SchemaError, UsageError
+from billing_cli.errors import UsageError
 from billing_cli.features.audit import queries_amounts as audit_amounts
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, audit_object
 from billing_cli.features.audit.job import audit
@@ -207,21 +207,6 @@ def test_an_audit_leaves_everything_as_it_was(billed: FullStory) -> None:
     billed.audit()
 
     assert billed.facts() == before
-
-
-def test_a_database_without_our_tables_is_a_schema_error(empty_database_url: str) -> None:
-    """The error says what to do."""
-    context = JobContext(
-        run_id=str(UUID(int=0)),
-        clock=lambda: START,
-        database=Database(empty_database_url),
-        sources=(),
-        tariff=Tariff(Decimal(0), 0, Decimal(0), "", "", None),
-        deltas=DeltaPolicy(),
-    )
-
-    with pytest.raises(SchemaError, match="billing migrate"):
-        audit(context)
 
 
 @pytest.mark.parametrize("product", PLANTED_PRODUCTS)

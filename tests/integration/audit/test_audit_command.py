@@ -98,18 +98,3 @@ def test_an_unknown_account_ends_with_2(told: Story, user: User) -> None:
     assert (plain.exit_code, plain.stdout, as_json.exit_code) == (2, "", 2)
     assert plain.stderr.startswith(f"Error: unknown account {nobody}")
     assert as_json.json["status"] == "error"
-
-
-def test_a_database_that_is_away_ends_with_69(told: Story) -> None:
-    """Nobody listens there."""
-    done = told.billing("audit", "--json", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-
-    assert (done.exit_code, done.json["status"]) == (69, "error")
-
-
-def test_a_database_without_our_tables_ends_with_78(told: Story, empty_database_url: str) -> None:
-    """The error says what to do."""
-    done = told.billing("audit", DATABASE_URL=empty_database_url)
-
-    assert done.exit_code == 78
-    assert "billing migrate" in done.stderr

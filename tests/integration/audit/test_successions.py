@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,9 +16,11 @@ from billing_cli.simulator.server import serve
 from tests.integration.jobs.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from billing_cli.features.audit.findings import AuditReport
+    from billing_cli.simulator.scenarios.playing import Played
+    from tests.support.postgres import Databases
 
 # What is changed, and what an audit calls it. A merge has two streams that end for each account
 # with two inbounds, a split has two that continue.
@@ -103,8 +107,8 @@ DAMAGES = {
 class Scene:
     """A scenario that is billed minute by minute."""
 
-    def __init__(self, name: str, world: World) -> None:
-        self.played = play(BY_NAME[name])
+    def __init__(self, played: Played, world: World) -> None:
+        self.played = played
         self.world = world
 
     def audit(self, account: str | None = None) -> AuditReport:
@@ -112,19 +116,41 @@ class Scene:
         return audit(self.world.context(self.played.moments[-1]), account=account)
 
 
+@pytest.fixture(scope="module")
+def billed(databases: Databases) -> Iterator[Callable[[str], tuple[Played, str]]]:
+    """Return what bills a scenario once for all tests; it gives the scenario and its database."""
+    with ExitStack() as stack:
+
+        @cache
+        def bill(name: str) -> tuple[Played, str]:
+            played = play(BY_NAME[name])
+            url = stack.enter_context(databases.database(migrated=True))
+            with opened(played, url, databases) as world:
+                world.save_users()
+                for moment in played.moments:
+                    world.run_unchecked(moment)
+            return played, url
+
+        yield bill
+
+
 @pytest.fixture
-def scene(request: pytest.FixtureRequest, database_url: str, job_url: str) -> Iterator[Scene]:
-    """Return a scenario, named by the test's parameter, that is billed minute by minute."""
-    played = play(BY_NAME[request.param])
-    with (
-        serve(played.fleet) as running,
-        psycopg.connect(database_url, autocommit=True) as connection,
-    ):
-        world = World(job_url, running, connection)
-        world.save_users()
-        for moment in played.moments:
-            world.run_unchecked(moment)
-        yield Scene(request.param, world)
+def scene(
+    request: pytest.FixtureRequest,
+    billed: Callable[[str], tuple[Played, str]],
+    databases: Databases,
+) -> Iterator[Scene]:
+    """Return a billed scenario, named by the test's parameter, in a copy of its database."""
+    played, url = billed(request.param)
+    with databases.copy_of(url) as copy, opened(played, copy, databases) as world:
+        yield Scene(played, world)
+
+
+@contextmanager
+def opened(played: Played, url: str, databases: Databases) -> Iterator[World]:
+    """Serve a scenario's fleet as long as the block lasts."""
+    with serve(played.fleet) as running, psycopg.connect(url, autocommit=True) as connection:
+        yield World(databases.job_url(url), running, connection)
 
 
 def violations(report: AuditReport) -> dict[str, int]:

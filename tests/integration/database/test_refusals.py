@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.database import connection as store_connection
 from billing_cli.database.connection import Database, Session
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, BillingError
@@ -59,11 +58,7 @@ SQLSTATES = {
     },
 }
 
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
-    monkeypatch.setattr(store_connection, "RETRY_PAUSE_SECONDS", 0)
+pytestmark = pytest.mark.usefixtures("no_pause")
 
 
 @pytest.mark.parametrize("exit_code", SQLSTATES)

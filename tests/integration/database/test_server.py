@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.status.job import status
@@ -48,6 +47,8 @@ local all turned_away reject
 
 SMALL_DISK_BYTES = 1024 * 1024
 
+pytestmark = pytest.mark.usefixtures("no_pause")
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
@@ -78,12 +79,6 @@ def world(server: EmbeddedPostgres) -> Iterator[World]:
         yield made
         made.connection.close()
     execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
-    monkeypatch.setattr(store_connection, "RETRY_PAUSE_SECONDS", 0)
 
 
 NUMBERS = count()

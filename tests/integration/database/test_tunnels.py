@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.database import connection as store_connection
 from billing_cli.errors import EXIT_CONFIG, EXIT_UNAVAILABLE
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.status.job import status
@@ -37,11 +36,7 @@ SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
        (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')
 """
 
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
-    monkeypatch.setattr(store_connection, "RETRY_PAUSE_SECONDS", 0)
+pytestmark = pytest.mark.usefixtures("no_pause")
 
 
 def test_every_job_works_through_a_pooler(world: World, database_url: str) -> None:

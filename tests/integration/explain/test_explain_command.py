@@ -133,22 +133,3 @@ def test_what_can_not_be_asked_for_ends_with_2(
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert reason in done.stderr
-
-
-def test_a_database_that_is_away_ends_with_69(story: Story, user: User) -> None:
-    """Nobody listens there."""
-    done = story.billing(
-        "explain", user.uuid, "--json", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"
-    )
-
-    assert (done.exit_code, done.json["status"]) == (69, "error")
-
-
-def test_a_database_without_our_tables_ends_with_78(
-    story: Story, user: User, empty_database_url: str
-) -> None:
-    """The error says what to do."""
-    done = story.billing("explain", user.uuid, DATABASE_URL=empty_database_url)
-
-    assert done.exit_code == 78
-    assert "billing migrate" in done.stderr

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.database import connection as store_connection
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 from billing_cli.jobs.catch_up import catch_up
 from tests.integration.jobs.faults import refuse_some_times
@@ -51,11 +50,7 @@ CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON billing.runs
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.dawdle()
 """
 
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once."""
-    monkeypatch.setattr(store_connection, "RETRY_PAUSE_SECONDS", 0)
+pytestmark = pytest.mark.usefixtures("no_pause")
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut answer", "terminate"])

@@ -12,13 +12,14 @@ import pytest
 from billing_cli.features.audit.job import audit, audit_result, journal_audit
 from billing_cli.features.prune.job import prune
 from billing_cli.simulator.server import serve
-from tests.integration.audit.full_story import FullStory
+from tests.integration.audit.full_story import FullStory, copied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from billing_cli.features.prune.result import PruneResult
     from billing_cli.jobs.context import JobContext
+    from tests.support.postgres import Databases
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
@@ -68,9 +69,19 @@ def told_long_story(
         yield story
 
 
+@pytest.fixture(scope="session")
+def told(databases: Databases) -> Iterator[LongStory]:
+    """Return a story of which eight minutes are in April, proven, for copies."""
+    with (
+        databases.database(migrated=True) as url,
+        told_long_story(url, databases.job_url(url), 8) as made,
+    ):
+        made.prove(JUNE)
+        yield made
+
+
 @pytest.fixture
-def story(database_url: str, job_url: str) -> Iterator[LongStory]:
+def story(told: LongStory, databases: Databases) -> Iterator[LongStory]:
     """Return a story of which eight minutes are in April, proven, at the beginning of June."""
-    with told_long_story(database_url, job_url, 8) as told:
-        told.prove(JUNE)
-        yield told
+    with copied(told, databases) as made:
+        yield made

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.errors import EXIT_PARTIAL, EXIT_SIGNAL_BASE, EXIT_UNAVAILABLE, EXIT_USAGE
+from billing_cli.errors import EXIT_PARTIAL, EXIT_SIGNAL_BASE, EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,14 +122,6 @@ def test_watching_goes_on_while_the_database_is_away(billed: Story) -> None:
         process.send_signal(signal.SIGTERM)
         read()
         assert process.wait() == EXIT_SIGNAL_BASE + signal.SIGTERM
-
-
-def test_without_the_database_it_is_an_outage(story: Story) -> None:
-    """Not something to look at, but something that is down; JSON says so too."""
-    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
-    assert story.billing("status", **nowhere).exit_code == EXIT_UNAVAILABLE
-    told = story.billing("status", "--json", **nowhere)
-    assert (told.exit_code, told.json["status"]) == (EXIT_UNAVAILABLE, "error")
 
 
 @contextmanager

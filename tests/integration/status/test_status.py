@@ -7,16 +7,10 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from billing_cli.cli.tables import text_of
-from billing_cli.core.model import DeltaPolicy
-from billing_cli.database.connection import Database
-from billing_cli.errors import SchemaError
 from billing_cli.features.status.job import status
 from billing_cli.features.status.result import DayTotals, StatusReport, status_object
 from billing_cli.features.status.text import status_parts
-from billing_cli.jobs.context import JobContext, Tariff
 from billing_cli.simulator.publication import merged
 from tests.support.story import MINUTE, START
 
@@ -217,17 +211,3 @@ def test_the_newest_runs_are_shown_first(story: Story) -> None:
     started = [run.started_at for run in report_of(story).runs]
     assert len(started) == 5
     assert started == sorted(started, reverse=True)
-
-
-def test_a_database_without_our_tables_is_a_schema_error(empty_database_url: str) -> None:
-    """One line that says what to do."""
-    context = JobContext(
-        run_id="",
-        clock=lambda: START,
-        database=Database(empty_database_url),
-        sources=(),
-        tariff=Tariff(Decimal(0), 0, Decimal(0), "", "", None),
-        deltas=DeltaPolicy(),
-    )
-    with pytest.raises(SchemaError, match="run `billing migrate`"):
-        status(context, max_lag_seconds=MAX_LAG_SECONDS)

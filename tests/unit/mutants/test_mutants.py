@@ -105,7 +105,7 @@ def test_trials_tell_what_is_noticed(tmp_path: Path) -> None:
             source = "def total_of(totals):\\n    " + body
             code = compile(source, "<x>", "exec", dont_inherit=True)
             module, tests = "billing_cli.core.succession", [{str(test)!r}]
-            print(in_its_place(module, code, tests, is_quick=False, cpu_seconds=3))
+            print(in_its_place(module, code, tests, is_quick=False, cpu_seconds=1))
     """
     ended = subprocess.run(  # noqa: S603 - our own script
         [sys.executable, "-c", dedent(script)],
