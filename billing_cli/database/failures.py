@@ -1,6 +1,6 @@
 """What each failure of PostgreSQL means for a run: its exception, and with it its exit code.
 
-docs/database.md has the same as a table for operators.
+docs/errors.md has the same as a table for operators.
 """
 
 from __future__ import annotations

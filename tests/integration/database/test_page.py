@@ -1,4 +1,4 @@
-"""docs/database.md says what the program does: it is checked against it."""
+"""docs/database.md and docs/errors.md say what the program does: they are checked against it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from psycopg import errors as pg
 from billing_cli.database.connection import Database
 from billing_cli.database.failures import is_transient, translate
 
-PAGE = Path(__file__).parents[3] / "docs" / "database.md"
+DOCS = Path(__file__).parents[3] / "docs"
 SQLSTATE = re.compile(r"`([0-9A-Z]{5})`")
 IN_SECONDS = re.compile(r"\b(\d+) s\b")
 
 
-def table(heading: str) -> list[list[str]]:
-    """Return the cells of the table below a heading, without its own head."""
-    _, _, below = PAGE.read_text(encoding="utf-8").partition(f"## {heading}\n")
+def table(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table below a page's heading, without its own head."""
+    _, _, below = (DOCS / page).read_text(encoding="utf-8").partition(f"## {heading}\n")
     section, _, _ = below.partition("\n## ")
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
@@ -27,7 +27,7 @@ def table(heading: str) -> list[list[str]]:
 
 ROWS = [
     (sqlstate, exit_code, again)
-    for what, exit_code, again, _ in table("What happens when")
+    for what, exit_code, again, _ in table("errors.md", "What happens when PostgreSQL fails")
     for sqlstate in SQLSTATE.findall(what)
 ]
 
@@ -52,11 +52,18 @@ def test_the_table_is_not_empty() -> None:
 def test_the_limits_are_the_default_ones() -> None:
     """How long it waits for a connection, a statement and a lock, and what the server gets more."""
     database = Database("")
-    found = [int(IN_SECONDS.findall(cells[1])[0]) for cells in table("How long it waits")[:3]]
+    found = [
+        int(IN_SECONDS.findall(cells[1])[0])
+        for cells in table("database.md", "How long it waits")[:3]
+    ]
     assert found == [
         database.connect_timeout_seconds,
         database.statement_timeout_seconds,
         database.lock_timeout_seconds,
     ]
-    (grace,) = [cells for cells in table("How long it waits") if cells[0] == "any answer at all"]
+    (grace,) = [
+        cells
+        for cells in table("database.md", "How long it waits")
+        if cells[0] == "any answer at all"
+    ]
     assert grace[1].startswith(f"{database.grace_seconds:.0f} s ")
