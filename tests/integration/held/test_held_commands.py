@@ -57,6 +57,11 @@ def test_a_delta_is_listed_released_and_then_gone_from_the_list(story: Story, he
     assert (listed.exit_code, one["held_id"], one["total_bytes"]) == (0, int(held_id), JUMP)
     assert (one["source_id"], one["node_id"]) == ("jp-1", "prod:jp-1.svc.plus")
     assert (one["uplink_start"], one["uplink_end"], one["bits_per_second"]) == (0, JUMP, 133333)
+    by_kind = {
+        kind: len(story.billing("held", "list", "--kind", kind, "--json").json["held"])
+        for kind in ("account_rate", "duplicate")
+    }
+    assert by_kind == {"account_rate": 1, "duplicate": 0}
 
     released = story.billing("held", "release", held_id, "--reason", " it  is\nfine ", "--json")
     assert (released.exit_code, released.json["job"]) == (0, "held-release")
