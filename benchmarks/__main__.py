@@ -37,6 +37,7 @@ BENCHMARKS = (
     "sources",
     "reconcile",
     "audit",
+    "statement",
 )
 # What takes long and has no limit is not part of the quick run.
 QUICK_BENCHMARKS = tuple(name for name in BENCHMARKS if name != "grown")

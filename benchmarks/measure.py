@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -129,3 +131,11 @@ def _wait_for_others(connection: psycopg.Connection) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("someone else is connected to the database")
+
+
+def backends_seconds(world: World) -> float:
+    """Return the CPU time of the server's processes that have ended."""
+    time.sleep(0.2)  # The server takes note of a session's end a moment later.
+    pid = next(world.server.directory.rglob("postmaster.pid")).read_text().split()[0]
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")

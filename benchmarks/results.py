@@ -27,6 +27,8 @@ LIMITS = {
     "sealed": 1.05,
     "verify": 3.0,
     "verify memory": 200.0,
+    "statement": 2.0,
+    "proof": 64.0,
     "decode": 1.5,
     "hanging": 1.2,
 }

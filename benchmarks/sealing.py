@@ -6,16 +6,14 @@ and of the server together is compared: a machine that does other things disturb
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from benchmarks.exporter import Fleet, minutes_ago
-from benchmarks.measure import Cost, billing_cost, median_cost, median_ratio
+from benchmarks.measure import Cost, backends_seconds, billing_cost, median_cost, median_ratio
 from benchmarks.sizes import short
 from benchmarks.world import running_world
 
@@ -52,18 +50,10 @@ def _round(world: World, number: int) -> float:
         is_sealed = (number + place) % 2 == 0
         world.exporter.offer(2 + 2 * number + place)
         world.vacuum()
-        before = _backends_seconds(world)
+        before = backends_seconds(world)
         _, report = world.billing("collect", settings={} if is_sealed else WITHOUT_SEALS)
-        seconds[is_sealed] = report["cpu_seconds"] + _backends_seconds(world) - before
+        seconds[is_sealed] = report["cpu_seconds"] + backends_seconds(world) - before
     return seconds[True] / seconds[False]
-
-
-def _backends_seconds(world: World) -> float:
-    """Return the CPU time of the server's processes that have ended."""
-    time.sleep(0.2)  # The server takes note of a session's end a moment later.
-    pid = next(world.server.directory.rglob("postmaster.pid")).read_text().split()[0]
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def _verify(world: World, results: Results) -> None:

@@ -37,6 +37,7 @@ class Sizes:
     reconcile_streams: int
     audit_records: int
     damaged_records: int
+    statement_minutes: int
     startup_rounds: int
     decode_samples: int
     hanging_seconds: float
@@ -57,6 +58,7 @@ FULL = Sizes(
     reconcile_streams=10_000,
     audit_records=10_000_000,
     damaged_records=500_000,
+    statement_minutes=43_200,
     startup_rounds=15,
     decode_samples=100_000,
     hanging_seconds=3.0,
@@ -74,6 +76,7 @@ QUICK = Sizes(
     reconcile_streams=1_000,
     audit_records=50_000,
     damaged_records=50_000,
+    statement_minutes=3_000,
     startup_rounds=5,
     decode_samples=100_000,
     hanging_seconds=1.0,

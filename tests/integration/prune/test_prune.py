@@ -16,6 +16,7 @@ from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.prune.job import prune
 from billing_cli.features.prune.result import kept_since, months_of
 from billing_cli.features.rerate.job import Order, rerate
+from billing_cli.features.verify.job import verify
 from billing_cli.jobs.reconcile import reconcile
 from tests.integration.audit.full_story import kinds
 from tests.integration.prune.conftest import JULY, JUNE, MAY, told_long_story
@@ -142,6 +143,7 @@ def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: Lon
     story.catch_up(story.minutes(21), since=story.start)
     assert story.rows(COUNT_APRIL) != [(0,)]
     assert kinds(story.audit()) == {}
+    assert story.job(verify, JUNE).findings == []
     for user in story.users:
         assert kinds(story.audit(account=user.uuid)) == {}
 
@@ -151,6 +153,7 @@ def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: Lon
     assert story.rows(COUNT_APRIL) == [(0,)]
     assert story.rows("SELECT sum(bucket_bytes) FROM billing.pruned") > pruned
     assert kinds(story.audit()) == {}
+    assert story.job(verify, JUNE).findings == []
     assert story.prune(JUNE).moved_rows == 0
 
 
