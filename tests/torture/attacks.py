@@ -36,7 +36,7 @@ class Attack:
     say. The same seed and rounds do the same again. `seconds_per_round` is about what a round
     takes, by which a run of limited time shares its minutes out. An attack that ends by itself has
     more `rounds` than it needs, and about so many that it needs. One without `rounds_in_tests` has
-    tests of its own.
+    tests of its own, or runs in `make torture` alone.
     """
 
     name: str
@@ -62,8 +62,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 4, 0.2, 600),
     Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 4, 0.25, 750),
     Attack("kill-forks", kills.kill_forks, 900, 4, 0.4),
-    Attack("kill-commands", kills.kill_commands, 200, 1, 1.0),
-    Attack("pause", kills.pause, 40, 1, 2.0),
+    Attack("kill-commands", kills.kill_commands, 200, 0, 1.0),
+    Attack("pause", kills.pause, 40, 0, 2.0),
     Attack("crash", blows.crash, 100, 1, 1.0),
     Attack("terminate", blows.terminate, 200, 2, 0.4),
     Attack("failover", failover.failover, 100, 1, 4.0),

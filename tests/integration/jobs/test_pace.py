@@ -34,7 +34,7 @@ SELECT entry.account_uuid::text, entry.bucket_start, charge.stored_node_id, char
 """
 
 
-@pytest.mark.parametrize("step_max_samples", [1, 30, 100])
+@pytest.mark.parametrize("step_max_samples", [1, 30])
 def test_an_accounts_entries_rise_in_bucket_order_over_all_steps(
     world: World, step_max_samples: int
 ) -> None:
@@ -146,7 +146,7 @@ def test_steps_take_about_as_many_samples_as_they_may(world: World) -> None:
     assert result.steps <= samples[-1] / most + 3
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_fleet_is_caught_up_with_in_bucket_order(world: World, seed: int) -> None:
     """Nodes polled often and seldom, with outages, by both contracts, begun before or not."""
     dice = random.Random(seed)  # noqa: S311 - reproducible, no secret

@@ -58,7 +58,7 @@ good_samples = st.fixed_dictionaries(
 )
 
 
-@examples()
+@examples(80)
 @given(st.binary() | values.map(lambda value: json.dumps(value).encode()))
 @example(b"")
 @example(b"[" * 5000)
@@ -67,14 +67,14 @@ def test_any_bytes_and_any_json_are_decoded_or_refused(body: bytes) -> None:
     outcome(body)
 
 
-@examples()
+@examples(80)
 @given(st.lists(samples, max_size=4), values)
 def test_any_samples_are_decoded_or_refused(made: list[Any], extra: Any) -> None:
     """The same holds deep inside an otherwise good page."""
     outcome(json.dumps(page([snapshot(samples=made, more=extra)], extra=extra)).encode())
 
 
-@examples(300)
+@examples(100)
 @given(st.data())
 def test_a_damaged_page_is_decoded_or_refused(data: st.DataObject) -> None:
     """Bytes of a real page are replaced, dropped and repeated, tokens are thrown in."""
@@ -89,7 +89,7 @@ def test_a_damaged_page_is_decoded_or_refused(data: st.DataObject) -> None:
     outcome(body)
 
 
-@examples()
+@examples(80)
 @given(st.lists(good_samples, max_size=6), st.randoms(use_true_random=False))
 def test_the_layout_of_a_sample_changes_nothing(made: list[Any], random: Any) -> None:
     """Neither the order of its keys nor an unknown one."""
@@ -102,7 +102,7 @@ def test_the_layout_of_a_sample_changes_nothing(made: list[Any], random: Any) ->
     assert outcome(encoded(page([snapshot(samples=shuffled)]))) == plain
 
 
-@examples()
+@examples(80)
 @given(st.lists(good_samples, min_size=1, max_size=6))
 def test_every_sample_is_used_or_rejected(made: list[Any]) -> None:
     """None is lost: a page is refused, or each sample is a stream or has its reason."""
