@@ -115,7 +115,8 @@ class StreamStates:
 
         It does where all streams that are below their totals before it are back in one step, by at
         least the bytes that were charged since: a counter that passes its former totals as it
-        grows makes no such step. What was charged beyond that is absorbed by later growth.
+        grows makes no such step, and does not stop at them. What was charged beyond the step is
+        absorbed by later growth.
         """
         back = self._returned(snapshot)
         if len(back) < len(self._restarted):
@@ -125,7 +126,7 @@ class StreamStates:
             stream = self.known[name]
             start = total_of((stream.totals, taken.get(name, ZERO)))
             growth = minus(snapshot.totals[name], start)
-            if not covers(growth, stream.totals):
+            if snapshot.totals[name] != before and not covers(growth, stream.totals):
                 return ()
             owed = total_of((before, stream.surplus or ZERO))
             sides.append(SuccessionSide(name, smaller(growth, owed)))

@@ -46,7 +46,7 @@ def _compared(recorded: Mapping[str, int], *history: tuple[str, tuple[int, int]]
     found = differences(
         Cell(HIDDEN_RESTART, HIDDEN_RESTART.start, by_minute),
         [(after_noon(clock), Totals(*pair)) for clock, pair in history],
-        {after_noon(clock) for clock, pair in history if pair == (0, 0)},
+        {after_noon(clock): Totals(0, 0) for clock, pair in history if pair == (0, 0)},
         BELIEVE_ALL,
     )
     assert found is not None

@@ -124,6 +124,20 @@ def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charg
     assert books.charged() == (300, 0)
 
 
+def test_a_clock_that_was_set_back_after_a_restart_charges_nothing_twice() -> None:
+    """Bob is idle since the later reading, which came first: no byte of his is due in the step."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (9_000, 9_000), BOB: (7_000, 7_000)}),
+        snapshot("01:00", {ALICE: (100, 100), BOB: (58, 58)}),
+        snapshot("02:00", {ALICE: (3, 3), BOB: (31, 31)}),
+        snapshot("03:00", {ALICE: (10, 10), BOB: (52, 52)}),
+        snapshot("04:00", {ALICE: (120, 120), BOB: (58, 58)}),
+        snapshot("05:00", {ALICE: (180, 180), BOB: (150, 150)}),
+    )
+    assert books.charged() == (330, 330)
+
+
 def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_totals() -> None:
     """The difference is less than what was charged since, so there was a restart."""
     books = Ledger()

@@ -93,6 +93,20 @@ def test_a_counter_below_in_one_direction_started_at_zero() -> None:
     assert books.charged() == (900, 199)
 
 
+def test_a_stream_that_is_left_out_while_names_change_counts_as_new_afterwards() -> None:
+    """The same snapshots follow where one inbound vanished and another one began."""
+    bob, dave = "22222222-2222-2222-2222-222222222222", "44444444-4444-4444-4444-444444444444"
+    books = Ledger(BELIEVE_ALL)
+    books.live(
+        snapshot("00:00", {StreamName("x", bob): (500, 500), StreamName("x", dave): (300, 300)}),
+        snapshot("01:00", {StreamName("x", bob): (510, 510)}),
+        snapshot("02:00", {StreamName("y", bob): (520, 520)}),
+        snapshot("03:00", {StreamName("y", bob): (530, 530), StreamName("y", dave): (310, 310)}),
+    )
+    assert len(books.successions) == 1
+    assert books.charged() == (30 + 310, 30 + 310)
+
+
 def test_streams_that_vanished_long_ago_have_no_successor() -> None:
     """Only streams of the last snapshot with samples are gone."""
     books = ledger()
