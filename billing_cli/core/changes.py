@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.succession import ZERO, AccountChange, minus
+from billing_cli.core.succession import ZERO, AccountChange, covers, minus, total_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
@@ -37,11 +37,17 @@ class Changes:
     new: dict[StreamName, Totals] = field(default_factory=dict)
     gone: dict[StreamName, Totals] = field(default_factory=dict)
     decreased: dict[StreamName, Totals] = field(default_factory=dict)
+    uncertain: dict[str, int] = field(default_factory=dict)
 
     @property
     def known(self) -> list[Changed]:
         """The streams that go on from a checkpoint."""
         return [*self.changed, *self.returned]
+
+    @property
+    def is_present_decreased(self) -> bool:
+        """Whether a counter fell of a stream that was present before."""
+        return any(name in self.decreased for name, _, _ in self.changed)
 
     @property
     def grown(self) -> int:
@@ -84,6 +90,52 @@ def compare(
     return changes
 
 
+def begin_again(
+    changes: Changes,
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> None:
+    """Let absent streams begin at zero that take over from other streams of their account.
+
+    An upgrade is rolled back whose restart nobody noticed: the former names return, with totals
+    that the names in between counted since, which are gone or fall. Where the former names could
+    also go on from their own totals, that is what happens if it charges less (decision 6a).
+    """
+    own = _by_account(
+        ((one.name, known[one.name].totals) for one in changes.returned if _is_active(one)),
+        account_of,
+    )
+    fell = [one for one in changes.changed if one.name in changes.decreased and _is_active(one)]
+    ended = _by_account(
+        [
+            *(
+                (name, totals)
+                for name, totals in changes.gone.items()
+                if known[name].state == "active"
+            ),
+            *((one.name, one.before.totals) for one in fell),
+        ],
+        account_of,
+    )
+    counted = _by_account(
+        [*changes.new.items(), *((one.name, one.totals) for one in (*changes.returned, *fell))],
+        account_of,
+    )
+    began: set[StreamName] = set()
+    for account in own.keys() & ended.keys():
+        before, between = total_of(own[account].values()), total_of(ended[account].values())
+        if not covers(total_of(counted[account].values()), between):
+            continue
+        if sum(between) >= sum(before) or not own[account].keys().isdisjoint(changes.decreased):
+            began |= own[account].keys()
+        else:
+            changes.uncertain[account] = sum(before) - sum(between)
+    for place, stream in enumerate(changes.returned):
+        if stream.name in began:
+            changes.returned[place] = stream._replace(before=_from_zero(stream.before))
+            changes.decreased.pop(stream.name, None)
+
+
 def account_changes(
     changes: Changes,
     known: Mapping[StreamName, Checkpoint],
@@ -91,8 +143,8 @@ def account_changes(
 ) -> list[AccountChange]:
     """Group the streams that can be part of a succession by account, where any is gone.
 
-    A stream of which a counter fell, in an account with new streams, may be gone and new under
-    the same name: its counter was split. Streams that are not charged take no part.
+    A stream of which a counter fell, in an account with streams that begin, may be gone and new
+    under the same name: its counter was split. Streams that are not charged take no part.
     """
     gone: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
     new: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
@@ -102,13 +154,14 @@ def account_changes(
     for name, totals in changes.gone.items():
         if known[name].state == "active":
             gone[account_of(name)][name] = totals
+    begun = {account_of(one.name) for one in changes.returned if one.before.totals == ZERO}
     for name, before, totals in changes.known:
         account = account_of(name)
         if before.state != "active":
             continue
         if name not in changes.decreased:
             growth[account][name] = minus(totals, before.totals)
-        elif account in new:
+        elif account in new or account in begun:
             gone[account][name] = before.totals
             new[account][name] = totals
     return [AccountChange(gone[one], new[one], growth[one]) for one in gone]
@@ -130,5 +183,24 @@ def _compare_returned(changes: Changes, stream: Changed, restarted_at: datetime 
         return
     was_restarted = restarted_at is not None and before.seen_at < restarted_at
     if was_restarted and before.before_restart is None and totals != before.totals:
-        before = before._replace(totals=ZERO, reset_epoch=before.reset_epoch + 1)
+        before = _from_zero(before)
     changes.returned.append(Changed(name, before, totals))
+
+
+def _from_zero(before: Checkpoint) -> Checkpoint:
+    if before.totals == ZERO:
+        return before
+    return before._replace(totals=ZERO, reset_epoch=before.reset_epoch + 1)
+
+
+def _is_active(stream: Changed) -> bool:
+    return stream.before.state == "active"
+
+
+def _by_account(
+    streams: Iterable[tuple[StreamName, Totals]], account_of: Callable[[StreamName], str]
+) -> dict[str, dict[StreamName, Totals]]:
+    accounts: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
+    for name, totals in streams:
+        accounts[account_of(name)][name] = totals
+    return accounts

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_cli.core.changes import account_changes, compare
+from billing_cli.core.changes import account_changes, begin_again, compare
 from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import (
     Checkpoint,
@@ -31,7 +31,7 @@ from billing_cli.core.succession import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from billing_cli.core.changes import Changes
     from billing_cli.core.deltas import NodeState
@@ -95,6 +95,11 @@ class Walk:
                 self._ignore(snapshot, changes, fresh[place + verdict.ignored])
                 place = min(place + verdict.ignored, end)
                 continue
+            if verdict.kind == "restart" and not changes.is_present_decreased:
+                # It restarted while the streams were absent that return below their totals.
+                self._streams.confirm_restart()
+                self.restarted_at = snapshot.collected_at
+                continue
             if verdict.kind == "restart":
                 self._apply_restart(snapshot, changes)
             else:
@@ -113,14 +118,20 @@ class Walk:
         return self._streams.changed(self.samples_at)
 
     def _compare(self, snapshot: Snapshot) -> Changes:
-        return compare(snapshot, self._streams.known, self._streams.absent, self.restarted_at)
+        known = self._streams.known
+        changes = compare(snapshot, known, self._streams.absent, self.restarted_at)
+        if changes.returned and (changes.gone or changes.decreased):
+            begin_again(changes, known, self._account)
+        return changes
 
     # ------------------------------------------------------------------------------ successions
 
     def _successions(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
         """Return the successions in a snapshot; what they explain is no decrease any more."""
         found: list[Succession] = []
-        if self.samples_at is not None and (changes.gone or (changes.new and changes.decreased)):
+        if self.samples_at is not None and (
+            changes.gone or (changes.decreased and (changes.new or changes.returned))
+        ):
             for change in account_changes(changes, self._streams.known, self._account):
                 succession = succession_of(change, snapshot.collected_at)
                 if succession is not None:
@@ -194,10 +205,24 @@ class Walk:
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
+            restarted = self._restarted_accounts(changes)
             for name in changes.new:
-                self._apply_new(name, snapshot, taken.get(name), is_duplicate=name in twins)
+                is_restarted = name in self._streams.known and self._account(name) in restarted
+                since = taken.get(name, ZERO if is_restarted else None)
+                self._apply_new(name, snapshot, since, is_duplicate=name in twins)
             self._floor = {**self._floor, **changes.new}
-        self._end(snapshot, changes.gone, reset)
+        self._end(snapshot, changes, reset)
+
+    def _restarted_accounts(self, changes: Changes) -> set[str]:
+        """Return the accounts whose streams are gone, if former names show that counters restarted.
+
+        They do where one of them returns below the totals at which it was continued.
+        """
+        known = self._streams.known
+        former = [(name, totals) for name, totals in changes.new.items() if name in known]
+        if all(covers(totals, known[name].totals) for name, totals in former):
+            return set()
+        return {self._account(name) for name in changes.gone if known[name].state == "active"}
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
@@ -215,7 +240,7 @@ class Walk:
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
         self._floor = snapshot.totals
-        self._end(snapshot, changes.gone, {stream.name: ZERO for stream in changes.changed})
+        self._end(snapshot, changes, {stream.name: ZERO for stream in changes.changed})
 
     def _apply_new(
         self,
@@ -262,15 +287,15 @@ class Walk:
         )
 
     def _end(
-        self, snapshot: Snapshot, gone: Collection[StreamName], reset: Mapping[StreamName, Totals]
+        self, snapshot: Snapshot, changes: Changes, reset: Mapping[StreamName, Totals]
     ) -> None:
         """Note what is gone, which streams were reset, the gaps, and that it is applied."""
         at, previous_at = snapshot.collected_at, self._previous_at
-        self._streams.leave(gone, self.samples_at or at)
+        self._streams.leave(changes.gone, self.samples_at or at)
         for name in reset:
             self.restarts[name][at] = reset[name]
         if previous_at is not None:
-            self._note_gaps(previous_at, at, len(reset))
+            self._note_gaps(previous_at, at, len(reset), changes.uncertain)
         elif not self._policy.charge_first_snapshot:
             self.minutes.credit.start(at)
         self._previous_at = at
@@ -279,7 +304,9 @@ class Walk:
             self._floor = self._floor or snapshot.totals
         self.applied.append(snapshot)
 
-    def _note_gaps(self, previous_at: datetime, at: datetime, resets: int) -> None:
+    def _note_gaps(
+        self, previous_at: datetime, at: datetime, resets: int, uncertain: Mapping[str, int]
+    ) -> None:
         if self._is_lost:
             self.gaps.append(Gap("history_lost", previous_at, at))
             self._is_lost = False
@@ -287,10 +314,10 @@ class Walk:
             self.gaps.append(Gap("late", previous_at, at))
         if resets:
             self.gaps.append(Gap("reset", previous_at, at, streams=resets))
-        uncertain = [one for one in self.successions if one.at == at and one.uncertain_bytes]
-        if uncertain:
-            streams = sum(len(one.continued) for one in uncertain)
-            size_bytes = sum(one.uncertain_bytes for one in uncertain)
+        unclear = [one for one in self.successions if one.at == at and one.uncertain_bytes]
+        if unclear or uncertain:
+            streams = sum(len(one.continued) for one in unclear) + len(uncertain)
+            size_bytes = sum(one.uncertain_bytes for one in unclear) + sum(uncertain.values())
             self.gaps.append(Gap("uncertain", previous_at, at, streams, size_bytes))
 
     # ------------------------------------------------------------------------- streams and minutes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tests.torture import scenes
+from tests.torture.bystander import neighbour_around
 from tests.torture.tally import Tally
 from tests.torture.trial import chances, face, impatient
 from tests.torture.verdict import Verdict
@@ -78,7 +79,8 @@ def _strike(
                     dice.choice(["withheld", "delivered", None]),
                     partial(strike, database),
                 )
-                face(scene, copy, database, blow, verdict)
+                around = neighbour_around(copy, database, number, verdict)
+                face(scene, copy, database, blow, verdict, around)
             if not verdict.is_clean:
                 verdict.tell(attack, number, f"{scene.name}, {side} message {blow.number}")
             if blow.has_fallen or not verdict.is_clean:

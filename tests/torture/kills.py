@@ -21,6 +21,7 @@ from billing_cli.core.times import minute_of
 from billing_cli.errors import EXIT_BUSY, EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, EXIT_UNAVAILABLE
 from tests.support.relay import relayed
 from tests.torture import scenes
+from tests.torture.bystander import neighbour_around
 from tests.torture.tally import Tally
 from tests.torture.trial import COUNT_RUNNING, chances, count, ends_well_at_last, see_to_the_books
 from tests.torture.verdict import Verdict
@@ -110,7 +111,8 @@ def _kill(arena: Arena, seed: int, rounds: int, start: Start, fault: str, attack
                     kill = Strike(
                         signal.SIGKILL, after_seconds=dice.uniform(0, target.life_seconds)
                     )
-                code = _struck(target.scene, world, start, kill)
+                with neighbour_around(world, place, number, verdict):
+                    code = _struck(target.scene, world, start, kill)
                 _judge(target.scene, world, place, verdict, code, done=code in DONE)
             if not verdict.is_clean:
                 verdict.tell(attack, number, f"{target.scene.name}, killed at {kill.where}")

@@ -6,10 +6,13 @@ right what was lost.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from billing_cli.features.repair.job import repair_balances
 from billing_cli.simulator import read_service
@@ -61,18 +64,29 @@ def writes_stale_row(ground: Ground, user: User, number: int) -> None:
 
 
 def tops_up_in_two_statements(ground: Ground, user: User, number: int) -> None:
-    """The ledger row is written, a run comes between, and the balance follows, or never does."""
+    """A run comes between a top-up's two statements, in either order; or its session is killed."""
     if user.uuid not in read_funds(ground.connection):
         return
     amount = Decimal(number + 1) / 1000
-    with ground.changing_funds(user.uuid):
-        read_service.record_entry(ground.other, user.uuid, "topup", amount, _written_at())
-    ground.elapse(61, 30)
-    _collect(ground)
-    ground.check()
-    if number % 3:
+    first, second = (
+        partial(read_service.record_entry, entry_type="topup", at=_written_at()),
+        read_service.change_balance,
+    )[:: -1 if number % 2 else 1]
+    with psycopg.connect(ground.other.info.dsn, autocommit=True) as session:
         with ground.changing_funds(user.uuid):
-            read_service.change_balance(ground.other, user.uuid, amount)
+            first(session, user.uuid, amount=amount)
+        if number % 3 == 0:
+            kill_session(ground.connection, session)
+        ground.elapse(61, 30)
+        _collect(ground)
+        ground.check()
+        with ground.changing_funds(user.uuid), suppress(psycopg.OperationalError):
+            second(session, user.uuid, amount=amount)
+
+
+def kill_session(admin: psycopg.Connection[Any], session: psycopg.Connection[Any]) -> None:
+    """End a session on the server; its client learns of it with its next statement."""
+    admin.execute("SELECT pg_terminate_backend(%s, 5000)", (session.info.backend_pid,))
 
 
 def renews_quota(ground: Ground, user: User, number: int) -> None:
@@ -141,7 +155,9 @@ def has_a_locked_row(ground: Ground, user: User, number: int) -> None:
 
 
 def upgrades_exporter(ground: Ground, node: Node, number: int) -> None:
-    """An exporter merges, splits or renames its counters, or names accounts by their own uuid."""
+    """Counters are merged, split or renamed, or all of that is rolled back; xray may restart."""
+    if number % 4 == 3:
+        node.restart_xray(ground.now)
     accounts = with_uuids({user.proxy_uuid: user.uuid for user in ground.fleet.users})
     node.naming = (
         merged,
@@ -149,7 +165,8 @@ def upgrades_exporter(ground: Ground, node: Node, number: int) -> None:
         retagged({"x": f"x-{number}"}),
         accounts,
         in_turn(accounts, merged),
-    )[number % 5]
+        as_counted,
+    )[number % 6]
 
 
 def steps_clock(_ground: Ground, node: Node, number: int) -> None:

@@ -15,14 +15,15 @@ from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tests.torture import errands
+from tests.torture import errands, neighbour
 from tests.torture.findings import Findings, findings_of
-from tests.torture.ground import IMPOSSIBLE_BYTES, PRICE, opened_ground
+from tests.torture.ground import IMPOSSIBLE_BYTES, PRICE, START, opened_ground
 from tests.torture.interference import Watch, cut_off, killed
 from tests.torture.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from billing_cli.simulator.traffic import Node, User
     from tests.torture.arena import Arena
@@ -52,6 +53,8 @@ DAILY: dict[str, float] = {
     "together": 3,
     "catch-up": 2,
     "reconcile": 6,
+    "neighbour": 6,
+    "exporter": 2,
 }
 
 READ_REVENUE = "SELECT coalesce(-sum(amount_delta), 0) FROM billing.charges"
@@ -101,6 +104,7 @@ class Soak:
         self.seconds: defaultdict[int, list[float]] = defaultdict(list)
         self.statements: defaultdict[int, list[int]] = defaultdict(list)
         self.revenue = Decimal(0)
+        self.complete_from: dict[str, datetime] = {}
         self.sizes: list[tuple[Any, ...]] = []
         users = [ground.add_user() for _ in range(6)]
         self.strangers = [ground.fleet.new_uuid() for _ in range(3)]
@@ -183,10 +187,14 @@ class Soak:
         minutes = self.rng.choice([4, 20, 90])
         if self.rng.random() < 0.5:
             late = now + timedelta(minutes=minutes)
+            if node.takes_older_stamps:
+                # What such an exporter replaced does not come back.
+                return
             node.withhold(now - timedelta(minutes=minutes), now, late)
         else:
             stream = self.rng.choice(node.streams)
-            node.hide_stream(stream, now, now + timedelta(minutes=minutes))
+            self.complete_from[node.source_id] = now + timedelta(minutes=minutes)
+            node.hide_stream(stream, now, self.complete_from[node.source_id])
 
     def _pages(self) -> None:
         endpoint = self.ground.running[self._node().source_id]
@@ -247,6 +255,20 @@ class Soak:
 
     def _reconcile(self) -> None:
         self._work(errands.reconciling_since(self.ground, self.ground.now - timedelta(hours=4)))
+
+    def _neighbour(self) -> None:
+        what = self.rng.choice(sorted(neighbour.USER_ACTIONS))
+        neighbour.USER_ACTIONS[what](self.ground, self._user(), self.rng.randrange(12))
+        self.happened[what] += 1
+
+    def _exporter(self) -> None:
+        """An exporter is upgraded or rolled back, its clock steps, or splices close."""
+        node, what = self._node(), self.rng.choice(sorted(neighbour.NODE_ACTIONS))
+        if what == "upgrade" and self.ground.now < self.complete_from.get(node.source_id, START):
+            # Names that change while a stream is left out are those of one that vanished before.
+            return
+        neighbour.NODE_ACTIONS[what](self.ground, node, self.rng.randrange(12))
+        self.happened[what] += 1
 
     def _errand(self, watch: Watch) -> Errand:
         self.ground.elapse(60, 60, ACTIVITY)

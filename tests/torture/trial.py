@@ -6,7 +6,7 @@ that says it is done must have done everything.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -23,6 +23,7 @@ from tests.torture.verdict import look_between, look_finally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from typing import LiteralString
 
     from tests.support.relay import Severance, Side
@@ -49,10 +50,14 @@ def face(
     place: Place,
     fault: Callable[[Side, int], Severance],
     verdict: Verdict,
+    around: AbstractContextManager[None] | None = None,
 ) -> None:
-    """Run the scene's job over a line whose messages the fault judges; then see to the books."""
+    """Run the scene's job over a line whose messages the fault judges; then see to the books.
+
+    What happens `around` the job begins before it, and ends before its books are looked at.
+    """
     direct = world.database_url
-    with relayed(direct) as relay:
+    with around or nullcontext(), relayed(direct) as relay:
         relay.judge_message = fault
         world.database_url = relay.url
         try:

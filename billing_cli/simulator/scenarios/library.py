@@ -23,6 +23,7 @@ from billing_cli.simulator.scenarios.actions import (
     wake,
 )
 from billing_cli.simulator.scenarios.playing import Person, Scenario
+from billing_cli.simulator.scenarios.rollbacks import ROLLBACKS
 
 GIGABYTE = 10**9
 PROXIED = {
@@ -397,6 +398,7 @@ DELAYS = (
 
 SCENARIOS: tuple[Scenario, ...] = (
     *UPGRADES,
+    *ROLLBACKS,
     *UUIDS,
     *DUPLICATES,
     *RESTARTS,

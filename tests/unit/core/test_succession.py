@@ -244,3 +244,40 @@ def test_names_that_come_back_together_continue_those_that_are_gone() -> None:
         snapshot("05:00", {A: (3_101, 3_102), OTHER_A: (5_003, 5_004)}),
     )
     assert books.charged() == (2 * 500 + 3_101 + 5_003, 2 * 500 + 3_102 + 5_004)
+
+
+def test_names_that_return_are_charged_once_after_a_restart_that_nobody_noticed() -> None:
+    """The upgrade came with a restart; rolled back, the former names are below their totals."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (1_000, 1_000), B: (1_000, 1_000)}),
+        snapshot("01:00", {ALL: (500, 500)}),
+        snapshot("02:00", {A: (400, 400), B: (130, 130)}),
+        snapshot("03:00", {A: (410, 410), B: (140, 140)}),
+    )
+    assert books.charged() == (550, 550)
+
+
+def test_names_that_return_above_two_totals_are_charged_the_smaller_difference() -> None:
+    """They may go on from their own totals or from those that are gone: a gap says by how much."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (1_000, 1_000)}),
+        snapshot("01:00", {ALL: (900, 900)}),
+        snapshot("02:00", {A: (1_100, 1_100)}),
+    )
+    assert books.charged() == (900 + 100, 900 + 100)
+    assert [(one.kind, one.uncertain_bytes) for one in books.gaps] == [("uncertain", 200)]
+
+
+def test_a_restart_that_only_absent_streams_show_leaves_present_ones_as_they_are() -> None:
+    """It was in the past: what the present stream counted since is not charged again."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (10, 10), OTHER_A: (5_000, 5_000)}),
+        snapshot("01:00", {A: (300, 300)}),
+        snapshot("02:00", {A: (310, 310), OTHER_A: (7, 7)}),
+        snapshot("03:00", {A: (320, 320), OTHER_A: (8, 8)}),
+    )
+    assert books.charged(ACCOUNT) == (310, 310)
+    assert books.charged(OTHER) == (8, 8)
