@@ -28,7 +28,8 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 CATALOGS = (
     "pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_trigger", "pg_proc",
     "pg_type", "pg_operator", "pg_cast", "pg_rewrite", "pg_policy", "pg_extension",
-    "pg_event_trigger", "pg_default_acl", "pg_statistic_ext", "pg_inherits",
+    "pg_event_trigger", "pg_default_acl", "pg_statistic_ext", "pg_inherits", "pg_description",
+    "pg_publication", "pg_publication_rel", "pg_publication_namespace", "pg_foreign_server",
 )  # fmt: skip
 VERSIONS = "(SELECT (count(*), sum(xmin::text::bigint))::text FROM {})"
 READ_DEFINITIONS = f"""
@@ -36,6 +37,7 @@ SELECT {", ".join(map(VERSIONS.format, CATALOGS))},
        {VERSIONS.format("pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'")},
        datdba::text, datconnlimit::text, datacl::text,
        (SELECT count(*)::text FROM pg_db_role_setting WHERE setdatabase = pg_database.oid),
+       (SELECT count(*)::text FROM pg_subscription WHERE subdbid = pg_database.oid),
        (SELECT count(*)::text FROM pg_prepared_xacts WHERE database = datname)
   FROM pg_database WHERE datname = current_database()
 """
