@@ -91,8 +91,10 @@ class StepSnapshots:
         if self._wanted and minute_of(self._wanted[-1].collected_at) == minute_of(
             snapshot.collected_at
         ):
-            is_large = self._in_minute > 1 and self._minute_samples > limits.minute_samples
-            if is_large or self._in_minute >= limits.minute_snapshots:
+            # The first one of all stays: it shows that the history goes on from the watermark.
+            is_large = self._minute_samples + size > limits.minute_samples
+            is_full = is_large or self._in_minute >= limits.minute_snapshots
+            if is_full and len(self._wanted) > 1:
                 size -= weight(self._wanted.pop())
                 self._in_minute -= 1
                 self.skipped += 1
