@@ -198,6 +198,10 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
     held = _source_gauge("billing_source_held_deltas", "Deltas that wait for a decision.")
     held_bytes = _source_gauge("billing_source_held_bytes", "Bytes that wait for a decision.")
     unresolved = _source_gauge("billing_source_unresolved_streams", "Streams that have no account.")
+    crowded = _source_gauge(
+        "billing_source_account_streams_max",
+        "Streams of the account that has the most on the node.",
+    )
     busy = _source_gauge(
         "billing_source_busy_seconds",
         "For how long runs find the source locked by another session.",
@@ -224,11 +228,12 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
         held.add_metric([name], one.held_deltas)
         held_bytes.add_metric([name], one.held_bytes)
         unresolved.add_metric([name], one.unresolved_streams)
+        crowded.add_metric([name], one.most_account_streams)
         if one.busy_seconds:
             busy.add_metric([name, one.lock_holder], one.busy_seconds)
         for field, counter in totals.items():
             counter.add_metric([name], float(getattr(one, field)))
-    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, busy)
+    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, crowded, busy)
     yield from totals.values()
 
 

@@ -20,6 +20,7 @@ class SourceStatus:
 
     `gaps` counts those not resolved, by kind, and `uncertain_bytes` sums what they state as not
     charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
+    `most_account_streams` is the highest number of streams that one account has on the node.
     `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
     `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
     `busy_seconds` is for how long runs find it locked by another session, `lock_holder` who that
@@ -48,5 +49,6 @@ class SourceStatus:
     amount_total: Decimal = Decimal(0)
     new_streams_total: int = 0
     successions_total: int = 0
+    most_account_streams: int = 0
     busy_seconds: float = 0.0
     lock_holder: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # The snapshot at the watermark and the next one: what a run needs that is on time.
 _FIRST_PAGE_SNAPSHOTS = 2
+# A source that has used this part of the run's time ends with what it has; the next run goes on.
+_SHARE_OF_TIME = 0.5
 # What real exporters send at most, whatever they are asked for.
 _MOST_PAGE_SNAPSHOTS = 1000
 
@@ -56,19 +59,27 @@ def fetch(
         contexts=contexts,
         limits=limits,
     ) as contact:
-        return _Step(request, now, contact, limits).fetched()
+        began = time.monotonic()
+        late_at = began + (deadline - began) * _SHARE_OF_TIME
+        return _Step(request, now, contact, limits, late_at).fetched()
 
 
 class _Step:
     """The state of one step while its pages come in."""
 
     def __init__(
-        self, request: FetchRequest, now: datetime, contact: Contact, limits: Limits
+        self,
+        request: FetchRequest,
+        now: datetime,
+        contact: Contact,
+        limits: Limits,
+        late_at: float,
     ) -> None:
         source = request.source
         self.request = request
         self.contact = contact
         self.limits = limits
+        self.late_at = late_at
         self.notes = list(contact.notes)
         expected = Expected(source.expected_node_id, source.expected_env)
         self.decoder = Decoder(now, expected, limits, renamed=request.renamed)
@@ -111,7 +122,8 @@ class _Step:
     def window(self) -> Fetched:
         """Return the snapshots of the window, as far as the step reaches."""
         for page in self.pages():
-            if self.snapshots.add(page.snapshots, has_more=page.has_more):
+            is_late = time.monotonic() > self.late_at
+            if self.snapshots.add(page.snapshots, has_more=page.has_more, is_late=is_late):
                 break
         if self.snapshots.outside:
             self.notes.append(

@@ -23,9 +23,9 @@ class Limits:
     bounds the JSON objects of a page before it is decoded, and with them the memory: one unknown
     object in each sample is allowed for. A page beyond one of the three is asked for once more,
     snapshot by snapshot. `wanted_samples` is how many a page should hold, once it is known how
-    large the snapshots of the node are. Of a minute with more than `minute_snapshots`, or whose
-    first two have more than `minute_samples`, the last one takes the place of those before it, and
-    has their bytes, as counters are cumulative. `retries` and
+    large the snapshots of the node are. Beyond `minute_snapshots` or `minute_samples` in one
+    minute, its last snapshot takes the place of the one before, and has its bytes, as counters are
+    cumulative. `retries` and
     `backoff_seconds` are for connect errors and 502/503/504 only; the second pause is twice the
     first. `file_bytes` and `file_snapshots` bound what is read from a file, after decompression;
     what is remembered of each of its snapshots takes about 200 bytes.

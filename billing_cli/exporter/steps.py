@@ -49,8 +49,10 @@ class StepSnapshots:
         """Whether the source has nothing more before `until`."""
         return self._exhausted and len(self.kept) == len(self._wanted)
 
-    def add(self, snapshots: Iterable[Snapshot], *, has_more: bool) -> bool:
+    def add(self, snapshots: Iterable[Snapshot], *, has_more: bool, is_late: bool = False) -> bool:
         """Take snapshots in; true once the step is full, or the source has no more for it.
+
+        A source that `is_late` has used up its time: what is there makes a step, if it can.
 
         Raises ExporterError for snapshots out of order.
         """
@@ -59,7 +61,7 @@ class StepSnapshots:
         self._exhausted = not has_more or (
             self._last is not None and self._last.collected_at >= self._request.until
         )
-        is_full = self.samples >= self._request.max_samples
+        is_full = is_late or self.samples >= self._request.max_samples
         if self._exhausted or is_full:
             count = whole_minutes(
                 self._wanted,
@@ -89,8 +91,10 @@ class StepSnapshots:
         if self._wanted and minute_of(self._wanted[-1].collected_at) == minute_of(
             snapshot.collected_at
         ):
-            is_large = self._in_minute > 1 and self._minute_samples > limits.minute_samples
-            if is_large or self._in_minute >= limits.minute_snapshots:
+            # The first one of all stays: it shows that the history goes on from the watermark.
+            is_large = self._minute_samples + size > limits.minute_samples
+            is_full = is_large or self._in_minute >= limits.minute_snapshots
+            if is_full and len(self._wanted) > 1:
                 size -= weight(self._wanted.pop())
                 self._in_minute -= 1
                 self.skipped += 1

@@ -91,6 +91,7 @@ def test_a_source_that_was_never_asked_has_no_times() -> None:
         "billing_source_held_deltas",
         "billing_source_held_bytes",
         "billing_source_unresolved_streams",
+        "billing_source_account_streams_max",
         "billing_source_charged_bytes_total",
         "billing_source_amount_total",
         "billing_source_new_streams_total",

@@ -85,6 +85,7 @@ def test_what_was_charged_for_a_source_is_counted(story: Story) -> None:
         story.minute((streams[0], 100 * minute, 10), (streams[1], 1, 1))
         if minute < 3:
             story.collect()
+    assert read_metrics_of(story).most_account_streams == len(streams)
     node.naming = merged
     story.minute((streams[0], 7, 0))
     small = replace(story.context().fetching, step_max_samples=3)

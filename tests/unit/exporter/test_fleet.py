@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,17 @@ from billing_cli.exporter import fleet
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.credentials import SecretToken
 from billing_cli.exporter.fleet import fetch_all
-from tests.unit.exporter.answers import NOW, QUICK, encoded, fetched, minutes, page, request
-from tests.unit.exporter.servers import answering, serving
+from tests.unit.exporter.answers import (
+    NOW,
+    QUICK,
+    START,
+    encoded,
+    fetched,
+    minutes,
+    page,
+    request,
+)
+from tests.unit.exporter.servers import answering, http, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +117,29 @@ def test_sources_come_as_they_finish() -> None:
         assert next(outcomes)[0] == "hare"
         released.set()
         assert [name for name, _ in outcomes] == ["tortoise"]
+
+
+def test_a_slow_source_has_its_share_of_the_time_and_keeps_what_it_sent() -> None:
+    """It dribbles, has hours to tell, and would go on until the deadline; others get all theirs."""
+    since, shots = START - timedelta(days=5), iter(range(10_000))
+
+    def dribble(visit: Visit) -> None:
+        number = next(shots)
+        one = minutes(1, start=since + number * timedelta(minutes=1))
+        answer = http(encoded(page(one, has_more=True, next_cursor=str(number))))
+        for piece in (answer[:40], answer[40:]):
+            visit.send(piece)
+            visit.server.closing.wait(0.02)
+
+    with serving(dribble) as slow, serving(answering(GOOD)) as server:
+        wanted = [request(slow.url, source_id="slow", since=since)]
+        wanted += [request(server.url, source_id=f"up-{number}") for number in range(6)]
+        outcomes = run(wanted, concurrency=2, deadline_seconds=6.0)
+    assert all(isinstance(outcome, Fetched) for outcome in outcomes.values())
+    found = outcomes["slow"]
+    assert isinstance(found, Fetched)
+    assert not found.complete
+    assert len(found.snapshots) > 2
 
 
 def test_the_run_s_deadline_ends_what_cannot_be_interrupted(
