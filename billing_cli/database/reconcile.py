@@ -50,7 +50,7 @@ SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
        record.account_uuid::text, record.bucket_start, record.reset_epoch,
        record.from_at, record.to_at,
        record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
-       CASE WHEN record.reset_epoch > 0 AND record.uplink_start = 0 AND record.downlink_start = 0
+       CASE WHEN record.reset_epoch > 0 AND (record.uplink_start = 0 OR record.downlink_start = 0)
             THEN (SELECT max(other.to_at)
                     FROM (SELECT stream_id, to_at FROM billing.held_deltas
                            UNION ALL
