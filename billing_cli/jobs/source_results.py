@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
-from billing_cli.jobs.write import NOTES_SHOWN, Charged
+from billing_cli.jobs.written import NOTES_SHOWN, Charged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.write import Written
+    from billing_cli.jobs.written import Written
 
 
 def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.database import arrays
-from billing_cli.database.accounts import HAS_ARREARS_SINCE
+from billing_cli.database.arrears import HAS_ARREARS_SINCE
 from billing_cli.database.facts import Attempt, Attempts, Run
 from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import pipeline_at_head
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import Origin
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.write import Written
+    from billing_cli.jobs.written import Written
 
 # A timer that fires a little early must not make a source wait for one more round.
 INTERVAL_TOLERANCE = timedelta(seconds=1)

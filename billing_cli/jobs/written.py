@@ -1,0 +1,80 @@
+"""What a step wrote, and what of it is of each source."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from billing_cli.core.model import Charge
+
+# A source's result names this many accounts that can't be charged, or samples that can't be used,
+# and counts the others.
+NOTES_SHOWN = 10
+
+
+class Charged(NamedTuple):
+    """What was charged for a source: bytes, included in quotas or rated, and money."""
+
+    size_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
+
+    `held` counts the deltas above a daily maximum.
+    """
+
+    processed_samples: int = 0
+    written_minutes: int = 0
+    replayed_minutes: int = 0
+    included_bytes: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    charged: Mapping[str, Charged] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+
+    def plus(self, other: Written) -> Written:
+        """Return both together."""
+        return Written(
+            self.processed_samples + other.processed_samples,
+            self.written_minutes + other.written_minutes,
+            self.replayed_minutes + other.replayed_minutes,
+            self.included_bytes + other.included_bytes,
+            self.charged_bytes + other.charged_bytes,
+            self.amount + other.amount,
+            {**self.unresolved, **other.unresolved},
+            {**self.notes, **other.notes},
+            {**self.charged, **other.charged},
+            {**self.held, **other.held},
+        )
+
+
+def charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> dict[str, Charged]:
+    """Sum charges by source; `sources` are source ids by stored node id."""
+    size_bytes: defaultdict[str, int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for one in charges:
+        node = one.key.stored_node_id
+        size_bytes[node] += one.included_bytes + one.rated_bytes
+        amounts[node] -= one.amount_delta
+    return {
+        source_id: Charged(size_bytes[node], amounts[node])
+        for node, source_id in sources.items()
+        if node in size_bytes
+    }
+
+
+def notes_of(problems: Sequence[str]) -> list[str]:
+    """Return the first problems, and how many more there are."""
+    rest = len(problems) - NOTES_SHOWN
+    more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []
+    return [*problems[:NOTES_SHOWN], *more]
