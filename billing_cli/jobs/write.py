@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from billing_cli.jobs.entries import (
     require_rows,
 )
 from billing_cli.jobs.usage import billed, billed_late, sort_usage
-from billing_cli.jobs.written import Written, charged_by_source, notes_of
+from billing_cli.jobs.written import Written, written_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import (
         Bucket,
-        Charge,
         Checkpoint,
         StreamName,
         StreamOrigin,
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.entries import Minutes
     from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.usage import StreamIds, Usage
 
@@ -107,7 +104,7 @@ def write(
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
     _require_all(row_counts(recorded | charged), facts, expected)
     note_charged(connection, entries.charges, maxima)
-    return _written(plans, usage, minutes, entries.charges, accounts)
+    return written_of(plans, usage, minutes, entries.charges, accounts)
 
 
 def _chargeable(buckets: Iterable[Bucket], accounts: LockedAccounts) -> list[Bucket]:
@@ -281,30 +278,3 @@ def _require_all(counts: Mapping[str, int], facts: Facts, expected: Mapping[str,
     )
     if counts["pending usage"] + counts["extended pending usage"] != len(facts.pending):
         raise FactConflictError("some of this usage is pending already with other figures")
-
-
-def _written(
-    plans: Sequence[SourcePlan],
-    usage: Usage,
-    minutes: Minutes,
-    charges: Sequence[Charge],
-    accounts: LockedAccounts,
-) -> Written:
-    return Written(
-        processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=len({one.key for one in charges}),
-        replayed_minutes=len(minutes.replayed) + len(minutes.taken_over),
-        included_bytes=sum(one.included_bytes for one in charges),
-        charged_bytes=sum(one.rated_bytes for one in charges),
-        amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
-        unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
-        notes={
-            source_id: notes_of([accounts.problems[one] for one in sorted(uuids)])
-            for source_id, uuids in usage.problems.items()
-            if uuids
-        },
-        charged=charged_by_source(
-            charges, {plan.identity.stored: plan.source_id for plan in plans}
-        ),
-        held=usage.above,
-    )

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from billing_cli.core.model import Charge
+    from billing_cli.jobs.accounts import LockedAccounts
+    from billing_cli.jobs.entries import Minutes
+    from billing_cli.jobs.plans import SourcePlan
+    from billing_cli.jobs.usage import Usage
 
 # A source's result names this many accounts that can't be charged, or samples that can't be used,
 # and counts the others.
@@ -58,7 +62,35 @@ class Written:
         )
 
 
-def charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> dict[str, Charged]:
+def written_of(
+    plans: Sequence[SourcePlan],
+    usage: Usage,
+    minutes: Minutes,
+    charges: Sequence[Charge],
+    accounts: LockedAccounts,
+) -> Written:
+    """Return what a step wrote; `charges` are its entries."""
+    return Written(
+        processed_samples=sum(plan.advance.samples for plan in plans),
+        written_minutes=len({one.key for one in charges}),
+        replayed_minutes=len(minutes.replayed) + len(minutes.taken_over),
+        included_bytes=sum(one.included_bytes for one in charges),
+        charged_bytes=sum(one.rated_bytes for one in charges),
+        amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
+        unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
+        notes={
+            source_id: _notes([accounts.problems[one] for one in sorted(uuids)])
+            for source_id, uuids in usage.problems.items()
+            if uuids
+        },
+        charged=_charged_by_source(
+            charges, {plan.identity.stored: plan.source_id for plan in plans}
+        ),
+        held=usage.above,
+    )
+
+
+def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> dict[str, Charged]:
     """Sum charges by source; `sources` are source ids by stored node id."""
     size_bytes: defaultdict[str, int] = defaultdict(int)
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -73,7 +105,7 @@ def charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> 
     }
 
 
-def notes_of(problems: Sequence[str]) -> list[str]:
+def _notes(problems: Sequence[str]) -> list[str]:
     """Return the first problems, and how many more there are."""
     rest = len(problems) - NOTES_SHOWN
     more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []
