@@ -22,7 +22,7 @@ from billing_cli.database.begin import (
     ONE_STATE_AND_NOTES,
     READ_COMMITTED,
     Limits,
-    begin,
+    beginning,
 )
 from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.connecting import connect
@@ -171,9 +171,10 @@ class Session:
         raise AssertionError("unreachable")
 
     def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
-        connection, progress.transaction_id = self._begin(READ_COMMITTED, numbered=True)
+        connection = self._begin(READ_COMMITTED, numbered=True)
         progress.result = result = work(connection)
         if not self.dry_run:
+            *_, progress.transaction_id = connection.last_of_opening() or ("",)
             with _signals_wait():
                 progress.committing = True
                 connection.commit()
@@ -181,7 +182,7 @@ class Session:
 
     def _read(self, work: Callable[[Connection], Result], mode: str) -> Result:
         try:
-            connection, _ = self._begin(mode)
+            connection = self._begin(mode)
             result = work(connection)
         except psycopg.Error as error:
             self.close()
@@ -204,28 +205,28 @@ class Session:
             return failure
         try:
             with connect(self.database) as connection:
-                begin(connection, ONE_STATE, Limits(ASK_SECONDS, ASK_SECONDS, ASK_SECONDS))
+                connection.begin(
+                    beginning(ONE_STATE, Limits(ASK_SECONDS, ASK_SECONDS, ASK_SECONDS))
+                )
                 holders = read_table_lock_holders(connection)
         except (psycopg.Error, BillingError):
             return failure
         text = f"{failure}; tables are locked by {holders}" if holders else str(failure)
         return BillingError(text, failure.code)
 
-    def _begin(
-        self, mode: str, *, numbered: bool = False
-    ) -> tuple[PatientConnection[tuple[Any, ...]], str]:
-        """Return a connection in a transaction, and its number where that is wanted.
+    def _begin(self, mode: str, *, numbered: bool = False) -> PatientConnection[tuple[Any, ...]]:
+        """Return a connection whose transaction begins with the next statement.
 
         All of a dry run is one transaction.
         """
         connection = self._open()
-        if connection.info.transaction_status == TransactionStatus.INTRANS:
-            return connection, ""
-        seconds = self.database.statement_timeout_seconds
-        # A dry run keeps its transaction open while it fetches.
-        idle_seconds = 0 if self.dry_run else seconds
-        limits = Limits(seconds, self.database.lock_timeout_seconds, idle_seconds)
-        return connection, begin(connection, mode, limits, numbered=numbered)
+        if connection.info.transaction_status != TransactionStatus.INTRANS:
+            seconds = self.database.statement_timeout_seconds
+            # A dry run keeps its transaction open while it fetches.
+            idle_seconds = 0 if self.dry_run else seconds
+            limits = Limits(seconds, self.database.lock_timeout_seconds, idle_seconds)
+            connection.begin(beginning(mode, limits, numbered=numbered))
+        return connection
 
     def _open(self) -> PatientConnection[tuple[Any, ...]]:
         if self._connection is None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.support.relay import Relay
 
 # The startup message comes on top where TLS or a password is asked for: 1 and 2 more.
-MOST_WITH_WRITES = 16
-MOST_WITH_NOTHING_NEW = 8
+MOST_WITH_WRITES = 14
+MOST_WITH_NOTHING_NEW = 6
 
 
 @pytest.mark.parametrize("named_by", ["uuid", "proxy_uuid"])
