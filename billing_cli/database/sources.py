@@ -19,10 +19,10 @@ from billing_cli.database.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from psycopg import Connection, Cursor
+    from psycopg import Connection
 
 # A row to lock, before anything is known of the source.
 ADD_SOURCES = """
@@ -164,9 +164,9 @@ class LockedSources:
 
     `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
     whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
-    READ_ACCOUNT_DEBTS for the nodes in `moving`; close `streams` once they are read, because its
-    rows are a tenth of a run's memory. `renewed` are accounts with a quota period that no run has
-    seen. `taken` are sources that take a node over from one that only claimed it.
+    READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
+    with a quota period that no run has seen. `taken` are sources that take a node over from one
+    that only claimed it.
     """
 
     locked: frozenset[str]
@@ -174,7 +174,7 @@ class LockedSources:
     node_owners: dict[str, str]
     billable: tuple[BillableUsage, ...]
     moving: frozenset[str]
-    streams: Cursor[Any]
+    streams: Iterator[tuple[Any, ...]]
     debts: Iterable[tuple[Any, ...]]
     renewed: tuple[str, ...]
     taken: frozenset[str] = frozenset()
@@ -215,7 +215,9 @@ def lock_sources(
         dict(node_owners.fetchall()),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
         frozenset(moving_node_ids),
-        streams,
+        # An iterator lets go of the rows when it has given the last: what follows takes their place
+        # in memory, as it can't take that of the driver's own copy.
+        iter(streams.fetchall()),
         debts.fetchall(),
         tuple(account for (account,) in renewed.fetchall()),
     )

@@ -72,14 +72,13 @@ def plan(
     ]
     if not nodes:
         return []
-    with found.streams as rows:
-        streams = read_streams(
-            connection,
-            rows,
-            found.debts,
-            {one.identity.stored: one.samples_at for one in nodes},
-            {one.identity.stored: one.names() for one in nodes},
-        )
+    streams = read_streams(
+        connection,
+        found.streams,
+        found.debts,
+        {one.identity.stored: one.samples_at for one in nodes},
+        {one.identity.stored: one.names() for one in nodes},
+    )
     nodes = [replace(one, streams=streams[one.identity.stored]) for one in nodes]
     touched = {one.source_id: one.touched() for one in nodes}
     last_accounts = _last_accounts(nodes, touched)
