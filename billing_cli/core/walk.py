@@ -31,7 +31,7 @@ from billing_cli.core.succession import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from billing_cli.core.changes import Changes
     from billing_cli.core.deltas import NodeState
@@ -51,13 +51,13 @@ class Walk:
     ) -> None:
         self.samples_at = node.samples_at
         self.restarted_at = node.restarted_at
+        self._account = _account_of(accounts)
         self.minutes = Minutes(policy, node.credit, self._account)
         self.applied: list[Snapshot] = []
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
         self.gaps: list[Gap] = []
         self.successions: list[Succession] = []
         self.restarts: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
-        self._accounts = accounts
         self._policy = policy
         self._is_lost = is_lost
         self._previous_at = node.watermark
@@ -336,12 +336,13 @@ class Walk:
             step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
             self.minutes.add(step, state)
 
-    def _account(self, name: StreamName) -> str:
-        """Return what a stream's bytes belong to: its account, or its uuid while it has none."""
-        return self._accounts.get(name.sample_uuid, name.sample_uuid)
-
     def _plausible_bytes(self, snapshot: Snapshot) -> int:
         return plausible_bytes(self._policy, self._previous_at, snapshot.collected_at)
+
+
+def _account_of(accounts: Mapping[str, str]) -> Callable[[StreamName], str]:
+    """Return what tells whose a stream's bytes are: its account's, or its uuid's without one."""
+    return lambda name: accounts.get(name.sample_uuid, name.sample_uuid)
 
 
 def _just_before(at: datetime) -> datetime:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from billing_cli.core.prices import ProfileRow
 from billing_cli.database import arrays
 from billing_cli.database.quota_periods import renewals_by_account, send_read_renewals
+from billing_cli.database.takeover import find_charged
+from billing_cli.database.write_path import STAGING_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
 
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
-    from billing_cli.core.model import Renewal
+    from billing_cli.core.model import BucketKey, Renewal, Totals
+    from billing_cli.database.takeover import ChargedCursors
 
 # Accounts are kept from being deleted until the transaction ends. Locks are taken in key order,
 # here and below, whatever the order of the parameters, so that runs side by side never deadlock.
@@ -56,34 +60,46 @@ SELECT state.account_uuid::text, state.remaining_included_quota, state.current_b
 LOCK_QUOTA_STATES = QUOTA_STATES.format(skip_locked="")
 LOCK_AVAILABLE_QUOTA_STATES = QUOTA_STATES.format(skip_locked=" SKIP LOCKED")
 
+# The first quota states of accounts that have none, if nobody else has locked the account. Where
+# another session was quicker, its row stays.
 ADD_QUOTA_STATES = """
 INSERT INTO public.account_quota_states
        (account_uuid, remaining_included_quota, current_balance, arrears, throttle_state,
         suspend_state, effective_at, updated_at)
-SELECT account_uuid, quota, balance, balance < 0,
-       CASE WHEN balance < 0 THEN 'throttled' ELSE 'normal' END, 'active', now(), now()
-  FROM unnest(%(account_uuids)s::uuid[], %(quotas)s::bigint[])
-    AS given (account_uuid, quota), (SELECT %(balance)s::double precision AS balance) AS opening
- ORDER BY account_uuid
+SELECT account.uuid,
+       CASE WHEN profile.included_quota_bytes > 0 THEN profile.included_quota_bytes
+            ELSE %(initial_quota_bytes)s END,
+       balance, balance < 0, CASE WHEN balance < 0 THEN 'throttled' ELSE 'normal' END,
+       'active', now(), now()
+  FROM billing.lock_available_accounts(ARRAY(
+         SELECT wanted.account_uuid
+           FROM unnest(%(account_uuids)s::uuid[]) AS wanted (account_uuid)
+          WHERE NOT EXISTS (SELECT FROM public.account_quota_states AS state
+                             WHERE state.account_uuid = wanted.account_uuid)))
+    AS account (uuid)
+  LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = account.uuid
+ CROSS JOIN (SELECT %(initial_balance)s::double precision AS balance) AS opening
+ ORDER BY account.uuid
     ON CONFLICT (account_uuid) DO NOTHING
-"""
-
-# Newer deployments keep the start of an account's arrears as well.
-HAS_ARREARS_SINCE = """
-SELECT EXISTS (SELECT FROM pg_attribute
-                WHERE attrelid = 'public.account_quota_states'::regclass
-                  AND attname = 'arrears_since' AND NOT attisdropped)
 """
 
 LIMIT_WAITING = "SELECT set_config('lock_timeout', %(lock_timeout)s, true)"
 
 
-class User(NamedTuple):
-    """An account that exists and is locked: the quota included in bytes, and what it pays."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Accounts to be locked, all of `kept`, and those of them whose quota states are, `charged`.
 
-    account_uuid: str
-    included_quota_bytes: int | None
-    profile: ProfileRow
+    Those without a quota state get one, with these figures where their profile has no quota.
+    `fresh` and `late` are the buckets to be charged, in key order.
+    """
+
+    kept: Collection[str]
+    charged: Collection[str]
+    initial_quota_bytes: int
+    initial_balance: Decimal
+    fresh: Sequence[BucketKey] = ()
+    late: Sequence[BucketKey] = ()
 
 
 class QuotaState(NamedTuple):
@@ -95,97 +111,100 @@ class QuotaState(NamedTuple):
     period_start: datetime | None
 
 
-class LockedRows(NamedTuple):
-    """What was locked, and the accounts that exist: others may hold some of those.
+@dataclass(frozen=True, slots=True)
+class LockedRows:
+    """What was locked: `users` with the quota and the profile of each, and quota `states`.
 
-    `renewals` are, by account, the last that a run has seen, and those after the first minute.
+    `existing` are all accounts that there are: others may hold some of them. `renewals` are, by
+    account, the last that a run has seen, and those after the first minute to be charged.
+    `on_record` are those of the buckets that were charged before, with their bytes.
     """
 
-    users: Sequence[User]
-    states: Sequence[QuotaState]
+    users: Mapping[str, tuple[int | None, ProfileRow]]
+    states: Iterable[QuotaState]
     existing: Collection[str]
     renewals: Mapping[str, tuple[Renewal, ...]]
+    on_record: Mapping[BucketKey, Totals]
 
 
 def lock_accounts(
-    connection: Connection,
-    kept: Collection[str],
-    charged: Collection[str],
-    first_minute: datetime | None,
-    *,
-    savepoints: Sequence[LiteralString],
-    wait_seconds: float,
-    wait_seconds_afterwards: float,
+    connection: Connection, wanted: Wanted, *, wait_seconds: float, wait_seconds_afterwards: float
 ) -> LockedRows:
-    """Lock accounts to be kept, and the quota states of those of them to be charged.
+    """Lock accounts and quota states, and look up what is on record of the buckets.
 
-    Sets the savepoints first. Raises LockNotAvailable where another session holds one of the rows
-    for longer than `wait_seconds`.
+    It is one round trip, which makes the staging tables as well. Sets the savepoints `accounts`,
+    before all of it, and `locks`, before the locks. Raises LockNotAvailable where another session
+    holds one of the rows for longer than `wait_seconds`.
     """
     with connection.pipeline():
-        for savepoint in savepoints:
-            connection.execute(f"SAVEPOINT {savepoint}")
+        for statement in ("SAVEPOINT accounts", *STAGING_TABLES, "SAVEPOINT locks"):
+            connection.execute(statement)
         _limit_waiting(connection, wait_seconds)
-        users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(kept)})
-        states = connection.execute(LOCK_QUOTA_STATES, {"account_uuids": arrays.plain(charged)})
-        renewals = send_read_renewals(connection, charged, first_minute)
+        users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(wanted.kept)})
+        found = _lock_states(connection, LOCK_QUOTA_STATES, wanted)
         _limit_waiting(connection, wait_seconds_afterwards)
-    locked = [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()]
+    return _locked_rows(wanted, users, *found)
+
+
+def lock_available_accounts(connection: Connection, wanted: Wanted) -> LockedRows:
+    """Do as `lock_accounts` does with the rows that nobody else holds now."""
+    with connection.pipeline():
+        connection.execute("ROLLBACK TO SAVEPOINT locks")
+        kept = {"account_uuids": arrays.plain(wanted.kept)}
+        users = connection.execute(LOCK_AVAILABLE_USERS, kept)
+        found = _lock_states(connection, LOCK_AVAILABLE_QUOTA_STATES, wanted)
+        existing = connection.execute(READ_USERS, kept)
+    return replace(
+        _locked_rows(wanted, users, *found), existing=[account for (account,) in existing]
+    )
+
+
+def _lock_states(
+    connection: Connection, lock_states: LiteralString, wanted: Wanted
+) -> tuple[Cursor[Any], Cursor[Any], ChargedCursors, ChargedCursors]:
+    charged = {"account_uuids": arrays.plain(wanted.charged)}
+    initial = {
+        "initial_quota_bytes": wanted.initial_quota_bytes,
+        "initial_balance": wanted.initial_balance,
+    }
+    connection.execute(ADD_QUOTA_STATES, charged | initial)
+    first = (key.bucket_start for key in (*wanted.fresh[:1], *wanted.late[:1]))
+    return (
+        connection.execute(lock_states, charged),
+        send_read_renewals(connection, wanted.charged, min(first, default=None)),
+        find_charged(connection, wanted.fresh),
+        find_charged(connection, wanted.late, few=True),
+    )
+
+
+def _locked_rows(
+    wanted: Wanted,
+    users: Cursor[Any],
+    states: Cursor[Any],
+    renewals: Cursor[Any],
+    fresh: ChargedCursors,
+    late: ChargedCursors,
+) -> LockedRows:
+    # Names and profiles that are in memory already are kept once.
+    names = {account: account for account in wanted.kept}
+    profiles: dict[tuple[Any, ...], ProfileRow] = {}
+    locked = {
+        names[account]: (quota, profiles.setdefault(tuple(profile), ProfileRow(*profile)))
+        for account, quota, *profile in users
+    }
     return LockedRows(
         locked,
-        [QuotaState(*row) for row in states.fetchall()],
-        [one[0] for one in locked],
+        (QuotaState(names[account], *row) for account, *row in states),
+        locked.keys(),
         renewals_by_account(renewals.fetchall()),
+        fresh.bytes_by_key() | late.bytes_by_key(),
     )
 
 
-def lock_available_accounts(
-    connection: Connection,
-    kept: Collection[str],
-    charged: Collection[str],
-    first_minute: datetime | None,
-) -> LockedRows:
-    """Do as `lock_accounts` does with the rows that nobody else holds now."""
-    wanted = {"account_uuids": arrays.plain(kept)}
-    with connection.pipeline():
-        users = connection.execute(LOCK_AVAILABLE_USERS, wanted)
-        states = connection.execute(
-            LOCK_AVAILABLE_QUOTA_STATES, {"account_uuids": arrays.plain(charged)}
-        )
-        renewals = send_read_renewals(connection, charged, first_minute)
-        existing = connection.execute(READ_USERS, wanted)
-    return LockedRows(
-        [User(row[0], row[1], ProfileRow(*row[2:])) for row in users.fetchall()],
-        [QuotaState(*row) for row in states.fetchall()],
-        [account_uuid for (account_uuid,) in existing],
-        renewals_by_account(renewals.fetchall()),
-    )
-
-
-def add_quota_states(
-    connection: Connection,
-    users: Sequence[User],
-    default_quota_bytes: int,
-    initial_balance: Decimal,
-) -> None:
-    """Give users their first quota states. Where another session was quicker, its row stays."""
-    quotas = [full_quota(user, default_quota_bytes) for user in users]
-    wanted = arrays.plain(user.account_uuid for user in users)
-    connection.execute(
-        ADD_QUOTA_STATES,
-        {"account_uuids": wanted, "quotas": arrays.plain(quotas), "balance": initial_balance},
-    )
-
-
-def has_arrears_since(connection: Connection) -> bool:
-    """Tell whether this deployment keeps the start of an account's arrears."""
-    return connection.execute(HAS_ARREARS_SINCE).fetchone() == (True,)
-
-
-def full_quota(user: User, default_quota_bytes: int) -> int:
-    """Return the quota that a user begins a period with, in bytes."""
-    quota = user.included_quota_bytes or 0
-    return quota if quota > 0 else default_quota_bytes
+def full_quota(included_quota_bytes: int | None, initial_quota_bytes: int) -> int:
+    """Return the quota that a user with such a profile begins a period with, in bytes."""
+    quota = included_quota_bytes or 0
+    return quota if quota > 0 else initial_quota_bytes
 
 
 def _limit_waiting(connection: Connection, seconds: float) -> None:

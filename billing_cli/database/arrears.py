@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.database.accounts import has_arrears_since
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from psycopg import Connection
+
+# Newer deployments keep the start of an account's arrears as well.
+HAS_ARREARS_SINCE = """
+SELECT EXISTS (SELECT FROM pg_attribute
+                WHERE attrelid = 'public.account_quota_states'::regclass
+                  AND attname = 'arrears_since' AND NOT attisdropped)
+"""
 
 # Accounts whose balance a run left below zero; as a rule they have their row already. That of an
 # account that was settled is reopened.
@@ -67,6 +72,11 @@ UPDATE public.account_quota_states AS state
 """
 
 CLEAR_ARREARS_SINCE = "arrears_since = NULL,"
+
+
+def has_arrears_since(connection: Connection) -> bool:
+    """Tell whether this deployment keeps the start of an account's arrears."""
+    return connection.execute(HAS_ARREARS_SINCE).fetchone() == (True,)
 
 
 def record_arrears(connection: Connection, account_uuids: Collection[str]) -> None:

@@ -1,8 +1,9 @@
 """The first thing that is sent in every transaction: BEGIN and the settings of the session.
 
 A role, a database or a pooled session may have other defaults. Each setting is LOCAL: it ends with
-the transaction, because behind PgBouncer the session then belongs to somebody else. All of it is
-one message, answered once, so a transaction costs no more round trips than a bare BEGIN.
+the transaction, because behind PgBouncer the session then belongs to somebody else. All of it goes
+with the first statements of the transaction, where those are sent in a pipeline, else before them
+in one message: a transaction costs no more round trips than a bare BEGIN, or none.
 
 With this `search_path` no table, function or operator of schema `public` is ever used by accident:
 statements name the schema of every table, and what has no schema is PostgreSQL's own.
@@ -11,18 +12,16 @@ statements name the schema of every table, and what has no schema is PostgreSQL'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from psycopg import DataError
 from psycopg.adapt import Loader
-from psycopg.pq import Format
-from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
+from psycopg.types.datetime import TimestamptzBinaryLoader
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from psycopg import Connection
-    from psycopg.abc import AdaptContext, Buffer
+    from psycopg.abc import Buffer
 
 READ_COMMITTED = "READ COMMITTED"
 ONE_STATE = "REPEATABLE READ, READ ONLY"
@@ -30,18 +29,18 @@ ONE_STATE = "REPEATABLE READ, READ ONLY"
 ONE_STATE_AND_NOTES = "REPEATABLE READ"
 """The same for work that notes what it found."""
 
-# `search_path` comes before any expression: until then another role's functions could be found.
+# It comes before any expression: until then another role's functions could be found.
+SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
+
 # The encoding is also given at connection time, which is what the driver starts from; here it only
 # guards against a pooled session that was left with another one. Doubles are read as the shortest
 # decimals that stand for them.
-SEARCH_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
-SETTINGS = f"""
-{SEARCH_PATH};
-SET LOCAL TimeZone = 'UTC';
-SET LOCAL DateStyle = 'ISO, YMD';
-SET LOCAL client_encoding = 'UTF8';
-SET LOCAL extra_float_digits = 1
-"""
+SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "client_encoding": "UTF8",
+    "extra_float_digits": "1",
+}
 
 # Rows of a hundred thousand streams fit into this; with PostgreSQL's own 4 MB they would go through
 # temporary files. Where the server gives more, it stays.
@@ -60,28 +59,28 @@ class Limits:
     idle_seconds: float
 
 
-def begin(connection: Connection[Any], mode: str, limits: Limits, *, numbered: bool = False) -> str:
-    """Open a transaction with the settings of every session; `mode` is what BEGIN is given.
+def beginning(mode: str, limits: Limits, *, numbered: bool = False) -> tuple[str, ...]:
+    """Return the statements that open a transaction; `mode` is what BEGIN is given.
 
-    With `numbered` the transaction gets its number at once, which is returned: it is what the
-    server is asked for where the answer to COMMIT is lost. Otherwise the empty string is returned.
-    The connection must be in autocommit mode, so that the driver sends no BEGIN of its own.
+    The last one has one row. With `numbered` the transaction gets its number at once, which is the
+    last column: it is what the server is asked for where the answer to COMMIT is lost.
     """
-    cursor = connection.execute(
+    settings = SETTINGS | {
+        "statement_timeout": _milliseconds(limits.statement_seconds),
+        "lock_timeout": _milliseconds(limits.lock_seconds),
+        "idle_in_transaction_session_timeout": _milliseconds(limits.idle_seconds),
+    }
+    values = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+    return (
+        f"BEGIN ISOLATION LEVEL {mode}",
+        SEARCH_PATH,
         f"""
-BEGIN ISOLATION LEVEL {mode};{SETTINGS};
-SET LOCAL statement_timeout = {_milliseconds(limits.statement_seconds)};
-SET LOCAL lock_timeout = {_milliseconds(limits.lock_seconds)};
-SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(limits.idle_seconds)};
-SELECT set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024,
+SELECT {values},
+       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024,
                                        {WORK_MEM_KILOBYTES})::text, true),
        {"pg_current_xact_id()" if numbered else "''"}::text
-""".encode()
+""",
     )
-    while cursor.nextset():
-        pass
-    row = cursor.fetchone()
-    return row[1] if row else ""
 
 
 def load_moments_as_utc(connection: Connection[Any]) -> None:
@@ -95,27 +94,27 @@ def load_moments_as_utc(connection: Connection[Any]) -> None:
 
 
 class UtcLoader(Loader):
-    """Loads the text of a `timestamptz`, whatever zone it is written in."""
+    """Loads the text of a `timestamptz` in ISO format, whatever zone it is written in.
 
-    format = Format.TEXT
-    driver_loader: type[Any] = TimestamptzLoader
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        self._load = self.driver_loader(oid, context).load
+    The driver's own loader asks for the DateStyle, which it learns only when a pipeline has ended.
+    """
 
     def load(self, data: Buffer) -> datetime:
         """Return the moment. Raises DataError for one that Python can't hold."""
-        moment: datetime = self._load(data)
-        return moment.astimezone(UTC)
+        text = bytes(data).decode()
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except ValueError:
+            raise DataError(f"timestamp too large (after year 10K) or BC: {text!r}") from None
 
 
-class UtcBinaryLoader(UtcLoader):
+class UtcBinaryLoader(TimestamptzBinaryLoader):
     """Loads a `timestamptz` that was sent in binary."""
 
-    format = Format.BINARY
-    driver_loader = TimestamptzBinaryLoader
+    def load(self, data: Buffer) -> datetime:
+        """Return the moment. Raises DataError for one that Python can't hold."""
+        return super().load(data).astimezone(UTC)
 
 
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from billing_cli.database.begin import (
@@ -23,18 +22,19 @@ from billing_cli.database.begin import (
     ONE_STATE_AND_NOTES,
     READ_COMMITTED,
     Limits,
-    begin,
-    load_moments_as_utc,
+    beginning,
 )
 from billing_cli.database.busy import read_table_lock_holders
-from billing_cli.database.failures import is_transient, refusal_for_good, translate
-from billing_cli.database.patience import PatientConnection
-from billing_cli.errors import BillingError, ConfigurationError, DatabaseUnavailableError
+from billing_cli.database.connecting import connect
+from billing_cli.database.failures import is_transient, translate
+from billing_cli.errors import BillingError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg import Connection
+
+    from billing_cli.database.patience import PatientConnection
 
 Result = TypeVar("Result")
 
@@ -45,11 +45,6 @@ logging.getLogger("psycopg").addFilter(
 
 # Tells whether the transaction whose COMMIT was never answered became durable.
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
-
-UNREADABLE_DSN = (
-    "DATABASE_URL: not a PostgreSQL URI or libpq keyword string; "
-    "special characters in a password must be percent-encoded in a URI"
-)
 
 FATE_UNKNOWN = (
     "the connection was lost during COMMIT, and whether it took place can't be told yet; "
@@ -176,9 +171,10 @@ class Session:
         raise AssertionError("unreachable")
 
     def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
-        connection, progress.transaction_id = self._begin(READ_COMMITTED, numbered=True)
+        connection = self._begin(READ_COMMITTED, numbered=True)
         progress.result = result = work(connection)
         if not self.dry_run:
+            *_, progress.transaction_id = connection.last_of_opening() or ("",)
             with _signals_wait():
                 progress.committing = True
                 connection.commit()
@@ -186,7 +182,7 @@ class Session:
 
     def _read(self, work: Callable[[Connection], Result], mode: str) -> Result:
         try:
-            connection, _ = self._begin(mode)
+            connection = self._begin(mode)
             result = work(connection)
         except psycopg.Error as error:
             self.close()
@@ -208,33 +204,33 @@ class Session:
         if not isinstance(error, psycopg.errors.LockNotAvailable):
             return failure
         try:
-            with _connect(self.database) as connection:
-                begin(connection, ONE_STATE, Limits(ASK_SECONDS, ASK_SECONDS, ASK_SECONDS))
+            with connect(self.database) as connection:
+                connection.begin(
+                    beginning(ONE_STATE, Limits(ASK_SECONDS, ASK_SECONDS, ASK_SECONDS))
+                )
                 holders = read_table_lock_holders(connection)
         except (psycopg.Error, BillingError):
             return failure
         text = f"{failure}; tables are locked by {holders}" if holders else str(failure)
         return BillingError(text, failure.code)
 
-    def _begin(
-        self, mode: str, *, numbered: bool = False
-    ) -> tuple[PatientConnection[tuple[Any, ...]], str]:
-        """Return a connection in a transaction, and its number where that is wanted.
+    def _begin(self, mode: str, *, numbered: bool = False) -> PatientConnection[tuple[Any, ...]]:
+        """Return a connection whose transaction begins with the next statement.
 
         All of a dry run is one transaction.
         """
         connection = self._open()
-        if connection.info.transaction_status == TransactionStatus.INTRANS:
-            return connection, ""
-        seconds = self.database.statement_timeout_seconds
-        # A dry run keeps its transaction open while it fetches.
-        idle_seconds = 0 if self.dry_run else seconds
-        limits = Limits(seconds, self.database.lock_timeout_seconds, idle_seconds)
-        return connection, begin(connection, mode, limits, numbered=numbered)
+        if connection.info.transaction_status != TransactionStatus.INTRANS:
+            seconds = self.database.statement_timeout_seconds
+            # A dry run keeps its transaction open while it fetches.
+            idle_seconds = 0 if self.dry_run else seconds
+            limits = Limits(seconds, self.database.lock_timeout_seconds, idle_seconds)
+            connection.begin(beginning(mode, limits, numbered=numbered))
+        return connection
 
     def _open(self) -> PatientConnection[tuple[Any, ...]]:
         if self._connection is None:
-            self._connection = _connect(self.database)
+            self._connection = connect(self.database)
         return self._connection
 
     def _became_durable(self, transaction_id: str) -> bool:
@@ -268,62 +264,6 @@ class _Progress:
     committing = False
     transaction_id = ""
     result: object = None
-
-
-def _connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
-    # What the connection string says itself goes before our own choice; but texts are sent in this
-    # encoding, whatever others of the database like to speak.
-    parameters = {
-        **_defaults(database),
-        **_parameters(database.dsn),
-        "client_encoding": "UTF8",
-    }
-    try:
-        connection = PatientConnection[tuple[Any, ...]].connect(
-            **parameters, autocommit=True, prepare_threshold=None
-        )
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(UNREADABLE_DSN) from None
-    except psycopg.OperationalError as error:
-        refusal = refusal_for_good(error)
-        if refusal is not None:
-            raise refusal from None
-        raise
-    load_moments_as_utc(connection)
-    connection.patience_seconds = database.statement_timeout_seconds + database.grace_seconds
-    connection.grace_seconds = database.grace_seconds
-    return connection
-
-
-def _parameters(dsn: str) -> dict[str, Any]:
-    """Return the connection string's parameters.
-
-    Raises ConfigurationError where it can't be read, without repeating it: where a password with
-    special characters took it apart, a piece of that stands in place of the host or the port.
-    """
-    try:
-        given = {name: value for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(UNREADABLE_DSN) from None
-    hosts = str(given.get("host", "")).split(",")
-    ports = str(given.get("port", "")).split(",")
-    # A socket's directory stands for a host, and a name that begins with @ for an abstract one.
-    is_odd = any("@" in host[1:] or not host.isprintable() for host in hosts)
-    if is_odd or not all(port.isdecimal() or not port for port in ports):
-        raise ConfigurationError(UNREADABLE_DSN)
-    return given
-
-
-def _defaults(database: Database) -> dict[str, Any]:
-    return {
-        "application_name": database.application_name,
-        "connect_timeout": database.connect_timeout_seconds,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        # Data that is sent into the void is noticed as soon as silence is.
-        "tcp_user_timeout": 25_000,
-    }
 
 
 def _transaction_status(connection: Connection, transaction_id: str) -> str | None:

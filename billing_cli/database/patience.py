@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -18,7 +18,7 @@ from psycopg.rows import Row
 from psycopg.waiting import Ready, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator, Sequence
 
 Result = TypeVar("Result")
 
@@ -35,6 +35,44 @@ class PatientConnection(psycopg.Connection[Row]):
 
     patience_seconds: float = math.inf
     grace_seconds: float = 5.0
+    _opening: Sequence[str] = ()
+    _opened: psycopg.Cursor[Row] | None = None
+
+    def begin(self, statements: Sequence[str]) -> None:
+        """Begin a transaction with its first statement, in one round trip where that can be.
+
+        The connection must be in autocommit mode, so that the driver sends no BEGIN of its own.
+        """
+        self._opening, self._opened = statements, None
+
+    def last_of_opening(self) -> Row | None:
+        """Return the row of the last statement that began the transaction, if it has begun."""
+        return self._opened.fetchone() if self._opened else None
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Return a cursor; outside of a pipeline the transaction has begun then."""
+        if self._opening:
+            opening, self._opening = ";".join(self._opening), ()
+            self._opened = self.execute(opening.encode())
+            while self._opened.nextset():
+                pass
+        return super().cursor(*arguments, **options)
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """Send the statements of the block in one round trip."""
+        with super().pipeline() as pipeline:
+            opening, self._opening = self._opening, ()
+            for statement in opening:
+                self._opened = self.execute(statement.encode())
+            yield pipeline
+
+    @contextmanager
+    def transaction(self, *arguments: Any, **options: Any) -> Iterator[psycopg.Transaction]:
+        """Execute the block within a savepoint."""
+        self.cursor().close()
+        with super().transaction(*arguments, **options) as transaction:
+            yield transaction
 
     def execute(self, *arguments: Any, **options: Any) -> psycopg.Cursor[Row]:
         """Execute a statement, or within a pipeline send all of it."""

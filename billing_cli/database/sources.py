@@ -215,8 +215,8 @@ def lock_sources(
         dict(node_owners.fetchall()),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
         frozenset(moving_node_ids),
-        # An iterator lets go of the rows when it has given the last: they are a tenth of a run's
-        # memory, and are not needed beside the streams that are made of them.
+        # An iterator lets go of the rows when it has given the last: what follows takes their place
+        # in memory, as it can't take that of the driver's own copy.
         iter(streams.fetchall()),
         debts.fetchall(),
         tuple(account for (account,) in renewed.fetchall()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, LiteralString, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg.errors import LockNotAvailable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Price, Renewal
+    from billing_cli.core.model import BucketKey, Price, Renewal, Totals
     from billing_cli.core.prices import ProfileRow
     from billing_cli.jobs.context import JobContext
 
@@ -40,13 +40,14 @@ class LockedAccounts:
 
     `kept` exist, and stay until the transaction ends. `problems` says why some of those that exist
     can't be charged now: what they use is pending. `renewed` are chargeable accounts with a new
-    quota period.
+    quota period. `on_record` are buckets that were charged before, whoever did it, and their bytes.
     """
 
     chargeable: Mapping[str, Account] = field(default_factory=dict)
     kept: AbstractSet[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
     renewed: Mapping[str, NewPeriod] = field(default_factory=dict)
+    on_record: Mapping[BucketKey, Totals] = field(default_factory=dict)
 
 
 def lock_accounts(
@@ -54,77 +55,73 @@ def lock_accounts(
     connection: Connection,
     charged: Collection[str],
     kept: Collection[str] = (),
-    first_minute: datetime | None = None,
+    *,
+    fresh: Sequence[BucketKey] = (),
+    late: Sequence[BucketKey] = (),
 ) -> LockedAccounts:
     """Lock accounts and the quota states of those to be charged, each in key order; read both.
 
     An account without a quota state gets its first. One whose row another session holds for longer
     than LOCK_WAIT_SECONDS, or whose figures money can't be computed with, is a problem of that
-    account, never an error. `first_minute` is the first that may be charged, None where that is
-    not known. Sets the savepoint `accounts` first.
+    account, never an error. `fresh` and `late` are the buckets to be charged in key order, as far
+    as they are known: `fresh` ones should not have been charged before. Sets the savepoint
+    `accounts` first, and makes the staging tables.
     """
-    # The outer savepoint is the caller's; the inner one takes back a lock that is not available.
+    initial_quota_bytes = context.tariff.initial_included_quota_bytes
     rows = _lock_rows(
-        context, connection, {*charged, *kept}, charged, first_minute, ("accounts", "locks")
+        context,
+        connection,
+        store.Wanted(
+            {*charged, *kept},
+            charged,
+            initial_quota_bytes,
+            context.tariff.initial_balance,
+            fresh,
+            late,
+        ),
     )
-    users = {user.account_uuid: user for user in rows.users}
-    states = {state.account_uuid: state for state in rows.states}
-    missing = [users[one] for one in sorted(charged) if one in users and one not in states]
-    if missing:
-        tariff = context.tariff
-        store.add_quota_states(
-            connection, missing, tariff.initial_included_quota_bytes, tariff.initial_balance
-        )
-        wanted = [user.account_uuid for user in missing]
-        added = _lock_rows(context, connection, wanted, wanted, first_minute, ("locks",))
-        states |= {state.account_uuid: state for state in added.states}
-
     chargeable: dict[str, Account] = {}
-    problems = {
-        account: f"account {account} is locked by another session and can't be charged now"
-        for account in rows.existing
-        if account not in users or (account in charged and account not in states)
-    }
+    problems: dict[str, str] = {}
     renewed: dict[str, NewPeriod] = {}
     prices: dict[ProfileRow, Price | NoPrice] = {}
-    for account in charged:
-        if account in users and account in states:
-            user, state, seen = users[account], states[account], rows.renewals.get(account, ())
-            try:
-                chargeable[account] = _account(context, user.profile, state, seen, prices)
-            except ValueError as error:
-                problems[account] = f"account {account} can't be charged: {error}"
-                continue
-            start = state.period_start
-            if start is not None and all(start > renewal.period_start for renewal in seen):
-                full_quota = store.full_quota(user, context.tariff.initial_included_quota_bytes)
-                renewed[account] = NewPeriod(start, full_quota)
-    return LockedAccounts(chargeable, users.keys(), problems, renewed)
+    for state in rows.states:
+        account = state.account_uuid
+        if account not in rows.users:
+            continue
+        included_quota_bytes, profile = rows.users[account]
+        seen = rows.renewals.get(account, ())
+        try:
+            chargeable[account] = _account(context, profile, state, seen, prices)
+        except ValueError as error:
+            problems[account] = f"account {account} can't be charged: {error}"
+            continue
+        start = state.period_start
+        if start is not None and all(start > renewal.period_start for renewal in seen):
+            full_quota = store.full_quota(included_quota_bytes, initial_quota_bytes)
+            renewed[account] = NewPeriod(start, full_quota)
+    settled = chargeable.keys() | problems.keys()
+    problems |= {
+        account: f"account {account} is locked by another session and can't be charged now"
+        for account in rows.existing
+        if account not in rows.users or (account in charged and account not in settled)
+    }
+    return LockedAccounts(chargeable, frozenset(rows.users), problems, renewed, rows.on_record)
 
 
 def _lock_rows(
-    context: JobContext,
-    connection: Connection,
-    kept: Collection[str],
-    charged: Collection[str],
-    first_minute: datetime | None,
-    savepoints: Sequence[LiteralString],
+    context: JobContext, connection: Connection, wanted: store.Wanted
 ) -> store.LockedRows:
     """Lock the rows, at first with a little patience, then those that are available."""
     patience = context.database.lock_timeout_seconds
     try:
         return store.lock_accounts(
             connection,
-            kept,
-            charged,
-            first_minute,
-            savepoints=savepoints,
+            wanted,
             wait_seconds=min(LOCK_WAIT_SECONDS, patience),
             wait_seconds_afterwards=patience,
         )
     except LockNotAvailable:
-        connection.execute("ROLLBACK TO SAVEPOINT locks")
-        return store.lock_available_accounts(connection, kept, charged, first_minute)
+        return store.lock_available_accounts(connection, wanted)
 
 
 def _account(

@@ -1,4 +1,4 @@
-"""Which source a node belongs to: one that expects it goes before one that only claims it."""
+"""Which source a node belongs to, and so which answers may be used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from billing_cli.core.deltas import not_yet_applied
+from billing_cli.core.times import format_rfc3339
 from billing_cli.database.moving import move_progress
 from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.exporter.address import is_loopback
-from billing_cli.exporter.api import Fetched
+from billing_cli.exporter.api import ExporterError, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import NodeIdentity
-    from billing_cli.database.sources import LockedSources
-    from billing_cli.exporter.api import ExporterError
+    from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.source import Source
+
+
+MOVE = "billing sources move"
 
 
 def expects(source: Source | None, node: NodeIdentity) -> bool:
@@ -80,3 +83,112 @@ def assign_nodes(
         return found
     states = read_sources(connection, sorted(found.states))
     return replace(found, states=states, node_owners=assigned, taken=frozenset(taken))
+
+
+def accept(
+    by_id: Mapping[str, Source],
+    outcomes: Mapping[str, Fetched | ExporterError],
+    found: LockedSources,
+    asked: Mapping[str, SourceState],
+) -> tuple[dict[str, Fetched], dict[str, ExporterError]]:
+    """Return the answers of the locked sources that may be used, and why others may not.
+
+    `asked` are the states from which the exporters were asked.
+    """
+    errors: dict[str, ExporterError] = {}
+    accepted: dict[str, Fetched] = {}
+    for source_id in sorted(found.locked):
+        outcome = outcomes[source_id]
+        if isinstance(outcome, Fetched):
+            state = found.states[source_id]
+            problem = _identity_problem(by_id[source_id], state, outcome.identity)
+            if problem:
+                errors[source_id] = ExporterError(problem, code="wrong_identity")
+            else:
+                accepted[source_id] = outcome
+        else:
+            errors[source_id] = _with_hint(outcome, found.states[source_id])
+    for source_id, problem in _ownership_problems(by_id, accepted, found.node_owners).items():
+        errors[source_id] = ExporterError(problem, code="wrong_identity")
+        del accepted[source_id]
+    for source_id in list(accepted):
+        if lost := _lost_commits(asked[source_id], found.states[source_id]):
+            errors[source_id] = ExporterError(lost)
+            del accepted[source_id]
+    return accepted, errors
+
+
+def _lost_commits(asked: SourceState, now: SourceState) -> str:
+    """Return why an answer begins too late, empty where it does not.
+
+    A failover to a replica that lags takes the watermark back while an exporter is asked. What
+    lies in between is not in the answer: its bytes would be billed in one minute, and counters
+    that restarted there would go unnoticed.
+    """
+    if asked.watermark is None or (now.watermark and now.watermark >= asked.watermark):
+        return ""
+    where = format_rfc3339(now.watermark) if now.watermark else "gone"
+    return (
+        f"the database has lost commits: the watermark was {format_rfc3339(asked.watermark)} when "
+        f"the exporter was asked, and is now {where}; the next run asks again from there"
+    )
+
+
+def _identity_problem(
+    source: Source, state: SourceState, identity: NodeIdentity | None
+) -> str | None:
+    """A source that suddenly speaks for another node needs the operator's word for it."""
+    if identity is None or state.identity is None or identity == state.identity:
+        return None
+    if source.expected_node_id == identity.node_id and source.expected_env in {None, identity.env}:
+        return None
+    return (
+        f"answers as node {identity.stored!r}, but was {state.identity.stored!r} so far; where the "
+        f"node has another id now: {MOVE} {source.source_id} {identity.stored} --same-counters; "
+        "where this is another node: set expected_node_id"
+    )
+
+
+def _with_hint(error: ExporterError, state: SourceState) -> ExporterError:
+    """Name the command for a node that has another id now, where the exporter's names differ."""
+    if error.code != "wrong_identity" or state.identity is None:
+        return error
+    return ExporterError(
+        f"{error.reason}; where node {state.identity.stored!r} has another id now: "
+        f"{MOVE} {state.source_id} ENV:NODE_ID --same-counters",
+        code=error.code,
+    )
+
+
+def _ownership_problems(
+    by_id: Mapping[str, Source],
+    accepted: Mapping[str, Fetched],
+    node_owners: Mapping[str, str],
+) -> dict[str, str]:
+    """Find the sources whose node belongs to another one: it would be billed twice.
+
+    A node without an owner belongs to the only source that expects it, else to none of several.
+    """
+    claims: dict[str, list[str]] = {}
+    owners = dict(node_owners)
+    for source_id, fetched in accepted.items():
+        if fetched.identity is not None:
+            claims.setdefault(fetched.identity.stored, []).append(source_id)
+            if expects(by_id[source_id], fetched.identity):
+                owners.setdefault(fetched.identity.stored, source_id)
+    problems = {}
+    for node, claimants in claims.items():
+        owner = owners.get(node)
+        for source_id in claimants:
+            others = [owner] if owner else [one for one in claimants if one != source_id]
+            if others and source_id != owner:
+                problems[source_id] = (
+                    f"node {node!r} is claimed by the sources {source_id!r} and {others[0]!r}; "
+                    "it would be billed twice"
+                    + (
+                        f"; to go on under another source: {MOVE} {owner} {source_id}"
+                        if owner
+                        else ""
+                    )
+                )
+    return problems

@@ -10,7 +10,7 @@ from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.step import take_step
-from billing_cli.jobs.write import Written
+from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

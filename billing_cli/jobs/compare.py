@@ -29,7 +29,7 @@ from billing_cli.jobs.credit import cell_key, growth_of, spend_credit
 from billing_cli.jobs.daily_maximum import find_growth_above, maxima_of, note_charged
 from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
-from billing_cli.jobs.write import Written
+from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

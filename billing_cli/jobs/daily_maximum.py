@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.daily_maximum import Payer, above_maximum, amounts_of, payers
 from billing_cli.core.model import Bucket
-from billing_cli.core.rating import bucket_key, buckets_of
 from billing_cli.database.adjustments import read_bucket_histories
 from billing_cli.database.daily_charges import add_daily_charges, read_daily_charges
 
@@ -17,49 +16,46 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import BucketKey, Charge
-    from billing_cli.core.rating import BilledUsage
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
 
 Maxima = dict[Payer, "Decimal"]
 
 
-def maxima_of(
-    context: JobContext, usage: Iterable[BilledUsage | BucketKey], sources: Mapping[str, str]
-) -> Maxima:
-    """Return the maxima that hold for usage; `sources` are source ids by stored node id."""
+def maxima_of(context: JobContext, keys: Iterable[BucketKey], sources: Mapping[str, str]) -> Maxima:
+    """Return the maxima that hold for buckets; `sources` are source ids by stored node id."""
+    tariff = context.tariff
     configured = {source.source_id: source.max_daily_charge for source in context.sources}
+    if not (
+        tariff.max_daily_charge or tariff.max_daily_charge_per_source or any(configured.values())
+    ):
+        return {}
     maxima: Maxima = {}
-    for one in usage:
-        own = configured.get(sources.get(one.stored_node_id, ""))
-        most = context.tariff.max_daily_charge_per_source if own is None else own
+    for key in keys:
+        own = configured.get(sources.get(key.stored_node_id, ""))
+        most = tariff.max_daily_charge_per_source if own is None else own
         if most:
-            maxima[Payer("node", one.stored_node_id)] = most
-        if context.tariff.max_daily_charge:
-            maxima[Payer("account", one.account_uuid)] = context.tariff.max_daily_charge
+            maxima[Payer("node", key.stored_node_id)] = most
+        if tariff.max_daily_charge:
+            maxima[Payer("account", key.account_uuid)] = tariff.max_daily_charge
     return maxima
 
 
 def find_above(
     context: JobContext,
     connection: Connection,
-    fresh: Sequence[BilledUsage],
-    late: Sequence[BilledUsage],
+    fresh: Sequence[Bucket],
+    late: Sequence[Bucket],
     accounts: LockedAccounts,
     maxima: Maxima,
 ) -> set[BucketKey]:
     """Return the buckets above a maximum. The accounts and the sources are locked."""
-    buckets = buckets_of([*fresh, *late])
-    days = {one for bucket in buckets for one in payers(bucket.key) if one[0] in maxima}
-    above = above_maximum(
-        buckets,
-        accounts.chargeable,
-        read_daily_charges(connection, days),
-        maxima,
-        context.tariff.peak_hours,
-    )
+    if not maxima:
+        return set()
+    growth = {bucket.key: bucket.total_bytes for bucket in (*fresh, *late)}
+    above = find_growth_above(context, connection, growth, accounts, maxima)
     # A replay is charged already, and is among what its day had before.
-    charged = read_bucket_histories(connection, {bucket_key(one) for one in fresh} & above)
+    charged = read_bucket_histories(connection, above & {bucket.key for bucket in fresh})
     return above - {key for key, history in charged.items() if history.is_charged}
 
 

@@ -12,15 +12,14 @@ from billing_cli.core.adjustments import (
     returned_quotas,
     settle,
 )
-from billing_cli.core.rating import ONE, bucket_key, buckets_of, rate
+from billing_cli.core.rating import ONE, bucket_key, rate
 from billing_cli.core.takeover import beyond_charged, first_from_by_bucket
-from billing_cli.database import accounts as store_accounts
 from billing_cli.database.adjustments import read_bucket_histories
+from billing_cli.database.arrears import has_arrears_since
 from billing_cli.database.facts import Entries, Facts, Run
 from billing_cli.database.quota_periods import read_rated_buckets
-from billing_cli.database.takeover import find_charged
 from billing_cli.database.write_path import CORRECT
-from billing_cli.database.writing import create_staging, write_facts
+from billing_cli.database.writing import write_facts
 from billing_cli.errors import BillingError
 from billing_cli.jobs.quota_periods import OpenedPeriods, open_periods
 
@@ -62,33 +61,35 @@ class Minutes:
 
 
 def find_minutes(
-    connection: Connection, usage: Sequence[BilledUsage], late: Sequence[BilledUsage]
+    connection: Connection,
+    fresh: Sequence[Bucket],
+    late: Sequence[Bucket],
+    on_record: Mapping[BucketKey, Totals],
+    usage: Iterable[BilledUsage],
 ) -> Minutes:
-    """Sum usage into minutes, and look what is on record of them. Makes the staging tables.
+    """Sort buckets by what is on record of their minutes.
 
-    `usage` is of minutes that nobody should have charged before; `late` usage, which waited for its
-    account, adds to minutes that may have been. Raises FactConflictError where a minute of `usage`
-    was charged by us with other figures.
+    `fresh` ones are of minutes that nobody should have charged before; `late` ones, of usage that
+    waited for its account, add to minutes that may have been. `on_record` are the bytes of those
+    that were charged before, and `usage` is what all of them are the sums of. Raises
+    FactConflictError where a minute of `fresh` was charged by us with other figures.
     """
-    fresh, late_buckets = buckets_of(usage), buckets_of(late)
-    with connection.pipeline():
-        create_staging(connection)
-        found = find_charged(connection, [bucket.key for bucket in fresh])
-        found_late = find_charged(connection, [bucket.key for bucket in late_buckets], few=True)
-    charged = found.bytes_by_key() | found_late.bytes_by_key()
+    charged = (
+        {bucket.key: on_record[bucket.key] for bucket in (*fresh, *late) if bucket.key in on_record}
+        if on_record
+        else {}
+    )
     if not charged:
-        return Minutes([*fresh, *late_buckets])
+        return Minutes([*fresh, *late])
 
     histories = read_bucket_histories(connection, charged)
-    first_from = first_from_by_bucket(
-        (bucket_key(one), one.record.from_at) for one in (*usage, *late)
-    )
-    late_keys = {bucket.key for bucket in late_buckets}
+    first_from = first_from_by_bucket((bucket_key(one), one.record.from_at) for one in usage)
+    late_keys = {bucket.key for bucket in late}
     new = []
     replayed: set[BucketKey] = set()
     taken_over: set[BucketKey] = set()
     corrections = []
-    for bucket in (*fresh, *late_buckets):
+    for bucket in (*fresh, *late):
         key = bucket.key
         if key not in charged:
             new.append(bucket)
@@ -175,14 +176,11 @@ def write_entries(
     """Write corrections and the usage records that they follow from."""
     if not (entries.charges or entries.corrected or entries.seen_periods or usage):
         return
-    with connection.pipeline():
-        create_staging(connection)
-        newer = connection.execute(store_accounts.HAS_ARREARS_SINCE)
     run = Run(
         context.run_id,
         context.clock(),
         pricing_rule_version or context.tariff.pricing_rule_version,
-        has_arrears_since=newer.fetchone() == (True,),
+        has_arrears_since=has_arrears_since(connection),
         job=context.job,
     )
     counts = write_facts(connection, CORRECT, Facts(usage=usage, entries=entries), run)

@@ -1,4 +1,4 @@
-"""Where a run's snapshots come from: the exporters, or a file in their place."""
+"""A round of fetching: from the exporters, or from a file in their place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.errors import BillingError
-from billing_cli.exporter.api import ExporterError
+from billing_cli.exporter.api import ExporterError, FetchRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
-    from billing_cli.exporter.api import Fetched, FetchRequest
+    from billing_cli.exporter.api import Fetched
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.pace import Pace
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
 
@@ -109,3 +110,67 @@ def _over_http(
             default_token=context.default_token,
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRound:
+    """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
+
+    `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
+    asked from. `is_file` tells that it was not the exporters who answered, `is_dry` that nothing is
+    to be stored.
+    """
+
+    begins: Mapping[str, datetime]
+    known: Mapping[str, SourceState]
+    bound: datetime
+    outcomes: Mapping[str, Fetched | ExporterError]
+    waiting: frozenset[str]
+    asked_at: datetime
+    is_file: bool
+    is_dry: bool
+
+
+def fetch_round(
+    context: JobContext,
+    origin: Origin,
+    sources: Sequence[Source],
+    states: Mapping[str, SourceState],
+    until: datetime,
+    since: datetime | None,
+    pace: Pace,
+    asked_at: datetime,
+    *,
+    is_dry: bool,
+) -> FetchRound:
+    """Ask the origin for what the sources may have new, each from where it stands."""
+    first_since = since or until - context.initial_lookback
+    fetching = context.fetching
+    begins = {}
+    for source in sources:
+        state = states[source.source_id]
+        begin = state.watermark or state.legacy_watermark or first_since
+        if begin < until or source.mode != "window":
+            begins[source.source_id] = begin
+    bound = pace.bound(begins, until, fetching.step_max_samples)
+    waiting = frozenset(
+        source_id for source_id, begin in begins.items() if bound < until and begin >= bound
+    )
+    wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
+    shares = pace.shares((source.source_id for source in wanted), fetching.step_max_samples)
+    outcomes = origin.fetch(
+        [
+            FetchRequest(
+                source=source,
+                since=begins[source.source_id],
+                until=max(bound, begins[source.source_id]),
+                max_samples=shares[source.source_id],
+                page_limit=fetching.page_limit,
+                has_watermark=states[source.source_id].watermark is not None,
+                renamed=states[source.source_id].renamed(),
+            )
+            for source in wanted
+        ],
+        context.clock(),
+    )
+    return FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry)

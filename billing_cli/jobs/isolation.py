@@ -10,7 +10,8 @@ import psycopg
 
 from billing_cli.database.failures import DataRefusedError, is_about_data, translate
 from billing_cli.jobs.entries import FactConflictError
-from billing_cli.jobs.write import Written, write
+from billing_cli.jobs.write import write
+from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import RunStatus, SourceResult
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.write import Written
+    from billing_cli.jobs.written import Written
 
 # A note names this many sources.
 NAMED = 10

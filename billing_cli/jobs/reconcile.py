@@ -24,7 +24,7 @@ from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.source_results import lag_seconds
-from billing_cli.jobs.write import Written
+from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

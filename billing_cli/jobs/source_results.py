@@ -8,19 +8,50 @@ from typing import TYPE_CHECKING
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
-from billing_cli.jobs.write import NOTES_SHOWN, Charged
+from billing_cli.jobs.written import NOTES_SHOWN, Charged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.result import SourceStatus
-    from billing_cli.database.sources import SourceState
+    from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.write import Written
+    from billing_cli.jobs.written import Written
+
+
+def results_of(
+    outcomes: Mapping[str, Fetched | ExporterError],
+    found: LockedSources,
+    accepted: Mapping[str, Fetched],
+    advanced: Mapping[str, SourcePlan],
+    errors: Mapping[str, ExporterError],
+    written: Written,
+    now: datetime,
+) -> list[SourceResult]:
+    """Return what came of each source that was asked, in the order of their ids."""
+    results = []
+    for source_id in sorted(outcomes):
+        state = found.states[source_id]
+        if source_id not in found.locked:
+            results.append(result_without_plan(source_id, state, now, status="busy"))
+        elif source_id in advanced:
+            results.append(result_of_plan(advanced[source_id], written, now))
+        else:
+            results.append(
+                result_without_plan(
+                    source_id,
+                    state,
+                    now,
+                    error=errors.get(source_id),
+                    fetched=accepted.get(source_id),
+                    problems=written.notes.get(source_id, ()),
+                )
+            )
+    return results
 
 
 def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:

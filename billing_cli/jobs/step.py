@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.model import Gap
 from billing_cli.database import arrays
-from billing_cli.database.accounts import HAS_ARREARS_SINCE
+from billing_cli.database.arrears import HAS_ARREARS_SINCE
 from billing_cli.database.facts import Attempt, Attempts, Run
 from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import pipeline_at_head
@@ -22,13 +22,14 @@ from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources
 from billing_cli.database.stream_limits import use_accepted
 from billing_cli.database.write_path import FINISH, FINISH_BARE
 from billing_cli.database.writing import send
-from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
-from billing_cli.jobs.assignment import assign_nodes
+from billing_cli.exporter.api import ExporterError, Fetched
+from billing_cli.jobs.assignment import accept, assign_nodes
+from billing_cli.jobs.fetching import fetch_round
 from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolated
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
-from billing_cli.jobs.plans import accept, plan
+from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
-from billing_cli.jobs.source_results import fail_long_busy, result_of_plan, result_without_plan
+from billing_cli.jobs.source_results import fail_long_busy, result_without_plan, results_of
 from billing_cli.jobs.stream_limits import within_stream_limits
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import SourceResult
     from billing_cli.database.connection import Session
-    from billing_cli.database.sources import LockedSources, SourceState
+    from billing_cli.database.sources import SourceState
+    from billing_cli.database.write_path import Statement
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.fetching import Origin
+    from billing_cli.jobs.fetching import FetchRound, Origin
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.write import Written
+    from billing_cli.jobs.written import Written
 
 # A timer that fires a little early must not make a source wait for one more round.
 INTERVAL_TOLERANCE = timedelta(seconds=1)
@@ -96,7 +98,7 @@ def take_step(
         for source in sources
         if not (respect_intervals and _is_early(source, known, asked_at))
     ]
-    fetched = _fetch(
+    fetched = fetch_round(
         context, origin, due, known.states, until, since, pace or Pace(), asked_at, is_dry=is_dry
     )
 
@@ -119,8 +121,8 @@ def take_step(
             ]
         else:
             outcomes |= refused
-        mine = replace(fetched, outcomes=outcomes, share=share)
-        return _write(context, connection, by_id, mine, until, pace, run, apart, journal)
+        mine = replace(fetched, outcomes=outcomes)
+        return _write(context, connection, by_id, mine, share, until, pace, run, apart, journal)
 
     return transaction_isolated(session, sorted(fetched.outcomes), work)
 
@@ -150,77 +152,12 @@ def _read(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _FetchRound:
-    """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
-
-    `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
-    asked from. `is_file` tells that it was not the exporters who answered, `is_dry` that nothing is
-    to be stored. `share` is the part of the step that a transaction takes.
-    """
-
-    begins: Mapping[str, datetime]
-    known: Mapping[str, SourceState]
-    bound: datetime
-    outcomes: Mapping[str, Fetched | ExporterError]
-    waiting: frozenset[str]
-    asked_at: datetime
-    is_file: bool
-    is_dry: bool
-    share: Share
-
-
-def _fetch(
-    context: JobContext,
-    origin: Origin,
-    sources: Sequence[Source],
-    states: Mapping[str, SourceState],
-    until: datetime,
-    since: datetime | None,
-    pace: Pace,
-    asked_at: datetime,
-    *,
-    is_dry: bool,
-) -> _FetchRound:
-    first_since = since or until - context.initial_lookback
-    fetching = context.fetching
-    begins = {}
-    for source in sources:
-        state = states[source.source_id]
-        begin = state.watermark or state.legacy_watermark or first_since
-        if begin < until or source.mode != "window":
-            begins[source.source_id] = begin
-    bound = pace.bound(begins, until, fetching.step_max_samples)
-    waiting = frozenset(
-        source_id for source_id, begin in begins.items() if bound < until and begin >= bound
-    )
-    wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
-    shares = pace.shares((source.source_id for source in wanted), fetching.step_max_samples)
-    outcomes = origin.fetch(
-        [
-            FetchRequest(
-                source=source,
-                since=begins[source.source_id],
-                until=max(bound, begins[source.source_id]),
-                max_samples=shares[source.source_id],
-                page_limit=fetching.page_limit,
-                has_watermark=states[source.source_id].watermark is not None,
-                renamed=states[source.source_id].renamed(),
-            )
-            for source in wanted
-        ],
-        context.clock(),
-    )
-    return _FetchRound(
-        begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry, Share()
-    )
-
-
 def _write(
     context: JobContext,
     connection: Connection,
     by_id: Mapping[str, Source],
-    fetched: _FetchRound,
+    fetched: FetchRound,
+    share: Share,
     until: datetime,
     pace: Pace | None,
     run: Run,
@@ -251,9 +188,9 @@ def _write(
     late = [
         usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
         for usage in found.billable
-        if usage.source_id not in fetched.share.refused
+        if usage.source_id not in share.refused
     ]
-    renewed = () if fetched.share.is_bare else found.renewed
+    renewed = () if share.is_bare else found.renewed
     written, failed = write_isolated(context, connection, plans, late, renewed, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
@@ -268,7 +205,7 @@ def _write(
     # A file says nothing of how its exporter is.
     answering = set() if fetched.is_file else current
     stalled = _stalled(context, answering, advanced, found.states, until)
-    results = _results(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
+    results = results_of(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
     if not fetched.is_dry:
         results = fail_long_busy(connection, results, run.now)
     results = [
@@ -281,12 +218,14 @@ def _write(
         pace=(pace or Pace()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
-        _finish(connection, results, stalled, run, fetched)
+        # Pauses between runs count from when the sources were asked, however long a run takes.
+        finish = FINISH_BARE if share.is_bare else FINISH
+        _finish(connection, finish, results, stalled, replace(run, now=fetched.asked_at))
         journal(connection, step)
     return step
 
 
-def _nodes(fetched: _FetchRound) -> dict[str, bool]:
+def _nodes(fetched: FetchRound) -> dict[str, bool]:
     """Return the nodes that answered, and whether they have snapshots that may be new."""
     return {
         answer.identity.stored: bool(
@@ -332,42 +271,12 @@ def _stalled(
     return gaps
 
 
-def _results(
-    outcomes: Mapping[str, Fetched | ExporterError],
-    found: LockedSources,
-    accepted: Mapping[str, Fetched],
-    advanced: Mapping[str, SourcePlan],
-    errors: Mapping[str, ExporterError],
-    written: Written,
-    now: datetime,
-) -> list[SourceResult]:
-    results = []
-    for source_id in sorted(outcomes):
-        state = found.states[source_id]
-        if source_id not in found.locked:
-            results.append(result_without_plan(source_id, state, now, status="busy"))
-        elif source_id in advanced:
-            results.append(result_of_plan(advanced[source_id], written, now))
-        else:
-            results.append(
-                result_without_plan(
-                    source_id,
-                    state,
-                    now,
-                    error=errors.get(source_id),
-                    fetched=accepted.get(source_id),
-                    problems=written.notes.get(source_id, ()),
-                )
-            )
-    return results
-
-
 def _finish(
     connection: Connection,
+    statements: Sequence[Statement],
     results: Iterable[SourceResult],
     stalled: Mapping[str, Gap],
     run: Run,
-    fetched: _FetchRound,
 ) -> None:
     """Write gaps, arrears and sync states of all sources that this run locked, failed ones too."""
     attempts = [
@@ -375,7 +284,4 @@ def _finish(
         for one in results
         if one.status != "busy" and one.error_code != "locked"
     ]
-    # Pauses between runs count from when the sources were asked, however long a run takes.
-    finish = FINISH_BARE if fetched.share.is_bare else FINISH
-    facts = Attempts(attempts, list(stalled.items()))
-    send(connection, finish, facts, replace(run, now=fetched.asked_at))
+    send(connection, statements, Attempts(attempts, list(stalled.items())), run)

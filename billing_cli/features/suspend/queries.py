@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.arrears import ACTIVE, SUSPENDED, ArrearsState
 from billing_cli.core.rating import balance_of
-from billing_cli.database.accounts import has_arrears_since
+from billing_cli.database.arrears import has_arrears_since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

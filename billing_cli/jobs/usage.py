@@ -1,0 +1,122 @@
+"""A step's usage: who is charged for it, and what becomes of what can't be charged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from billing_cli.core.canonical import StoredUsage
+from billing_cli.core.model import HeldDelta
+from billing_cli.core.rating import BilledUsage, bucket_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from billing_cli.core.model import BucketKey, StreamName, UsageRecord
+    from billing_cli.database.streams import BillableUsage
+    from billing_cli.jobs.accounts import LockedAccounts
+    from billing_cli.jobs.plans import SourcePlan
+
+StreamIds = dict[str, dict["StreamName", int]]
+"""Ids by stored node id and name."""
+
+
+def billed(plans: Iterable[SourcePlan]) -> Iterator[BilledUsage]:
+    """Yield the new usage of streams that have an account."""
+    for plan in plans:
+        node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
+        for record in plan.advance.records:
+            account = account_of(record.name.sample_uuid)
+            if account is not None:
+                yield BilledUsage(account, node, region, record)
+
+
+def billed_late(late: Iterable[BillableUsage]) -> Iterator[BilledUsage]:
+    """Yield usage that waited for its account."""
+    for one in late:
+        yield BilledUsage(one.account_uuid, one.stored_node_id, one.region, one.record)
+
+
+@dataclass(slots=True)
+class Usage:
+    """Usage by what becomes of it.
+
+    What is charged is stored as `records`, and `settled` is the key of each late row among it.
+    `assigned` are streams that found their account, and `late_at` the nodes and accounts of late
+    ones. `pending` usage waits, because its stream has no account that can be charged now.
+    `waiting` are names of such streams and `problems` the accounts that are to blame, by source;
+    `above` counts what is held because of a daily maximum.
+    """
+
+    records: list[StoredUsage] = field(default_factory=list)
+    settled: list[tuple[int, datetime]] = field(default_factory=list)
+    assigned: dict[int, str] = field(default_factory=dict)
+    late_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
+    held: list[tuple[int, HeldDelta]] = field(default_factory=list)
+    waiting: dict[str, set[StreamName]] = field(default_factory=dict)
+    problems: dict[str, set[str]] = field(default_factory=dict)
+    above: Counter[str] = field(default_factory=Counter)
+
+
+def sort_usage(
+    plans: Iterable[SourcePlan],
+    late: Iterable[BillableUsage],
+    stream_ids: StreamIds,
+    accounts: LockedAccounts,
+    above: AbstractSet[BucketKey],
+    replayed: AbstractSet[BucketKey],
+) -> Usage:
+    """Sort usage; that of buckets `above` a daily maximum is held, `replayed` ones are stored."""
+    usage = Usage()
+    for plan in plans:
+        _add_new(usage, plan, stream_ids[plan.identity.stored], accounts, above, replayed)
+    for one in late:
+        account, record = one.account_uuid, one.record
+        if account not in accounts.chargeable:
+            if account in accounts.problems:
+                usage.problems.setdefault(one.source_id, set()).add(account)
+            continue
+        usage.late_at[one.stored_node_id, account] = one.samples_at
+        if one.is_found:
+            usage.assigned[one.stream_id] = account
+        # What is above a maximum goes on waiting.
+        if not any(bucket_key(billed) in above for billed in billed_late([one])):
+            usage.records.append(StoredUsage(record, one.stream_id, account, "pending"))
+            usage.settled.append((one.stream_id, record.from_at))
+    return usage
+
+
+def _add_new(
+    usage: Usage,
+    plan: SourcePlan,
+    ids: Mapping[StreamName, int],
+    accounts: LockedAccounts,
+    above: AbstractSet[BucketKey],
+    replayed: AbstractSet[BucketKey],
+) -> None:
+    node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
+    waiting = {name for name in plan.touched if name.sample_uuid not in plan.accounts}
+    problems = usage.problems.setdefault(plan.source_id, set())
+    for record in plan.advance.records:
+        stream_id, account = ids[record.name], account_of(record.name.sample_uuid)
+        if account is None or account not in accounts.chargeable:
+            usage.pending.append((stream_id, record))
+            waiting.add(record.name)
+            if account is not None and account in accounts.problems:
+                problems.add(account)
+            continue
+        key = bucket_key(BilledUsage(account, node, region, record)) if above or replayed else None
+        if key in above:
+            usage.held.append((stream_id, HeldDelta(record, "daily_charge")))
+            usage.above[plan.source_id] += 1
+        elif key not in replayed:
+            usage.records.append(StoredUsage(record, stream_id, account))
+    usage.waiting[plan.source_id] = waiting
+    usage.assigned |= {
+        ids[name]: account for name, account in plan.found.items() if account in accounts.kept
+    }
+    usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)

@@ -1,0 +1,112 @@
+"""What a step wrote, and what of it is of each source."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from billing_cli.core.model import Charge
+    from billing_cli.jobs.accounts import LockedAccounts
+    from billing_cli.jobs.entries import Minutes
+    from billing_cli.jobs.plans import SourcePlan
+    from billing_cli.jobs.usage import Usage
+
+# A source's result names this many accounts that can't be charged, or samples that can't be used,
+# and counts the others.
+NOTES_SHOWN = 10
+
+
+class Charged(NamedTuple):
+    """What was charged for a source: bytes, included in quotas or rated, and money."""
+
+    size_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
+
+    `held` counts the deltas above a daily maximum.
+    """
+
+    processed_samples: int = 0
+    written_minutes: int = 0
+    replayed_minutes: int = 0
+    included_bytes: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    charged: Mapping[str, Charged] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+
+    def plus(self, other: Written) -> Written:
+        """Return both together."""
+        return Written(
+            self.processed_samples + other.processed_samples,
+            self.written_minutes + other.written_minutes,
+            self.replayed_minutes + other.replayed_minutes,
+            self.included_bytes + other.included_bytes,
+            self.charged_bytes + other.charged_bytes,
+            self.amount + other.amount,
+            {**self.unresolved, **other.unresolved},
+            {**self.notes, **other.notes},
+            {**self.charged, **other.charged},
+            {**self.held, **other.held},
+        )
+
+
+def written_of(
+    plans: Sequence[SourcePlan],
+    usage: Usage,
+    minutes: Minutes,
+    charges: Sequence[Charge],
+    accounts: LockedAccounts,
+) -> Written:
+    """Return what a step wrote; `charges` are its entries."""
+    return Written(
+        processed_samples=sum(plan.advance.samples for plan in plans),
+        written_minutes=len({one.key for one in charges}),
+        replayed_minutes=len(minutes.replayed) + len(minutes.taken_over),
+        included_bytes=sum(one.included_bytes for one in charges),
+        charged_bytes=sum(one.rated_bytes for one in charges),
+        amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
+        unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
+        notes={
+            source_id: _notes([accounts.problems[one] for one in sorted(uuids)])
+            for source_id, uuids in usage.problems.items()
+            if uuids
+        },
+        charged=_charged_by_source(
+            charges, {plan.identity.stored: plan.source_id for plan in plans}
+        ),
+        held=usage.above,
+    )
+
+
+def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> dict[str, Charged]:
+    """Sum charges by source; `sources` are source ids by stored node id."""
+    size_bytes: defaultdict[str, int] = defaultdict(int)
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for one in charges:
+        node = one.key.stored_node_id
+        size_bytes[node] += one.included_bytes + one.rated_bytes
+        amounts[node] -= one.amount_delta
+    return {
+        source_id: Charged(size_bytes[node], amounts[node])
+        for node, source_id in sources.items()
+        if node in size_bytes
+    }
+
+
+def _notes(problems: Sequence[str]) -> list[str]:
+    """Return the first problems, and how many more there are."""
+    rest = len(problems) - NOTES_SHOWN
+    more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []
+    return [*problems[:NOTES_SHOWN], *more]
