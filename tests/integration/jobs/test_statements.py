@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,9 +37,12 @@ SELECT 'account', '', uuid::text, xmin::text, xmax::text FROM public.users
 def test_the_number_of_statements_does_not_depend_on_the_number_of_samples(
     databases: Databases,
 ) -> None:
-    """10 or 10,000 samples in a snapshot: the same statements, one by one, in each of the runs."""
+    """10 or 10,000 samples in a snapshot: the same statements, one by one, in each of the runs.
+
+    Only new streams are added in parts, which bounds the memory of the first run.
+    """
     few, many = (statements_of(databases, samples) for samples in (10, 10_000))
-    assert few == many
+    assert few == [[statement for statement, _ in groupby(run)] for run in many]
     assert max(len(run) for run in few) < 72
 
 
