@@ -11,7 +11,7 @@ from billing_cli.core.plausibility import Debt
 from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
 from billing_cli.database.parameters import rows_as_json
-from billing_cli.database.spans import KEPT_SINCE
+from billing_cli.database.spans import IS_OF_FORMER_ACCOUNT, KEPT_SINCE
 from billing_cli.database.streams import READ_ACCOUNT_DEBTS
 from billing_cli.database.write_path import UPSERT_ACCOUNT_DEBTS
 
@@ -43,7 +43,7 @@ READ_FIRST_FROM = f"SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.
 
 # The chain's records of the range, each stream's in order. The one before a counter restart
 # tells what had been seen until then, unless something that was held or had no account was seen
-# after it: the last but one column is when. Corrections of a record that reaches back to where
+# after it: the column after the totals is when. Corrections of a record that reaches back to where
 # evidence was pruned may be gone.
 READ_CELLS = f"""
 SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
@@ -57,7 +57,7 @@ SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
                           SELECT stream_id, to_at FROM billing.pending_usage) AS other
                    WHERE other.stream_id = record.stream_id AND other.to_at <= record.from_at)
             END,
-       record.from_at < {KEPT_SINCE}
+       record.from_at < {KEPT_SINCE}, {IS_OF_FORMER_ACCOUNT}
   FROM {NODE_RECORDS}
   JOIN billing.streams AS stream USING (stream_id)
  WHERE record.kind = 'delta'
@@ -126,7 +126,7 @@ def read_cells(
     `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
     history by stamp: what a stream had come to before its counters restarted is looked up there
     first, else the record before tells it; a cell for which nobody knows is left out, and so is
-    one that began in a month that was pruned.
+    one that began in a month that was pruned. Cells of a deleted account are not counted either.
     """
     node = {"stored_node_id": stored_node_id, "since": since, "until": until}
     corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals]]] = {}
@@ -139,8 +139,8 @@ def read_cells(
     cells, skipped = [], 0
     previous: tuple[int, datetime | None, Totals] = (0, None, ZERO)
     for row in connection.execute(READ_CELLS, node):
-        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals = row[:-2]
-        other_seen_at, is_cut = row[-2:]
+        stream_id, tag, sample, account, minute, epoch, from_at, to_at, *totals = row[:-3]
+        other_seen_at, is_cut, is_of_former_account = row[-3:]
         name = StreamName(tag, sample)
         start, end = Totals(*totals[:2]), Totals(*totals[2:])
         before: Totals | None = start
@@ -150,6 +150,8 @@ def read_cells(
             if before is None and known_id == stream_id and known_at is not None:
                 before = None if other_seen_at and other_seen_at > known_at else known
         previous = stream_id, to_at, end
+        if is_of_former_account:
+            continue
         if before is None or is_cut:
             skipped += 1
             continue

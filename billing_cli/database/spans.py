@@ -79,3 +79,17 @@ CHARGES = f"""
           WHERE one.bucket_start = minute.at AND one.account_uuid = %(account)s
          OFFSET 0) AS charge
 """
+
+# A record of an account that was deleted, and created again: ledger and buckets went with the
+# account. What is left of them here must move neither bytes nor money of the new account. The
+# OFFSET keeps the planner from reading the charges of all other accounts.
+IS_OF_FORMER_ACCOUNT = """
+  EXISTS (SELECT FROM billing.charges AS charge
+           WHERE charge.bucket_start = record.bucket_start
+             AND charge.account_uuid = record.account_uuid
+             AND charge.stored_node_id = stream.stored_node_id
+             AND charge.line_code = stream.inbound_tag
+             AND NOT EXISTS (SELECT FROM public.billing_ledger AS entry
+                              WHERE entry.id = charge.ledger_id)
+          OFFSET 0)
+"""

@@ -118,7 +118,8 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
 
 # The shared checkpoint knows no inbounds. It waits with the usage of an account that can't be
 # charged for the time being. One that went with a deleted account, as its ledger did, comes again
-# when a stream of the account changes.
+# when a stream of the account changes: what was charged when one last did tells, or else whether
+# the ledger reaches back to that.
 DIFFERENT_SHARED_CHECKPOINTS = """
 SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_uuid,
        ours.stored_node_id AS "key.node_id",
@@ -144,14 +145,14 @@ SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_u
                       AND stream.stored_node_id = ours.stored_node_id
                       AND pending.billed_at IS NULL)
    AND (shared.account_uuid IS NOT NULL
-        OR EXISTS (SELECT FROM public.billing_ledger AS entry
-                    WHERE entry.account_uuid = ours.account_uuid
-                      AND entry.bucket_start <= ours.seen_at)
-        OR NOT EXISTS (SELECT FROM billing.streams AS stream
-                         JOIN billing.usage_records AS record
-                           ON record.stream_id = stream.stream_id
-                          AND record.bucket_start = date_trunc('minute', stream.seen_at)
-                        WHERE stream.account_uuid = ours.account_uuid
-                          AND stream.stored_node_id = ours.stored_node_id))
+        OR coalesce((SELECT bool_and(entry.id IS NOT NULL)
+                       FROM billing.charges AS charge
+                       LEFT JOIN public.billing_ledger AS entry ON entry.id = charge.ledger_id
+                      WHERE charge.bucket_start = date_trunc('minute', ours.seen_at)
+                        AND charge.account_uuid = ours.account_uuid
+                        AND charge.stored_node_id = ours.stored_node_id),
+                    EXISTS (SELECT FROM public.billing_ledger AS entry
+                             WHERE entry.account_uuid = ours.account_uuid
+                               AND entry.bucket_start <= ours.seen_at)))
  ORDER BY 2, 3
 """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database import arrays
+from billing_cli.database.spans import IS_OF_FORMER_ACCOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,6 +36,7 @@ SELECT DISTINCT ON (stream_id, record.from_at, record.bucket_start)
        record.downlink_end - CASE revision WHEN 0 THEN record.downlink_start ELSE 0 END
 """
     + IN_SCOPE
+    + f" AND NOT {IS_OF_FORMER_ACCOUNT}"
     + " ORDER BY stream_id, record.from_at, record.bucket_start, record.revision DESC"
 )
 

@@ -87,6 +87,24 @@ def test_an_account_that_is_created_again_is_a_notice(billed: FullStory) -> None
     assert "ledger_missing" in kinds(billed.audit())
 
 
+def test_the_checkpoint_of_an_idle_account_may_go_with_it(story: FullStory) -> None:
+    """One that moved nothing since it was first seen has no evidence that tells of its deletion."""
+    *others, idle = story.streams[:3]
+    for stream in (*others, idle):
+        story.node.flow(stream, 1000, 1000)
+    story.node.snapshot(story.minutes(1))
+    story.catch_up(story.minutes(2))
+    for stream in others:
+        story.node.flow(stream, 1000, 1000)
+    story.node.snapshot(story.minutes(3))
+    story.catch_up(story.minutes(4))
+    with psycopg.connect(story.database_url) as connection:
+        connection.execute("DELETE FROM public.users WHERE uuid = %s", (idle.name.sample_uuid,))
+        save_users(connection, story.users)
+
+    assert story.audit().violations == 0
+
+
 def test_charges_stamped_out_of_order_are_no_notice(billed: FullStory) -> None:
     """Runs that wait for each other stamp their charges before they wait for an account."""
     billed.damage(

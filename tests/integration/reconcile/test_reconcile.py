@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from billing_cli.simulator.accounts import save_users
+
 if TYPE_CHECKING:
     from tests.integration.reconcile.conftest import World
 
@@ -203,3 +205,38 @@ def test_refunds_go_back_at_the_price_that_was_charged(world: World) -> None:
     )
     assert back == moved * charged
     world.assert_true()
+
+
+def test_what_went_with_a_deleted_account_is_not_corrected_when_it_is_created_again(
+    world: World,
+) -> None:
+    """The new account has no bytes of before and no money for them; what it moves is charged."""
+    late_history(world)
+    account = world.users[1].uuid
+    with psycopg.connect(world.database_url) as connection:
+        connection.execute("DELETE FROM public.users WHERE uuid = %s", (account,))
+        save_users(connection, world.users)
+
+    assert world.reconcile(world.minutes(30)).corrections > 0
+
+    owned = "SELECT FROM {} WHERE account_uuid = %s"
+    moved = "SELECT uplink_total + downlink_total FROM billing.streams WHERE account_uuid = %s"
+    billed = (
+        "SELECT min(bucket_start), sum(total_bytes) FROM traffic_minute_buckets"
+        " WHERE account_uuid = %s"
+    )
+    with psycopg.connect(world.database_url) as connection:
+        for table in ("traffic_minute_buckets", "billing_ledger", "account_quota_states"):
+            assert connection.execute(owned.format(table).encode(), (account,)).fetchall() == []
+        before = connection.execute(moved, (account,)).fetchone()
+    world.node.run(world.minutes(34), poll_seconds=60)
+    world.collect_every_minute(30, 34)
+    world.reconcile(world.minutes(35))
+    with psycopg.connect(world.database_url) as connection:
+        now = connection.execute(moved, (account,)).fetchone()
+        charged = connection.execute(billed, (account,)).fetchone()
+    assert before is not None
+    assert now is not None
+    assert charged is not None
+    assert charged[0] > world.minutes(27)
+    assert charged[1] == now[0] - before[0] > 0

@@ -11,6 +11,7 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.reconcile import reconcile
+from billing_cli.simulator import read_service
 from tests.integration.attacks.hostile import HOUR, START, Attack
 from tests.support.story import MINUTE
 
@@ -80,6 +81,19 @@ def test_only_the_range_and_the_account_are_reversed(story: Story) -> None:
     story.minute((stream, 5, 0))
     collected = story.collect()
     assert collected.included_bytes + collected.charged_bytes == 5
+
+
+def test_a_former_account_is_given_nothing_back(story: Story) -> None:
+    """What was charged went with it; created again, it gets no money for that."""
+    users = billed(story)
+    read_service.delete_account(story.connection, users[0].uuid)
+    read_service.add_account(story.connection, users[0])
+    result = take_back(story)
+    assert [one.account_uuid for one in result.accounts] == [users[1].uuid]
+    assert (result.status, result.written_minutes) == ("ok", 3)
+    assert audit(story.context()).violations == 0
+    # The check of the invariants at the end knows accounts that are gone, but no former ones.
+    read_service.delete_account(story.connection, users[0].uuid)
 
 
 def test_a_dry_run_says_what_it_would_do(story: Story) -> None:
