@@ -176,8 +176,8 @@ def _context(world: World, now: datetime) -> JobContext:
         clock=lambda: now,
         database=Database(world.url),
         sources=tuple(
-            Source(source_id=one["source_id"], base_url=one["base_url"], mode="window")
-            for one in world.exporter.sources()
+            Source(source_id=source["source_id"], base_url=source["base_url"], mode="window")
+            for source in world.exporter.sources()
         ),
         tariff=Tariff(Decimal("0.000000001"), 0, Decimal(100_000), "v1", "", None),
         deltas=DeltaPolicy(),
@@ -196,7 +196,7 @@ def _print_cost(runs: Sequence[Run]) -> Iterator[str]:
     print(f"{len(counted)} runs, a tenth of them is {tenth}")
     print(f"median of the last tenth / of the first: {ratio:.2f} (at most {MAX_COST_RATIO})")
     seconds = (statistics.median(one.seconds for one in part) for part in (early, late))
-    print(f"as context only: {', then '.join(f'{1000 * one:.0f} ms' for one in seconds)}")
+    print(f"as context only: {', then '.join(f'{1000 * second:.0f} ms' for second in seconds)}")
     if ratio > MAX_COST_RATIO:
         yield f"a run late in the story costs {ratio:.2f} times as much as one early in it"
 

@@ -109,8 +109,8 @@ class _Node:
         self.head = f'"node_id":"n{number}","env":"{ENV}"'.encode()
         self.names = [
             b'{"uuid":"%b","email":"user@example.com","inbound_tag":"%b","uplink_bytes_total":'
-            % (one.encode(), INBOUND_TAG.encode())
-            for one in accounts
+            % (account.encode(), INBOUND_TAG.encode())
+            for account in accounts
         ]
         self.idle = idle
         self.samples: list[bytes] = []

@@ -82,7 +82,7 @@ def peak_megabytes() -> float:
     """
     if os.path.exists("/proc/self/status"):  # noqa: PTH110 - this is the file's only use
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(one.split()[1]) / 1024 for one in lines if one.startswith("VmHWM:"))
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
     # Bytes on macOS, the other system that this runs on.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 

@@ -96,13 +96,13 @@ def billing_cost(
 
 def median_cost(costs: Sequence[Cost]) -> Cost:
     """Return the typical one of several costs, but for memory, where the largest counts."""
-    peaks = [one.peak_megabytes for one in costs if one.peak_megabytes is not None]
+    peaks = [cost.peak_megabytes for cost in costs if cost.peak_megabytes is not None]
     return Cost(
-        statistics.median(one.seconds for one in costs),
+        statistics.median(cost.seconds for cost in costs),
         max(peaks, default=None),
-        _median_of(one.statements for one in costs),
-        _median_of(one.wal_bytes for one in costs),
-        _median_of(one.rows for one in costs),
+        _median_of(cost.statements for cost in costs),
+        _median_of(cost.wal_bytes for cost in costs),
+        _median_of(cost.rows for cost in costs),
     )
 
 

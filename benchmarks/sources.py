@@ -62,7 +62,7 @@ def run(_server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
     over.set()
     server.shutdown()
     server.server_close()
-    assert sum(isinstance(one, ExporterError) for one in outcomes.values()) == DOWN
+    assert sum(isinstance(outcome, ExporterError) for outcome in outcomes.values()) == DOWN
     what = f"fetching from {SOURCES} sources, {DOWN} of them hanging"
     results.run(what, Cost(seconds))
     results.figure(what, seconds / sizes.hanging_seconds, "x one source's deadline", "hanging")

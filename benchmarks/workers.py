@@ -97,24 +97,24 @@ def _run(world: World, count: int) -> _Seconds:
         )
         for number, report in enumerate(reports, start=1)
     ]
-    said = [one.communicate() for one in workers]
+    said = [worker.communicate() for worker in workers]
     with_start = time.perf_counter() - begun
-    if any(one.returncode for one in workers):
+    if any(worker.returncode for worker in workers):
         raise RuntimeError(f"a worker failed: {said}")
     results = [json.loads(stdout) for stdout, _ in said]
     sources = sorted(one["source_id"] for result in results for one in result["sources"])
     written = sum(result["written_minutes"] for result in results)
-    if sources != sorted(one["source_id"] for one in world.exporter.sources()):
+    if sources != sorted(source["source_id"] for source in world.exporter.sources()):
         raise RuntimeError("a source was left out, or worked on twice")
     if written != world.fleet.sources * world.fleet.streams:
         raise RuntimeError(f"{written} minutes were written")
-    cpu = sum(json.loads(one.read_text())["cpu_seconds"] for one in reports)
+    cpu = sum(json.loads(report.read_text())["cpu_seconds"] for report in reports)
     return _Seconds(_span(results), with_start, cpu)
 
 
 def _span(results: Sequence[dict[str, Any]]) -> float:
-    begun = min(parse_rfc3339(one["started_at"]) for one in results)
-    ended = max(parse_rfc3339(one["finished_at"]) for one in results)
+    begun = min(parse_rfc3339(result["started_at"]) for result in results)
+    ended = max(parse_rfc3339(result["finished_at"]) for result in results)
     return (ended - begun).total_seconds()
 
 

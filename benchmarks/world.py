@@ -148,7 +148,7 @@ def running_world(
 def _add_users(url: str, accounts: Sequence[str]) -> None:
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY users (uuid, proxy_uuid, username, password) FROM STDIN") as copy:
-            copy.write("".join(f"{one}\t{one}\tuser\t-\n" for one in accounts))
+            copy.write("".join(f"{account}\t{account}\tuser\t-\n" for account in accounts))
         connection.commit()
         connection.autocommit = True
         connection.execute("VACUUM ANALYZE")

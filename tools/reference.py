@@ -105,7 +105,7 @@ def help_of(command: click.Command) -> str:
 def options_of(command: click.Command) -> str:
     """Return the table of a command's options."""
     context = context_of(command)
-    records = [one.get_help_record(context) for one in command.get_params(context)]
+    records = [param.get_help_record(context) for param in command.get_params(context)]
     rows = [(f"`{record[0]}`", record[1]) for record in records if record]
     return table(("option", "does"), rows)
 

@@ -43,7 +43,7 @@ def manual(name: str, command: click.Command) -> str:
     lines = [f'.TH "{name.upper()}" 1 "" "billing" "billing manual"', ".SH NAME"]
     lines += [f"{name} \\- {quoted(' '.join(summary.split()))}", ".SH SYNOPSIS", quoted(usage)]
     lines += [".SH DESCRIPTION", *(line for text in rest for line in paragraph(text))]
-    records = [one.get_help_record(context) for one in command.get_params(context)]
+    records = [param.get_help_record(context) for param in command.get_params(context)]
     lines += [".SH OPTIONS"]
     for option, meaning in filter(None, records):
         lines += [".TP", f"\\fB{quoted(option)}\\fP", quoted(" ".join(meaning.split()))]

@@ -90,7 +90,7 @@ def metrics_text(
         for scope, at in stored.clean_audits:
             clean.add_metric([scope], at.timestamp())
         families.append(clean)
-    return generate_latest(_Collected([one for one in families if one.samples]))
+    return generate_latest(_Collected([family for family in families if family.samples]))
 
 
 class _Collected:
@@ -211,28 +211,28 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
         field: CounterMetricFamily(name, meaning, labels=["source"])
         for field, (name, meaning) in SOURCE_COUNTERS.items()
     }
-    for one in sources:
-        name = one.source_id
-        if one.node_id:
-            info.add_metric([name, one.node_id, one.env, one.contract], 1)
-        if one.last_attempted_at is not None:
-            up.add_metric([name], not one.last_error)
+    for source in sources:
+        name = source.source_id
+        if source.node_id:
+            info.add_metric([name, source.node_id, source.env, source.contract], 1)
+        if source.last_attempted_at is not None:
+            up.add_metric([name], not source.last_error)
         for field, family in moments.items():
-            moment: datetime | None = getattr(one, field)
+            moment: datetime | None = getattr(source, field)
             if moment is not None:
                 family.add_metric([name], moment.timestamp())
-        if one.lag_seconds is not None:
-            lag.add_metric([name], one.lag_seconds)
+        if source.lag_seconds is not None:
+            lag.add_metric([name], source.lag_seconds)
         for kind in get_args(GapKind):
-            gaps.add_metric([name, kind], one.gaps.get(kind, 0))
-        held.add_metric([name], one.held_deltas)
-        held_bytes.add_metric([name], one.held_bytes)
-        unresolved.add_metric([name], one.unresolved_streams)
-        crowded.add_metric([name], one.most_account_streams)
-        if one.busy_seconds:
-            busy.add_metric([name, one.lock_holder], one.busy_seconds)
+            gaps.add_metric([name, kind], source.gaps.get(kind, 0))
+        held.add_metric([name], source.held_deltas)
+        held_bytes.add_metric([name], source.held_bytes)
+        unresolved.add_metric([name], source.unresolved_streams)
+        crowded.add_metric([name], source.most_account_streams)
+        if source.busy_seconds:
+            busy.add_metric([name, source.lock_holder], source.busy_seconds)
         for field, counter in totals.items():
-            counter.add_metric([name], float(getattr(one, field)))
+            counter.add_metric([name], float(getattr(source, field)))
     yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, crowded, busy)
     yield from totals.values()
 

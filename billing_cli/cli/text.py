@@ -61,15 +61,15 @@ def run_parts(result: RunResult) -> list[Part]:
 def _differences(result: RunResult) -> list[Part]:
     rows = [
         (
-            one.minute,
-            one.source_id,
-            one.account_uuid,
-            one.line_code,
-            one.uplink_bytes,
-            one.downlink_bytes,
-            one.amount_delta,
+            difference.minute,
+            difference.source_id,
+            difference.account_uuid,
+            difference.line_code,
+            difference.uplink_bytes,
+            difference.downlink_bytes,
+            difference.amount_delta,
         )
-        for one in result.differences[:MAX_ROWS_SHOWN]
+        for difference in result.differences[:MAX_ROWS_SHOWN]
     ]
     parts: list[Part] = [Table(DIFFERENCE_COLUMNS, rows)]
     if len(result.differences) > len(rows):

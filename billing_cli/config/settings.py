@@ -88,7 +88,7 @@ def load_settings(
     variables = variables_of(Settings)
     followed = ("database_url", "ping_url") if files_checked else ("database_url",)
     sources = sources_for(Settings, config_path, environ)
-    file = next((one.path for one in sources if isinstance(one, FileSource)), "")
+    file = next((source.path for source in sources if isinstance(source, FileSource)), "")
     environ = with_credentials_directory(environ, file)
     secrets = SecretSource(Settings, environ, followed)
     secrets.file = file

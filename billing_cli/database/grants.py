@@ -59,7 +59,7 @@ def _script(
         f"REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {name};",
         f"GRANT USAGE ON SCHEMA {SCHEMA}, public TO {name};",
         *functions,
-        *(f"{_statement(one)} TO {name};" for one in grants),
+        *(f"{_statement(grant)} TO {name};" for grant in grants),
     ]
     lines += [
         f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"

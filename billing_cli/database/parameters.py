@@ -37,22 +37,22 @@ def nothing(_: object) -> Parameters:
 def changed_streams(facts: Facts) -> Parameters:
     """Return one array for each column of the streams that change."""
     streams = facts.streams
-    checkpoints = [one.checkpoint for one in streams]
-    before = [one.before_restart for one in checkpoints]
-    surplus = [one.surplus for one in checkpoints]
+    checkpoints = [stream.checkpoint for stream in streams]
+    before = [checkpoint.before_restart for checkpoint in checkpoints]
+    surplus = [checkpoint.surplus for checkpoint in checkpoints]
     return {
-        "stream_ids": arrays.plain(one.stream_id for one in streams),
-        "stream_accounts": arrays.plain(one.account_uuid for one in streams),
-        "seen_ats": arrays.moments(one.seen_at for one in checkpoints),
-        "uplink_totals": arrays.plain(one.totals.uplink for one in checkpoints),
-        "downlink_totals": arrays.plain(one.totals.downlink for one in checkpoints),
-        "epochs": arrays.plain(one.reset_epoch for one in checkpoints),
-        "absents": arrays.moments(one.absent_since for one in streams),
+        "stream_ids": arrays.plain(stream.stream_id for stream in streams),
+        "stream_accounts": arrays.plain(stream.account_uuid for stream in streams),
+        "seen_ats": arrays.moments(checkpoint.seen_at for checkpoint in checkpoints),
+        "uplink_totals": arrays.plain(checkpoint.totals.uplink for checkpoint in checkpoints),
+        "downlink_totals": arrays.plain(checkpoint.totals.downlink for checkpoint in checkpoints),
+        "epochs": arrays.plain(checkpoint.reset_epoch for checkpoint in checkpoints),
+        "absents": arrays.moments(stream.absent_since for stream in streams),
         "before_uplinks": arrays.plain(one and one.uplink for one in before),
         "before_downlinks": arrays.plain(one and one.downlink for one in before),
-        "states": arrays.plain(one.state for one in checkpoints),
-        "surplus_uplinks": arrays.plain(one and one.uplink for one in surplus),
-        "surplus_downlinks": arrays.plain(one and one.downlink for one in surplus),
+        "states": arrays.plain(checkpoint.state for checkpoint in checkpoints),
+        "surplus_uplinks": arrays.plain(surplu and surplu.uplink for surplu in surplus),
+        "surplus_downlinks": arrays.plain(surplu and surplu.downlink for surplu in surplus),
     }
 
 
@@ -107,7 +107,9 @@ def arrears(facts: Facts) -> Parameters:
 
 def quota_periods(facts: Facts) -> Parameters:
     """Return the quota periods that no run has seen before."""
-    return {"quota_periods": rows_as_json(one._asdict() for one in facts.entries.seen_periods)}
+    return {
+        "quota_periods": rows_as_json(period._asdict() for period in facts.entries.seen_periods)
+    }
 
 
 def former_quotas(facts: Facts) -> Parameters:
@@ -145,7 +147,7 @@ def held(facts: Facts) -> Parameters:
 
 def gaps(facts: Facts) -> Parameters:
     """Return gaps that have an end."""
-    return {"gaps": rows_as_json(_gap_row(*one) for one in facts.gaps)}
+    return {"gaps": rows_as_json(_gap_row(*gap) for gap in facts.gaps)}
 
 
 def successions(facts: Facts) -> Parameters:
@@ -160,7 +162,7 @@ def successions(facts: Facts) -> Parameters:
 def seal(facts: Facts) -> Parameters:
     """Return the range of minutes of what is written, and the digests of its lines."""
     minutes = {one.record.bucket_start for one in facts.usage}
-    minutes.update(one.key.bucket_start for one in facts.entries.charges)
+    minutes.update(charge.key.bucket_start for charge in facts.entries.charges)
     records, charges = facts.staged.records, facts.staged.charges
     return {
         "first_bucket": min(minutes, default=None),
@@ -176,51 +178,52 @@ def seal(facts: Facts) -> Parameters:
 
 def sources(facts: Facts) -> Parameters:
     """Return how far each source that moved was applied."""
-    return {"sources": rows_as_json(_source_row(one) for one in facts.sources)}
+    return {"sources": rows_as_json(_source_row(source) for source in facts.sources)}
 
 
 def debts(facts: Facts) -> Parameters:
     """Return what accounts used beyond their credit."""
-    return {"debts": rows_as_json(asdict(one) for one in facts.debts)}
+    return {"debts": rows_as_json(asdict(debt) for debt in facts.debts)}
 
 
 def open_gaps(facts: Attempts) -> Parameters:
     """Return gaps that last."""
     return {
-        "gaps": rows_as_json({**_gap_row(*one), "to_at": None} for one in facts.open_gaps),
+        "gaps": rows_as_json({**_gap_row(*gap), "to_at": None} for gap in facts.open_gaps),
     }
 
 
 def attempts(facts: Attempts) -> Parameters:
     """Return what came of each source."""
-    return {"attempts": rows_as_json(one._asdict() for one in facts.attempts)}
+    return {"attempts": rows_as_json(attempt._asdict() for attempt in facts.attempts)}
 
 
 def new_streams(streams: Iterable[NewStream]) -> Parameters:
     """Return streams that have no row yet."""
     rows = (
         {
-            "stored_node_id": one.stored_node_id,
-            "inbound_tag": one.name.inbound_tag,
-            "sample_uuid": one.name.sample_uuid,
-            "account_uuid": one.account_uuid,
-            "origin": one.origin,
-            "first_seen_at": one.first.seen_at,
-            "first_uplink_total": one.first.totals.uplink,
-            "first_downlink_total": one.first.totals.downlink,
-            "seen_at": one.checkpoint.seen_at,
-            "uplink_total": one.checkpoint.totals.uplink,
-            "downlink_total": one.checkpoint.totals.downlink,
-            "reset_epoch": one.checkpoint.reset_epoch,
-            "absent_since": one.absent_since,
-            "before_uplink": one.checkpoint.before_restart and one.checkpoint.before_restart.uplink,
-            "before_downlink": one.checkpoint.before_restart
-            and one.checkpoint.before_restart.downlink,
-            "state": one.checkpoint.state,
-            "surplus_uplink": one.checkpoint.surplus and one.checkpoint.surplus.uplink,
-            "surplus_downlink": one.checkpoint.surplus and one.checkpoint.surplus.downlink,
+            "stored_node_id": stream.stored_node_id,
+            "inbound_tag": stream.name.inbound_tag,
+            "sample_uuid": stream.name.sample_uuid,
+            "account_uuid": stream.account_uuid,
+            "origin": stream.origin,
+            "first_seen_at": stream.first.seen_at,
+            "first_uplink_total": stream.first.totals.uplink,
+            "first_downlink_total": stream.first.totals.downlink,
+            "seen_at": stream.checkpoint.seen_at,
+            "uplink_total": stream.checkpoint.totals.uplink,
+            "downlink_total": stream.checkpoint.totals.downlink,
+            "reset_epoch": stream.checkpoint.reset_epoch,
+            "absent_since": stream.absent_since,
+            "before_uplink": stream.checkpoint.before_restart
+            and stream.checkpoint.before_restart.uplink,
+            "before_downlink": stream.checkpoint.before_restart
+            and stream.checkpoint.before_restart.downlink,
+            "state": stream.checkpoint.state,
+            "surplus_uplink": stream.checkpoint.surplus and stream.checkpoint.surplus.uplink,
+            "surplus_downlink": stream.checkpoint.surplus and stream.checkpoint.surplus.downlink,
         }
-        for one in streams
+        for stream in streams
     )
     return {"new_streams": rows_as_json(rows)}
 

@@ -148,4 +148,4 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
     if not busy:
         return sources
     holders = read_lock_holders(connection, busy)
-    return [replace(one, lock_holder=holders.get(one.source_id, "")) for one in sources]
+    return [replace(source, lock_holder=holders.get(source.source_id, "")) for source in sources]

@@ -180,7 +180,9 @@ def _ownership_problems(
     for node, claimants in claims.items():
         owner = owners.get(node)
         for source_id in claimants:
-            others = [owner] if owner else [one for one in claimants if one != source_id]
+            others = (
+                [owner] if owner else [claimant for claimant in claimants if claimant != source_id]
+            )
             if others and source_id != owner:
                 problems[source_id] = (
                     f"node {node!r} is claimed by the sources {source_id!r} and {others[0]!r}; "

@@ -120,31 +120,34 @@ def compare(
         if len(stretches) == 1:
             return Comparison(failed={stretches[0].source_id: reason})
     comparison = Comparison()
-    for one in stretches:
-        comparison = comparison.plus(compare(context, connection, [one]))
+    for stretche in stretches:
+        comparison = comparison.plus(compare(context, connection, [stretche]))
     return comparison
 
 
 def _compare_together(
     context: JobContext, connection: Connection, stretches: Sequence[Stretch]
 ) -> Comparison:
-    locked = try_lock_sources(connection, [one.source_id for one in stretches])
-    findings = [_find(connection, one) for one in stretches if one.source_id in locked]
-    accounts = {stored.account_uuid for one in findings for stored, _ in one.different}
+    locked = try_lock_sources(connection, [stretche.source_id for stretche in stretches])
+    findings = [
+        _find(connection, stretche) for stretche in stretches if stretche.source_id in locked
+    ]
+    accounts = {stored.account_uuid for finding in findings for stored, _ in finding.different}
     locked_accounts = lock_accounts(context, connection, accounts)
     chargeable = locked_accounts.chargeable
     refused = spend_credit(
-        connection, [(one.stretch, one.different) for one in findings], chargeable
+        connection, [(finding.stretch, finding.different) for finding in findings], chargeable
     )
-    source_ids = {one.stored_node_id: one.source_id for one in stretches}
+    source_ids = {stretche.stored_node_id: stretche.source_id for stretche in stretches}
     above = _above_maximum(context, connection, findings, locked_accounts, refused)
     usage = {
-        one.stretch.source_id: _corrected_usage(
-            one,
+        finding.stretch.source_id: _corrected_usage(
+            finding,
             chargeable,
-            refused.get(one.stretch.source_id, set()) | above.get(one.stretch.source_id, set()),
+            refused.get(finding.stretch.source_id, set())
+            | above.get(finding.stretch.source_id, set()),
         )
-        for one in findings
+        for finding in findings
     }
     buckets = _buckets(connection, findings, usage)
     rating = write_corrections(
@@ -162,7 +165,9 @@ def _compare_together(
     return Comparison(
         written=Written(
             processed_samples=sum(
-                len(snapshot.totals) for one in findings for snapshot in one.stretch.snapshots
+                len(snapshot.totals)
+                for finding in findings
+                for snapshot in finding.stretch.snapshots
             ),
             included_bytes=sum(one.included_bytes for one in rating.charges),
             charged_bytes=sum(one.rated_bytes for one in rating.charges),
@@ -170,32 +175,34 @@ def _compare_together(
         ),
         differences=tuple(
             MinuteDifference(
-                source_ids[one.key.stored_node_id],
-                one.key.account_uuid,
-                one.key.line_code,
-                one.key.bucket_start,
-                one.uplink_bytes,
-                one.downlink_bytes,
-                amounts[one.key],
+                source_ids[bucket.key.stored_node_id],
+                bucket.key.account_uuid,
+                bucket.key.line_code,
+                bucket.key.bucket_start,
+                bucket.uplink_bytes,
+                bucket.downlink_bytes,
+                amounts[bucket.key],
             )
-            for one in buckets
+            for bucket in buckets
         ),
         by_source={
-            one.stretch.source_id: Compared(
-                corrections=len(usage[one.stretch.source_id]),
-                skipped=one.skipped,
-                resolved_gaps=_resolve_gaps(context, connection, one.stretch),
+            finding.stretch.source_id: Compared(
+                corrections=len(usage[finding.stretch.source_id]),
+                skipped=finding.skipped,
+                resolved_gaps=_resolve_gaps(context, connection, finding.stretch),
                 problems=(
                     *(
                         locked_accounts.problems[account]
-                        for account in sorted({stored.account_uuid for stored, _ in one.different})
+                        for account in sorted(
+                            {stored.account_uuid for stored, _ in finding.different}
+                        )
                         if account in locked_accounts.problems
                     ),
-                    *[ABOVE_CREDIT] * bool(refused.get(one.stretch.source_id)),
-                    *[ABOVE_MAXIMUM] * bool(above.get(one.stretch.source_id)),
+                    *[ABOVE_CREDIT] * bool(refused.get(finding.stretch.source_id)),
+                    *[ABOVE_MAXIMUM] * bool(above.get(finding.stretch.source_id)),
                 ),
             )
-            for one in findings
+            for finding in findings
         },
     )
 
@@ -215,14 +222,14 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
     history = read_history(stretch.snapshots, {}, stretch.policy)
     snapshots = history.snapshots
     first_from = read_first_from(connection, node, stretch.at, stretch.until)
-    stamps = [one.collected_at for one in snapshots]
+    stamps = [snapshot.collected_at for snapshot in snapshots]
     cells, skipped = read_cells(
         connection,
         node,
         stretch.at,
         stretch.until,
         minute_of(min(first_from or stretch.at, stretch.at)),
-        {one.collected_at: one.totals for one in snapshots},
+        {snapshot.collected_at: snapshot.totals for snapshot in snapshots},
     )
     different: list[tuple[StoredCell, Difference]] = []
     for stored in cells:
@@ -236,9 +243,9 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
         elif bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
             continue
         seen = [
-            (one.collected_at, one.totals[record.name])
-            for one in snapshots[after_start:past_end]
-            if record.name in one.totals
+            (snapshot.collected_at, snapshot.totals[record.name])
+            for snapshot in snapshots[after_start:past_end]
+            if record.name in snapshot.totals
         ]
         restarts = history.restarts.get(record.name, {})
         found = differences(stored.cell, seen, restarts, stretch.policy)
@@ -259,14 +266,14 @@ def _above_maximum(
     """Return the cells that grow above a daily maximum, by source."""
     growth: defaultdict[BucketKey, int] = defaultdict(int)
     cells: defaultdict[BucketKey, list[tuple[str, CellKey]]] = defaultdict(list)
-    for stretch, different in ((one.stretch, one.different) for one in findings):
+    for stretch, different in ((finding.stretch, finding.different) for finding in findings):
         source_id, node = stretch.source_id, stretch.stored_node_id
         for (cell, account, tag, minute), size_bytes in growth_of(different, accounts.chargeable):
             if cell not in refused.get(source_id, ()):
                 key = BucketKey(minute, node, account, stretch.region, tag)
                 growth[key] += size_bytes
                 cells[key].append((source_id, cell))
-    sources = {one.stretch.stored_node_id: one.stretch.source_id for one in findings}
+    sources = {finding.stretch.stored_node_id: finding.stretch.source_id for finding in findings}
     maxima = maxima_of(context, growth, sources)
     above: defaultdict[str, set[CellKey]] = defaultdict(set)
     for key in find_growth_above(context, connection, growth, accounts, maxima):
@@ -303,7 +310,7 @@ def _buckets(
     """Return the buckets' changes, where anything changes."""
     uplink: defaultdict[BucketKey, int] = defaultdict(int)
     downlink: defaultdict[BucketKey, int] = defaultdict(int)
-    for stretch in (one.stretch for one in findings):
+    for stretch in (finding.stretch for finding in findings):
         for record, _, account, _, _ in usage[stretch.source_id]:
             key = BucketKey(
                 record.bucket_start,
@@ -323,6 +330,6 @@ def _buckets(
 
 
 def _resolve_gaps(context: JobContext, connection: Connection, stretch: Stretch) -> int:
-    stamps = [one.collected_at for one in stretch.snapshots]
+    stamps = [snapshot.collected_at for snapshot in stretch.snapshots]
     until = max(stretch.until, stamps[-1])
     return resolve_gaps(connection, stretch.source_id, stamps[0], until, stamps, context.clock())

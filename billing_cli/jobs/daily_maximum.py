@@ -73,7 +73,7 @@ def find_growth_above(
     if not maxima:
         return set()
     buckets = [Bucket(key, 0, size_bytes) for key, size_bytes in growth.items()]
-    days = {one for key in growth for one in payers(key) if one[0] in maxima}
+    days = {payer for key in growth for payer in payers(key) if payer[0] in maxima}
     return above_maximum(
         buckets,
         accounts.chargeable,

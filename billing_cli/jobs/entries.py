@@ -107,7 +107,7 @@ def find_minutes(
                 f"minute {key.bucket_start:%Y-%m-%d %H:%M} of account {key.account_uuid} was "
                 "charged before with other figures"
             )
-    needed = [one for one in corrections if one.bucket.total_bytes]
+    needed = [correction for correction in corrections if correction.bucket.total_bytes]
     return Minutes(new, needed, histories, frozenset(replayed), frozenset(taken_over))
 
 
@@ -144,7 +144,7 @@ def write_corrections(
     entries that were written. Raises FactConflictError where one of them exists already.
     """
     opened = open_periods(connection, accounts)
-    keys = {one.bucket.key for one in corrections}
+    keys = {correction.bucket.key for correction in corrections}
     histories = {**opened.histories, **read_bucket_histories(connection, keys)}
     returned = returned_quotas(corrections, histories, opened.accounts)
     rated = read_rated_buckets(connection, returned)
@@ -229,7 +229,10 @@ def _entries(
     return Entries(
         charges=rating.charges,
         buckets={bucket.key: bucket for bucket in new},
-        corrected=[(one.bucket, multipliers.get(one.bucket.key, ONE)) for one in corrections],
+        corrected=[
+            (correction.bucket, multipliers.get(correction.bucket.key, ONE))
+            for correction in corrections
+        ],
         accounts=[(rating.accounts[account], at) for account, at in sorted(last.items())],
         seen_periods=opened.seen_with(rating.accounts),
         former_quotas=opened.changed_with(rating.accounts),

@@ -75,7 +75,7 @@ def origin_of(
 
     states = session.read(read)
     carried = {name: one.identity for name, one in states.items() if one.identity is not None}
-    renamed = {former: now for one in states.values() for former, now in one.renamed().items()}
+    renamed = {former: now for state in states.values() for former, now in state.renamed().items()}
     try:
         with read_file(
             file.path, now=context.clock(), renamed=renamed, on_progress=file.on_read
@@ -89,7 +89,7 @@ def origin_of(
                     snapshots, requests, sources=context.sources, carried=carried
                 )
 
-            wanted = [one for one in sources if are_named or one.source_id in claims]
+            wanted = [source for source in sources if are_named or source.source_id in claims]
             yield Origin(wanted, fetch, is_file=True)
     except ExporterError as error:
         raise BillingError(error.reason, "file") from None

@@ -37,15 +37,15 @@ def read_metrics(context: JobContext) -> StoredMetrics:
     def work(connection: Connection) -> StoredMetrics:
         require_head(connection)
         sources = read_source_status(
-            connection, [one.source_id for one in context.sources if one.enabled]
+            connection, [source.source_id for source in context.sources if source.enabled]
         )
         return StoredMetrics(
             tuple(read_totals(connection)),
             tuple(
-                replace(one, lag_seconds=max(0.0, (now - one.watermark).total_seconds()))
-                if one.watermark
-                else one
-                for one in sources
+                replace(source, lag_seconds=max(0.0, (now - source.watermark).total_seconds()))
+                if source.watermark
+                else source
+                for source in sources
             ),
             tuple(read_clean_audits(connection)),
         )

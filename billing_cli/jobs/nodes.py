@@ -37,7 +37,7 @@ def nodes_of(
         raise UsageError(f"unknown source {', '.join(sorted(unknown))}{hint}; configured: {known}")
     return tuple(
         node
-        for one in states.values()
-        if one.identity
-        for node in (one.identity.stored, *one.former_nodes)
+        for state in states.values()
+        if state.identity
+        for node in (state.identity.stored, *state.former_nodes)
     )

@@ -82,7 +82,7 @@ def cut_at(fetched: Fetched, horizon: datetime) -> Fetched:
 
 def _samples_per_minute(begin: datetime, fetched: Fetched) -> float:
     """Return what a minute costs, the snapshot included that is told once more with each step."""
-    fresh = [one for one in fetched.snapshots if one.collected_at > begin]
+    fresh = [snapshot for snapshot in fetched.snapshots if snapshot.collected_at > begin]
     if not fresh:
         return 0.0
     first, last = (minute_of(one.collected_at) for one in (fresh[0], fresh[-1]))

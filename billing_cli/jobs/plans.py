@@ -76,11 +76,11 @@ def plan(
         connection,
         found.streams,
         found.debts,
-        {one.identity.stored: one.samples_at for one in nodes},
-        {one.identity.stored: one.names() for one in nodes},
+        {node.identity.stored: node.samples_at for node in nodes},
+        {node.identity.stored: node.names() for node in nodes},
     )
-    nodes = [replace(one, streams=streams[one.identity.stored]) for one in nodes]
-    touched = {one.source_id: one.touched() for one in nodes}
+    nodes = [replace(node, streams=streams[node.identity.stored]) for node in nodes]
+    touched = {node.source_id: node.touched() for node in nodes}
     last_accounts = _last_accounts(nodes, touched)
     accounts = {uuid: uuid for uuid, last in last_accounts.items() if last == uuid}
     # An account's own uuid goes on naming it, unless it was deleted: then locking it tells.
@@ -90,22 +90,22 @@ def plan(
     taken_over = take_over(
         connection,
         {
-            one.identity.stored: (one.fresh, unknown)
-            for one in nodes
-            if (unknown := touched[one.source_id] - one.streams.rows.keys())
+            node.identity.stored: (node.fresh, unknown)
+            for node in nodes
+            if (unknown := touched[node.source_id] - node.streams.rows.keys())
         },
         accounts,
     )
     return [
         _plan(
             context,
-            by_id[one.source_id],
-            one,
-            touched[one.source_id],
+            by_id[node.source_id],
+            node,
+            touched[node.source_id],
             accounts,
-            taken_over.get(one.identity.stored, {}),
+            taken_over.get(node.identity.stored, {}),
         )
-        for one in nodes
+        for node in nodes
     ]
 
 

@@ -77,7 +77,9 @@ def open_periods(connection: Connection, locked: LockedAccounts) -> OpenedPeriod
     included_before: defaultdict[str, int] = defaultdict(int)
     for key, history in histories.items():
         if key.bucket_start >= renewed[key.account_uuid]:
-            included_before[key.account_uuid] += sum(one.included_bytes for one in history.entries)
+            included_before[key.account_uuid] += sum(
+                entry.included_bytes for entry in history.entries
+            )
 
     accounts, seen = dict(locked.chargeable), {}
     for account, quotas in left.items():
@@ -108,4 +110,4 @@ def _is_renewed_since(account: Account, left: QuotasLeft) -> bool:
 def _former_quota(left: QuotasLeft, period: NewPeriod, *, is_renewed: bool) -> int:
     """Return what was left of the former quota: all of it where nothing was charged to it."""
     candidates = (left.newest, left.previous) if is_renewed else (left.former,)
-    return next((one for one in candidates if one is not None), period.full_quota)
+    return next((candidate for candidate in candidates if candidate is not None), period.full_quota)

@@ -119,8 +119,8 @@ def reconcile(
         courses, results = _courses(context, session, origin.sources, since, until)
         while courses:
             stretches = [
-                replace(one, charges_again=since is not None)
-                for one in _next_stretches(context, session, origin, courses)
+                replace(stretche, charges_again=since is not None)
+                for stretche in _next_stretches(context, session, origin, courses)
             ]
 
             def work(
@@ -144,8 +144,8 @@ def reconcile(
             courses = [course for course in courses if not course.is_finished]
             if on_step is not None and courses:
                 on_step(
-                    {one.source.source_id: one.at for one in courses},
-                    max(one.end for one in courses),
+                    {course.source.source_id: course.at for course in courses},
+                    max(course.end for course in courses),
                 )
     return outcome()
 
@@ -228,7 +228,8 @@ def _fetch(
 ) -> Mapping[str, Fetched | ExporterError]:
     def read(connection: Connection) -> list[datetime | None]:
         return [
-            read_first_from(connection, one.identity.stored, one.at, one.end) for one in courses
+            read_first_from(connection, course.identity.stored, course.at, course.end)
+            for course in courses
         ]
 
     requests = [

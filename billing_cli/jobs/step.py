@@ -209,7 +209,8 @@ def _write(
     if not fetched.is_dry:
         results = fail_long_busy(connection, results, run.now)
     results = [
-        replace(one, gaps=one.gaps + 1) if one.source_id in stalled else one for one in results
+        replace(result, gaps=result.gaps + 1) if result.source_id in stalled else result
+        for result in results
     ]
     step = Step(
         (*results, *skipped),
@@ -280,8 +281,8 @@ def _finish(
 ) -> None:
     """Write gaps, arrears and sync states of all sources that this run locked, failed ones too."""
     attempts = [
-        Attempt(one.source_id, one.last_completed_until, one.error or "")
-        for one in results
-        if one.status != "busy" and one.error_code != "locked"
+        Attempt(result.source_id, result.last_completed_until, result.error or "")
+        for result in results
+        if result.status != "busy" and result.error_code != "locked"
     ]
     send(connection, statements, Attempts(attempts, list(stalled.items())), run)

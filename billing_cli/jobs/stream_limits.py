@@ -90,7 +90,7 @@ def _new_names(plan: SourcePlan) -> set[StreamName]:
 
 def _continued(plan: SourcePlan) -> set[StreamName]:
     """Return the streams that took over the counters of others."""
-    return {side.name for one in plan.advance.successions for side in one.continued}
+    return {side.name for succession in plan.advance.successions for side in succession.continued}
 
 
 def _an_hour_before(plan: SourcePlan, names: Collection[StreamName]) -> datetime:

@@ -72,14 +72,14 @@ def written_of(
     """Return what a step wrote; `charges` are its entries."""
     return Written(
         processed_samples=sum(plan.advance.samples for plan in plans),
-        written_minutes=len({one.key for one in charges}),
+        written_minutes=len({charge.key for charge in charges}),
         replayed_minutes=len(minutes.replayed) + len(minutes.taken_over),
-        included_bytes=sum(one.included_bytes for one in charges),
-        charged_bytes=sum(one.rated_bytes for one in charges),
-        amount=0 - sum((one.amount_delta for one in charges), Decimal(0)),
+        included_bytes=sum(charge.included_bytes for charge in charges),
+        charged_bytes=sum(charge.rated_bytes for charge in charges),
+        amount=0 - sum((charge.amount_delta for charge in charges), Decimal(0)),
         unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
         notes={
-            source_id: _notes([accounts.problems[one] for one in sorted(uuids)])
+            source_id: _notes([accounts.problems[uuid] for uuid in sorted(uuids)])
             for source_id, uuids in usage.problems.items()
             if uuids
         },
@@ -94,10 +94,10 @@ def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) ->
     """Sum charges by source; `sources` are source ids by stored node id."""
     size_bytes: defaultdict[str, int] = defaultdict(int)
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for one in charges:
-        node = one.key.stored_node_id
-        size_bytes[node] += one.included_bytes + one.rated_bytes
-        amounts[node] -= one.amount_delta
+    for charge in charges:
+        node = charge.key.stored_node_id
+        size_bytes[node] += charge.included_bytes + charge.rated_bytes
+        amounts[node] -= charge.amount_delta
     return {
         source_id: Charged(size_bytes[node], amounts[node])
         for node, source_id in sources.items()

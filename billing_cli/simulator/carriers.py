@@ -77,7 +77,7 @@ def _carried(
     restarts = [index for index, _ in node.restarts]
     events = stream.movements_by_life()
     for index in (*restarts, *(index for _, index, _ in stream.resets)):
-        life = stream.life_at(index, sum(one <= index for one in restarts))
+        life = stream.life_at(index, sum(restart <= index for restart in restarts))
         events.append(Movement(index, life, Bytes()))
     events.sort(key=itemgetter(0, 1))
     remaining = iter(visible)

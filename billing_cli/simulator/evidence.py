@@ -190,7 +190,9 @@ def _chain(stream: StreamRow, links: Sequence[Link], moves: Sequence[Move]) -> I
     """
     end, epoch, to_at = (ZERO if stream.origin == "new" else stream.first), 0, None
     for link in links:
-        since = [one for one in moves if (to_at is None or one.at > to_at) and one.at <= link.to_at]
+        since = [
+            move for move in moves if (to_at is None or move.at > to_at) and move.at <= link.to_at
+        ]
         places = _places(end, since, link.from_at, is_reset=link.reset_epoch > epoch)
         name = f"{link.place} from {format_rfc3339(link.from_at)}"
         goes_on = link.is_duplicate and link.start == _plus(end, since, "continued")
@@ -203,7 +205,7 @@ def _chain(stream: StreamRow, links: Sequence[Link], moves: Sequence[Move]) -> I
         end, epoch, to_at = link.end, link.reset_epoch, link.to_at
         if link.is_duplicate and link.is_rejected:
             return
-    since = [one for one in moves if to_at is None or one.at > to_at]
+    since = [move for move in moves if to_at is None or move.at > to_at]
     if epoch > stream.reset_epoch:
         yield f"evidence of epoch {epoch}, checkpoint of epoch {stream.reset_epoch}"
     if stream.state != "ignored":
@@ -259,10 +261,10 @@ def _places(
 
 
 def _plus(totals: Totals, moves: Sequence[Move], side: str, sign: int = 1) -> Totals:
-    parts = [one.totals for one in moves if one.side == side]
+    parts = [move.totals for move in moves if move.side == side]
     return Totals(
-        totals.uplink + sign * sum(one.uplink for one in parts),
-        totals.downlink + sign * sum(one.downlink for one in parts),
+        totals.uplink + sign * sum(part.uplink for part in parts),
+        totals.downlink + sign * sum(part.downlink for part in parts),
     )
 
 

@@ -140,9 +140,9 @@ def _decided(restarts: Iterable[Restart]) -> set[int]:
     """Return the restarts that do not hide earlier totals, or may not: all but the hidden ones."""
     return {
         number
-        for one in restarts
-        if one.visibility != "hidden" or one.is_with_upgrade
-        for number in one.numbers
+        for restart in restarts
+        if restart.visibility != "hidden" or restart.is_with_upgrade
+        for number in restart.numbers
     }
 
 
@@ -188,7 +188,7 @@ def _covers(sums: Bytes, earlier: Bytes) -> bool:
 
 
 def _expected(flowed: Bytes, exemptions: Sequence[Exemption]) -> Expected:
-    listed = tuple(one for one in exemptions if any(one.bytes))
+    listed = tuple(exemption for exemption in exemptions if any(exemption.bytes))
     high = flowed.minus(total(one.bytes for one in listed if one.is_certain))
     low = high.minus(total(one.bytes for one in listed if not one.is_certain))
     return Expected(Bytes(max(low.uplink, 0), max(low.downlink, 0)), high, listed)

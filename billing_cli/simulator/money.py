@@ -259,8 +259,8 @@ def _quotas(
 ) -> Iterator[str]:
     """Each period's quota is what its minutes used and what is left; nothing is rated before."""
     for period in periods:
-        mine = [one for one in charges if one.bucket.bucket_start < period.start]
-        charges = [one for one in charges if one.bucket.bucket_start >= period.start]
+        mine = [charge for charge in charges if charge.bucket.bucket_start < period.start]
+        charges = [charge for charge in charges if charge.bucket.bucket_start >= period.start]
         yield from _used_up(account, quota, mine, period.former_left)
         quota = period.quota
     yield from _used_up(account, quota, charges, now.quota)

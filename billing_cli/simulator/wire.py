@@ -74,7 +74,9 @@ def window_page(
     if query.cursor:
         cursor = _stamp({"cursor": query.cursor}, "cursor")
         begin = max(begin, cursor + 1 if seam == "after" else cursor)
-    offered = [one for one in snapshots if begin <= one.stamp_nanoseconds <= query.until]
+    offered = [
+        snapshot for snapshot in snapshots if begin <= snapshot.stamp_nanoseconds <= query.until
+    ]
     size = query.limit + (1 if seam == "repeat" and query.cursor else 0)
     page, rest = offered[:size], offered[size:]
     cursor_text = ""

@@ -28,7 +28,9 @@ PYTHON_PATH = {"PYTHONPATH": str(Path(billing_cli.__file__).parents[1])}
 
 def environment_of(world: World) -> dict[str, str]:
     """Return what configures `billing` for a world's fleet and database."""
-    sources = [one | world.overrides.get(one["source_id"], {}) for one in world.running.sources()]
+    sources = [
+        source | world.overrides.get(source["source_id"], {}) for source in world.running.sources()
+    ]
     return {
         "DATABASE_URL": world.database_url,
         "EXPORTER_SOURCES_JSON": json.dumps(sources),

@@ -80,9 +80,9 @@ def test_a_file_takes_the_place_of_the_exporters(site: Site, tmp_path: Path) -> 
     """Each of the three jobs reads it, and asks nobody; - is stdin."""
     site.has_two_nodes()
     content = b"\n".join(
-        encode_snapshot(node, one)
+        encode_snapshot(node, snapshot)
         for node in site.world.fleet.nodes.values()
-        for one in node.snapshots
+        for snapshot in node.snapshots
     )
     (tmp_path / "shipped.gz").write_bytes(gzip.compress(content))
     path = str(tmp_path / "shipped.gz")

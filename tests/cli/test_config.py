@@ -77,5 +77,5 @@ def misfits(values: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
         if not is_type or is_low or value not in kinds.get("enum", [value]):
             found.append(key)
         elif "items" in kinds and "properties" in kinds["items"]:
-            found += [one for item in value for one in misfits(item, kinds["items"])]
+            found += [misfit for item in value for misfit in misfits(item, kinds["items"])]
     return found

@@ -33,7 +33,9 @@ def init(directory: Path, *arguments: str, **environment: str) -> Finished:
 def test_what_it_writes_collects_and_charges(site: Site, tmp_path: Path) -> None:
     """The three commands that it prints work, without any other setting."""
     site.has_two_nodes()
-    sources = [one["source_id"] + "=" + one["base_url"] for one in site.world.running.sources()]
+    sources = [
+        source["source_id"] + "=" + source["base_url"] for source in site.world.running.sources()
+    ]
     database_url = site.environment["DATABASE_URL"]
     done = billing(
         *("init", "--directory", str(tmp_path), "--price-per-gib", "0.05", "--json"),

@@ -141,8 +141,8 @@ def test_a_failed_run_is_one_object_with_all_keys(
     assert_contracted(finished.result, job)
     sources = finished.result["sources"]
     error = finished.result["error"] or {"message": None}
-    reasons = [error["message"], *(one["error"] for one in sources)]
-    assert all((one["error"] is None) == (one["error_code"] is None) for one in sources)
+    reasons = [error["message"], *(source["error"] for source in sources)]
+    assert all((source["error"] is None) == (source["error_code"] is None) for source in sources)
     assert any(reasons)
     assert all("\n" not in (reason or "") for reason in reasons)
     assert "Traceback" not in finished.stderr

@@ -76,8 +76,8 @@ def kill_some(site: Site, dice: random.Random, most_seconds: float) -> list[int 
 def start_writers(site: Site, count: int) -> tuple[list[BaseProcess], float]:
     """Start writers; return them, and when the first of them came to its first request."""
     requests = [site.world.running[source_id].requests for source_id in site.world.fleet.nodes]
-    for one in requests:
-        one.clear()
+    for request in requests:
+        request.clear()
     writers: list[Any] = [
         FORKS.Process(target=collect, args=(site.environment,)) for _ in range(count)
     ]

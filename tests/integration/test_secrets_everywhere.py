@@ -295,15 +295,15 @@ class Place:
             "sg-1": None,
         }
         self.sources: list[dict[str, Any]] = [
-            one
+            source
             | {
                 "auth_mode": "bearer",
-                "credential_ref": references[one["source_id"]],
+                "credential_ref": references[source["source_id"]],
                 "client_cert": str(self.secrets / "client.pem"),
                 "client_key": "credential:client.key",
                 "ca_bundle": str(self.secrets / "ca.pem"),
             }
-            for one in world.running.sources()
+            for source in world.running.sources()
         ]
         self.extra: dict[str, str] = {}
         self.worked: set[str] = set()
@@ -323,7 +323,7 @@ class Place:
     def run(self, *arguments: str) -> None:
         """Run a command to its end; what it says must hold no secret, and be no traceback."""
         finished = billing(
-            *(one.format(**self.values) for one in arguments),
+            *(argument.format(**self.values) for argument in arguments),
             environment=self.environment,
             cwd=self.left_behind,
         )

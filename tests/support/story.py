@@ -138,7 +138,7 @@ class Story:
             run_id=str(uuid.uuid4()),
             clock=lambda: now,
             database=Database(self.job_url, lock_timeout_seconds=self.lock_timeout_seconds),
-            sources=tuple(Source(**one) for one in self.running.sources()),
+            sources=tuple(Source(**source) for source in self.running.sources()),
             tariff=Tariff(
                 self.price, self.quota, OPENING_BALANCE, self.version, self.region, self.peak_hours
             ),

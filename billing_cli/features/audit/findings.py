@@ -186,8 +186,8 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         "new_seals": report.new_seals,
         "currency": report.currency or None,
         "evidence_since": report.evidence_since and format_rfc3339(report.evidence_since),
-        "violations": [_finding(one) for one in report.findings if one.is_violation],
-        "notices": [_finding(one) for one in report.findings if not one.is_violation],
+        "violations": [_finding(finding) for finding in report.findings if finding.is_violation],
+        "notices": [_finding(finding) for finding in report.findings if not finding.is_violation],
         "totals": {
             "violations": report.violations,
             "notices": report.notices,
@@ -197,15 +197,15 @@ def audit_object(report: AuditReport) -> dict[str, Any]:
         },
         "accounts": [
             {
-                "account_uuid": one.account_uuid,
-                "violations": one.violations,
-                "notices": one.notices,
-                **_figures(one.figures),
-                "opening_balance": _money(one.opening_balance),
-                "outside": _money(one.outside),
-                "current_balance": _money(one.current_balance),
+                "account_uuid": account.account_uuid,
+                "violations": account.violations,
+                "notices": account.notices,
+                **_figures(account.figures),
+                "opening_balance": _money(account.opening_balance),
+                "outside": _money(account.outside),
+                "current_balance": _money(account.current_balance),
             }
-            for one in report.accounts
+            for account in report.accounts
         ],
     }
 

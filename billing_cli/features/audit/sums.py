@@ -145,7 +145,7 @@ def _read_new_ledger(
         raise AssertionError("a SELECT of sums has a row")
     count, hashed, is_odd, others = row
     found.rows["ledger_rows"], found.others = count, tuple(others)
-    is_same = (hashed or ZERO) == sum(one.entries for one in hours.values()) and not is_odd
+    is_same = (hashed or ZERO) == sum(hour.entries for hour in hours.values()) and not is_odd
     for one in hours.values():
         one.ledger, one.is_entry_odd = one.entries, not is_same
 

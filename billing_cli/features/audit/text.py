@@ -96,7 +96,7 @@ def _sums(report: AuditReport) -> list[str]:
 
 
 def _listed(report: AuditReport, kind: str) -> list[str]:
-    found = [one for one in report.findings if one.kind == kind]
+    found = [finding for finding in report.findings if finding.kind == kind]
     lines = [f"  {_line(one)}" for one in found]
     hidden = report.counts[kind] - len(found)
     if hidden:
@@ -123,22 +123,22 @@ def _pairs(expected: Mapping[str, Value], found: Mapping[str, Value]) -> list[st
 
 def _account_rows(report: AuditReport) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
-    for one in report.accounts:
-        figures = one.figures
-        verdict = plural(one.violations, "violation") if one.violations else "clean"
-        if one.notices:
-            verdict += f", {plural(one.notices, 'notice')}"
+    for account in report.accounts:
+        figures = account.figures
+        verdict = plural(account.violations, "violation") if account.violations else "clean"
+        if account.notices:
+            verdict += f", {plural(account.notices, 'notice')}"
         rows.append(
             (
-                one.account_uuid,
+                account.account_uuid,
                 figures.recorded_bytes,
                 figures.bucket_bytes,
                 figures.included_bytes,
                 figures.rated_bytes,
-                one.opening_balance,
+                account.opening_balance,
                 figures.amount,
-                one.outside,
-                one.current_balance,
+                account.outside,
+                account.current_balance,
                 verdict,
             )
         )

@@ -48,7 +48,7 @@ class CheckReport:
     @property
     def outcome(self) -> Outcome:
         """What the failed findings amount to; the gravest reason for a run to fail counts."""
-        failed = [one for one in self.findings if one.state == "failed"]
+        failed = [finding for finding in self.findings if finding.state == "failed"]
         if any(one.area == "configuration" for one in failed):
             return "configuration"
         database = {one.name for one in failed if one.area == "database"}
@@ -60,7 +60,7 @@ class CheckReport:
 
     def count(self, state: State) -> int:
         """Return how many findings are in a state."""
-        return sum(one.state == state for one in self.findings)
+        return sum(finding.state == state for finding in self.findings)
 
 
 ERROR_CODES = {"configuration": "configuration", "unreachable": "database_unavailable"}
@@ -70,7 +70,7 @@ def check_object(report: CheckReport) -> dict[str, Any]:
     """Return the report as a JSON object; `error` is what a run would end with, or null."""
     outcome = report.outcome
     is_fatal = outcome in {"configuration", "unreachable"}
-    failed = [one for one in report.findings if one.state == "failed"]
+    failed = [finding for finding in report.findings if finding.state == "failed"]
     return {
         "job": "check",
         "status": "error" if is_fatal else outcome,
@@ -78,13 +78,13 @@ def check_object(report: CheckReport) -> dict[str, Any]:
         "error": {"code": ERROR_CODES[outcome], "message": failed[0].text} if is_fatal else None,
         "findings": [
             {
-                "area": one.area,
-                "source_id": one.source_id,
-                "name": one.name,
-                "state": one.state,
-                "text": one.text,
+                "area": finding.area,
+                "source_id": finding.source_id,
+                "name": finding.name,
+                "state": finding.state,
+                "text": finding.text,
             }
-            for one in report.findings
+            for finding in report.findings
         ],
     }
 

@@ -84,7 +84,8 @@ def check(settings: Settings, run_id: str, source_ids: Sequence[str] = ()) -> Ch
 def report_of(findings: Sequence[Finding]) -> CheckReport:
     """Return the findings without whatever is known as a secret, whoever repeated it."""
     return CheckReport(
-        datetime.now(UTC), tuple(replace(one, text=redact(one.text)) for one in findings)
+        datetime.now(UTC),
+        tuple(replace(finding, text=redact(finding.text)) for finding in findings),
     )
 
 

@@ -22,7 +22,7 @@ GRAVEST_FIRST = ("failed", "warning", "ok")
 
 def check_parts(report: CheckReport) -> list[Part]:
     """Return a table, what failed first, and a line that sums it up. Defaults are only counted."""
-    found = [one for one in report.findings if not one.is_default]
+    found = [finding for finding in report.findings if not finding.is_default]
     # The sort is stable: what is equally grave stays in its order.
     found.sort(key=lambda one: GRAVEST_FIRST.index(one.state))
     parts: list[Part] = [Table(COLUMNS, [_row(one) for one in found])]

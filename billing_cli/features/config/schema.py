@@ -77,7 +77,7 @@ def _property(value: Mapping[str, Any]) -> dict[str, Any]:
     if len(kinds) == 1:
         value = {**value, **kinds[0]}
     elif kinds:
-        value = {**value, "anyOf": [_property(one) for one in kinds]}
+        value = {**value, "anyOf": [_property(kind) for kind in kinds]}
     dropped = {"title"} | ({"anyOf"} if len(kinds) == 1 else set())
     if value.get("default", "") in (None, []):
         dropped |= {"default"}

@@ -272,14 +272,14 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         ],
         "gaps": [
             {
-                "source_id": one.source_id,
-                "kind": one.kind,
-                "from_at": format_rfc3339(one.from_at),
-                "to_at": _moment(one.to_at),
-                "resolved_at": _moment(one.resolved_at),
-                "resolution": one.resolution,
+                "source_id": gap.source_id,
+                "kind": gap.kind,
+                "from_at": format_rfc3339(gap.from_at),
+                "to_at": _moment(gap.to_at),
+                "resolved_at": _moment(gap.resolved_at),
+                "resolution": gap.resolution,
             }
-            for one in explanation.gaps
+            for gap in explanation.gaps
         ],
     }
 
@@ -316,45 +316,45 @@ def _line(line: LineStory) -> dict[str, Any]:
     return {
         "node_id": line.stored_node_id,
         "line_code": line.line_code,
-        "movements": [_movement(one) for one in line.movements],
+        "movements": [_movement(movement) for movement in line.movements],
         "held": [
             {**_movement(one.movement), "state": one.state, "held_reason": one.held_reason}
             for one in line.held
         ],
         "buckets": [
             {
-                "region": one.region,
-                "uplink_bytes": one.uplink_bytes,
-                "downlink_bytes": one.downlink_bytes,
-                "total_bytes": one.total_bytes,
+                "region": bucket.region,
+                "uplink_bytes": bucket.uplink_bytes,
+                "downlink_bytes": bucket.downlink_bytes,
+                "total_bytes": bucket.total_bytes,
             }
-            for one in line.buckets
+            for bucket in line.buckets
         ],
         "entries": [
             {
-                "ledger_id": one.ledger_id,
-                "entry_type": one.entry_type,
-                "adjusts": one.adjusts,
-                "region": one.region,
-                "included_bytes": one.included_bytes,
-                "rated_bytes": one.rated_bytes,
-                "price_per_byte": f"{one.price_per_byte:f}",
-                "multiplier": f"{one.multiplier:f}",
-                "product": f"{one.product:f}",
-                "standing_rated_bytes": one.standing_rated_bytes,
-                "charged_before": f"{one.charged_before:f}",
-                "amount_delta": f"{one.amount_delta:f}",
-                "quota_before": one.quota_before,
-                "quota_after": one.quota_after,
-                "balance_before": f"{one.balance_before:f}",
-                "balance_after": f"{one.balance_after:f}",
-                "pricing_rule_version": one.pricing_rule_version,
-                "run_id": one.run_id,
-                "reason": one.reason,
-                "created_at": format_rfc3339(one.created_at),
-                "is_in_ledger": one.is_in_ledger,
+                "ledger_id": entry.ledger_id,
+                "entry_type": entry.entry_type,
+                "adjusts": entry.adjusts,
+                "region": entry.region,
+                "included_bytes": entry.included_bytes,
+                "rated_bytes": entry.rated_bytes,
+                "price_per_byte": f"{entry.price_per_byte:f}",
+                "multiplier": f"{entry.multiplier:f}",
+                "product": f"{entry.product:f}",
+                "standing_rated_bytes": entry.standing_rated_bytes,
+                "charged_before": f"{entry.charged_before:f}",
+                "amount_delta": f"{entry.amount_delta:f}",
+                "quota_before": entry.quota_before,
+                "quota_after": entry.quota_after,
+                "balance_before": f"{entry.balance_before:f}",
+                "balance_after": f"{entry.balance_after:f}",
+                "pricing_rule_version": entry.pricing_rule_version,
+                "run_id": entry.run_id,
+                "reason": entry.reason,
+                "created_at": format_rfc3339(entry.created_at),
+                "is_in_ledger": entry.is_in_ledger,
             }
-            for one in line.entries
+            for entry in line.entries
         ],
     }
 

@@ -64,8 +64,8 @@ def list_held(
         deltas = store_held.read_held_deltas(connection, nodes, is_decided_shown=is_decided_shown)
         gaps = store_held.read_uncertain_gaps(connection, nodes)
         return HeldList(
-            tuple(one for one in deltas if not kinds or one.held_reason in kinds),
-            tuple(one for one in gaps if not kinds or one.kind in kinds),
+            tuple(delta for delta in deltas if not kinds or delta.held_reason in kinds),
+            tuple(gap for gap in gaps if not kinds or gap.kind in kinds),
         )
 
     with Session(context.database) as session:
@@ -179,7 +179,7 @@ def _must_fit_into_a_minute(held_ids: Sequence[int]) -> Iterator[None]:
 
 
 def _sources(deltas: Iterable[HeldDelta]) -> set[str]:
-    return {one.source_id for one in deltas if one.source_id is not None}
+    return {delta.source_id for delta in deltas if delta.source_id is not None}
 
 
 def _lock_sources(connection: Connection, sources: set[str]) -> str | None:
@@ -198,11 +198,11 @@ def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
 
 
 def _undecided(deltas: list[HeldDelta]) -> list[HeldDelta]:
-    for one in deltas:
-        if one.state != "held":
-            at = f" at {format_rfc3339(one.decided_at)}" if one.decided_at else ""
+    for delta in deltas:
+        if delta.state != "held":
+            at = f" at {format_rfc3339(delta.decided_at)}" if delta.decided_at else ""
             raise BillingError(
-                f"held delta {one.held_id} was {one.state} already{at} ({one.reason}); "
+                f"held delta {delta.held_id} was {delta.state} already{at} ({delta.reason}); "
                 "nothing is changed"
             )
     return deltas
@@ -212,10 +212,10 @@ def _watermark_minutes(connection: Connection, sources: Iterable[str]) -> dict[s
     """Return, by stored node id, the newest minute that is written for each source."""
     states = read_sources(connection, sorted(sources))
     return {
-        node: minute_of(one.watermark)
-        for one in states.values()
-        if one.identity is not None and one.watermark is not None
-        for node in (one.identity.stored, *one.former_nodes)
+        node: minute_of(state.watermark)
+        for state in states.values()
+        if state.identity is not None and state.watermark is not None
+        for node in (state.identity.stored, *state.former_nodes)
     }
 
 
@@ -234,7 +234,7 @@ def _lock_accounts(
                 f"held delta {one.held_id}: no source carries node {one.stored_node_id!r} any "
                 "more, so there is no minute to charge it in"
             )
-    wanted = {one.account_uuid for one in deltas if one.account_uuid is not None}
+    wanted = {delta.account_uuid for delta in deltas if delta.account_uuid is not None}
     locked = lock_accounts(context, connection, wanted)
     gone = wanted - locked.kept - locked.problems.keys()
     if gone:
@@ -250,12 +250,12 @@ def _usage(deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]) -> list
     """Return the records of what is released; its place in the chain stays with the held row."""
     return [
         StoredUsage(
-            one.record._replace(bucket_start=minutes[one.stored_node_id]),
-            one.stream_id,
-            _account(one),
+            delta.record._replace(bucket_start=minutes[delta.stored_node_id]),
+            delta.stream_id,
+            _account(delta),
             "released",
         )
-        for one in deltas
+        for delta in deltas
     ]
 
 
@@ -300,15 +300,15 @@ def _decide(
     reason: str,
 ) -> tuple[HeldDelta, ...]:
     now = context.clock()
-    ids = [one.held_id for one in deltas]
+    ids = [delta.held_id for delta in deltas]
     if store_held.decide_held_deltas(connection, ids, state, now, reason) != len(ids):
         raise FactConflictError("some of these held deltas were decided meanwhile")
-    duplicates = {one.stream_id for one in deltas if one.held_reason == "duplicate"}
+    duplicates = {delta.stream_id for delta in deltas if delta.held_reason == "duplicate"}
     if duplicates:
         store_held.decide_duplicates(
             connection, sorted(duplicates), "active" if state == "released" else "ignored"
         )
-    return tuple(replace(one, state=state, decided_at=now, reason=reason) for one in deltas)
+    return tuple(replace(delta, state=state, decided_at=now, reason=reason) for delta in deltas)
 
 
 def _charged(result: HeldResult, rating: Rating, finished_at: datetime) -> HeldResult:
@@ -316,9 +316,9 @@ def _charged(result: HeldResult, rating: Rating, finished_at: datetime) -> HeldR
     return replace(
         result,
         finished_at=finished_at,
-        included_bytes=sum(one.included_bytes for one in charges),
-        charged_bytes=sum(one.rated_bytes for one in charges),
-        amount=-sum((one.amount_delta for one in charges), Decimal(0)),
+        included_bytes=sum(charge.included_bytes for charge in charges),
+        charged_bytes=sum(charge.rated_bytes for charge in charges),
+        amount=-sum((charge.amount_delta for charge in charges), Decimal(0)),
         corrections=len(charges),
     )
 

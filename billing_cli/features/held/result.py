@@ -70,7 +70,7 @@ class HeldUnit:
     @property
     def total_bytes(self) -> int:
         """All streams, both directions together."""
-        return sum(one.total_bytes for one in self.deltas)
+        return sum(delta.total_bytes for delta in self.deltas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,13 @@ class HeldList:
     def units(self) -> tuple[HeldUnit, ...]:
         """The deltas that wait for a decision, by what is decided together."""
         waiting: defaultdict[tuple[object, ...], list[HeldDelta]] = defaultdict(list)
-        for one in self.deltas:
-            if one.state == "held":
-                stream = one.stream_id if one.held_reason == "duplicate" else None
-                minute = one.record.bucket_start if stream is None else None
-                account = None if one.held_reason == "line_rate" else one.account_uuid
-                key = (one.stored_node_id, minute, one.held_reason, account, stream)
-                waiting[key].append(one)
+        for delta in self.deltas:
+            if delta.state == "held":
+                stream = delta.stream_id if delta.held_reason == "duplicate" else None
+                minute = delta.record.bucket_start if stream is None else None
+                account = None if delta.held_reason == "line_rate" else delta.account_uuid
+                key = (delta.stored_node_id, minute, delta.held_reason, account, stream)
+                waiting[key].append(delta)
         return tuple(
             HeldUnit(
                 deltas[0].source_id,
@@ -149,17 +149,17 @@ def held_list_object(listed: HeldList) -> dict[str, Any]:
             }
             for one in listed.units
         ],
-        "held": [held_object(one) for one in listed.deltas],
+        "held": [held_object(delta) for delta in listed.deltas],
         "uncertain_gaps": [
             {
-                "source_id": one.source_id,
-                "kind": one.kind,
-                "from_at": format_rfc3339(one.from_at),
-                "to_at": format_rfc3339(one.to_at) if one.to_at else None,
-                "streams": one.streams,
-                "uncertain_bytes": one.uncertain_bytes,
+                "source_id": gap.source_id,
+                "kind": gap.kind,
+                "from_at": format_rfc3339(gap.from_at),
+                "to_at": format_rfc3339(gap.to_at) if gap.to_at else None,
+                "streams": gap.streams,
+                "uncertain_bytes": gap.uncertain_bytes,
             }
-            for one in listed.gaps
+            for gap in listed.gaps
         ],
     }
 

@@ -61,14 +61,14 @@ def held_list_parts(listed: HeldList) -> list[Part]:
         parts += [Table(UNIT_COLUMNS, units, is_list=False), ""]
     parts.append(_deltas(listed.deltas))
     parts += [
-        f"{one.held_id}: {one.state} {format_rfc3339(one.decided_at)}: {one.reason}"
-        for one in listed.deltas
-        if one.decided_at is not None
+        f"{delta.held_id}: {delta.state} {format_rfc3339(delta.decided_at)}: {delta.reason}"
+        for delta in listed.deltas
+        if delta.decided_at is not None
     ]
     if listed.gaps:
         rows = [
-            (one.source_id, one.kind, one.from_at, one.to_at, one.streams, one.uncertain_bytes)
-            for one in listed.gaps
+            (gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.streams, gap.uncertain_bytes)
+            for gap in listed.gaps
         ]
         head = "not charged, because the snapshots allow for less; for information only"
         parts += ["", head, Table(GAP_COLUMNS, rows, is_list=False)]
@@ -91,7 +91,7 @@ def held_result_parts(result: HeldResult) -> list[Part]:
 
 
 def _unit_row(unit: HeldUnit) -> tuple[Cell, ...]:
-    ids = [str(one.held_id) for one in unit.deltas]
+    ids = [str(delta.held_id) for delta in unit.deltas]
     hidden = len(ids) - IDS_SHOWN
     return (
         unit.source_id,
@@ -99,7 +99,7 @@ def _unit_row(unit: HeldUnit) -> tuple[Cell, ...]:
         unit.minute,
         unit.held_reason,
         "all" if unit.held_reason == "line_rate" else unit.account_uuid,
-        len({one.stream_id for one in unit.deltas}),
+        len({delta.stream_id for delta in unit.deltas}),
         unit.total_bytes,
         " ".join(ids[:IDS_SHOWN]) + (f" and {hidden} more" if hidden > 0 else ""),
     )
@@ -108,22 +108,22 @@ def _unit_row(unit: HeldUnit) -> tuple[Cell, ...]:
 def _deltas(deltas: Sequence[HeldDelta]) -> Table:
     rows: list[tuple[Cell, ...]] = [
         (
-            str(one.held_id),
-            one.state,
-            one.held_reason,
-            one.source_id,
-            one.stored_node_id,
-            one.record.name.inbound_tag,
-            one.record.name.sample_uuid,
-            one.account_uuid,
-            one.record.from_at,
-            one.record.to_at,
-            one.record.uplink_bytes,
-            one.record.downlink_bytes,
-            one.total_bytes,
-            one.bits_per_second,
-            one.found_at,
+            str(delta.held_id),
+            delta.state,
+            delta.held_reason,
+            delta.source_id,
+            delta.stored_node_id,
+            delta.record.name.inbound_tag,
+            delta.record.name.sample_uuid,
+            delta.account_uuid,
+            delta.record.from_at,
+            delta.record.to_at,
+            delta.record.uplink_bytes,
+            delta.record.downlink_bytes,
+            delta.total_bytes,
+            delta.bits_per_second,
+            delta.found_at,
         )
-        for one in deltas
+        for delta in deltas
     ]
     return Table(COLUMNS, rows, empty="no held deltas")

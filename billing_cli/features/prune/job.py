@@ -177,7 +177,7 @@ def _foreseen(
 ) -> PruneResult:
     """Return what would be done, as far as it can be seen without doing it."""
     since = result.started_at if result.kept_since is None else result.kept_since
-    older = [one for one in store.read_months(connection) if one[0].month < since]
+    older = [month for month in store.read_months(connection) if month[0].month < since]
     return replace(
         result,
         finished_at=context.clock(),

@@ -84,8 +84,8 @@ def seal_prune(
         owners[_key(one)] = _key(last) if last and is_left else _key(one)
     wanted = {_key(one): one for one in ([*seals, last] if last else seals)}
     wanted = {key: one for key, one in wanted.items() if key in owners.values()}
-    given["first"] = min((one.first_bucket for one in seals), default=kept_since)
-    given["last"] = max((one.last_bucket for one in seals), default=kept_since)
+    given["first"] = min((seal.first_bucket for seal in seals), default=kept_since)
+    given["last"] = max((seal.last_bucket for seal in seals), default=kept_since)
     left = {}
     for table in (RECORDS, CHARGES):
         facts = _read(connection, table, given)

@@ -54,14 +54,14 @@ class PruneResult(RunResult):
             "kept_since": None if self.kept_since is None else format_rfc3339(self.kept_since),
             "months": [
                 {
-                    "month": f"{one.month:%Y-%m}",
-                    "records": one.records,
-                    "charges": one.charges,
-                    "disk_bytes": one.disk_bytes,
-                    "tables": list(one.tables),
-                    "dropped": one.is_dropped,
+                    "month": f"{month.month:%Y-%m}",
+                    "records": month.records,
+                    "charges": month.charges,
+                    "disk_bytes": month.disk_bytes,
+                    "tables": list(month.tables),
+                    "dropped": month.is_dropped,
                 }
-                for one in self.months
+                for month in self.months
             ],
             "dropped_tables": list(self.dropped_tables),
             "moved_rows": self.moved_rows,

@@ -28,13 +28,13 @@ def prune_parts(result: PruneResult) -> list[Part]:
     parts: list[Part] = [f"prune: {result.status}{would} - {months} of evidence{since}"]
     rows = [
         (
-            f"{one.month:%Y-%m}",
-            one.records,
-            one.charges,
-            one.disk_bytes,
-            f"{', '.join(one.tables)} ({'dropped' if one.is_dropped else 'detached'})",
+            f"{month.month:%Y-%m}",
+            month.records,
+            month.charges,
+            month.disk_bytes,
+            f"{', '.join(month.tables)} ({'dropped' if month.is_dropped else 'detached'})",
         )
-        for one in result.months
+        for month in result.months
     ]
     if rows:
         parts += ["", Table(COLUMNS, rows), ""]

@@ -57,7 +57,9 @@ def repair_balances(
             status="partial" if skipped else "ok",
             started_at=started_at,
             finished_at=context.clock(),
-            amount=sum((one.before.balance - one.after.balance for one in repairs), Decimal(0)),
+            amount=sum(
+                (repair.before.balance - repair.after.balance for repair in repairs), Decimal(0)
+            ),
             corrections=len(repairs),
             steps=steps,
             dry_run=dry_run,

@@ -87,7 +87,7 @@ def command(
         until,
         pricing_rule_version,
         reason,
-        tuple(sorted({str(one) for one in account_uuids})),
+        tuple(sorted({str(uuid) for uuid in account_uuids})),
         tuple(sorted(set(source_ids))),
         is_zero_price_meant,
     )

@@ -279,7 +279,8 @@ def _changes(
 def _count_conflicts(history: BucketHistory, entries: Sequence[Charge], order: Order) -> int:
     """Count the entries that would give the order's version a second price for one charge."""
     versions = {
-        one.ledger_id: one.pricing_rule_version for one in standing_charges(history.entries)
+        charge.ledger_id: charge.pricing_rule_version
+        for charge in standing_charges(history.entries)
     }
     return sum(versions[entry.adjusts or ""] == order.pricing_rule_version for entry in entries)
 

@@ -39,10 +39,10 @@ class RerateResult(RunResult):
             "pricing_rule_version": self.pricing_rule_version,
             "accounts": [
                 {
-                    "account_uuid": one.account_uuid,
-                    "corrections": one.corrections,
-                    "amount": f"{one.amount:f}",
+                    "account_uuid": account.account_uuid,
+                    "corrections": account.corrections,
+                    "amount": f"{account.amount:f}",
                 }
-                for one in self.accounts
+                for account in self.accounts
             ],
         }

@@ -38,10 +38,10 @@ class ReverseResult(RunResult):
             "reason": self.reason,
             "accounts": [
                 {
-                    "account_uuid": one.account_uuid,
-                    "corrections": one.corrections,
-                    "amount": f"{one.amount:f}",
+                    "account_uuid": account.account_uuid,
+                    "corrections": account.corrections,
+                    "amount": f"{account.amount:f}",
                 }
-                for one in self.accounts
+                for account in self.accounts
             ],
         }

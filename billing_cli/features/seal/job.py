@@ -136,7 +136,7 @@ def _append_days(connection: Connection, log: TreeBuilder, now: datetime) -> lis
     days = []
     for day, bounds in store.read_ended_days(connection, today):
         accounts = _account_leaves(connection, day, bounds)
-        nodes = list(levels_of([one.leaf for one in accounts]))
+        nodes = list(levels_of([account.leaf for account in accounts]))
         tree = TreeBuilder()
         salts = sha256()
         for one in accounts:
@@ -145,7 +145,11 @@ def _append_days(connection: Connection, log: TreeBuilder, now: datetime) -> lis
         sealed = SealedDay(day, len(accounts), salts.digest(), tree.root())
         add_nodes(connection, tree_of_day(day), nodes)
         store.add_day(
-            connection, sealed, ((one.account_uuid, one.salt) for one in accounts), log.size, now
+            connection,
+            sealed,
+            ((account.account_uuid, account.salt) for account in accounts),
+            log.size,
+            now,
         )
         add_nodes(connection, LOG_TREE, log.append(day_leaf(sealed)))
         days.append(day)
@@ -178,7 +182,7 @@ def _append_seals(connection: Connection, log: TreeBuilder, now: datetime) -> in
     count = 0
     while seals := store.read_waiting(connection, SEALS_AT_ONCE):
         first_leaf = log.size
-        nodes = [node for one in seals for node in log.append(seal_leaf(one))]
+        nodes = [node for seal in seals for node in log.append(seal_leaf(seal))]
         if store.append(connection, seals, first_leaf, now) != len(seals):
             raise BillingError("seals were appended meanwhile; run it again")
         add_nodes(connection, LOG_TREE, nodes)

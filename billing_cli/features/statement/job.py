@@ -93,12 +93,12 @@ def _statement(
         },
         "other_entries": [
             {
-                "at": format_rfc3339(one.at),
-                "kind": one.kind,
-                "amount": money_text(one.amount),
-                "reason": one.reason,
+                "at": format_rfc3339(other.at),
+                "kind": other.kind,
+                "amount": money_text(other.amount),
+                "reason": other.reason,
             }
-            for one in others
+            for other in others
         ],
         "days": days,
         "nodes": nodes_of(days),
@@ -158,10 +158,10 @@ def _balances(
     left = store.read_left_before(connection, account, min(first_at, end))
     others = store.read_others(connection, account, left[0] if left else "-infinity", end)
     balance = left[1] if left else ZERO
-    earlier = [one for one in others if one.at < start]
+    earlier = [other for other in others if other.at < start]
     opening = balance + sum((one.amount for one in earlier), ZERO)
     balance, shown, rounding = opening, [], ZERO
-    waiting = [one for one in others if one.at >= start]
+    waiting = [other for other in others if other.at >= start]
     for number, booking in enumerate(bookings):
         while waiting and waiting[0].at <= booking.at:
             balance += waiting[0].amount

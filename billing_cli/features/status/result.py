@@ -93,7 +93,9 @@ class StatusReport:
         """Return ok, warning, failed or disabled."""
         if not source.enabled:
             return "disabled"
-        return worst_of(one for one in self.findings if one.source_id == source.source_id)
+        return worst_of(
+            finding for finding in self.findings if finding.source_id == source.source_id
+        )
 
 
 def status_object(report: StatusReport) -> dict[str, Any]:
@@ -117,21 +119,21 @@ def status_object(report: StatusReport) -> dict[str, Any]:
         "sources": [_source_object(report, source) for source in report.sources],
         "runs": [
             {
-                "run_id": one.run_id,
-                "job": one.job,
-                "status": one.status,
-                "started_at": format_rfc3339(one.started_at),
-                "duration_seconds": one.duration_seconds,
-                "written_minutes": one.written_minutes,
-                "error": one.error,
+                "run_id": run.run_id,
+                "job": run.job,
+                "status": run.status,
+                "started_at": format_rfc3339(run.started_at),
+                "duration_seconds": run.duration_seconds,
+                "written_minutes": run.written_minutes,
+                "error": run.error,
             }
-            for one in report.runs
+            for run in report.runs
         ],
     }
 
 
 def _source_object(report: StatusReport, source: SourceStatus) -> dict[str, Any]:
-    own = [one for one in report.findings if one.source_id == source.source_id]
+    own = [finding for finding in report.findings if finding.source_id == source.source_id]
     last_hour = report.last_hour.get(source.source_id)
     return {
         "source_id": source.source_id,

@@ -59,14 +59,14 @@ def status_parts(report: StatusReport, *, has_sparklines: bool = False) -> list[
     if report.runs:
         runs = [
             (
-                one.started_at,
-                one.job,
-                one.status,
-                f"{one.duration_seconds:.1f} s",
-                one.written_minutes,
-                one.error,
+                run.started_at,
+                run.job,
+                run.status,
+                f"{run.duration_seconds:.1f} s",
+                run.written_minutes,
+                run.error,
             )
-            for one in report.runs
+            for run in report.runs
         ]
         parts += ["", Table(RUN_COLUMNS, runs, is_list=False)]
     return parts

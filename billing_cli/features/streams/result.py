@@ -47,22 +47,24 @@ def streams_object(streams: Sequence[StreamStatus]) -> dict[str, Any]:
         "error": None,
         "streams": [
             {
-                "stream_id": one.stream_id,
-                "source_id": one.source_id,
-                "node_id": one.stored_node_id,
-                "line_code": one.name.inbound_tag,
-                "sample_uuid": one.name.sample_uuid,
-                "account_uuid": one.account_uuid,
-                "first_sight": one.origin,
-                "state": one.state,
-                "first_seen_at": format_rfc3339(one.first_seen_at),
-                "changed_at": format_rfc3339(one.changed_at),
-                "absent_since": format_rfc3339(one.absent_since) if one.absent_since else None,
-                "reset_epoch": one.reset_epoch,
-                "uplink_bytes_total": one.totals.uplink,
-                "downlink_bytes_total": one.totals.downlink,
-                "pending_bytes": one.pending_bytes,
+                "stream_id": stream.stream_id,
+                "source_id": stream.source_id,
+                "node_id": stream.stored_node_id,
+                "line_code": stream.name.inbound_tag,
+                "sample_uuid": stream.name.sample_uuid,
+                "account_uuid": stream.account_uuid,
+                "first_sight": stream.origin,
+                "state": stream.state,
+                "first_seen_at": format_rfc3339(stream.first_seen_at),
+                "changed_at": format_rfc3339(stream.changed_at),
+                "absent_since": format_rfc3339(stream.absent_since)
+                if stream.absent_since
+                else None,
+                "reset_epoch": stream.reset_epoch,
+                "uplink_bytes_total": stream.totals.uplink,
+                "downlink_bytes_total": stream.totals.downlink,
+                "pending_bytes": stream.pending_bytes,
             }
-            for one in streams
+            for stream in streams
         ],
     }

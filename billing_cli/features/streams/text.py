@@ -35,22 +35,22 @@ def streams_parts(streams: Sequence[StreamStatus]) -> list[Part]:
     """
     rows = [
         (
-            one.source_id,
-            one.stored_node_id,
-            one.name.inbound_tag,
-            one.name.sample_uuid,
-            one.account_uuid,
-            one.state,
-            one.first_seen_at,
-            one.changed_at,
-            one.totals.uplink,
-            one.totals.downlink,
-            one.pending_bytes,
+            stream.source_id,
+            stream.stored_node_id,
+            stream.name.inbound_tag,
+            stream.name.sample_uuid,
+            stream.account_uuid,
+            stream.state,
+            stream.first_seen_at,
+            stream.changed_at,
+            stream.totals.uplink,
+            stream.totals.downlink,
+            stream.pending_bytes,
         )
-        for one in streams
+        for stream in streams
     ]
     parts: list[Part] = [Table(COLUMNS, rows, empty="no streams")]
-    duplicates = sum(one.state == "duplicate" for one in streams)
+    duplicates = sum(stream.state == "duplicate" for stream in streams)
     if duplicates:
         advice = (
             f"{plural(duplicates, 'duplicate')}: another stream of the account counts the same "

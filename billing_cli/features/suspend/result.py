@@ -60,8 +60,8 @@ def suspend_parts(result: SuspendResult) -> list[Part]:
         ("released by another service", result.closed),
     ):
         lines += [
-            f"{word}: {one.account_uuid}, balance {with_currency(one.balance, result.currency)}"
-            for one in states
+            f"{word}: {state.account_uuid}, balance {with_currency(state.balance, result.currency)}"
+            for state in states
         ]
     lines += [f"note: {note}" for note in result.notes]
     return lines

@@ -52,13 +52,13 @@ def archive_object(checks: Sequence[ArchiveCheck], key_count: int) -> dict[str, 
         "error": None,
         "months": [
             {
-                "month": one.month,
-                "records": one.records,
-                "charges": one.charges,
-                "seals": one.seals,
-                "days": one.days,
+                "month": check.month,
+                "records": check.records,
+                "charges": check.charges,
+                "seals": check.seals,
+                "days": check.days,
             }
-            for one in checks
+            for check in checks
         ],
         "public_keys": key_count,
         "findings": findings_objects(findings),
@@ -69,11 +69,11 @@ def archive_text(checks: Sequence[ArchiveCheck], key_count: int) -> str:
     """Return the verdict, what is wrong, and what was read."""
     findings = archive_findings(checks)
     verdict = plural(len(findings), "finding") if findings else "unchanged"
-    lines = [f"verify: {verdict}", *(f"  {one}" for one in findings_lines(findings))]
+    lines = [f"verify: {verdict}", *(f"  {line}" for line in findings_lines(findings))]
     lines += [
-        f"{one.month}: {plural(one.records, 'usage record')} and {plural(one.charges, 'charge')} "
-        f"of {plural(one.seals, 'seal')}, {plural(one.days, 'day')}"
-        for one in checks
+        f"{check.month}: {plural(check.records, 'usage record')} and "
+        f"{plural(check.charges, 'charge')} of {plural(check.seals, 'seal')}, {plural(check.days, 'day')}"
+        for check in checks
     ]
     if not key_count:
         lines.append("signatures were not checked: --public-key FILE")

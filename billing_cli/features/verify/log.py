@@ -90,7 +90,7 @@ def check_log(
     head = read_head(connection)
     signed = _parse_head(head, report)
     checkpoints = [one.signed.checkpoint for one in kept]
-    sizes = {one.size for one in checkpoints} | {head.tree_size}
+    sizes = {checkpoint.size for checkpoint in checkpoints} | {head.tree_size}
     if signed is not None:
         sizes.add(signed.checkpoint.size)
     log = _Log(frozenset(sizes))

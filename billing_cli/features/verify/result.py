@@ -68,7 +68,7 @@ class VerifyReport:
         account_uuid: str | None = None,
     ) -> None:
         """Add a finding; above LISTED of its kind and table it is only counted."""
-        alike = sum((one.kind, one.table) == (kind, table) for one in self.findings)
+        alike = sum((finding.kind, finding.table) == (kind, table) for finding in self.findings)
         if alike >= LISTED:
             self.hidden += 1
         else:
@@ -130,15 +130,15 @@ def findings_lines(findings: Sequence[Finding]) -> list[str]:
         " ".join(
             part
             for part in (
-                f"{one.kind}:",
-                one.table,
-                one.run_id and f"run {one.run_id}",
-                one.account_uuid and f"account {one.account_uuid}",
-                f"- {one.detail}",
+                f"{finding.kind}:",
+                finding.table,
+                finding.run_id and f"run {finding.run_id}",
+                finding.account_uuid and f"account {finding.account_uuid}",
+                f"- {finding.detail}",
             )
             if part
         )
-        for one in findings
+        for finding in findings
     ]
 
 

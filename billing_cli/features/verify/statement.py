@@ -116,7 +116,7 @@ def statement_report_text(report: StatementReport) -> str:
     """Return the verdict, what is wrong, and which days nothing vouches for."""
     count = len(report.findings)
     verdict = plural(count, "finding") if count else "unchanged"
-    lines = [f"verify: {verdict}", *(f"  {one}" for one in findings_lines(report.findings))]
+    lines = [f"verify: {verdict}", *(f"  {line}" for line in findings_lines(report.findings))]
     if not count:
         proven = "proven" if report.keys else "consistent with their checkpoint"
         lines.append(

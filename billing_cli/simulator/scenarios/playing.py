@@ -124,7 +124,7 @@ class Played:
 
     def cuttings(self) -> dict[str, tuple[datetime, ...]]:
         """Return ways to cut the history into runs, by name: the moments of the runs."""
-        first, *later = (one for one in self.moments if one > self.moment(0))
+        first, *later = (moment for moment in self.moments if moment > self.moment(0))
         ways = {
             "every minute": self.moments,
             "once at the end": (later[-1],),

@@ -176,7 +176,7 @@ def test_only_what_is_archived_is_pruned(
     _archive(sealing, tmp_path / "to")
     result = prune(context, 1, is_unproven_meant=True, is_dropping=True)
 
-    assert [f"{one.month:%Y-%m}" for one in result.months if one.records] == ["2026-04"]
+    assert [f"{month.month:%Y-%m}" for month in result.months if month.records] == ["2026-04"]
     assert sealing.findings() == []
     assert verify_archive(tmp_path / "to", [sealing.key_file])[0].problems == []
 
@@ -214,14 +214,16 @@ def test_what_a_prune_leaves_of_a_run_is_proven(
     change = "UPDATE billing.charges SET amount_delta = amount_delta {} 1 WHERE bucket_start = "
     change += "(SELECT min(bucket_start) FROM billing.charges WHERE bucket_start >= '2026-05-01')"
     tamper(database_url, change.format("+"))
-    assert {(one.kind, one.table) for one in sealing.findings()} == {("changed", "billing.charges")}
+    assert {(finding.kind, finding.table) for finding in sealing.findings()} == {
+        ("changed", "billing.charges")
+    }
     tamper(database_url, change.format("-"))
     sealing.seal(2 * DAY)
     may = archive(_context(sealing), MAY.date(), to)
     assert may.seals == 3
     july = replace(_context(sealing, database_url), clock=lambda: datetime(2026, 7, 2, tzinfo=UTC))
     result = prune(july, 1, is_unproven_meant=True)
-    assert [f"{one.month:%Y-%m}" for one in result.months if one.records] == ["2026-05"]
+    assert [f"{month.month:%Y-%m}" for month in result.months if month.records] == ["2026-05"]
     sealing.seal(3 * DAY)
     assert sealing.findings() == []
     assert archive_findings(verify_archive(to, [sealing.key_file])) == []
@@ -264,7 +266,7 @@ def test_facts_said_to_be_pruned_are_missed(sealing: Sealing, database_url: str)
         "DELETE FROM billing.usage_records",
         "DELETE FROM billing.charges",
     )
-    assert {one.kind for one in sealing.findings()} == {"deleted"}
+    assert {finding.kind for finding in sealing.findings()} == {"deleted"}
     tamper(
         database_url,
         "INSERT INTO billing.usage_records TABLE public.kept_records",

@@ -137,8 +137,10 @@ class Attack:
             clock=lambda: now,
             database=Database(self.job_url),
             sources=tuple(
-                Source(one.source_id, one.url, expected_node_id=one.expected_node_id, **one.limits)
-                for one in self.nodes.values()
+                Source(
+                    node.source_id, node.url, expected_node_id=node.expected_node_id, **node.limits
+                )
+                for node in self.nodes.values()
             ),
             tariff=Tariff(PRICE, 0, Decimal(0), "v1", "", None, **self.tariff),
             deltas=self.policy,

@@ -30,7 +30,7 @@ def claimed(attack: Attack) -> tuple[Node, Node, str]:
 
 def codes(result: RunResult) -> dict[str, str | None]:
     """Return why each source failed."""
-    return {one.source_id: one.error_code for one in result.sources}
+    return {source.source_id: source.error_code for source in result.sources}
 
 
 def test_the_source_that_expects_a_node_gets_it(attack: Attack) -> None:

@@ -61,7 +61,7 @@ def test_two_sources_at_once_do_not_exceed_it_together(attack: Attack) -> None:
 
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(run, names))
-    assert sorted(only(one).held_deltas for one in results) == [0, 1, 1]
+    assert sorted(only(result).held_deltas for result in results) == [0, 1, 1]
     assert attack.charged()[1] == Decimal("0.6")
     attack.run(START + MINUTE)
 

@@ -95,7 +95,7 @@ def test_random_uuids_every_minute_for_an_hour_are_bounded_by_default(attack: At
     codes = set()
     for minute in (0, 20, 60):
         result = attack.run(START + minute * MINUTE, collect)
-        codes |= {one.error_code for one in result.sources if one.source_id == "jp-1"}
+        codes |= {source.error_code for source in result.sources if source.source_id == "jp-1"}
     assert codes == {None, "too_many_streams"}
     most = DeltaPolicy().max_unresolved_streams_per_hour
     assert 0 < attack.count("billing.streams") <= most + 1
@@ -125,7 +125,9 @@ def test_the_longest_names_fit_into_every_index(attack: Attack) -> None:
     assert attack.charged()[0] == 3000
     longer = attack.node("us-1")
     longer.snapshots[START] = [(other, name(171, 3), 0)]
-    error = {one.source_id: one.error for one in attack.run(START + 3 * MINUTE).sources}["us-1"]
+    error = {source.source_id: source.error for source in attack.run(START + 3 * MINUTE).sources}[
+        "us-1"
+    ]
     assert error == "snapshot 1: inbound_tag has 513 bytes"
 
 
@@ -140,7 +142,7 @@ def test_a_stamp_of_long_ago_affects_its_source_alone(attack: Attack, year: int)
     for minute, at in enumerate((datetime(year, 1, 1, tzinfo=UTC), START + MINUTE)):
         node.snapshots[at] = [(other, f"t{minute}", 10), (other, "tcp", minute)]
         result = attack.run(START + (minute + 1) * MINUTE, collect)
-        assert {one.source_id: one.status for one in result.sources}["us-1"] == "ok"
+        assert {source.source_id: source.status for source in result.sources}["us-1"] == "ok"
     assert attack.charged()[0] == 20 + 1
 
 
@@ -159,7 +161,9 @@ def name(length: int, seed: int) -> str:
 
 def billing(attack: Attack, *arguments: str) -> tuple[Any, float]:
     """Run `billing`; return its result object and its peak memory in MB."""
-    sources = [{"source_id": one.source_id, "base_url": one.url} for one in attack.nodes.values()]
+    sources = [
+        {"source_id": node.source_id, "base_url": node.url} for node in attack.nodes.values()
+    ]
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", BILLING, *arguments],
         env={

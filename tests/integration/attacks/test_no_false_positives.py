@@ -37,7 +37,7 @@ def test_a_fleet_of_busy_nodes_with_faults_is_charged_in_full(attack: Attack) ->
         last = MINUTES - 1
         flowed += USERS * (2 * share + 3 * share // 10 if fault == "restart" else last * share)
     result = attack.run(START + 5 * MINUTE)
-    assert {(one.status, one.held_deltas) for one in result.sources} == {("ok", 0)}
+    assert {(source.status, source.held_deltas) for source in result.sources} == {("ok", 0)}
     assert attack.count("billing.held_deltas") == 0
     assert attack.charged()[0] == flowed
 

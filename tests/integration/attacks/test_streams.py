@@ -58,7 +58,7 @@ def test_random_uuids_every_minute_are_bounded_by_the_hour(attack: Attack) -> No
     codes = set()
     for minute in range(0, 61, 5):
         result = attack.run(START + minute * MINUTE, collect)
-        codes |= {one.error_code for one in result.sources if one.source_id == "jp-1"}
+        codes |= {source.error_code for source in result.sources if source.source_id == "jp-1"}
     assert codes == {None, "too_many_streams"}
     assert attack.count("billing.streams") <= 500 + 1
     assert attack.charged()[0] == 600

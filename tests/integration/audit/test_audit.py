@@ -115,7 +115,7 @@ def test_one_account_is_audited_alone(billed: FullStory) -> None:
     right = billed.audit(account=other)
 
     assert wrong.violations > 0
-    assert [one.account_uuid for one in wrong.accounts] == [harmed]
+    assert [account.account_uuid for account in wrong.accounts] == [harmed]
     assert kinds(right) == {}
     assert right.rows["accounts"] == 1
     assert 0 < right.totals.recorded_bytes < wrong.totals.recorded_bytes
@@ -145,7 +145,7 @@ def test_findings_beyond_the_limit_are_counted(billed: FullStory) -> None:
     assert len(report.findings) == 2
     assert len(report.accounts) == 2
     assert report.counts["bucket_differs"] == report.rows["buckets"] > 2
-    assert sum(one.violations for one in report.accounts) > 2
+    assert sum(account.violations for account in report.accounts) > 2
 
 
 def test_a_finding_names_the_row_and_both_figures(billed: FullStory) -> None:

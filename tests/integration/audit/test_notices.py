@@ -29,7 +29,7 @@ def test_a_top_up_is_a_notice_with_its_amount(billed: FullStory) -> None:
     report = billed.audit()
 
     assert kinds(report) == {"balance_outside": 2 * len(billed.users)}
-    found = [one for one in report.findings if one.account_uuid == charged]
+    found = [finding for finding in report.findings if finding.account_uuid == charged]
     assert [one.found["difference"] for one in found] == [Decimal("12.5"), Decimal("12.5")]
     assert "found_at" in found[0].keys  # Between two charges ...
     assert "found_at" not in found[1].keys  # ... and after the last one.
@@ -45,7 +45,7 @@ def test_a_renewed_quota_is_a_notice_with_its_bytes(billed: FullStory) -> None:
     report = billed.audit()
 
     assert kinds(report) == {"quota_outside": len(billed.users)}
-    assert {one.found["difference"] for one in report.findings} == {7}
+    assert {finding.found["difference"] for finding in report.findings} == {7}
 
 
 def test_a_deleted_account_is_a_notice(billed: FullStory) -> None:
@@ -138,7 +138,7 @@ def test_what_an_older_writer_left_is_a_notice(billed: FullStory) -> None:
 
     accounts = len(billed.users)
     assert kinds(report) == {"other_writer_ledger": accounts, "other_writer_buckets": accounts}
-    ledger = next(one for one in report.findings if one.kind == "other_writer_ledger")
+    ledger = next(finding for finding in report.findings if finding.kind == "other_writer_ledger")
     assert (ledger.found["rows"], ledger.found["amount_delta"]) == (120, Decimal(-60))
 
 

@@ -58,7 +58,7 @@ def notices(
         connection.execute(AT)
         connection.execute(STREAM.format(rows=streams).encode(), given)
         connection.execute(RECORD.format(rows=records).encode(), given)
-    return [one for one in story.audit().findings if one.kind == kind]
+    return [finding for finding in story.audit().findings if finding.kind == kind]
 
 
 def test_a_counter_that_was_charged_again_under_another_name_is_named(story: FullStory) -> None:

@@ -156,9 +156,9 @@ def opened(played: Played, url: str, databases: Databases) -> Iterator[World]:
 def violations(report: AuditReport) -> dict[str, int]:
     """Return how many violations there are of each kind."""
     found: dict[str, int] = {}
-    for one in report.findings:
-        if one.is_violation:
-            found[one.kind] = found.get(one.kind, 0) + 1
+    for finding in report.findings:
+        if finding.is_violation:
+            found[finding.kind] = found.get(finding.kind, 0) + 1
     return found
 
 

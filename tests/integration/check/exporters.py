@@ -50,7 +50,7 @@ def windowed(*stamps: datetime) -> Callable[[Mapping[str, str]], bytes]:
 
     def answer(query: Mapping[str, str]) -> bytes:
         since, until = (datetime.fromisoformat(query[key]) for key in ("since", "until"))
-        found = [one for one in stamps if since <= one <= until]
+        found = [stamp for stamp in stamps if since <= stamp <= until]
         start = int(query.get("cursor", "0"))
         end = start + int(query["limit"])
         more = {"has_more": True, "next_cursor": str(end)} if end < len(found) else {}

@@ -57,7 +57,7 @@ def test_a_source_that_needs_a_look_ends_with_3(job_url: str, authority: Authori
     assert report["status"] == "attention"
     failed = [one["source_id"] for one in report["findings"] if one["state"] == "failed"]
     assert failed == ["us-1"]
-    asked = {one["source_id"] for one in json.loads(one.stdout)["findings"]}
+    asked = {load["source_id"] for load in json.loads(one.stdout)["findings"]}
     assert asked == {None, "jp-1"}
 
 
@@ -67,7 +67,7 @@ def test_each_source_s_limits_are_shown(job_url: str, authority: Authority) -> N
         own = {"line_rate_bits_per_second": 1_000_000_000, "max_daily_charge": "7.5"}
         variables = settings(running, job_url, **own)
         done = billing("check", "--json", BILLING_MAX_STREAMS_PER_ACCOUNT="300", **variables)
-    shown = [one for one in json.loads(done.stdout)["findings"] if one["name"] == "limits"]
+    shown = [load for load in json.loads(done.stdout)["findings"] if load["name"] == "limits"]
     assert [one["source_id"] for one in shown] == ["jp-1", "us-1"]
     for text in (
         "line_rate_bits_per_second 1000000000 (its own)",
@@ -111,7 +111,7 @@ def test_a_missing_file_stops_the_sources_and_not_the_rest(
         done = billing("check", "--json", **variables)
     assert done.code == 3
     findings = json.loads(done.stdout)["findings"]
-    failed = [one["text"] for one in findings if one["state"] == "failed"]
+    failed = [finding["text"] for finding in findings if finding["state"] == "failed"]
     assert failed
     assert all("missing.pem" in text for text in failed)
 

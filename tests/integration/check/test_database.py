@@ -56,7 +56,9 @@ def test_a_missing_price_is_reported_before_a_run_fails_for_it(
 
     def prices(**variables: str) -> tuple[str, str]:
         report = checked(DATABASE_URL=job_url, EXPORTER_BASE_URL="http://127.0.0.1:1", **variables)
-        (found,) = (one for one in report.findings if one.name in {"prices", "settings"})
+        (found,) = (
+            finding for finding in report.findings if finding.name in {"prices", "settings"}
+        )
         return found.state, found.text
 
     state, text = prices()
@@ -161,7 +163,7 @@ def test_a_database_that_was_never_migrated_is_told_from_one_that_is_wrong(
     assert "billing.streams.absent_since is missing" in one_of(wrong, "schema").text
     for report in (new, wrong):
         assert report.outcome == "configuration"
-        assert "privileges" not in {one.name for one in report.findings}
+        assert "privileges" not in {finding.name for finding in report.findings}
 
 
 def test_a_database_of_another_version_is_told(
@@ -175,10 +177,10 @@ def test_a_database_of_another_version_is_told(
 def test_a_database_that_cannot_be_reached_is_one_finding() -> None:
     """The sources are looked at all the same."""
     report = checked(DATABASE_URL="postgresql://billing:hunter2@127.0.0.1:1/account", **DOWN)
-    (only,) = [one for one in report.findings if one.area == "database"]
+    (only,) = [finding for finding in report.findings if finding.area == "database"]
     assert (only.name, only.state, report.outcome) == ("connection", "failed", "unreachable")
     assert "hunter2" not in only.text
-    assert any(one.area == "source" for one in report.findings)
+    assert any(finding.area == "source" for finding in report.findings)
 
 
 def test_a_database_that_does_not_exist_is_the_configurations_fault(database_url: str) -> None:
@@ -222,7 +224,7 @@ def test_every_setting_is_shown_with_its_origin_and_without_secrets(
         BILLING_PEAK_HOURS="18:00-23:30",
         **DOWN,
     )
-    found = {one.name: f"{one.state} {one.text}" for one in report.findings}
+    found = {finding.name: f"{finding.state} {finding.text}" for finding in report.findings}
     assert found["database_url"] == "ok *** (environment, env:DSN)"
     assert found["internal_service_token"] == "ok *** (INTERNAL_SERVICE_TOKEN in the environment)"
     assert found["price_per_byte"] == "ok 0.000000000001 (PRICE_PER_BYTE in the environment)"
@@ -253,7 +255,9 @@ def test_a_file_with_a_secret_that_everybody_can_read_is_a_warning(
         token.chmod(mode)
         config.chmod(mode)
         report = checked(BILLING_CONFIG=str(config), **DOWN)
-        assert [one.text for one in report.findings if one.name == "secrecy"] == warnings
+        assert [
+            finding.text for finding in report.findings if finding.name == "secrecy"
+        ] == warnings
 
 
 def test_a_token_that_several_sources_are_sent_is_a_warning(
@@ -269,7 +273,7 @@ def test_a_token_that_several_sources_are_sent_is_a_warning(
     monkeypatch.setenv("DE", "own")
     settings["INTERNAL_SERVICE_TOKEN"] = "a-token-of-many"
     report = checked(EXPORTER_SOURCES_JSON=json.dumps(sources), **settings)
-    (found,) = (one for one in report.findings if one.name == "tokens")
+    (found,) = (finding for finding in report.findings if finding.name == "tokens")
     assert (found.state, found.text.partition(":")[0]) == (
         "warning",
         "jp-1, us-1 are sent the same token",
@@ -370,12 +374,16 @@ def checked(*source_ids: str, **variables: str) -> CheckReport:
 
 def told_of(report: CheckReport, area: str) -> list[Finding]:
     """Return the findings of an area, without clocks: a machine that stalls looks like theirs."""
-    return [one for one in report.findings if one.area == area and one.name != "clock"]
+    return [
+        finding for finding in report.findings if finding.area == area and finding.name != "clock"
+    ]
 
 
 def one_of(report: CheckReport, name: str) -> Finding:
     """Return the one finding of that name that is not about a source."""
-    (only,) = [one for one in report.findings if one.name == name and one.area != "source"]
+    (only,) = [
+        finding for finding in report.findings if finding.name == name and finding.area != "source"
+    ]
     return only
 
 
@@ -385,7 +393,7 @@ def test_quota_states_that_are_replicated_are_a_warning(
     """Balances of two servers overwrite each other; the other tables may be published."""
     connection.execute("CREATE PUBLICATION facts FOR TABLE public.traffic_minute_buckets")
     report = checked(DATABASE_URL=job_url, **DOWN)
-    assert "replication" not in {one.name for one in report.findings}
+    assert "replication" not in {finding.name for finding in report.findings}
 
     connection.execute("CREATE PUBLICATION money FOR TABLE public.account_quota_states")
     found = one_of(checked(DATABASE_URL=job_url, **DOWN), "replication")
@@ -429,7 +437,7 @@ def test_quota_states_in_a_set_of_pglogical_are_a_warning(
         )
         connection.execute(sql.SQL(grant).format(sql.Identifier(databases.job_role)))
         report = checked(DATABASE_URL=job_url, **DOWN)
-        assert "replication" not in {one.name for one in report.findings}
+        assert "replication" not in {finding.name for finding in report.findings}
         connection.execute(
             "INSERT INTO pglogical.replication_set_table VALUES (1, 'public.account_quota_states')"
         )

@@ -61,7 +61,7 @@ ROLE = RoleFacts(missing=(), needless=(), owned_tables=(), is_superuser=False)
 
 def test_a_good_source_is_good_in_all() -> None:
     """One finding for each question."""
-    found = {one.name: (one.state, one.text) for one in findings()}
+    found = {finding.name: (finding.state, finding.text) for finding in findings()}
     assert found == {
         "connection": ("ok", "jp-1.example:443 answers over TLSv1.3, chain and name verified"),
         "certificate": ("ok", "expires in 90 days, on 2026-07-07"),
@@ -207,7 +207,7 @@ def test_a_server_is_reached_safely_and_can_be_written_to(
     facts: Any, name: str, state: str, text: str
 ) -> None:
     """Encryption matters where the connection leaves this machine."""
-    found = {one.name: one for one in server_findings(replace(SERVER, **facts))}[name]
+    found = {finding.name: finding for finding in server_findings(replace(SERVER, **facts))}[name]
     assert (found.state, text in found.text) == (state, True), found
 
 
@@ -227,7 +227,10 @@ def test_a_role_may_do_enough_and_not_more(
     facts: Any, powers: tuple[str, ...], expected: list[str]
 ) -> None:
     """Too little fails, too much is a warning; what follows from the worst is not listed."""
-    found = [f"{one.state} {one.text}" for one in role_findings(replace(ROLE, **facts), powers)]
+    found = [
+        f"{finding.state} {finding.text}"
+        for finding in role_findings(replace(ROLE, **facts), powers)
+    ]
     assert len(found) == len(expected)
     assert all(text in one for one, text in zip(found, expected, strict=True)), found
 
@@ -263,5 +266,5 @@ def findings(facts: SourceFacts = FACTS, expected: Expectations = EXPECTED) -> t
 
 def finding(name: str, facts: SourceFacts = FACTS, expected: Expectations = EXPECTED) -> Finding:
     """Return the one finding of that name."""
-    (only,) = [one for one in findings(facts, expected) if one.name == name]
+    (only,) = [finding for finding in findings(facts, expected) if finding.name == name]
     return only

@@ -289,7 +289,11 @@ def test_sources_are_in_step(day: Day) -> None:
     expected = [
         (
             node.source_id,
-            max(one.collected_at for one in node.snapshots if one.collected_at < day.until),
+            max(
+                snapshot.collected_at
+                for snapshot in node.snapshots
+                if snapshot.collected_at < day.until
+            ),
             day.end,
             "",
         )

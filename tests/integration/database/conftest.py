@@ -27,4 +27,6 @@ def world(database_url: str, job_url: str) -> Iterator[World]:
 def driver_is_silent(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Check that the driver logs nothing beside the one line that a run says itself."""
     yield
-    assert [one.getMessage() for one in caplog.records if one.name.startswith("psycopg")] == []
+    assert [
+        record.getMessage() for record in caplog.records if record.name.startswith("psycopg")
+    ] == []

@@ -144,7 +144,7 @@ def test_a_standby_is_an_outage_and_can_be_looked_at(
         assert collect_through(world, both).status == "ok"
     assert failure.exit_code == EXIT_UNAVAILABLE
     assert str(failure).startswith("database: it is a replica, or set to be read-only: cannot")
-    assert [one.watermark for one in seen.sources] == [world.watermarks["jp-1"]]
+    assert [source.watermark for source in seen.sources] == [world.watermarks["jp-1"]]
     assert_heals(world)
 
 

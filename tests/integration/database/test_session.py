@@ -160,7 +160,7 @@ def test_a_top_up_during_a_run_costs_no_second_attempt(world: World, level: str)
         eventually(lambda: running.done() or is_blocked(world))
         other.commit()
         assert running.result().status == "ok"
-    assert sum("pg_current_xact_id" in one for one in relay.statements) == 1
+    assert sum("pg_current_xact_id" in statement for statement in relay.statements) == 1
     assert_heals(world)
 
 

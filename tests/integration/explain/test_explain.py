@@ -185,7 +185,7 @@ def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) 
     assert "above the plausible rate of the account, not charged, held" in text
     line = only_line(released, minute)
     assert line.held == ()
-    assert [one.kind for one in line.movements] == ["released"]
+    assert [movement.kind for movement in line.movements] == ["released"]
     text = text_of(explain_parts(released))
     assert "it was held as implausible and released: the line was upgraded" in text
     assert f"reason: held delta {held_id} released: the line was upgraded" in text

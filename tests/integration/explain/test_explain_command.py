@@ -129,7 +129,7 @@ def test_what_can_not_be_asked_for_ends_with_2(
     story: Story, user: User, arguments: tuple[str, ...], reason: str
 ) -> None:
     """The error says what is wrong."""
-    done = story.billing("explain", *(one.format(user=user.uuid) for one in arguments))
+    done = story.billing("explain", *(argument.format(user=user.uuid) for argument in arguments))
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert reason in done.stderr

@@ -38,7 +38,7 @@ def two_hours(story: Story) -> tuple[Story, User]:
 
 def minutes_told(explanation: Explanation) -> list[float]:
     """Return the minutes that are told, counted from the start."""
-    return [(one.minute - START) / MINUTE for one in explanation.minutes]
+    return [(minute.minute - START) / MINUTE for minute in explanation.minutes]
 
 
 def test_the_last_hour_with_usage_is_told_by_default(two_hours: tuple[Story, User]) -> None:

@@ -363,8 +363,8 @@ def test_the_list_can_be_narrowed_to_sources(story: Story, jump: Jump) -> None:
     story.minute((other, JUMP, 0))
     story.collect()
     unconfigured = replace(story.context(), sources=())
-    assert [one.source_id for one in list_held(unconfigured).deltas] == ["jp-1", "us-1"]
-    assert [one.source_id for one in list_held(unconfigured, ["us-1"]).deltas] == ["us-1"]
+    assert [delta.source_id for delta in list_held(unconfigured).deltas] == ["jp-1", "us-1"]
+    assert [delta.source_id for delta in list_held(unconfigured, ["us-1"]).deltas] == ["us-1"]
     with pytest.raises(UsageError, match="unknown source mars-1"):
         list_held(unconfigured, ["mars-1"])
 

@@ -53,7 +53,7 @@ def test_a_resolved_stream_waits_for_nothing(story: Story, stranger: Stream) -> 
     story.minute()
     story.collect()
     assert list_streams(story.context(), is_unresolved_only=True) == []
-    (found,) = [one for one in list_streams(story.context()) if one.name == stranger.name]
+    (found,) = [stream for stream in list_streams(story.context()) if stream.name == stranger.name]
     assert (found.account_uuid, found.pending_bytes) == (user.uuid, 0)
     assert story.paid(user) == 75 * story.price
 
@@ -62,8 +62,12 @@ def test_a_resolved_stream_waits_for_nothing(story: Story, stranger: Stream) -> 
 def test_streams_can_be_narrowed_to_sources(story: Story) -> None:
     """A name that nobody knows is an error; one that never answered has no streams."""
     story.add_node("de-1")
-    assert [one.source_id for one in list_streams(story.context())] == ["jp-1", "jp-1", "us-1"]
-    assert [one.source_id for one in list_streams(story.context(), ["us-1"])] == ["us-1"]
+    assert [stream.source_id for stream in list_streams(story.context())] == [
+        "jp-1",
+        "jp-1",
+        "us-1",
+    ]
+    assert [stream.source_id for stream in list_streams(story.context(), ["us-1"])] == ["us-1"]
     assert list_streams(story.context(), ["de-1"]) == []
     with pytest.raises(UsageError, match="unknown source mars-1"):
         list_streams(story.context(), ["us-1", "mars-1"])

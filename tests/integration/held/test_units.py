@@ -162,7 +162,7 @@ def test_a_duplicate_stream_is_one_unit(story: Story) -> None:
 def test_a_released_duplicate_is_charged_from_then_on(story: Story) -> None:
     """Its held bytes are charged, and its stream is active."""
     duplicate = Duplicate(story)
-    release_held(story.context(), [one.held_id for one in units(story)[0].deltas], WHY)
+    release_held(story.context(), [delta.held_id for delta in units(story)[0].deltas], WHY)
     assert story.paid(duplicate.user) == 80 * story.price
     story.minute((duplicate.stream, 100, 0))
     result: RunResult = story.collect()
@@ -174,7 +174,7 @@ def test_a_released_duplicate_is_charged_from_then_on(story: Story) -> None:
 def test_a_rejected_duplicate_is_ignored_from_then_on(story: Story) -> None:
     """Neither held nor charged, however long it goes on."""
     duplicate = Duplicate(story)
-    reject_held(story.context(), [one.held_id for one in units(story)[0].deltas], WHY)
+    reject_held(story.context(), [delta.held_id for delta in units(story)[0].deltas], WHY)
     assert story.rows("SELECT state FROM billing.streams WHERE inbound_tag = ''") == [("ignored",)]
     for _ in range(2):
         story.minute((duplicate.stream, 100, 0))

@@ -59,8 +59,8 @@ def a_history(world: World) -> None:
 def snapshots(world: World, *source_ids: str) -> list[bytes]:
     """Return the snapshots of nodes as JSON, mixed as they were taken."""
     nodes = [world.fleet.nodes[name] for name in source_ids or world.fleet.nodes]
-    taken = [(one.collected_at, encode_snapshot(node, one)) for node in nodes
-             for one in node.snapshots]  # fmt: skip
+    taken = [(snapshot.collected_at, encode_snapshot(node, snapshot)) for node in nodes
+             for snapshot in node.snapshots]  # fmt: skip
     return [encoded for _, encoded in sorted(taken)]
 
 

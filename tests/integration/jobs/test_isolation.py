@@ -141,7 +141,10 @@ def test_data_that_is_refused_stops_its_source_alone(world: World, fault: str) -
 
     result = world.run(world.at(5))
 
-    assert {one.source_id: one.status for one in result.sources} == {"jp-1": "error", "us-1": "ok"}
+    assert {source.source_id: source.status for source in result.sources} == {
+        "jp-1": "error",
+        "us-1": "ok",
+    }
     assert result.status == "partial"
     world.connection.execute("DROP TRIGGER refuse ON public.traffic_minute_buckets")
     assert world.run(world.at(8)).status == "ok"
@@ -194,7 +197,7 @@ def test_bytes_beyond_a_bigint_in_one_run_stop_nobody(world: World) -> None:
         node.flow(node.streams[0], size, 0)
     world.flow_until(3, rate=0)
     result = world.run_unchecked(world.at(4))
-    assert {one.source_id: one.status for one in result.sources} == dict.fromkeys(
+    assert {source.source_id: source.status for source in result.sources} == dict.fromkeys(
         ("a-1", "b-1", "c-1"), "ok"
     )
     assert result.included_bytes + result.charged_bytes == 2 * most + 1000

@@ -42,7 +42,7 @@ def test_a_late_error_excludes_its_source_alone(
 
     result = world.run(world.at(5), job)
 
-    statuses = {one.source_id: (one.status, one.error) for one in result.sources}
+    statuses = {source.source_id: (source.status, source.error) for source in result.sources}
     assert statuses == {
         "de-1": ("ok", None),
         "jp-1": ("error", "database: simulated"),
@@ -64,8 +64,11 @@ def test_late_errors_of_two_sources_are_found_among_nine(world: World) -> None:
     world.run(world.at(3))
     refuse(world, "traffic_minute_buckets", "NEW.node_id ~ 'n-[27]'", is_deferred=True)
     result = world.run(world.at(5))
-    assert [one.source_id for one in result.sources if one.status == "error"] == ["n-2", "n-7"]
-    assert {one.status for one in result.sources} == {"ok", "error"}
+    assert [source.source_id for source in result.sources if source.status == "error"] == [
+        "n-2",
+        "n-7",
+    ]
+    assert {source.status for source in result.sources} == {"ok", "error"}
     accept_again(world)
     world.run(world.at(8))
     world.assert_all_is_billed()
@@ -84,7 +87,10 @@ def test_pending_usage_that_is_refused_excludes_its_source_alone(world: World) -
     world.save_users()
     node.run(world.at(5), 60, 0)
     result = world.run_unchecked(world.at(6))
-    assert {one.source_id: one.status for one in result.sources} == {"jp-1": "error", "us-1": "ok"}
+    assert {source.source_id: source.status for source in result.sources} == {
+        "jp-1": "error",
+        "us-1": "ok",
+    }
     accept_again(world)
     world.pending_allowed = False
     world.run(world.at(8))
@@ -101,7 +107,7 @@ def test_where_every_source_is_refused_the_run_fails(world: World) -> None:
     refuse(world, "billing_source_sync_state", "true", is_deferred=True)
     result = world.run(world.at(5))
     assert (result.status, result.error) == ("error", "every selected source failed")
-    assert {one.error for one in result.sources} == {"database: simulated"}
+    assert {source.error for source in result.sources} == {"database: simulated"}
     accept_again(world)
     world.run(world.at(8))
     world.assert_all_is_billed()

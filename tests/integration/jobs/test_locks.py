@@ -106,7 +106,10 @@ def test_other_sources_go_on_while_one_stays_locked(world: World, database_url: 
         holder.execute("SELECT FROM billing.sources WHERE source_id = 'jp-1' FOR UPDATE")
         world.run_unchecked(world.at(3))
         result = world.run_unchecked(world.at(14))
-    assert {one.source_id: one.status for one in result.sources} == {"jp-1": "error", "us-1": "ok"}
+    assert {source.source_id: source.status for source in result.sources} == {
+        "jp-1": "error",
+        "us-1": "ok",
+    }
     assert exit_code_of(result) == 3
 
 

@@ -67,7 +67,7 @@ def test_a_source_that_is_further_is_not_asked_before_the_others_are_there(world
 
     def look(results: object, _goal: datetime) -> None:
         assert isinstance(results, dict)
-        seen.append({one: results[one].last_completed_until for one in results})
+        seen.append({result: results[result].last_completed_until for result in results})
 
     result = catch_up_in_small_steps(world, 100, on_step=look)
     assert len(requests) < result.steps / 2
@@ -102,7 +102,7 @@ def test_a_source_that_fails_holds_nobody_back(world: World, fault: str) -> None
         else:
             try_lock_sources(other, ["dense"])
         result = catch_up_in_small_steps(world, 30)
-    ends = {one.source_id: one.status for one in result.sources}
+    ends = {source.source_id: source.status for source in result.sources}
     assert ends == {
         "dense": "busy" if fault == "busy" else "error",
         "medium": "ok",
@@ -137,7 +137,7 @@ def test_steps_take_about_as_many_samples_as_they_may(world: World) -> None:
 
     def count(results: object, _goal: datetime) -> None:
         assert isinstance(results, dict)
-        samples.append(sum(one.samples for one in results.values()))
+        samples.append(sum(result.samples for result in results.values()))
 
     result = catch_up_in_small_steps(world, most, on_step=count)
     taken = [after - before for before, after in zip([0, *samples], samples, strict=False)]
@@ -168,7 +168,7 @@ def test_each_collect_by_itself_creates_entries_in_bucket_order(world: World) ->
     world.fetching = replace(world.fetching, step_max_samples=300, page_limit=7)
     runs = [world.run(world.at(END + minute)) for minute in range(3)]
     assert world.watermarks["dense"] < world.at(8) < world.watermarks["sparse"]
-    assert [inversions(world, run=one.run_id) for one in runs] == [0, 0, 0]
+    assert [inversions(world, run=run.run_id) for run in runs] == [0, 0, 0]
     assert inversions(world) > 0
 
 

@@ -227,12 +227,12 @@ def collect_through(world: World, relay: Relay, now: datetime) -> RunResult:
 
 def writes(relay: Relay) -> list[str]:
     """Return the beginnings of all transactions that were to write: those that got a number."""
-    return [one for one in relay.statements if "pg_current_xact_id" in one]
+    return [statement for statement in relay.statements if "pg_current_xact_id" in statement]
 
 
 def commits_a_write(relay: Relay) -> bool:
     """Tell whether what was just sent ends a transaction that was to write."""
-    begun = [one for one in relay.statements if "set_config('TimeZone'" in one]
+    begun = [statement for statement in relay.statements if "set_config('TimeZone'" in statement]
     return relay.statements[-1] == "COMMIT" and "pg_current_xact_id" in begun[-1]
 
 

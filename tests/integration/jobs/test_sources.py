@@ -100,7 +100,7 @@ def test_two_sources_that_claim_one_node_are_both_refused(world: World) -> None:
     world.overrides["jp-1"] = {"expected_node_id": None}
     world.overrides["us-1"] = {"base_url": world.running.base_url("jp-1"), "expected_node_id": None}
     result = world.run(world.at(4))
-    errors = [one.error or "" for one in result.sources]
+    errors = [source.error or "" for source in result.sources]
     assert statuses(result) == {"jp-1": "error", "us-1": "error"}
     assert all("'jp-1'" in error and "'us-1'" in error for error in errors)
     assert world.watermarks == {}
@@ -152,7 +152,9 @@ def test_another_node_behind_a_source_is_a_new_beginning_where_it_is_meant(world
         "SELECT DISTINCT stored_node_id, origin, first_seen_at FROM billing.streams "
         "ORDER BY stored_node_id DESC"
     )
-    baseline = next(one for one in new.snapshots if one.collected_at > world.watermarks["old"])
+    baseline = next(
+        snapshot for snapshot in new.snapshots if snapshot.collected_at > world.watermarks["old"]
+    )
     assert begun == [
         (old.identity.stored, "baseline", old.snapshots[0].collected_at),
         (new.identity.stored, "baseline", baseline.collected_at),
@@ -346,7 +348,7 @@ def taking_seconds(world: World, now: datetime, seconds: float) -> JobContext:
 
 def statuses(result: RunResult) -> dict[str, str]:
     """Return each source's status."""
-    return {one.source_id: one.status for one in result.sources}
+    return {source.source_id: source.status for source in result.sources}
 
 
 def test_a_node_that_a_source_comes_back_to_goes_on_where_it_was(world: World) -> None:

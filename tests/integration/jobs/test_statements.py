@@ -113,8 +113,8 @@ def statements_of(databases: Databases, samples: int) -> list[list[str]]:
             relay.statements.clear()
             results.append(world.run_unchecked(world.at(minute + 0.7)))
             runs.append(list(relay.statements))
-        assert [one.processed_samples for one in results] == [samples, samples, 0]
-        assert [one.written_minutes for one in results] == [0, samples, 0]
+        assert [result.processed_samples for result in results] == [samples, samples, 0]
+        assert [result.written_minutes for result in results] == [0, samples, 0]
         return runs
 
 

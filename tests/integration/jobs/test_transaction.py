@@ -115,7 +115,7 @@ def test_a_failing_source_is_isolated_and_recorded(world: World, sqlstate: str) 
     result = world.run(world.at(5))
 
     assert result.status == "partial"
-    statuses = {one.source_id: one.status for one in result.sources}
+    statuses = {source.source_id: source.status for source in result.sources}
     assert statuses == {"de-1": "ok", "jp-1": "ok", "us-1": "error"}
     assert result.sources[2].error == "database: simulated"
     states = {row[0]: row[1:] for row in world.rows(READ_SYNC_STATE)}
@@ -160,7 +160,7 @@ def test_several_failing_sources_are_all_left_out(world: World) -> None:
         "ADD CHECK (node_id <> 'prod:jp-1.svc.plus') NOT VALID"
     )
     result = world.run(world.at(5))
-    statuses = {one.source_id: one.status for one in result.sources}
+    statuses = {source.source_id: source.status for source in result.sources}
     assert statuses == {"de-1": "ok", "jp-1": "error", "us-1": "error"}
     assert result.written_minutes > 0
 

@@ -27,7 +27,7 @@ def test_three_writers_at_once_bill_every_byte_once(world: World, job: Job) -> N
     world.flow_until(8, poll_seconds=30)
     for minute in range(1, 11):
         results = at_once(world, minute, [(job, {})] * WRITERS)
-        assert {one.status for one in results} <= {"ok", "busy"}
+        assert {result.status for result in results} <= {"ok", "busy"}
         world.check()
     world.assert_all_is_billed()
 
@@ -46,7 +46,7 @@ def test_writers_of_different_sources_share_accounts(
     for minute in range(1, 11):
         work = [(collect, {"source_ids": [source_id]}) for source_id in sources]
         results = at_once(world, minute, work)
-        assert [one.status for one in results] == ["ok"] * len(sources)
+        assert [result.status for result in results] == ["ok"] * len(sources)
         world.check()
     world.assert_all_is_billed()
 

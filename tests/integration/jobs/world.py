@@ -217,7 +217,7 @@ class World:
 
     def stream(self, node: Node, user: User) -> Stream:
         """Return a user's stream on a node."""
-        return next(one for one in node.streams if one.name.sample_uuid == user.uuid)
+        return next(stream for stream in node.streams if stream.name.sample_uuid == user.uuid)
 
 
 def only_source(result: RunResult) -> SourceResult:

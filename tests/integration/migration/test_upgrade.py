@@ -113,7 +113,7 @@ def test_facts_of_the_first_edition_are_sealed_by_the_migration(former_url: str)
         assert verify(context).findings == []
         assert not audit(context).counts.keys() & {"seal_missing", "seal_differs"}
         tamper(former_url, "UPDATE billing.usage_records SET reset_epoch = 7 WHERE step = 0")
-        assert [(one.kind, one.table) for one in verify(context).findings] == [
+        assert [(finding.kind, finding.table) for finding in verify(context).findings] == [
             ("changed", "billing.usage_records")
         ]
 

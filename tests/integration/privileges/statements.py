@@ -59,8 +59,12 @@ def _modules_with_statements() -> list[str]:
     features = pkgutil.walk_packages(billing_cli.features.__path__, "billing_cli.features.")
     return [
         *(
-            f"billing_cli.database.{one.name}"
-            for one in pkgutil.iter_modules(billing_cli.database.__path__)
+            f"billing_cli.database.{module.name}"
+            for module in pkgutil.iter_modules(billing_cli.database.__path__)
         ),
-        *(one.name for one in features if one.name.rpartition(".")[2].startswith("queries")),
+        *(
+            feature.name
+            for feature in features
+            if feature.name.rpartition(".")[2].startswith("queries")
+        ),
     ]

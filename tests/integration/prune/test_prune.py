@@ -65,7 +65,7 @@ def test_an_audit_is_clean_after_pruning_wherever_the_month_ends(
     with told_long_story(database_url, job_url, minutes_of_april) as story:
         story.prove(JUNE)
         result = story.prune(JUNE)
-        assert [f"{one.month:%Y-%m}" for one in result.months] == ["2026-04"]
+        assert [f"{month.month:%Y-%m}" for month in result.months] == ["2026-04"]
         assert story.rows(COUNT_APRIL) == [(0,)]
         assert kinds(story.audit()) == {}
         for user in story.users:
@@ -107,7 +107,7 @@ def test_all_that_a_stream_ever_did_may_go(story: LongStory) -> None:
     """Its checkpoint is where the pruned evidence ended, and it goes on from there."""
     story.prove(JULY)
     result = story.prune(JULY, is_dropping=True)
-    assert [one.is_dropped for one in result.months] == [True, True]
+    assert [month.is_dropped for month in result.months] == [True, True]
     assert story.rows(COUNT) == [(0, 0)]
     assert kinds(story.audit()) == {}
     story.node.flow(story.streams[0], 5, 7)
@@ -123,7 +123,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(story: LongStory) -> N
     story.prune(MAY)  # Nothing is older than a month yet; the rows get their partitions.
     before = story.rows(COUNT)
     result = story.prune(JUNE, dry_run=True)
-    assert [f"{one.month:%Y-%m}" for one in result.months] == ["2026-04"]
+    assert [f"{month.month:%Y-%m}" for month in result.months] == ["2026-04"]
     assert result.months[0].disk_bytes > 0
     assert (story.rows(COUNT), story.rows("SELECT count(*) FROM billing.pruned")) == (
         before,

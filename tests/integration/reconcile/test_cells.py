@@ -86,4 +86,4 @@ def befores(
     """Return what each cell's stream had come to, and how many can't be compared."""
     with psycopg.connect(database_url) as connection:
         cells, skipped = read_cells(connection, NODE, NOON, NOON + 10 * MINUTE, NOON, totals_at)
-    return [one.cell.before for one in cells], skipped
+    return [cell.cell.before for cell in cells], skipped

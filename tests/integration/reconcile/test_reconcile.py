@@ -109,7 +109,12 @@ def test_a_dry_run_tells_the_differences_and_writes_nothing(world: World) -> Non
     result = world.reconcile(world.minutes(30), dry_run=True)
 
     assert result.corrections > 0
-    assert sum(one.uplink_bytes + one.downlink_bytes for one in result.differences) == 0
+    assert (
+        sum(
+            difference.uplink_bytes + difference.downlink_bytes for difference in result.differences
+        )
+        == 0
+    )
     assert world.facts() == before
 
 
@@ -199,9 +204,13 @@ def test_refunds_go_back_at_the_price_that_was_charged(world: World) -> None:
 
     result = world.reconcile(world.minutes(30))
 
-    back = sum(one.amount_delta for one in result.differences if one.amount_delta > 0)
+    back = sum(
+        difference.amount_delta for difference in result.differences if difference.amount_delta > 0
+    )
     moved = -sum(
-        one.uplink_bytes + one.downlink_bytes for one in result.differences if one.amount_delta > 0
+        difference.uplink_bytes + difference.downlink_bytes
+        for difference in result.differences
+        if difference.amount_delta > 0
     )
     assert back == moved * charged
     world.assert_true()

@@ -61,7 +61,7 @@ def test_a_source_whose_corrections_are_refused_fails_alone(
     when = "NEW.node_id = 'prod:jp-1.svc.plus'"
     refuse(world, "traffic_minute_buckets", when, is_deferred=is_deferred)
     result = world.run(world.at(21), reconcile)
-    assert [(one.source_id, one.status, one.error) for one in result.sources] == [
+    assert [(source.source_id, source.status, source.error) for source in result.sources] == [
         ("jp-1", "error", "database: simulated"),
         ("us-1", "ok", None),
     ]

@@ -175,10 +175,10 @@ def test_only_the_account_that_is_named_is_repaired(story: Story) -> None:
 
     result = first.repair(account=first.user.proxy_uuid)
 
-    assert [one.account_uuid for one in result.repairs] == [first.uuid]
+    assert [repair.account_uuid for repair in result.repairs] == [first.uuid]
     with pytest.raises(UsageError, match="unknown account"):
         first.repair(account=story.fleet.new_uuid())
-    assert [one.account_uuid for one in first.repair().repairs] == [second.uuid]
+    assert [repair.account_uuid for repair in first.repair().repairs] == [second.uuid]
 
 
 def test_a_row_that_is_locked_is_left_to_the_next_repair(customer: Customer) -> None:

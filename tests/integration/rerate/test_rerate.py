@@ -85,7 +85,9 @@ def test_accounts_pay_what_the_new_price_would_have_cost(story: Story, billed: B
     assert [story.paid(user) for user in billed.users] == [3 * amount for amount in paid]
     assert (result.status, result.amount) == ("ok", 2 * sum(paid))
     assert (result.corrections, result.written_minutes) == (4 * Billed.MINUTES, 4 * Billed.MINUTES)
-    assert [(one.account_uuid, one.corrections, one.amount) for one in result.accounts] == sorted(
+    assert [
+        (account.account_uuid, account.corrections, account.amount) for account in result.accounts
+    ] == sorted(
         (user.uuid, 2 * Billed.MINUTES, 2 * amount)
         for user, amount in zip(billed.users, paid, strict=True)
     )
@@ -185,7 +187,7 @@ def test_only_the_accounts_that_are_named_change(story: Story, billed: Billed) -
     first, second = billed.users
     before = story.funds(second)
     result = run(story, account_uuids=(first.uuid,))
-    assert [one.account_uuid for one in result.accounts] == [first.uuid]
+    assert [account.account_uuid for account in result.accounts] == [first.uuid]
     assert story.funds(second) == before
 
 
@@ -335,7 +337,7 @@ def test_an_account_that_is_locked_is_left_to_the_next_run(story: Story, billed:
     assert result.status == "partial"
     assert result.corrections > 0
     assert any(late.uuid in note and "locked" in note for note in result.notes)
-    assert [one.account_uuid for one in run(story).accounts] == [late.uuid]
+    assert [account.account_uuid for account in run(story).accounts] == [late.uuid]
     assert story.paid(late) == 10 * NEW
 
 
@@ -420,7 +422,7 @@ def test_an_account_with_a_balance_beyond_reason_is_left_alone_and_told(
     assert result.notes == (f"account {first.uuid} can't be charged: a balance of 1e+16",)
     assert story.paid(second) == 3 * paid
     story.connection.execute(query, [balance, first.uuid])
-    assert [one.account_uuid for one in run(story).accounts] == [first.uuid]
+    assert [account.account_uuid for account in run(story).accounts] == [first.uuid]
 
 
 @pytest.mark.usefixtures("billed")

@@ -74,7 +74,7 @@ class Lots:
                 list_held(context).deltas,
                 key=lambda one: (one.record.from_at, one.stored_node_id, one.record.name),
             )
-            waiting = [one.held_id for one in deltas]
+            waiting = [delta.held_id for delta in deltas]
             if waiting:
                 decide = self.random.choice([release_held, release_held, reject_held])
                 decide(
@@ -101,7 +101,9 @@ def test_whatever_is_done_in_whatever_order_leaves_true_books(story: Story, seed
     story.fleet.present = story.now + timedelta(hours=1)
     catch_up(story.context())
     reconcile(story.context(), since=START)
-    release_held(story.context(), [one.held_id for one in list_held(story.context()).deltas], WHY)
+    release_held(
+        story.context(), [delta.held_id for delta in list_held(story.context()).deltas], WHY
+    )
     rerate(story.context(), Order(START, story.now + MINUTE, "the last", WHY))
     assert compare_with_oracle(story.connection, Oracle(story.fleet), buckets=False) == []
     for user in lots.users:

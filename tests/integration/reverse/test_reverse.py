@@ -75,7 +75,7 @@ def test_only_the_range_and_the_account_are_reversed(story: Story) -> None:
     """Minutes that begin in [since, until); the counters go on from where they stand."""
     users = billed(story)
     result = take_back(story, START + 2 * MINUTE, START + 3 * MINUTE, account=users[0].uuid)
-    assert [one.account_uuid for one in result.accounts] == [users[0].uuid]
+    assert [account.account_uuid for account in result.accounts] == [users[0].uuid]
     assert -(result.included_bytes + result.charged_bytes) == 400
     stream = story.fleet.nodes["jp-1"].streams[0]
     story.minute((stream, 5, 0))
@@ -89,7 +89,7 @@ def test_a_former_account_is_given_nothing_back(story: Story) -> None:
     read_service.delete_account(story.connection, users[0].uuid)
     read_service.add_account(story.connection, users[0])
     result = take_back(story)
-    assert [one.account_uuid for one in result.accounts] == [users[1].uuid]
+    assert [account.account_uuid for account in result.accounts] == [users[1].uuid]
     assert (result.status, result.written_minutes) == ("ok", 3)
     assert audit(story.context()).violations == 0
     # The check of the invariants at the end knows accounts that are gone, but no former ones.
@@ -147,7 +147,9 @@ def test_the_command_prints_one_object(story: Story) -> None:
     arguments = ("reverse", "--source", "jp-1", "--since", "2026-04-08T00:00:00Z", "--reason", WHY)
     printed = story.billing(*arguments, "--json")
     assert (printed.exit_code, printed.json["status"]) == (0, "ok")
-    assert {one["account_uuid"] for one in printed.json["accounts"]} == {one.uuid for one in users}
+    assert {one["account_uuid"] for one in printed.json["accounts"]} == {
+        user.uuid for user in users
+    }
     explained = story.billing("explain", users[0].uuid, "--minute", "2026-04-08T12:01:00Z")
     assert WHY in explained.stdout
     unknown = story.billing("reverse", "--source", "x", "--since", "1h", "--reason", WHY)

@@ -48,7 +48,7 @@ def test_no_run_charges_more_than_flowed(name: str) -> None:
 def test_any_choice_of_runs_charges_what_flowed(data: st.DataObject) -> None:
     """Runs may take place at any moments, as long as there is one at the end."""
     scene = played(data.draw(st.sampled_from([name for name in BY_NAME if name not in REASON])))
-    runs = [one for one in scene.moments[:-1] if data.draw(st.booleans())]
+    runs = [moment for moment in scene.moments[:-1] if data.draw(st.booleans())]
     assert wrong(scene, [*runs, scene.moments[-1]]) == []
 
 

@@ -34,7 +34,7 @@ def test_collect_bills_what_flowed(name: str, database_url: str, job_url: str) -
         expected = played.expected(moments)
         assert compare_with_expected(connection, played.node.identity.stored, expected) == []
         report = audit(world.context(moments[-1]))
-        assert [one for one in report.findings if one.is_violation] == []
+        assert [finding for finding in report.findings if finding.is_violation] == []
         assert violations(connection, world.opening()) == []
 
 

@@ -85,7 +85,7 @@ def test_a_process_killed_after_the_commit_is_completed_by_the_next(
         process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE)  # noqa: S603
 
         def kill_at_the_answer(side: Side, _number: int) -> Severance:
-            is_sealing = any("tree_nodes" in one for one in relay.statements)
+            is_sealing = any("tree_nodes" in statement for statement in relay.statements)
             if side == "server" and is_sealing and relay.statements[-1] == "COMMIT":
                 process.kill()
                 process.wait()
@@ -98,7 +98,9 @@ def test_a_process_killed_after_the_commit_is_completed_by_the_next(
     with psycopg.connect(sealing.seal_url) as connection:
         assert connection.execute(COUNT_LEAVES).fetchone() == (3,)
     assert sealing.seal().appended_seals == 0
-    assert [one.checkpoint.size for one in parse_checkpoints(sealing.file.read_text())] == [3]
+    assert [
+        checkpoint.checkpoint.size for checkpoint in parse_checkpoints(sealing.file.read_text())
+    ] == [3]
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(story: Story, sealing: Sealing) -> None:
@@ -121,7 +123,9 @@ def test_a_full_disk_leaves_the_file_as_it_was(story: Story, sealing: Sealing) -
     assert sealing.file.read_bytes() == kept
     # The command has the real clock, by which the day of the first leaf has ended.
     assert sealing.seal().appended_seals == 0
-    assert [one.checkpoint.size for one in parse_checkpoints(sealing.file.read_text())] == [1, 3]
+    assert [
+        checkpoint.checkpoint.size for checkpoint in parse_checkpoints(sealing.file.read_text())
+    ] == [1, 3]
 
 
 def test_a_torn_checkpoint_is_cut_off(story: Story, sealing: Sealing, tmp_path: Path) -> None:

@@ -122,10 +122,10 @@ def test_a_seal_covers_each_transaction_of_a_run(story: Story, sealing: Sealing)
     done = catch_up(context)
     query = "SELECT step, job, records, charges FROM billing.seals WHERE run_id = %s ORDER BY step"
     seals = story.rows(query, context.run_id)
-    assert [one[0] for one in seals] == list(range(1, len(seals) + 1))
+    assert [seal[0] for seal in seals] == list(range(1, len(seals) + 1))
     assert 1 < len(seals) <= done.steps
-    assert sum(one[2] for one in seals) == sum(one[3] for one in seals) == 8
-    assert {one[1] for one in seals} == {"catch-up"}
+    assert sum(seal[2] for seal in seals) == sum(seal[3] for seal in seals) == 8
+    assert {seal[1] for seal in seals} == {"catch-up"}
     sealing.seal()
 
 
@@ -157,7 +157,7 @@ def test_another_key_signs_the_same_head(story: Story, sealing: Sealing) -> None
     assert sealing.seal().appended_seals == 0
     kept = parse_checkpoints(sealing.file.read_text())
     assert [one.checkpoint.size for one in kept] == [1, 1]
-    assert {one.kind for one in sealing.findings()} == {"signature"}
+    assert {finding.kind for finding in sealing.findings()} == {"signature"}
     with sealing.key_file.open("a") as file:
         file.write(format_verifier_key(sealing.keys[1]) + "\n")
     assert sealing.findings() == []

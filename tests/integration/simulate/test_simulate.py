@@ -64,7 +64,7 @@ def test_it_foretells_what_rerate_charges(story: Story, users: list[User]) -> No
     story.price = NEW
     done = rerate(story.context(), Order(START, story.now + MINUTE, "v2", "new prices"))
     assert done.amount == found.total.difference > 0
-    assert {one.account_uuid: one.amount for one in done.accounts} == {
+    assert {account.account_uuid: account.amount for account in done.accounts} == {
         user.uuid: found.accounts[user.uuid].difference for user in users
     }
 

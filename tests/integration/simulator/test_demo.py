@@ -71,7 +71,7 @@ def test_the_demo_fleet_has_what_its_story_tells() -> None:
     jp, us, de = told.fleet.nodes.values()
     assert len(jp.restarts) == 1
     assert any(share.reason == "reset" for share in Oracle(told.fleet).unbilled())
-    stamps = [one.collected_at for one in us.snapshots]
+    stamps = [snapshot.collected_at for snapshot in us.snapshots]
     assert max(later - earlier for earlier, later in pairwise(stamps)) > timedelta(minutes=6)
     names = [stream.name.sample_uuid for stream in jp.streams]
     assert names.count(told.fleet.users[0].uuid) == 2

@@ -208,4 +208,8 @@ def perfect_bytes(fleet: Fleet, node: Node, read: Sequence[Snapshot]) -> dict[st
 
 def exempt(expected: Expected, why: str) -> Bytes:
     """Return the bytes of the certain exemptions for one reason."""
-    return total(one.bytes for one in expected.exemptions if one.why == why and one.is_certain)
+    return total(
+        exemption.bytes
+        for exemption in expected.exemptions
+        if exemption.why == why and exemption.is_certain
+    )

@@ -105,4 +105,4 @@ def polls(node: Node, minutes: range | list[int]) -> list[Snapshot]:
 
 def stamps(node: Node, snapshots: list[Snapshot]) -> list[int]:
     """Return the stamps as minutes since the start."""
-    return [(one.collected_at - node.start) // MINUTE for one in snapshots]
+    return [(snapshot.collected_at - node.start) // MINUTE for snapshot in snapshots]

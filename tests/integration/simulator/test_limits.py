@@ -57,5 +57,7 @@ def test_what_a_spliced_connection_reports_is_held_soon_after_the_baseline_only(
     ):
         played = play(BY_NAME[name])
         expected = played.expected(played.moments)[played.stage.users["alice"].uuid]
-        held = [sum(one.bytes) for one in expected.exemptions if one.why == "held"]
+        held = [
+            sum(exemption.bytes) for exemption in expected.exemptions if exemption.why == "held"
+        ]
         assert [amount > 40 * 10**9 for amount in held] == ([True] if is_held else [])

@@ -32,8 +32,8 @@ def test_scenarios_have_names_of_their_own() -> None:
 def test_a_scenario_plays_the_same_each_time(scenario: Scenario) -> None:
     """What fails once fails again."""
     first, second = play(scenario), play(scenario)
-    assert [first.answer(one) for one in first.moments] == [
-        second.answer(one) for one in second.moments
+    assert [first.answer(moment) for moment in first.moments] == [
+        second.answer(moment) for moment in second.moments
     ]
 
 
@@ -52,7 +52,7 @@ def test_answers_are_snapshots_of_closed_minutes_in_order(scenario: Scenario) ->
     for moment in played.moments:
         stamps = [one.collected_at for one in played.answer(moment)]
         assert all(one < later for one, later in pairwise(stamps))
-        assert all(one < moment for one in stamps)
+        assert all(stamp < moment for stamp in stamps)
 
 
 @pytest.mark.parametrize(

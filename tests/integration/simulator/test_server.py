@@ -40,7 +40,7 @@ def test_a_window_holds_what_lies_between_its_ends(running: RunningFleet) -> Non
     assert status == 200
     assert (page["node_id"], page["env"]) == ("jp-1.svc.plus", "prod")
     stamps = [one["collected_at"] for one in page["snapshots"]]
-    assert stamps == [format_stamp(one.stamp_nanoseconds) for one in node.snapshots[2:6]]
+    assert stamps == [format_stamp(snapshot.stamp_nanoseconds) for snapshot in node.snapshots[2:6]]
     assert page["has_more"] is False
     assert page["next_cursor"] == stamps[-1]
 
@@ -273,7 +273,10 @@ def follow(running: RunningFleet, limit: int) -> list[str]:
 
 def expected(running: RunningFleet) -> list[str]:
     """Return the stamps of all snapshots of jp-1."""
-    return [format_stamp(one.stamp_nanoseconds) for one in running.fleet.nodes["jp-1"].snapshots]
+    return [
+        format_stamp(snapshot.stamp_nanoseconds)
+        for snapshot in running.fleet.nodes["jp-1"].snapshots
+    ]
 
 
 def teapot(handler: BaseHTTPRequestHandler) -> None:

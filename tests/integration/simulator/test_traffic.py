@@ -32,7 +32,9 @@ def test_runs_chain_without_a_seam() -> None:
     node = busy_fleet(seed=1).nodes["jp-1"]
     for minutes in (12.5, 13, 14):
         node.run(node.start + minutes * MINUTE)
-    minutes_seen = [one.collected_at.replace(second=0, microsecond=0) for one in node.snapshots]
+    minutes_seen = [
+        snapshot.collected_at.replace(second=0, microsecond=0) for snapshot in node.snapshots
+    ]
     assert minutes_seen == [node.start + n * MINUTE for n in range(14)]
 
 
@@ -41,7 +43,7 @@ def test_polls_may_come_several_times_a_minute() -> None:
     fleet = Fleet()
     node = fleet.add_node("jp-1")
     node.run(fleet.start + 2 * MINUTE, poll_seconds=15)
-    offsets = [(one.collected_at - fleet.start) // SECOND for one in node.snapshots]
+    offsets = [(snapshot.collected_at - fleet.start) // SECOND for snapshot in node.snapshots]
     assert offsets == [0, 15, 30, 45, 60, 75, 90, 105]
 
 
@@ -73,7 +75,7 @@ def test_an_outage_takes_no_snapshots_while_traffic_flows() -> None:
     stream = node.add_stream(fleet.add_user().uuid)
     node.hide(fleet.start + 2 * MINUTE, fleet.start + 8 * MINUTE)
     node.run(fleet.start + 10 * MINUTE, rate=1000)
-    minutes = [(one.collected_at - fleet.start) // MINUTE for one in node.snapshots]
+    minutes = [(snapshot.collected_at - fleet.start) // MINUTE for snapshot in node.snapshots]
     assert minutes == [0, 1, 8, 9]
     assert len({index for index, *_ in stream.movements()}) > 1
     assert max(sum(row[2:]) for row in stream.movements()) > 0
@@ -183,7 +185,10 @@ def busy_fleet(seed: int) -> Fleet:
 
 def history(fleet: Fleet) -> list[tuple[int, list[int]]]:
     """Return the stamps and totals of all snapshots."""
-    return [(one.stamp_nanoseconds, list(one.totals)) for one in fleet.nodes["jp-1"].snapshots]
+    return [
+        (snapshot.stamp_nanoseconds, list(snapshot.totals))
+        for snapshot in fleet.nodes["jp-1"].snapshots
+    ]
 
 
 def lone_stream() -> tuple[Node, Stream]:

@@ -20,7 +20,7 @@ def test_each_source_is_listed_with_state_node_watermark_and_lag(story: Story) -
     story.collect()
     ((watermark,),) = story.rows("SELECT max(watermark) FROM billing.sources")
     sources = json.loads(story.environment()["EXPORTER_SOURCES_JSON"])
-    by_id = {one["source_id"]: one for one in sources}
+    by_id = {source["source_id"]: source for source in sources}
     new = {"source_id": "new-1", "base_url": "https://127.0.0.1:9", "region": "asia"}
     asked = json.dumps([new, by_id["us-1"] | {"enabled": False}, by_id["jp-1"]])
 

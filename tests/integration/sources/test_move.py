@@ -301,7 +301,7 @@ def test_source_and_node_may_change_at_once(moving: Moving) -> None:
         "SELECT node_id, account_uuid::text, (last_uplink_total, last_downlink_total)::text "
         "FROM public.traffic_stat_checkpoints WHERE node_id = 'prod:b' ORDER BY 2"
     )
-    assert [account for _, account, _ in checkpoints] == sorted(one.uuid for one in moving.users)
+    assert [account for _, account, _ in checkpoints] == sorted(user.uuid for user in moving.users)
 
 
 def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:

@@ -89,7 +89,7 @@ def test_a_statement_signed_by_another_key_is_found(month: Month, tmp_path: Path
 
     report = verify_statement(month.json_file, [other])
 
-    assert [one.kind for one in report.findings] == ["signature"]
+    assert [finding.kind for finding in report.findings] == ["signature"]
 
 
 def test_external_text_stays_text(month: Month) -> None:

@@ -244,15 +244,20 @@ def test_tampering_is_found_and_named(sealed: Sealed, name: str) -> None:
     """With what was kept: every checkpoint where the end is at stake, else only earlier ones."""
     kept = sealed.every if "truncated" in name else sealed.earlier
     older = f"'{last_note(sealed)}'"
-    statements = [one.replace("{older}", older) for one in TAMPERINGS[name].statements]
+    statements = [statement.replace("{older}", older) for statement in TAMPERINGS[name].statements]
     with psycopg.connect(sealed.url) as connection:
         query = "SELECT run_id::text, leaf_number FROM billing.seals"
         leaves = dict(connection.execute(query).fetchall())
     assert sealed.verify(kept).findings == []
     tamper(sealed.url, *statements)
     found = {
-        (one.kind, one.table, leaves.get(one.run_id or ""), one.account_uuid is not None)
-        for one in sealed.verify(kept).findings
+        (
+            finding.kind,
+            finding.table,
+            leaves.get(finding.run_id or ""),
+            finding.account_uuid is not None,
+        )
+        for finding in sealed.verify(kept).findings
     }
     assert TAMPERINGS[name].findings - found == set(), found
 
@@ -270,7 +275,9 @@ def reseal(url: str, leaf_number: int) -> None:
             "SELECT run_id FROM billing.seals WHERE leaf_number = %s", (leaf_number,)
         ).fetchone() or (None,)
         digests = [_digest(connection, table, run_id) for table in (RECORDS, CHARGES)]
-    values = [f"'\\x{value.hex()}'" for one in digests for value in (one.sha256, one.checks)]
+    values = [
+        f"'\\x{value.hex()}'" for digest in digests for value in (digest.sha256, digest.checks)
+    ]
     tamper(
         url,
         f"UPDATE billing.seals SET (records_sha256, record_checks, charges_sha256, charge_checks)"
@@ -343,14 +350,14 @@ def test_a_truncated_log_is_found_by_a_kept_checkpoint_alone(sealed: Sealed) -> 
     )
     assert sealed.verify().findings == []
     assert sealed.verify(sealed.earlier).findings == []
-    assert [one.kind for one in sealed.verify(sealed.every).findings] == ["truncated"]
+    assert [finding.kind for finding in sealed.verify(sealed.every).findings] == ["truncated"]
 
 
 def test_what_was_not_appended_yet_can_be_replaced(sealed: Sealed) -> None:
     """A run with its seal, before `seal` saw it: that is why it runs every minute."""
     copied = INSERT_RECORD.format(run_id="gen_random_uuid()", copied=RUN.format(1))
     tamper(sealed.url, copied)
-    assert [one.kind for one in sealed.verify(sealed.every).findings] == ["inserted"]
+    assert [finding.kind for finding in sealed.verify(sealed.every).findings] == ["inserted"]
     tamper(
         sealed.url,
         """

@@ -131,7 +131,7 @@ class Ledger:
 
     def checkpoints(self, snapshots: Sequence[Snapshot]) -> dict[StreamName, Checkpoint]:
         """Return the streams that a run reads: present ones, named ones, restarted ones."""
-        named = {name for one in snapshots for name in one.totals}
+        named = {name for snapshot in snapshots for name in snapshot.totals}
         at = self.node.samples_at
         return {
             name: row if name in self.absent or at is None else row._replace(seen_at=at)
@@ -142,8 +142,10 @@ class Ledger:
     def charged(self, account: str | None = None) -> tuple[int, int]:
         """Return the bytes of an account's records, or of all, by direction."""
         records = [
-            one
-            for one in self.records
-            if account is None or self.accounts.get(one.name.sample_uuid) == account
+            record
+            for record in self.records
+            if account is None or self.accounts.get(record.name.sample_uuid) == account
         ]
-        return sum(one.uplink_bytes for one in records), sum(one.downlink_bytes for one in records)
+        return sum(record.uplink_bytes for record in records), sum(
+            record.downlink_bytes for record in records
+        )

@@ -173,11 +173,11 @@ def test_what_was_charged_last_goes_back_first() -> None:
     minute.correct(10)
     (added,) = minute.correct(5)
     entries = minute.correct(-8)
-    assert [(one.adjusts, one.rated_bytes) for one in entries] == [
+    assert [(entry.adjusts, entry.rated_bytes) for entry in entries] == [
         (added.ledger_id, -5),
         (ledger_id(KEY), -3),
     ]
-    assert [one.ledger_id for one in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
+    assert [entry.ledger_id for entry in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
     (last,) = minute.correct(-4)
     assert (last.adjusts, last.rated_bytes) == (ledger_id(KEY), -4)
 
@@ -188,7 +188,7 @@ def test_what_one_charge_gives_back_is_not_asked_of_the_one_before() -> None:
     minute.correct(10)
     minute.correct(5)
     entries = minute.correct(-8)
-    assert [(one.included_bytes, one.rated_bytes) for one in entries] == [(-2, -3), (-3, 0)]
+    assert [(entry.included_bytes, entry.rated_bytes) for entry in entries] == [(-2, -3), (-3, 0)]
 
 
 def test_bytes_that_the_evidence_does_not_hold_are_left_out() -> None:
@@ -196,7 +196,7 @@ def test_bytes_that_the_evidence_does_not_hold_are_left_out() -> None:
     minute = Minute(account())
     minute.correct(10)
     entries = minute.correct(-25)
-    assert [one.rated_bytes for one in entries] == [-10]
+    assert [entry.rated_bytes for entry in entries] == [-10]
     assert minute.correct(-1) == []
 
 
@@ -229,8 +229,8 @@ def test_corrections_of_one_account_build_on_each_other_in_bucket_order() -> Non
     ]
     rating = settle(corrections, {}, {ALICE.sample_uuid: account(quota=7)})
     first, second = rating.charges
-    assert [one.key for one in rating.charges] == [KEY, NEXT_KEY]
-    assert [one.ledger_id for one in rating.charges] == [ledger_id(KEY), ledger_id(NEXT_KEY)]
+    assert [charge.key for charge in rating.charges] == [KEY, NEXT_KEY]
+    assert [charge.ledger_id for charge in rating.charges] == [ledger_id(KEY), ledger_id(NEXT_KEY)]
     assert (first.included_bytes, second.included_bytes, second.quota_before) == (5, 2, 2)
     assert second.balance_before == first.balance_after
     assert rating.accounts[ALICE.sample_uuid].current_balance == second.balance_after
@@ -278,11 +278,11 @@ def test_each_charge_of_a_minute_is_repriced_on_its_own() -> None:
     minute.correct(10)
     (added,) = minute.correct(5)
     entries = minute.reprice("0.03")
-    assert [(one.adjusts, one.amount_delta) for one in entries] == [
+    assert [(entry.adjusts, entry.amount_delta) for entry in entries] == [
         (ledger_id(KEY), Decimal("-0.2")),
         (added.ledger_id, Decimal("-0.1")),
     ]
-    assert [one.ledger_id for one in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
+    assert [entry.ledger_id for entry in entries] == [adjustment_id(KEY, 2), adjustment_id(KEY, 3)]
 
 
 def test_a_charge_that_is_right_already_holds_no_other_back() -> None:

@@ -46,5 +46,5 @@ def test_no_usage_record_shrinks(history: list[Totals]) -> None:
     """The table refuses a record that ends below its start: its node could never go on."""
     books = Ledger()
     books.live(*(snapshot(f"{minute}:00", one) for minute, one in enumerate(history)))
-    shrinking = [one for one in books.records if not covers(one.end, one.start)]
+    shrinking = [record for record in books.records if not covers(record.end, record.start)]
     assert shrinking == []

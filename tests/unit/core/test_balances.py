@@ -61,7 +61,7 @@ def explain(
 def lost(explanation: Explanation) -> list[tuple[list[str], str, int]]:
     """Return the ids of lost charges, and what the stale write added."""
     return [
-        ([one.ledger_id for one in loss.charges], str(loss.amount), loss.quota)
+        ([charge.ledger_id for charge in loss.charges], str(loss.amount), loss.quota)
         for loss in explanation.losses
     ]
 
@@ -213,9 +213,15 @@ def test_an_account_that_was_created_again_has_lost_nothing() -> None:
     entries = charges("1", "2")
     gone = [
         OwnEntry(
-            one.entry_id, one.at, one.found, one.amount_delta, 0, one.charges, is_on_record=False
+            entry.entry_id,
+            entry.at,
+            entry.found,
+            entry.amount_delta,
+            0,
+            entry.charges,
+            is_on_record=False,
         )
-        for one in entries
+        for entry in entries
     ]
 
     assert lost(explain(gone, change(entries, "5"))) == []

@@ -324,8 +324,8 @@ def test_no_byte_that_was_found_is_lost_by_comparing_with_less(
     part = [one for one in history if data.draw(st.booleans())]
     recorded = dict(whole.recorded)
     recorded.update(
-        (one.minute, one.shown)
-        for one in differences(whole, history, restarts(whole, history), BELIEVE_ALL) or []
+        (difference.minute, difference.shown)
+        for difference in differences(whole, history, restarts(whole, history), BELIEVE_ALL) or []
     )
     corrected = Cell(whole.record, whole.before, recorded)
     found = differences(corrected, part, restarts(whole, part), BELIEVE_ALL)

@@ -59,6 +59,6 @@ def test_what_is_charged_of_a_day_stays_within_every_maximum(
 def test_nothing_is_held_that_stays_below(buckets: list[Bucket]) -> None:
     """All of it together costs less than each maximum."""
     accounts = {one: Account(one, 0, Decimal(0), PRICE) for one in ACCOUNTS}
-    most = Decimal(sum(one.total_bytes for one in buckets) + 1)
+    most = Decimal(sum(bucket.total_bytes for bucket in buckets) + 1)
     maxima = {Payer("account", one): most for one in ACCOUNTS}
     assert above_maximum(buckets, accounts, {}, maxima) == set()

@@ -34,7 +34,7 @@ def bill(history: History, looks: Iterable[int]) -> Ledger:
 def look(books: Ledger, snapshots: tuple[Snapshot, ...]) -> None:
     """Run on what an exporter shows from the watermark on."""
     at = books.node.watermark
-    books.run(*(one for one in snapshots if at is None or one.collected_at >= at))
+    books.run(*(snapshot for snapshot in snapshots if at is None or snapshot.collected_at >= at))
 
 
 @examples()
@@ -80,7 +80,7 @@ def test_records_of_a_stream_form_a_chain_with_its_successions(
 ) -> None:
     """Each record starts where the one before ended, less what ended, plus what was taken over."""
     books = bill(history, runs_of(data, history))
-    for name in {one.name for one in books.records}:
+    for name in {record.name for record in books.records}:
         assert_chain(books, name)
 
 
@@ -104,9 +104,9 @@ def with_successions(
     books: Ledger, name: StreamName, reached: Totals, since: datetime, until: datetime
 ) -> Totals:
     """Return where a stream stands at `until`, that stood at `reached` at `since`."""
-    for one in books.successions:
-        if since < one.at <= until:
-            for sign, sides in ((-1, one.ended), (1, one.continued)):
+    for succession in books.successions:
+        if since < succession.at <= until:
+            for sign, sides in ((-1, succession.ended), (1, succession.continued)):
                 for side in sides:
                     if side.name == name:
                         reached = Totals(

@@ -107,7 +107,7 @@ def test_an_account_above_its_rate_does_not_hold_the_others() -> None:
         snapshot("01:00", {ALICE: (60_000, 0), ALICE_TCP: (1, 0), BOB: (7, 0)}),
     )
     assert {name for name, _, _ in reasons(books)} == {ALICE, ALICE_TCP}
-    assert [one.name for one in books.records] == [BOB]
+    assert [record.name for record in books.records] == [BOB]
 
 
 def test_credit_does_not_depend_on_how_a_history_is_cut_into_runs() -> None:

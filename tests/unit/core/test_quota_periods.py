@@ -70,7 +70,9 @@ class Ledger:
         charged = {entry.key for entry in self.entries}
         known = {key: self._history(key) for key in charged}
         rated = [
-            key for one in returned_quotas(corrections, known, accounts) for key in self._rated(one)
+            key
+            for quota in returned_quotas(corrections, known, accounts)
+            for key in self._rated(quota)
         ]
         rating = settle(corrections, known, accounts, None, dict.fromkeys(rated, RETURNED_REASON))
         self.account = rating.accounts[self.account.account_uuid]
@@ -155,7 +157,7 @@ def test_each_period_s_quota_is_used_up_by_its_own_minutes(
     assert {period: ledger.included()[period] for period in range(PERIODS)} == expected
     rated = sum(used.values()) - sum(expected.values())
     assert ledger.account.current_balance == -rated * PRICE
-    left = [*(one.former_quota for one in ledger.account.renewals)]
+    left = [*(renewal.former_quota for renewal in ledger.account.renewals)]
     left.append(ledger.account.remaining_included_quota)
     assert left == [quotas[period] - expected[period] for period in range(PERIODS)]
 
@@ -229,11 +231,13 @@ def test_after_any_corrections_no_byte_is_rated_while_quota_of_its_period_is_lef
             *(tariffs.bucket(size, minute=minute) for minute, size in sizes.items() if size)
         )
         used = ledger.included()
-        left = [*(one.former_quota for one in ledger.account.renewals)]
+        left = [*(renewal.former_quota for renewal in ledger.account.renewals)]
         left.append(ledger.account.remaining_included_quota)
         assert left == [quotas[period] - used[period] for period in range(PERIODS)]
         for period in range(PERIODS):
-            rated = sum(one.rated_bytes for one in ledger.entries if period_of(one.key) == period)
+            rated = sum(
+                entry.rated_bytes for entry in ledger.entries if period_of(entry.key) == period
+            )
             assert left[period] >= 0
             assert rated == 0 or left[period] == 0
         total = sum(entry.rated_bytes for entry in ledger.entries)
@@ -258,7 +262,7 @@ def test_a_correction_uses_no_quota_that_others_have_changed(changed_by: int) ->
     changed = renewal._replace(former_quota=renewal.former_quota + changed_by)
     ledger.account = ledger.account._replace(renewals=(changed,))
     ledger.correct(first._replace(uplink_bytes=-10))
-    assert [one.included_bytes for one in ledger.entries] == [50, 20, -10]
+    assert [entry.included_bytes for entry in ledger.entries] == [50, 20, -10]
 
 
 def period_of(key: BucketKey) -> int:

@@ -53,14 +53,14 @@ def test_the_quota_is_used_before_the_balance() -> None:
         [bucket(60), bucket(60, minute=1), bucket(60, minute=2)],
         {ALICE_UUID: account(price("0.5"), quota=100, balance="7")},
     )
-    assert [(one.included_bytes, one.rated_bytes) for one in rating.charges] == [
+    assert [(charge.included_bytes, charge.rated_bytes) for charge in rating.charges] == [
         (60, 0),
         (40, 20),
         (0, 60),
     ]
-    assert [one.quota_before for one in rating.charges] == [100, 40, 0]
-    assert [one.balance_before for one in rating.charges] == [7, 7, -3]
-    assert [one.balance_after for one in rating.charges] == [7, -3, -33]
+    assert [charge.quota_before for charge in rating.charges] == [100, 40, 0]
+    assert [charge.balance_before for charge in rating.charges] == [7, 7, -3]
+    assert [charge.balance_after for charge in rating.charges] == [7, -3, -33]
     left = rating.accounts[ALICE_UUID]
     assert left.remaining_included_quota == 0
     assert left.current_balance == -33
@@ -71,8 +71,8 @@ def test_the_quota_is_used_in_key_order() -> None:
     rating = rate(
         [bucket(60, minute=1), bucket(60)], {ALICE_UUID: account(price("0.5"), quota=100)}
     )
-    assert [one.key for one in rating.charges] == [bucket(1).key, bucket(1, minute=1).key]
-    assert [one.rated_bytes for one in rating.charges] == [0, 20]
+    assert [charge.key for charge in rating.charges] == [bucket(1).key, bucket(1, minute=1).key]
+    assert [charge.rated_bytes for charge in rating.charges] == [0, 20]
 
 
 def test_each_bucket_has_its_entry_also_where_the_quota_covers_it() -> None:
@@ -99,7 +99,7 @@ def test_accounts_pay_for_themselves() -> None:
             BOB_UUID: account(price("2"), account_uuid=BOB_UUID),
         },
     )
-    by_account = {one.key.account_uuid: one.amount_delta for one in rating.charges}
+    by_account = {charge.key.account_uuid: charge.amount_delta for charge in rating.charges}
     assert by_account == {ALICE_UUID: 0, BOB_UUID: -20}
     assert rating.accounts[ALICE_UUID].remaining_included_quota == 40
 
@@ -182,11 +182,11 @@ def test_peak_and_offpeak_count_only_where_peak_hours_are_configured() -> None:
     noon_hour = PeakHours(((time(12, 0), time(12, 1)),), UTC)
     buckets = [bucket(10), bucket(10, minute=1)]
     alone = rate(buckets, {ALICE_UUID: account(paid)})
-    assert [one.multiplier for one in alone.charges] == [2, 2]
-    assert [one.amount_delta for one in alone.charges] == [-20, -20]
+    assert [charge.multiplier for charge in alone.charges] == [2, 2]
+    assert [charge.amount_delta for charge in alone.charges] == [-20, -20]
     peak = rate(buckets, {ALICE_UUID: account(paid)}, noon_hour)
-    assert [one.multiplier for one in peak.charges] == [6, 1]
-    assert [one.amount_delta for one in peak.charges] == [-60, -10]
+    assert [charge.multiplier for charge in peak.charges] == [6, 1]
+    assert [charge.amount_delta for charge in peak.charges] == [-60, -10]
 
 
 def test_a_charges_id_is_what_the_older_writer_derives() -> None:

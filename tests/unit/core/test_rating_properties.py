@@ -74,8 +74,8 @@ def test_every_byte_is_either_included_or_rated(
 ) -> None:
     """Each bucket has one charge, and its two parts are the bucket's bytes."""
     charges = rate(buckets, accounts).charges
-    assert {one.key: one.included_bytes + one.rated_bytes for one in charges} == {
-        one.key: one.total_bytes for one in buckets
+    assert {charge.key: charge.included_bytes + charge.rated_bytes for charge in charges} == {
+        bucket.key: bucket.total_bytes for bucket in buckets
     }
     assert len(charges) == len(buckets)
 
@@ -130,7 +130,7 @@ def test_the_order_of_buckets_does_not_matter(
     random.shuffle(shuffled)
     rating = rate(buckets, accounts)
     assert rate(shuffled, accounts) == rating
-    assert [one.key for one in rating.charges] == sorted(one.key for one in buckets)
+    assert [charge.key for charge in rating.charges] == sorted(bucket.key for bucket in buckets)
 
 
 @examples()

@@ -14,7 +14,7 @@ CAROL = StreamName("xhttp", "33333333-3333-3333-3333-333333333333")
 
 def kinds(books: Ledger) -> list[str]:
     """Return the kinds of the gaps that a ledger has."""
-    return [one.kind for one in books.gaps]
+    return [gap.kind for gap in books.gaps]
 
 
 def test_a_snapshot_with_a_decrease_waits_for_its_successor() -> None:
@@ -110,7 +110,7 @@ def test_two_stale_snapshots_in_a_row_are_a_restart_that_is_revoked() -> None:
         snapshot("04:00", {ALICE: (5_400, 5_400), BOB: (900, 900)}),
     )
     assert books.charged() == (500, 500)
-    assert [one.kind for one in books.successions] == ["restart_revoked"]
+    assert [succession.kind for succession in books.successions] == ["restart_revoked"]
 
 
 def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charged() -> None:
@@ -120,7 +120,7 @@ def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charg
         *(alice("00:00", 1_000), alice("01:00", 0), alice("02:00", 10), alice("03:00", 1_005)),
         *(alice("04:00", 11), alice("05:00", 11), alice("06:00", 1_020), alice("07:00", 1_300)),
     )
-    assert [one.kind for one in books.successions] == ["restart_revoked"] * 3
+    assert [succession.kind for succession in books.successions] == ["restart_revoked"] * 3
     assert books.charged() == (300, 0)
 
 

@@ -192,7 +192,7 @@ def test_a_rename_that_other_streams_contradict_leaves_an_uncertain_gap() -> Non
         snapshot("00:00", {A: (100, 200), **other}), snapshot("01:00", {B: (900, 900), **other})
     )
     assert books.charged(ACCOUNT) == (800, 700)
-    assert [(one.kind, one.uncertain_bytes) for one in books.gaps] == [("uncertain", 300)]
+    assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [("uncertain", 300)]
 
 
 def test_a_rename_of_the_whole_node_is_certain() -> None:
@@ -267,7 +267,7 @@ def test_names_that_return_above_two_totals_are_charged_the_smaller_difference()
         snapshot("02:00", {A: (1_100, 1_100)}),
     )
     assert books.charged() == (900 + 100, 900 + 100)
-    assert [(one.kind, one.uncertain_bytes) for one in books.gaps] == [("uncertain", 200)]
+    assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [("uncertain", 200)]
 
 
 def test_a_restart_that_only_absent_streams_show_leaves_present_ones_as_they_are() -> None:

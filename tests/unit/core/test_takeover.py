@@ -33,7 +33,9 @@ def split(older: tuple[int, int], *current: tuple[int, int]) -> list[tuple[int, 
     totals = {name: Totals(*pair) for name, pair in zip(names, current, strict=True)}
     checkpoints = split_checkpoints(totals, dict.fromkeys(names, "alice"), {"alice": left(*older)})
     assert checkpoints.keys() == set(names)
-    assert {(one.seen_at, one.reset_epoch) for one in checkpoints.values()} == {(LEFT_AT, 0)}
+    assert {
+        (checkpoint.seen_at, checkpoint.reset_epoch) for checkpoint in checkpoints.values()
+    } == {(LEFT_AT, 0)}
     return [checkpoints[name].totals for name in names]
 
 

@@ -51,7 +51,7 @@ def lines(snapshots: list[Any]) -> bytes:
         encoded([page(minutes(5))]),
         lines(minutes(5)),
         lines(minutes(5)[::-1]),
-        lines([one | {"source_type": "http_server", "path": "/"} for one in minutes(5)]),
+        lines([minute | {"source_type": "http_server", "path": "/"} for minute in minutes(5)]),
         gzip.compress(lines(minutes(5))),
         gzip.compress(lines(minutes(3))) + gzip.compress(lines(minutes(5)[3:])),
     ],
@@ -74,7 +74,7 @@ def test_a_step_from_a_file_ends_at_the_same_minute(
     """Bounds of the window and of the step are those of HTTP."""
     shots = minutes(20, start=START - 3 * MINUTE, size=size)
     bounds: dict[str, Any] = {"until": START + 12 * MINUTE, "max_samples": max_samples}
-    window = [one for one in shots if START.isoformat() <= one["collected_at"]]
+    window = [shot for shot in shots if START.isoformat() <= shot["collected_at"]]
     pages = [
         encoded(page([one], has_more=number < len(window) - 1, next_cursor=str(number)))
         for number, one in enumerate(window)
@@ -103,7 +103,7 @@ def test_of_two_snapshots_of_one_stamp_the_later_one_counts(tmp_path: Path) -> N
 
 def test_each_node_of_a_file_goes_to_its_source(tmp_path: Path) -> None:
     """By the node that the source expects, or by the one that it carried so far."""
-    shots = [one | {"node_id": node} for one in minutes(4) for node in ("us-2", "jp-1")]
+    shots = [minute | {"node_id": node} for minute in minutes(4) for node in ("us-2", "jp-1")]
     outcomes = fetched_by(
         tmp_path,
         lines(shots),
@@ -130,10 +130,10 @@ def test_a_node_that_no_source_claims_is_named(tmp_path: Path) -> None:
 
 def test_a_source_that_claims_two_nodes_fails_alone(tmp_path: Path) -> None:
     """The same node id in two environments: the source has to say which."""
-    shots = [*minutes(2), *(one | {"env": "test"} for one in minutes(2))]
+    shots = [*minutes(2), *(minute | {"env": "test"} for minute in minutes(2))]
     outcomes = fetched_by(
         tmp_path,
-        lines([*shots, *(one | {"node_id": "us-2"} for one in minutes(2))]),
+        lines([*shots, *(minute | {"node_id": "us-2"} for minute in minutes(2))]),
         {"source_id": "tokyo", "expected_node_id": "jp-1"},
         {"source_id": "oregon", "expected_node_id": "us-2", "expected_env": "prod"},
         carried={},
@@ -224,8 +224,10 @@ def fetched_by(
     tmp_path: Path, content: bytes, *sources: dict[str, Any], carried: dict[str, NodeIdentity]
 ) -> dict[str, Fetched | ExporterError]:
     """Return what each of the sources has in a file."""
-    known = [Source(**{"source_id": "a", "base_url": "http://127.0.0.1"} | one) for one in sources]
-    requests = [request("http://127.0.0.1", **one) for one in sources]
+    known = [
+        Source(**{"source_id": "a", "base_url": "http://127.0.0.1"} | source) for source in sources
+    ]
+    requests = [request("http://127.0.0.1", **source) for source in sources]
     with opened(tmp_path, content) as file:
         return fetched_from_file(file, requests, sources=known, carried=carried)
 

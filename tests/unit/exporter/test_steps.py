@@ -77,7 +77,7 @@ def test_a_step_is_whole_bounded_and_moves_on(
     since = START + timedelta(seconds=since_second)
     count = whole_minutes(snapshots, since=since, max_samples=max_samples, exhausted=exhausted)
     step, rest = snapshots[:count], snapshots[count:]
-    minutes = [minute_of(one.collected_at) for one in snapshots]
+    minutes = [minute_of(snapshot.collected_at) for snapshot in snapshots]
     if step and rest:
         assert minutes[count - 1] < minutes[count]
     later = sorted({minute for minute in minutes if minute > minute_of(since)})

@@ -67,6 +67,8 @@ def _versions() -> list[str]:
 def _line(name: str, counted: Figures) -> str:
     outcomes: tuple[Outcome, ...] = ("killed", "timed out", "survived")
     return (
-        " | ".join([f"| {name}", str(counted.total()), *(str(counted[one]) for one in outcomes)])
+        " | ".join(
+            [f"| {name}", str(counted.total()), *(str(counted[outcome]) for outcome in outcomes)]
+        )
         + " |"
     )

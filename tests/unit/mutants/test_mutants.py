@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def changes(source: str) -> list[str]:
     """Return the changes of a source, as they are shown."""
-    return [one.change for one in mutants(dedent(source))]
+    return [mutant.change for mutant in mutants(dedent(source))]
 
 
 def test_a_comparison_loses_its_boundary_and_its_sense() -> None:
@@ -67,9 +67,9 @@ def test_equal_changes_of_one_function_are_told_apart() -> None:
 def test_a_change_is_made_and_taken_back() -> None:
     """Each mutant has its own change alone, whatever came before it."""
     results = []
-    for one in mutants("x = 2 * (3 + 4)"):
+    for mutant in mutants("x = 2 * (3 + 4)"):
         names: dict[str, int] = {}
-        exec(one.code, names)  # noqa: S102 - it is made of the line above
+        exec(mutant.code, names)  # noqa: S102 - it is made of the line above
         results.append(names["x"])
     assert results == [2 // 7, 3 * 7, 1 * 7, 2 * -1, 2 * 8, 2 * 6, 2 * 8, 2 * 6]
 
@@ -77,9 +77,9 @@ def test_a_change_is_made_and_taken_back() -> None:
 def test_the_page_argues_about_changes_that_exist_and_are_told_apart() -> None:
     """An argument about code that is gone, or about one of two, is no argument."""
     there = [
-        Change(module, one.function, one.change)
+        Change(module, mutant.function, mutant.change)
         for module in MODULES
-        for one in mutants((CORE / f"{module}.py").read_text("utf-8"))
+        for mutant in mutants((CORE / f"{module}.py").read_text("utf-8"))
     ]
     assert len(there) > 1_000
     assert len(set(there)) == len(there)

@@ -142,6 +142,6 @@ class _Order:
         self.is_quick = is_quick
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        made_up = [one for one in items if hasattr(getattr(one, "obj", None), "hypothesis")]
-        plain = [one for one in items if one not in made_up]
+        made_up = [item for item in items if hasattr(getattr(item, "obj", None), "hypothesis")]
+        plain = [item for item in items if item not in made_up]
         items[:] = plain if self.is_quick else [*plain, *made_up]
