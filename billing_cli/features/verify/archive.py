@@ -72,7 +72,8 @@ def archive_text(checks: Sequence[ArchiveCheck], key_count: int) -> str:
     lines = [f"verify: {verdict}", *(f"  {line}" for line in findings_lines(findings))]
     lines += [
         f"{check.month}: {plural(check.records, 'usage record')} and "
-        f"{plural(check.charges, 'charge')} of {plural(check.seals, 'seal')}, {plural(check.days, 'day')}"
+        f"{plural(check.charges, 'charge')} of {plural(check.seals, 'seal')}, "
+        f"{plural(check.days, 'day')}"
         for check in checks
     ]
     if not key_count:
