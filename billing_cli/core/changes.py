@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Succession, Totals
 
 
 class Changed(NamedTuple):
@@ -165,6 +165,33 @@ def account_changes(
             gone[account][name] = before.totals
             new[account][name] = totals
     return [AccountChange(gone[one], new[one], growth[one]) for one in gone]
+
+
+def shared_out(
+    successions: Iterable[Succession], snapshot: Snapshot, account_of: Callable[[StreamName], str]
+) -> set[str]:
+    """Return the accounts whose names share what is gone: each counts bytes of its own.
+
+    They do not where one counts as much as all the others: it counts the same bytes.
+    """
+    accounts = {
+        account_of(side.name)
+        for one in successions
+        if one.kind == "renamed"
+        for side in one.continued
+    }
+    if not accounts:
+        return set()
+    counted = _by_account(
+        ((name, one) for name, one in snapshot.totals.items() if account_of(name) in accounts),
+        account_of,
+    )
+    sums = {account: total_of(counted[account].values()) for account in accounts}
+    return {
+        account
+        for account, total in sums.items()
+        if all(total_of((one, one)) != total for one in counted[account].values())
+    }
 
 
 def _decreased(streams: Sequence[Changed]) -> dict[StreamName, Totals]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_cli.core.changes import account_changes, begin_again, compare
+from billing_cli.core.changes import account_changes, begin_again, compare, shared_out
 from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import (
     Checkpoint,
@@ -205,10 +205,11 @@ class Walk:
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
-            restarted = self._restarted_accounts(changes)
+            begun = self._restarted_accounts(changes)
+            begun |= shared_out(successions, snapshot, self._account)
             for name in changes.new:
-                is_restarted = name in self._streams.known and self._account(name) in restarted
-                since = taken.get(name, ZERO if is_restarted else None)
+                is_begun = name in self._streams.known and self._account(name) in begun
+                since = taken.get(name, ZERO if is_begun else None)
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
             self._floor = {**self._floor, **changes.new}
         self._end(snapshot, changes, reset)

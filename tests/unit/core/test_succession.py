@@ -146,6 +146,35 @@ def test_going_back_to_the_former_exporter_continues_the_former_streams() -> Non
     assert len(books.successions) == 3
 
 
+@pytest.mark.parametrize("idle", [(0, 0), (2, 1)], ids=["never used", "hardly used"])
+def test_a_former_name_that_takes_nothing_over_in_a_rollback_is_charged(
+    idle: tuple[int, int],
+) -> None:
+    """An idle inbound was merged with a busy one; what it counts after the rollback is charged."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200), B: idle}),
+        snapshot("01:00", {ALL: (100 + idle[0], 200 + idle[1])}),
+        snapshot("02:00", {A: (110, 210), B: idle}),
+        snapshot("03:00", {A: (110, 210), B: (500, 700)}),
+    )
+    assert books.charged() == (510 - idle[0], 710 - idle[1])
+    assert books.held == []
+
+
+def test_former_names_that_return_beside_a_new_one_with_their_sum_are_held() -> None:
+    """The counter was renamed, and the former ones are published in addition."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200), B: (50, 60)}),
+        snapshot("01:00", {ALL: (150, 260)}),
+        snapshot("02:00", {C: (155, 262), A: (103, 201), B: (52, 61)}),
+        snapshot("03:00", {C: (165, 272), A: (113, 211), B: (52, 61)}),
+    )
+    assert books.charged() == (15, 12)
+    assert {one.record.name for one in books.held} == {A, B}
+
+
 def test_a_continued_counter_that_is_published_in_addition_is_held() -> None:
     """It would be charged a second time; an operator decides."""
     books = ledger()
