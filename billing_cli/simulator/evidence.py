@@ -73,6 +73,7 @@ SELECT coalesce(held.stream_id, record.stream_id), held.state
 
 # The shared checkpoint is the sum over an account's streams; an account without a row has
 # nothing but streams that never moved.
+# A checkpoint waits with the usage of an account that could not be charged, as of a locked one.
 CHECKPOINTS_THAT_DIFFER = """
 SELECT stored_node_id, account_uuid::text,
        coalesce(shared.uplink, 0), coalesce(shared.downlink, 0),
@@ -89,6 +90,11 @@ SELECT stored_node_id, account_uuid::text,
  USING (stored_node_id, account_uuid)
  WHERE (coalesce(shared.uplink, 0), coalesce(shared.downlink, 0))
     <> (coalesce(ours.uplink, 0), coalesce(ours.downlink, 0))
+   AND NOT EXISTS (SELECT FROM billing.streams AS stream
+                     JOIN billing.pending_usage AS pending USING (stream_id)
+                    WHERE stream.account_uuid = ours.account_uuid
+                      AND stream.stored_node_id = ours.stored_node_id
+                      AND pending.billed_at IS NULL)
 """
 
 SYNC_STATES_THAT_DIFFER = """
