@@ -47,19 +47,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="the same seed does the same again")
     parser.add_argument("--rounds", type=int, help="as many rounds of each attack")
     parser.add_argument("--only", help="these attacks, with commas between them")
+    parser.add_argument("--without", help="all attacks but these, with commas between them")
     parser.add_argument("--write", type=Path, help="a page to write the table into")
     options = parser.parse_args(arguments)
     known = {attack.name: attack for attack in ATTACKS}
     wanted = options.only.split(",") if options.only else list(known)
-    unknown = sorted(set(wanted) - known.keys())
+    left_out = options.without.split(",") if options.without else []
+    unknown = sorted({*wanted, *left_out} - known.keys())
     if unknown:
         parser.error(f"unknown attack {', '.join(unknown)}; known: {', '.join(known)}")
-    options.attacks = [known[name] for name in wanted]
+    options.attacks = [known[name] for name in wanted if name not in left_out]
     return options
 
 
 def _repeatable(options: argparse.Namespace) -> list[str]:
-    given = {"--minutes": options.minutes, "--rounds": options.rounds, "--only": options.only}
+    given = {
+        "--minutes": options.minutes,
+        "--rounds": options.rounds,
+        "--only": options.only,
+        "--without": options.without,
+    }
     parts = [f"{name} {value}" for name, value in given.items() if value is not None]
     return [*parts, f"--seed {options.seed}"]
 

@@ -40,12 +40,12 @@ def explain(
     until: datetime | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Explanation:
-    """Return the story of an account's minutes: of one, of [since, until), or of the last hour.
+    """Return how charges were calculated: of one minute, of [since, until), or of the last hour.
 
     `account` is an account's uuid, a proxy uuid that it has or had, or its e-mail address. `minute`
-    may be any moment within it. Without `since`, the hour is told that ends with the last minute
-    with usage, before `until` where that is given. At most `limit` minutes are told, the first
-    ones. Raises UsageError for an unknown account or a range that can't be, BillingError where the
+    may be any moment within it. Without `since`, the hour that ends with the last minute with usage
+    is shown, before `until` where that is given. At most `limit` minutes are shown, the first ones.
+    Raises UsageError for an unknown account or a range that can't be, BillingError where the
     database can't be read.
     """
     if minute is not None and (since is not None or until is not None):

@@ -36,7 +36,7 @@ def kinds(report: AuditReport) -> dict[str, int]:
 
 @contextmanager
 def copied(told: Story, databases: Databases) -> Iterator[Story]:
-    """Go on from a story that was told once for many tests, with a copy of its database."""
+    """Go on from a story that was played once for many tests, with a copy of its database."""
     with databases.copy_of(told.database_url) as url:
         told.running = None
         story = deepcopy(told)
