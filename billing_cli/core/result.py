@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,67 +113,28 @@ class RunResult:
 def result_object(result: RunResult) -> dict[str, Any]:
     """Return the result object of a job that writes; `amount` is a decimal string."""
     return {
-        "job": result.job,
-        "run_id": result.run_id,
-        "status": result.status,
-        "started_at": format_rfc3339(result.started_at),
-        "finished_at": format_rfc3339(result.finished_at),
-        "processed_samples": result.processed_samples,
-        "written_minutes": result.written_minutes,
-        "replayed_minutes": result.replayed_minutes,
-        "included_bytes": result.included_bytes,
-        "charged_bytes": result.charged_bytes,
-        "amount": f"{result.amount:f}",
+        **attributes(
+            result,
+            """job run_id status started_at finished_at processed_samples written_minutes
+            replayed_minutes included_bytes charged_bytes amount corrections successions steps
+            dry_run notes""",
+        ),
         "currency": result.currency or None,
-        "corrections": result.corrections,
-        "successions": result.successions,
-        "steps": result.steps,
-        "dry_run": result.dry_run,
         "error": _error_object(result),
-        "notes": list(result.notes),
         "sources": [_source_object(source) for source in result.sources],
-        "differences": [
-            {
-                "source_id": one.source_id,
-                "account_uuid": one.account_uuid,
-                "line_code": one.line_code,
-                "minute": format_rfc3339(one.minute),
-                "uplink_bytes": one.uplink_bytes,
-                "downlink_bytes": one.downlink_bytes,
-                "amount_delta": f"{one.amount_delta:f}",
-            }
-            for one in result.differences[:MAX_DIFFERENCES_SHOWN]
-        ],
+        "differences": plain(result.differences[:MAX_DIFFERENCES_SHOWN]),
         **result.details,
     }
 
 
 def _source_object(source: SourceResult) -> dict[str, Any]:
-    return {
-        "source_id": source.source_id,
-        "status": source.status,
-        "node_id": source.node_id,
-        "env": source.env,
-        "contract": source.contract,
-        "snapshots": source.snapshots,
-        "last_completed_until": _moment(source.last_completed_until),
-        "lag_seconds": source.lag_seconds,
-        "resets": source.resets,
-        "gaps": source.gaps,
-        "rejected_samples": source.rejected_samples,
-        "unresolved_streams": source.unresolved_streams,
-        "held_deltas": source.held_deltas,
-        "corrections": source.corrections,
-        "successions": source.successions,
-        "waits_for_successor": source.waits_for_successor,
-        "new_streams": source.new_streams,
-        "charged_bytes": source.charged_bytes,
-        "amount": f"{source.amount:f}",
-        "resolved_gaps": source.resolved_gaps,
-        "notes": list(source.notes),
-        "error": source.error,
-        "error_code": source.error_code,
-    }
+    return attributes(
+        source,
+        """source_id status node_id env contract snapshots last_completed_until lag_seconds resets
+        gaps rejected_samples unresolved_streams held_deltas corrections successions
+        waits_for_successor new_streams charged_bytes amount resolved_gaps notes error
+        error_code""",
+    )
 
 
 def _error_object(result: RunResult) -> dict[str, str] | None:
@@ -181,7 +142,3 @@ def _error_object(result: RunResult) -> dict[str, str] | None:
         return None
     code = result.error_code or ("busy" if result.status == "busy" else "failed")
     return {"code": code, "message": " ".join(result.error.split())}
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else format_rfc3339(moment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes, plain
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,17 +74,10 @@ def check_object(report: CheckReport) -> dict[str, Any]:
     return {
         "job": "check",
         "status": "error" if is_fatal else outcome,
-        "checked_at": format_rfc3339(report.checked_at),
+        "checked_at": plain(report.checked_at),
         "error": {"code": ERROR_CODES[outcome], "message": failed[0].text} if is_fatal else None,
         "findings": [
-            {
-                "area": finding.area,
-                "source_id": finding.source_id,
-                "name": finding.name,
-                "state": finding.state,
-                "text": finding.text,
-            }
-            for finding in report.findings
+            attributes(finding, "area source_id name state text") for finding in report.findings
         ],
     }
 

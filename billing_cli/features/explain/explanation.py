@@ -1,4 +1,4 @@
-"""The story of an account's charges, as values: what counters said, and what became of it."""
+"""How an account's charges came about, as values: counters, usage records, buckets and entries."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes, plain
 from billing_cli.core.rating import EXACT
-from billing_cli.core.times import format_rfc3339
 from billing_cli.features.explain.queries_totals import NO_TOTALS, AccountTotals
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 DEFAULT_LIMIT = 60
-"""No more minutes are told than this unless asked for."""
+"""No more minutes are shown than this unless asked for."""
+
+SUMS = "total_bytes included_bytes rated_bytes amount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class ForeignEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class LineStory:
+class LineExplanation:
     """What happened in one minute on one line of one node."""
 
     stored_node_id: str
@@ -162,17 +164,17 @@ class LineStory:
 
 
 @dataclass(frozen=True, slots=True)
-class MinuteStory:
+class MinuteExplanation:
     """What happened in one minute, by line, and what others wrote into it."""
 
     minute: datetime
-    lines: tuple[LineStory, ...]
+    lines: tuple[LineExplanation, ...]
     foreign: tuple[ForeignEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class GapStory:
-    """A stretch of time that a source's history does not plainly cover."""
+class SourceGap:
+    """A range of time that a source's history does not plainly cover."""
 
     source_id: str
     kind: str
@@ -201,10 +203,10 @@ class Explanation:
     exists: bool
     since: datetime | None
     until: datetime | None
-    minutes: tuple[MinuteStory, ...] = ()
+    minutes: tuple[MinuteExplanation, ...] = ()
     total_minutes: int = 0
     next_minute: datetime | None = None
-    gaps: tuple[GapStory, ...] = ()
+    gaps: tuple[SourceGap, ...] = ()
     evidence_since: datetime | None = None
     totals: AccountTotals = NO_TOTALS
     waiting: tuple[Waiting, ...] = ()
@@ -215,145 +217,74 @@ def with_standing(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return a minute's entries, oldest first, with what each adjustment leaves of its charge."""
     rated: dict[str, int] = {}
     charged: dict[str, Decimal] = {}
-    told = []
+    standing = []
     for entry in entries:
         charge = entry.adjusts or entry.ledger_id
         before = charged.get(charge, Decimal(0))
         rated[charge] = rated.get(charge, 0) + entry.rated_bytes
         charged[charge] = before + entry.amount_delta
-        told.append(replace(entry, standing_rated_bytes=rated[charge], charged_before=before))
-    return tuple(told)
+        standing.append(replace(entry, standing_rated_bytes=rated[charge], charged_before=before))
+    return tuple(standing)
 
 
 def explanation_object(explanation: Explanation) -> dict[str, Any]:
-    """Return the story as a JSON object; amounts, prices and balances are decimal strings."""
+    """Return the explanation as a JSON object; amounts and balances are decimal strings."""
     return {
         "job": "explain",
         "status": "ok",
         "error": None,
-        "asked": explanation.asked,
-        "account_uuid": explanation.account_uuid,
-        "known_by": explanation.known_by,
+        **attributes(
+            explanation,
+            """asked account_uuid known_by since until evidence_since total_minutes next_minute
+            gaps""",
+        ),
         "account_exists": explanation.exists,
-        "since": _moment(explanation.since),
-        "until": _moment(explanation.until),
-        "evidence_since": _moment(explanation.evidence_since),
         "currency": explanation.currency or None,
         "totals": _totals(explanation.totals),
         "waiting": [
             {
-                "node_id": one.stored_node_id,
-                "inbound_tag": one.name.inbound_tag,
-                "sample_uuid": one.name.sample_uuid,
-                "since": format_rfc3339(one.since),
-                "total_bytes": one.total_bytes,
-                "held_bytes": one.held_bytes,
+                "node_id": waiting.stored_node_id,
+                **waiting.name._asdict(),
+                **attributes(waiting, "since total_bytes held_bytes"),
             }
-            for one in explanation.waiting
+            for waiting in explanation.waiting
         ],
-        "total_minutes": explanation.total_minutes,
-        "next_minute": _moment(explanation.next_minute),
         "minutes": [
             {
-                "minute": format_rfc3339(story.minute),
-                "lines": [_line(line) for line in story.lines],
-                "other_writer_entries": [
-                    {
-                        "ledger_id": one.ledger_id,
-                        "entry_type": one.entry_type,
-                        "rated_bytes": one.rated_bytes,
-                        "amount_delta": f"{one.amount_delta:f}",
-                        "created_at": format_rfc3339(one.created_at),
-                    }
-                    for one in story.foreign
-                ],
+                "minute": plain(minute.minute),
+                "lines": [_line(line) for line in minute.lines],
+                "other_writer_entries": plain(minute.foreign),
             }
-            for story in explanation.minutes
-        ],
-        "gaps": [
-            {
-                "source_id": gap.source_id,
-                "kind": gap.kind,
-                "from_at": format_rfc3339(gap.from_at),
-                "to_at": _moment(gap.to_at),
-                "resolved_at": _moment(gap.resolved_at),
-                "resolution": gap.resolution,
-            }
-            for gap in explanation.gaps
+            for minute in explanation.minutes
         ],
     }
 
 
 def _totals(totals: AccountTotals) -> dict[str, Any]:
     def grouped(key: str, groups: Mapping[str, Sums]) -> list[dict[str, Any]]:
-        return [{key: name, **_sums(sums)} for name, sums in groups.items()]
+        return [{key: name, **attributes(sums, SUMS)} for name, sums in groups.items()]
 
     return {
-        **_sums(totals.sums),
-        "opening_balance": _money(totals.opening_balance),
-        "closing_balance": _money(totals.closing_balance),
-        "other_changes": _money(totals.other_changes),
+        **attributes(totals.sums, SUMS),
+        **attributes(totals, "opening_balance closing_balance other_changes"),
         "by_day": grouped("day", totals.by_day),
         "by_node": grouped("node_id", totals.by_node),
         "by_inbound_tag": grouped("inbound_tag", totals.by_inbound_tag),
     }
 
 
-def _sums(sums: Sums) -> dict[str, Any]:
-    return {
-        "total_bytes": sums.total_bytes,
-        "included_bytes": sums.included_bytes,
-        "rated_bytes": sums.rated_bytes,
-        "amount": f"{sums.amount:f}",
-    }
-
-
-def _money(amount: Decimal | None) -> str | None:
-    return None if amount is None else f"{amount:f}"
-
-
-def _line(line: LineStory) -> dict[str, Any]:
+def _line(line: LineExplanation) -> dict[str, Any]:
     return {
         "node_id": line.stored_node_id,
         "line_code": line.line_code,
         "movements": [_movement(movement) for movement in line.movements],
         "held": [
-            {**_movement(one.movement), "state": one.state, "held_reason": one.held_reason}
-            for one in line.held
+            {**_movement(held.movement), **attributes(held, "state held_reason")}
+            for held in line.held
         ],
-        "buckets": [
-            {
-                "region": bucket.region,
-                "uplink_bytes": bucket.uplink_bytes,
-                "downlink_bytes": bucket.downlink_bytes,
-                "total_bytes": bucket.total_bytes,
-            }
-            for bucket in line.buckets
-        ],
+        "buckets": plain(line.buckets),
         "entries": [
-            {
-                "ledger_id": entry.ledger_id,
-                "entry_type": entry.entry_type,
-                "adjusts": entry.adjusts,
-                "region": entry.region,
-                "included_bytes": entry.included_bytes,
-                "rated_bytes": entry.rated_bytes,
-                "price_per_byte": f"{entry.price_per_byte:f}",
-                "multiplier": f"{entry.multiplier:f}",
-                "product": f"{entry.product:f}",
-                "standing_rated_bytes": entry.standing_rated_bytes,
-                "charged_before": f"{entry.charged_before:f}",
-                "amount_delta": f"{entry.amount_delta:f}",
-                "quota_before": entry.quota_before,
-                "quota_after": entry.quota_after,
-                "balance_before": f"{entry.balance_before:f}",
-                "balance_after": f"{entry.balance_after:f}",
-                "pricing_rule_version": entry.pricing_rule_version,
-                "run_id": entry.run_id,
-                "reason": entry.reason,
-                "created_at": format_rfc3339(entry.created_at),
-                "is_in_ledger": entry.is_in_ledger,
-            }
+            {**plain(entry), **attributes(entry, "product quota_after balance_after")}
             for entry in line.entries
         ],
     }
@@ -361,33 +292,22 @@ def _line(line: LineStory) -> dict[str, Any]:
 
 def _movement(movement: Movement) -> dict[str, Any]:
     return {
-        "sample_uuid": movement.sample_uuid,
-        "kind": movement.kind,
-        "revision": movement.revision,
-        "reset_epoch": movement.reset_epoch,
-        "from_at": format_rfc3339(movement.from_at),
-        "to_at": format_rfc3339(movement.to_at),
+        **attributes(
+            movement,
+            """sample_uuid kind revision reset_epoch from_at to_at uplink_bytes downlink_bytes
+            first_sight reason""",
+        ),
         "uplink_start": movement.start.uplink,
         "uplink_end": movement.end.uplink,
         "downlink_start": movement.start.downlink,
         "downlink_end": movement.end.downlink,
-        "uplink_bytes": movement.uplink_bytes,
-        "downlink_bytes": movement.downlink_bytes,
-        "before_restart": movement.before._asdict() if movement.before else None,
-        "first_sight": movement.first_sight,
-        "reason": movement.reason,
+        "before_restart": plain(movement.before),
         "taken_over": [
             {
-                "kind": one.kind,
-                "at": format_rfc3339(one.at),
-                "streams": list(one.streams),
-                "uplink_total": one.totals.uplink,
-                "downlink_total": one.totals.downlink,
+                **attributes(taken, "kind at streams"),
+                "uplink_total": taken.totals.uplink,
+                "downlink_total": taken.totals.downlink,
             }
-            for one in movement.taken_over
+            for taken in movement.taken_over
         ],
     }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else format_rfc3339(moment)

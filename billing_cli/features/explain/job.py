@@ -17,7 +17,7 @@ from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT, Explanation
-from billing_cli.features.explain.queries import read_gaps, read_stories
+from billing_cli.features.explain.queries import read_explanations, read_gaps
 from billing_cli.features.explain.queries_totals import read_totals, read_waiting
 from billing_cli.jobs.context import check_range
 
@@ -86,11 +86,11 @@ def _explain(
         last = read_last_minute(connection, found.account_uuid, until)
         if last is not None:
             since, until = last + MINUTE - DEFAULT_RANGE, last + MINUTE
-    # One more than is told, to say where the next story would begin.
+    # One more than is shown, to say where to go on.
     minutes, total = read_minutes(connection, found.account_uuid, since, until, limit + 1)
     shown = minutes[:limit]
-    stories = read_stories(connection, found.account_uuid, shown) if shown else ()
-    nodes = {line.stored_node_id for story in stories for line in story.lines}
+    explained = read_explanations(connection, found.account_uuid, shown) if shown else ()
+    nodes = {line.stored_node_id for part in explained for line in part.lines}
     return Explanation(
         asked=account,
         account_uuid=found.account_uuid,
@@ -98,7 +98,7 @@ def _explain(
         exists=found.exists,
         since=since,
         until=until,
-        minutes=stories,
+        minutes=explained,
         total_minutes=total,
         next_minute=minutes[limit] if len(minutes) > limit else None,
         gaps=read_gaps(connection, nodes, shown[0], shown[-1]) if shown else (),

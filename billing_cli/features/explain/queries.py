@@ -15,11 +15,11 @@ from billing_cli.features.explain.explanation import (
     BucketRow,
     Entry,
     ForeignEntry,
-    GapStory,
     HeldBack,
-    LineStory,
-    MinuteStory,
+    LineExplanation,
+    MinuteExplanation,
     Movement,
+    SourceGap,
     TakenOver,
     with_standing,
 )
@@ -161,9 +161,9 @@ SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.resolved_at, gap.res
 """
 
 
-def read_stories(
+def read_explanations(
     connection: Connection, account_uuid: str, minutes: Sequence[datetime]
-) -> tuple[MinuteStory, ...]:
+) -> tuple[MinuteExplanation, ...]:
     """Return all that is on record for the account's minutes, in the order given."""
     wanted = {"account": account_uuid, "minutes": arrays.moments(minutes)}
     lines: defaultdict[tuple[datetime, str, str], _Line] = defaultdict(_Line)
@@ -210,22 +210,23 @@ def read_stories(
     foreign: defaultdict[datetime, list[ForeignEntry]] = defaultdict(list)
     for minute, *rest in connection.execute(READ_FOREIGN_ENTRIES, wanted):
         foreign[minute].append(ForeignEntry(*rest))
-    by_minute: defaultdict[datetime, list[LineStory]] = defaultdict(list)
+    by_minute: defaultdict[datetime, list[LineExplanation]] = defaultdict(list)
     for minute, node, line in sorted(lines):
-        by_minute[minute].append(lines[minute, node, line].story(node, line))
+        by_minute[minute].append(lines[minute, node, line].explanation(node, line))
     return tuple(
-        MinuteStory(minute, tuple(by_minute[minute]), tuple(foreign[minute])) for minute in minutes
+        MinuteExplanation(minute, tuple(by_minute[minute]), tuple(foreign[minute]))
+        for minute in minutes
     )
 
 
 def read_gaps(
     connection: Connection, stored_node_ids: Iterable[str], first: datetime, last: datetime
-) -> tuple[GapStory, ...]:
+) -> tuple[SourceGap, ...]:
     """Return the nodes' gaps that overlap the minutes from the first to the last."""
     rows = connection.execute(
         READ_GAPS, {"nodes": arrays.texts(stored_node_ids), "first": first, "last": last}
     )
-    return tuple(GapStory(*row) for row in rows)
+    return tuple(SourceGap(*row) for row in rows)
 
 
 def _taken_over(
@@ -262,15 +263,15 @@ def _before(
 
 @dataclass(slots=True)
 class _Line:
-    """A line's story while its rows come in."""
+    """What happened on a line, while its rows come in."""
 
     movements: list[Movement] = field(default_factory=list)
     held: list[HeldBack] = field(default_factory=list)
     buckets: list[BucketRow] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
-    def story(self, stored_node_id: str, line_code: str) -> LineStory:
-        return LineStory(
+    def explanation(self, stored_node_id: str, line_code: str) -> LineExplanation:
+        return LineExplanation(
             stored_node_id,
             line_code,
             tuple(self.movements),

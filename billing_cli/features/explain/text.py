@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         Entry,
         Explanation,
         HeldBack,
-        LineStory,
-        MinuteStory,
+        LineExplanation,
+        MinuteExplanation,
         Movement,
     )
     from billing_cli.features.explain.queries_totals import Sums
@@ -133,9 +133,9 @@ def _sums(sums: Sums) -> tuple[Cell, ...]:
 
 
 def _details(explanation: Explanation) -> Iterator[str]:
-    for story in explanation.minutes:
+    for minute in explanation.minutes:
         yield ""
-        yield from _minute(story)
+        yield from _minute(minute)
 
 
 def _gaps(explanation: Explanation) -> Iterator[str]:
@@ -157,20 +157,20 @@ def _range(explanation: Explanation) -> str:
     return "".join(parts)
 
 
-def _minute(story: MinuteStory) -> Iterator[str]:
-    yield format_rfc3339(story.minute)
-    for line in story.lines:
+def _minute(minute: MinuteExplanation) -> Iterator[str]:
+    yield format_rfc3339(minute.minute)
+    for line in minute.lines:
         yield f"  node {line.stored_node_id}, inbound tag {line.line_code or '(none)'}"
         for step in _steps(line):
             yield f"    {step}"
-    for entry in story.foreign:
+    for entry in minute.foreign:
         yield (
             f"  another writer's ledger entry {entry.ledger_id}: {entry.entry_type}, "
             f"{entry.rated_bytes:,} rated bytes, amount {entry.amount_delta:f}"
         )
 
 
-def _steps(line: LineStory) -> Iterator[str]:
+def _steps(line: LineExplanation) -> Iterator[str]:
     for movement in line.movements:
         yield from _movement(movement)
     for held in line.held:

@@ -10,8 +10,8 @@ from billing_cli.cli.tables import Column, Table
 from billing_cli.cli.units import amounts_in, plural, with_currency
 from billing_cli.core.balances import stored
 from billing_cli.core.funds import Funds
+from billing_cli.core.objects import attributes, plain
 from billing_cli.core.result import RunResult
-from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,20 +119,14 @@ def _row(repair: Repair) -> tuple[Cell, ...]:
 
 def _object(repair: Repair) -> dict[str, Any]:
     return {
-        "repair_id": repair.repair_id,
-        "account_uuid": repair.account_uuid,
+        **attributes(repair, "repair_id account_uuid"),
         "charges": [
-            {
-                "ledger_id": charge.ledger_id,
-                "bucket_start": charge.bucket_start and format_rfc3339(charge.bucket_start),
-                "amount_delta": f"{charge.amount_delta:f}",
-                "included_bytes": charge.included_bytes,
-            }
+            attributes(charge, "ledger_id bucket_start amount_delta included_bytes")
             for charge in repair.charges
         ],
-        "amount": f"{repair.before.balance - repair.after.balance:f}",
-        "balance_before": f"{repair.before.balance:f}",
-        "balance_after": f"{repair.after.balance:f}",
+        "amount": plain(repair.before.balance - repair.after.balance),
+        "balance_before": plain(repair.before.balance),
+        "balance_after": plain(repair.after.balance),
         "quota_before": repair.before.quota,
         "quota_after": repair.after.quota,
     }

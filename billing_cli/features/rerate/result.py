@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult
 
 if TYPE_CHECKING:
@@ -35,14 +36,4 @@ class RerateResult(RunResult):
     @property
     def details(self) -> Mapping[str, Any]:
         """The version, and the differences by account."""
-        return {
-            "pricing_rule_version": self.pricing_rule_version,
-            "accounts": [
-                {
-                    "account_uuid": account.account_uuid,
-                    "corrections": account.corrections,
-                    "amount": f"{account.amount:f}",
-                }
-                for account in self.accounts
-            ],
-        }
+        return attributes(self, "pricing_rule_version accounts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult
 
 if TYPE_CHECKING:
@@ -34,14 +35,4 @@ class ReverseResult(RunResult):
     @property
     def details(self) -> Mapping[str, Any]:
         """The reason, and what each account got back."""
-        return {
-            "reason": self.reason,
-            "accounts": [
-                {
-                    "account_uuid": account.account_uuid,
-                    "corrections": account.corrections,
-                    "amount": f"{account.amount:f}",
-                }
-                for account in self.accounts
-            ],
-        }
+        return attributes(self, "reason accounts")

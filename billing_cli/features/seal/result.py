@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class SealResult(RunResult):
     def details(self) -> Mapping[str, Any]:
         """The log, and what was appended."""
         return {
-            "tree_size": self.tree_size,
-            "appended_seals": self.appended_seals,
-            "sealed_days": [day.isoformat() for day in self.sealed_days],
+            **attributes(self, "tree_size appended_seals sealed_days"),
             "checkpoint": self.checkpoint or None,
         }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes
 from billing_cli.core.simulation import Cost
-from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,7 @@ def simulation_object(simulation: Simulation) -> dict[str, Any]:
         "job": "simulate",
         "status": "partial" if simulation.problems else "ok",
         "error": None,
-        "since": format_rfc3339(simulation.since),
-        "until": format_rfc3339(simulation.until),
+        **attributes(simulation, "since until"),
         "currency": simulation.currency or None,
         "accounts": [
             {"account_uuid": account, **cost_object(cost)}
@@ -57,9 +56,4 @@ def simulation_object(simulation: Simulation) -> dict[str, Any]:
 
 def cost_object(cost: Cost) -> dict[str, Any]:
     """Return a cost with plain values."""
-    return {
-        "total_bytes": cost.total_bytes,
-        "amount": f"{cost.amount:f}",
-        "simulated_amount": f"{cost.simulated_amount:f}",
-        "difference": f"{cost.difference:f}",
-    }
+    return attributes(cost, "total_bytes amount simulated_amount difference")

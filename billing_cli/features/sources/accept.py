@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult, SourceResult
-from billing_cli.core.times import format_rfc3339
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.database.stream_limits import accept_one_run
@@ -38,13 +38,7 @@ class AcceptResult(RunResult):
         """What is accepted, as `accepted`; null where nothing is."""
         if self.until is None:
             return {"accepted": None}
-        return {
-            "accepted": {
-                "source_id": self.source_id,
-                "reason": self.reason,
-                "until": format_rfc3339(self.until),
-            }
-        }
+        return {"accepted": attributes(self, "source_id reason until")}
 
 
 def accept_source(

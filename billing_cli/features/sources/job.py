@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.model import NodeIdentity
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.moving import move_progress
@@ -55,11 +56,7 @@ class MoveResult(RunResult):
             return {"moved": None}
         return {
             "moved": {
-                "old_source_id": self.old_source_id,
-                "new_source_id": self.new_source_id,
-                "old_node_id": self.old_node_id,
-                "new_node_id": self.new_node_id,
-                "streams": self.streams,
+                **attributes(self, "old_source_id new_source_id old_node_id new_node_id streams"),
                 "last_completed_until": format_rfc3339(self.watermark),
             }
         }

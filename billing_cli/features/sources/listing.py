@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes, plain
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from psycopg import Connection
 
@@ -85,20 +84,16 @@ def sources_object(listed: Sequence[ListedSource]) -> dict[str, Any]:
         "error": None,
         "sources": [
             {
-                "source_id": one.status.source_id,
-                "state": one.state,
-                "enabled": one.status.enabled,
-                "node_id": one.status.node_id,
-                "env": one.status.env,
-                "region": one.region,
-                "contract": one.status.contract,
-                "last_completed_until": _text(one.status.watermark),
-                "lag_seconds": one.status.lag_seconds,
-                "last_attempted_at": _text(one.status.last_attempted_at),
-                "last_succeeded_at": _text(one.status.last_succeeded_at),
-                "last_error": one.status.last_error or None,
+                **attributes(
+                    source.status,
+                    """source_id enabled node_id env contract lag_seconds last_attempted_at
+                    last_succeeded_at""",
+                ),
+                **attributes(source, "state region"),
+                "last_completed_until": plain(source.status.watermark),
+                "last_error": source.status.last_error or None,
             }
-            for one in listed
+            for source in listed
         ],
     }
 
@@ -121,7 +116,3 @@ def sources_parts(listed: Sequence[ListedSource]) -> list[Table]:
         for one in listed
     ]
     return [Table(COLUMNS, rows, empty="no sources: add [[sources]] to the configuration")]
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else format_rfc3339(moment)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes, plain
 from billing_cli.features.status.findings import worst_of
 
 if TYPE_CHECKING:
@@ -103,65 +103,28 @@ def status_object(report: StatusReport) -> dict[str, Any]:
     return {
         "job": "status",
         "status": "attention" if report.needs_attention else "ok",
-        "severity": report.severity,
-        "currency": report.currency or None,
-        "checked_at": format_rfc3339(report.checked_at),
         "error": None,
-        "findings": [finding._asdict() for finding in report.findings],
-        "missing_partitions": list(report.missing_partitions),
-        "today": {
-            "since": format_rfc3339(report.today.since),
-            "billed_bytes": report.today.billed_bytes,
-            "included_bytes": report.today.included_bytes,
-            "charged_bytes": report.today.charged_bytes,
-            "amount": f"{report.today.amount:f}",
-        },
+        "currency": report.currency or None,
+        "today": {**plain(report.today), "billed_bytes": report.today.billed_bytes},
         "sources": [_source_object(report, source) for source in report.sources],
-        "runs": [
-            {
-                "run_id": run.run_id,
-                "job": run.job,
-                "status": run.status,
-                "started_at": format_rfc3339(run.started_at),
-                "duration_seconds": run.duration_seconds,
-                "written_minutes": run.written_minutes,
-                "error": run.error,
-            }
-            for run in report.runs
-        ],
+        **attributes(report, "severity checked_at findings missing_partitions runs"),
     }
 
 
 def _source_object(report: StatusReport, source: SourceStatus) -> dict[str, Any]:
     own = [finding for finding in report.findings if finding.source_id == source.source_id]
-    last_hour = report.last_hour.get(source.source_id)
     return {
-        "source_id": source.source_id,
-        "enabled": source.enabled,
+        **attributes(
+            source,
+            """source_id enabled node_id env contract lag_seconds last_attempted_at
+            last_succeeded_at gaps uncertain_bytes held_deltas held_bytes unresolved_streams
+            successions succession_uncertain_bytes waits_for_successor busy_seconds""",
+        ),
         "severity": report.severity_of(source),
-        "node_id": source.node_id,
-        "env": source.env,
-        "contract": source.contract,
-        "last_completed_until": _moment(source.watermark),
-        "lag_seconds": source.lag_seconds,
-        "last_attempted_at": _moment(source.last_attempted_at),
-        "last_succeeded_at": _moment(source.last_succeeded_at),
+        "last_completed_until": plain(source.watermark),
         "last_error": source.last_error or None,
-        "gaps": dict(source.gaps),
-        "uncertain_bytes": dict(source.uncertain_bytes),
-        "held_deltas": source.held_deltas,
-        "held_bytes": source.held_bytes,
-        "unresolved_streams": source.unresolved_streams,
-        "successions": source.successions,
-        "succession_uncertain_bytes": source.succession_uncertain_bytes,
-        "waits_for_successor": source.waits_for_successor,
-        "busy_seconds": source.busy_seconds,
         "lock_holder": source.lock_holder or None,
-        "attention": [one.text for one in own if one.severity != "note"],
-        "advice": [f"{one.text}: {one.advice}" for one in own if one.severity == "note"],
-        "last_hour": last_hour and {key: list(part) for key, part in last_hour._asdict().items()},
+        "attention": [finding.text for finding in own if finding.severity != "note"],
+        "advice": [f"{note.text}: {note.advice}" for note in own if note.severity == "note"],
+        "last_hour": plain(report.last_hour.get(source.source_id)),
     }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else format_rfc3339(moment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,23 +47,17 @@ def streams_object(streams: Sequence[StreamStatus]) -> dict[str, Any]:
         "error": None,
         "streams": [
             {
-                "stream_id": stream.stream_id,
-                "source_id": stream.source_id,
+                **attributes(
+                    stream,
+                    """stream_id source_id account_uuid state first_seen_at changed_at absent_since
+                    reset_epoch pending_bytes""",
+                ),
                 "node_id": stream.stored_node_id,
                 "line_code": stream.name.inbound_tag,
                 "sample_uuid": stream.name.sample_uuid,
-                "account_uuid": stream.account_uuid,
                 "first_sight": stream.origin,
-                "state": stream.state,
-                "first_seen_at": format_rfc3339(stream.first_seen_at),
-                "changed_at": format_rfc3339(stream.changed_at),
-                "absent_since": format_rfc3339(stream.absent_since)
-                if stream.absent_since
-                else None,
-                "reset_epoch": stream.reset_epoch,
                 "uplink_bytes_total": stream.totals.uplink,
                 "downlink_bytes_total": stream.totals.downlink,
-                "pending_bytes": stream.pending_bytes,
             }
             for stream in streams
         ],

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.units import plural, with_currency
+from billing_cli.core.objects import attributes
 from billing_cli.core.result import RunResult
-from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,9 +38,7 @@ class SuspendResult(RunResult):
             "suspended": _accounts(self.suspended),
             "released": _accounts(self.released),
             "closed": _accounts(self.closed),
-            "flagged": self.flagged,
-            "cleared": self.cleared,
-            "skipped": self.skipped,
+            **attributes(self, "flagged cleared skipped"),
         }
 
 
@@ -68,11 +66,4 @@ def suspend_parts(result: SuspendResult) -> list[Part]:
 
 
 def _accounts(states: Iterable[ArrearsState]) -> list[dict[str, Any]]:
-    return [
-        {
-            "account_uuid": state.account_uuid,
-            "balance": f"{state.balance:f}",
-            "arrears_since": format_rfc3339(state.arrears_since) if state.arrears_since else None,
-        }
-        for state in states
-    ]
+    return [attributes(state, "account_uuid balance arrears_since") for state in states]

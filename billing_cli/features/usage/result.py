@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from billing_cli.core.times import format_rfc3339
+from billing_cli.core.objects import attributes, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,10 +70,7 @@ def usage_object(report: UsageReport) -> dict[str, Any]:
         "job": "usage",
         "status": "ok",
         "error": None,
-        "by": report.by,
-        "since": format_rfc3339(report.since),
-        "until": format_rfc3339(report.until),
-        "account_uuid": report.account_uuid,
+        **attributes(report, "by since until account_uuid"),
         "currency": report.currency or None,
         "rows": [row_object(row) for row in report.rows],
         "others": row_object(report.others) if report.others else None,
@@ -83,8 +80,4 @@ def usage_object(report: UsageReport) -> dict[str, Any]:
 
 def row_object(row: Usage) -> dict[str, Any]:
     """Return a group with plain values; the amount is a decimal as text."""
-    return {
-        **row._asdict(),
-        "total_bytes": row.total_bytes,
-        "amount": f"{row.amount:f}",
-    }
+    return {**plain(row), "total_bytes": row.total_bytes}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from billing_cli.cli.tables import Line
 from billing_cli.cli.units import plural
+from billing_cli.core.objects import attributes
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -81,15 +82,9 @@ def verify_object(report: VerifyReport) -> dict[str, Any]:
         "job": "verify",
         "status": "partial" if report.findings else "ok",
         "error": None,
-        "leaves": report.leaves,
-        "seals": report.seals,
-        "records": report.records,
-        "charges": report.charges,
-        "days": report.days,
+        **attributes(report, "leaves seals records charges days pruned_before checkpoints"),
         "waiting_seals": report.waiting,
         "pruned_seals": report.pruned,
-        "pruned_before": report.pruned_before and format_rfc3339(report.pruned_before),
-        "checkpoints": report.checkpoints,
         "public_keys": report.keys,
         "findings": findings_objects(report.findings),
         "hidden_findings": report.hidden,

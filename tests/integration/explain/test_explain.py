@@ -21,7 +21,7 @@ from tests.support.story import MINUTE, SHORTLY_AFTER, START
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from billing_cli.features.explain.explanation import Explanation, LineStory
+    from billing_cli.features.explain.explanation import Explanation, LineExplanation
     from billing_cli.simulator.traffic import User
     from tests.support.story import Story
 
@@ -34,7 +34,7 @@ def told(story: Story, user: User, **options: Any) -> Explanation:
     return explain(story.context(), user.uuid, **options)
 
 
-def only_line(explanation: Explanation, minute: datetime) -> LineStory:
+def only_line(explanation: Explanation, minute: datetime) -> LineExplanation:
     """Return the one line of a minute."""
     (story,) = (one for one in explanation.minutes if one.minute == minute)
     (line,) = story.lines
