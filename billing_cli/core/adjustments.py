@@ -99,9 +99,11 @@ def settle(
     left, corrections, requoted = dict(accounts), list(corrections), requoted or {}
     charges: list[Charge] = []
     with localcontext(EXACT):
-        by_key = {one.bucket.key: one for one in corrections}
+        by_key = {correction.bucket.key: correction for correction in corrections}
         returned = returned_quotas(corrections, histories, accounts)
-        coming = Counter({(one.account_uuid, one.period): one.included_bytes for one in returned})
+        coming = Counter(
+            {(quota.account_uuid, quota.period): quota.included_bytes for quota in returned}
+        )
         for key in sorted(by_key.keys() | requoted.keys()):
             history, account = histories.get(key, BucketHistory()), left[key.account_uuid]
             period = key.account_uuid, period_at(account, key.bucket_start)
@@ -113,7 +115,7 @@ def settle(
                 account, entries = apply_charge(account, charge), [charge]
             elif correction:
                 account, entries = _give_back(account, key, -total, history, correction.reason)
-                coming[period] += sum(one.included_bytes for one in entries)
+                coming[period] += sum(entry.included_bytes for entry in entries)
             quota = quota_at(account, key.bucket_start) + coming[period]
             if key in requoted or min(quota, coming[period]) > 0:
                 reason = requoted.get(key, RETURNED_REASON)

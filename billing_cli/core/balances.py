@@ -59,8 +59,8 @@ def explain_changes(
 def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> bool:
     """Tell whether something that rows do not explain may be a loss, so that entries are needed."""
     return any(
-        one.balance != 0 or not _may_be_renewal(one.change, circumstances)
-        for one in explanation.unexplained
+        change.balance != 0 or not _may_be_renewal(change.change, circumstances)
+        for change in explanation.unexplained
     )
 
 

@@ -113,7 +113,7 @@ def _compared(cell: Cell, shown: Mapping[datetime, Totals]) -> list[Difference]:
         Difference(cell, minute, cell.recorded.get(minute, ZERO), shown.get(minute, ZERO))
         for minute in sorted(cell.recorded.keys() | shown.keys())
     )
-    return [one for one in compared if one.recorded != one.shown]
+    return [cell for cell in compared if cell.recorded != cell.shown]
 
 
 def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
@@ -128,10 +128,10 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
     if is_corrected and any(cell.recorded[minute] != ZERO for minute in gone):
         return True
     known = cell.recorded.values()
-    uplink = sum(one.uplink for one in shown.values())
-    downlink = sum(one.downlink for one in shown.values())
-    return uplink < sum(one.uplink for one in known) or downlink < sum(
-        one.downlink for one in known
+    uplink = sum(cell.uplink for cell in shown.values())
+    downlink = sum(cell.downlink for cell in shown.values())
+    return uplink < sum(cell.uplink for cell in known) or downlink < sum(
+        cell.downlink for cell in known
     )
 
 

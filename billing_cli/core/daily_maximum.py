@@ -48,13 +48,13 @@ def above_maximum(
             key = bucket.key
             charge = charge_bytes(account, key, ledger_id(key), bucket.total_bytes, peak_hours)
             cost = -charge.amount_delta
-            days = [one for one in payers(key) if one[0] in maxima]
-            if cost > 0 and any(so_far[one] + cost > maxima[one[0]] for one in days):
+            days = [day for day in payers(key) if day[0] in maxima]
+            if cost > 0 and any(so_far[day] + cost > maxima[day[0]] for day in days):
                 above.add(key)
                 continue
             left[key.account_uuid] = apply_charge(account, charge)
-            for one in days:
-                so_far[one] += cost
+            for day in days:
+                so_far[day] += cost
     return above
 
 
@@ -63,9 +63,9 @@ def amounts_of(charges: Iterable[Charge], maxima: Mapping[Payer, Decimal]) -> Am
     amounts: defaultdict[tuple[Payer, date], Decimal] = defaultdict(Decimal)
     with localcontext(EXACT):
         for charge in charges:
-            for one in payers(charge.key):
-                if one[0] in maxima and charge.amount_delta:
-                    amounts[one] -= charge.amount_delta
+            for payer in payers(charge.key):
+                if payer[0] in maxima and charge.amount_delta:
+                    amounts[payer] -= charge.amount_delta
     return dict(amounts)
 
 

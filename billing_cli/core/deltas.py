@@ -99,7 +99,9 @@ def advance(
     the counters carry its bytes into the next one. For the same reason a minute whose last
     snapshot has to wait is left out as a whole.
     """
-    at_watermark = next((one for one in snapshots if one.collected_at == node.watermark), None)
+    at_watermark = next(
+        (snapshot for snapshot in snapshots if snapshot.collected_at == node.watermark), None
+    )
     differences = _differences(node, at_watermark) if at_watermark else 0
     fresh = not_yet_applied(node.watermark, snapshots)
     is_lost = continuity_expected and node.watermark is not None and at_watermark is None
@@ -110,7 +112,9 @@ def advance(
         if stopped == end:
             break
         minute = minute_of(fresh[stopped].collected_at)
-        end = next(i for i, one in enumerate(fresh) if minute_of(one.collected_at) == minute)
+        end = next(
+            i for i, snapshot in enumerate(fresh) if minute_of(snapshot.collected_at) == minute
+        )
     return _advance_of(walk, node, differences, waits_for_successor=end < len(fresh))
 
 
@@ -120,7 +124,9 @@ def hold_takeover(step: Advance, snapshots: Iterable[Snapshot], watermark: datet
     `snapshots` are those of the source that takes over. Where the one at the `watermark` has the
     totals that were applied, the counters go on, and nothing is held.
     """
-    goes_on = any(one.collected_at == watermark for one in snapshots) and not step.differences
+    goes_on = (
+        any(snapshot.collected_at == watermark for snapshot in snapshots) and not step.differences
+    )
     first = [record for record in step.records if record.from_at <= watermark]
     if goes_on or not first:
         return step
@@ -136,7 +142,7 @@ def not_yet_applied(
     if watermark is None:
         return snapshots
     written_minute = minute_of(watermark)
-    return [one for one in snapshots if minute_of(one.collected_at) > written_minute]
+    return [snapshot for snapshot in snapshots if minute_of(snapshot.collected_at) > written_minute]
 
 
 def _differences(node: NodeState, at_watermark: Snapshot) -> int:
@@ -144,7 +150,9 @@ def _differences(node: NodeState, at_watermark: Snapshot) -> int:
     if not at_watermark.totals:
         return 0
     present = {
-        name: one.totals for name, one in node.streams.items() if one.seen_at == node.watermark
+        name: checkpoint.totals
+        for name, checkpoint in node.streams.items()
+        if checkpoint.seen_at == node.watermark
     }
     reported = at_watermark.totals
     if present == reported:
@@ -172,14 +180,14 @@ def _advance_of(
         differences=differences,
         first_at=walk.applied[0].collected_at,
         snapshots=len(walk.applied),
-        samples=sum(len(one.totals) for one in walk.applied),
+        samples=sum(len(snapshot.totals) for snapshot in walk.applied),
         records=tuple(walk.minutes.records),
         held=tuple(walk.minutes.held),
         checkpoints=walk.checkpoints(),
         origins=walk.origins,
         gaps=tuple(walk.gaps),
         resets=walk.resets,
-        rejected=tuple(reason for one in walk.applied for reason in one.rejected),
+        rejected=tuple(reason for snapshot in walk.applied for reason in snapshot.rejected),
         successions=tuple(walk.successions),
         restarted_at=walk.restarted_at,
         credit=walk.minutes.credit.state(watermark),

@@ -127,7 +127,8 @@ def checkpoint_text(checkpoint: Checkpoint) -> str:
 def format_note(text: str, signatures: tuple[Signature, ...]) -> str:
     """Return a signed note. The text ends with a line feed."""
     lines = "".join(
-        f"\u2014 {one.name} {_base64(one.key_id + one.signature)}\n" for one in signatures
+        f"\u2014 {signature.name} {_base64(signature.key_id + signature.signature)}\n"
+        for signature in signatures
     )
     return f"{text}\n{lines}"
 

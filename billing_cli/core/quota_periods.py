@@ -51,7 +51,7 @@ def use_quota(account: Account, minute: datetime, included_bytes: int) -> Accoun
         quota = account.remaining_included_quota - included_bytes
         return account._replace(remaining_included_quota=quota)
     renewals = list(account.renewals)
-    place = next(at for at, one in enumerate(renewals) if minute < one.period_start)
+    place = next(at for at, renewal in enumerate(renewals) if minute < renewal.period_start)
     left = renewals[place].former_quota - included_bytes
     renewals[place] = renewals[place]._replace(former_quota=left)
     return account._replace(renewals=tuple(renewals))

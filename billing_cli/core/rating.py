@@ -73,8 +73,8 @@ def rate(
 def buckets_of(usage: Iterable[BilledUsage]) -> list[Bucket]:
     """Sum usage records into the minute buckets that they fall in, in key order."""
     sums: dict[BucketKey, tuple[int, int]] = {}
-    for one in usage:
-        key, start, end = bucket_key(one), one.record.start, one.record.end
+    for billed in usage:
+        key, start, end = bucket_key(billed), billed.record.start, billed.record.end
         uplink, downlink = sums.get(key, (0, 0))
         sums[key] = uplink + end[0] - start[0], downlink + end[1] - start[1]
     return [Bucket(key, *sums[key]) for key in sorted(sums)]

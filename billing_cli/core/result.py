@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,13 +68,37 @@ class MinuteDifference:
     amount_delta: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """One run of a job that writes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a run, or a part of one, wrote.
 
     `charged_bytes` are the bytes beyond the included quota, `included_bytes` those within it;
     together they are the bytes of the written minutes. `amount` is what was charged, as a
-    positive figure, and `currency` its label, if any. `notes` are about the run as a whole.
+    positive figure.
+    """
+
+    processed_samples: int = 0
+    written_minutes: int = 0
+    replayed_minutes: int = 0
+    included_bytes: int = 0
+    charged_bytes: int = 0
+    amount: Decimal = Decimal(0)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """These figures alone, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(Counts)}
+
+    def sums(self, other: Counts) -> dict[str, Any]:
+        """Return the figures of both together, by name."""
+        return {name: figure + getattr(other, name) for name, figure in self.counts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Counts):
+    """One run of a job that writes.
+
+    `currency` is the label of its amounts, if any. `notes` are about the run as a whole.
     `error_code` is one of EXIT_CODES; None stands for what the status says.
     """
 
@@ -83,12 +107,6 @@ class RunResult:
     status: RunStatus
     started_at: datetime
     finished_at: datetime
-    processed_samples: int = 0
-    written_minutes: int = 0
-    replayed_minutes: int = 0
-    included_bytes: int = 0
-    charged_bytes: int = 0
-    amount: Decimal = Decimal(0)
     corrections: int = 0
     steps: int = 0
     dry_run: bool = False
@@ -115,10 +133,10 @@ def result_object(result: RunResult) -> dict[str, Any]:
     return {
         **attributes(
             result,
-            """job run_id status started_at finished_at processed_samples written_minutes
-            replayed_minutes included_bytes charged_bytes amount corrections successions steps
-            dry_run notes""",
+            """job run_id status started_at finished_at corrections successions steps dry_run
+            notes""",
         ),
+        **plain(result.counts),
         "currency": result.currency or None,
         "error": _error_object(result),
         "sources": [_source_object(source) for source in result.sources],

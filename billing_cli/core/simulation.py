@@ -113,7 +113,9 @@ def simulate(
                 for bucket in recorded
             )
             return Cost(total, paid, -sum(amounts, ZERO)), terms
-    usage = [Bucket(one.key, one.included_bytes + one.rated_bytes, 0) for one in recorded]
+    usage = [
+        Bucket(bucket.key, bucket.included_bytes + bucket.rated_bytes, 0) for bucket in recorded
+    ]
     rating = rate(usage, {account_uuid: terms.quota_left}, peak_hours)
     amount = -sum((charge.amount_delta for charge in rating.charges), ZERO)
     return Cost(total, paid, amount), Terms(terms.price, rating.accounts[account_uuid])

@@ -131,22 +131,26 @@ def proof_object(note: str | None, proofs: Iterable[DayProof]) -> Object:
     places: dict[bytes, int] = {}
 
     def references(hashes: Sequence[bytes]) -> list[int]:
-        return [places.setdefault(one, len(places)) for one in hashes]
+        return [places.setdefault(digest, len(places)) for digest in hashes]
 
     days = [
         {
-            "day": one.day.day.isoformat(),
-            "salt": one.salt.hex(),
-            "position": one.position,
-            "accounts": one.day.accounts,
-            "salts_sha256": one.day.salts_sha256.hex(),
-            "leaf_number": one.leaf_number,
-            "day_proof": references(one.day_proof),
-            "log_proof": references(one.log_proof),
+            "day": proof.day.day.isoformat(),
+            "salt": proof.salt.hex(),
+            "position": proof.position,
+            "accounts": proof.day.accounts,
+            "salts_sha256": proof.day.salts_sha256.hex(),
+            "leaf_number": proof.leaf_number,
+            "day_proof": references(proof.day_proof),
+            "log_proof": references(proof.log_proof),
         }
-        for one in proofs
+        for proof in proofs
     ]
-    return {"checkpoint": note, "hashes": [b64encode(one).decode() for one in places], "days": days}
+    return {
+        "checkpoint": note,
+        "hashes": [b64encode(digest).decode() for digest in places],
+        "days": days,
+    }
 
 
 def content_sha256(statement: Mapping[str, Any]) -> str:
@@ -186,7 +190,7 @@ def _arithmetic(statement: Object) -> list[str]:
             problems.append(f"{key} is not the sum of the days")
     if statement["nodes"] != nodes_of(statement["days"]):
         problems.append("nodes are not the sums of the days by node and inbound tag")
-    others = sum((Decimal(one["amount"]) for one in statement["other_entries"]), Decimal(0))
+    others = sum((Decimal(entry["amount"]) for entry in statement["other_entries"]), Decimal(0))
     closing = Decimal(statement["opening_balance"]) + Decimal(statement["amount"]) + others
     if statement["closing_balance"] != money_text(closing):
         problems.append("closing_balance is not opening_balance and all amounts")
@@ -210,7 +214,7 @@ def _sealed_days(statement: Object, note: SignedCheckpoint | None) -> list[str]:
     ]
     if note is None:
         return problems + ["there is no checkpoint for the proofs"] * bool(proofs)
-    hashes = [b64decode(one, validate=True) for one in statement["proof"]["hashes"]]
+    hashes = [b64decode(text, validate=True) for text in statement["proof"]["hashes"]]
     for day, proof in proofs.items():
         if day in contents:
             content = {key: contents[day][key] for key in DAY_KEYS}
@@ -275,9 +279,9 @@ def _require_shape(value: object) -> Object:
         _types(other, ("at", "kind", "reason"), str)
         _money(other, "amount")
     proof = _object(statement["proof"], PROOF_KEYS, "the proof")
-    for one in proof["days"]:
-        _object(one, DAY_PROOF_KEYS, "the proof of a day")
-        _types(one, ("position", "accounts", "leaf_number"), int)
+    for day in proof["days"]:
+        _object(day, DAY_PROOF_KEYS, "the proof of a day")
+        _types(day, ("position", "accounts", "leaf_number"), int)
     return statement
 
 

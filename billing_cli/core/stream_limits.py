@@ -43,11 +43,11 @@ def excess(
     counts all streams of the accounts that have new ones. A limit of 0 is none.
     """
     found = list(new)
-    streams = [one for one in found if not one.is_succession]
-    successions = [one for one in found if one.is_succession]
+    streams = [group for group in found if not group.is_succession]
+    successions = [group for group in found if group.is_succession]
     most_successions = max(policy.max_new_streams_per_hour, MAX_SUCCESSIONS_PER_HOUR)
-    unresolved = [one for one in streams if one.is_unresolved]
-    most = max(streams_by_account, key=lambda one: streams_by_account[one], default="")
+    unresolved = [group for group in streams if group.is_unresolved]
+    most = max(streams_by_account, key=lambda account: streams_by_account[account], default="")
     for key, limit, count, what in (
         (
             "max_streams_per_account",
@@ -82,8 +82,8 @@ def excess(
 def most_within_an_hour(streams: Iterable[NewStreams]) -> int:
     """Return the most streams that are new within any hour, both ends not included together."""
     counts: Counter[datetime] = Counter()
-    for one in streams:
-        counts[one.at] += one.streams
+    for group in streams:
+        counts[group.at] += group.streams
     stamps = sorted(counts)
     first = most = total = 0
     for at in stamps:

@@ -25,9 +25,15 @@ class StreamStates:
         self, streams: Mapping[StreamName, Checkpoint], samples_at: datetime | None
     ) -> None:
         self.known = dict(streams)
-        self.absent = {name for name, one in self.known.items() if one.seen_at != samples_at}
-        self._restarted = {n for n, one in self.known.items() if one.before_restart is not None}
-        self._with_surplus = {n for n, one in self.known.items() if one.surplus is not None}
+        self.absent = {
+            name for name, checkpoint in self.known.items() if checkpoint.seen_at != samples_at
+        }
+        self._restarted = {
+            n for n, checkpoint in self.known.items() if checkpoint.before_restart is not None
+        }
+        self._with_surplus = {
+            n for n, checkpoint in self.known.items() if checkpoint.surplus is not None
+        }
         # In the order in which they were changed first; some more than once.
         self._changed: list[StreamName] = []
 

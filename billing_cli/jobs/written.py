@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
+from billing_cli.core.result import Counts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -29,18 +31,12 @@ class Charged(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Written(Counts):
     """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
 
     `held` counts the deltas above a daily maximum.
     """
 
-    processed_samples: int = 0
-    written_minutes: int = 0
-    replayed_minutes: int = 0
-    included_bytes: int = 0
-    charged_bytes: int = 0
-    amount: Decimal = Decimal(0)
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
@@ -49,16 +45,11 @@ class Written:
     def plus(self, other: Written) -> Written:
         """Return both together."""
         return Written(
-            self.processed_samples + other.processed_samples,
-            self.written_minutes + other.written_minutes,
-            self.replayed_minutes + other.replayed_minutes,
-            self.included_bytes + other.included_bytes,
-            self.charged_bytes + other.charged_bytes,
-            self.amount + other.amount,
             {**self.unresolved, **other.unresolved},
             {**self.notes, **other.notes},
             {**self.charged, **other.charged},
             {**self.held, **other.held},
+            **self.sums(other),
         )
 
 

@@ -50,7 +50,11 @@ def neighbour_around(
         row.write_back(session)
         is_lost = read_funds(admin)[account] != before
         context = world.context(datetime.now(UTC) if world.is_live else world.at(13))
-        named = {one.account_uuid for one in audit(context).findings if one.kind == "charge_lost"}
+        named = {
+            finding.account_uuid
+            for finding in audit(context).findings
+            if finding.kind == "charge_lost"
+        }
         if named != ({account} if is_lost else set()):
             verdict.problems.append(f"a stale write of {account}, audit names {named}")
         repair_balances(context, reason="torture")

@@ -47,7 +47,7 @@ def main() -> int:
         sys.stderr.write(f"no history that can be judged: {error}\n")
         return 2
     anomalies = anomalies_of(history)
-    keys = {key for one in history for key in (*one.reads, *one.writes)}
+    keys = {key for transaction in history for key in (*transaction.reads, *transaction.writes)}
     found = {"transactions": len(history), "keys": len(keys), "anomalies": anomalies}
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if anomalies else 0
@@ -57,7 +57,9 @@ def anomalies_of(history: list[Transaction]) -> list[str]:
     """Return what no serial order explains; of a cycle, the transactions that it is made of."""
     anomalies: list[str] = []
     after: dict[Place, set[Place]] = defaultdict(set)
-    keys = sorted({key for one in history for key in (*one.reads, *one.writes)})
+    keys = sorted(
+        {key for transaction in history for key in (*transaction.reads, *transaction.writes)}
+    )
     for key in keys:
         anomalies += _order_by_versions(history, key, after)
     _order_by_time(history, after)
@@ -76,7 +78,11 @@ def _order_by_versions(
     writer_of: dict[str, int] = {}
     next_writer: dict[str, int] = {}
     anomalies = _writers(history, key, writer_of, next_writer)
-    readers = [(number, one.reads[key]) for number, one in enumerate(history) if key in one.reads]
+    readers = [
+        (number, transaction.reads[key])
+        for number, transaction in enumerate(history)
+        if key in transaction.reads
+    ]
     unwritten = {version for _, version in readers} - writer_of.keys()
     if len(unwritten) > 1:
         anomalies.append(f"{key}: nobody wrote {' or '.join(sorted(unwritten))}")
@@ -94,30 +100,32 @@ def _writers(
 ) -> list[str]:
     """Note who wrote each version of a key, and who wrote over it; return what is contradictory."""
     anomalies = []
-    for number, one in enumerate(history):
-        if key not in one.writes:
+    for number, transaction in enumerate(history):
+        if key not in transaction.writes:
             continue
-        if key not in one.reads:
-            anomalies.append(f"{key}: {one.name} wrote it unread")
-        elif one.reads[key] in next_writer:
-            other = history[next_writer[one.reads[key]]].name
-            anomalies.append(f"{key}: lost update, {other} and {one.name} wrote over one version")
+        if key not in transaction.reads:
+            anomalies.append(f"{key}: {transaction.name} wrote it unread")
+        elif transaction.reads[key] in next_writer:
+            other = history[next_writer[transaction.reads[key]]].name
+            anomalies.append(
+                f"{key}: lost update, {other} and {transaction.name} wrote over one version"
+            )
         else:
-            next_writer[one.reads[key]] = number
-        if one.writes[key] in writer_of:
-            anomalies.append(f"{key}: {one.writes[key]} was written twice")
-        writer_of[one.writes[key]] = number
+            next_writer[transaction.reads[key]] = number
+        if transaction.writes[key] in writer_of:
+            anomalies.append(f"{key}: {transaction.writes[key]} was written twice")
+        writer_of[transaction.writes[key]] = number
     return anomalies
 
 
 def _order_by_time(history: list[Transaction], after: dict[Place, set[Place]]) -> None:
     """Add that whoever started after an end comes after it, by way of all ends in their order."""
-    ends = sorted({one.end for one in history})
+    ends = sorted({transaction.end for transaction in history})
     for number in range(1, len(ends)):
         after["end", number].add(("end", number - 1))
-    for number, one in enumerate(history):
-        after["end", bisect_left(ends, one.end)].add(("transaction", number))
-        before = bisect_left(ends, one.start)
+    for number, transaction in enumerate(history):
+        after["end", bisect_left(ends, transaction.end)].add(("transaction", number))
+        before = bisect_left(ends, transaction.start)
         if before:
             after["transaction", number].add(("end", before - 1))
 

@@ -102,7 +102,7 @@ def deciding(ground: Ground, number: int, *, is_released: bool) -> Errand | None
     reading = Errand("held", partial(_listed))
     ground.work(reading)
     listed: Sequence[HeldDelta] = reading.result  # type: ignore[assignment]
-    found = [one for one in listed if one.account_uuid in payers]
+    found = [held for held in listed if held.account_uuid in payers]
     if not found:
         return None
     chosen = found[number % len(found)]

@@ -33,8 +33,8 @@ def findings_of(error: BaseException) -> Findings:
     if isinstance(error, WrongBooksError):
         return error.findings
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            return findings_of(one)
+        for part in error.exceptions:
+            return findings_of(part)
     return Findings([repr(error)])
 
 

@@ -241,9 +241,9 @@ class Ground:
         """Require that everything that flowed is where it belongs."""
         self._check(is_settled=True)
         require(self.judge.unsettled(closed_until(self.now, SETTLE)))
-        require([f"audit: {one}" for one in self.audit() if one.is_violation])
+        require([f"audit: {finding}" for finding in self.audit() if finding.is_violation])
         verified = verify(self.context(Errand("verify", verify, run_id=self._new_run_id())))
-        require([f"verify: {one}" for one in verified.findings])
+        require([f"verify: {finding}" for finding in verified.findings])
 
     def audit(self) -> Sequence[Finding]:
         """Return what an audit finds."""
@@ -260,7 +260,7 @@ class Ground:
             database=replace(self.database, lock_timeout_seconds=seconds)
             if seconds
             else self.database,
-            sources=tuple(Source(**one) for one in self.running.sources()),
+            sources=tuple(Source(**source) for source in self.running.sources()),
             tariff=Tariff(self.configured_price(), OPENING.quota, OPENING.balance, "v1", "", None),
             deltas=DeltaPolicy(account_rate_bits_per_second=LINE_RATE),
             fetching=errand.fetching,
@@ -277,7 +277,9 @@ class Ground:
         found = violations(self.connection, opening, self.top_ups)
         # Evidence of before a deletion is left, and its shared rows are gone.
         findings.problems += [
-            one for one in found if not any(account in one for account in self.judge.reborn)
+            problem
+            for problem in found
+            if not any(account in problem for account in self.judge.reborn)
         ]
         findings.problems += moved_back(self.connection, self.watermarks)
         self.watermarks = read_watermarks(self.connection)

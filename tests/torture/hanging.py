@@ -62,9 +62,9 @@ def attack(arena: Arena, seed: int, rounds: int) -> list[Tally]:
         world.overrides[HANGING] = {"timeout_seconds": SOURCE_TIMEOUT_SECONDS}
         running[HANGING].latency_seconds = LATENCY_SECONDS
         for minute in range(rounds + 1):
-            for one in fleet.nodes.values():
-                one.run(world.at(minute + 1), rate=RATE, activity=1.0)
-                one.snapshot(world.at(minute + 1))
+            for polled in fleet.nodes.values():
+                polled.run(world.at(minute + 1), rate=RATE, activity=1.0)
+                polled.snapshot(world.at(minute + 1))
             began = time.monotonic()
             code = Command(["collect"], environment_of(world)).wait()
             seconds = time.monotonic() - began
@@ -80,7 +80,7 @@ def attack(arena: Arena, seed: int, rounds: int) -> list[Tally]:
         end - start - charged
         for charged, end, start in zip((uplink, downlink), last, first, strict=True)
     ]
-    lost, doubled = (sum(max(0, sign * one) for one in missing) for sign in (1, -1))
+    lost, doubled = (sum(max(0, sign * difference) for difference in missing) for sign in (1, -1))
     if lost or doubled or failed:
         sys.stderr.write(f"again: python -m tests.torture --only hanging --seed {seed}\n")
     detail = (

@@ -273,7 +273,7 @@ def _context(place: Place, running: RunningFleet, now: datetime) -> JobContext:
         run_id=str(uuid.uuid4()),
         clock=lambda: later,
         database=Database(place.job_url),
-        sources=tuple(Source(**one) for one in running.sources()),
+        sources=tuple(Source(**source) for source in running.sources()),
         tariff=Tariff(Decimal("0.0000000123"), 0, Decimal(1), "v1", "", None),
         deltas=DeltaPolicy(),
     )

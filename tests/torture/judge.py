@@ -104,7 +104,9 @@ class Judge:
 
     def deleted(self, account: str) -> None:
         """Note that an account's rows are gone: what was collected so far is gone."""
-        self.reborn[account] = {stored: len(one) for stored, one in self.collected.items()}
+        self.reborn[account] = {
+            stored: len(collected) for stored, collected in self.collected.items()
+        }
 
     def follow(self) -> bool:
         """Note which snapshots the watermarks have passed since; tell whether there are any.
@@ -116,7 +118,11 @@ class Judge:
         for stored, watermark in rows(self.connection, READ_WATERMARKS):
             node = self._node(stored)
             collected = self.collected.setdefault(stored, [])
-            fresh = [one for one in self.offered(node) if _is_fresh(one, collected, watermark)]
+            fresh = [
+                snapshot
+                for snapshot in self.offered(node)
+                if _is_fresh(snapshot, collected, watermark)
+            ]
             if not collected or collected[-1].collected_at < watermark:
                 assert fresh, f"nobody published {watermark}"
                 assert fresh[-1].collected_at == watermark, f"nobody published {watermark}"
@@ -166,7 +172,11 @@ class Judge:
         found = [f"usage of {account} is pending" for (account,) in self._rows(READ_OVERDUE)]
         for node in self.fleet.nodes.values():
             collected = self.collected.get(node.identity.stored, [])
-            closed = [one.collected_at for one in self.offered(node) if one.collected_at < until]
+            closed = [
+                snapshot.collected_at
+                for snapshot in self.offered(node)
+                if snapshot.collected_at < until
+            ]
             reached = minute_of(collected[-1].collected_at) if collected else node.start
             if closed and minute_of(closed[-1]) > reached:
                 found.append(f"{node.source_id} has {closed[-1]} and was collected up to {reached}")
@@ -213,7 +223,7 @@ class Judge:
             allowed = self._allowed(account)
             if price * multiplier not in allowed:
                 findings.problems.append(f"{account} pays {price} x {multiplier} for a byte")
-                off = min(abs(price * multiplier - one) for one in allowed)
+                off = min(abs(price * multiplier - allowed_price) for allowed_price in allowed)
                 findings.wrong_nanos += max(1, int(off * rated_bytes / NANO))
 
     def _allowed(self, account: str) -> set[Decimal]:
@@ -228,19 +238,19 @@ class Judge:
         return rows(self.connection, query)
 
     def _node(self, stored: str) -> Node:
-        (node,) = (one for one in self.fleet.nodes.values() if one.identity.stored == stored)
+        (node,) = (node for node in self.fleet.nodes.values() if node.identity.stored == stored)
         return node
 
 
-def _is_fresh(one: Snapshot, collected: Sequence[Snapshot], watermark: datetime) -> bool:
-    if one.collected_at > watermark:
+def _is_fresh(snapshot: Snapshot, collected: Sequence[Snapshot], watermark: datetime) -> bool:
+    if snapshot.collected_at > watermark:
         return False
-    return not collected or minute_of(one.collected_at) > minute_of(collected[-1].collected_at)
+    return not collected or minute_of(snapshot.collected_at) > minute_of(collected[-1].collected_at)
 
 
 def _all_up_to(node: Node, collected: Sequence[Snapshot]) -> list[Snapshot]:
     """Return every snapshot ever taken from the first to the last one that was collected."""
-    last = max(one.index for one in collected)
+    last = max(snapshot.index for snapshot in collected)
     return node.snapshots[collected[0].index : last + 1]
 
 
@@ -252,13 +262,13 @@ def _older_readings(
     The process did not restart in between.
     """
     before, older = collected[0], 0
-    for last, one in pairwise(collected):
-        if one.index < before.index:
+    for last, snapshot in pairwise(collected):
+        if snapshot.index < before.index:
             older += 1
             continue
-        if older > 1 and last.restarts == one.restarts == before.restarts:
-            yield before, last, one
-        before, older = one, 0
+        if older > 1 and last.restarts == snapshot.restarts == before.restarts:
+            yield before, last, snapshot
+        before, older = snapshot, 0
 
 
 def _is_heavy(stream: Stream, older: Snapshot, after: Snapshot) -> bool:
@@ -272,14 +282,14 @@ def _totals(stream: Stream, snapshot: Snapshot) -> Bytes:
 
 
 def _too_much(findings: Findings, where: str, has: Bytes, high: Bytes) -> None:
-    excess = sum(max(0, one - most) for one, most in zip(has, high, strict=True))
+    excess = sum(max(0, moved - most) for moved, most in zip(has, high, strict=True))
     if excess:
         findings.problems.append(f"{where}: {tuple(has)} on record, at most {tuple(high)} flowed")
         findings.doubled_bytes += excess
 
 
 def _too_little(findings: Findings, where: str, has: Bytes, expected: Expected) -> None:
-    missing = sum(max(0, least - one) for one, least in zip(has, expected.low, strict=True))
+    missing = sum(max(0, least - moved) for moved, least in zip(has, expected.low, strict=True))
     if missing:
         findings.problems.append(
             f"{where}: {tuple(has)} on record, at least {tuple(expected.low)} must be"

@@ -58,13 +58,13 @@ class KeptLog:
     def audited(self, database_url: str) -> list[str]:
         """Return the violations that `audit` finds."""
         report = audit(self._context(database_url))
-        return [f"audit: {one}" for one in report.findings if one.is_violation]
+        return [f"audit: {finding}" for finding in report.findings if finding.is_violation]
 
     def verified(self, database_url: str, *, is_truncated: bool) -> list[str]:
         """Return where `verify` and `seal` don't say that the log lost its end, or that it did."""
         context = self._context(database_url)
         report = verify(context, checkpoint_files=[self._file], key_files=[self._key_file])
-        kinds = {one.kind for one in report.findings}
+        kinds = {finding.kind for finding in report.findings}
         problems = []
         if kinds != ({"truncated"} if is_truncated else set()):
             problems.append(f"verify: {report.findings}")

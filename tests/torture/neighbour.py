@@ -53,7 +53,7 @@ def writes_stale_row(ground: Ground, user: User, number: int) -> None:
         row.write_back(ground.other, current_balance=balance)
     after = read_funds(ground.connection)[user.uuid]
     is_lost = (after.balance - top_up, after.quota) != before
-    named = {one.account_uuid for one in ground.audit() if one.kind == "charge_lost"}
+    named = {finding.account_uuid for finding in ground.audit() if finding.kind == "charge_lost"}
     if (user.uuid in named) != is_lost:
         require([f"a stale write took {before} to {after}, and audit names {named}"])
     with ground.changing_funds(user.uuid):
@@ -136,7 +136,7 @@ def has_an_unusable_row(ground: Ground, user: User, number: int) -> None:
     read_service.set_column(ground.other, user.uuid, column, value)
     ground.elapse(61, 30)
     _collect(ground)
-    named = {one.account_uuid for one in ground.audit() if one.kind == "funds_invalid"}
+    named = {finding.account_uuid for finding in ground.audit() if finding.kind == "funds_invalid"}
     read_service.set_column(ground.other, user.uuid, column, row.values[column])
     if named != {user.uuid}:
         require([f"the row of {user.uuid} is unusable, audit names {named}"])
@@ -150,7 +150,9 @@ def has_a_locked_row(ground: Ground, user: User, number: int) -> None:
     with ground.other.transaction():
         read_service.lock_row(ground.other, user.uuid)
         ground.work(errand)
-    failed = [one.error for one in errand.result.sources if one.error] if errand.result else []
+    failed = (
+        [source.error for source in errand.result.sources if source.error] if errand.result else []
+    )
     require([f"a locked row: {error}" for error in failed if error and "lock" in error])
 
 

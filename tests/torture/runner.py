@@ -68,7 +68,7 @@ def run_one(name: str, seed: int, rounds: int) -> Outcome:
     """Run an attack in an arena of its own; return its tallies and the server's version."""
     # The driver remarks on each line that is cut, and cutting lines is what this is about.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
-    (attack,) = (one for one in ATTACKS if one.name == name)
+    (attack,) = (known for known in ATTACKS if known.name == name)
     with opened_arena() as arena:
         with psycopg.connect(arena.server_url) as connection:
             version = connection.info.parameter_status("server_version") or ""
@@ -96,5 +96,5 @@ def _outcome_of(name: str, future: Future[Outcome]) -> Outcome | None:
 
 
 def _seconds(name: str, rounds: int) -> float:
-    (attack,) = (one for one in ATTACKS if one.name == name)
+    (attack,) = (known for known in ATTACKS if known.name == name)
     return min(rounds, attack.typical_rounds) * attack.seconds_per_round

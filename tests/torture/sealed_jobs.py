@@ -213,6 +213,6 @@ def _verify(bench: _Bench, place: Place, verdict: Verdict) -> None:
     context = replace(bench.context, database=Database(place.job_url))
     key_file = bench.directory / "key.pub"
     report = verify(context, checkpoint_files=[bench.checkpoints], key_files=[key_file])
-    verdict.problems += [one.detail for one in report.findings]
+    verdict.problems += [finding.detail for finding in report.findings]
     if bench.archive.exists():
         verdict.problems += check_archive(bench.archive, read_public_keys([key_file])).problems

@@ -53,7 +53,9 @@ def table_of(tallies: Sequence[Tally]) -> str:
     total = reduce(Tally.plus, tallies, Tally("", 0))
     rows = [_row(tally.fault, f"{tally.runs:,}", tally) for tally in tallies]
     table = HEADER + "".join(f"{row}\n" for row in (*rows, _row("**all**", "", total)))
-    remarks = [f"- {one.fault}: {one.detail}\n" for one in tallies if len(one.detail) > CELL_LENGTH]
+    remarks = [
+        f"- {tally.fault}: {tally.detail}\n" for tally in tallies if len(tally.detail) > CELL_LENGTH
+    ]
     return "\n".join([table, "".join(remarks)]) if remarks else table
 
 

@@ -57,12 +57,12 @@ def test_a_history_is_judged_by_whether_a_serial_order_explains_it(
 ) -> None:
     """What contradicts every serial order is named."""
     path = tmp_path / "history.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in [*SERIAL, *added]))
+    path.write_text("".join(json.dumps(transaction) + "\n" for transaction in [*SERIAL, *added]))
     anomalies = history.judge(path)["anomalies"]
     if anomaly is None:
         assert anomalies == []
     else:
-        assert any(anomaly in one for one in anomalies)
+        assert any(anomaly in text for text in anomalies)
 
 
 def test_a_lost_update_among_real_runs_is_found(tmp_path: Path) -> None:

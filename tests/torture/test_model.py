@@ -23,7 +23,7 @@ def test_a_seed_takes_the_same_steps_again(arena: Arena, monkeypatch: pytest.Mon
     monkeypatch.setattr(model, "STEPS", 20)
     taken = []
     for _ in range(2):
-        assert all(one.is_clean for one in model.attack(arena, 21, 20))
+        assert all(step.is_clean for step in model.attack(arena, 21, 20))
         taken.append(dict(model.Model.taken))
     assert taken[0] == taken[1]
 

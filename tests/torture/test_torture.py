@@ -19,7 +19,7 @@ SEED = 20
 
 
 @pytest.mark.parametrize(
-    "attack", [pytest.param(one, id=one.name) for one in ATTACKS if one.rounds_in_tests]
+    "attack", [pytest.param(attack, id=attack.name) for attack in ATTACKS if attack.rounds_in_tests]
 )
 def test_an_attack_finds_nothing_wrong(arena: Arena, attack: Attack) -> None:
     """Each fault strikes a few times; what is wrong is told on stderr, with how to replay it."""

@@ -105,9 +105,9 @@ def ends_well(work: Callable[[], object], verdict: Verdict) -> bool:
         return False
     # A source that somebody else holds is left to them: here, a backend that is about to end.
     parts = [result, *getattr(result, "sources", ())]
-    notes = [note for one in parts for note in getattr(one, "notes", ())]
+    notes = [note for part in parts for note in getattr(part, "notes", ())]
     waits = any(LEFT_PENDING in note for note in notes)
-    return not waits and all(getattr(one, "status", "ok") in DONE for one in parts)
+    return not waits and all(getattr(part, "status", "ok") in DONE for part in parts)
 
 
 def count(place: Place, query: LiteralString) -> int:
