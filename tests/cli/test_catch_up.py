@@ -110,31 +110,6 @@ def test_source_selects(site: Site) -> None:
     site.world.assert_all_is_billed()
 
 
-def test_a_source_with_an_interval_is_skipped_in_between(site: Site) -> None:
-    """Said in the result; it does not make the run partial."""
-    site.has_two_nodes()
-    site.world.overrides["us-1"] = {"collect_interval_seconds": 3600}
-    assert site.billing("collect").code == 0
-    asked = len(site.world.running["us-1"].requests)
-    finished = site.billing("collect", "--json")
-    assert (finished.code, finished.source("us-1")["status"]) == (0, "skipped")
-    assert len(site.world.running["us-1"].requests) == asked
-
-
-def test_a_dry_run_says_what_would_be_and_stores_nothing(site: Site) -> None:
-    """The same figures as the run that follows it."""
-    site.has_two_nodes()
-    before = site.world.tables()
-    said = site.billing("collect", "--dry-run", "--json")
-    assert site.world.tables() == before
-    shown = site.billing("catch-up", "--dry-run")
-    assert "(dry run: nothing is stored)" in shown.stdout
-    done = site.billing("collect", "--json")
-    assert said.result["dry_run"]
-    for key in ("written_minutes", "charged_bytes", "amount", "processed_samples"):
-        assert said.result[key] == done.result[key] != 0, key
-
-
 @pytest.mark.parametrize("job", ["collect", "catch-up"])
 def test_neither_directory_nor_input_matters(site: Site, job: str) -> None:
     """Started in / with its standard input closed, as some supervisors do."""

@@ -69,7 +69,7 @@ def test_a_terminal_shows_what_stands_beside_the_error(site: Site) -> None:
 
 
 def test_a_catch_up_that_is_interrupted_tells_what_its_steps_have_done(site: Site) -> None:
-    """With the exit code of the signal."""
+    """With the exit code of the signal; they stand, and the next call goes on."""
     in_small_steps(site)
     process = site.start("catch-up", "--json")
     wait_until(lambda: billed(site)[0][0] > 0, process)
@@ -86,6 +86,9 @@ def test_a_catch_up_that_is_interrupted_tells_what_its_steps_have_done(site: Sit
         "message": "ended by SIGTERM; what was not committed is rolled back",
     }
     assert finished.result["written_minutes"] == billed(site)[0][0]
+    site.world.check()
+    assert site.billing("catch-up").code == 0
+    site.world.assert_all_is_billed()
 
 
 def test_a_reconcile_that_fails_tells_what_its_steps_have_done(site: Site) -> None:

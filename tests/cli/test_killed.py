@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from tests.cli.command import Site
 
-KILLS = 50
+KILLS = 20
 AT_ONCE = 2
 HISTORY_MINUTES = 60
 KILLED = -9
 
 
 def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) -> None:
-    """Fifty of them, two at a time; what is left is done by one more, and every byte is there."""
+    """Twenty of them, two at a time; what is left is done by one more, and every byte is there."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
-    dice = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)  # noqa: S311 - no secret
     world = site.world
     world.fleet.start = world.at(MINUTES - HISTORY_MINUTES)
     users = world.add_users(3)
@@ -42,7 +42,7 @@ def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) ->
     codes: list[int | None] = []
     stored = [(0,)]
     while codes.count(KILLED) < KILLS:
-        codes += kill_some(site, dice, most_seconds)
+        codes += kill_some(site, rng, most_seconds)
         before, stored = stored, world.rows("SELECT count(*) FROM billing.runs")
         # However busy the machine is: some come to their COMMIT, and some do not.
         most_seconds *= 1.2 if stored == before else 0.9
@@ -62,11 +62,11 @@ def life_of_a_writer(site: Site) -> float:
     return time.monotonic() - started_at
 
 
-def kill_some(site: Site, dice: random.Random, most_seconds: float) -> list[int | None]:
+def kill_some(site: Site, rng: random.Random, most_seconds: float) -> list[int | None]:
     """Start writers side by side, kill each at a moment of its own, and return how they ended."""
     writers, started_at = start_writers(site, AT_ONCE)
     for life, writer in sorted(
-        ((dice.uniform(0, most_seconds), writer) for writer in writers), key=lambda one: one[0]
+        ((rng.uniform(0, most_seconds), writer) for writer in writers), key=lambda one: one[0]
     ):
         time.sleep(max(0.0, started_at + life - time.monotonic()))
         writer.kill()

@@ -15,8 +15,7 @@ from tests.cli.command import ended, wait_until
 if TYPE_CHECKING:
     from tests.cli.command import Site
 
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-JOBS = pytest.mark.parametrize("job", ["collect", "catch-up", "reconcile"])
+TERM, INT = signal.SIGTERM, signal.SIGINT
 
 COUNT_WAITING = """
 SELECT count(*) FROM pg_stat_activity
@@ -29,8 +28,9 @@ SELECT count(*) FROM pg_stat_activity
 """
 
 
-@SIGNALS
-@JOBS
+@pytest.mark.parametrize(
+    ("job", "number"), [("collect", TERM), ("collect", INT), ("catch-up", TERM), ("reconcile", INT)]
+)
 def test_a_run_that_waits_for_an_exporter_ends_at_once(
     site: Site, job: str, number: signal.Signals
 ) -> None:
@@ -52,8 +52,7 @@ def test_a_run_that_waits_for_an_exporter_ends_at_once(
     assert site.world.tables() == before
 
 
-@SIGNALS
-@pytest.mark.parametrize("job", ["collect", "catch-up"])
+@pytest.mark.parametrize(("job", "number"), [("collect", TERM), ("catch-up", INT)])
 def test_a_run_in_the_middle_of_its_transaction_is_rolled_back(
     site: Site, database_url: str, job: str, number: signal.Signals
 ) -> None:
@@ -75,8 +74,7 @@ def test_a_run_in_the_middle_of_its_transaction_is_rolled_back(
     site.world.assert_all_is_billed()
 
 
-@SIGNALS
-@pytest.mark.parametrize("command", ["status", "migrate"])
+@pytest.mark.parametrize(("command", "number"), [("status", INT), ("migrate", TERM)])
 def test_other_commands_end_as_well(
     site: Site, database_url: str, command: str, number: signal.Signals
 ) -> None:
@@ -91,26 +89,6 @@ def test_other_commands_end_as_well(
         finished = ended(process)
     assert finished.code == 128 + number
     assert "Traceback" not in finished.stderr
-
-
-def test_the_steps_that_a_catch_up_has_done_stand(site: Site) -> None:
-    """One transaction each: those before the signal are there, and the next call goes on."""
-    site.has_two_nodes()
-    site.extra["BILLING_STEP_MAX_SAMPLES"] = "4"
-    site.extra["BILLING_PAGE_LIMIT"] = "2"
-    process = site.start("catch-up", "--json")
-    wait_until(lambda: site.world.billed_bytes()[0] > 0, process)
-    for source_id in ("jp-1", "us-1"):
-        site.world.running[source_id].latency_seconds = 3600
-    process.send_signal(signal.SIGTERM)
-    assert ended(process).code == 143
-    site.world.check()
-    part, _ = site.world.billed_bytes()
-    for source_id in ("jp-1", "us-1"):
-        site.world.running[source_id].latency_seconds = 0
-    assert site.billing("catch-up").code == 0
-    assert site.world.billed_bytes()[0] > part > 0
-    site.world.assert_all_is_billed()
 
 
 def wait_for_sessions_to_end(site: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -60,6 +61,7 @@ def imported(*arguments: str) -> set[str]:
     return {name.partition(".")[0] for name in modules_of(*arguments)}
 
 
+@cache
 def modules_of(*arguments: str) -> set[str]:
     """Return all modules that a command imports where nobody serves its database."""
     environment = {

@@ -63,28 +63,26 @@ def test_a_shard_of_the_configuration_is_taken_where_none_is_given(site: Site, j
     assert sources_of(site.billing(job, "--shard", "1/2", "--json")) == names["1/2"]
 
 
-@JOBS
-def test_a_source_that_is_named_is_worked_on_in_any_shard(site: Site, job: str) -> None:
+def test_a_source_that_is_named_is_worked_on_in_any_shard(site: Site) -> None:
     """An operator need not know where it belongs; both on one command line are refused."""
     site.has_two_nodes()
     site.world.run_unchecked(site.world.at(4))
     for shard in ("1/2", "2/2"):
         site.extra["BILLING_SHARD"] = shard
-        assert sources_of(site.billing(job, "--source", "us-1", "--json")) == ["us-1"]
-    both = site.billing(job, "--source", "us-1", "--shard", "1/2")
+        assert sources_of(site.billing("collect", "--source", "us-1", "--json")) == ["us-1"]
+    both = site.billing("collect", "--source", "us-1", "--shard", "1/2")
     assert both.code == 2
     assert both.stderr.splitlines()[-1] == (
         "Error: --shard can't stand beside --source: a named source is worked on anyway"
     )
 
 
-@JOBS
-def test_a_shard_without_sources_has_nothing_to_do(site: Site, job: str) -> None:
+def test_a_shard_without_sources_has_nothing_to_do(site: Site) -> None:
     """There may be more hosts than sources; a note says why nothing happens."""
     site.has_two_nodes()
     taken = {next(n for n in range(1, 10) if Shard(n, 9).holds(one)) for one in ("jp-1", "us-1")}
     empty = f"{min(set(range(1, 10)) - taken)}/9"
-    finished = site.billing(job, "--shard", empty, "--json")
+    finished = site.billing("collect", "--shard", empty, "--json")
     assert (finished.code, finished.result["status"]) == (0, "ok")
     assert (finished.result["sources"], finished.result["notes"]) == (
         [],
@@ -92,14 +90,13 @@ def test_a_shard_without_sources_has_nothing_to_do(site: Site, job: str) -> None
     )
 
 
-@JOBS
-def test_a_shard_that_can_t_be_is_refused(site: Site, job: str) -> None:
+def test_a_shard_that_can_t_be_is_refused(site: Site) -> None:
     """Wrong usage on the command line, wrong configuration elsewhere; both say how to write it."""
     site.has_two_nodes()
-    said = site.billing(job, "--shard", "3/2")
+    said = site.billing("collect", "--shard", "3/2")
     assert (said.code, "there is no shard 3 of 2" in said.stderr) == (2, True)
     site.extra["BILLING_SHARD"] = "two of three"
-    configured = site.billing(job)
+    configured = site.billing("collect")
     assert configured.code == 78
     assert configured.stderr.splitlines()[-1] == (
         "Error: BILLING_SHARD (environment): must be a number of how many, such as 2/8"

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.jobs.catch_up import catch_up
-from billing_cli.jobs.collect import collect
 from tests.integration.jobs.faults import accept_again, refuse
 from tests.integration.jobs.test_isolation import all_move
 
 if TYPE_CHECKING:
-    from tests.integration.jobs.world import Job, World
+    from tests.integration.jobs.world import World
 
 OF_NODE = "NEW.node_id = 'prod:jp-1.svc.plus'"
 OF_SOURCE = "NEW.source_id = 'jp-1'"
@@ -26,9 +24,8 @@ LATE = {
 
 
 @pytest.mark.parametrize("fault", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
 def test_a_late_error_excludes_its_source_alone(
-    world: World, fault: tuple[str, str, bool, str], job: Job
+    world: World, fault: tuple[str, str, bool, str]
 ) -> None:
     """Nothing of it is stored, it says why, and it catches up when the cause is gone."""
     users = world.add_users(2)
@@ -40,7 +37,7 @@ def test_a_late_error_excludes_its_source_alone(
     table, when, is_deferred, sqlstate = fault
     refuse(world, table, when, is_deferred=is_deferred, sqlstate=sqlstate)
 
-    result = world.run(world.at(5), job)
+    result = world.run(world.at(5))
 
     statuses = {source.source_id: (source.status, source.error) for source in result.sources}
     assert statuses == {

@@ -21,11 +21,8 @@ from billing_cli.jobs.reconcile import reconcile
 from tests.integration.jobs.stories import (
     a_stream_vanishes_and_returns,
     an_unknown_uuid_falls_idle,
-    counters_reset_and_dropped,
     exporter_down_for_six_minutes,
-    latest_snapshots_only,
     pages_that_split_minutes,
-    polled_every_15_seconds,
 )
 from tests.integration.jobs.world import serving_world
 
@@ -37,15 +34,12 @@ if TYPE_CHECKING:
 CLOCKS_ARE_SET_BACK = datetime(2026, 10, 25, tzinfo=UTC)
 HOURS_END = 122
 
-# Each reads or writes times in another way: reports, gaps, pages, splits, pending and old streams.
+# Each reads or writes times in another way: gaps, pages, pending usage, streams that were absent.
 TIMED = (
-    polled_every_15_seconds,
-    counters_reset_and_dropped,
     exporter_down_for_six_minutes,
     pages_that_split_minutes,
     an_unknown_uuid_falls_idle,
     a_stream_vanishes_and_returns,
-    latest_snapshots_only,
 )
 
 READ_NET_AMOUNT = "SELECT -sum(amount_delta)::numeric FROM billing.charges"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
-    from tests.integration.jobs.world import Job, World
+    from tests.integration.jobs.world import World
 
 # Enough for an answer of 10,000 samples, with a wide margin.
 DEADLINE_SECONDS = 6.0
@@ -33,48 +33,45 @@ JOBS = pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job._
 READ_ATTEMPTS = "SELECT source_id, last_attempted_at FROM public.billing_source_sync_state"
 
 
-@JOBS
-def test_sources_that_another_run_holds_are_busy(world: World, job: Job) -> None:
+def test_sources_that_another_run_holds_are_busy(world: World) -> None:
     """Nothing is done about them, and nothing is noted."""
     two_nodes(world)
     with psycopg.connect(world.database_url) as other:
         add_sources(world.connection, ["jp-1", "us-1"])
         assert try_lock_sources(other, ["jp-1", "us-1"]) == {"jp-1", "us-1"}
-        result = world.run(world.at(4), job)
+        result = world.run(world.at(4))
         assert statuses(result) == {"jp-1": "busy", "us-1": "busy"}
         assert result.status == "busy"
         assert world.rows(READ_ATTEMPTS) == []
-    assert world.run(world.at(4), job).status == "ok"
+    assert world.run(world.at(4)).status == "ok"
 
 
-@JOBS
-def test_the_other_sources_of_a_run_go_on_beside_a_busy_one(world: World, job: Job) -> None:
+def test_the_other_sources_of_a_run_go_on_beside_a_busy_one(world: World) -> None:
     """What is free is collected, and that is all that is to be done now."""
     two_nodes(world)
     with psycopg.connect(world.database_url) as other:
         add_sources(world.connection, ["us-1"])
         try_lock_sources(other, ["us-1"])
-        result = world.run(world.at(4), job)
+        result = world.run(world.at(4))
     assert statuses(result) == {"jp-1": "ok", "us-1": "busy"}
     assert result.status == "ok"
     assert world.watermarks.keys() == {"jp-1"}
 
 
-@JOBS
-def test_a_source_that_is_down_is_recorded_and_the_others_commit(world: World, job: Job) -> None:
+def test_a_source_that_is_down_is_recorded_and_the_others_commit(world: World) -> None:
     """Its watermark stays, and goes on from there when it is back."""
     two_nodes(world)
-    world.run(world.at(3), job)
+    world.run(world.at(3))
     reached = dict(world.watermarks)
     world.running["us-1"].refused = True
-    result = world.run(world.at(6), job)
+    result = world.run(world.at(6))
     assert result.status == "partial"
     assert result.sources[1].unreachable
     assert "connect to 127.0.0.1" in (result.sources[1].error or "")
     assert world.watermarks["us-1"] == reached["us-1"]
     assert world.watermarks["jp-1"] > reached["jp-1"]
     world.running["us-1"].refused = False
-    world.run(world.at(12), job)
+    world.run(world.at(12))
     world.assert_all_is_billed()
 
 
@@ -162,31 +159,21 @@ def test_another_node_behind_a_source_is_a_new_beginning_where_it_is_meant(world
     assert violations(world.connection, world.opening()) == []
 
 
-def test_only_the_named_sources_are_asked(world: World) -> None:
-    """The others do not even see a request."""
-    two_nodes(world)
-    result = world.run(world.at(4), source_ids=["us-1"])
-    assert statuses(result) == {"us-1": "ok"}
-    assert world.running["jp-1"].requests == []
-
-
-@JOBS
-def test_unknown_and_disabled_sources_are_usage_errors(world: World, job: Job) -> None:
+def test_unknown_and_disabled_sources_are_usage_errors(world: World) -> None:
     """The text names the known ones."""
     two_nodes(world)
     world.overrides["us-1"] = {"enabled": False}
     with pytest.raises(UsageError, match="unknown source x; configured: jp-1, us-1"):
-        world.run(world.at(4), job, source_ids=["x"])
+        world.run(world.at(4), source_ids=["x"])
     with pytest.raises(UsageError, match="us-1 is disabled"):
-        world.run(world.at(4), job, source_ids=["us-1"])
-    assert statuses(world.run(world.at(4), job)) == {"jp-1": "ok"}
+        world.run(world.at(4), source_ids=["us-1"])
+    assert statuses(world.run(world.at(4))) == {"jp-1": "ok"}
 
 
-@JOBS
-def test_a_run_without_sources_is_a_configuration_error(world: World, job: Job) -> None:
+def test_a_run_without_sources_is_a_configuration_error(world: World) -> None:
     """It says which variables would list them."""
     with pytest.raises(ConfigurationError, match="EXPORTER_SOURCES_JSON"):
-        world.run(world.at(4), job)
+        world.run(world.at(4))
 
 
 def test_a_source_is_left_alone_until_its_interval_is_over(world: World) -> None:
@@ -298,17 +285,16 @@ def test_snapshots_without_samples_are_a_stall_as_well(world: World) -> None:
     world.assert_all_is_billed()
 
 
-@JOBS
-def test_a_404_is_a_failure_of_a_source_that_had_snapshots(world: World, job: Job) -> None:
+def test_a_404_is_a_failure_of_a_source_that_had_snapshots(world: World) -> None:
     """Before the first one it only says that there is none yet."""
     two_nodes(world)
     world.running["us-1"].status = 404
-    result = world.run(world.at(4), job)
+    result = world.run(world.at(4))
     assert statuses(result) == {"jp-1": "ok", "us-1": "ok"}
     world.running["us-1"].status = None
-    world.run(world.at(6), job)
+    world.run(world.at(6))
     world.running["us-1"].status = 404
-    result = world.run(world.at(8), job)
+    result = world.run(world.at(8))
     assert statuses(result) == {"jp-1": "ok", "us-1": "error"}
     assert "HTTP 404" in (result.sources[1].error or "")
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import pytest
-
-from billing_cli.jobs.catch_up import catch_up
-from billing_cli.jobs.collect import collect
 from tests.integration.jobs.world import serving_world
 from tests.support.relay import relayed
 
 if TYPE_CHECKING:
-    from tests.integration.jobs.world import Job, World
+    from tests.integration.jobs.world import World
     from tests.support.postgres import Databases
 
 ADD_USERS = """
@@ -46,19 +42,18 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_samples(
     assert max(len(run) for run in few) < 72
 
 
-@pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
-def test_idle_streams_cost_no_row_writes(world: World, job: Job) -> None:
+def test_idle_streams_cost_no_row_writes(world: World) -> None:
     """Of six users one moves; the rows of the others are not even touched, nor locked."""
     users = world.add_users(6)
     node = world.add_node("jp-1", users)
     world.flow_until(3)
-    world.run(world.at(5), job)
+    world.run(world.at(5))
     for stream in node.streams:
         stream.idle = True
     before = versions(world)
     node.flow(node.streams[0], 1, 1)
     world.flow_until(9)
-    world.run(world.at(8), job)
+    world.run(world.at(8))
 
     after = versions(world)
     changed = {row for row in before if before[row] != after[row]}

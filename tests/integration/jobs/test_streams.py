@@ -6,16 +6,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.catch_up import catch_up
-from billing_cli.jobs.collect import collect
 from billing_cli.simulator.oracle import Oracle
 from tests.integration.jobs.world import only_source
 
 if TYPE_CHECKING:
-    from tests.integration.jobs.world import Job, World
+    from tests.integration.jobs.world import World
 
 GIGABYTE = 10**9
 
@@ -73,20 +70,19 @@ def test_a_proxy_uuid_that_two_accounts_share_is_nobody_s(world: World) -> None:
     assert world.billed_bytes() == (0, 0)
 
 
-@pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
-def test_a_deleted_user_stops_nobody(world: World, job: Job) -> None:
+def test_a_deleted_user_stops_nobody(world: World) -> None:
     """Its facts go with it, its traffic waits; the others are billed to the byte."""
     users = world.add_users(3)
     world.add_node("jp-1", users)
     world.flow_until(9)
-    world.run(world.at(5), job)
+    world.run(world.at(5))
     gone = users[0]
     world.fleet.remove_user(gone)
     world.connection.execute("DELETE FROM public.users WHERE uuid = %s", (gone.uuid,))
-    result = world.run(world.at(8), job)
+    result = world.run(world.at(8))
     assert result.status == "ok"
     assert only_source(result).unresolved_streams == 1
-    world.run(world.at(11), job)
+    world.run(world.at(11))
 
     theirs = sum(
         sum(one.bytes) for one in Oracle(world.fleet).unbilled() if one.reason == "unresolved"
