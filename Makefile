@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # More arguments: make test ARGS='-k migrate', make demo ARGS='--keep demo-data'
 ARGS ?=
-# How long `make torture` is to take (empty: as long as everything takes), and with which dice.
+# How long `make torture` is to take (empty: as long as everything takes), and with which seed.
 MINUTES ?=
 SEED ?= 0
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
-import termios
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.command import PYTHON_PATH, billing, command_line
+from tests.support.forks import shown_on_terminal
 
 if TYPE_CHECKING:
     from tests.cli.command import Site
@@ -56,6 +55,7 @@ def test_a_pipe_gets_every_column_without_codes(site: Site) -> None:
 
 def test_a_reader_that_has_seen_enough_changes_nothing(site: Site) -> None:
     """As with `billing status | head -1`: no error, and the exit code is the command's own."""
+    site.has_two_nodes()
     reader, writer = os.pipe()
     os.close(reader)
     finished = subprocess.run(  # noqa: S603 - our own command
@@ -95,22 +95,4 @@ def completed(environment: dict[str, str], words: str) -> list[str]:
 
 def on_terminal(site: Site, width: int, *arguments: str, **variables: str) -> str:
     """Run a command on a terminal of a width, and return what it showed."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, width))
-    with subprocess.Popen(  # noqa: S603 - our own command
-        command_line(*arguments),
-        env={**PYTHON_PATH, **site.environment, "TERM": "xterm", **variables},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-    ):
-        os.close(theirs)
-        shown = b""
-        with os.fdopen(ours, "rb", buffering=0) as terminal:
-            while True:
-                try:
-                    piece = terminal.read(65536)
-                except OSError:  # The other end was closed.
-                    break
-                shown += piece
-    return shown.decode()
+    return shown_on_terminal(arguments, {**site.environment, "TERM": "xterm", **variables}, width)

@@ -13,9 +13,9 @@ from tests.cli.command import MINUTES, ended
 if TYPE_CHECKING:
     from tests.cli.command import Finished, Site
 
-SOURCES = 200
-WORKERS = 8
-USERS = 40
+SOURCES = 60
+WORKERS = 4
+USERS = 20
 
 JOBS = pytest.mark.parametrize("job", ["collect", "catch-up", "reconcile"])
 
@@ -104,7 +104,7 @@ def test_a_shard_that_can_t_be_is_refused(site: Site) -> None:
 
 
 def many_sources(site: Site) -> None:
-    """Let forty users use two hundred nodes, three on each."""
+    """Let twenty users use sixty nodes, three on each."""
     users = site.world.add_users(USERS)
     for number in range(SOURCES):
         chosen = {number % USERS, (3 * number + 1) % USERS, (7 * number + 2) % USERS}

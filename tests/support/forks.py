@@ -1,8 +1,8 @@
 """Runs `billing` in forks of a process that has imported it: in 20 ms, not half a second.
 
 A fork has the arguments, environment, directory and standard streams that a test gives it, and
-ends as the program ends. What is about starting itself, terminals, closed streams or signals
-starts a program of its own.
+ends as the program ends. What is about starting itself, closed streams or signals starts a
+program of its own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
+import pty
 import sys
 import tempfile
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +77,33 @@ def run_forked(
         stdout, stderr = ((streams / name).read_text("utf-8") for name in STREAMS[1:])
     assert code is not None, f"billing {arguments} did not end: {stdout}{stderr}"
     return Ended(code, stdout, stderr)
+
+
+def shown_on_terminal(
+    arguments: tuple[str, ...], environment: Mapping[str, str], width: int
+) -> str:
+    """Run the command with its stdout on a terminal of a width, and return what that showed."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, width))
+    with tempfile.TemporaryDirectory(prefix="billing-fork-") as made:
+        for name, target in zip(STREAMS, (os.devnull, os.ttyname(theirs), os.devnull), strict=True):
+            (Path(made) / name).symlink_to(target)
+        process = FORKS.Process(
+            target=_be_billing, args=(arguments, dict(environment), str(Path.cwd()), made)
+        )
+        process.start()
+        shown = b""
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            # The fork has the terminal open before this end is closed here.
+            shown += terminal.read(1)
+            os.close(theirs)
+            try:
+                while piece := terminal.read(65536):
+                    shown += piece
+            except OSError:
+                pass  # How a terminal says that nobody has it open any more.
+        process.join()
+    return shown.decode()
 
 
 def _be_billing(

@@ -134,7 +134,7 @@ def _served(path: Path) -> Iterator[int]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever, name="metrics")
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,), name="metrics")
         serving.start()
         try:
             yield server.server_address[1]

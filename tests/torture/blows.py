@@ -68,15 +68,15 @@ def _strike(
             world, place = stack.enter_context(scenes.prepared(arena, scene))
             targets.append((scene, world, place, scenes.messages_of(arena, scene, world, place)))
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            scene, world, place, messages = dice.choice(targets)
-            side: Side = dice.choice(["client", "server"])
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place, messages = rng.choice(targets)
+            side: Side = rng.choice(["client", "server"])
             verdict = Verdict()
             with scenes.copied(arena, world, place) as (copy, database):
                 blow = Blow(
                     side,
-                    dice.randrange(messages[side]),
-                    dice.choice(["withheld", "delivered", None]),
+                    rng.randrange(messages[side]),
+                    rng.choice(["withheld", "delivered", None]),
                     partial(strike, database),
                 )
                 around = neighbour_around(copy, database, number, verdict)

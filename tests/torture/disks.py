@@ -57,11 +57,11 @@ def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
             (scene, *stack.enter_context(scenes.prepared(arena, scene))) for scene in scenes.SCENES
         ]
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            scene, world, place = dice.choice(targets)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place = rng.choice(targets)
             verdict = Verdict()
             with scenes.copied(arena, world, place) as (copy, database):
-                table, was_full = _without_room(scene, copy, database, dice, verdict)
+                table, was_full = _without_room(scene, copy, database, rng, verdict)
             if not verdict.is_clean:
                 verdict.tell("disk", number, f"{scene.name}, no room in {table}")
             if was_full or not verdict.is_clean:
@@ -72,11 +72,11 @@ def fill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
 
 
 def _without_room(
-    scene: Scene, world: LimitedWorld, place: Place, dice: random.Random, verdict: Verdict
+    scene: Scene, world: LimitedWorld, place: Place, rng: random.Random, verdict: Verdict
 ) -> tuple[str, bool]:
     """Tell which table had no room, and whether the job has met that."""
     with psycopg.connect(place.database_url, autocommit=True) as owner:
-        table = dice.choice([name for (name,) in owner.execute(READ_TABLES)])
+        table = rng.choice([name for (name,) in owner.execute(READ_TABLES)])
         owner.execute(f"ALTER TABLE {table} SET TABLESPACE small".encode())
         owner.execute(FILLER)
         _fill_up(owner)

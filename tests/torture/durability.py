@@ -58,8 +58,8 @@ def _cut_rounds(machine: Machine, stack: ExitStack, seed: int, rounds: int) -> T
     verdicts = []
     targets: dict[str, tuple[LimitedWorld, Place, dict[Side, int]]] = {}
     for number in range(seed, seed + rounds):
-        dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-        scene = dice.choice(scenes.SCENES)
+        rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+        scene = rng.choice(scenes.SCENES)
         if scene.name not in targets:
             # With `fsync` it takes seconds: only what is attacked.
             world, place = stack.enter_context(scenes.prepared(arena, scene))
@@ -67,9 +67,9 @@ def _cut_rounds(machine: Machine, stack: ExitStack, seed: int, rounds: int) -> T
             targets[scene.name] = world, place, messages
         world, place, messages = targets[scene.name]
         verdict = Verdict()
-        side: Side = dice.choice(["client", "server"])
+        side: Side = rng.choice(["client", "server"])
         # Every other one comes when the job has ended.
-        at = None if number % 2 else dice.randrange(messages[side])
+        at = None if number % 2 else rng.randrange(messages[side])
         with scenes.copied(arena, world, place) as (copy, database):
             cut = PowerCut(machine, side, at)
             with relayed(copy.database_url) as relay:

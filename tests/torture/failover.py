@@ -89,12 +89,12 @@ def failover(arena: Arena, seed: int, rounds: int) -> list[Tally]:
             world, place = stack.enter_context(scenes.prepared(arena, scene))
             targets.append((scene, world, place, scenes.messages_of(arena, scene, world, place)))
         for number in range(seed, seed + rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            scene, world, place, messages = dice.choice(targets)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place, messages = rng.choice(targets)
             mode = MODES[number % len(MODES)]
             with scenes.copied(arena, world, place) as (copy, old):
                 trial = Trial(arena, scene, copy, old, mode)
-                trial.run(dice, messages)
+                trial.run(rng, messages)
             found.setdefault(mode, []).append((trial.verdict, trial.has_lost))
             if not trial.verdict.is_clean:
                 trial.verdict.tell("failover", number, f"{mode.fault}, {scene.name}")
@@ -120,12 +120,12 @@ class Trial:
     verdict: Verdict = field(default_factory=Verdict)
     has_lost: bool = False
 
-    def run(self, dice: random.Random, messages: Mapping[Side, int]) -> None:
-        """Promote at a message that the dice choose, and see to the books of the new primary."""
-        side: Side = dice.choice(["client", "server"])
-        last = messages[side] if dice.randrange(AFTER_THE_END) else 0
-        at = dice.randrange(last) if last else None
-        cut_off_at = dice.randrange((messages[side] if at is None else at) + 1)
+    def run(self, rng: random.Random, messages: Mapping[Side, int]) -> None:
+        """Promote at a message that the rng choose, and see to the books of the new primary."""
+        side: Side = rng.choice(["client", "server"])
+        last = messages[side] if rng.randrange(AFTER_THE_END) else 0
+        at = rng.randrange(last) if last else None
+        cut_off_at = rng.randrange((messages[side] if at is None else at) + 1)
         with (
             tempfile.TemporaryDirectory() as directory,
             standby_of(self.arena.server) as standby,

@@ -183,25 +183,25 @@ class Log:
 
 def _fleet(seed: int, runs: int) -> Fleet:
     """Return two nodes with a snapshot in each minute, in which every account moves something."""
-    fleet, dice = Fleet(seed, START), random.Random(seed)  # noqa: S311 - to be replayed
+    fleet, rng = Fleet(seed, START), random.Random(seed)  # noqa: S311 - to be replayed
     users = [fleet.add_user() for _ in range(ACCOUNTS)]
     for source_id in SOURCES:
         node = fleet.add_node(source_id)
         streams = [node.add_stream(user.uuid, "x") for user in users]
         for minute in range(runs + 10):
             for stream in streams:
-                node.flow(stream, dice.randrange(1, 10**6), dice.randrange(1, 10**7))
+                node.flow(stream, rng.randrange(1, 10**6), rng.randrange(1, 10**7))
             node.snapshot(START + minute * MINUTE)
     return fleet
 
 
 def _collect(log: Log, place: Place, running: RunningFleet, seed: int) -> None:
-    dice = random.Random(seed)  # noqa: S311 - to be replayed
+    rng = random.Random(seed)  # noqa: S311 - to be replayed
     with psycopg.connect(place.database_url, autocommit=True) as connection:
         while (now := log.next_run()) is not None:
             running.fleet.present = max(now, running.fleet.present or now)
-            source_ids = dice.choice([SOURCES, SOURCES[:1], SOURCES[1:]])
-            job = dice.choice([collect, catch_up])
+            source_ids = rng.choice([SOURCES, SOURCES[:1], SOURCES[1:]])
+            job = rng.choice([collect, catch_up])
             context = _context(place, running, now)
             with log.noting(f"{job.__name__} {context.run_id}") as note:
                 job(context, source_ids=source_ids)
@@ -226,19 +226,19 @@ def _of_run(connection: psycopg.Connection[Any], run_id: str) -> dict[str, dict[
 
 def _adjust(log: Log, place: Place, fleet: Fleet, seed: int) -> None:
     """Change balances under their lock, and look at everything now and then."""
-    dice = random.Random(seed)  # noqa: S311 - to be replayed
+    rng = random.Random(seed)  # noqa: S311 - to be replayed
     with psycopg.connect(place.database_url, autocommit=True) as connection:
         while log.runs_left > 0:
-            account = dice.choice(fleet.users).uuid
+            account = rng.choice(fleet.users).uuid
             with log.noting(f"top-up {uuid.uuid4()}") as note, connection.transaction():
                 ((before,),) = connection.execute(LOCK_BALANCE, (account,)).fetchall()
-                after = money(before) + Decimal(dice.randrange(1, 10**9)).scaleb(-9)
+                after = money(before) + Decimal(rng.randrange(1, 10**9)).scaleb(-9)
                 connection.execute(WRITE_BALANCE, (float(after), account))
                 note["reads"][f"balance {account}"] = str(money(before))
                 note["writes"][f"balance {account}"] = str(money(after))
-            if dice.random() < 0.3:
+            if rng.random() < 0.3:
                 _look(log, place)
-            time.sleep(dice.random() * 0.02)
+            time.sleep(rng.random() * 0.02)
 
 
 def _write_stale(log: Log, place: Place, running: RunningFleet, account: str) -> None:

@@ -80,9 +80,9 @@ def pause(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     total = Tally("client stopped beyond its timeouts, and continued", 0)
     with _targets(arena, Fork) as targets:
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            target = dice.choice(targets)
-            stop = _at_some_message(dice, target, signal.SIGSTOP)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            target = rng.choice(targets)
+            stop = _at_some_message(rng, target, signal.SIGSTOP)
             verdict = Verdict()
             with scenes.copied(arena, target.world, target.place) as (world, place):
                 code = _stopped(target.scene, world, place, stop, verdict, number % 2 == 0)
@@ -101,16 +101,14 @@ def _kill(arena: Arena, seed: int, rounds: int, start: Start, fault: str, attack
     total = Tally(fault, 0)
     with _targets(arena, start) as targets:
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            target = dice.choice(targets)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            target = rng.choice(targets)
             verdict = Verdict()
             with scenes.copied(arena, target.world, target.place) as (world, place):
-                if dice.random() < 0.6:
-                    kill = _at_some_message(dice, target, signal.SIGKILL)
+                if rng.random() < 0.6:
+                    kill = _at_some_message(rng, target, signal.SIGKILL)
                 else:
-                    kill = Strike(
-                        signal.SIGKILL, after_seconds=dice.uniform(0, target.life_seconds)
-                    )
+                    kill = Strike(signal.SIGKILL, after_seconds=rng.uniform(0, target.life_seconds))
                 with neighbour_around(world, place, number, verdict):
                     code = _struck(target.scene, world, start, kill)
                 _judge(target.scene, world, place, verdict, code, done=code in DONE)
@@ -152,10 +150,10 @@ def _target(arena: Arena, scene: Scene, world: LimitedWorld, place: Place, start
     raise AssertionError(f"undisturbed, {scene.name} ends with {code}")
 
 
-def _at_some_message(dice: random.Random, target: Target, number: signal.Signals) -> Strike:
-    side: Side = dice.choice(["client", "server"])
-    severance: Severance = dice.choice(["withheld", None])
-    message = dice.randrange(target.messages[side])
+def _at_some_message(rng: random.Random, target: Target, number: signal.Signals) -> Strike:
+    side: Side = rng.choice(["client", "server"])
+    severance: Severance = rng.choice(["withheld", None])
+    message = rng.randrange(target.messages[side])
     return Strike(number, (side, message), None if number == signal.SIGSTOP else severance)
 
 

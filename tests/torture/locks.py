@@ -80,14 +80,14 @@ def hold(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     total = Tally("another session holds locks", 0)
     with _targets(arena) as targets:
         for number in range(seed, seed + rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            scene, world, place = dice.choice(targets)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place = rng.choice(targets)
             verdict = Verdict()
             with scenes.copied(arena, world, place) as (copy, database):
-                statement = dice.choice(LOCKS).format(
-                    account=f"'{dice.choice(world.fleet.users).uuid}'",
-                    source=f"'{dice.choice(scenes.NODES)}'",
-                    table=dice.choice(TABLES),
+                statement = rng.choice(LOCKS).format(
+                    account=f"'{rng.choice(world.fleet.users).uuid}'",
+                    source=f"'{rng.choice(scenes.NODES)}'",
+                    table=rng.choice(TABLES),
                 )
                 _meet_lock(scene, copy, database, statement, verdict, number % 2 == 0)
             if not verdict.is_clean:
@@ -101,8 +101,8 @@ def deadlock(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     total = Tally("deadlock provoked", 0)
     with _targets(arena) as targets:
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
-            scene, world, place = dice.choice(targets)
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            scene, world, place = rng.choice(targets)
             verdict = Verdict()
             with scenes.copied(arena, world, place) as (copy, database):
                 noticed = _lock_each_other(scene, copy, database, verdict, number % 2 == 0)

@@ -100,9 +100,9 @@ def kill(arena: Arena, seed: int, rounds: int) -> list[Tally]:
     with _prepared(arena) as (bench, places, undisturbed):
         jobs = list(places)
         for number in chances(seed, rounds):
-            dice = random.Random(number)  # noqa: S311 - a seed that replays is the point
+            rng = random.Random(number)  # noqa: S311 - a seed that replays is the point
             job = jobs[number % len(jobs)]
-            strike = _strike(dice, *undisturbed[job])
+            strike = _strike(rng, *undisturbed[job])
             verdict = Verdict()
             with arena.database(copy_of=places[job]) as place, _copied(bench, job) as own:
                 code, *_ = own.run(job, place, strike)
@@ -182,12 +182,12 @@ def _copied(bench: _Bench, job: str) -> Iterator[_Bench]:
         yield _Bench(Path(name), bench.environment, bench.context)
 
 
-def _strike(dice: random.Random, messages: Mapping[Side, int], seconds: float) -> Strike:
-    if dice.random() < 0.3:
-        return Strike(signal.SIGKILL, after_seconds=dice.uniform(0, seconds))
-    side: Side = dice.choice(["client", "server"])
-    severance: Severance = dice.choice(["withheld", None])
-    return Strike(signal.SIGKILL, (side, dice.randrange(messages[side])), severance)
+def _strike(rng: random.Random, messages: Mapping[Side, int], seconds: float) -> Strike:
+    if rng.random() < 0.3:
+        return Strike(signal.SIGKILL, after_seconds=rng.uniform(0, seconds))
+    side: Side = rng.choice(["client", "server"])
+    severance: Severance = rng.choice(["withheld", None])
+    return Strike(signal.SIGKILL, (side, rng.randrange(messages[side])), severance)
 
 
 def _judge(job: str, bench: _Bench, place: Place, verdict: Verdict) -> None:

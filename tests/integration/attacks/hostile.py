@@ -195,7 +195,7 @@ def attacking(database_url: str, job_url: str) -> Iterator[Attack]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     attack = Attack(database_url, job_url, f"http://127.0.0.1:{server.server_port}", nodes)
     try:

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.cli.tables import Terminal, text_of
-from billing_cli.features.check.findings import CheckReport, Finding
-from billing_cli.features.check.text import check_parts
 from billing_cli.simulator.server import Endpoint, serve
 from billing_cli.simulator.traffic import Fleet
 from tests.support.forks import Ended, run_forked
@@ -124,34 +121,6 @@ def test_a_database_that_is_behind_ends_with_78(
         done = billing("check", "--json", **settings(running, empty_database_url))
     assert done.code == 78
     assert "run `billing migrate`" in json.loads(done.stdout)["error"]["message"]
-
-
-def test_colours_are_for_terminals(job_url: str) -> None:
-    """And not for those whose reader does not want any."""
-    world = {"DATABASE_URL": job_url, "EXPORTER_BASE_URL": "http://127.0.0.1:1"}
-    assert "\x1b" not in billing("check", **world).stdout
-    assert "\x1b[31mfailed" in on_terminal("check", **world)
-    assert "\x1b" not in on_terminal("check", NO_COLOR="1", **world)
-
-
-def test_the_table_is_aligned_and_keeps_the_terminal_as_it_is() -> None:
-    """Whatever an exporter calls itself."""
-    report = CheckReport(
-        datetime(2026, 4, 8, tzinfo=UTC),
-        (
-            Finding("configuration", "page_limit", "ok", "60 (default)"),
-            Finding("source", "identity", "warning", "evil\x1b[2J\u202e", "jp-1"),
-        ),
-    )
-    assert text_of(check_parts(report)).splitlines() == [
-        "STATE    AREA           NAME        FINDING",
-        "warning  source jp-1    identity    evil\\x1b[2J\\u202e",
-        "ok       configuration  page_limit  60 (default)",
-        "",
-        "check: 1 ok, 0 failed, 1 warning",
-    ]
-    shown = text_of(check_parts(report), Terminal(80, has_colors=True))
-    assert "\x1b[32mok     \x1b[0m  configuration" in shown
 
 
 @contextmanager

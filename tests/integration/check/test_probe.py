@@ -13,7 +13,6 @@ from billing_cli.core.source_facts import Failure, SourceFacts
 from billing_cli.exporter.credentials import SecretToken
 from tests.integration.check.exporters import (
     NEWEST,
-    NOT_FOUND,
     NOW,
     OLDEST,
     exporter,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.authority import Authority
-    from tests.unit.exporter.servers import Visit
 
 GOOD = exporter(window=windowed(OLDEST, NEWEST), latest=encoded(snapshot(NEWEST)), date=NOW)
 MARKER = "m4rk3r-s3cr3t-t0k3n"
@@ -191,17 +189,6 @@ def test_a_verified_certificate_shows_when_it_expires(authority: Authority) -> N
     assert facts.authorities_expire_at > later
 
 
-def test_an_expired_certificate_is_a_failed_connection(authority: Authority) -> None:
-    """There is no way to go on."""
-    context = authority.server_context("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC))
-    with serving(GOOD, context) as server:
-        facts = probed(server.url, ca_bundle=authority.bundle)
-    assert facts.failure is not None
-    assert facts.failure.stage == "connection"
-    assert "certificate has expired" in facts.failure.reason
-    assert server.heads == []
-
-
 def test_our_own_expiry_is_told_although_the_exporter_refuses(authority: Authority) -> None:
     """It is the likely reason."""
     past = datetime(2020, 1, 1, tzinfo=UTC)
@@ -220,49 +207,6 @@ def test_our_own_expiry_is_told_although_the_exporter_refuses(authority: Authori
     assert facts.client_certificate_expires_at == past
     assert facts.failure is not None
     assert not facts.is_accepted
-
-
-def test_a_key_that_others_can_read_is_noted(authority: Authority) -> None:
-    """Before it is a problem."""
-    certificate, key = authority.client_files("open")
-    key.chmod(0o644)
-    with serving(GOOD, authority.server_context("127.0.0.1")) as server:
-        facts = probed(
-            server.url,
-            ca_bundle=authority.bundle,
-            auth_mode="mtls",
-            client_cert=str(certificate),
-            client_key=str(key),
-        )
-    assert facts.notes == (f"the key file {key} can be read by other users",)
-
-
-def test_an_exporter_that_sends_our_token_back_shows_it_nowhere() -> None:
-    """Not in a name, however it is written, and not in a reason."""
-    for latest in (
-        encoded(snapshot(NEWEST, node_id=MARKER)),
-        encoded(snapshot(NEWEST, node_id=MARKER)).replace(b"m4", rb"\u006d4"),
-        encoded(snapshot(MARKER)),
-    ):
-        with serving(exporter(latest=latest)) as server:
-            facts = probed(
-                server.url,
-                auth_mode="bearer",
-                credential_ref="env:T",
-                environ={"T": MARKER},
-            )
-        assert MARKER not in repr(facts)
-
-
-def test_nothing_outlives_the_deadline() -> None:
-    """An exporter that drips is given up on like any other."""
-
-    def drip(visit: Visit) -> None:
-        visit.drip(NOT_FOUND * 100)
-
-    with serving(drip) as server:
-        facts = probed(server.url, timeout_seconds=0.3)
-    assert facts.failure is not None
 
 
 def whole(moment: datetime) -> datetime:

@@ -210,15 +210,3 @@ def test_a_broken_line_fails_the_run_and_names_its_place(world: World, tmp_path:
     with pytest.raises(BillingError, match="nowhere: No such file"):
         world.run(world.at(12), file=FromFile(str(tmp_path / "nowhere")))
     assert world.rows("SELECT count(*) FROM billing.streams") == [(0,)]
-
-
-def test_a_dry_run_of_a_file_stores_nothing(world: World, tmp_path: Path) -> None:
-    """It says what the run would write."""
-    a_history(world)
-    file = written(tmp_path / "file", as_list(snapshots(world)))
-    before = world.tables()
-    said = world.run_unchecked(world.at(12), catch_up, file=file, dry_run=True)
-    assert world.tables() == before
-    done = world.run(world.at(12), catch_up, file=file)
-    assert (said.written_minutes, said.amount) == (done.written_minutes, done.amount)
-    assert done.written_minutes > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import DeltaPolicy
@@ -110,44 +109,6 @@ def test_a_delta_that_no_line_can_carry_is_held(world: World) -> None:
     ) == [(100 * GIGABYTE, 100 * GIGABYTE, "held", world.at(4))]
     assert world.run(world.at(10)).status == "ok"
     world.assert_all_is_billed(apart_from=200 * GIGABYTE)
-
-
-def test_what_a_line_can_carry_is_charged(world: World) -> None:
-    """15 GB in a minute are 2 Gbit/s: the most that is believed, by default."""
-    node = world.add_node("jp-1", world.add_users(1))
-    node.poll_jitter_seconds = 0
-    world.flow_until(2, rate=0)
-    node.flow(node.streams[0], 0, 15 * GIGABYTE)
-    world.flow_until(4, rate=0)
-    world.price = Decimal("1e-15")
-    assert world.run(world.at(6)).status == "ok"
-    world.assert_all_is_billed()
-
-
-def test_everything_is_charged_where_no_rate_is_configured(world: World) -> None:
-    """An operator may trust the counters."""
-    node = world.add_node("jp-1", world.add_users(1))
-    world.flow_until(2, rate=0)
-    node.flow(node.streams[0], 10**15, 10**15)
-    world.flow_until(4, rate=0)
-    world.deltas = DeltaPolicy(0, 0)
-    world.price = Decimal("1e-15")
-    world.run(world.at(6))
-    world.assert_all_is_billed()
-
-
-def test_a_sample_without_a_uuid_is_rejected_alone(world: World) -> None:
-    """Counted and shown; the rest of its snapshot is used."""
-    node = world.add_node("jp-1", world.add_users(2))
-    broken = node.add_stream("not-a-uuid")
-    world.flow_until(6)
-    theirs = broken.uplink_total + broken.downlink_total
-    result = world.run(world.at(8))
-    assert result.status == "partial"
-    assert only_source(result).rejected_samples == 7
-    assert only_source(result).notes == ("sample 3: uuid 'not-a-uuid' is not a UUID",)
-    assert result.processed_samples == 14
-    world.assert_all_is_billed(apart_from=theirs)
 
 
 def test_a_changed_snapshot_at_the_watermark_is_loud(world: World) -> None:

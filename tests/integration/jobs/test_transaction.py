@@ -132,14 +132,6 @@ def test_a_failing_source_is_isolated_and_recorded(world: World, sqlstate: str) 
     world.assert_all_is_billed()
 
 
-def test_ledger_rows_are_created_in_bucket_order(world: World) -> None:
-    """Several minutes, two nodes, the same users: the newest entry is that of the last bucket."""
-    three_nodes(world)
-    world.run(world.at(2))
-    world.run(world.at(9))
-    assert_created_in_bucket_order(world)
-
-
 def test_ledger_rows_are_created_in_bucket_order_beside_a_failing_source(world: World) -> None:
     """Also where each source had to be looked at alone."""
     three_nodes(world)

@@ -203,29 +203,6 @@ def test_a_file_that_can_not_be_written_is_a_warning(
     assert place in line
 
 
-def test_a_run_whose_reader_is_gone_is_told_of(story: Story, path: Path) -> None:
-    """What it did is stored, though nobody read its output."""
-    billed(story)
-    reading, writing = os.pipe()
-    os.close(reading)
-    environment = {**os.environ, "DATABASE_URL": story.job_url}
-    with os.fdopen(writing, "wb") as gone:
-        done = subprocess.run(
-            [sys.executable, "-m", "billing_cli", "collect"],
-            env=environment
-            | {
-                "PRICE_PER_BYTE": "1e-9",
-                "EXPORTER_BASE_URL": "http://127.0.0.1:1",
-                "BILLING_METRICS_FILE": str(path),
-            },
-            stdout=gone,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-    assert done.returncode == 69
-    assert ("billing_run_success", "collect") in read(path)
-
-
 def test_a_run_that_is_ended_by_a_signal_says_so(story: Story, path: Path) -> None:
     """It does not ask the database any more, which may be what it was waiting for."""
     hanging = threading.Event()

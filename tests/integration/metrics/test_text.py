@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import pytest
-
 from billing_cli.cli.metrics import metrics_text
 from billing_cli.core.source_status import SourceStatus
 from billing_cli.core.totals import StoredMetrics
@@ -45,43 +43,6 @@ def test_each_metric_has_a_help_text_and_a_type() -> None:
     assert all(line.endswith(".") for line in lines if line.startswith("# HELP "))
 
 
-def test_the_run_itself_is_told_as_it_was() -> None:
-    """Also where the database has an older word on it."""
-    run = replace(RUN, status="partial", finished_at=START + timedelta(seconds=7))
-    found = told(run, StoredMetrics((replace(COLLECT, last_status="error"),), ()))
-    assert found["billing_run_success", "collect"] == 1
-    assert found["billing_run_status", "collect", "partial"] == 1
-    assert found["billing_run_status", "collect", "error"] == 0
-    assert found["billing_run_duration_seconds", "collect"] == 7
-    ended = run.finished_at.timestamp()
-    assert found["billing_run_end_timestamp_seconds", "collect"] == ended
-    assert found["billing_run_last_success_timestamp_seconds", "collect"] == ended
-
-
-@pytest.mark.parametrize(("status", "success"), [("error", 0), ("busy", 1)])
-def test_a_run_without_success_leaves_the_last_one(status: str, success: int) -> None:
-    """When that was is what the database says."""
-    run = replace(RUN, status=status)  # type: ignore[arg-type]
-    found = told(run, StoredMetrics((COLLECT,), ()))
-    assert found["billing_run_success", "collect"] == success
-    last = found["billing_run_last_success_timestamp_seconds", "collect"]
-    assert last == (START - timedelta(minutes=9)).timestamp()
-
-
-def test_without_the_database_nothing_is_made_up() -> None:
-    """No zero stands for what nobody knows."""
-    found = told(replace(RUN, status="error"), None, is_database_up=False)
-    assert {name for name, *_ in found} == {
-        "billing_build_info",
-        "billing_database_up",
-        "billing_run_success",
-        "billing_run_status",
-        "billing_run_duration_seconds",
-        "billing_run_end_timestamp_seconds",
-    }
-    assert "billing_database_up" not in {name for name, *_ in told(RUN, is_database_up=None)}
-
-
 def test_a_source_that_was_never_asked_has_no_times() -> None:
     """That nothing waits in it is known all the same."""
     found = told(RUN, StoredMetrics((), (SourceStatus("jp-1"),)))
@@ -97,12 +58,6 @@ def test_a_source_that_was_never_asked_has_no_times() -> None:
         "billing_source_new_streams_total",
         "billing_successions_total",
     }
-
-
-def test_an_error_takes_a_source_down() -> None:
-    """The last attempt counts."""
-    stored = StoredMetrics((), (replace(SOURCE, last_error="connection refused"),))
-    assert told(RUN, stored)["billing_source_up", "jp-1"] == 0
 
 
 def test_names_may_hold_what_they_like() -> None:

@@ -18,7 +18,6 @@ from billing_cli.database.privileges import Privileges, read_privileges, read_ro
 if TYPE_CHECKING:
     import psycopg
 
-    from tests.support.postgres import Databases
 
 TABLES = sorted({one.table for one in GRANTS})
 
@@ -104,50 +103,3 @@ def test_the_role_has_what_it_needs_and_nothing_more(job_connection: psycopg.Con
     role = read_role(job_connection)
     assert role is not None
     assert read_privileges(job_connection, role) == Privileges((), ())
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ("GRANT DELETE ON billing.runs TO {}", Privileges((), ("DELETE on billing.runs",))),
-        (
-            "GRANT UPDATE (id, amount_delta) ON public.billing_ledger TO PUBLIC",
-            Privileges((), ("UPDATE (id, amount_delta) on public.billing_ledger",)),
-        ),
-        (
-            "GRANT SELECT (password) ON public.users TO {}",
-            Privileges((), ("SELECT (password) on public.users",)),
-        ),
-        ("GRANT CREATE ON SCHEMA billing TO {}", Privileges((), ("CREATE on schema billing",))),
-        (
-            "REVOKE UPDATE (arrears_since) ON public.account_quota_states FROM {}",
-            Privileges(("UPDATE (arrears_since) on public.account_quota_states",), ()),
-        ),
-        (
-            "REVOKE ALL ON FUNCTION billing.lock_accounts(uuid[]) FROM {}",
-            Privileges(("EXECUTE on function billing.lock_accounts(uuid[])",), ()),
-        ),
-    ],
-)
-def test_too_little_and_too_much_are_told(
-    connection: psycopg.Connection[dict[str, Any]],
-    job_connection: psycopg.Connection,
-    change: str,
-    expected: Privileges,
-) -> None:
-    """Whatever way the role came by a privilege, or lost it."""
-    connection.execute(change.format(job_connection.info.user).encode())
-    role = read_role(job_connection)
-    assert role is not None
-    assert read_privileges(job_connection, role) == expected
-
-
-def test_a_superuser_is_told_apart(
-    connection: psycopg.Connection[dict[str, Any]], databases: Databases
-) -> None:
-    """It may do everything, which is one thing too many."""
-    role = read_role(connection)
-    assert role is not None
-    assert role.is_superuser
-    assert read_privileges(connection, role).needless == ("everything: it is a superuser",)
-    assert read_role(connection, f"{databases.job_role}_unknown") is None

@@ -6,9 +6,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import text_of
-from billing_cli.core.result import result_object
 from billing_cli.features.rerate.result import AccountDifference, RerateResult
-from billing_cli.features.rerate.text import MAX_ACCOUNTS_SHOWN, rerate_parts
+from billing_cli.features.rerate.text import rerate_parts
 from tests.support.story import START
 
 if TYPE_CHECKING:
@@ -96,14 +95,3 @@ def test_accounts_are_listed_by_the_size_of_their_difference() -> None:
         f"{ALICE}        2       +0.5",
         "note: some are left alone",
     ]
-
-
-def test_a_long_list_of_accounts_is_cut_in_the_table_alone() -> None:
-    """The JSON object holds them all."""
-    many = [
-        AccountDifference(str(number), 1, Decimal(number)) for number in range(MAX_ACCOUNTS_SHOWN)
-    ]
-    assert "other account" not in text_of(rerate_parts(result(*many)))
-    longer = result(*many, AccountDifference(ALICE, 1, Decimal(1)))
-    assert "... and 1 other account; --json lists them all" in text_of(rerate_parts(longer))
-    assert len(result_object(longer)["accounts"]) == MAX_ACCOUNTS_SHOWN + 1

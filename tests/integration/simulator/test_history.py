@@ -2,20 +2,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
-
-
-def test_stamps_may_be_whole_minutes() -> None:
-    """Some exporters cut their stamps, and have no digits to tell two polls of a minute apart."""
-    node = real_node()
-    taken = node.snapshot(node.start + 95 * SECOND)
-    assert taken.stamp_nanoseconds % (60 * 10**9) == 0
-    assert taken.collected_at == node.start + MINUTE
 
 
 def test_a_snapshot_replaces_the_one_of_the_same_stamp() -> None:
@@ -59,36 +49,6 @@ def test_stamps_that_differ_below_microseconds_only_are_one_stamp() -> None:
     second = node.snapshot(node.start)
     assert node.published(None) == [second]
     assert first.collected_at == second.collected_at
-
-
-def test_a_restarted_exporter_has_no_history() -> None:
-    """What it had taken before is gone from that moment on, and no earlier."""
-    node = real_node()
-    taken = polls(node, range(3))
-    node.lose_history(node.start + 150 * SECOND)
-    later = polls(node, [3])
-    assert node.published(node.start + 2 * MINUTE) == taken
-    assert node.published(node.start + 150 * SECOND) == []
-    assert node.published(node.start + 3 * MINUTE) == later
-
-
-def test_polls_go_on_when_the_clock_is_set_back() -> None:
-    """`run` takes every poll of an exporter that takes older stamps."""
-    node = real_node()
-    node.run(node.start + 5 * MINUTE)
-    node.clock_error = -2 * MINUTE
-    node.run(node.start + 8 * MINUTE)
-    assert len(node.snapshots) == 8
-    assert stamps(node, node.published(None)) == [0, 1, 2, 3, 4, 5]
-
-
-def test_an_exporter_that_takes_no_older_stamps_refuses_them() -> None:
-    """A test that did not mean to set a clock back is told."""
-    node = real_node()
-    node.takes_older_stamps = False
-    node.snapshot(node.start + MINUTE)
-    with pytest.raises(ValueError, match="already has a snapshot"):
-        node.snapshot(node.start + 90 * SECOND)
 
 
 def real_node() -> Node:

@@ -63,16 +63,6 @@ def test_the_truth_follows_the_process_through_an_upgrade() -> None:
         assert sorted(oracle.bytes_by_account().values()) == [Bytes(1, 2), Bytes(2, 4)]
 
 
-def test_the_wire_carries_the_published_names() -> None:
-    """Samples of one name are one sample."""
-    fleet, *_ = upgraded(merged)
-    node = fleet.nodes["jp-1"]
-    body = json.loads(encode_snapshot(node, node.snapshots[-1]))
-    assert [
-        (one["uuid"], one["inbound_tag"], one["uplink_bytes_total"]) for one in body["samples"]
-    ] == [(fleet.users[0].uuid, "", 32), (fleet.users[1].uuid, "", 31)]
-
-
 def test_a_renamed_node_keeps_its_earlier_snapshots_under_the_old_name() -> None:
     """The process goes on; its bytes are those of the new name from there on."""
     fleet, *_ = upgraded(as_counted)
@@ -87,18 +77,6 @@ def test_a_renamed_node_keeps_its_earlier_snapshots_under_the_old_name() -> None
         "prod:jp-1.svc.plus": Bytes(3, 6),
         "prod:tokyo-1": Bytes(5, 5),
     }
-
-
-def test_without_user_statistics_snapshots_are_empty() -> None:
-    """The counters go on behind them."""
-    fleet, *_ = upgraded(as_counted)
-    node = fleet.nodes["jp-1"]
-    node.has_statistics = False
-    node.flow(node.streams[0], 1, 1)
-    assert published(node.snapshot(fleet.start + 2 * MINUTE)) == {}
-    node.has_statistics = True
-    totals = published(node.snapshot(fleet.start + 3 * MINUTE))
-    assert totals[node.streams[0].name] == Totals(12, 103)
 
 
 def upgraded(

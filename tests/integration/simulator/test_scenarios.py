@@ -23,11 +23,6 @@ MINUTE = timedelta(minutes=1)
 each = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
-def test_scenarios_have_names_of_their_own() -> None:
-    """A name finds its scenario."""
-    assert len(BY_NAME) == len(SCENARIOS)
-
-
 @each
 def test_a_scenario_plays_the_same_each_time(scenario: Scenario) -> None:
     """What fails once fails again."""

@@ -86,30 +86,6 @@ def test_pages_add_up_to_the_window(running: RunningFleet, seam: Any, limit: int
     assert follow(running, limit) == expected(running)
 
 
-def test_a_repeated_seam_tells_one_snapshot_twice(running: RunningFleet) -> None:
-    """With `repeat` each page begins with the last snapshot of the one before, and yet ends."""
-    running["jp-1"].seam = "repeat"
-    told = follow(running, 4)
-    assert len(told) == 10 + 2
-    assert sorted(set(told)) == sorted(expected(running))
-
-
-def test_an_exporter_may_page_smaller_than_asked(running: RunningFleet) -> None:
-    """`max_page` bounds the page below the client's limit."""
-    running["jp-1"].max_page = 2
-    _, page = get(running, "jp-1", {"limit": "500"})
-    assert (len(page["snapshots"]), page["has_more"]) == (2, True)
-    assert follow(running, 500) == expected(running)
-
-
-def test_a_cursor_cut_to_seconds_repeats_itself(running: RunningFleet) -> None:
-    """The cursor is a nanosecond stamp: whoever shortens it gets the same snapshot again."""
-    _, page = get(running, "jp-1", {"limit": "1"})
-    cut = page["next_cursor"].partition(".")[0] + "Z"
-    _, again = get(running, "jp-1", {"limit": "1", "cursor": cut})
-    assert again["snapshots"] == page["snapshots"]
-
-
 @pytest.mark.parametrize(
     "query",
     [{"since": ""}, {"until": "noon"}, {"limit": "0"}, {"limit": "many"}, {"cursor": "page-2"}],

@@ -2,10 +2,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
-from billing_cli.core.model import NodeIdentity
-from billing_cli.simulator.stamps import nanoseconds_of
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream
 
 SECOND = timedelta(seconds=1)
@@ -38,36 +34,6 @@ def test_runs_chain_without_a_seam() -> None:
     assert minutes_seen == [node.start + n * MINUTE for n in range(14)]
 
 
-def test_polls_may_come_several_times_a_minute() -> None:
-    """Every poll stays in its own minute, with stamps that never repeat."""
-    fleet = Fleet()
-    node = fleet.add_node("jp-1")
-    node.run(fleet.start + 2 * MINUTE, poll_seconds=15)
-    offsets = [(snapshot.collected_at - fleet.start) // SECOND for snapshot in node.snapshots]
-    assert offsets == [0, 15, 30, 45, 60, 75, 90, 105]
-
-
-def test_counters_grow_until_xray_restarts() -> None:
-    """A restart takes the counters back to zero and leaves the stream in place."""
-    node, stream = lone_stream()
-    node.flow(stream, 10, 20)
-    assert totals(node.snapshot(node.start)) == (10, 20)
-    node.flow(stream, 1, 2)
-    node.restart_xray(node.start + SECOND)
-    node.flow(stream, 3, 4)
-    assert totals(node.snapshot(node.start + MINUTE)) == (3, 4)
-
-
-def test_a_dropped_counter_is_missing_until_it_moves() -> None:
-    """After a restart that drops counters, a snapshot holds those with traffic only."""
-    node, stream = lone_stream()
-    node.flow(stream, 10, 20)
-    node.restart_xray(node.start, drop_counters=True)
-    assert not node.snapshot(node.start + MINUTE).holds(stream)
-    node.flow(stream, 1, 1)
-    assert node.snapshot(node.start + 2 * MINUTE).holds(stream)
-
-
 def test_an_outage_takes_no_snapshots_while_traffic_flows() -> None:
     """The first poll after an outage carries what flowed during it."""
     fleet = Fleet()
@@ -79,34 +45,6 @@ def test_an_outage_takes_no_snapshots_while_traffic_flows() -> None:
     assert minutes == [0, 1, 8, 9]
     assert len({index for index, *_ in stream.movements()}) > 1
     assert max(sum(row[2:]) for row in stream.movements()) > 0
-
-
-def test_a_hidden_stream_is_left_out() -> None:
-    """Hiding a stream touches the snapshots of that time and no other stream."""
-    node, stream = lone_stream()
-    other = node.add_stream(stream.name.sample_uuid, "other")
-    node.hide_stream(stream, node.start + MINUTE, node.start + 2 * MINUTE)
-    held = [node.snapshot(node.start + n * MINUTE) for n in range(3)]
-    assert [one.holds(stream) for one in held] == [True, False, True]
-    assert all(one.holds(other) for one in held)
-
-
-def test_a_stream_is_in_no_snapshot_before_it_exists() -> None:
-    """A stream that is added later first appears in the next snapshot."""
-    node, _ = lone_stream()
-    before = node.snapshot(node.start)
-    stream = node.add_stream("00000000-0000-4000-8000-000000000000")
-    assert not before.holds(stream)
-    assert node.snapshot(node.start + MINUTE).holds(stream)
-
-
-def test_idle_streams_move_only_when_told() -> None:
-    """`run` leaves an idle stream at its totals."""
-    fleet = Fleet()
-    node = fleet.add_node("jp-1")
-    stream = node.add_stream(fleet.add_user().uuid, idle=True)
-    node.run(fleet.start + 5 * MINUTE)
-    assert stream.movements() == []
 
 
 def test_late_snapshots_are_offered_when_published() -> None:
@@ -131,14 +69,6 @@ def test_history_ends_where_it_is_forgotten() -> None:
     assert node.published(None) == [new]
 
 
-def test_snapshots_only_go_forward() -> None:
-    """Two snapshots at one stamp would be one to a biller, so the second is refused."""
-    node, _ = lone_stream()
-    node.snapshot(node.start)
-    with pytest.raises(ValueError, match="already has a snapshot"):
-        node.snapshot(node.start)
-
-
 def test_a_clock_that_is_ahead_stamps_the_future_and_one_set_back_takes_no_polls() -> None:
     """Stamps are off by the clock's error and never fall; the snapshot is on offer at once."""
     node, _ = lone_stream()
@@ -151,26 +81,6 @@ def test_a_clock_that_is_ahead_stamps_the_future_and_one_set_back_takes_no_polls
     node.run(node.start + 5 * MINUTE)
     later = [node.start + n * MINUTE for n in (3, 4)]
     assert [one.collected_at for one in node.published(None)] == [*ahead, *later]
-
-
-def test_stamps_have_digits_below_microseconds() -> None:
-    """What billing cuts off is really there."""
-    node, _ = lone_stream()
-    stamps = [node.snapshot(node.start + n * MINUTE).stamp_nanoseconds for n in range(20)]
-    assert any(stamp % 1000 for stamp in stamps)
-    assert stamps[0] // 1000 == nanoseconds_of(node.start) // 1000
-
-
-def test_names_are_unique() -> None:
-    """A second node or stream of the same name is an error of the test, told at once."""
-    fleet = Fleet()
-    node = fleet.add_node("jp-1", env="")
-    assert node.identity == NodeIdentity("", "jp-1.svc.plus")
-    node.add_stream("u", "tag")
-    with pytest.raises(ValueError, match="jp-1"):
-        fleet.add_node("jp-1")
-    with pytest.raises(ValueError, match="already has"):
-        node.add_stream("u", "tag")
 
 
 def busy_fleet(seed: int) -> Fleet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -98,27 +97,3 @@ def test_an_account_that_was_created_again_keeps_its_charges(story: Story) -> No
     kinds = [one["kind"] for one in again["other_entries"]]
     assert kinds == ["initial_balance", "unexplained_change"]
     assert again["closing_balance"] == "4.940000000"
-
-
-def test_an_address_names_the_account(story: Story) -> None:
-    """Whatever its case; an unknown one is wrong usage."""
-    user = _user(story)
-    update = "UPDATE public.users SET email = 'Some.One@example.com' WHERE uuid = %s"
-    story.connection.execute(update, [user.uuid])
-    arguments = (
-        "statement",
-        "some.one@EXAMPLE.com",
-        "--by-email",
-        "--month",
-        f"{datetime.now(UTC):%Y-%m}",
-    )
-    done = story.billing(*arguments, "--format", "json")
-    assert json.loads(done.stdout)["account_uuid"] == user.uuid
-    arguments = (
-        "statement",
-        "nobody@example.com",
-        "--by-email",
-        "--month",
-        f"{datetime.now(UTC):%Y-%m}",
-    )
-    assert story.billing(*arguments).exit_code == 2

@@ -84,20 +84,6 @@ def test_watching_needs_a_terminal(billed: Story, arguments: tuple[str, ...]) ->
     assert "--watch needs a terminal" in (shown.stderr or shown.json["error"]["message"])
 
 
-def test_colours_are_for_terminals(billed: Story) -> None:
-    """A terminal gets them, unless NO_COLOR says otherwise; the words are the same."""
-    with on_terminal(billed, "status", *ANY_LAG) as (process, read):
-        coloured = read()
-        assert process.wait() == 0
-    assert f"{ESCAPE}32mok" in coloured
-    with on_terminal(billed, "status", *ANY_LAG, NO_COLOR="1") as (process, read):
-        plain = read()
-    assert ESCAPE not in plain
-    without_codes = re.sub(r"\x1b\[\d+m", "", coloured)
-    assert "jp-1    ok" in without_codes
-    assert "jp-1    ok" in plain
-
-
 def test_watching_shows_it_again_until_a_signal_comes(billed: Story) -> None:
     """Each time as it is then, in place; Ctrl-C is its end, and no error."""
     arguments = ("status", *ANY_LAG, "--watch", "0.1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from decimal import Decimal
 
@@ -126,22 +125,3 @@ def test_a_disabled_source_needs_no_look() -> None:
 def found(source: SourceStatus) -> tuple[Finding, ...]:
     """Return the findings about one source."""
     return findings_of((source,), (), MAX_LAG_SECONDS)
-
-
-def test_the_report_survives_json() -> None:
-    """Plain values only; what is missing is null."""
-    report = StatusReport(NOON, (WELL, SourceStatus("us-1", gaps={"late": 1})), (RUN,), TODAY)
-    told = status_object(report)
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    first, second = told["sources"]
-    assert first["last_completed_until"] == "2026-04-08T12:00:00Z"
-    assert (second["last_completed_until"], second["last_error"]) == (None, None)
-    assert second["gaps"] == {"late": 1}
-    assert told["runs"][0]["started_at"] == "2026-04-08T12:00:00Z"
-    assert told["today"] == {
-        "since": "2026-04-08T00:00:00Z",
-        "billed_bytes": 1024,
-        "included_bytes": 1000,
-        "charged_bytes": 24,
-        "amount": "0.000000072",
-    }

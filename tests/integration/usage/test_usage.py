@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from psycopg import sql
 
 from billing_cli.cli.tables import text_of
 from billing_cli.core.times import format_rfc3339
@@ -96,44 +93,6 @@ def test_csv_holds_plain_numbers(story: Story, used: list[Any]) -> None:
         "30",
     )
     assert Decimal(first["amount"]) == Decimal(first["rated_bytes"]) * PRICE
-
-
-def test_an_account_is_found_by_uuid_or_e_mail(story: Story, used: list[Any]) -> None:
-    """A role that may not read addresses says how it could."""
-    by_uuid = story.billing("usage", "--account", used[1].uuid, *full_range(story), "--json")
-    assert by_uuid.json["total"]["total_bytes"] == 30
-    story.connection.execute(
-        "UPDATE users SET email = 'A@b.example' WHERE uuid = %s", [used[1].uuid]
-    )
-    asked = ("usage", "--account", "a@B.example", *full_range(story), "--json")
-    found = story.billing(*asked)
-    assert found.json["account_uuid"] == used[1].uuid
-    assert json.dumps(found.json["rows"]) == json.dumps(by_uuid.json["rows"])
-    explained = story.billing("explain", "a@B.example", "--json")
-    assert explained.json["account_uuid"] == used[1].uuid
-    audited = story.billing("audit", "--account", "a@B.example", "--json")
-    assert [one["account_uuid"] for one in audited.json["accounts"]] == [used[1].uuid]
-    stated = story.billing("statement", "a@B.example", "--month", f"{START:%Y-%m}", "--json")
-    assert stated.json["account_uuid"] == used[1].uuid
-    role = sql.Identifier(urlsplit(story.job_url).username or "")
-    story.connection.execute(sql.SQL("REVOKE SELECT (email) ON users FROM {}").format(role))
-    refused = story.billing(*asked)
-    assert refused.exit_code == 78
-    assert "GRANT SELECT (email) ON public.users TO" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("account", "reason"),
-    [
-        ("nobody", "is neither a uuid nor an e-mail address"),
-        ("no@b.example", "is the e-mail address of no account"),
-        ("11111111-1111-1111-1111-111111111111", "unknown account"),
-    ],
-)
-def test_an_unknown_account_is_a_usage_error(story: Story, account: str, reason: str) -> None:
-    """Exit 2, with what was wrong."""
-    done = story.billing("usage", "--account", account, DATABASE_URL=story.database_url)
-    assert (done.exit_code, reason in done.stderr) == (2, True)
 
 
 def full_range(story: Story) -> tuple[str, ...]:

@@ -163,20 +163,6 @@ def test_a_file_that_was_asked_for_must_be_usable(
     assert text.startswith(f"configuration file {path}: {reason}")
 
 
-def test_a_directory_is_no_configuration_file(tmp_path: Path) -> None:
-    """The error names the directory."""
-    assert error_of(str(tmp_path), {}) == f"configuration file {tmp_path}: Is a directory"
-
-
-def test_a_system_wide_file_that_is_no_toml_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only its absence is fine: a broken file is never taken for none."""
-    path = written(tmp_path, "page_limit =")
-    monkeypatch.setattr(layers, "DEFAULT_CONFIG_PATH", str(path))
-    assert error_of(None, {}).startswith(f"configuration file {path}: not TOML")
-
-
 def test_a_file_that_may_not_be_read_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import io
-import json
-import logging
 import os
 import subprocess
 import sys
@@ -80,15 +78,6 @@ def test_lines_of_other_threads_hold_the_run_too() -> None:
     assert (line["run_id"], line["job"]) == ("run-7", "collect")
 
 
-def test_a_new_configuration_forgets_the_run() -> None:
-    """What one run bound does not show up in the next."""
-    json_stream()
-    logs.bind_run("run-7", "collect")
-    stream = json_stream()
-    logs.get_logger().info("start")
-    assert "run_id" not in logged(stream)[0]
-
-
 @pytest.mark.parametrize(
     ("level", "seen"),
     [
@@ -119,15 +108,6 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.Mo
     assert logged(pipe)[0]["event"] == "done"
 
 
-def test_console_away_from_a_terminal_has_no_colours() -> None:
-    """A log file stays readable."""
-    stream = io.StringIO()
-    logs.configure("info", "console", stream)
-    logs.get_logger().info("done", snapshots=3)
-    assert "\x1b" not in stream.getvalue()
-    assert "snapshots=3" in stream.getvalue()
-
-
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR takes the colours from a terminal."""
     monkeypatch.setenv("NO_COLOR", "1")
@@ -135,25 +115,6 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     logs.configure("info", "auto", stream)
     logs.get_logger().info("done")
     assert "\x1b" not in stream.getvalue()
-
-
-def test_the_default_stream_is_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Stdout stays free for results."""
-    logs.configure("info", "json")
-    logs.get_logger().info("done")
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert json.loads(captured.err)["event"] == "done"
-
-
-def test_configuring_twice_does_not_double_lines() -> None:
-    """A second configuration takes the place of the first."""
-    first = json_stream()
-    second = json_stream()
-    logging.getLogger("psycopg").warning("once")
-    logs.get_logger().info("once more")
-    assert first.getvalue() == ""
-    assert len(logged(second)) == 2
 
 
 @pytest.mark.parametrize(

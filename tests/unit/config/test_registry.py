@@ -62,13 +62,6 @@ def test_one_url_is_the_source_called_default() -> None:
     assert settings.origin("sources") == "environment"
 
 
-def test_one_url_in_the_file_is_the_source_called_default(tmp_path: Path) -> None:
-    """The file knows exporter_base_url as well."""
-    settings = from_file(tmp_path, 'exporter_base_url = "https://jp-1.example"')
-    assert settings.sources == (Source("default", "https://jp-1.example"),)
-    assert settings.origin("sources") == str(tmp_path / "billing.toml")
-
-
 @pytest.mark.parametrize("url", ["https://left-over.example", "http://user:word@left-over.example"])
 def test_a_list_hides_the_one_url(url: str) -> None:
     """Where a list is given, the URL beside it is neither a source nor checked nor kept."""
@@ -172,11 +165,6 @@ def test_a_disabled_source_is_kept_but_may_share_a_node_and_miss_its_files() -> 
         ("jp-old", False),
         ("jp-1", True),
     ]
-
-
-def test_a_disabled_source_is_still_well_formed() -> None:
-    """A typing error does not wait for the day on which the source is enabled."""
-    assert "base_url" in sources_error(entry(enabled=False, base_url="jp-1"))
 
 
 def test_a_file_or_token_that_is_not_there_is_no_error_of_the_configuration() -> None:

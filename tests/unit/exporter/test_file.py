@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -39,32 +38,6 @@ MINUTE = timedelta(minutes=1)
 def lines(snapshots: list[Any]) -> bytes:
     """Return one snapshot a line, as log shippers write them."""
     return b"".join(encoded(one) + b"\n" for one in snapshots)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        encoded(minutes(5)),
-        json.dumps(minutes(5), indent=4).encode(),
-        encoded(page(minutes(5))),
-        encoded(page(minutes(2))) + b"\n" + encoded(page(minutes(5)[2:])),
-        encoded([page(minutes(5))]),
-        lines(minutes(5)),
-        lines(minutes(5)[::-1]),
-        lines([minute | {"source_type": "http_server", "path": "/"} for minute in minutes(5)]),
-        gzip.compress(lines(minutes(5))),
-        gzip.compress(lines(minutes(3))) + gzip.compress(lines(minutes(5)[3:])),
-    ],
-    ids=[
-        "list", "indented", "page", "pages", "list of pages",
-        "lines", "newest first", "unknown fields", "gzip", "appended gzip",
-    ],
-)  # fmt: skip
-def test_a_file_gives_what_the_exporter_would_have_given(tmp_path: Path, content: bytes) -> None:
-    """However it is laid out."""
-    with serving(answering(encoded(page(minutes(5))))) as server:
-        over_http = fetched(server.url)
-    assert from_file(tmp_path, content) == over_http
 
 
 @pytest.mark.parametrize(("max_samples", "size"), [(1, 1), (7, 3), (50, 10), (100, 10)])
@@ -118,14 +91,6 @@ def test_each_node_of_a_file_goes_to_its_source(tmp_path: Path) -> None:
     assert isinstance(idle, Fetched)
     assert (idle.snapshots, idle.complete) == ((), True)
     assert idle.notes == ("the file has no snapshot of this source",)
-
-
-def test_a_node_that_no_source_claims_is_named(tmp_path: Path) -> None:
-    """It would not be billed, and nobody would know."""
-    with pytest.raises(ExporterError) as caught:
-        fetched_by(tmp_path, lines(minutes(2)), {"expected_node_id": "us-2"}, carried={})
-    assert caught.value.code == "file"
-    assert caught.value.reason.startswith("no source claims the node 'prod:jp-1'")
 
 
 def test_a_source_that_claims_two_nodes_fails_alone(tmp_path: Path) -> None:
@@ -197,12 +162,6 @@ def test_a_file_that_cannot_be_used_is_named_with_the_place(
     assert caught.value.code == "file"
     assert caught.value.reason.startswith(f"{tmp_path}/file: ")
     assert why in caught.value.reason
-
-
-def test_a_file_that_is_missing_is_named() -> None:
-    """In the system's words."""
-    with pytest.raises(ExporterError, match="/nowhere/file: No such file or directory"):
-        read_file("/nowhere/file", now=NOW)
 
 
 def test_progress_is_told_in_bytes(tmp_path: Path) -> None:

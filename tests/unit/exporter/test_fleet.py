@@ -232,11 +232,6 @@ def test_an_error_carries_nothing_but_its_reason() -> None:
         assert_bare(outcome)
 
 
-def test_nothing_to_ask_is_nothing_to_wait_for() -> None:
-    """No request, no outcome."""
-    assert run([]) == {}
-
-
 def test_a_run_that_is_given_up_asks_no_further_sources() -> None:
     """Leaving the iteration stops the workers at their next turn."""
     with serving(answering(GOOD)) as server:
@@ -275,17 +270,6 @@ print(next(outcomes)[0])
             [sys.executable, "-c", code, server.url], capture_output=True, timeout=60, check=True
         )
     assert done.stdout == b"jp-1\n"
-
-
-def test_nothing_heavy_is_imported_with_the_interface() -> None:
-    """Commands that fetch nothing do not pay for the HTTP client."""
-    code = """
-import sys
-import billing_cli.exporter.api, billing_cli.exporter.credentials, billing_cli.exporter.source
-print(*sorted({"requests", "urllib3", "ssl", "json", "tempfile"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603
-    assert done.stdout == b"\n"
 
 
 def test_no_secret_is_in_anything_that_comes_back(tmp_path: Any) -> None:

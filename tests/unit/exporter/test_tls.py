@@ -261,18 +261,6 @@ def test_certificate_and_token_go_together(
     assert "Authorization: Bearer own-token\r\n" in strict_exporter.heads[-1]
 
 
-def test_a_token_goes_over_tls(authority: Authority, exporter: Server) -> None:
-    """A source with a bearer token and nothing else."""
-    result = fetched(
-        exporter.url,
-        ca_bundle=authority.bundle,
-        auth_mode="bearer",
-        default_token=SecretToken("default-token"),
-    )
-    assert_good(result)
-    assert "Authorization: Bearer default-token\r\n" in exporter.heads[-1]
-
-
 def test_a_token_is_not_sent_to_whom_is_not_trusted(exporter: Server) -> None:
     """The handshake ends before there is a request."""
     refusal(exporter, auth_mode="bearer", default_token=SecretToken("default-token"))
