@@ -49,7 +49,7 @@ COUNTERS = {
         "Money that corrections gave back, in the balances' currency.",
     ),
     "corrections": ("billing_corrections", "Corrections that were appended."),
-    "resets": ("billing_resets", "Restarts of counters that were met."),
+    "resets": ("billing_resets", "Restarts of counters that were found."),
     "gaps": ("billing_gaps_found", "Gaps that were found in the history of sources."),
     "rejected_samples": ("billing_rejected_samples", "Samples that could not be used."),
     "held_deltas": ("billing_held_deltas_found", "Deltas above what a line can carry."),
@@ -164,7 +164,7 @@ def _totals(totals: Sequence[JobTotals]) -> Iterator[Metric]:
         yield family
     for field, meaning in (
         ("violations", "Broken invariants that the last audit of all accounts found."),
-        ("notices", "Changes beside the ledger that the last audit of all accounts found."),
+        ("notices", "Changes without a ledger row that the last audit of all accounts found."),
     ):
         gauge = GaugeMetricFamily(f"billing_audit_{field}", meaning)
         for one in totals:

@@ -1,4 +1,4 @@
-"""Who is told how a run went: the dead-man switch and the metrics file.
+"""Who gets to know how a run went: the dead-man switch and the metrics file.
 
 What they do never fails a run, never undoes one, and is no part of its result.
 """
@@ -28,7 +28,7 @@ PINGING_JOB = "collect"
 
 
 class Observers:
-    """Told when a run begins and when it ends. Nobody is told of what is only tried out."""
+    """Called when a run begins and when it ends; not for a dry run."""
 
     def __init__(self) -> None:
         self._pinger: Pinger | None = None

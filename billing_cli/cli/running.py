@@ -166,11 +166,11 @@ def run_job(
 
 
 def in_shard(context: JobContext, source_ids: Sequence[str], shard: Shard | None) -> JobContext:
-    """Return the context with the shard of the command line. Raises UsageError beside sources."""
+    """Return the context with the shard of the command line. Raises UsageError with sources."""
     if shard is None:
         return context
     if source_ids:
-        raise UsageError("--shard can't stand beside --source: a named source is worked on anyway")
+        raise UsageError("--shard conflicts with --source: a named source is worked on anyway")
     return replace(context, shard=shard)
 
 
@@ -224,7 +224,7 @@ def bug_report(error: Exception) -> str:
 
 
 def _log(result: RunResult) -> None:
-    """Log what the sources met, and the run as one line."""
+    """Log what became of the sources, and the run as one line."""
     from billing_cli import logs  # noqa: PLC0415
 
     logger = logs.get_logger()

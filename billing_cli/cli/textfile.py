@@ -25,7 +25,7 @@ def sole_writer(path: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator
     """Keep other runs on this machine from writing the file meanwhile.
 
     Whoever reads figures, and writes them down, under this lock can't overwrite newer ones with
-    older ones. The lock is on a hidden file beside it, which only its owner can open: the directory
+    older ones. The lock is on a hidden file next to it that only its owner can open: the directory
     or the file itself could be locked by every user who can read them. It ends with the process.
     Raises OSError where there is no such directory, TimeoutError where another run keeps it.
     """

@@ -72,7 +72,7 @@ _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"
 
 
 def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tuple[str, str]]:
-    """Yield the keys that can't stand beside the others, each with the reason.
+    """Yield the keys that conflict with others, each with the reason.
 
     `has_shared_token` tells whether a token is configured for sources that have none of their own.
     """
@@ -109,7 +109,7 @@ def resolved_auth_mode(entry: SourceEntry, *, has_shared_token: bool) -> AuthMod
 
 
 def check_source_id(text: str) -> str:
-    """Return the id as it is. Raises ValueError where it could not be told apart in a log."""
+    """Return the id as it is. Raises ValueError where it would be ambiguous in a log."""
     if not text.isprintable() or " " in text:
         raise ValueError("must not hold white space or control characters")
     return text

@@ -1,4 +1,4 @@
-"""The secrets that this process has met, and texts without them."""
+"""The secrets that this process has read, and texts without them."""
 
 from __future__ import annotations
 

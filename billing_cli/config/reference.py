@@ -155,9 +155,7 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
     },
     "Prices and quota": {
         "default_region": Key("text", "the region of sources that name none"),
-        "source_revision": Key(
-            "text", "the pricing rule version that is written beside what is charged"
-        ),
+        "source_revision": Key("text", "the pricing rule version that is written with each charge"),
         "price_per_byte": Key(
             "decimal, 0 to 1000000",
             "price of a byte beyond the quota, for accounts whose profile gives none. `1e-9` is a"
@@ -174,11 +172,11 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
         ),
         "initial_included_quota_bytes": Key(
             "whole number, 0 to 2⁶³-1",
-            "quota of an account that is met for the first time and has no profile",
+            "quota of an account that is charged for the first time and has no profile",
         ),
         "initial_balance": Key(
             "decimal, 9 places",
-            "balance of an account that is met for the first time; may be negative",
+            "balance of an account that is charged for the first time; may be negative",
         ),
         "currency": Key(
             "text, up to 16 characters",

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class JobTotals:
     """One job's totals since the first run, over all hosts. Figures only ever grow.
 
-    What a run gave back (`returned_…`) is counted beside what it took, both as positive figures:
-    their difference is what the ledger holds. `violations` and `notices` are those of the last
-    audit, None for other jobs.
+    What a run gave back (`returned_…`) is counted in addition to what it took, both as positive
+    figures: their difference is what the ledger holds. `violations` and `notices` are those of the
+    last audit, None for other jobs.
     """
 
     job: str

@@ -23,7 +23,7 @@ IS_FORMER = """
 # A row for each place where an entry, or the quota state as it is now, has other funds than the
 # entry before it left; and for each such account, or one with rows of other services, a first row
 # with what it began with. What was written in a pruned month after it had ended still stands
-# between entries that are left. Entries that used a former quota are told with both neighbours.
+# between entries that are left. Entries that used a former quota are returned with both neighbours.
 CHANGES = """
 WITH entry AS NOT MATERIALIZED (
   SELECT account_uuid, ledger_id AS entry_id, created_at AS at, bucket_start, stored_node_id,

@@ -7,7 +7,7 @@ from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP, UUID
 
 # For tables of which every row may change in every minute. Rows take less than half of a page, so
-# that their next versions find room beside them and no index has to change; the versions before
+# that their next versions find room next to them and no index has to change; the versions before
 # are cleared away by the update after that. Vacuum is for when that does not keep up: when there
 # are more dead rows than live ones, and then at once.
 CHANGED_EVERY_MINUTE = {

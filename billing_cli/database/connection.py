@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# What else goes wrong in a pipeline that has failed: the failure itself is told anyway.
+# What else goes wrong in a pipeline that has failed: the failure itself is reported anyway.
 logging.getLogger("psycopg").addFilter(
     lambda record: not str(record.msg).startswith("error ignored terminating")
 )
@@ -47,7 +47,7 @@ logging.getLogger("psycopg").addFilter(
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
 
 FATE_UNKNOWN = (
-    "the connection was lost during COMMIT, and whether it took place can't be told yet; "
+    "the connection was lost during COMMIT, and whether it took place is not known yet; "
     "the next run goes on from what is stored"
 )
 

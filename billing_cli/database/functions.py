@@ -45,7 +45,7 @@ may do nothing, not as whoever migrated. Roles belong to the server: all its dat
 """
 
 # Makes the role where it is missing and hands the functions over; does nothing where that is done.
-# Who may not do a part of it is told what to have run, and by whom.
+# Who may not do a part of it gets to know which statements to have run, and by whom.
 ASSIGN_LOCK_ROLE = f"""
 DO $assign$
 DECLARE

@@ -3,7 +3,7 @@
 The evidence has no index that begins with an account or a stream, because keeping one up to date
 would cost each run a page for each stream. What there may be of an account follows from its
 streams: each has minutes in which it can have moved, and a look at the key for each of them costs
-as much as the account's own minutes, however many streams there are beside.
+as much as the account's own minutes, however many other streams there are.
 
 These are pieces of statements. `%(account)s` is the account; the pieces that audits use read all
 accounts where it is NULL, of the minutes from `%(since)s` up to `%(until)s`. The planner sees

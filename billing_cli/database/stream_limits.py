@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Streams that took over the counters of others are told apart. Those of the legacy writer are not
+# Streams that took over the counters of others are marked. Those of the legacy writer are not
 # new, nor are those of a run that an operator let pass.
 READ_NEW_STREAMS = """
 SELECT source.source_id, stream.first_seen_at, stream.account_uuid IS NULL,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from billing_cli.database.facts import NewStream
 
-# When any stream of a node was seen last: where nothing else tells, this is how far the node has
+# When any stream of a node was seen last: where nothing else says so, this is how far the node has
 # been applied.
 READ_LAST_SEEN = """
 SELECT stored_node_id, max(coalesce(absent_since, seen_at))

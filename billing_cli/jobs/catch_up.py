@@ -122,7 +122,7 @@ def _with_watermark(session: Session, sources: Sequence[Source]) -> frozenset[st
 
 
 def _merge(results: dict[str, SourceResult], step: Step) -> None:
-    """Add a step's counts to each source's; its status is the worst that it has met."""
+    """Add a step's counts to each source's; its status is the worst that it had."""
     for latest in step.sources:
         earlier = results.get(latest.source_id)
         if earlier is None:

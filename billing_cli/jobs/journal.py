@@ -159,7 +159,7 @@ def in_one_transaction(
 def journal_failure(
     context: JobContext, session: Session, job: str, started_at: datetime, error: BillingError
 ) -> None:
-    """Note a run that failed, where the database can still be told; its own writes are undone.
+    """Note a run that failed, where the database can still be written; its own writes are undone.
 
     What the run's earlier steps did stands, and stays on record.
     """
@@ -189,17 +189,17 @@ def journal_failure(
 
 
 def _write(
-    context: JobContext, connection: Connection, result: RunResult, row: Mapping[str, Any]
+    context: JobContext, connection: Connection, result: RunResult, kept: Mapping[str, Any]
 ) -> None:
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "run_id": context.run_id,
         "job": result.job,
         "status": result.status,
         "started_at": result.started_at,
         "finished_at": result.finished_at,
-        "result": row,
+        "result": kept,
     }
     if not result.dry_run:
         # A dry run holds its locks for as long as it takes, and others would wait for this one.
-        add_to_totals(connection, **told)
-    save_run(connection, **told, host=context.host, version=context.version, error=result.error)
+        add_to_totals(connection, **row)
+    save_run(connection, **row, host=context.host, version=context.version, error=result.error)

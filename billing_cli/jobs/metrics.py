@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from billing_cli.jobs.context import JobContext
 
-# A run that is done has little of its minute left, and waits no longer for what is merely told.
+# A run that is done has little of its minute left, and waits no longer for what is merely reported.
 MAX_CONNECT_SECONDS = 2
 MAX_STATEMENT_SECONDS = 2.0
 

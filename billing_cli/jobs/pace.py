@@ -81,7 +81,7 @@ def cut_at(fetched: Fetched, horizon: datetime) -> Fetched:
 
 
 def _samples_per_minute(begin: datetime, fetched: Fetched) -> float:
-    """Return what a minute costs, the snapshot included that is told once more with each step."""
+    """Return what a minute costs, with the snapshot that is reported once more in each step."""
     fresh = [snapshot for snapshot in fetched.snapshots if snapshot.collected_at > begin]
     if not fresh:
         return 0.0

@@ -25,14 +25,14 @@ START = "start"
 
 # What a run may wait for at its end, for both pings together. At its begin it waits for nothing.
 # No single operation of the network may take longer either, so that a begin that nobody takes
-# does not keep the end from being told.
+# does not keep the end from being reported.
 MAX_WAIT_SECONDS = 1.8
 
 SUCCESS_STATUSES = range(200, 300)
 
 
 class Pinger:
-    """Sends `URL/start` and `URL/<exit status>`, one after the other, beside the run.
+    """Sends `URL/start` and `URL/<exit status>`, one after the other, while the run goes on.
 
     All of it happens on a thread of its own, which the process leaves behind where looking up a
     name, or a server that drips, takes too long. Nothing is sent but the address itself, and the
@@ -70,7 +70,7 @@ class Pinger:
         self._statuses.put(exit_status)
 
     def wait(self) -> tuple[str, ...]:
-        """Wait until all is told, but not for long; return what went wrong, each as one line."""
+        """Wait until all is sent, but not for long; return what went wrong, each as one line."""
         self._thread.join(max(0.0, self._deadline - time.monotonic()))
         late = ("no answer in time",) if self._thread.is_alive() else ()
         return (*self._problems, *late)

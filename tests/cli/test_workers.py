@@ -73,7 +73,7 @@ def test_a_source_that_is_named_is_worked_on_in_any_shard(site: Site) -> None:
     both = site.billing("collect", "--source", "us-1", "--shard", "1/2")
     assert both.code == 2
     assert both.stderr.splitlines()[-1] == (
-        "Error: --shard can't stand beside --source: a named source is worked on anyway"
+        "Error: --shard conflicts with --source: a named source is worked on anyway"
     )
 
 

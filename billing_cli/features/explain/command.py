@@ -84,8 +84,8 @@ def command(
     context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)
     explanation = explain(context, account, minute=minute, since=since, until=until, limit=limit)
 
-    def parts_of(told: Explanation) -> list[Part]:
-        return explain_parts(told, has_minutes=has_minutes or minute is not None)
+    def parts_of(shown: Explanation) -> list[Part]:
+        return explain_parts(shown, has_minutes=has_minutes or minute is not None)
 
     print_report(output, explanation, explanation_object, parts_of, totals_table)
     sys.exit(EXIT_OK)

@@ -71,8 +71,8 @@ def command(
 
     Prices were wrong: put them right first, in the profiles or in the configuration. This then
     charges or gives back the difference, as new ledger entries that carry the reason and the
-    version. Bytes stay what they are. It may run beside collect, and be interrupted at any time;
-    the same call goes on from there, and changes nothing where all is done.
+    version. Bytes stay what they are. It may run at the same time as collect, and be interrupted at
+    any time; the same call goes on from there, and changes nothing where all is done.
 
     \b
     Examples:

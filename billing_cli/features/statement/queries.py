@@ -150,7 +150,7 @@ def read_charges(
 def read_others(
     connection: Connection, account: str, since: datetime | str, end: datetime
 ) -> list[OtherEntry]:
-    """Return what changed the balance besides charges of ours, in [since, end)."""
+    """Return what changed the balance other than charges of ours, in [since, end)."""
     rows = connection.execute(READ_OTHERS, {"account": account, "since": since, "end": end})
     return [OtherEntry(*row) for row in rows]
 

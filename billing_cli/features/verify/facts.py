@@ -126,7 +126,7 @@ def _read(
     """Read the facts of some minutes into the hashes of their seals."""
     is_records = table is RECORDS
     name = table.name
-    strangers: defaultdict[tuple[bytes, bytes, bytes], int] = defaultdict(int)
+    unknown: defaultdict[tuple[bytes, bytes, bytes], int] = defaultdict(int)
     count = 0
     for run_id, step, line in store.read_facts(connection, table, *minutes):
         key = (run_id, step)
@@ -135,8 +135,8 @@ def _read(
         found = open_seals.get(key)
         if found is None:
             account = line[:-1].split(b"\t")[10 if is_records else 1]
-            if len(strangers) < NAMED or (run_id, step, account) in strangers:
-                strangers[run_id, step, account] += 1
+            if len(unknown) < NAMED or (run_id, step, account) in unknown:
+                unknown[run_id, step, account] += 1
         else:
             found.hashes[name].update(line)
             found.counts[name] += 1
@@ -148,7 +148,7 @@ def _read(
         report.records += count
     else:
         report.charges += count
-    for (run_id, step, account), rows in strangers.items():
+    for (run_id, step, account), rows in unknown.items():
         run = None if run_id == rb"\N" else run_id.decode()
         detail = f"{rows} rows of step {step.decode()} have no seal that covers their minute"
         report.add("inserted", name, detail, run, account.decode())
@@ -176,7 +176,7 @@ def _describe(
     counts: tuple[int, int],
     report: VerifyReport,
 ) -> None:
-    """Report what is wrong with the facts of a seal, row by row where that can be told."""
+    """Report what is wrong with the facts of a seal, row by row as far as possible."""
     sealed, found = counts
     run_id = None if seal.job == ADOPTION_JOB else seal.run_id
     of = f"of {sealed} rows of step {seal.step} ({seal.job})"
