@@ -18,7 +18,7 @@ Samples = dict[tuple[str, ...], float]
 
 DOCS = Path(__file__).parents[3] / "docs"
 ALERTS = DOCS / "prometheus" / "alerts.yml"
-ALERT_TESTS = Path(__file__).with_name("alerts_test.yml")
+ALERT_TESTS = tuple(Path(__file__).parent.glob("alerts*_test.yml"))
 DASHBOARD = DOCS / "grafana" / "billing.json"
 PAGE = DOCS / "reference" / "metrics.md"
 RUNBOOK = DOCS / "operations.md"

@@ -43,7 +43,9 @@ def test_the_page_describes_each_metric_with_its_type_and_labels() -> None:
     }
 
 
-@pytest.mark.parametrize("path", [PAGE, ALERTS, ALERT_TESTS, DASHBOARD], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [PAGE, ALERTS, *ALERT_TESTS, DASHBOARD], ids=lambda path: path.name
+)
 def test_every_metric_that_is_mentioned_exists(path: Path) -> None:
     """A rule over a metric that nobody writes would never fire."""
     mentioned = set(METRIC.findall(path.read_text(encoding="utf-8")))
@@ -60,7 +62,8 @@ def test_every_alert_is_explained_and_tested() -> None:
     anchors = re.findall(r"runbook: docs/operations\.md#(\w+)", rules)
     assert anchors == [name.lower() for name in names]
     fired = re.findall(
-        r"alertname: (\w+)\n\s+eval_time: \w+\n\s+exp_alerts:\n", ALERT_TESTS.read_text("utf-8")
+        r"alertname: (\w+)\n\s+eval_time: \w+\n\s+exp_alerts:\n",
+        "".join(path.read_text("utf-8") for path in ALERT_TESTS),
     )
     assert set(fired) == set(names)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.story import Story
 
 
-@pytest.mark.parametrize("arguments", [("check", "rules", ALERTS), ("test", "rules", ALERT_TESTS)])
+@pytest.mark.parametrize("arguments", [("check", "rules", ALERTS), ("test", "rules", *ALERT_TESTS)])
 def test_the_alert_rules_hold(arguments: tuple[Any, ...]) -> None:
     """They are well-formed; each fires when it should, and not before."""
     done = promtool(*map(str, arguments))
