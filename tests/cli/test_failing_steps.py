@@ -73,12 +73,16 @@ def test_a_catch_up_that_is_interrupted_tells_what_its_steps_have_done(site: Sit
     in_small_steps(site)
     process = site.start("catch-up", "--json")
     wait_until(lambda: billed(site)[0][0] > 0, process)
-    for source_id in ("jp-1", "us-1"):
-        site.world.running[source_id].latency_seconds = 3600
+    exporters = [site.world.running[source_id] for source_id in ("jp-1", "us-1")]
+    for exporter in exporters:
+        exporter.latency_seconds = 3600
+        exporter.requests.clear()
+    # The next step has begun, so that the one before is counted.
+    wait_until(lambda: any(exporter.requests for exporter in exporters), process)
     process.send_signal(signal.SIGTERM)
     finished = ended(process)
-    for source_id in ("jp-1", "us-1"):
-        site.world.running[source_id].latency_seconds = 0
+    for exporter in exporters:
+        exporter.latency_seconds = 0
     assert finished.code == 128 + signal.SIGTERM
     assert finished.result["status"] == "error"
     assert finished.result["error"] == {

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def test_a_seed_takes_the_same_steps_again(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps follow from the seed alone, and find nothing wrong."""
-    monkeypatch.setattr(model, "STEPS", 20)
+    monkeypatch.setattr(model, "STEPS", 10)
     taken = []
     for _ in range(2):
-        assert all(step.is_clean for step in model.attack(arena, 21, 20))
+        assert all(step.is_clean for step in model.attack(arena, 21, 10))
         taken.append(dict(model.Model.taken))
     assert taken[0] == taken[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,11 +52,15 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("statement", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_the_jobs_role_may_not(job_connection: psycopg.Connection, statement: str) -> None:
+def test_the_jobs_role_may_not(job_connection: psycopg.Connection) -> None:
     """What no job does is refused by the database, whoever gets hold of the connection."""
-    with pytest.raises((InsufficientPrivilege, ObjectNotInPrerequisiteState)):
-        job_connection.execute(statement.encode())
+    allowed = set(FORBIDDEN)
+    for name, statement in FORBIDDEN.items():
+        with suppress(InsufficientPrivilege, ObjectNotInPrerequisiteState):
+            job_connection.execute(statement.encode())
+            continue
+        allowed.remove(name)
+    assert allowed == set()
 
 
 @pytest.mark.parametrize("verb", ["DELETE FROM", "TRUNCATE"])
