@@ -10,7 +10,6 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from billing_cli.config.references import check_reference, read_secret
 from billing_cli.core.notes import (
     Checkpoint,
     Signature,
@@ -28,6 +27,7 @@ from billing_cli.core.notes import (
     parse_verifier_key,
 )
 from billing_cli.errors import ConfigurationError
+from billing_cli.references import check_reference, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

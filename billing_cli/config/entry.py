@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from billing_cli.config.fields import Maximum, Number, Rate, StreamCount, Text
-from billing_cli.config.references import check_path, check_reference
 from billing_cli.exporter.source import AuthMode, Mode
+from billing_cli.references import check_path, check_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from billing_cli.config.entry import SourceEntry, contradictions, resolved_auth_mode
 from billing_cli.config.redaction import redact
-from billing_cli.config.references import located_file
 from billing_cli.core.model import NodeIdentity
 from billing_cli.exporter.source import Source
+from billing_cli.references import located_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -10,7 +10,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from billing_cli.config.layers import REFERENCES, name_of, variables_of
 from billing_cli.config.problems import ENVIRONMENT, label
 from billing_cli.config.redaction import register_database_url, register_secret, register_url
-from billing_cli.config.references import check_reference, read_secret
+from billing_cli.references import check_reference, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

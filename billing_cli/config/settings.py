@@ -52,11 +52,6 @@ from billing_cli.config.problems import (
     unknown_variable,
 )
 from billing_cli.config.redaction import register_secret
-from billing_cli.config.references import (
-    check_reference,
-    read_secret,
-    with_credentials_directory,
-)
 from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
 from billing_cli.config.secret_source import SecretSource
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
@@ -64,6 +59,11 @@ from billing_cli.core.peak import PeakHours, parse_ranges
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.errors import ConfigurationError
 from billing_cli.exporter.source import Source
+from billing_cli.references import (
+    check_reference,
+    read_secret,
+    with_credentials_directory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

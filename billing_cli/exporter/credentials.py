@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from billing_cli.exporter.api import CredentialsError
+from billing_cli.references import check_reference, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from billing_cli.exporter.source import Source
 
-_MAX_FILE_BYTES = 16 * 1024
 _READABLE_BY_OTHERS = stat.S_IROTH
 _SHORTEST_SAFE = 16
 _SHORT = f"the token is shorter than {_SHORTEST_SAFE} characters: it can be guessed"
@@ -97,19 +96,17 @@ def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
     around the token is dropped. Raises CredentialsError, which names the reference and never the
     content, where there is no token, or one that no HTTP header can carry.
     """
-    scheme, _, name = ref.partition(":")
-    if scheme == "env":
-        text = environ.get(name)
-        if text is None:
-            raise CredentialsError(f"credential_ref {ref}: the variable is not set")
-    elif scheme == "file":
-        text = _read(_absolute(name, ref), ref)
-    elif scheme == "credential":
-        text = _read(_credential_path(name, ref, environ), ref)
-    else:
+    try:
+        check_reference(ref)
+    except ValueError:
         # Not repeated: somebody may have put the token itself here.
-        raise CredentialsError("credential_ref is none of env:NAME, file:/path, credential:NAME")
-    text = text.strip()
+        raise CredentialsError(
+            "credential_ref is none of env:NAME, file:/path, credential:NAME"
+        ) from None
+    try:
+        text = read_secret(ref, environ)
+    except ValueError as error:
+        raise CredentialsError(f"credential_ref {ref}: {error}") from None
     _check_text(text, f"credential_ref {ref}")
     return SecretToken(text)
 
@@ -123,43 +120,6 @@ def _check_text(text: str, what: str) -> None:
         text.encode("latin-1")
     except UnicodeEncodeError:
         raise CredentialsError(f"{what}: the token holds characters beyond Latin-1") from None
-
-
-def _absolute(name: str, ref: str) -> Path:
-    path = Path(name)
-    if not path.is_absolute():
-        raise CredentialsError(f"credential_ref {ref}: the path is not absolute")
-    return path
-
-
-def _credential_path(name: str, ref: str, environ: Mapping[str, str]) -> Path:
-    if not name or "/" in name or name in {".", ".."}:
-        raise CredentialsError(f"credential_ref {ref}: not the name of a credential")
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    if not directory:
-        raise CredentialsError(f"credential_ref {ref}: CREDENTIALS_DIRECTORY is not set")
-    return Path(directory) / name
-
-
-def _read(path: Path, ref: str) -> str:
-    try:
-        # Without O_NONBLOCK a pipe in the file's place would hang the source.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CredentialsError(f"credential_ref {ref}: not a regular file")
-            content = os.read(descriptor, _MAX_FILE_BYTES + 1)
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
-        raise CredentialsError(f"credential_ref {ref}: {reason}") from None
-    if len(content) > _MAX_FILE_BYTES:
-        raise CredentialsError(f"credential_ref {ref}: the file is too large for a token")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise CredentialsError(f"credential_ref {ref}: the file is not UTF-8 text") from None
 
 
 def _length_notes(token: SecretToken) -> tuple[str, ...]:

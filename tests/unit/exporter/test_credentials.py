@@ -46,27 +46,20 @@ def test_a_token_comes_from_the_credentials_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ref", "why"),
     [
-        ("env:MISSING", "the variable is not set"),
-        ("env:", "the variable is not set"),
-        ("env:EMPTY", "the token is empty"),
+        ("env:MISSING", "the environment variable MISSING is not set"),
+        ("env:EMPTY", "the environment variable EMPTY is not set"),
         ("env:BLANK", "the token is empty"),
         ("env:BROKEN", "a line break or another control character"),
         ("env:TAB", "a line break or another control character"),
         ("env:WIDE", "characters beyond Latin-1"),
         ("file:{tmp}/missing", "No such file or directory"),
         ("file:{tmp}", "not a regular file"),
-        ("file:{tmp}/empty", "the token is empty"),
+        ("file:{tmp}/empty", "empty: empty"),
         ("file:{tmp}/half", "a line break or another control character"),
         ("file:{tmp}/binary", "not UTF-8"),
         ("file:{tmp}/large", "too large"),
         ("file:{tmp}/pipe", "not a regular file"),
-        ("file:{tmp}/nul\0", "not a usable path"),
-        ("file:relative/path", "the path is not absolute"),
-        ("file:", "the path is not absolute"),
         ("credential:missing", "No such file or directory"),
-        ("credential:../token", "not the name of a credential"),
-        ("credential:..", "not the name of a credential"),
-        ("credential:", "not the name of a credential"),
     ],
 )
 def test_an_unusable_token_is_named_and_not_shown(tmp_path: Path, ref: str, why: str) -> None:
@@ -74,7 +67,7 @@ def test_an_unusable_token_is_named_and_not_shown(tmp_path: Path, ref: str, why:
     written(tmp_path / "empty", b"\n")
     written(tmp_path / "half", f"{MARKER}\n{MARKER}".encode())
     written(tmp_path / "binary", MARKER.encode() + b"\xff")
-    written(tmp_path / "large", MARKER.encode() * 1000)
+    written(tmp_path / "large", MARKER.encode() * 4000)
     os.mkfifo(tmp_path / "pipe")
     environ = {
         "CREDENTIALS_DIRECTORY": str(tmp_path),
@@ -98,7 +91,10 @@ def test_a_credential_needs_its_directory() -> None:
         read_credential("credential:jp-1", {})
 
 
-@pytest.mark.parametrize("ref", [MARKER, f"token:{MARKER}", ""])
+@pytest.mark.parametrize(
+    "ref",
+    [MARKER, f"token:{MARKER}", "", "env:", "file:relative", "file:/nul\0", "credential:../token"],
+)
 def test_a_reference_of_no_kind_is_not_repeated(ref: str) -> None:
     """Somebody may have put the token itself there."""
     with pytest.raises(ExporterError, match="none of env:NAME") as caught:

@@ -56,11 +56,14 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
             # Opening a pipe that nobody writes to would wait for ever.
             raise ValueError(f"{path}: not a regular file")
         with path.open("rb") as file:
-            text = file.read(MAX_SECRET_BYTES).decode().strip()
+            content = file.read(MAX_SECRET_BYTES + 1)
+        text = content.decode().strip()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8") from None
+    if len(content) > MAX_SECRET_BYTES:
+        raise ValueError(f"{path}: too large for a secret")
     if not text:
         raise ValueError(f"{path}: empty")
     return text
