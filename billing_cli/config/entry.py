@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -18,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from billing_cli.addresses import check_host, is_loopback, split_url
 from billing_cli.config.fields import Maximum, Number, Rate, StreamCount, Text
 from billing_cli.exporter.source import AuthMode, Mode
 from billing_cli.references import check_path, check_reference
@@ -32,11 +31,6 @@ MAX_INTERVAL_SECONDS = 86_400
 LOOPBACK_ONLY = "http is for loopback hosts only (use https, or a source with allow_http = true)"
 HEX_CHARACTERS = 64
 NOT_A_PIN = "must be SHA-256 digests, of 64 hexadecimal digits or in base64"
-NOT_A_HOST = "is not a URL with a valid host and port"
-
-# Narrower than what URLs allow, so that no two parsers read two hosts out of one text.
-_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 def check_secret_url(value: SecretStr) -> SecretStr:
@@ -58,17 +52,7 @@ def check_exporter_url(text: str) -> str:
     return url
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, whatever a resolver says."""
-    address = _address_of(host)
-    if address is None:
-        return host == "localhost"
-    return any(address in network for network in _LOOPBACK)
-
-
 FilePath = Annotated[Text, AfterValidator(check_path)]
-
-_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tuple[str, str]]:
@@ -116,27 +100,8 @@ def check_source_id(text: str) -> str:
 
 
 def check_url(text: str) -> str:
-    """Return an http(s) URL without a slash at its end.
-
-    Raises ValueError where it is none, or holds more than a host, a port and a path. The error
-    does not repeat the text, which may hold a password.
-    """
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("must be a URL in ASCII, without white space or control characters")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(NOT_A_HOST) from None
-    if parts.scheme not in {"http", "https"}:
-        raise ValueError("must begin with https:// (or http://)")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password")
-    if "?" in text or "#" in text:
-        raise ValueError("must not hold a query or a fragment")
-    if port == 0 or _AUTHORITY.fullmatch(parts.netloc) is None:
-        raise ValueError(NOT_A_HOST)
-    check_host(parts.hostname or "")
+    """Return an http(s) URL without a slash at its end. Raises ValueError as `split_url` does."""
+    split_url(text)
     return text.rstrip("/")
 
 
@@ -166,13 +131,6 @@ def _pin(value: Any) -> str:
     if len(digest) * 2 != HEX_CHARACTERS:
         raise ValueError(NOT_A_PIN)
     return digest.hex()
-
-
-def check_host(text: str) -> str:
-    """Return a host name or address as it is. Raises ValueError where it is neither."""
-    if _HOST_NAME.fullmatch(text) is None and _address_of(text) is None:
-        raise ValueError("needs a host name or an IP address")
-    return text
 
 
 SecretUrl = Annotated[SecretStr, AfterValidator(check_secret_url)]
@@ -226,10 +184,3 @@ def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:
 def _is_encrypted_or_local(url: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme == "https" or is_loopback(parts.hostname or "")
-
-
-def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from billing_cli.addresses import is_loopback, split_url
 from billing_cli.exporter.api import AddressError
 
 if TYPE_CHECKING:
     from billing_cli.exporter.source import Source
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-# Narrower than what URLs allow, so that no two parsers can read two hosts out of one text.
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-_LOOPBACK_V4 = ipaddress.ip_network("127.0.0.0/8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +64,8 @@ def proxy_url_of(source: Source) -> str | None:
 def _parts(url: str, key: str) -> tuple[str, str, int, str]:
     """Return scheme, host without brackets, port and path of an absolute URL."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise AddressError(f"{key} is not a URL") from None
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise AddressError(f"{key} is neither http:// nor https://")
-    if "@" in parts.netloc:
-        raise AddressError(f"{key} holds user information; use credential_ref")
-    if not _AUTHORITY.fullmatch(parts.netloc) or parts.hostname is None or port == 0:
-        raise AddressError(f"{key} has no usable host")
-    if parts.query or parts.fragment or not parts.path.isascii():
-        raise AddressError(f"{key} has more than a scheme, a host and a plain path")
-    return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.path
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, whatever a resolver says."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address in _LOOPBACK_V4 or address == ipaddress.IPv6Address("::1")
+        parts = split_url(url)
+    except ValueError as error:
+        raise AddressError(f"{key} {error}") from None
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return parts.scheme, parts.hostname or "", port, parts.path

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from billing_cli.addresses import is_loopback
 from billing_cli.core.deltas import not_yet_applied
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.moving import move_progress
 from billing_cli.database.sources import read_sources, try_lock_sources
-from billing_cli.exporter.address import is_loopback
 from billing_cli.exporter.api import ExporterError, Fetched
 
 if TYPE_CHECKING:
