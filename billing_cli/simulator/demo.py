@@ -1,4 +1,4 @@
-"""The demo: half an hour of a fleet's traffic, billed while things go wrong, beside the truth.
+"""The demo: half an hour of a fleet's traffic, billed while things go wrong, against the truth.
 
 Everything is real but the fleet: a PostgreSQL server, HTTP on the loopback, and the `billing`
 command as a user types it, each time as a process of its own.
@@ -106,7 +106,7 @@ def _tell(stage: Stage, demo_fleet: DemoFleet) -> bool:
     )
     stage.billing("migrate", "--create-shared-tables")
 
-    _heading("A fleet", demo_fleet.story)
+    _heading("A fleet", demo_fleet.description)
     stage.show_environment()
     save_users(stage.connection, demo_fleet.known_users)
     save_funds(stage.connection, demo_fleet.funds)

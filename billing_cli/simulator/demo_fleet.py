@@ -20,7 +20,7 @@ USERS = 25
 MIB = 1024 * 1024
 MINUTE = timedelta(minutes=1)
 
-STORY = """\
+DESCRIPTION = """\
 25 accounts use three nodes; the simulator counts every byte. In this half hour:
   jp-1  is polled every 15 seconds; after 20 minutes xray restarts and its counters begin at 0
         again; user-001 comes in through two inbounds
@@ -44,7 +44,7 @@ class DemoFleet:
     known_users: Sequence[User]
     funds: Mapping[str, Funds]
     default_funds: Funds
-    story: str = STORY
+    description: str = DESCRIPTION
 
 
 def build_fleet(start: datetime, end: datetime) -> DemoFleet:

@@ -1,4 +1,4 @@
-"""The closing tables of the demo: bytes flowed beside bytes billed, and who agrees with whom."""
+"""The closing tables of the demo: bytes flowed and bytes billed, and who agrees with whom."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def run_exporters(
     address: tuple[str, int],
     on_start: Callable[[str], None],
 ) -> None:
-    """Serve the nodes until a signal ends the process; each is told by its base_url."""
+    """Serve the nodes until a signal ends the process; each is known by its base_url."""
     fleet = live_fleet(nodes, accounts, history, datetime.now(UTC))
     with serve(fleet, address=address) as running:
         for source_id in nodes:

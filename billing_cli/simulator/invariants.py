@@ -97,7 +97,7 @@ def violations(
     """Return every broken invariant (I1 to I4) as one line each.
 
     `before` is where the shared tables stood before billing first ran (default: empty, funds 0);
-    `top_ups` what accounts got since then beside the ledger.
+    `top_ups` what accounts got since then without a ledger row.
     """
     before = before or Books()
     return [
@@ -146,7 +146,7 @@ def compare_with_oracle(
 
     found = list(_differences("account", by_account, oracle.bytes_by_account(until)))
     if buckets:
-        told, true = (
+        found_bytes, true = (
             {
                 f"{format_rfc3339(name.bucket_start)} {' '.join(name[1:])}": moved
                 for name, moved in side.items()
@@ -154,7 +154,7 @@ def compare_with_oracle(
             }
             for side in (billed, oracle.bytes_by_bucket(until))
         )
-        found.extend(_differences("bucket", told, true))
+        found.extend(_differences("bucket", found_bytes, true))
     return found
 
 
@@ -187,10 +187,10 @@ def _differences(
     what: str, billed: Mapping[str, Bytes], true: Mapping[str, Bytes]
 ) -> Iterator[str]:
     for name in sorted(billed.keys() | true.keys()):
-        told, flowed = billed.get(name, NOTHING), true.get(name, NOTHING)
-        if told != flowed:
+        charged, flowed = billed.get(name, NOTHING), true.get(name, NOTHING)
+        if charged != flowed:
             yield (
-                f"{what} {name}: billed {told.uplink} up / {told.downlink} down, "
+                f"{what} {name}: billed {charged.uplink} up / {charged.downlink} down, "
                 f"flowed {flowed.uplink} up / {flowed.downlink} down"
             )
 
@@ -222,5 +222,5 @@ def _bytes_agree(connection: Connection[Any], before: Books) -> Iterator[str]:
     for name in sorted(shown.keys() | recorded.keys()):
         if shown.get(name, NOTHING) != recorded.get(name, NOTHING):
             where = f"bucket {format_rfc3339(name.bucket_start)} {' '.join(name[1:])}"
-            told, proven = shown.get(name, NOTHING), recorded.get(name, NOTHING)
-            yield f"{where}: shows {tuple(told)}, its records say {tuple(proven)}"
+            bucket, proven = shown.get(name, NOTHING), recorded.get(name, NOTHING)
+            yield f"{where}: shows {tuple(bucket)}, its records say {tuple(proven)}"

@@ -94,7 +94,7 @@ class Charge(NamedTuple):
 def money_violations(
     connection: Connection[Any], before: Books, top_ups: Mapping[str, Funds]
 ) -> list[str]:
-    """Return what is wrong with the money. `top_ups` came in beside the ledger, by account."""
+    """Return what is wrong with the money. `top_ups` came in without a ledger row, by account."""
     entries = [
         entry for entry in _read_ledger(connection) if entry.ledger_id not in before.ledger_ids
     ]
@@ -155,7 +155,7 @@ def _entries_against_charges(
                 yield f"ledger {entry.ledger_id}: a {entry.entry_type} without evidence"
             continue
         bucket = charge.bucket
-        told = (
+        entered = (
             entry.account_uuid,
             entry.bucket_start,
             entry.bucket_end,
@@ -173,8 +173,8 @@ def _entries_against_charges(
             charge.amount_delta,
             charge.after.balance,
         )
-        if told != proven:
-            yield f"ledger {entry.ledger_id}: says {_said(told)}, its evidence {_said(proven)}"
+        if entered != proven:
+            yield f"ledger {entry.ledger_id}: says {_said(entered)}, its evidence {_said(proven)}"
         if charge.entry_type == "traffic_charge" and entry.ledger_id != ledger_id_of(bucket):
             yield f"ledger {entry.ledger_id}: is not the id of {_said(bucket)}"
         if charge.entry_type == "traffic_charge" and entry.amount_delta > 0:
@@ -307,7 +307,7 @@ def _follows(first: Charge, second: Charge) -> bool:
 
 
 def _arrears(connection: Connection[Any], top_ups: Mapping[str, Funds]) -> Iterator[str]:
-    """Arrears and throttling follow the balance; whoever tops up beside us may leave them."""
+    """Arrears and throttling follow the balance; whoever else tops up may leave them."""
     for account, balance, arrears, throttle_state in rows(connection, READ_ARREARS):
         if account not in top_ups:
             yield f"account {account}: arrears {arrears}, {throttle_state} at {money(balance)}"

@@ -176,7 +176,7 @@ class Oracle:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Bytes of a stream that one snapshot told of; billable where there is no reason against."""
+    """Bytes of a stream that one snapshot reported; billable where there is no reason against."""
 
     node: Node
     stream: Stream

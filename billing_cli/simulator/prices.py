@@ -66,8 +66,8 @@ def _problems(bucket: Bucket, entries: Sequence[PricedEntry]) -> Iterator[str]:
         for place in range(len(entries))
     }
     groups: dict[str, list[PricedEntry]] = {}
-    strangers = [entry for entry in entries if entry.ledger_id not in places]
-    for entry in strangers:
+    unknown = [entry for entry in entries if entry.ledger_id not in places]
+    for entry in unknown:
         yield f"{entry.entry_type} {entry.ledger_id} has an id that does not count its entries"
     known = [entry for entry in entries if entry.ledger_id in places]
     for entry in sorted(known, key=lambda one: places[one.ledger_id]):

@@ -1,7 +1,7 @@
 """What exporters say: pages and snapshots as JSON bytes, and their cursors.
 
 A cursor is opaque to clients. Here it is a nanosecond stamp, as in the exporters at large: a
-client that cuts it to seconds gets told the same snapshots again.
+client that cuts it to seconds gets the same snapshots again.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def window_page(
     elif page:
         cursor_text = format_stamp(page[-1].stamp_nanoseconds)
     speaker = identity or node.identity
-    told = [encode_snapshot(node, one, identity) for one in page]
+    encoded = [encode_snapshot(node, snapshot, identity) for snapshot in page]
     if order == "reversed":
-        told.reverse()
+        encoded.reverse()
     elif order == "twice":
-        told = [one for one in told for _ in range(2)]
-    body = b",".join(told)
+        encoded = [snapshot for snapshot in encoded for _ in range(2)]
+    body = b",".join(encoded)
     return b'{"node_id":%b,"env":%b,"snapshots":[%b],"has_more":%b,"next_cursor":%b}' % (
         _json(speaker.node_id if page else ""),
         _json(speaker.env if page else ""),

@@ -89,7 +89,7 @@ def attack(arena: Arena, seed: int, rounds: int) -> list[Tally]:
         wrong.doubled_bytes,
         len(wrong.problems),
         wrong.wrong_nanos,
-        soak.story(),
+        soak.summary(),
     )
     return [tally]
 
@@ -107,15 +107,15 @@ class Soak:
         self.complete_from: dict[str, datetime] = {}
         self.sizes: list[tuple[Any, ...]] = []
         users = [ground.add_user() for _ in range(6)]
-        self.strangers = [ground.fleet.new_uuid() for _ in range(3)]
+        self.unknown = [ground.fleet.new_uuid() for _ in range(3)]
         for source_id, env in SOURCES:
             node = ground.fleet.add_node(source_id, env=env)
             for user in users[:4]:
                 node.add_stream(user.uuid, "x")
             node.add_stream(users[4].proxy_uuid, "x")
             node.add_stream(users[5].uuid, "y", idle=True)
-        for node, stranger in zip(ground.fleet.nodes.values(), self.strangers, strict=True):
-            node.add_stream(stranger, "x")
+        for node, uuid in zip(ground.fleet.nodes.values(), self.unknown, strict=True):
+            node.add_stream(uuid, "x")
 
     def run(self, days: int) -> None:
         """Bill day after day; at the end everything that flowed is charged, and at its price."""
@@ -130,7 +130,7 @@ class Soak:
         ((self.revenue,),) = ground.connection.execute(READ_REVENUE).fetchall()
         self.sizes = ground.connection.execute(READ_SIZES).fetchall()
 
-    def story(self) -> str:
+    def summary(self) -> str:
         """Return the month in a line: how much, what went wrong, and what a run cost."""
         if not self.sizes:
             return ""
@@ -205,8 +205,8 @@ class Soak:
     def _users(self) -> None:
         ground, user = self.ground, self._user()
         kind = self.rng.random()
-        if kind < 0.1 and self.strangers:
-            ground.add_user(self.strangers.pop())
+        if kind < 0.1 and self.unknown:
+            ground.add_user(self.unknown.pop())
         elif kind < 0.2:
             newcomer = ground.add_user()
             self._node().add_stream(newcomer.uuid, "x")

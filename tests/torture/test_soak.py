@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _short_days(monkeypatch: pytest.MonkeyPatch) -> None:
     """A day has an hour here, and each of its faults about once."""
-    monkeypatch.setattr(soak, "RUNS_A_DAY", 4)
+    monkeypatch.setattr(soak, "RUNS_A_DAY", 8)
     monkeypatch.setattr(soak, "DAILY", dict.fromkeys(soak.DAILY, 1.0))
 
 
 def test_days_are_billed_to_the_ninth_decimal_and_their_cost_is_told(arena: Arena) -> None:
     """The tally says what was earned, what went wrong, and what a run costs at the end."""
-    (tally,) = soak.attack(arena, 4, 2)
+    (tally,) = soak.attack(arena, 4, 1)
     assert tally.is_clean
     assert tally.runs >= 8
     for told in ("revenue ", "statements of a collect ", "on the last; its time x ", "streams "):

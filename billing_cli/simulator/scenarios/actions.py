@@ -106,7 +106,7 @@ def reset_counters(person: str, inbound: str, *directions: Direction) -> Action:
 
 
 def misreport(person: str, inbound: str, uplink: int) -> Action:
-    """Let the exporter's last snapshot have told too small an uplink total."""
+    """Let the exporter's last snapshot have reported too small an uplink total."""
 
     def act(stage: Stage) -> None:
         index = stage.streams[person, inbound].index

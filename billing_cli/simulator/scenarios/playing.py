@@ -81,7 +81,7 @@ class Scenario:
     """
 
     name: str
-    story: str
+    description: str
     events: Mapping[int, Sequence[Action]]
     users: Mapping[str, Person] = field(default_factory=lambda: USERS)
     minutes: int = 20

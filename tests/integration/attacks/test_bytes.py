@@ -62,11 +62,11 @@ def invented_tags(attack: Attack) -> datetime:
 
 
 def snapshots_a_microsecond_apart(attack: Attack) -> datetime:
-    """Fifty thousand snapshots within 50 ms, each with what a second could carry."""
+    """Five thousand snapshots within 5 ms, each with what a second could carry."""
     node, (user,) = attack.node(), attack.users()
     node.snapshots[START] = [(user, "tcp", 0)]
     begin = START + MINUTE
-    for index in range(50_000):
+    for index in range(5_000):
         at = begin + index * timedelta(microseconds=1)
         node.snapshots[at] = [(user, "tcp", index * LIMITS.account_rate_bits_per_second // BITS)]
     return begin
@@ -82,8 +82,8 @@ def an_old_empty_baseline(attack: Attack) -> datetime:
 
 
 def first_contact(attack: Attack) -> datetime:
-    """150,000 tags at 64 TB each in the very first snapshot, of a thousand users."""
-    node, users = attack.node(), attack.users(1000)
+    """15,000 tags at 64 TB each in the very first snapshot, of a hundred users."""
+    node, users = attack.node(), attack.users(100)
     samples = [(user, f"t{tag}", 64 * TB) for user in users for tag in range(150)]
     node.snapshots[START] = []
     node.snapshots[START + MINUTE] = samples

@@ -60,9 +60,7 @@ def test_the_most_samples_that_are_decoded_fit_into_memory(attack: Attack) -> No
 def test_restarts_a_microsecond_apart_leave_a_few_rows(attack: Attack) -> None:
     """5,000 snapshots in 5 ms, each with lower or higher counters than the one before."""
     users = attack.users(4)
-    publish(
-        attack, 50_000, [[(user, "t", 10 + place * 1000) for user in users] for place in (0, 1)]
-    )
+    publish(attack, 5_000, [[(user, "t", 10 + place * 1000) for user in users] for place in (0, 1)])
     attack.run(START + MINUTE, collect)
     most = DEFAULT_LIMITS.minute_snapshots
     assert attack.count("billing.usage_records") <= most * len(users)
@@ -82,25 +80,6 @@ def test_a_tag_that_is_renamed_with_each_snapshot_leaves_a_bounded_number_of_row
     reason = excess(DeltaPolicy(), [renamed], {})
     assert reason is not None
     assert "renamed streams within an hour" in reason
-
-
-def test_random_uuids_every_minute_for_an_hour_are_bounded_by_default(attack: Attack) -> None:
-    """Once 20,000 are known within an hour the source fails; the honest one goes on."""
-    honest, (user,) = attack.node("us-1"), attack.users()
-    node = attack.node()
-    for minute in range(61):
-        at = START + minute * MINUTE
-        honest.snapshots[at] = [(user, "tcp", minute * 10)]
-        node.snapshots[at] = [(str(uuid.uuid4()), "tcp", 10**9) for _ in range(900)]
-    codes = set()
-    for minute in (0, 20, 60):
-        result = attack.run(START + minute * MINUTE, collect)
-        codes |= {source.error_code for source in result.sources if source.source_id == "jp-1"}
-    assert codes == {None, "too_many_streams"}
-    most = DeltaPolicy().max_unresolved_streams_per_hour
-    assert 0 < attack.count("billing.streams") <= most + 1
-    assert attack.count("billing.pending_usage") <= most
-    assert attack.charged()[0] == 600
 
 
 def test_samples_without_uuid_are_counted_and_not_listed(attack: Attack) -> None:

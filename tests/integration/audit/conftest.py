@@ -34,6 +34,26 @@ def told(databases: Databases) -> Iterator[FullStory]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def told_after_an_audit(databases: Databases) -> Iterator[FullStory]:
+    """Return a story whose traffic was billed after a clean audit, for copies."""
+    with databases.database(migrated=True) as url:
+        made = FullStory(url, databases.job_url(url))
+        with serve(made.fleet) as made.running:
+            assert made.audit().is_full
+            made.play()
+        yield made
+
+
+@pytest.fixture
+def billed_after_an_audit(
+    told_after_an_audit: FullStory, databases: Databases
+) -> Iterator[FullStory]:
+    """Return a story whose traffic was billed after a clean audit."""
+    with copied(told_after_an_audit, databases) as story:
+        yield story
+
+
 @pytest.fixture
 def billed(told: FullStory, databases: Databases) -> Iterator[FullStory]:
     """Return a story whose traffic is billed."""

@@ -23,13 +23,13 @@ MOVED = {"a record moved to another minute": {"chain_broken"}}
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if name != "a seal deleted"])
-def test_damage_to_what_is_new_is_named_as_by_a_full_audit(story: FullStory, name: str) -> None:
+def test_damage_to_what_is_new_is_named_as_by_a_full_audit(
+    billed_after_an_audit: FullStory, name: str
+) -> None:
     """With a clean audit before all of it, and none since."""
-    assert story.audit().is_full
-    story.play()
-    story.damage(DAMAGES[name].statements)
+    billed_after_an_audit.damage(DAMAGES[name].statements)
 
-    report = story.audit(is_full=False)
+    report = billed_after_an_audit.audit(is_full=False)
 
     assert not report.is_full
     found = VIOLATIONS.keys() & report.counts.keys()

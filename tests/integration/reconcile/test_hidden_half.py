@@ -28,7 +28,7 @@ def hide_half(world: World) -> None:
         if half % 2 or 20 <= half < 32:
             begin = world.minutes(half / 2)
             world.node.withhold(begin, begin + timedelta(seconds=30), revealed)
-    world.collect_every_minute(2, 28)
+    world.collect_every_minute(3, 28, step=5)
 
 
 def assert_right(world: World) -> None:

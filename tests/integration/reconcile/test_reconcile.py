@@ -17,7 +17,7 @@ def late_history(world: World) -> None:
     """Collect half an hour in which the snapshots of six minutes are published late."""
     world.node.run(world.minutes(30), poll_seconds=60)
     world.node.withhold(world.minutes(10), world.minutes(16), world.minutes(29))
-    world.collect_every_minute(2, 28)
+    world.collect_every_minute(3, 28, step=5)
 
 
 def test_bytes_that_were_billed_late_are_moved_to_their_minutes(world: World) -> None:
@@ -66,7 +66,7 @@ def test_bytes_that_a_hidden_reset_had_swallowed_are_recovered(world: World) -> 
     world.node.restart_xray(world.minutes(12))
     world.node.run(world.minutes(30), poll_seconds=60)
     world.node.withhold(world.minutes(10), world.minutes(16), world.minutes(29))
-    world.collect_every_minute(2, 28)
+    world.collect_every_minute(3, 28, step=5)
 
     result = world.reconcile(world.minutes(30))
 

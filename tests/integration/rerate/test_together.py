@@ -54,7 +54,7 @@ class Lots:
             begin = node.now
             node.run(until, self.random.choice([15, 60]), rate=20_000)
             if self.random.random() < 0.3:
-                node.withhold(begin, until - MINUTE, until + self.random.randrange(6) * MINUTE)
+                node.withhold(begin, until - MINUTE, until + self.random.randrange(3) * MINUTE)
         self.story.now = until
         self.story.fleet.present = until + MINUTE
 
