@@ -26,8 +26,10 @@ help: ## Show this list
 demo: $(INSTALLED) ## Bill a simulated fleet in a real PostgreSQL, and compare with the truth
 	@$(BIN)/python -m billing_cli.simulator demo $(ARGS)
 
+# Tests that wait for a time-out leave their processor to others.
 test: $(INSTALLED) ## Run the tests (ARGS='-k migrate' for some of them)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	@PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)) \
+	  $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-versions: $(INSTALLED) ## Run the tests that use a server on PostgreSQL 13 to 18 (ARGS='13 18'); needs npm
 	@$(BIN)/python -m tests.versions $(ARGS)
