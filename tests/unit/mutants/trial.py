@@ -40,8 +40,6 @@ MODULES = {
     "takeover": ("test_takeover.py",),
     "times": ("test_times.py",),
     "peak": ("test_peak.py", "../config/test_peak.py"),
-    "totals": ("test_totals.py",),
-    "result": ("test_result.py",),
 }
 
 # Of CPU time, so that a busy machine kills nothing. The tests of a module as it is may take long;
