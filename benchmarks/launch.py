@@ -62,10 +62,10 @@ def main() -> None:
 def _hash_nothing() -> None:
     """Take out what a seal costs in this process."""
     seals, writing = map(import_module, ("billing_cli.core.seals", "billing_cli.database.writing"))
-    assert hasattr(writing, "_key_order")
+    assert hasattr(writing, "_charge_key")
     seals.LineDigest.add = lambda self, line: setattr(self, "count", self.count + 1) or line
     seals.LineDigest.checks = b""
-    writing._key_order = lambda lines: range(len(lines))  # noqa: SLF001
+    writing._charge_key = lambda _: 0  # noqa: SLF001
 
 
 def _job_of(command: str) -> str:

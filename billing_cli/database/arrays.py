@@ -24,6 +24,15 @@ def plain(values: Iterable[int | Decimal | str | None]) -> str:
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
+def sparse(values: Iterable[int | str | None]) -> str:
+    """Return an array that is empty where no row has a value: unfolded with others, all are NULL.
+
+    Most streams have no value in half of their columns; this takes half of the message away.
+    """
+    listed = list(values)
+    return plain(listed) if any(value is not None for value in listed) else "{}"
+
+
 def moments(values: Iterable[datetime | None]) -> str:
     """Return an array of times, or NULLs."""
     return plain(None if value is None else time_text(value) for value in values)

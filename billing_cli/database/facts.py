@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import (
         Account,
         Bucket,
@@ -44,10 +43,13 @@ class NewStream(NamedTuple):
 
 
 class ChangedStream(NamedTuple):
-    """A stream whose row changes. `absent_since` is the last snapshot that held a stream gone."""
+    """A stream whose row changes. `absent_since` is the last snapshot that held a stream gone.
+
+    `new_account` is None where the account stays as it is.
+    """
 
     stream_id: int
-    account_uuid: str | None
+    new_account: str | None
     checkpoint: Checkpoint
     absent_since: datetime | None
 
@@ -94,25 +96,25 @@ class Entries:
     """Charges in ledger order, and what they leave of their accounts.
 
     `buckets` are those that are new. `corrected` have a row already: their bytes are added to it,
-    and the multiplier is that of a row which is missing all the same. `accounts` come with the
-    start of their last bucket, if any. `former_quotas` are what is left, by account, of quotas
-    before renewals that an earlier run has seen.
+    and the multiplier is that of a row which is missing all the same. `accounts` are in key order.
+    `former_quotas` are what is left, by account, of quotas before renewals that an earlier run has
+    seen.
     """
 
     charges: Sequence[Charge] = ()
     buckets: Mapping[BucketKey, Bucket] = field(default_factory=dict)
     corrected: Sequence[tuple[Bucket, Decimal]] = ()
-    accounts: Sequence[tuple[Account, datetime | None]] = ()
+    accounts: Sequence[Account] = ()
     seen_periods: Sequence[SeenPeriod] = ()
     former_quotas: Sequence[tuple[str, Renewal]] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """The digests of the canonical lines that were staged: of usage records and of charges."""
+class StagedLines:
+    """Canonical lines that were staged: their digest, and the minutes that they are of."""
 
-    records: LineDigest = field(default_factory=LineDigest)
-    charges: LineDigest = field(default_factory=LineDigest)
+    digest: LineDigest = field(default_factory=LineDigest)
+    minutes: frozenset[datetime] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,10 @@ class Facts:
     """All that a run writes of the sources that moved.
 
     `checkpoints` are the shared checkpoints to be summed anew: node, account, and the last snapshot
-    with samples. Pending and held usage comes with the id of its stream.
+    with samples. Pending and held usage comes with the id of its stream. Usage `records` and
+    `charges` were staged.
     """
 
-    usage: Sequence[StoredUsage] = ()
     streams: Sequence[ChangedStream] = ()
     assigned: Sequence[tuple[int, str]] = ()
     entries: Entries = Entries()
@@ -135,7 +137,8 @@ class Facts:
     successions: Sequence[StoredSuccession] = ()
     sources: Sequence[SourceProgress] = ()
     debts: Sequence[AccountDebt] = ()
-    staged: Staged = field(default_factory=Staged)
+    records: StagedLines = field(default_factory=StagedLines)
+    charges: StagedLines = field(default_factory=StagedLines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,17 +42,20 @@ def changed_streams(facts: Facts) -> Parameters:
     surplus = [checkpoint.surplus for checkpoint in checkpoints]
     return {
         "stream_ids": arrays.plain(stream.stream_id for stream in streams),
-        "stream_accounts": arrays.plain(stream.account_uuid for stream in streams),
+        "stream_accounts": arrays.sparse(stream.new_account for stream in streams),
         "seen_ats": arrays.moments(checkpoint.seen_at for checkpoint in checkpoints),
         "uplink_totals": arrays.plain(checkpoint.totals.uplink for checkpoint in checkpoints),
         "downlink_totals": arrays.plain(checkpoint.totals.downlink for checkpoint in checkpoints),
         "epochs": arrays.plain(checkpoint.reset_epoch for checkpoint in checkpoints),
-        "absents": arrays.moments(stream.absent_since for stream in streams),
-        "before_uplinks": arrays.plain(one and one.uplink for one in before),
-        "before_downlinks": arrays.plain(one and one.downlink for one in before),
+        "absents": arrays.sparse(
+            None if stream.absent_since is None else time_text(stream.absent_since)
+            for stream in streams
+        ),
+        "before_uplinks": arrays.sparse(one and one.uplink for one in before),
+        "before_downlinks": arrays.sparse(one and one.downlink for one in before),
         "states": arrays.plain(checkpoint.state for checkpoint in checkpoints),
-        "surplus_uplinks": arrays.plain(surplu and surplu.uplink for surplu in surplus),
-        "surplus_downlinks": arrays.plain(surplu and surplu.downlink for surplu in surplus),
+        "surplus_uplinks": arrays.sparse(one and one.uplink for one in surplus),
+        "surplus_downlinks": arrays.sparse(one and one.downlink for one in surplus),
     }
 
 
@@ -86,12 +89,15 @@ def corrected_buckets(facts: Facts) -> Parameters:
 
 def quota_states(facts: Facts) -> Parameters:
     """Return what the charges leave of their accounts."""
-    accounts = facts.entries.accounts
+    accounts, charges = facts.entries.accounts, facts.entries.charges
+    last_buckets = {charge.key.account_uuid: charge.key.bucket_start for charge in charges}
     return {
-        "quota_accounts": arrays.plain(account.account_uuid for account, _ in accounts),
-        "quotas": arrays.plain(account.remaining_included_quota for account, _ in accounts),
-        "balances": arrays.plain(account.current_balance for account, _ in accounts),
-        "last_buckets": arrays.moments(last for _, last in accounts),
+        "quota_accounts": arrays.plain(account.account_uuid for account in accounts),
+        "quotas": arrays.plain(account.remaining_included_quota for account in accounts),
+        "balances": arrays.plain(account.current_balance for account in accounts),
+        "last_buckets": arrays.moments(
+            last_buckets.get(account.account_uuid) for account in accounts
+        ),
     }
 
 
@@ -100,7 +106,7 @@ def arrears(facts: Facts) -> Parameters:
     accounts = facts.entries.accounts
     return {
         "arrears_accounts": arrays.plain(
-            account.account_uuid for account, _ in accounts if account.current_balance < 0
+            account.account_uuid for account in accounts if account.current_balance < 0
         )
     }
 
@@ -161,9 +167,8 @@ def successions(facts: Facts) -> Parameters:
 
 def seal(facts: Facts) -> Parameters:
     """Return the range of minutes of what is written, and the digests of its lines."""
-    minutes = {one.record.bucket_start for one in facts.usage}
-    minutes.update(charge.key.bucket_start for charge in facts.entries.charges)
-    records, charges = facts.staged.records, facts.staged.charges
+    minutes = facts.records.minutes | facts.charges.minutes
+    records, charges = facts.records.digest, facts.charges.digest
     return {
         "first_bucket": min(minutes, default=None),
         "last_bucket": max(minutes, default=None),

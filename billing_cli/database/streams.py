@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from sys import intern
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from billing_cli.core.model import Checkpoint, StreamName, Totals, UsageRecord
+from billing_cli.core.model import Checkpoint, StreamName, StreamState, Totals, UsageRecord
 from billing_cli.core.plausibility import Debt
 from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
@@ -113,6 +113,9 @@ SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved
  LIMIT %(limit)s
 """
 
+# The text of a row would be one of its own.
+STATES: dict[str, StreamState] = {state: state for state in get_args(StreamState)}
+
 # As parameters, 100,000 new streams at once take 150 MB.
 STREAMS_AT_ONCE = 5_000
 
@@ -167,14 +170,16 @@ def read_streams(
     debts: Iterable[tuple[Any, ...]],
     samples_at: Mapping[str, datetime | None],
     names: Mapping[str, Mapping[StreamName, StreamName]],
+    totals: Mapping[str, Mapping[StreamName, Totals]],
 ) -> dict[str, NodeStreams]:
     """Return each node's streams by stored node id, from rows that were read under its lock.
 
     `samples_at` is when the present streams of the nodes were seen last. `names` are those in new
-    snapshots; of streams that had vanished, these are read.
+    snapshots; of streams that had vanished, these are read. `totals` are those of the snapshot at
+    the watermark: the same values are kept once.
     """
     nodes = {node: NodeStreams() for node in samples_at}
-    _add_streams(nodes, samples_at, names, present)
+    _add_streams(nodes, samples_at, names, totals, present)
     for node, account_key, debt_bytes, as_of in debts:
         if node in nodes:
             nodes[node].debts[account_key] = Debt(debt_bytes, as_of)
@@ -188,7 +193,7 @@ def read_streams(
                 "sample_uuids": arrays.plain(name.sample_uuid for _, name in unknown),
             },
         )
-        _add_streams(nodes, samples_at, names, named)
+        _add_streams(nodes, samples_at, names, totals, named)
     return nodes
 
 
@@ -226,6 +231,7 @@ def _add_streams(
     nodes: Mapping[str, NodeStreams],
     samples_at: Mapping[str, Any],
     names: Mapping[str, Mapping[StreamName, StreamName]],
+    reported: Mapping[str, Mapping[StreamName, Totals]],
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
     for (
@@ -235,17 +241,19 @@ def _add_streams(
         streams = nodes.get(node)
         if streams is None:
             continue
-        # Names and accounts that are in memory already are kept once.
+        # Names, accounts and totals that are in memory already are kept once.
         name = StreamName(tag, sample_uuid)
         name = names[node].get(name, name)
         account = name.sample_uuid if account_uuid == sample_uuid else account_uuid
+        totals = Totals(uplink, downlink)
+        at_watermark = reported[node].get(name)
         streams.rows[name] = StreamRow(stream_id, account)
         streams.checkpoints[name] = Checkpoint(
             absent_since or samples_at[node],
-            Totals(uplink, downlink),
+            at_watermark if at_watermark == totals else totals,
             epoch,
             None if before_up is None else Totals(before_up, before_down),
-            state,
+            STATES[state],
             None if surplus_up is None else Totals(surplus_up, surplus_down),
         )
 

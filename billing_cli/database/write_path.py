@@ -75,7 +75,7 @@ RETURNING stored_node_id, inbound_tag, sample_uuid::text, stream_id
 # No column that an index holds changes as a rule, so that PostgreSQL can update in place (HOT).
 UPDATE_STREAMS = """
 UPDATE billing.streams AS stream
-   SET account_uuid = given.account_uuid, seen_at = given.seen_at,
+   SET account_uuid = coalesce(given.account_uuid, stream.account_uuid), seen_at = given.seen_at,
        uplink_total = given.uplink_total, downlink_total = given.downlink_total,
        reset_epoch = given.reset_epoch, absent_since = given.absent_since,
        before_uplink = given.before_uplink, before_downlink = given.before_downlink,

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from billing_cli.core.canonical import NO_VALUE, charge_line, usage_line
 from billing_cli.core.seals import LineDigest
 from billing_cli.database.arrears import CLEAR_ARREARS_SINCE
-from billing_cli.database.facts import Staged
+from billing_cli.database.facts import StagedLines
 from billing_cli.database.write_path import ARREARS_SINCE, STAGING_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection, Cursor
 
     from billing_cli.core.canonical import StoredUsage
+    from billing_cli.core.model import Charge
     from billing_cli.database.facts import Attempts, Entries, Facts, Run
     from billing_cli.database.write_path import Statement
 
@@ -26,16 +27,20 @@ LINES_AT_ONCE = 10_000
 
 
 def write_facts(
-    connection: Connection, statements: Sequence[Statement], facts: Facts, run: Run
+    connection: Connection,
+    statements: Sequence[Statement],
+    usage: Sequence[StoredUsage],
+    facts: Facts,
+    run: Run,
 ) -> dict[str, int]:
-    """Stage usage records and charges, then execute the statements; return rows by statement.
+    """Stage usage records and the facts' charges, then execute the statements.
 
     All usage and charges are new, so that the seal covers what is written. The staging tables
-    were created before.
+    were created before. Returns rows by statement.
     """
-    records = stage_usage(connection, facts.usage)
+    records = stage_usage(connection, usage)
     charges = stage_charges(connection, facts.entries, run)
-    facts = replace(facts, staged=Staged(records, charges))
+    facts = replace(facts, records=records, charges=charges)
     with connection.pipeline():
         cursors = send(connection, statements, facts, run)
     return row_counts(cursors)
@@ -47,19 +52,19 @@ def create_staging(connection: Connection) -> None:
         connection.execute(statement)
 
 
-def stage_usage(connection: Connection, usage: Sequence[StoredUsage]) -> LineDigest:
-    """Stage the canonical lines of usage records, in key order; return their digest."""
+def stage_usage(connection: Connection, usage: Sequence[StoredUsage]) -> StagedLines:
+    """Stage the canonical lines of usage records, in key order."""
     digest = LineDigest()
     lines = map(digest.add, map(usage_line, sorted(usage, key=_usage_key)))
     _stage(connection, "staged_usage", lines)
-    return digest
+    return StagedLines(digest, frozenset(one.record.bucket_start for one in usage))
 
 
-def stage_charges(connection: Connection, entries: Entries, run: Run) -> LineDigest:
-    """Stage the canonical lines of charges, in key order; return their digest."""
+def stage_charges(connection: Connection, entries: Entries, run: Run) -> StagedLines:
+    """Stage the canonical lines of charges, in key order."""
     digest = LineDigest()
     _stage(connection, "staged_charge", _charge_lines(entries, run.pricing_rule_version, digest))
-    return digest
+    return StagedLines(digest, frozenset(charge.key.bucket_start for charge in entries.charges))
 
 
 def send(
@@ -108,17 +113,13 @@ def _usage_key(usage: StoredUsage) -> tuple[datetime, int, datetime, int]:
 def _charge_lines(entries: Entries, pricing_rule_version: str, digest: LineDigest) -> Iterator[str]:
     """Yield each charge's canonical line with its place and, for a new bucket, its bytes."""
     bucket_of, add, charges = entries.buckets.get, digest.add, entries.charges
-    lines = [charge_line(charge, pricing_rule_version) for charge in charges]
-    for place in _key_order(lines):
-        bucket = bucket_of(charges[place].key)
+    for place in sorted(range(len(charges)), key=lambda place: _charge_key(charges[place])):
+        charge = charges[place]
+        line = add(charge_line(charge, pricing_rule_version))
+        bucket = bucket_of(charge.key)
         uplink, downlink = bucket[1:] if bucket is not None else (NO_VALUE, NO_VALUE)
-        yield f"{add(lines[place])[:-1]}\t{place + 1}\t{uplink}\t{downlink}\n"
+        yield f"{line[:-1]}\t{place + 1}\t{uplink}\t{downlink}\n"
 
 
-def _key_order(lines: Sequence[str]) -> Iterable[int]:
-    """Return the places of charges' lines in the order of their keys.
-
-    A line begins with its key in fields of one width, so that lines are in the order of keys.
-    Sorting 100,000 of them takes 40 ms; by tuples of the keys, it takes 250.
-    """
-    return sorted(range(len(lines)), key=lines.__getitem__)
+def _charge_key(charge: Charge) -> tuple[datetime, str, str]:
+    return charge.key.bucket_start, charge.key.account_uuid, charge.ledger_id

@@ -13,7 +13,7 @@ from billing_cli.core.rating import balance_of
 from billing_cli.database import accounts as store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -54,7 +54,7 @@ def lock_accounts(
     context: JobContext,
     connection: Connection,
     charged: Collection[str],
-    kept: Collection[str] = (),
+    kept: Iterable[str] = (),
     *,
     fresh: Sequence[BucketKey] = (),
     late: Sequence[BucketKey] = (),

@@ -25,7 +25,6 @@ from billing_cli.jobs.quota_periods import OpenedPeriods, open_periods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from psycopg import Connection
 
@@ -183,7 +182,7 @@ def write_entries(
         has_arrears_since=has_arrears_since(connection),
         job=context.job,
     )
-    counts = write_facts(connection, CORRECT, Facts(usage=usage, entries=entries), run)
+    counts = write_facts(connection, CORRECT, usage, Facts(entries=entries), run)
     is_sealed = bool(usage or entries.charges)
     require_rows(
         counts, {"usage records": len(usage), **expected_rows(entries), "seal": int(is_sealed)}
@@ -221,11 +220,8 @@ def _entries(
     multipliers = (
         {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
     )
-    last: dict[str, datetime | None] = {
-        account: None for account, period in opened.seen.items() if period.included_before
-    }
-    for charge in rating.charges:
-        last[charge.key.account_uuid] = charge.key.bucket_start
+    charged = {charge.key.account_uuid for charge in rating.charges}
+    charged.update(account for account, period in opened.seen.items() if period.included_before)
     return Entries(
         charges=rating.charges,
         buckets={bucket.key: bucket for bucket in new},
@@ -233,7 +229,7 @@ def _entries(
             (correction.bucket, multipliers.get(correction.bucket.key, ONE))
             for correction in corrections
         ],
-        accounts=[(rating.accounts[account], at) for account, at in sorted(last.items())],
+        accounts=[rating.accounts[account] for account in sorted(charged)],
         seen_periods=opened.seen_with(rating.accounts),
         former_quotas=opened.changed_with(rating.accounts),
     )

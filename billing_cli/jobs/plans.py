@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Checkpoint, NodeIdentity, Snapshot, StreamName
+    from billing_cli.core.model import Checkpoint, NodeIdentity, Snapshot, StreamName, Totals
     from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.database.streams import StreamRow
     from billing_cli.exporter.api import Fetched
@@ -78,6 +78,7 @@ def plan(
         found.debts,
         {node.identity.stored: node.samples_at for node in nodes},
         {node.identity.stored: node.names() for node in nodes},
+        {node.identity.stored: node.totals_at_watermark() for node in nodes},
     )
     nodes = [replace(node, streams=streams[node.identity.stored]) for node in nodes]
     touched = {node.source_id: node.touched() for node in nodes}
@@ -133,6 +134,11 @@ class _Node:
         for snapshot in self.fresh:
             names.update(zip(snapshot.totals, snapshot.totals, strict=True))
         return names
+
+    def totals_at_watermark(self) -> Mapping[StreamName, Totals]:
+        """Return the totals in the snapshot at the watermark, if it is among those fetched."""
+        snapshots = self.fetched.snapshots
+        return next((one.totals for one in snapshots if one.collected_at == self.watermark), {})
 
     def unresolved(self) -> set[StreamName]:
         """Return the known streams without an account so far."""

@@ -44,14 +44,13 @@ def billed_late(late: Iterable[BillableUsage]) -> Iterator[BilledUsage]:
 class Usage:
     """Usage by what becomes of it.
 
-    What is charged is stored as `records`, and `settled` is the key of each late row among it.
+    What is charged is stored as records; `settled` is the key of each late row among it.
     `assigned` are streams that found their account, and `late_at` the nodes and accounts of late
     ones. `pending` usage waits, because its stream has no account that can be charged now.
     `waiting` are names of such streams and `problems` the accounts that are to blame, by source;
     `above` counts what is held because of a daily maximum.
     """
 
-    records: list[StoredUsage] = field(default_factory=list)
     settled: list[tuple[int, datetime]] = field(default_factory=list)
     assigned: dict[int, str] = field(default_factory=dict)
     late_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
@@ -69,11 +68,16 @@ def sort_usage(
     accounts: LockedAccounts,
     above: AbstractSet[BucketKey],
     replayed: AbstractSet[BucketKey],
-) -> Usage:
-    """Sort usage; that of buckets `above` a daily maximum is held, `replayed` ones are stored."""
+) -> tuple[Usage, list[StoredUsage]]:
+    """Sort usage; return with it the records to be stored.
+
+    That of buckets `above` a daily maximum is held, `replayed` ones are stored.
+    """
     usage = Usage()
+    records: list[StoredUsage] = []
     for plan in plans:
-        _add_new(usage, plan, stream_ids[plan.identity.stored], accounts, above, replayed)
+        ids = stream_ids[plan.identity.stored]
+        records += _add_new(usage, plan, ids, accounts, above, replayed)
     for one in late:
         account, record = one.account_uuid, one.record
         if account not in accounts.chargeable:
@@ -85,9 +89,9 @@ def sort_usage(
             usage.assigned[one.stream_id] = account
         # What is above a maximum goes on waiting.
         if not any(bucket_key(billed) in above for billed in billed_late([one])):
-            usage.records.append(StoredUsage(record, one.stream_id, account, "pending"))
+            records.append(StoredUsage(record, one.stream_id, account, "pending"))
             usage.settled.append((one.stream_id, record.from_at))
-    return usage
+    return usage, records
 
 
 def _add_new(
@@ -97,7 +101,9 @@ def _add_new(
     accounts: LockedAccounts,
     above: AbstractSet[BucketKey],
     replayed: AbstractSet[BucketKey],
-) -> None:
+) -> list[StoredUsage]:
+    """Sort the new usage of a plan; return the records to be stored."""
+    records = []
     node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
     waiting = {name for name in plan.touched if name.sample_uuid not in plan.accounts}
     problems = usage.problems.setdefault(plan.source_id, set())
@@ -114,9 +120,10 @@ def _add_new(
             usage.held.append((stream_id, HeldDelta(record, "daily_charge")))
             usage.above[plan.source_id] += 1
         elif key not in replayed:
-            usage.records.append(StoredUsage(record, stream_id, account))
+            records.append(StoredUsage(record, stream_id, account))
     usage.waiting[plan.source_id] = waiting
     usage.assigned |= {
         ids[name]: account for name, account in plan.found.items() if account in accounts.kept
     }
     usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
+    return records

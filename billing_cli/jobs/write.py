@@ -13,9 +13,9 @@ from billing_cli.database.facts import (
     Facts,
     NewStream,
     SourceProgress,
-    Staged,
     StoredSuccession,
 )
+from billing_cli.database.memory import return_freed_memory
 from billing_cli.database.streams import add_streams
 from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
 from billing_cli.database.writing import row_counts, send, stage_charges, stage_usage
@@ -38,13 +38,9 @@ if TYPE_CHECKING:
 
     from psycopg import Connection, Cursor
 
-    from billing_cli.core.model import (
-        Bucket,
-        Checkpoint,
-        StreamName,
-        StreamOrigin,
-    )
-    from billing_cli.database.facts import Run
+    from billing_cli.core.canonical import StoredUsage
+    from billing_cli.core.model import Bucket, Checkpoint, StreamName, StreamOrigin
+    from billing_cli.database.facts import Run, StagedLines
     from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
@@ -71,8 +67,8 @@ def write(
     accounts = lock_accounts(
         context,
         connection,
-        {bucket.key.account_uuid for bucket in (*fresh, *waited)} | set(renewed),
-        set().union(*kept.values()),
+        {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *renewed},
+        chain(*kept.values()),
         fresh=[bucket.key for bucket in fresh],
         late=[bucket.key for bucket in waited],
     )
@@ -89,20 +85,21 @@ def write(
         accounts.on_record,
         chain(billed(plans), billed_late(late)),
     )
-    usage = sort_usage(plans, late, stream_ids, accounts, above, minutes.replayed)
-
-    records = stage_usage(connection, usage.records)
+    usage, records = _stage_records(
+        connection, sort_usage(plans, late, stream_ids, accounts, above, minutes.replayed)
+    )
     with connection.pipeline():
         # The server writes these while the charges are computed here.
-        recorded, expected = _record(connection, plans, kept, usage, accounts, run)
+        recorded, changed = _record(connection, plans, kept, usage, accounts, run)
+        return_freed_memory()
         entries = charge(context, connection, minutes, accounts)
     charges = stage_charges(connection, entries, run)
     facts = replace(
-        _facts(plans, stream_ids, usage), entries=entries, staged=Staged(records, charges)
+        _facts(plans, stream_ids, usage), entries=entries, records=records, charges=charges
     )
     with connection.pipeline():
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
-    _require_all(row_counts(recorded | charged), facts, expected)
+    _require_all(row_counts(recorded | charged), facts, changed)
     note_charged(connection, entries.charges, maxima)
     return written_of(plans, usage, minutes, entries.charges, accounts)
 
@@ -169,6 +166,14 @@ def _stream_ids(
     return ids
 
 
+def _stage_records(
+    connection: Connection, sorted_usage: tuple[Usage, Sequence[StoredUsage]]
+) -> tuple[Usage, StagedLines]:
+    """Stage the usage records, which nobody needs afterwards; return the rest of the usage."""
+    usage, records = sorted_usage
+    return usage, stage_usage(connection, records)
+
+
 def _record(
     connection: Connection,
     plans: Sequence[SourcePlan],
@@ -176,16 +181,17 @@ def _record(
     usage: Usage,
     accounts: LockedAccounts,
     run: Run,
-) -> tuple[dict[str, Cursor[Any]], dict[str, int]]:
-    """Send the statements that need no charges; return their cursors, and rows to be written."""
+) -> tuple[dict[str, Cursor[Any]], int]:
+    """Send the statements that need no charges; return their cursors, and how many streams change.
+
+    The usage records were staged.
+    """
     facts = Facts(
-        usage=usage.records,
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
         checkpoints=_shared_checkpoints(plans, kept, usage, accounts),
     )
-    expected = {"usage records": len(facts.usage), "streams": len(facts.streams)}
-    return send(connection, RECORD, facts, run), expected
+    return send(connection, RECORD, facts, run), len(facts.streams)
 
 
 def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[ChangedStream]:
@@ -193,7 +199,7 @@ def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[Changed
     return [
         ChangedStream(
             row.stream_id,
-            _account_of(plan, name, accounts) or row.account_uuid,
+            account if (account := _account_of(plan, name, accounts)) != row.account_uuid else None,
             checkpoint,
             _absent_since(plan, checkpoint),
         )
@@ -223,7 +229,6 @@ def _facts(
     usage: Usage,
 ) -> Facts:
     return Facts(
-        usage=usage.records,
         billed_pending=usage.settled,
         pending=usage.pending,
         held=usage.held,
@@ -264,15 +269,16 @@ def _progress(plan: SourcePlan) -> SourceProgress:
     )
 
 
-def _require_all(counts: Mapping[str, int], facts: Facts, expected: Mapping[str, int]) -> None:
+def _require_all(counts: Mapping[str, int], facts: Facts, changed_streams: int) -> None:
     """Raise FactConflictError where something exists already that is not a replay."""
     require_rows(
         counts,
         {
-            **expected,
+            "usage records": facts.records.digest.count,
+            "streams": changed_streams,
             "sources": len(facts.sources),
             "billed pending usage": len(facts.billed_pending),
-            "seal": int(bool(facts.usage or facts.entries.charges)),
+            "seal": int(bool(facts.records.minutes or facts.charges.minutes)),
             **expected_rows(facts.entries),
         },
     )

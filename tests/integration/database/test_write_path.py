@@ -61,7 +61,7 @@ def account(connection: psycopg.Connection[dict[str, Any]]) -> str:
     return str(row["uuid"])
 
 
-def facts_of(account: str) -> Facts:
+def facts_of(account: str) -> tuple[StoredUsage, Entries]:
     """Return one usage record and its charge."""
     name = StreamName(TAG, account)
     record = UsageRecord(
@@ -82,32 +82,34 @@ def facts_of(account: str) -> Facts:
         Decimal("0.999999968"),
     )
     left = Account(account, 0, charge.balance_after, price)
-    entries = Entries([charge], {key: Bucket(key, 3, 4)}, (), [(left, NOON)])
-    return Facts(usage=[StoredUsage(record, 7, account)], entries=entries)
+    entries = Entries([charge], {key: Bucket(key, 3, 4)}, (), [left])
+    return StoredUsage(record, 7, account), entries
 
 
-def write(connection: psycopg.Connection[Any], facts: Facts) -> dict[str, int]:
+def write(
+    connection: psycopg.Connection[Any], usage: StoredUsage, entries: Entries
+) -> dict[str, int]:
     """Write facts in a transaction of their own."""
     run = Run(RUN_ID, NOON, "v1", has_arrears_since=False)
     with connection.transaction():
         create_staging(connection)
-        return write_facts(connection, APPLY, facts, run)
+        return write_facts(connection, APPLY, [usage], Facts(entries=entries), run)
 
 
 def test_lines_arrive_as_they_are(
     connection: psycopg.Connection[dict[str, Any]], account: str
 ) -> None:
     """What is hashed is what is stored: figures, texts that need escapes, and no value."""
-    facts = facts_of(account)
-    counts = write(connection, facts)
+    usage, entries = facts_of(account)
+    counts = write(connection, usage, entries)
     assert {name: rows for name, rows in counts.items() if rows} == dict.fromkeys(
         ["usage records", "buckets", "charges", "ledger", "quota states", "seal"], 1
     )
     stored = connection.execute(STORED_USAGE).fetchone()
-    assert stored == {"line": usage_line(facts.usage[0])}
+    assert stored == {"line": usage_line(usage)}
     row = connection.execute(STORED_CHARGE).fetchone()
     assert row is not None
-    fields = charge_line(facts.entries.charges[0], "v1").split("\t")
+    fields = charge_line(entries.charges[0], "v1").split("\t")
     assert [f"{row['price_per_byte']:f}", f"{row['multiplier']:f}"] == fields[10:12]
     assert [f"{row['amount_delta']:f}", f"{row['balance_before']:f}"] == [fields[12], fields[14]]
     assert (row["line_code"], row["adjusts"], row["run_id"]) == (TAG, None, RUN_ID)
@@ -117,9 +119,9 @@ def test_facts_that_exist_are_not_written_again(
     connection: psycopg.Connection[dict[str, Any]], account: str
 ) -> None:
     """The row counts tell; what is stored stays as it was."""
-    facts = facts_of(account)
-    write(connection, facts)
+    usage, entries = facts_of(account)
+    write(connection, usage, entries)
     before = connection.execute("SELECT xmin, * FROM billing.usage_records").fetchall()
-    counts = write(connection, facts)
+    counts = write(connection, usage, entries)
     assert {counts[name] for name in ("usage records", "buckets", "charges", "ledger")} == {0}
     assert connection.execute("SELECT xmin, * FROM billing.usage_records").fetchall() == before

@@ -145,5 +145,5 @@ def write_pending(world: World, stream_id: int, record: UsageRecord) -> None:
     run = Run("00000000-0000-0000-0000-000000000000", record.to_at, "v1", has_arrears_since=False)
     with world.connection.transaction():
         create_staging(world.connection)
-        counts = write_facts(world.connection, APPLY, Facts(pending=[(stream_id, record)]), run)
+        counts = write_facts(world.connection, APPLY, (), Facts(pending=[(stream_id, record)]), run)
     assert counts["pending usage"] + counts["extended pending usage"] == 1
