@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from billing_cli.database.balances import read_account_changes, read_changes_of
 from billing_cli.features.audit.findings import Finding
-from billing_cli.features.audit.sums import read_changed_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +35,7 @@ def find_changed_funds(
             connection, scope.account_uuid, default_quota_bytes
         )
     else:
-        accounts = read_changed_accounts(connection, scope, found)
+        accounts = found.changed
         if len(accounts) > ACCOUNTS_BY_KEY:
             since = scope.funds_range and scope.funds_range[0]
             changes = read_account_changes(connection, None, default_quota_bytes, since)

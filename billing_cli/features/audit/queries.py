@@ -70,10 +70,11 @@ CHECKS = (
         "amounts_range",
     ),
     Check("balances and quotas follow from charges and rows"),
-    Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE),
+    Check("accounts are there", balances.ACCOUNTS_WITHOUT_STATE, "accounts_range"),
     Check(
         "each fact is covered by one seal",
         seals.UNSEALED_FACTS,
+        "seals_range",
         new_statement=positions.UNSEALED_NEW_FACTS,
     ),
     Check("months that were pruned are as they were", pruned.CHANGED_SINCE_PRUNED, is_past=True),

@@ -12,6 +12,7 @@ a probability of 1 in 2^31 an hour, and in the next audit by another chance.
 from __future__ import annotations
 
 from billing_cli.features.audit.queries_positions import NEW_CHARGES
+from billing_cli.features.audit.queries_seals import ADOPTED
 
 HOUR = "date_trunc('hour', bucket_start)"
 
@@ -34,6 +35,23 @@ ENTRY_HASH = """sum(hashtextextended(pricing_rule_version, hashtextextended(entr
 
 IS_TRAFFIC = "entry_type IN ('traffic_charge', 'traffic_adjustment')"
 
+# The seal of a fact. One without a run has none, and adds what no seal does.
+SEAL_HASH = (
+    "(uuid_hash_extended({run_id}, hashint4extended({step}, %(seed)s::bigint)) & 2147483647)"
+)
+FACT_SEAL_HASH = f"""sum(coalesce(CASE step WHEN 0 THEN {
+    SEAL_HASH.format(
+        run_id=ADOPTED, step="to_char(bucket_start AT TIME ZONE 'UTC', 'YYYYMM')::integer"
+    )
+} ELSE {SEAL_HASH.format(run_id="run_id", step="step")} END, 1))"""
+
+SUM_SEALS = f"""
+SELECT coalesce(sum(records * hash), 0), coalesce(sum(charges * hash), 0)
+  FROM (SELECT records, charges, {SEAL_HASH.format(run_id="run_id", step="step")} AS hash
+          FROM billing.seals
+         WHERE job <> 'prune') AS seal
+"""
+
 SUM_RECORDS = f"""
 SELECT {HOUR}, count(*),
        sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start),
@@ -44,7 +62,7 @@ SELECT {HOUR}, count(*),
             up="(uplink_end - uplink_start)", down="(downlink_end - downlink_start)"
         ),
     )
-}, {PRIME})
+}, {PRIME}), {FACT_SEAL_HASH}
   FROM billing.usage_records AS record
   LEFT JOIN (SELECT stream_id, {
     STREAM_HASH.format(line_code="inbound_tag", node_id="stored_node_id")
@@ -83,7 +101,7 @@ SELECT {HOUR}, count(*), sum(total_bytes),
 # adjusted, and one that may be rounded half to even.
 SUM_CHARGES = f"""
 SELECT {HOUR}, count(*), sum(included_bytes), sum(rated_bytes), sum(amount_delta),
-       min(created_at),
+       min(created_at), {FACT_SEAL_HASH},
        mod({
     WEIGHED.format(
         hash="hashtextextended(region, "
@@ -152,12 +170,13 @@ AFTER = FUNDS.format(
 STATE = FUNDS.format(quota="remaining_included_quota", balance="current_balance")
 
 CHANGED_ACCOUNTS = f"""
-SELECT chain.account_uuid::text
+SELECT chain.account_uuid::text, account.uuid IS NULL OR state.account_uuid IS NULL
   FROM (SELECT account_uuid, min(bucket_start) AS first_minute,
                sum({BEFORE}) - sum({AFTER}) AS difference
           FROM billing.charges
          GROUP BY account_uuid) AS chain
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
+  LEFT JOIN public.users AS account ON account.uuid = chain.account_uuid
   LEFT JOIN LATERAL (
        SELECT true AS is_there
          FROM billing.charges AS first
@@ -165,9 +184,9 @@ SELECT chain.account_uuid::text
           AND first.account_uuid = chain.account_uuid
           AND {BEFORE} = chain.difference + {STATE}
         LIMIT 1) AS opening ON true
- WHERE opening.is_there IS NULL
+ WHERE opening.is_there IS NULL OR account.uuid IS NULL
 UNION
-SELECT account_uuid::text
+SELECT account_uuid::text, false
   FROM public.billing_ledger
  WHERE entry_type NOT IN ('traffic_charge', 'traffic_adjustment') AND amount_delta <> 0
 """

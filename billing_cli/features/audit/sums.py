@@ -42,8 +42,9 @@ class _HourSums:
 class Sums:
     """What was read, and the range of minutes in which something is to be looked at again.
 
-    Ranges are None where nothing is. `others` are accounts with new rows of other services, where
-    that is known.
+    Ranges are None where nothing is. `changed` are the accounts whose balances and quotas do not
+    follow from their charges alone. `others` are accounts with new rows of other services, where
+    that is known. `sealed` are the sums over the seals of usage records and of charges.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -51,6 +52,10 @@ class Sums:
     bytes_range: tuple[datetime, datetime] | None = None
     ledger_range: tuple[datetime, datetime] | None = None
     amounts_range: tuple[datetime, datetime] | None = None
+    seals_range: tuple[datetime | str, str] | None = None
+    accounts_range: tuple[datetime | str, str] | None = None
+    sealed: tuple[Decimal, Decimal] = (ZERO, ZERO)
+    changed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -75,6 +80,18 @@ def read_sums(connection: Connection, scope: Scope) -> Sums:
         hour for hour, one in hours.items() if one.is_entry_odd or one.entries != one.ledger
     )
     found.amounts_range = _range_of(hour for hour, one in hours.items() if one.is_amount_odd)
+    everything = (scope.first_minute, "infinity")
+    if scope.is_incremental:
+        found.seals_range = found.accounts_range = everything
+        rows = connection.execute(sums.NEWLY_CHANGED_ACCOUNTS.encode(), scope.parameters())
+        found.changed = tuple(sorted({uuid for (uuid,) in rows} | set(found.others)))
+        return found
+    if connection.execute(sums.SUM_SEALS.encode(), scope.parameters()).fetchone() != found.sealed:
+        found.seals_range = everything
+    changed = connection.execute(sums.CHANGED_ACCOUNTS.encode(), scope.parameters()).fetchall()
+    if any(is_missing for _, is_missing in changed):
+        found.accounts_range = everything
+    found.changed = tuple(sorted({uuid for uuid, _ in changed}))
     return found
 
 
@@ -82,9 +99,11 @@ def _read_bytes(
     connection: Connection, scope: Scope, hours: dict[datetime, _HourSums], found: Sums
 ) -> None:
     recorded = shown = 0
+    sealed = ZERO
     given = scope.parameters(since=scope.first_kept_minute)
-    for hour, count, moved, hashed in connection.execute(sums.SUM_RECORDS.encode(), given):
+    for hour, count, moved, hashed, seals in connection.execute(sums.SUM_RECORDS.encode(), given):
         found.rows["usage_records"] += count
+        sealed += seals
         recorded += int(moved)
         hours[hour].recorded = hashed or ZERO
     for hour, count, total, hashed, by_region, is_odd in connection.execute(
@@ -95,6 +114,7 @@ def _read_bytes(
         one = hours[hour]
         one.buckets, one.regions, one.is_bucket_odd = hashed, by_region, is_odd
     found.figures = Figures(recorded, shown)
+    found.sealed = (sealed, ZERO)
 
 
 def _read_charges(
@@ -103,12 +123,13 @@ def _read_charges(
     """Return when the first of the charges was written."""
     first: datetime | None = None
     included = rated = 0
-    amount = ZERO
+    amount = sealed = ZERO
     for row in connection.execute(
         sums.SUM_CHARGES.encode(), scope.parameters(since=scope.first_kept_minute)
     ):
-        hour, count, paid, billed, money, first_at, by_region, entries, is_odd = row
+        hour, count, paid, billed, money, first_at, seals, by_region, entries, is_odd = row
         found.rows["charges"] += count
+        sealed += seals
         included, rated, amount = included + int(paid), rated + int(billed), amount + money
         first = first_at if first is None else min(first, first_at)
         one = hours[hour]
@@ -116,6 +137,7 @@ def _read_charges(
     found.figures = replace(
         found.figures, included_bytes=included, rated_bytes=rated, amount=amount
     )
+    found.sealed = (found.sealed[0], sealed)
     return first
 
 
@@ -148,17 +170,6 @@ def _read_new_ledger(
     is_same = (hashed or ZERO) == sum(hour.entries for hour in hours.values()) and not is_odd
     for one in hours.values():
         one.ledger, one.is_entry_odd = one.entries, not is_same
-
-
-def read_changed_accounts(connection: Connection, scope: Scope, found: Sums) -> list[str]:
-    """Return the accounts whose balances and quotas do not follow from their charges alone."""
-    if not scope.is_incremental:
-        return [
-            uuid
-            for (uuid,) in connection.execute(sums.CHANGED_ACCOUNTS.encode(), scope.parameters())
-        ]
-    rows = connection.execute(sums.NEWLY_CHANGED_ACCOUNTS.encode(), scope.parameters())
-    return sorted({uuid for (uuid,) in rows} | set(found.others))
 
 
 def _range_of(hours: Iterable[datetime]) -> tuple[datetime, datetime] | None:
