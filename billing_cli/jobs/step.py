@@ -191,7 +191,9 @@ def _write(
         if usage.source_id not in share.refused
     ]
     renewed = () if share.is_bare else found.renewed
-    written, failed = write_isolated(context, connection, plans, late, renewed, run)
+    # A source that waits for its node's next snapshot may have nothing to be written.
+    applied = [one for one in plans if one.advance.snapshots]
+    written, failed = write_isolated(context, connection, applied, late, renewed, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
         use_accepted(connection, sorted(used))

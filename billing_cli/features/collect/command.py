@@ -51,7 +51,7 @@ def command(
 
     A source that was named is asked whatever its interval, and whatever its shard. Ends with 3
     where some sources or samples failed, with 69 where all sources or the database are out of
-    reach, and with 75 where another run is at it: then there is nothing to do.
+    reach, and with 75 where another run is in progress: then there is nothing to do.
 
     With --from-file, snapshots are read from a file: those that an exporter stored, or those that
     a log shipper wrote. Sources that the file has nothing of are left alone.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.simulator.oracle import Oracle
-from tests.integration.jobs.world import only_source
+from tests.integration.jobs.world import FIRES_AT, only_source
 
 if TYPE_CHECKING:
     from tests.integration.jobs.world import World
@@ -150,3 +150,18 @@ def test_small_steps_come_to_the_same_books_as_one_large_step(world: World) -> N
     assert len(set(reached)) == 4
     assert reached == sorted(reached, key=str)
     world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
+def test_a_run_that_only_waits_for_the_next_snapshot_is_ok(world: World, job: Job) -> None:
+    """A restart is charged one snapshot later; until then nothing of the source has failed."""
+    node = world.add_node("jp-1", world.add_users(2))
+    world.flow_until(4)
+    world.run(world.at(5) + FIRES_AT, job)
+    node.restart_xray(world.at(4))
+    world.flow_until(5, rate=1e4)
+    waiting = only_source(world.run(world.at(6) + FIRES_AT, job))
+    assert (waiting.status, waiting.waits_for_successor, waiting.snapshots) == ("ok", True, 0)
+    world.flow_until(6, rate=1e4)
+    decided = only_source(world.run(world.at(7) + FIRES_AT, job))
+    assert (decided.status, decided.waits_for_successor, decided.resets) == ("ok", False, 2)
