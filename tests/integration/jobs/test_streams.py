@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.catch_up import catch_up
+from billing_cli.jobs.collect import collect
 from billing_cli.simulator.oracle import Oracle
 from tests.integration.jobs.world import FIRES_AT, only_source
 
 if TYPE_CHECKING:
-    from tests.integration.jobs.world import World
+    from tests.integration.jobs.world import Job, World
 
 GIGABYTE = 10**9
 
