@@ -121,8 +121,8 @@ class StreamStates:
 
         It does where all streams that are below their totals before it are back in one step, by at
         least the bytes that were charged since: a counter that passes its former totals as it
-        grows makes no such step, and does not stop at them. What was charged beyond the step is
-        absorbed by later growth.
+        grows makes no such step, and stops at them only where it grows by equal steps. What was
+        charged beyond the step is absorbed by later growth.
         """
         back = self._returned(snapshot)
         if len(back) < len(self._restarted):
@@ -132,7 +132,8 @@ class StreamStates:
             stream = self.known[name]
             start = total_of((stream.totals, taken.get(name, ZERO)))
             growth = minus(snapshot.totals[name], start)
-            if snapshot.totals[name] != before and not covers(growth, stream.totals):
+            is_stop = snapshot.totals[name] == before and not _is_even(stream.totals, growth)
+            if not is_stop and not covers(growth, stream.totals):
                 return ()
             owed = total_of((before, stream.surplus or ZERO))
             sides.append(SuccessionSide(name, smaller(growth, owed)))
@@ -156,3 +157,9 @@ class StreamStates:
         if not succession.is_surplus:
             self._restarted.clear()
         return not succession.is_surplus
+
+
+def _is_even(totals: Totals, growth: Totals) -> bool:
+    """Tell whether counters can have reached their totals from zero by steps of that growth."""
+    pairs = zip(totals, growth, strict=True)
+    return all(total % step == 0 if step else not total for total, step in pairs)

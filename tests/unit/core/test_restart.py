@@ -149,6 +149,15 @@ def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_total
     assert books.successions == []
 
 
+def test_a_real_restart_is_not_revoked_where_equal_steps_lead_to_the_former_totals() -> None:
+    """A user with the same traffic every minute stops exactly there, and goes on."""
+    books = Ledger()
+    books.live(*(alice(f"{minute:02}:00", 10 * minute, minute) for minute in range(5)))
+    books.live(*(alice(f"{5 + minute:02}:00", 10 * minute, minute) for minute in range(1, 8)))
+    assert books.charged() == (40 + 70, 4 + 7)
+    assert books.successions == []
+
+
 def test_a_clock_that_was_set_back_while_nobody_collected_charges_nothing_twice() -> None:
     """The newer readings replaced some of the older ones: the others are out of order."""
     books = Ledger()
