@@ -57,8 +57,8 @@ class MomentType(click.ParamType[datetime]):
             return parse_time(value, datetime.now(UTC))
         except ValueError as error:
             self.fail(
-                f"{error}, such as 2026-04-08T12:00:00Z, a duration back from now such as 2h or 3d,"
-                " today or yesterday",
+                f"{error}; give one such as 2026-04-08T12:00:00Z, a duration back from now such as"
+                " 2h or 3d, today or yesterday",
                 param,
                 ctx,
             )

@@ -60,7 +60,8 @@ class InvalidConfigurationError(ConfigurationError):
             super().__init__(self.problems[0])
         else:
             count = f"{len(problems)} problems in the configuration:"
-            super().__init__("\n  ".join([count, *self.problems]))
+            # The semicolons tell them apart where the text is shown as one line.
+            super().__init__("\n  ".join([count, ";\n  ".join(self.problems)]))
 
 
 def problems_of(

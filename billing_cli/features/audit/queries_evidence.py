@@ -49,11 +49,12 @@ SELECT 'correction_broken' AS kind, account_uuid::text AS account_uuid,
 """
 
 # Of new corrections. The delta that one is about may be of an earlier minute: it is found by its
-# key, because both end at the same snapshot.
+# key, because both end at the same snapshot. One that was released is in the minute of its release.
 BROKEN_NEW_CORRECTIONS = BROKEN_CORRECTIONS.replace(
     "LEFT JOIN record AS cell\n      ON ",
     "LEFT JOIN billing.usage_records AS cell\n"
-    "      ON cell.bucket_start = date_trunc('minute', correction.to_at, 'UTC') AND ",
+    "      ON cell.bucket_start IN (correction.bucket_start,\n"
+    "                               date_trunc('minute', correction.to_at, 'UTC')) AND ",
 )
 
 # Each held delta that was released has one record that charges it, with the same range.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.features.audit.findings import VIOLATIONS
+from billing_cli.features.reverse.job import Order, reverse
 from tests.integration.audit.damage import DAMAGES
 from tests.integration.audit.full_story import kinds
 
@@ -58,6 +59,16 @@ def test_each_audit_goes_on_where_the_last_clean_one_ended(story: FullStory) -> 
     assert all(report.new_seals for report in found[1:])
     assert story.audit(is_full=False).rows["usage_records"] == 0
     assert story.audit().rows["usage_records"] > found[-1].rows["usage_records"] > 0
+
+
+def test_what_was_released_before_the_last_audit_may_be_reversed(story: FullStory) -> None:
+    """Its correction starts at a record in the minute of the release, not of its end."""
+    story.play()
+    assert story.audit().violations == 0
+    order = Order(story.node.source_id, story.minutes(0), None, None, "compromised")
+    story.job(reverse, story.end, order=order, dry_run=False)
+    report = story.audit(is_full=False)
+    assert (report.is_full, kinds(report)) == (False, {})
 
 
 def test_an_audit_that_is_not_clean_proves_nothing_for_the_next(billed: FullStory) -> None:
