@@ -20,7 +20,15 @@ from billing_cli.core.archives import root_of_parts
 from billing_cli.core.canonical import NO_VALUE, escaped, time_text, unescaped
 from billing_cli.core.merkle import LeafRange, tree_root
 from billing_cli.core.notes import parse_checkpoint
-from billing_cli.core.seals import Seal, SealedDay, day_leaf, money_text, salt_line, seal_leaf
+from billing_cli.core.seals import (
+    Seal,
+    SealedDay,
+    day_leaf,
+    is_cut,
+    money_text,
+    salt_line,
+    seal_leaf,
+)
 from billing_cli.errors import ConfigurationError
 from billing_cli.signatures import signature_problem
 
@@ -285,9 +293,7 @@ def covering(seals: Mapping[tuple[str, int], Seal]) -> dict[tuple[str, int], tup
     prunes = [one for one in seals.values() if one.job == PRUNE_JOB]
     last = max(prunes, key=lambda one: (one.first_bucket, one.created_at), default=None)
     return {
-        key: (last.run_id, last.step)
-        if last and one.first_bucket < last.first_bucket and one.created_at <= last.created_at
-        else key
+        key: (last.run_id, last.step) if last and is_cut(one, last) else key
         for key, one in seals.items()
     }
 
