@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.archive_checks import check_archive
 from billing_cli.archives import (
     BETWEEN_COLUMNS,
     CHARGE_COLUMNS,
@@ -24,7 +25,6 @@ from billing_cli.archives import (
     MANIFEST,
     SEAL_COLUMNS,
     USAGE_COLUMNS,
-    check_archive,
     fact_row,
     write_manifest,
     write_parquet,
