@@ -15,7 +15,8 @@ from alembic.util import CommandError
 from billing_cli.database.begin import SEARCH_PATH
 from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import SCHEMA, WAIT_FOR_OTHER_MIGRATIONS
-from billing_cli.features.migrate.job import open_session, sqlalchemy_connection
+from billing_cli.features.migrate.job import open_session
+from billing_cli.features.migrate.revisions import sqlalchemy_connection
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

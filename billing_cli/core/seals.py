@@ -44,6 +44,11 @@ class Seal(NamedTuple):
     charges_sha256: bytes
 
 
+def is_cut(seal: Seal, prune: Seal) -> bool:
+    """Tell whether a prune took facts of a seal. Facts before seals are sealed by month."""
+    return seal.first_bucket < prune.first_bucket and seal.created_at <= prune.created_at
+
+
 class SealedDay(NamedTuple):
     """A day of booking: how many accounts had anything booked, and the root of their leaves.
 

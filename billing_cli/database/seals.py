@@ -9,7 +9,7 @@ from billing_cli.core.seals import Seal, SealedDay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from datetime import date
+    from datetime import date, datetime
 
     from psycopg import Connection
 
@@ -77,6 +77,13 @@ SELECT node.level, node.position, node.hash
   JOIN unnest(%(levels)s::smallint[], %(positions)s::bigint[]) AS wanted (level, position)
     ON node.level = wanted.level AND node.position = wanted.position
  WHERE node.tree = %(tree)s
+"""
+
+READ_FACTS: LiteralString = """
+SELECT fact.run_id, fact.step, {line}
+  FROM {name} AS fact
+ WHERE fact.bucket_start >= %(start)s AND fact.bucket_start < %(end)s
+ ORDER BY {key}
 """
 
 # The charges of the seals of a range of leaves.
@@ -156,6 +163,20 @@ def copy_lines(
     ):
         for row in copy:
             yield bytes(row)
+
+
+def read_facts(
+    connection: Connection, table: FactTable, start: datetime, end: datetime
+) -> Iterator[bytes]:
+    """Yield run, step and canonical line of the facts of [start, end), in the order of keys."""
+    query = READ_FACTS.format(**table._asdict())
+    return copy_lines(connection, query, {"start": start, "end": end})
+
+
+def fact_of(row: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return run, step and canonical line of a row that begins with run and step."""
+    run_id, step, line = row.split(b"\t", 2)
+    return run_id, step, line
 
 
 def read_booked(

@@ -128,37 +128,39 @@ def write_isolated(
         return reason
 
     failed = find_refused(source_ids, refusal_of)
-    if failed or renewed:
-        good = _only(plans, late, set(source_ids) - failed.keys())
-        still_renewed = renewed if failed else ()
-        written, others = write_isolated(context, connection, *good, still_renewed, run)
-        return written, {**failed, **others}
-    # Each is good by itself, but not all together.
-    for source_id in source_ids:
-        mine = _only(plans, late, (source_id,))
-        alone, reason = _try_to_write(context, connection, *mine, (), run)
-        written = written.plus(alone)
-        if reason:
-            failed[source_id] = reason
-    return written, failed
+    good = _only(plans, late, set(source_ids) - failed.keys())
+    # Where no source is to blame, what was renewed is.
+    for still_renewed in (renewed, ()) if failed and renewed else ((),):
+        written, reason = _try_to_write(context, connection, *good, still_renewed, run)
+        if not reason:
+            return written, failed
+    return Written(), dict.fromkeys(source_ids, reason) | failed
 
 
 def find_refused(
     source_ids: Sequence[str], refusal_of: Callable[[Sequence[str]], str]
 ) -> dict[str, str]:
-    """Find by halves the sources whose data is refused, and why.
+    """Find by halves the sources whose data is refused, and why; all others are good together.
 
     `refusal_of` tries some sources without the others, and returns why they are refused, or an
-    empty text. All together were refused before.
+    empty text. All together were refused before. Of sources that are only refused together, such as
+    two that a constraint allows one of, the first ones are good.
     """
-    middle = len(source_ids) // 2
-    failed = {}
-    for half in (source_ids[:middle], source_ids[middle:]):
-        reason = refusal_of(half) if half else ""
-        if reason and len(half) == 1:
-            failed[half[0]] = reason
-        elif reason:
-            failed |= find_refused(half, refusal_of)
+    good: list[str] = []
+    failed: dict[str, str] = {}
+
+    def divide(some: Sequence[str]) -> None:
+        middle = len(some) // 2
+        for half in (some[:middle], some[middle:]):
+            reason = refusal_of([*good, *half]) if half else ""
+            if not reason:
+                good.extend(half)
+            elif len(half) == 1:
+                failed[half[0]] = reason
+            else:
+                divide(half)
+
+    divide(source_ids)
     return failed
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from billing_cli.archives import check_archive
+from billing_cli.archive_checks import check_archive
 from billing_cli.core.notes import format_signer_key
 from billing_cli.database.connection import Database
 from billing_cli.errors import EXIT_OK

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.archive_checks import check_archive
 from billing_cli.archives import (
     BETWEEN_COLUMNS,
     CHARGE_COLUMNS,
@@ -24,7 +25,6 @@ from billing_cli.archives import (
     MANIFEST,
     SEAL_COLUMNS,
     USAGE_COLUMNS,
-    check_archive,
     fact_row,
     write_manifest,
     write_parquet,
@@ -32,7 +32,7 @@ from billing_cli.archives import (
 from billing_cli.core.result import RunResult
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
-from billing_cli.database.seals import CHARGES, RECORDS, read_head
+from billing_cli.database.seals import CHARGES, RECORDS, read_facts, read_head
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.features.archive import queries as store
 from billing_cli.jobs.journal import write_journal
@@ -174,10 +174,10 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
         (RECORDS, USAGE_COLUMNS, "usage_records"),
         (CHARGES, CHARGE_COLUMNS, "charges"),
     ):
-        for prefix in ("", "other_"):
-            lines = store.read_facts(connection, table, bounds, is_other=bool(prefix))
-            if not prefix:
-                lines = map(hashed, lines)
+        for prefix, lines in (
+            ("", map(hashed, read_facts(connection, table, start, end))),
+            ("other_", store.read_other_facts(connection, table, bounds)),
+        ):
             counts[prefix + name] = write_parquet(
                 partial / f"{prefix}{name}.parquet",
                 FACT_KEY | columns,

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from billing_cli.database.seals import FactTable
 
 # Seals with facts in the month. What is left of seals that lost facts by a prune is covered by the
-# seal of that, all of it.
-IN_MONTH = "seal.first_bucket < %(end)s AND seal.last_bucket >= %(start)s"
+# seal of that, all of it. Of a month that was pruned, there are those that came in late.
+IN_MONTH = """
+       seal.first_bucket < %(end)s AND seal.last_bucket >= %(start)s
+       AND (seal.last_bucket < %(kept_since)s AND seal.created_at <= %(pruned_at)s) IS NOT TRUE"""
 CUT: LiteralString = REACHES_OVER.format(kept_since="%(kept_since)s", pruned_at="%(pruned_at)s")
 OF_MONTH: LiteralString = f"""
        (seal.job <> 'prune' AND {IN_MONTH}
@@ -44,13 +46,6 @@ SELECT {SEAL_COLUMNS}, seal.leaf_number
   FROM billing.seals AS seal
  WHERE {OF_MONTH}
  ORDER BY seal.leaf_number
-"""
-
-READ_FACTS: LiteralString = """
-SELECT fact.run_id, fact.step, {line}
-  FROM {name} AS fact
- WHERE fact.bucket_start >= %(start)s AND fact.bucket_start < %(end)s
- ORDER BY {key}
 """
 
 # Facts of other months that are covered by seals of this one.
@@ -121,12 +116,11 @@ def read_seals(connection: Connection, bounds: dict[str, Any]) -> list[tuple[Any
     return connection.execute(READ_SEALS, bounds).fetchall()
 
 
-def read_facts(
-    connection: Connection, table: FactTable, bounds: dict[str, Any], *, is_other: bool
+def read_other_facts(
+    connection: Connection, table: FactTable, bounds: dict[str, Any]
 ) -> Iterator[bytes]:
-    """Yield run, step and canonical line of the facts of a month, or of others' that it needs."""
-    query = READ_OTHER_FACTS if is_other else READ_FACTS
-    return copy_lines(connection, query.format(**table._asdict()), bounds)
+    """Yield run, step and canonical line of the facts of other months that a month needs."""
+    return copy_lines(connection, READ_OTHER_FACTS.format(**table._asdict()), bounds)
 
 
 def read_days(connection: Connection, start: datetime, end: datetime) -> Iterator[tuple[Any, ...]]:

@@ -7,39 +7,31 @@ credit of the plausibility limit.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from billing_cli.core.adjustments import Correction
-from billing_cli.core.canonical import StoredUsage
-from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey, Rating
 from billing_cli.core.times import format_rfc3339, minute_of
-from billing_cli.database.adjustments import read_regions
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.held import queries as store_held
+from billing_cli.features.held.charges import charge_held, listed
 from billing_cli.features.held.result import HeldList, HeldResult
-from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
-from billing_cli.jobs.entries import FactConflictError, write_corrections
+from billing_cli.jobs.entries import FactConflictError
 from billing_cli.jobs.journal import in_one_transaction
 from billing_cli.jobs.nodes import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
+    from billing_cli.core.model import Rating
     from billing_cli.features.held.result import HeldDelta, HeldState
-    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
 
 RELEASE_JOB = "held-release"
@@ -122,14 +114,10 @@ def release_held(
             return replace(result, status="busy", finished_at=context.clock(), error=busy)
         deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
         minutes = _watermark_minutes(connection, sources)
-        accounts = _lock_accounts(context, connection, deltas)
-        with _must_fit_into_a_minute(wanted):
-            corrections = _corrections(context, connection, deltas, minutes, reason)
-            usage = _usage(deltas, minutes)
-            rating = write_corrections(context, connection, corrections, accounts, usage)
+        written, rating = charge_held(context, connection, deltas, minutes, reason)
         decided = _decide(context, connection, deltas, "released", reason)
         return _charged(
-            replace(result, written_minutes=len(corrections), held=decided), rating, context.clock()
+            replace(result, written_minutes=written, held=decided), rating, context.clock()
         )
 
     return in_one_transaction(context, RELEASE_JOB, started_at, work, dry_run=dry_run)
@@ -165,19 +153,6 @@ def reject_held(
     return in_one_transaction(context, REJECT_JOB, started_at, work, dry_run=dry_run)
 
 
-@contextmanager
-def _must_fit_into_a_minute(held_ids: Sequence[int]) -> Iterator[None]:
-    """Raise BillingError where the bytes of a bucket would exceed a `bigint`."""
-    try:
-        yield
-    except psycopg.errors.NumericValueOutOfRange:
-        raise BillingError(
-            f"held delta {_listed(held_ids)}: with these bytes the minute of the watermark would "
-            f"have more than {MAX_TOTAL} bytes, which no bucket can hold; nothing is changed: "
-            "`billing held reject` drops a delta for good"
-        ) from None
-
-
 def _sources(deltas: Iterable[HeldDelta]) -> set[str]:
     return {delta.source_id for delta in deltas if delta.source_id is not None}
 
@@ -192,7 +167,7 @@ def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
     missing = sorted(set(wanted) - {one.held_id for one in found})
     if missing:
         raise UsageError(
-            f"there is no held delta {_listed(missing)}; `billing held list` shows them"
+            f"there is no held delta {listed(missing)}; `billing held list` shows them"
         )
     return found
 
@@ -217,79 +192,6 @@ def _watermark_minutes(connection: Connection, sources: Iterable[str]) -> dict[s
         if state.identity is not None and state.watermark is not None
         for node in (state.identity.stored, *state.former_nodes)
     }
-
-
-def _lock_accounts(
-    context: JobContext, connection: Connection, deltas: Sequence[HeldDelta]
-) -> LockedAccounts:
-    """Lock the accounts that pay. Raises BillingError where one can't."""
-    for one in deltas:
-        if one.account_uuid is None:
-            raise BillingError(
-                f"held delta {one.held_id}: the stream of sample {one.record.name.sample_uuid} is "
-                "unresolved, so no account can be charged"
-            )
-        if one.source_id is None:
-            raise BillingError(
-                f"held delta {one.held_id}: no source carries node {one.stored_node_id!r} any "
-                "more, so there is no minute to charge it in"
-            )
-    wanted = {delta.account_uuid for delta in deltas if delta.account_uuid is not None}
-    locked = lock_accounts(context, connection, wanted)
-    gone = wanted - locked.kept - locked.problems.keys()
-    if gone:
-        raise BillingError(
-            f"account {', '.join(sorted(gone))} does not exist any more and can't be charged"
-        )
-    if locked.problems:
-        raise BillingError("; ".join(locked.problems.values()))
-    return locked
-
-
-def _usage(deltas: Sequence[HeldDelta], minutes: Mapping[str, datetime]) -> list[StoredUsage]:
-    """Return the records of what is released; its place in the chain stays with the held row."""
-    return [
-        StoredUsage(
-            delta.record._replace(bucket_start=minutes[delta.stored_node_id]),
-            delta.stream_id,
-            _account(delta),
-            "released",
-        )
-        for delta in deltas
-    ]
-
-
-def _corrections(
-    context: JobContext,
-    connection: Connection,
-    deltas: Sequence[HeldDelta],
-    minutes: Mapping[str, datetime],
-    reason: str,
-) -> list[Correction]:
-    """Sum the deltas by the bucket that they are charged in."""
-    configured = {source.source_id: source.region for source in context.sources}
-    by_key: defaultdict[BucketKey, list[HeldDelta]] = defaultdict(list)
-    for one in deltas:
-        key = BucketKey(
-            minutes[one.stored_node_id],
-            one.stored_node_id,
-            _account(one),
-            configured.get(one.source_id or "") or context.tariff.default_region,
-            one.record.name.inbound_tag,
-        )
-        by_key[key].append(one)
-    regions = read_regions(connection, by_key)
-    return [
-        Correction(
-            Bucket(
-                key._replace(region=regions.get(key, key.region)),
-                sum(one.record.uplink_bytes for one in by_key[key]),
-                sum(one.record.downlink_bytes for one in by_key[key]),
-            ),
-            f"held delta {_listed(one.held_id for one in by_key[key])} released: {reason}",
-        )
-        for key in sorted(by_key)
-    ]
 
 
 def _decide(
@@ -321,13 +223,3 @@ def _charged(result: HeldResult, rating: Rating, finished_at: datetime) -> HeldR
         amount=-sum((charge.amount_delta for charge in charges), Decimal(0)),
         corrections=len(charges),
     )
-
-
-def _account(held: HeldDelta) -> str:
-    if held.account_uuid is None:
-        raise AssertionError("a delta that is charged has an account")
-    return held.account_uuid
-
-
-def _listed(ids: Iterable[int]) -> str:
-    return ", ".join(map(str, ids))

@@ -1,18 +1,11 @@
-"""Brings the database's schema to what this version needs, or tells what is wrong with it.
-
-SQLAlchemy and Alembic are loaded inside the functions: whoever imports all jobs must not pay for
-them.
-"""
+"""Brings the database's schema to what this version needs, or tells what is wrong with it."""
 
 from __future__ import annotations
 
 import io
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import billing_cli
 from billing_cli.database.begin import SEARCH_PATH
 from billing_cli.database.connection import Database, Session
 from billing_cli.database.functions import ASSIGN_LOCK_ROLE, LOCK_ROLE
@@ -41,13 +34,12 @@ from billing_cli.database.verification import (
 )
 from billing_cli.errors import SchemaError, UsageError
 from billing_cli.features.migrate.adoption import adopt_facts
+from billing_cli.features.migrate.revisions import run_migrations, write_migrations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import psycopg
-    from alembic.config import Config
-    from sqlalchemy import Connection
 
 # A change to a large table takes its time, and so does the migration that is waited for.
 STATEMENT_TIMEOUT_SECONDS = 3600.0
@@ -187,40 +179,6 @@ def open_session(dsn: str, *, dry_run: bool = False) -> Session:
     )
 
 
-@contextmanager
-def sqlalchemy_connection(connection: psycopg.Connection) -> Iterator[Connection]:
-    """Lend a connection to SQLAlchemy; its transaction stays the session's to end.
-
-    Database errors leave the block as the driver's own.
-    """
-    from sqlalchemy import create_engine  # noqa: PLC0415 - loaded only to migrate
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
-    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
-
-    engine = create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: connection,
-        poolclass=StaticPool,
-        use_native_hstore=False,
-    )
-    engine.dialect.do_commit = _leave_open  # type: ignore[method-assign, assignment]
-    engine.dialect.do_rollback = _leave_open  # type: ignore[method-assign, assignment]
-    try:
-        with engine.connect() as lent:
-            yield lent
-    except DBAPIError as error:
-        raise error.orig or error from None
-
-
-def alembic_config(output: io.StringIO | None = None) -> Config:
-    """Return Alembic's configuration, with the migrations that this installation came with."""
-    from alembic.config import Config  # noqa: PLC0415 - loaded only to migrate
-
-    config = Config(output_buffer=output)
-    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
-    return config
-
-
 def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> Migration:
     # The revision is read behind the lock: whoever waited here finds the other's work done.
     connection.execute(WAIT_FOR_OTHER_MIGRATIONS)
@@ -239,7 +197,7 @@ def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> M
         for name in read_shapes(connection, own_shapes()):
             raise SchemaError(f"{name} exists, but was not made by a migration")
     if revision != HEAD_REVISION:
-        _run_migrations(connection)
+        run_migrations(connection)
     # Also where nothing was to be migrated: a restored backup may have lost the owner.
     connection.execute(ASSIGN_LOCK_ROLE.encode())
     warnings = _verified(connection).warnings
@@ -283,32 +241,10 @@ def _check_role_name(name: str, option: str) -> None:
         raise UsageError(f"{option} needs the name of a role")
 
 
-def _run_migrations(connection: psycopg.Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - loaded only to migrate
-
-    config = alembic_config()
-    with sqlalchemy_connection(connection) as lent:
-        config.attributes["connection"] = lent
-        command.upgrade(config, "head")
-
-
-def _leave_open(_connection: object) -> None:
-    """Stand in for SQLAlchemy's COMMIT and ROLLBACK."""
-
-
 def _script(grant_to: str | None, grants: Iterable[str]) -> str:
-    from alembic import command  # noqa: PLC0415 - loaded only to migrate
-
     output = io.StringIO()
-    command.upgrade(alembic_config(output), "head", sql=True)
+    write_migrations(output)
     of_jobs = () if grant_to is None else (grant_script(grant_to),)
     for script in (*of_jobs, *grants):
         output.write(f"BEGIN;\n\n{SEARCH_PATH};\n{script}\nCOMMIT;\n")
     return output.getvalue()
-
-
-def _migrations() -> Path:
-    """Return the migrations' directory: inside an installed wheel, or at the top of a checkout."""
-    package = Path(billing_cli.__file__).parent
-    installed = package / "_alembic"
-    return installed if installed.is_dir() else package.parent / "alembic"

@@ -9,6 +9,7 @@ than the lock timeout.
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import format_rfc3339
@@ -17,6 +18,7 @@ from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import MAKE_PARTITIONS_NOW, require_head
 from billing_cli.errors import BillingError, ConfigurationError
 from billing_cli.features.prune import queries as store
+from billing_cli.features.prune import queries_rest as rest
 from billing_cli.features.prune.queries_seals import seal_prune
 from billing_cli.features.prune.result import PruneResult, kept_since
 from billing_cli.jobs.journal import write_journal
@@ -34,6 +36,8 @@ JOB = "prune"
 
 # Summing up a month of millions of records takes its time, and nobody waits for it.
 STATEMENT_TIMEOUT_SECONDS = 3600.0
+
+NO_FACTS = sha256().digest()
 
 
 def prune(
@@ -80,7 +84,12 @@ def prune(
         if dry_run:
             return session.read(lambda one: _foreseen(context, one, result, is_dropping))
         moved = session.transaction(
-            lambda one: _make_room(one, context.run_id, is_unproven_meant=is_unproven_meant)
+            lambda one: _make_room(
+                one,
+                context.run_id,
+                is_unproven_meant=is_unproven_meant,
+                is_archive_waived=is_archive_waived,
+            )
         )
         result = replace(result, moved_rows=moved)
         for found, is_attached in session.read(store.read_months):
@@ -89,8 +98,8 @@ def prune(
 
             def work(connection: Connection, found: PrunedMonth = found) -> PrunedMonth:
                 end = kept_since(found.month, -1)
-                store.lock_month(connection, found)
-                _require_same(connection, found, is_waived=is_archive_waived)
+                store.lock_tables(connection, found.tables)
+                _require_same(connection, found.month, is_waived=is_archive_waived)
                 seal_prune(connection, context.run_id, end, is_unproven_meant=is_unproven_meant)
                 return _prune(connection, found, end, is_dropping)
 
@@ -158,16 +167,14 @@ def _require_archives(connection: Connection, since: datetime) -> None:
         )
 
 
-def _require_same(connection: Connection, found: PrunedMonth, *, is_waived: bool) -> None:
-    """Raise where a month that goes has other rows than were archived; it is locked by now."""
+def _require_same(connection: Connection, month: datetime, *, is_waived: bool) -> None:
+    """Raise where a month that goes has other rows than were archived; they are locked by now."""
     if is_waived:
         return
-    archived = store.read_archives(connection).get(found.month)
-    if store.has_rows(connection, found.tables) and archived != store.facts_sha256(
-        connection, found.month
-    ):
+    archived = store.read_archives(connection).get(month)
+    if store.facts_sha256(connection, month) not in {archived, NO_FACTS}:
         raise BillingError(
-            f"{found.month:%Y-%m} is not archived as it is, rows were added or changed: run "
+            f"{month:%Y-%m} is not archived as it is, rows were added or changed: run "
             "`billing archive` first, or say --without-archive"
         )
 
@@ -193,12 +200,14 @@ def _foreseen(
     )
 
 
-def _make_room(connection: Connection, run_id: str, *, is_unproven_meant: bool) -> int:
+def _make_room(
+    connection: Connection, run_id: str, *, is_unproven_meant: bool, is_archive_waived: bool
+) -> int:
     """Make the partitions of the coming months, and those of rows that have none.
 
-    Late rows of a month that is detached are pruned after it.
+    Late rows of a month that is detached are pruned after it: these too only if they are archived.
     """
-    months, moved = store.read_rest_months(connection), 0
+    months, moved = rest.read_rest_months(connection), 0
     if months:
         detached = [
             found
@@ -206,9 +215,13 @@ def _make_room(connection: Connection, run_id: str, *, is_unproven_meant: bool) 
             if found.month in months and not is_attached
         ]
         attached = months - {found.month for found in detached}
+        if detached and not is_archive_waived:
+            store.lock_tables(connection, rest.REST_TABLES)
+        for found in detached:
+            _require_same(connection, found.month, is_waived=is_archive_waived)
         if detached and (pruned_until := read_evidence_since(connection)):
             seal_prune(connection, run_id, pruned_until, is_unproven_meant=is_unproven_meant)
-        moved = store.spread_rest(connection, attached, detached)
+        moved = rest.spread_rest(connection, attached, detached)
     connection.execute(MAKE_PARTITIONS_NOW)
     return moved
 

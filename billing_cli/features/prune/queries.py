@@ -7,11 +7,10 @@ month, and charges that belong into the story of the balances.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING
 
-from billing_cli.database import functions
 from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA
-from billing_cli.database.seals import CHARGES, RECORDS, copy_lines
+from billing_cli.database.seals import CHARGES, RECORDS, read_facts
 from billing_cli.features.prune.result import PrunedMonth, kept_since
 
 if TYPE_CHECKING:
@@ -59,10 +58,6 @@ SELECT (replace(right(relname, 7), '_', '-') || '-01 00:00:00+00')::timestamptz 
 # Months that were archived, and the numbers of rows that were.
 READ_ARCHIVES = "SELECT month, facts_sha256 FROM billing.archives"
 
-READ_FACTS: LiteralString = """
-SELECT fact.run_id, fact.step, {line} FROM {name}_{suffix} AS fact ORDER BY {key}
-"""
-
 FORGET_SEALS = """
 DELETE FROM billing.audited_seals WHERE created_at < now() - 2 * interval '1 day'
 """
@@ -70,18 +65,6 @@ DELETE FROM billing.audited_seals WHERE created_at < now() - 2 * interval '1 day
 FORGET_DAILY_CHARGES = """
 DELETE FROM billing.daily_charges WHERE day < (%(kept_since)s AT TIME ZONE 'UTC')::date
 """
-
-READ_REST_MONTHS = """
-SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
-"""
-
-READ_COLUMNS = """
-SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
-  FROM pg_attribute
- WHERE attrelid = %(table)s::regclass AND attnum > 0 AND NOT attisdropped
-"""
-
-MAKE_PARTITION = "SELECT billing.make_partition(%(month)s)"
 
 # What accounts have in the month on all sides, added to what an earlier run took of it.
 SAVE_SUMS = """
@@ -211,8 +194,7 @@ def facts_sha256(connection: Connection, month: datetime) -> bytes:
     """Return the hash of a month's facts, as `archive` computes it."""
     digest = sha256()
     for table in (RECORDS, CHARGES):
-        query = READ_FACTS.format(**table._asdict(), suffix=f"{month:%Y_%m}")
-        for line in copy_lines(connection, query):
+        for line in read_facts(connection, table, month, kept_since(month, -1)):
             digest.update(line)
     return digest.digest()
 
@@ -226,66 +208,7 @@ def has_rows(connection: Connection, tables: Iterable[str]) -> bool:
     return False
 
 
-def read_rest_months(connection: Connection) -> set[datetime]:
-    """Return the months of rows that found no partition of theirs."""
-    return {
-        month
-        for table in APPEND_ONLY_TABLES
-        for (month,) in connection.execute(READ_REST_MONTHS.format(table=table).encode())
-    }
-
-
-def spread_rest(
-    connection: Connection, months: Iterable[datetime], detached: Iterable[PrunedMonth]
-) -> int:
-    """Give the months of the rest their partitions; return how many rows leave it.
-
-    Rows of the `detached` months, which were pruned, came in late: their sums are kept as those of
-    the month were, and they join its tables. Nobody can read or write the evidence meanwhile.
-    """
-    # A partition can't be made while rows of its month are in the rest.
-    for table in APPEND_ONLY_TABLES:
-        rest = f"{SCHEMA}.{table}_default"
-        connection.execute(f"ALTER TABLE {SCHEMA}.{table} DETACH PARTITION {rest}".encode())
-        connection.execute(f"ALTER TABLE {rest} RENAME TO {table}_moving".encode())
-    for month in sorted(months):
-        connection.execute(MAKE_PARTITION, {"month": month})
-    moved = sum(_prune_late(connection, month) for month in detached)
-    for table in APPEND_ONLY_TABLES:
-        rest = f"{SCHEMA}.{table}_moving"
-        moved += connection.execute(f"INSERT INTO {SCHEMA}.{table} TABLE {rest}".encode()).rowcount
-        connection.execute(f"DROP TABLE {rest}".encode())
-        for statement in functions.rest_of(table):
-            connection.execute(statement.encode())
-    return moved
-
-
-def _prune_late(connection: Connection, month: PrunedMonth) -> int:
-    """Prune the rows of a month that were moved out of the rest; return how many there are."""
-    end = kept_since(month.month, -1)
-    of_month = "WHERE bucket_start >= %(month)s AND bucket_start < %(end)s"
-    late = {
-        table: f"(SELECT * FROM {SCHEMA}.{table}_moving {of_month}) AS late"
-        for table in APPEND_ONLY_TABLES
-    }
-    given = {"month": month.month, "end": end}
-    _keep_sums(connection, late["usage_records"], late["charges"], given)
-    moved = 0
-    for table in APPEND_ONLY_TABLES:
-        moving, joined = f"{SCHEMA}.{table}_moving", f"{SCHEMA}.{table}_{month.month:%Y_%m}"
-        # A table that was detached by an earlier version may lack columns.
-        row = connection.execute(READ_COLUMNS, {"table": joined}).fetchone()
-        columns = row[0] if row else "*"
-        connection.execute(
-            f"INSERT INTO {joined} ({columns}) SELECT {columns} FROM {late[table]}".encode(), given
-        )
-        # The guard of the table of which this was a part is still on it.
-        connection.execute(f"ALTER TABLE {moving} DISABLE TRIGGER USER".encode())
-        moved += connection.execute(f"DELETE FROM {moving} {of_month}".encode(), given).rowcount
-    return moved
-
-
-def _keep_sums(
+def keep_sums(
     connection: Connection, records: str, charges: str, given: Mapping[str, datetime]
 ) -> None:
     """Keep what audits need of records and charges of a month, which are tables or subqueries."""
@@ -296,9 +219,9 @@ def _keep_sums(
     connection.execute(DELETE_BILLED, given)
 
 
-def lock_month(connection: Connection, found: PrunedMonth) -> None:
+def lock_tables(connection: Connection, tables: Iterable[str]) -> None:
     """Let nobody add to a month while it is read; who writes to others need not wait."""
-    for table in found.tables:
+    for table in tables:
         connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
 
 
@@ -307,7 +230,7 @@ def prune_month(connection: Connection, found: PrunedMonth, end: datetime) -> Pr
     suffix = f"{found.month:%Y_%m}"
     given = {"month": found.month, "end": end}
     records, charges = f"{SCHEMA}.usage_records_{suffix}", f"{SCHEMA}.charges_{suffix}"
-    _keep_sums(connection, records, charges, given)
+    keep_sums(connection, records, charges, given)
     counts = []
     for table in APPEND_ONLY_TABLES:
         name = f"{SCHEMA}.{table}_{suffix}"

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from billing_cli.core.canonical import time_text
-from billing_cli.core.seals import LineDigest
+from billing_cli.core.seals import LineDigest, is_cut
 from billing_cli.database.seals import (
     CHARGES,
     PRUNE_JOB,
@@ -18,6 +18,7 @@ from billing_cli.database.seals import (
     RECORDS,
     SEAL_COLUMNS,
     copy_lines,
+    fact_of,
     read_last_prune,
     seal_of,
 )
@@ -78,10 +79,7 @@ def seal_prune(
     seals = [seal_of(row) for row in connection.execute(READ_REACHING, given)]
     owners: dict[Key, Key] = {}
     for one in seals:
-        is_left = (
-            last and one.first_bucket < last.first_bucket and one.created_at <= last.created_at
-        )
-        owners[_key(one)] = _key(last) if last and is_left else _key(one)
+        owners[_key(one)] = _key(last if last and is_cut(one, last) else one)
     wanted = {_key(one): one for one in ([*seals, last] if last else seals)}
     wanted = {key: one for key, one in wanted.items() if key in owners.values()}
     given["first"] = min((seal.first_bucket for seal in seals), default=kept_since)
@@ -112,8 +110,8 @@ def _key(seal: Seal) -> Key:
 def _read(
     connection: Connection, table: FactTable, given: dict[str, Any]
 ) -> Iterator[tuple[Key, bytes]]:
-    for row in copy_lines(connection, READ_FACTS.format(**table._asdict()), given):
-        run_id, step, line = row.split(b"\t", 2)
+    rows = copy_lines(connection, READ_FACTS.format(**table._asdict()), given)
+    for run_id, step, line in map(fact_of, rows):
         yield (run_id.decode(), int(step)), line
 
 

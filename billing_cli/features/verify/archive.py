@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.archives import ArchiveCheck, check_archive, months_in
+from billing_cli.archive_checks import ArchiveCheck, check_archive
+from billing_cli.archives import months_in
 from billing_cli.cli.units import plural
 from billing_cli.errors import ConfigurationError
 from billing_cli.features.verify.result import Finding, findings_lines, findings_objects

@@ -15,12 +15,15 @@ from struct import unpack
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from billing_cli.core.seals import is_cut
 from billing_cli.database.seals import (
     ADOPTION_JOB,
     ADOPTION_RUN,
     CHARGES,
     PRUNE_JOB,
     RECORDS,
+    fact_of,
+    read_facts,
 )
 from billing_cli.features.verify import queries as store
 
@@ -100,15 +103,10 @@ def _opened(
     for seal in seals:
         if seal.job == PRUNE_JOB:
             continue
-        if left is None or not _is_cut(seal, left.seal):
+        if left is None or not is_cut(seal, left.seal):
             yield _key_of(seal), _Open(seal, is_whole=seal.first_bucket >= scan_start)
         elif seal.last_bucket >= left.seal.first_bucket:
             yield _key_of(seal), left
-
-
-def _is_cut(seal: Seal, prune: Seal) -> bool:
-    """Tell whether a prune took facts of a seal. Facts before seals are sealed by month."""
-    return seal.first_bucket < prune.first_bucket and seal.created_at <= prune.created_at
 
 
 def _key_of(seal: Seal) -> SealKey:
@@ -128,7 +126,7 @@ def _read(
     name = table.name
     unknown: defaultdict[tuple[bytes, bytes, bytes], int] = defaultdict(int)
     count = 0
-    for run_id, step, line in store.read_facts(connection, table, *minutes):
+    for run_id, step, line in map(fact_of, read_facts(connection, table, *minutes)):
         key = (run_id, step)
         if step == b"0":
             key = (ADOPTION_RUN.encode(), line[:4] + line[5:7])

@@ -97,13 +97,6 @@ SELECT run_id::text FROM billing.seals
 
 READ_CHECKS: LiteralString = "SELECT {column} FROM billing.seals WHERE run_id = %s AND step = %s"
 
-READ_FACTS: LiteralString = """
-SELECT fact.run_id, fact.step, {line}
-  FROM {name} AS fact
- WHERE fact.bucket_start >= %(start)s AND fact.bucket_start < %(end)s
- ORDER BY {key}
-"""
-
 # Of one seal; `step` 0 and any run for facts of earlier versions.
 READ_FACTS_OF: LiteralString = """
 SELECT {line}
@@ -160,16 +153,6 @@ def read_seals(
         "limit": limit,
     }
     return [seal_of(row) for row in connection.execute(READ_SEALS, parameters)]
-
-
-def read_facts(
-    connection: Connection, table: FactTable, start: datetime, end: datetime
-) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield run, step and canonical line of the facts of a range of minutes, in key order."""
-    query = READ_FACTS.format(**table._asdict())
-    for row in copy_lines(connection, query, {"start": start, "end": end}):
-        run_id, step, line = row.split(b"\t", 2)
-        yield run_id, step, line
 
 
 def read_lines_of(

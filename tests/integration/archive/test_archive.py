@@ -17,6 +17,7 @@ from billing_cli.database.connection import Database
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.archive import job as archive_job
 from billing_cli.features.archive.job import archive
+from billing_cli.features.audit.job import audit
 from billing_cli.features.prune.job import prune
 from billing_cli.features.verify.archive import archive_findings, verify_archive
 from tests.support.sealing import DAY, tamper
@@ -196,6 +197,41 @@ def test_a_month_that_changed_since_is_not_pruned(
         prune(context, 1, is_unproven_meant=True)
     waived = prune(context, 1, is_unproven_meant=True, is_archive_waived=True)
     assert waived.details["without_archive"] is True
+
+
+@pytest.mark.parametrize("is_dropping", [False, True], ids=["detached", "dropped"])
+def test_late_minutes_of_a_pruned_month_go_only_into_an_archive_of_their_own(
+    sealing: Sealing, tmp_path: Path, database_url: str, *, is_dropping: bool
+) -> None:
+    """Both archives prove themselves, and hold every fact once; log and audit go on."""
+    sealing.story.broken_invariants = list  # type: ignore[method-assign]
+    context = _context(sealing, database_url)
+    before = _archive(sealing, tmp_path / "to")
+    prune(context, 1, is_unproven_meant=True, is_dropping=is_dropping)
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    for _ in range(3):
+        sealing.story.minute(*((stream, 10, 20) for stream in node.streams))
+    sealing.story.collect()
+    sealing.seal(2 * DAY)
+    count = "SELECT (SELECT count(*) FROM billing.usage_records), count(*) FROM billing.charges"
+    ((records, charges),) = sealing.story.rows(count)
+
+    with pytest.raises(BillingError, match="2026-04 is not archived as it is"):
+        prune(context, 1, is_unproven_meant=True)
+    with pytest.raises(BillingError, match="holds other facts"):
+        _archive(sealing, tmp_path / "to")
+    late = _archive(sealing, tmp_path / "late")
+    assert (late.records, late.charges, late.seals) == (records, charges, 1)
+    assert records > 0
+    prune(context, 1, is_unproven_meant=True)
+
+    assert sealing.story.rows(count) == [(0, 0)]
+    for to, made in (("to", before), ("late", late)):
+        (check,) = verify_archive(tmp_path / to, [sealing.key_file])
+        assert (check.problems, check.records) == ([], made.records)
+    sealing.seal(3 * DAY)
+    assert sealing.findings() == []
+    assert audit(context).violations == 0
 
 
 def test_what_a_prune_leaves_of_a_run_is_proven(

@@ -71,6 +71,39 @@ def test_late_errors_of_two_sources_are_found_among_nine(world: World) -> None:
     world.assert_all_is_billed()
 
 
+@pytest.mark.parametrize("deferrable", ["", "DEFERRABLE INITIALLY DEFERRED"])
+def test_of_sources_that_only_conflict_with_each_other_the_first_commits(
+    world: World, deferrable: str
+) -> None:
+    """A constraint allows an account one node in a minute: each source is good by itself."""
+    users = world.add_users(1)
+    nodes = [world.add_node(source_id, users) for source_id in ("de-1", "jp-1", "us-1")]
+    for node in nodes:
+        node.poll_jitter_seconds = 0
+    world.flow_until(0.5, rate=0)
+    for minute in range(1, 9):
+        for node in nodes:
+            node.flow(node.streams[0], 1000, 100)
+        world.flow_until(minute, rate=0)
+    world.run(world.at(3))
+    table = "ALTER TABLE public.traffic_minute_buckets "
+    since = f"bucket_start >= '{world.at(4).isoformat()}'"
+    world.connection.execute(
+        f"{table} ADD CONSTRAINT one_node EXCLUDE USING btree"
+        f" (account_uuid WITH =, bucket_start WITH =) WHERE ({since}) {deferrable}".encode()
+    )
+    result = world.run(world.at(6))
+    assert {source.source_id: source.status for source in result.sources} == {
+        "de-1": "ok",
+        "jp-1": "error",
+        "us-1": "error",
+    }
+    assert "one_node" in str(result.sources[-1].error)
+    world.connection.execute(f"{table} DROP CONSTRAINT one_node".encode())
+    assert world.run(world.at(10)).status == "ok"
+    world.assert_all_is_billed()
+
+
 def test_pending_usage_that_is_refused_excludes_its_source_alone(world: World) -> None:
     """The account of a stream appears, and its late minutes are refused at COMMIT."""
     users = world.add_users(2)

@@ -14,12 +14,8 @@ from psycopg.errors import RestrictViolation
 from billing_cli.database.metadata import metadata
 from billing_cli.database.schema import APPEND_ONLY_TABLES, REVISIONS
 from billing_cli.database.shared_metadata import shared_metadata
-from billing_cli.features.migrate.job import (
-    alembic_config,
-    migrate,
-    open_session,
-    sqlalchemy_connection,
-)
+from billing_cli.features.migrate.job import migrate, open_session
+from billing_cli.features.migrate.revisions import alembic_config, sqlalchemy_connection
 from tests.support.catalog import rows_of, schema_of
 
 if TYPE_CHECKING:
