@@ -44,18 +44,17 @@ def test_reconcile_after_collect_changes_nothing(
 ) -> None:
     """History that is read again, with snapshots of two clocks in it, charges nothing twice."""
     played = play(BY_NAME[name])
+    moments = played.cuttings()[CUTTING]
     with (
         serve(played.fleet) as running,
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
         world = World(job_url, running, connection)
         world.save_users()
-        for moment in played.moments:
+        for moment in moments:
             world.run_unchecked(moment)
         for _ in range(2):
-            world.run_unchecked(
-                played.moments[-1], reconcile, since=played.moments[0], until=played.moments[-1]
-            )
-            expected = played.expected(played.moments)
+            world.run_unchecked(moments[-1], reconcile, since=moments[0], until=moments[-1])
+            expected = played.expected(moments)
             assert compare_with_expected(connection, played.node.identity.stored, expected) == []
         assert violations(connection, world.opening()) == []
