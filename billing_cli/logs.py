@@ -142,7 +142,7 @@ class _Bridge(logging.Handler):
 
 def _bridge_standard_library() -> None:
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, _Bridge)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
         root.removeHandler(handler)
     root.addHandler(_Bridge(logging.WARNING))
     root.setLevel(logging.WARNING)
@@ -198,9 +198,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Mapping) and depth < MAX_DEPTH:
-        return {redact(_text(key)): _plain(one, depth + 1) for key, one in value.items()}
+        return {redact(_text(key)): _plain(part, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
-        return [_plain(one, depth + 1) for one in value]
+        return [_plain(part, depth + 1) for part in value]
     text = _text(value)
     masked = redact(text)
     # Not every number can stand in JSON: NaN, infinity and endless integers become texts.

@@ -127,10 +127,13 @@ def _own(version: str, is_database_up: bool | None) -> Iterator[Metric]:
 def _runs(run: RunResult, totals: Sequence[JobTotals]) -> Iterator[Metric]:
     """How the last run of each job ended: this one as it was, the others as the database says."""
     last = {
-        one.job: _LastRun(
-            one.last_status, one.last_started_at, one.last_finished_at, one.last_success_at
+        job_totals.job: _LastRun(
+            job_totals.last_status,
+            job_totals.last_started_at,
+            job_totals.last_finished_at,
+            job_totals.last_success_at,
         )
-        for one in totals
+        for job_totals in totals
     }
     success_at = last[run.job].success_at if run.job in last else None
     if run.status in {"ok", "partial"}:
@@ -145,31 +148,31 @@ def _runs(run: RunResult, totals: Sequence[JobTotals]) -> Iterator[Metric]:
         "billing_run_last_success_timestamp_seconds",
         "When the last run ended that was ok or partial.",
     )
-    for job, one in sorted(last.items()):
-        success.add_metric([job], one.status != "error")
+    for job, ended in sorted(last.items()):
+        success.add_metric([job], ended.status != "error")
         for name in get_args(RunStatus):
-            status.add_metric([job, name], name == one.status)
-        seconds.add_metric([job], (one.finished_at - one.started_at).total_seconds())
-        end.add_metric([job], one.finished_at.timestamp())
-        if one.success_at is not None:
-            last_success.add_metric([job], one.success_at.timestamp())
+            status.add_metric([job, name], name == ended.status)
+        seconds.add_metric([job], (ended.finished_at - ended.started_at).total_seconds())
+        end.add_metric([job], ended.finished_at.timestamp())
+        if ended.success_at is not None:
+            last_success.add_metric([job], ended.success_at.timestamp())
     yield from (success, status, seconds, end, last_success)
 
 
 def _totals(totals: Sequence[JobTotals]) -> Iterator[Metric]:
     for field, (name, meaning) in COUNTERS.items():
         family = CounterMetricFamily(name, meaning, labels=["command"])
-        for one in totals:
-            family.add_metric([one.job], float(getattr(one, field)))
+        for job_totals in totals:
+            family.add_metric([job_totals.job], float(getattr(job_totals, field)))
         yield family
     for field, meaning in (
         ("violations", "Broken invariants that the last audit of all accounts found."),
         ("notices", "Changes without a ledger row that the last audit of all accounts found."),
     ):
         gauge = GaugeMetricFamily(f"billing_audit_{field}", meaning)
-        for one in totals:
-            if getattr(one, field) is not None:
-                gauge.add_metric([], getattr(one, field))
+        for job_totals in totals:
+            if getattr(job_totals, field) is not None:
+                gauge.add_metric([], getattr(job_totals, field))
         yield gauge
 
 

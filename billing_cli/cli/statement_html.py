@@ -40,7 +40,10 @@ def statement_html(statement: Mapping[str, Any]) -> str:
     """Return a statement as a self-contained page."""
     data = json.dumps(statement, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     data = "".join(
-        f"\\u{ord(one):04x}" if one in "<>&" or not one.isprintable() else one for one in data
+        f"\\u{ord(character):04x}"
+        if character in "<>&" or not character.isprintable()
+        else character
+        for character in data
     )
     title = f"Statement {statement['month']}"
     return f"""<!DOCTYPE html>
@@ -86,10 +89,12 @@ def _text(value: object) -> str:
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]], texts: int) -> str:
     """Return a table whose columns after the first `texts` hold numbers."""
     kinds = ["" if place < texts else ' class="number"' for place in range(len(header))]
-    head = "".join(f"<th{kind}>{_text(one)}</th>" for kind, one in zip(kinds, header, strict=True))
+    head = "".join(
+        f"<th{kind}>{_text(title)}</th>" for kind, title in zip(kinds, header, strict=True)
+    )
     body = "\n".join(
         "<tr>"
-        + "".join(f"<td{kind}>{_text(one)}</td>" for kind, one in zip(kinds, row, strict=True))
+        + "".join(f"<td{kind}>{_text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
         + "</tr>"
         for row in rows
     )
@@ -98,7 +103,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]], texts: int) 
 
 def _summary(statement: Mapping[str, Any]) -> str:
     currency = f" {statement['currency']}" if statement["currency"] else ""
-    others = sum((Decimal(one["amount"]) for one in statement["other_entries"]), Decimal(0))
+    others = sum((Decimal(other["amount"]) for other in statement["other_entries"]), Decimal(0))
     rows = (
         ("Opening balance", f"{statement['opening_balance']}{currency}"),
         ("Charges", f"{statement['amount']}{currency}"),
@@ -174,13 +179,13 @@ def _nodes(statement: Mapping[str, Any]) -> str:
     header = ("Node", "Inbound tag", "Included bytes", "Rated bytes", "Amount")
     rows = [
         (
-            one["node_id"],
-            one["inbound_tag"] or "-",
-            f"{one['included_bytes']:,}",
-            f"{one['rated_bytes']:,}",
-            one["amount"],
+            node["node_id"],
+            node["inbound_tag"] or "-",
+            f"{node['included_bytes']:,}",
+            f"{node['rated_bytes']:,}",
+            node["amount"],
         )
-        for one in statement["nodes"]
+        for node in statement["nodes"]
     ]
     return _table(header, rows, 2)
 
@@ -191,27 +196,27 @@ def _entries(statement: Mapping[str, Any]) -> str:
     rows = [
         (
             day["day"],
-            one["usage_day"],
-            f"{one['node_id']} {one['region']}".strip(),
-            one["inbound_tag"] or "-",
-            "correction" if one["entry_type"] == "traffic_adjustment" else "usage",
-            one["reason"] or "-",
-            one["price_per_byte"],
-            one["multiplier"],
-            f"{one['included_bytes']:,}",
-            f"{one['rated_bytes']:,}",
-            one["amount"],
+            entry["usage_day"],
+            f"{entry['node_id']} {entry['region']}".strip(),
+            entry["inbound_tag"] or "-",
+            "correction" if entry["entry_type"] == "traffic_adjustment" else "usage",
+            entry["reason"] or "-",
+            entry["price_per_byte"],
+            entry["multiplier"],
+            f"{entry['included_bytes']:,}",
+            f"{entry['rated_bytes']:,}",
+            entry["amount"],
         )
         for day in statement["days"]
-        for one in day["entries"]
+        for entry in day["entries"]
     ]
     return _table((*header, *numbers), rows, len(header))
 
 
 def _others(statement: Mapping[str, Any]) -> str:
     rows = [
-        (one["at"], one["kind"], one["reason"] or "-", one["amount"])
-        for one in statement["other_entries"]
+        (other["at"], other["kind"], other["reason"] or "-", other["amount"])
+        for other in statement["other_entries"]
     ]
     return _table(("Time", "Kind", "Reason", "Amount"), rows, 3) if rows else "<p>none</p>"
 

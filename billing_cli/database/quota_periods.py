@@ -232,16 +232,16 @@ def read_rated_buckets(
     connection: Connection, returned: Sequence[ReturnedQuota]
 ) -> Sequence[BucketKey]:
     """Return the buckets whose charges may use what returns to the quotas of their periods."""
-    wanted = [one for one in returned if one.rated_bytes]
+    wanted = [quota for quota in returned if quota.rated_bytes]
     if not wanted:
         return ()
     rows = connection.execute(
         READ_RATED_BUCKETS,
         {
-            "account_uuids": arrays.plain(one.account_uuid for one in wanted),
-            "begins": arrays.moments(one.period.begin for one in wanted),
-            "ends": arrays.moments(one.period.end for one in wanted),
-            "rated_bytes": arrays.plain(one.rated_bytes for one in wanted),
+            "account_uuids": arrays.plain(quota.account_uuid for quota in wanted),
+            "begins": arrays.moments(quota.period.begin for quota in wanted),
+            "ends": arrays.moments(quota.period.end for quota in wanted),
+            "rated_bytes": arrays.plain(quota.rated_bytes for quota in wanted),
         },
     )
     return [BucketKey(*row) for row in rows]

@@ -59,9 +59,9 @@ def read_new_streams(
     rows = connection.execute(
         READ_NEW_STREAMS,
         {
-            "source_ids": arrays.texts([one[0] for one in wanted]),
-            "nodes": arrays.texts([one[1] for one in wanted]),
-            "sinces": arrays.moments([one[2] for one in wanted]),
+            "source_ids": arrays.texts([node[0] for node in wanted]),
+            "nodes": arrays.texts([node[1] for node in wanted]),
+            "sinces": arrays.moments([node[2] for node in wanted]),
         },
     )
     found: defaultdict[str, list[NewStreams]] = defaultdict(list)

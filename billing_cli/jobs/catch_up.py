@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from billing_cli.jobs.step import Step
 
 JOB = "catch-up"
+# The figures of a source that are those of all its steps together.
+SUMMED = (
+    *("snapshots", "samples", "resets", "gaps", "rejected_samples", "held_deltas"),
+    *("successions", "new_streams", "charged_bytes", "amount"),
+)
 # Of all steps of a source together: the row of the run is written with each.
 MOST_NOTES = 50
 SINCE_IGNORED = (
@@ -140,15 +145,6 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
         results[latest.source_id] = replace(
             latest,
             status="partial" if latest.status == "ok" and was_partial else latest.status,
-            snapshots=earlier.snapshots + latest.snapshots,
-            samples=earlier.samples + latest.samples,
-            resets=earlier.resets + latest.resets,
-            gaps=earlier.gaps + latest.gaps,
-            rejected_samples=earlier.rejected_samples + latest.rejected_samples,
-            held_deltas=earlier.held_deltas + latest.held_deltas,
-            successions=earlier.successions + latest.successions,
-            new_streams=earlier.new_streams + latest.new_streams,
-            charged_bytes=earlier.charged_bytes + latest.charged_bytes,
-            amount=earlier.amount + latest.amount,
+            **{name: getattr(earlier, name) + getattr(latest, name) for name in SUMMED},
             notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes]))[:MOST_NOTES],
         )

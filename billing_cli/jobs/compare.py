@@ -169,8 +169,8 @@ def _compare_together(
                 for finding in findings
                 for snapshot in finding.stretch.snapshots
             ),
-            included_bytes=sum(one.included_bytes for one in rating.charges),
-            charged_bytes=sum(one.rated_bytes for one in rating.charges),
+            included_bytes=sum(charge.included_bytes for charge in rating.charges),
+            charged_bytes=sum(charge.rated_bytes for charge in rating.charges),
             amount=-sum(amounts.values(), Decimal(0)),
         ),
         differences=tuple(
@@ -252,7 +252,7 @@ def _find(connection: Connection, stretch: Stretch) -> _Finding:
         if found is None:
             skipped += 1
         else:
-            different.extend((stored, one) for one in found)
+            different.extend((stored, difference) for difference in found)
     return _Finding(stretch, different, skipped)
 
 
@@ -291,13 +291,15 @@ def _corrected_usage(
     """
     return [
         StoredUsage(
-            stored.cell.record._replace(bucket_start=one.minute, start=one.recorded, end=one.shown),
+            stored.cell.record._replace(
+                bucket_start=difference.minute, start=difference.recorded, end=difference.shown
+            ),
             stored.stream_id,
             stored.account_uuid,
             "correction",
-            stored.revisions.get(one.minute, 0) + 1,
+            stored.revisions.get(difference.minute, 0) + 1,
         )
-        for stored, one in finding.different
+        for stored, difference in finding.different
         if stored.account_uuid in accounts and cell_key(stored) not in refused
     ]
 

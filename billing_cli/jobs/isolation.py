@@ -55,7 +55,7 @@ def transaction_isolated(
     out of the one that stands. Raises as `session.transaction` does.
     """
     try:
-        return session.transaction(lambda one: work(one, Share(source_ids)))
+        return session.transaction(lambda connection: work(connection, Share(source_ids)))
     except DataRefusedError as error:
         if session.dry_run:
             raise
@@ -65,20 +65,22 @@ def transaction_isolated(
     def refusal_of(some: Sequence[str], *, is_bare: bool) -> str:
         if time.monotonic() > until:
             raise failure
-        return _refusal_of(session, lambda one: work(one, Share(some, {}, is_bare)))
+        return _refusal_of(session, lambda connection: work(connection, Share(some, {}, is_bare)))
 
     # What is refused without any source is not theirs to blame for.
     is_bare = bool(refusal_of((), is_bare=False))
     if is_bare and refusal_of((), is_bare=True):
         raise failure
     refused = find_refused(source_ids, partial(refusal_of, is_bare=is_bare))
-    rest = [one for one in source_ids if one not in refused]
+    rest = [source_id for source_id in source_ids if source_id not in refused]
     if not is_bare:
         try:
-            return session.transaction(lambda one: work(one, Share(rest, refused)))
+            return session.transaction(lambda connection: work(connection, Share(rest, refused)))
         except DataRefusedError:
             pass  # Even that they failed can't be written.
-    return session.transaction(lambda one: work(one, Share(rest, refused, is_bare=True)))
+    return session.transaction(
+        lambda connection: work(connection, Share(rest, refused, is_bare=True))
+    )
 
 
 def _refusal_of(session: Session, work: Callable[[Connection], object]) -> str:

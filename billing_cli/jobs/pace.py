@@ -45,13 +45,15 @@ class Pace:
 
     def shares(self, source_ids: Iterable[str], max_samples: int) -> dict[str, int]:
         """Share `max_samples` out: equally among sources of unknown density, else by density."""
-        densities = {one: self.samples_per_minute.get(one, 0.0) for one in source_ids}
+        densities = {
+            source_id: self.samples_per_minute.get(source_id, 0.0) for source_id in source_ids
+        }
         equal = max_samples // max(1, len(densities))
         left = max_samples - equal * list(densities.values()).count(0.0)
         whole = sum(densities.values())
         return {
-            one: max(1, int(left * density / whole) if density else equal)
-            for one, density in densities.items()
+            source_id: max(1, int(left * density / whole) if density else equal)
+            for source_id, density in densities.items()
         }
 
     def after(
@@ -59,8 +61,8 @@ class Pace:
     ) -> Pace:
         """Return the pace after a step that got this and came to this horizon."""
         seen = {
-            source_id: _samples_per_minute(begins[source_id], one)
-            for source_id, one in fetched.items()
+            source_id: _samples_per_minute(begins[source_id], answer)
+            for source_id, answer in fetched.items()
         }
         return Pace(horizon, {**self.samples_per_minute, **seen})
 
@@ -74,7 +76,7 @@ def end_of_history(fetched: Fetched, bound: datetime) -> datetime:
 
 def cut_at(fetched: Fetched, horizon: datetime) -> Fetched:
     """Leave out what lies after the horizon; what was left out is still on offer."""
-    kept = bisect_left(fetched.snapshots, horizon, key=lambda one: one.collected_at)
+    kept = bisect_left(fetched.snapshots, horizon, key=lambda snapshot: snapshot.collected_at)
     if kept == len(fetched.snapshots):
         return fetched
     return replace(fetched, snapshots=fetched.snapshots[:kept], complete=False)
@@ -85,5 +87,5 @@ def _samples_per_minute(begin: datetime, fetched: Fetched) -> float:
     fresh = [snapshot for snapshot in fetched.snapshots if snapshot.collected_at > begin]
     if not fresh:
         return 0.0
-    first, last = (minute_of(one.collected_at) for one in (fresh[0], fresh[-1]))
+    first, last = (minute_of(snapshot.collected_at) for snapshot in (fresh[0], fresh[-1]))
     return sum(map(weight, fetched.snapshots)) / ((last - first) / MINUTE + 1)

@@ -173,12 +173,12 @@ def _chains(connection: Connection[Any]) -> Iterator[str]:
             connection, READ_LINKS
         )
     ]
-    chains = {stream: list(group) for stream, group in groupby(links, lambda one: one.stream_id)}
+    chains = {stream: list(group) for stream, group in groupby(links, lambda link: link.stream_id)}
     moves = [
         Move(stream_id, at, side, Totals(*totals))
         for stream_id, at, side, *totals in rows(connection, READ_MOVES)
     ]
-    moved = {stream: list(group) for stream, group in groupby(moves, lambda one: one.stream_id)}
+    moved = {stream: list(group) for stream, group in groupby(moves, lambda move: move.stream_id)}
     for stream_id, origin, state, epoch, *totals in rows(connection, READ_STREAMS):
         first, last = Totals(*totals[:2]), Totals(*totals[2:])
         stream = StreamRow(stream_id, origin, state, epoch, first, last)
@@ -225,7 +225,7 @@ def _end(stream: StreamRow, end: Totals, since: Sequence[Move], *, is_reset: boo
     if stream.state == "duplicate":
         is_there |= stream.last == _plus(end, since, "continued")
     if stream.state == "continued":
-        given = [one.totals for one in since if one.side == "ended"]
+        given = [part.totals for part in since if part.side == "ended"]
         is_there = given[-1:] == [stream.last] and places.hold(ZERO)
     if not is_there:
         yield f"evidence ends at {_said(places.likeliest)}, checkpoint at {_said(stream.last)}"
@@ -247,7 +247,7 @@ class Places(NamedTuple):
         if not self.from_zero:
             return totals == self.there
         restarted = [
-            now in {one[direction] for one in self.from_zero}
+            now in {allowed[direction] for allowed in self.from_zero}
             for direction, now in enumerate(totals)
         ]
         stayed = [now == there for now, there in zip(totals, self.there, strict=True)]
@@ -261,7 +261,7 @@ def _places(
     there = _plus(_plus(end, since, "continued"), since, "ended", -1)
     if not is_reset:
         return Places(there)
-    late = [one for one in since if from_at is None or one.at > from_at]
+    late = [part for part in since if from_at is None or part.at > from_at]
     taken = [_plus(ZERO, late, "continued"), _plus(ZERO, since, "continued")]
     return Places(there, (*taken, ZERO, _plus(taken[-1], since, "ended", -1)))
 

@@ -71,7 +71,8 @@ class Expected:
     def allows(self, charged: Bytes) -> bool:
         """Tell whether the bytes are within the bounds, in each direction."""
         return all(
-            low <= one <= high for low, one, high in zip(self.low, charged, self.high, strict=True)
+            low <= moved <= high
+            for low, moved, high in zip(self.low, charged, self.high, strict=True)
         )
 
 
@@ -84,10 +85,10 @@ def snapshots_read(node: Node, moments: Iterable[datetime], settle: timedelta) -
     for moment in moments:
         end = closed_until(moment, settle)
         read += [
-            one
-            for one in node.published(moment)
-            if one.collected_at < end
-            and (not read or minute_of(one.collected_at) > minute_of(read[-1].collected_at))
+            snapshot
+            for snapshot in node.published(moment)
+            if snapshot.collected_at < end
+            and (not read or minute_of(snapshot.collected_at) > minute_of(read[-1].collected_at))
         ]
     return read
 
@@ -102,7 +103,8 @@ def expected_by_account(
     accounts = accounts_by_uuid(fleet)
     in_order = _in_true_order(read)
     all_read = sorted(
-        (one for one in read if one.index >= in_order[0].index), key=attrgetter("index")
+        (snapshot for snapshot in read if snapshot.index >= in_order[0].index),
+        key=attrgetter("index"),
     )
     restarts = list(restarts_in(in_order))
     flowed: defaultdict[str, Bytes] = defaultdict(Bytes)
@@ -130,9 +132,9 @@ def expected_by_account(
 def _in_true_order(read: Sequence[Snapshot]) -> list[Snapshot]:
     """Leave out what was taken before something that had been read already."""
     in_order: list[Snapshot] = []
-    for one in read:
-        if not in_order or one.index > in_order[-1].index:
-            in_order.append(one)
+    for snapshot in read:
+        if not in_order or snapshot.index > in_order[-1].index:
+            in_order.append(snapshot)
     return in_order
 
 
@@ -189,6 +191,6 @@ def _covers(sums: Bytes, earlier: Bytes) -> bool:
 
 def _expected(flowed: Bytes, exemptions: Sequence[Exemption]) -> Expected:
     listed = tuple(exemption for exemption in exemptions if any(exemption.bytes))
-    high = flowed.minus(total(one.bytes for one in listed if one.is_certain))
-    low = high.minus(total(one.bytes for one in listed if not one.is_certain))
+    high = flowed.minus(total(exemption.bytes for exemption in listed if exemption.is_certain))
+    low = high.minus(total(exemption.bytes for exemption in listed if not exemption.is_certain))
     return Expected(Bytes(max(low.uplink, 0), max(low.downlink, 0)), high, listed)

@@ -101,10 +101,14 @@ class History:
 
     def postpone(self, snapshot: Snapshot, nanoseconds: int) -> None:
         """Publish a snapshot later; until then, what it replaced is on offer again."""
-        for one in self.by_stamp:
-            is_replaced = one.gone_nanoseconds == snapshot.published_nanoseconds
-            if is_replaced and one.collected_at == snapshot.collected_at and one is not snapshot:
-                one.gone_nanoseconds = nanoseconds
+        for earlier in self.by_stamp:
+            is_replaced = earlier.gone_nanoseconds == snapshot.published_nanoseconds
+            if (
+                is_replaced
+                and earlier.collected_at == snapshot.collected_at
+                and earlier is not snapshot
+            ):
+                earlier.gone_nanoseconds = nanoseconds
         snapshot.published_nanoseconds = nanoseconds
 
     def lose(self, at: datetime) -> None:
@@ -118,17 +122,19 @@ class History:
         """Return what is offered at present, oldest stamp first; None: when all has been taken."""
         if present is None:
             return [
-                one for one in self.by_stamp if not one.forgotten and one.gone_nanoseconds is None
+                taken
+                for taken in self.by_stamp
+                if not taken.forgotten and taken.gone_nanoseconds is None
             ]
         latest = nanoseconds_of(present) + 999
         oldest = latest - int(KEPT.total_seconds()) * NANOSECONDS_PER_SECOND
         kept = bisect_left(self.by_stamp, oldest, key=attrgetter("stamp_nanoseconds"))
         return [
-            one
-            for one in self.by_stamp[kept:]
-            if not one.forgotten
-            and one.published_nanoseconds <= latest
-            and (one.gone_nanoseconds is None or one.gone_nanoseconds > latest)
+            taken
+            for taken in self.by_stamp[kept:]
+            if not taken.forgotten
+            and taken.published_nanoseconds <= latest
+            and (taken.gone_nanoseconds is None or taken.gone_nanoseconds > latest)
         ]
 
     def _standing_at(self, stamp_nanoseconds: int) -> Snapshot | None:
@@ -137,7 +143,7 @@ class History:
         stamp = attrgetter("stamp_nanoseconds")
         begin = bisect_left(self.by_stamp, microseconds * 1000, key=stamp)
         end = bisect_left(self.by_stamp, (microseconds + 1) * 1000, key=stamp)
-        same = (one for one in self.by_stamp[begin:end] if one.gone_nanoseconds is None)
+        same = (taken for taken in self.by_stamp[begin:end] if taken.gone_nanoseconds is None)
         return next(same, None)
 
 

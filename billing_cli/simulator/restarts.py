@@ -54,8 +54,8 @@ def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
 
 def noticed_restarts(visible: Sequence[Snapshot]) -> frozenset[int]:
     """Return the numbers of the restarts that show."""
-    shown = (one for one in restarts_in(visible) if one.visibility == "shown")
-    return frozenset(number for one in shown for number in one.numbers)
+    shown = (restart for restart in restarts_in(visible) if restart.visibility == "shown")
+    return frozenset(number for restart in shown for number in restart.numbers)
 
 
 def totals_of(snapshot: Snapshot) -> dict[StreamName, Totals]:
@@ -69,7 +69,9 @@ def covers(totals: Totals, earlier: Totals) -> bool:
 
 
 def _visibility(earlier: Mapping[StreamName, Totals], following: Sequence[Snapshot]) -> Visibility:
-    first, second = (_fallen(earlier, one) for one in (*following[:1], *following[:2][-1:]))
+    first, second = (
+        _fallen(earlier, snapshot) for snapshot in (*following[:1], *following[:2][-1:])
+    )
     if not first:
         return "hidden"
     stay = [name for name, is_in_both in first.items() if is_in_both and second.get(name)]

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from tests.cli.command import Site
 
-KILLS = 20
+KILLS = 12
 AT_ONCE = 2
 HISTORY_MINUTES = 60
 KILLED = -9
 
 
 def test_writers_killed_at_random_moments_lose_and_double_nothing(site: Site) -> None:
-    """Twenty of them, two at a time; what is left is done by one more, and every byte is there."""
+    """A dozen of them, two at a time; what is left is done by one more, and every byte is there."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
     rng = random.Random(seed)  # noqa: S311 - no secret

@@ -49,9 +49,9 @@ class CheckReport:
     def outcome(self) -> Outcome:
         """What the failed findings amount to; the gravest reason for a run to fail counts."""
         failed = [finding for finding in self.findings if finding.state == "failed"]
-        if any(one.area == "configuration" for one in failed):
+        if any(finding.area == "configuration" for finding in failed):
             return "configuration"
-        database = {one.name for one in failed if one.area == "database"}
+        database = {finding.name for finding in failed if finding.area == "database"}
         if DATABASE_CONNECTION in database:
             return "unreachable"
         if not database.isdisjoint(DATABASE_RIGHTS):

@@ -169,8 +169,8 @@ def _look_at_sources(
         default_token=context.default_token,
     )
     rivals = rivals_of(
-        {name: one.identity for name, one in facts.items() if one.identity is not None},
-        {one.identity.stored: source_id for source_id, one in known.items()},
+        {name: found.identity for name, found in facts.items() if found.identity is not None},
+        {state.identity.stored: source_id for source_id, state in known.items()},
     )
     findings = [shared_token_finding(ids) for ids in shared_tokens(sources, context.default_token)]
     for source in sources:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import tuple_row
 
+from billing_cli.addresses import is_loopback
 from billing_cli.core.model import NodeIdentity
 from billing_cli.database.privileges import (
     public_schema_warning,
@@ -122,7 +122,7 @@ def read_server(connection: Connection[Any], clock: Callable[[], datetime]) -> S
         database=database,
         role=role,
         place=host if is_socket else f"{host}:{info.port}",
-        is_local=is_socket or _is_loopback(info.hostaddr or host),
+        is_local=is_socket or is_loopback(info.hostaddr or host),
         is_encrypted=is_encrypted,
         is_verified=is_encrypted and info.get_parameters().get("sslmode") == "verify-full",
         is_standby=is_standby,
@@ -184,12 +184,3 @@ def read_known_sources(connection: Connection[Any]) -> dict[str, KnownSource]:
             source_id: KnownSource(NodeIdentity(env, node_id), contract, watermark)
             for source_id, env, node_id, contract, watermark in cursor.execute(READ_KNOWN_SOURCES)
         }
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -84,7 +84,7 @@ def source_findings(
     asked_at = facts.asked_at or now
     found += _snapshots(facts, expected, asked_at, stalled_after)
     found += _clock(facts, asked_at)
-    return tuple(Finding("source", *one, source_id) for one in found)
+    return tuple(Finding("source", *finding, source_id) for finding in found)
 
 
 def limits_finding(source: Source, policy: DeltaPolicy, max_daily_charge: Decimal) -> Finding:
@@ -111,7 +111,7 @@ def rivals_of(identities: Mapping[str, NodeIdentity], owners: Mapping[str, str])
     for node, source_ids in claimants.items():
         owner = owners.get(node)
         for source_id in source_ids:
-            others = [owner] if owner else [one for one in source_ids if one != source_id]
+            others = [owner] if owner else [rival for rival in source_ids if rival != source_id]
             if others and owner != source_id:
                 rivals[source_id] = others[0]
     return rivals

@@ -24,8 +24,8 @@ def check_parts(report: CheckReport) -> list[Part]:
     """Return a table, what failed first, and a line that sums it up. Defaults are only counted."""
     found = [finding for finding in report.findings if not finding.is_default]
     # The sort is stable: what is equally grave stays in its order.
-    found.sort(key=lambda one: GRAVEST_FIRST.index(one.state))
-    parts: list[Part] = [Table(COLUMNS, [_row(one) for one in found])]
+    found.sort(key=lambda finding: GRAVEST_FIRST.index(finding.state))
+    parts: list[Part] = [Table(COLUMNS, [_row(finding) for finding in found])]
     defaults = len(report.findings) - len(found)
     if defaults:
         parts += ["", f"{plural(defaults, 'setting')} not set: the defaults count"]

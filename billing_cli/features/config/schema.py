@@ -73,7 +73,7 @@ def _properties(found: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, 
 
 def _property(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a type as an editor needs it: no titles, and no null, which TOML does not have."""
-    kinds = [one for one in value.get("anyOf", ()) if one != {"type": "null"}]
+    kinds = [kind for kind in value.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) == 1:
         value = {**value, **kinds[0]}
     elif kinds:
@@ -81,7 +81,7 @@ def _property(value: Mapping[str, Any]) -> dict[str, Any]:
     dropped = {"title"} | ({"anyOf"} if len(kinds) == 1 else set())
     if value.get("default", "") in (None, []):
         dropped |= {"default"}
-    return {_LIMITS.get(key, key): one for key, one in value.items() if key not in dropped}
+    return {_LIMITS.get(key, key): rule for key, rule in value.items() if key not in dropped}
 
 
 def plain_text(markdown: str) -> str:

@@ -60,9 +60,9 @@ def values_parts(values: Sequence[Value]) -> list[Part]:
             continue
         for number, source in enumerate(value.value):
             rows += [
-                (f"sources[{number}].{key}", _shown(one), value.origin)
-                for key, one in source.items()
-                if one is not None
+                (f"sources[{number}].{key}", _shown(setting), value.origin)
+                for key, setting in source.items()
+                if setting is not None
             ]
     columns = (Column("key"), Column("value", "prose"), Column("origin", "prose"))
     return [Table(columns, rows, empty="nothing is set")]
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Shard | PeakHours):
         return str(value)
     if isinstance(value, tuple):
-        return [one if isinstance(one, str) else asdict(one) for one in value]
+        return [part if isinstance(part, str) else asdict(part) for part in value]
     return value
 
 

@@ -191,7 +191,9 @@ def read_explanations(
                 before=before,
                 first_sight=first_sight if is_first and kind in CHAIN_KINDS else None,
                 reason=reason,
-                taken_over=tuple(one for one in taken_over[stream_id] if from_at < one.at <= to_at)
+                taken_over=tuple(
+                    taken for taken in taken_over[stream_id] if from_at < taken.at <= to_at
+                )
                 if kind in CHAIN_KINDS
                 else (),
             )

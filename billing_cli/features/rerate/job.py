@@ -126,7 +126,7 @@ def rerate(
             if on_step is not None:
                 on_step(step.until)
         if not steps:
-            session.transaction(lambda one: _journal(context, one, outcome(done)))
+            session.transaction(lambda connection: _journal(context, connection, outcome(done)))
     return outcome(done)
 
 

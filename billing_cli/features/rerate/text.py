@@ -27,10 +27,12 @@ def rerate_parts(result: RerateResult) -> list[Part]:
         f"{with_currency(abs(result.amount), result.currency)} {more_or_less} in total"
     )
     parts: list[Part] = [head]
-    by_size = sorted(result.accounts, key=lambda one: (-abs(one.amount), one.account_uuid))
+    by_size = sorted(
+        result.accounts, key=lambda account: (-abs(account.amount), account.account_uuid)
+    )
     shown = by_size[:MAX_ACCOUNTS_SHOWN]
     if shown:
-        rows = [(one.account_uuid, one.corrections, one.amount) for one in shown]
+        rows = [(account.account_uuid, account.corrections, account.amount) for account in shown]
         parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
     if len(by_size) > len(shown):
         hidden = plural(len(by_size) - len(shown), "other account")

@@ -101,7 +101,9 @@ def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> Reve
             except _BusyError as error:
                 return replace(outcome(done), status="busy", error=str(error))
         if span is None:
-            session.transaction(lambda one: write_journal(context, one, outcome(done)))
+            session.transaction(
+                lambda connection: write_journal(context, connection, outcome(done))
+            )
     return outcome(done)
 
 
@@ -140,8 +142,8 @@ def _take_back(
     if not try_lock_sources(connection, [order.source_id]):
         raise _BusyError(f"another run holds the source {order.source_id}")
     found = read_standing_usage(connection, step)
-    accounts = lock_accounts(context, connection, {one.account_uuid for one in found})
-    usage = [one for one in found if one.account_uuid in accounts.chargeable]
+    accounts = lock_accounts(context, connection, {record.account_uuid for record in found})
+    usage = [record for record in found if record.account_uuid in accounts.chargeable]
     reason = f"source {order.source_id} reversed: {order.reason}"
     rating = write_corrections(
         context,
@@ -150,13 +152,13 @@ def _take_back(
         accounts,
         [
             StoredUsage(
-                one.record._replace(start=one.record.end, end=one.record.start),
-                one.stream_id,
-                one.account_uuid,
+                standing.record._replace(start=standing.record.end, end=standing.record.start),
+                standing.stream_id,
+                standing.account_uuid,
                 "correction",
-                one.revision + 1,
+                standing.revision + 1,
             )
-            for one in usage
+            for standing in usage
         ],
     )
     sources = dict.fromkeys(step.stored_node_ids, order.source_id)
@@ -176,10 +178,10 @@ def _buckets(
     configured = {source.source_id: source.region for source in context.sources}
     region = configured.get(order.source_id) or context.tariff.default_region
     sums: defaultdict[BucketKey, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for one in usage:
-        record, node = one.record, one.stored_node_id
+    for standing in usage:
+        record, node = standing.record, standing.stored_node_id
         tag = record.name.inbound_tag
-        key = BucketKey(record.bucket_start, node, one.account_uuid, region, tag)
+        key = BucketKey(record.bucket_start, node, standing.account_uuid, region, tag)
         uplink, downlink = sums[key]
         sums[key] = uplink - record.uplink_bytes, downlink - record.downlink_bytes
     regions = read_regions(connection, sums)

@@ -29,10 +29,10 @@ def reverse_parts(result: ReverseResult) -> list[Part]:
         f"{plural(len(result.accounts), 'account')}"
     )
     parts: list[Part] = [head]
-    by_size = sorted(result.accounts, key=lambda one: (-one.amount, one.account_uuid))
+    by_size = sorted(result.accounts, key=lambda account: (-account.amount, account.account_uuid))
     shown = by_size[:MAX_ACCOUNTS_SHOWN]
     if shown:
-        rows = [(one.account_uuid, one.corrections, one.amount) for one in shown]
+        rows = [(account.account_uuid, account.corrections, account.amount) for account in shown]
         parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
     if len(by_size) > len(shown):
         hidden = plural(len(by_size) - len(shown), "other account")

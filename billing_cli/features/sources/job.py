@@ -144,7 +144,7 @@ def _move(
     busy = _lock(connection, old, new)
     if busy:
         reason = f"another run holds the source {', '.join(busy)}"
-        sources = tuple(SourceResult(one, "busy") for one in busy)
+        sources = tuple(SourceResult(source_id, "busy") for source_id in busy)
         return replace(
             begun, status="busy", finished_at=context.clock(), error=reason, sources=sources
         )

@@ -102,17 +102,19 @@ def sources_parts(listed: Sequence[ListedSource]) -> list[Table]:
     """Return a table of the sources."""
     rows = [
         (
-            one.status.source_id,
-            one.state,
-            f"{one.status.env}:{one.status.node_id}" if one.status.env else one.status.node_id,
-            one.region,
-            one.status.contract,
-            one.status.watermark,
-            one.status.lag_seconds,
-            one.status.last_succeeded_at,
-            one.status.last_attempted_at,
-            one.status.last_error,
+            source.status.source_id,
+            source.state,
+            f"{source.status.env}:{source.status.node_id}"
+            if source.status.env
+            else source.status.node_id,
+            source.region,
+            source.status.contract,
+            source.status.watermark,
+            source.status.lag_seconds,
+            source.status.last_succeeded_at,
+            source.status.last_attempted_at,
+            source.status.last_error,
         )
-        for one in listed
+        for source in listed
     ]
     return [Table(COLUMNS, rows, empty="no sources: add [[sources]] to the configuration")]

@@ -126,7 +126,7 @@ def _days(
     objects: list[Object] = [
         {**day.content(), "sealed": is_sealed} for (_, is_sealed), day in sorted(days.items())
     ]
-    return objects, [_booking(charge) for *_, charge in sorted(booked, key=lambda one: one[:3])]
+    return objects, [_booking(charge) for *_, charge in sorted(booked, key=lambda row: row[:3])]
 
 
 def _booking(charge: BookedCharge) -> Booking:
@@ -159,7 +159,7 @@ def _balances(
     others = store.read_others(connection, account, left[0] if left else "-infinity", end)
     balance = left[1] if left else ZERO
     earlier = [other for other in others if other.at < start]
-    opening = balance + sum((one.amount for one in earlier), ZERO)
+    opening = balance + sum((entry.amount for entry in earlier), ZERO)
     balance, shown, rounding = opening, [], ZERO
     waiting = [other for other in others if other.at >= start]
     for number, booking in enumerate(bookings):
@@ -175,7 +175,7 @@ def _balances(
             shown.append(OtherEntry(booking.at, kind, difference, ""))
         balance = booking.balance_before + booking.amount
     shown += waiting
-    balance += sum((one.amount for one in waiting), ZERO)
+    balance += sum((entry.amount for entry in waiting), ZERO)
     now = None if is_over else store.read_balance(connection, account)
     if now is not None and now != balance:
         kind = "unexplained_change" if left or bookings else "initial_balance"
@@ -202,13 +202,13 @@ def _without_pairs(entries: Sequence[OtherEntry]) -> list[OtherEntry]:
     """
     dropped: set[int] = set()
     group: list[int] = []
-    for number, one in enumerate(entries):
-        if one.kind != "unexplained_change":
+    for number, entry in enumerate(entries):
+        if entry.kind != "unexplained_change":
             continue
-        if group and one.at - entries[group[0]].at > ROW_DELAY:
+        if group and entry.at - entries[group[0]].at > ROW_DELAY:
             group = []
         group.append(number)
         if not sum((entries[place].amount for place in group), ZERO):
             dropped.update(group)
             group = []
-    return [one for number, one in enumerate(entries) if number not in dropped]
+    return [entry for number, entry in enumerate(entries) if number not in dropped]

@@ -176,7 +176,7 @@ def read_day_proofs(
     given = {"account": account, "start": start, "end": end, "tree_size": tree_size}
     rows = connection.execute(READ_DAYS, given).fetchall()
     ranges = {row[4]: inclusion_ranges(row[4], tree_size) for row in rows}
-    places = {place for one in ranges.values() for place in places_of(one)}
+    places = {place for hashes in ranges.values() for place in places_of(hashes)}
     log = read_nodes(connection, LOG_TREE, places)
     return [_proof(connection, row, proof_of(ranges[row[4]], log)) for row in rows]
 

@@ -36,7 +36,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def statement_text(statement: Mapping[str, Any], shown_on: Terminal | None = None) -> str:
     """Return balances, days, nodes, corrections and entries of others; fitted to a terminal."""
     currency = f" {statement['currency']}" if statement["currency"] else ""
-    others = sum((Decimal(one["amount"]) for one in statement["other_entries"]), Decimal(0))
+    others = sum((Decimal(other["amount"]) for other in statement["other_entries"]), Decimal(0))
     parts: list[Part] = [
         f"statement {statement['month']} of account {statement['account_uuid']}",
         "",
@@ -68,16 +68,20 @@ def statement_csv(statement: Mapping[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for day in statement["days"]:
-        for one in day["entries"]:
-            names = [_cell(one[name]) for name in ITEM_FIELDS]
-            sums = [one["included_bytes"], one["rated_bytes"], one["amount"]]
+        for entry in day["entries"]:
+            names = [_cell(entry[name]) for name in ITEM_FIELDS]
+            sums = [entry["included_bytes"], entry["rated_bytes"], entry["amount"]]
             sealed = "yes" if day["sealed"] else "no"
             writer.writerow((day["day"], sealed, *names, *sums, _cell(statement["currency"])))
-    for one in statement["other_entries"]:
-        kind = {"usage_day": one["at"][:10], "entry_type": one["kind"], "reason": one["reason"]}
+    for other in statement["other_entries"]:
+        kind = {
+            "usage_day": other["at"][:10],
+            "entry_type": other["kind"],
+            "reason": other["reason"],
+        }
         names = [_cell(kind.get(name, "")) for name in ITEM_FIELDS]
         writer.writerow(
-            (one["at"][:10], "no", *names, 0, 0, one["amount"], _cell(statement["currency"]))
+            (other["at"][:10], "no", *names, 0, 0, other["amount"], _cell(statement["currency"]))
         )
     return out.getvalue()
 
@@ -105,21 +109,21 @@ def _days(statement: Mapping[str, Any]) -> Table:
 
 def _nodes(statement: Mapping[str, Any]) -> Table:
     columns = (Column("node"), Column("inbound_tag"), *SUMS)
-    rows = [(one["node_id"], one["inbound_tag"], *_sums(one)) for one in statement["nodes"]]
+    rows = [(node["node_id"], node["inbound_tag"], *_sums(node)) for node in statement["nodes"]]
     return Table(columns, rows)
 
 
-def _sums(one: Mapping[str, Any]) -> tuple[Cell, ...]:
-    return one["included_bytes"], one["rated_bytes"], Decimal(one["amount"])
+def _sums(sums: Mapping[str, Any]) -> tuple[Cell, ...]:
+    return sums["included_bytes"], sums["rated_bytes"], Decimal(sums["amount"])
 
 
 def _prices(statement: Mapping[str, Any]) -> Table:
     sums: dict[tuple[str, ...], Decimal] = {}
     for day in statement["days"]:
-        for one in day["entries"]:
-            kind = "correction" if one["entry_type"] == "traffic_adjustment" else "usage"
-            key = kind, one["price_per_byte"], one["multiplier"], one["reason"]
-            sums[key] = sums.get(key, Decimal(0)) + Decimal(one["amount"])
+        for entry in day["entries"]:
+            kind = "correction" if entry["entry_type"] == "traffic_adjustment" else "usage"
+            key = kind, entry["price_per_byte"], entry["multiplier"], entry["reason"]
+            sums[key] = sums.get(key, Decimal(0)) + Decimal(entry["amount"])
     columns = (
         Column("kind"),
         Column("price_per_byte", "money"),
@@ -139,7 +143,7 @@ def _prices(statement: Mapping[str, Any]) -> Table:
 def _others(statement: Mapping[str, Any]) -> Table:
     columns = (Column("time"), Column("kind"), Column("reason", "prose"), Column("amount", "money"))
     rows = [
-        (one["at"], one["kind"], one["reason"], Decimal(one["amount"]))
-        for one in statement["other_entries"]
+        (other["at"], other["kind"], other["reason"], Decimal(other["amount"]))
+        for other in statement["other_entries"]
     ]
     return Table(columns, rows)

@@ -130,20 +130,6 @@ def test_a_succession_is_told_with_what_is_taken_over(story: Story) -> None:
     assert told_object["taken_over"][0]["uplink_total"] == 123
 
 
-def test_a_stream_that_appears_is_told_as_new(story: Story) -> None:
-    """All that it counted is charged, and the story says why."""
-    user = story.add_user()
-    node = story.add_node("jp-1")
-    story.minute()
-    minute = story.minute((node.add_stream(user.uuid, "xhttp"), 3, 4))
-    story.collect()
-
-    explanation = told(story, user)
-
-    assert only_line(explanation, minute).movements[0].first_sight == "new"
-    assert "it appeared then" in text_of(explain_parts(explanation))
-
-
 def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Story) -> None:
     """It is charged once the account is known, as if it had been known then."""
     node = story.add_node("jp-1")
@@ -241,41 +227,6 @@ def test_another_price_is_told_with_its_reason(story: Story) -> None:
     assert "10 rated bytes are left of it: 10 x 0.003 x 1 = 0.03; charged before: 0.01" in text
     assert "reason: the price list was wrong" in text
     assert "amount -0.020000000 by pricing rule v2" in text
-
-
-def test_an_amount_that_had_to_be_rounded_says_so(story: Story) -> None:
-    """The product is shown in full."""
-    story.price = Decimal("0.0000000005")
-    user = story.add_user()
-    stream = story.add_node("jp-1").add_stream(user.uuid, "xhttp")
-    story.minute()
-    story.minute((stream, 3, 0))
-    story.collect()
-
-    text = text_of(explain_parts(told(story, user)))
-
-    assert "3 x 0.0000000005 x 1 = 0.0000000015, rounded to 9 places" in text
-    assert "amount -0.000000002" in text
-
-
-def test_several_lines_of_a_minute_stand_side_by_side(story: Story) -> None:
-    """Each line of each node has its own steps."""
-    user = story.add_user()
-    first, second = story.add_node("jp-1"), story.add_node("us-1")
-    streams = [first.add_stream(user.uuid, "a"), first.add_stream(user.uuid, "b")]
-    streams.append(second.add_stream(user.uuid, "a"))
-    story.minute()
-    story.minute(*((stream, 1, 1) for stream in streams))
-    story.collect()
-
-    (minute,) = told(story, user).minutes
-
-    assert [(line.stored_node_id, line.line_code) for line in minute.lines] == [
-        (NODE, "a"),
-        (NODE, "b"),
-        ("prod:us-1.svc.plus", "a"),
-    ]
-    assert all(len(line.movements) == len(line.entries) == 1 for line in minute.lines)
 
 
 def test_what_another_writer_charged_is_told_as_such(story: Story) -> None:

@@ -50,15 +50,6 @@ def polled_every_15_seconds(world: World) -> None:
     world.collect_every_minute(1, 9)
 
 
-def counters_reset(world: World) -> None:
-    """Xray restarts right after a poll, so that nothing is lost."""
-    node = world.add_node("jp-1", world.add_users(3))
-    world.flow_until(4)
-    node.restart_xray(world.at(4))
-    world.flow_until(8, rate=1e5 * SLOWER)
-    world.collect_every_minute(1, 9)
-
-
 def counters_reset_and_dropped(world: World) -> None:
     """After the restart, a user is missing from snapshots until traffic flows again."""
     node = world.add_node("jp-1", world.add_users(4))
@@ -66,17 +57,6 @@ def counters_reset_and_dropped(world: World) -> None:
     node.restart_xray(world.at(4), drop_counters=True)
     world.flow_until(8, poll_seconds=15, rate=1e5 * SLOWER)
     world.collect_every_minute(1, 9)
-
-
-def counters_reset_twice_between_two_runs(world: World) -> None:
-    """Two restarts within what one run applies."""
-    node = world.add_node("jp-1", world.add_users(3))
-    for epoch, minutes in enumerate((3, 6)):
-        world.flow_until(minutes, poll_seconds=15, rate=1e5 * SLOWER**epoch)
-        node.restart_xray(world.at(minutes))
-    world.flow_until(8, poll_seconds=15, rate=1e5 * SLOWER**2)
-    world.collect_every_minute(1, 2)
-    world.collect_every_minute(7, 9)
 
 
 def exporter_down_for_six_minutes(world: World) -> None:
@@ -276,9 +256,7 @@ STORIES: tuple[Callable[[World], None], ...] = (
     every_run_three_times,
     a_user_on_two_inbounds,
     polled_every_15_seconds,
-    counters_reset,
     counters_reset_and_dropped,
-    counters_reset_twice_between_two_runs,
     exporter_down_for_six_minutes,
     pages_of_two_snapshots,
     pages_that_split_minutes,

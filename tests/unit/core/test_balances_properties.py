@@ -18,6 +18,7 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
 )
+from tests.unit.core.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,6 +100,7 @@ class Account:
             self.changes.append(Change(last.entry_id, left_at, left, at, self.funds))
 
 
+@examples()
 @given(EVENTS)
 def test_repaired_balances_are_right(events: list[Event]) -> None:
     """What is left of a change, a loss or a row is exactly what the balance is wrong by."""
@@ -114,6 +116,7 @@ def test_repaired_balances_are_right(events: list[Event]) -> None:
     assert repaired - outside + unapplied == account.right
 
 
+@examples()
 @given(EVENTS.filter(lambda events: all(kind in {"charge", "top_up"} for kind, _, _ in events)))
 def test_recorded_top_ups_leave_nothing_to_say(events: list[Event]) -> None:
     """However many there are between two charges."""
@@ -125,6 +128,7 @@ def test_recorded_top_ups_leave_nothing_to_say(events: list[Event]) -> None:
     assert (explanation.unexplained, explanation.losses, explanation.unapplied) == ((), (), ())
 
 
+@examples()
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=20, unique=True), st.data())
 def test_a_stale_write_loses_exactly_the_charges_after_its_read(
     amounts: list[int], data: st.DataObject

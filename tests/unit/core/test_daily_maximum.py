@@ -13,6 +13,7 @@ from billing_cli.core.daily_maximum import Payer, above_maximum, amounts_of, pay
 from billing_cli.core.model import Account, Bucket, BucketKey
 from billing_cli.core.prices import Price
 from billing_cli.core.rating import rate
+from tests.unit.core.examples import examples
 
 NOON = datetime(2026, 4, 8, 12, tzinfo=UTC)
 ACCOUNTS = ("a", "b")
@@ -35,6 +36,7 @@ BUCKETS = st.lists(
 MAXIMUM = st.integers(1, 200).map(Decimal)
 
 
+@examples()
 @given(BUCKETS, MAXIMUM, MAXIMUM, st.integers(0, 20_000))
 def test_what_is_charged_of_a_day_stays_within_every_maximum(
     buckets: list[Bucket], of_account: Decimal, of_node: Decimal, quota: int
@@ -55,6 +57,7 @@ def test_what_is_charged_of_a_day_stays_within_every_maximum(
     assert all(amount <= maxima[payer] for (payer, _), amount in charged.items())
 
 
+@examples()
 @given(BUCKETS)
 def test_nothing_is_held_that_stays_below(buckets: list[Bucket]) -> None:
     """All of it together costs less than each maximum."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamName
 from billing_cli.core.plausibility import CreditBook, NodeCredit
+from tests.unit.core.examples import examples
 from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, Ledger, alice, snapshot
 
 KILOBYTE = 8_000
@@ -149,6 +150,7 @@ def test_more_than_a_bigint_is_held_without_any_limit() -> None:
     assert reasons(books) == [(ALICE, "account_rate", 2 * MAX_TOTAL)]
 
 
+@examples()
 @given(
     steps=st.lists(
         st.tuples(

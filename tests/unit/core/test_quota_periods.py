@@ -25,6 +25,7 @@ from billing_cli.core.adjustments import (
 )
 from billing_cli.core.quota_periods import begin_period
 from tests.unit.core import tariffs
+from tests.unit.core.examples import examples
 from tests.unit.core.stories import NOON
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def play(quotas: Sequence[int], runs: Sequence[tuple[int, list[Bucket]]]) -> Led
     return ledger
 
 
+@examples()
 @given(histories())
 def test_each_period_s_quota_is_used_up_by_its_own_minutes(
     history: tuple[list[int], list[tuple[int, list[Bucket]]]],
@@ -162,6 +164,7 @@ def test_each_period_s_quota_is_used_up_by_its_own_minutes(
     assert left == [quotas[period] - expected[period] for period in range(PERIODS)]
 
 
+@examples()
 @given(histories())
 def test_amounts_are_those_of_renewals_that_are_visible_at_once(
     history: tuple[list[int], list[tuple[int, list[Bucket]]]],
@@ -176,6 +179,7 @@ def test_amounts_are_those_of_renewals_that_are_visible_at_once(
     assert all(not entry.reason for entry in ideal.entries)
 
 
+@examples()
 @given(histories())
 def test_entries_follow_each_other_in_the_quota_of_their_period(
     history: tuple[list[int], list[tuple[int, list[Bucket]]]],
@@ -210,6 +214,7 @@ def test_charges_that_the_new_quota_covers_give_their_price_back() -> None:
     assert ledger.account.renewals[0].former_quota == 20
 
 
+@examples()
 @given(
     histories(),
     st.lists(

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.shard import Shard, parse_shard
+from tests.unit.core.examples import examples
 
 SOURCE_IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
 
 
+@examples()
 @given(source_id=SOURCE_IDS, count=st.integers(1, 40))
 def test_every_source_is_in_exactly_one_shard(source_id: str, count: int) -> None:
     """However many there are: none is left out and none is worked twice."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.unit.mutants.operators import mutants
 from tests.unit.mutants.page import Change, argued, row
-from tests.unit.mutants.trial import CORE, MODULES, TESTS
+from tests.unit.mutants.trial import CORE, TESTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,10 +78,9 @@ def test_the_page_argues_about_changes_that_exist_and_are_told_apart() -> None:
     """An argument about code that is gone, or about one of two, is no argument."""
     there = [
         Change(module, mutant.function, mutant.change)
-        for module in MODULES
+        for module in {change.module for change in argued()}
         for mutant in mutants((CORE / f"{module}.py").read_text("utf-8"))
     ]
-    assert len(there) > 1_000
     assert len(set(there)) == len(there)
     assert argued() < set(there)
     assert argued()
