@@ -28,8 +28,9 @@ class SourcePlan:
     """What one source's new snapshots amount to, before any of it is written.
 
     `rows` are the known streams of its node, and `taken_over` those without a row that go on from
-    the legacy writer's totals. `accounts` are by sample uuid, for all streams that are `touched`:
-    new, changed, gone, or without an account so far. `found` are the accounts of streams that had
+    the legacy writer's totals. `accounts` are by sample uuid, for all streams that are touched:
+    new, changed, gone, or without an account so far; `unresolved` are those of them that have none
+    now. `found` are the accounts of streams that had
     none so far, and did not change.
     """
 
@@ -39,11 +40,16 @@ class SourcePlan:
     region: str
     rows: Mapping[StreamName, StreamRow]
     taken_over: Mapping[StreamName, Checkpoint]
-    touched: frozenset[StreamName]
     accounts: Mapping[str, str]
+    unresolved: frozenset[StreamName]
     found: Mapping[StreamName, str]
     advance: Advance
     notes: tuple[str, ...] = ()
+
+    def stream_id(self, name: StreamName, new: Mapping[tuple[str, StreamName], int]) -> int:
+        """Return a stream's id; `new` are those of streams that had no row, by node and name."""
+        row = self.rows.get(name)
+        return new[self.identity.stored, name] if row is None else row.stream_id
 
     @property
     def watermark(self) -> datetime:
@@ -144,7 +150,7 @@ class _Node:
         """Return the known streams without an account so far."""
         return {name for name, row in self.streams.rows.items() if row.account_uuid is None}
 
-    def touched(self) -> frozenset[StreamName]:
+    def touched(self) -> set[StreamName]:
         """Return the streams that are new, changed, gone, or without an account so far."""
         known = self.streams.checkpoints
         touched = self.unresolved()
@@ -155,7 +161,7 @@ class _Node:
                     touched.add(name)
             if snapshot.totals:
                 touched.update(known.keys() - snapshot.totals.keys())
-        return frozenset(touched)
+        return touched
 
 
 def _moving(
@@ -221,7 +227,7 @@ def _plan(
     context: JobContext,
     source: Source,
     node: _Node,
-    touched: frozenset[StreamName],
+    touched: Iterable[StreamName],
     accounts: Mapping[str, str],
     taken_over: Mapping[StreamName, Checkpoint],
 ) -> SourcePlan:
@@ -254,8 +260,8 @@ def _plan(
         region=source.region or context.tariff.default_region,
         rows=node.streams.rows,
         taken_over=taken_over,
-        touched=touched,
         accounts=accounts,
+        unresolved=frozenset(name for name in touched if name.sample_uuid not in accounts),
         found={
             name: accounts[name.sample_uuid]
             for name in node.unresolved()

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.plans import SourcePlan
 
-StreamIds = dict[str, dict["StreamName", int]]
-"""Ids by stored node id and name."""
-
 
 def billed(plans: Iterable[SourcePlan]) -> Iterator[BilledUsage]:
     """Yield the new usage of streams that have an account."""
@@ -64,20 +61,20 @@ class Usage:
 def sort_usage(
     plans: Iterable[SourcePlan],
     late: Iterable[BillableUsage],
-    stream_ids: StreamIds,
+    new_ids: Mapping[tuple[str, StreamName], int],
     accounts: LockedAccounts,
     above: AbstractSet[BucketKey],
     replayed: AbstractSet[BucketKey],
 ) -> tuple[Usage, list[StoredUsage]]:
     """Sort usage; return with it the records to be stored.
 
-    That of buckets `above` a daily maximum is held, `replayed` ones are stored.
+    That of buckets `above` a daily maximum is held, `replayed` ones are stored. `new_ids` are of
+    the streams that had no row, by node and name.
     """
     usage = Usage()
     records: list[StoredUsage] = []
     for plan in plans:
-        ids = stream_ids[plan.identity.stored]
-        records += _add_new(usage, plan, ids, accounts, above, replayed)
+        records += _add_new(usage, plan, new_ids, accounts, above, replayed)
     for one in late:
         account, record = one.account_uuid, one.record
         if account not in accounts.chargeable:
@@ -97,7 +94,7 @@ def sort_usage(
 def _add_new(
     usage: Usage,
     plan: SourcePlan,
-    ids: Mapping[StreamName, int],
+    new_ids: Mapping[tuple[str, StreamName], int],
     accounts: LockedAccounts,
     above: AbstractSet[BucketKey],
     replayed: AbstractSet[BucketKey],
@@ -105,10 +102,11 @@ def _add_new(
     """Sort the new usage of a plan; return the records to be stored."""
     records = []
     node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
-    waiting = {name for name in plan.touched if name.sample_uuid not in plan.accounts}
+    waiting = set(plan.unresolved)
     problems = usage.problems.setdefault(plan.source_id, set())
     for record in plan.advance.records:
-        stream_id, account = ids[record.name], account_of(record.name.sample_uuid)
+        stream_id = plan.stream_id(record.name, new_ids)
+        account = account_of(record.name.sample_uuid)
         if account is None or account not in accounts.chargeable:
             usage.pending.append((stream_id, record))
             waiting.add(record.name)
@@ -123,7 +121,11 @@ def _add_new(
             records.append(StoredUsage(record, stream_id, account))
     usage.waiting[plan.source_id] = waiting
     usage.assigned |= {
-        ids[name]: account for name, account in plan.found.items() if account in accounts.kept
+        plan.stream_id(name, new_ids): account
+        for name, account in plan.found.items()
+        if account in accounts.kept
     }
-    usage.held.extend((ids[delta.record.name], delta) for delta in plan.advance.held)
+    usage.held.extend(
+        (plan.stream_id(delta.record.name, new_ids), delta) for delta in plan.advance.held
+    )
     return records

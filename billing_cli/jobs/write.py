@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.usage import StreamIds, Usage
+    from billing_cli.jobs.usage import Usage
 
 
 def write(
@@ -72,7 +72,7 @@ def write(
         fresh=[bucket.key for bucket in fresh],
         late=[bucket.key for bucket in waited],
     )
-    stream_ids = _stream_ids(plans, add_streams(connection, _new_streams(plans, accounts)))
+    new_ids = add_streams(connection, _new_streams(plans, accounts))
     sources = {one.stored_node_id: one.source_id for one in late}
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
     fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
@@ -86,7 +86,7 @@ def write(
         chain(billed(plans), billed_late(late)),
     )
     usage, records = _stage_records(
-        connection, sort_usage(plans, late, stream_ids, accounts, above, minutes.replayed)
+        connection, sort_usage(plans, late, new_ids, accounts, above, minutes.replayed)
     )
     with connection.pipeline():
         # The server writes these while the charges are computed here.
@@ -95,7 +95,7 @@ def write(
         entries = charge(context, connection, minutes, accounts)
     charges = stage_charges(connection, entries, run)
     facts = replace(
-        _facts(plans, stream_ids, usage), entries=entries, records=records, charges=charges
+        _facts(plans, new_ids, usage), entries=entries, records=records, charges=charges
     )
     with connection.pipeline():
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
@@ -152,18 +152,6 @@ def _origin(plan: SourcePlan, name: StreamName) -> tuple[StreamOrigin, Checkpoin
 def _absent_since(plan: SourcePlan, checkpoint: Checkpoint) -> datetime | None:
     """Return the last snapshot that held a stream, if a later one with samples did not."""
     return None if checkpoint.seen_at == plan.advance.samples_at else checkpoint.seen_at
-
-
-def _stream_ids(
-    plans: Iterable[SourcePlan], new: Mapping[tuple[str, StreamName], int]
-) -> StreamIds:
-    ids: StreamIds = {
-        plan.identity.stored: {name: row.stream_id for name, row in plan.rows.items()}
-        for plan in plans
-    }
-    for (node, name), stream_id in new.items():
-        ids[node][name] = stream_id
-    return ids
 
 
 def _stage_records(
@@ -225,7 +213,7 @@ def _shared_checkpoints(
 
 def _facts(
     plans: Sequence[SourcePlan],
-    stream_ids: StreamIds,
+    new_ids: Mapping[tuple[str, StreamName], int],
     usage: Usage,
 ) -> Facts:
     return Facts(
@@ -239,7 +227,10 @@ def _facts(
                 plan.identity.stored,
                 plan.accounts.get(succession.continued[0].name.sample_uuid),
                 succession,
-                stream_ids[plan.identity.stored],
+                {
+                    side.name: plan.stream_id(side.name, new_ids)
+                    for side in (*succession.ended, *succession.continued)
+                },
             )
             for plan in plans
             for succession in plan.advance.successions
