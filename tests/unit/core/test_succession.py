@@ -46,6 +46,27 @@ def ledger() -> Ledger:
             (10, 10),
             id="split that keeps a name",
         ),
+        pytest.param(
+            {ALL: (200, 400)}, {A: (100, 200), B: (100, 200)}, (0, 0), id="split into equal halves"
+        ),
+        pytest.param(
+            {ALL: (600, 600)},
+            {A: (100, 100), B: (200, 200), C: (300, 300)},
+            (0, 0),
+            id="split into parts of which one is the sum of the others",
+        ),
+        pytest.param(
+            {A: (100, 200), B: (100, 200)},
+            {C: (100, 200), ALL: (103, 204)},
+            (3, 4),
+            id="equal counters are renamed",
+        ),
+        pytest.param(
+            {A: (100, 100), B: (200, 200), C: (3, 3)},
+            {ALL: (305, 306), C: (3, 3)},
+            (5, 6),
+            id="merge while another counter stays",
+        ),
     ],
 )
 def test_a_succession_charges_the_growth_of_the_accounts_sum(
