@@ -90,7 +90,7 @@ class Judge:
 
     `prices` are all that an account could ever be charged, `reborn` accounts of which rows went
     with a deletion, with how many snapshots of each node were collected before it: what an account
-    must have at least is what it moved after them.
+    must have at least is what it moved beyond what those can have charged.
     """
 
     def __init__(self, fleet: Fleet, connection: Connection[Any], offered: Offered) -> None:
@@ -156,13 +156,15 @@ class Judge:
     def _least_since_deletion(
         self, node: Node, account: str, collected: Sequence[Snapshot], least: Expected
     ) -> Expected:
-        """Return what must be on record: all, or what was moved since the account was deleted."""
-        if account not in self.reborn:
+        """Return what must be on record: all, or what was moved since the account was deleted.
+
+        The totals that it goes on from are those of before, also where a stream was left out then.
+        """
+        earlier = collected[: self.reborn.get(account, {}).get(node.identity.stored, 0)]
+        if not earlier:
             return least
-        later = collected[self.reborn[account].get(node.identity.stored, 0) :]
-        if not later:
-            return replace(least, low=Bytes())
-        return expected_by_account(self.fleet, node, later)[account]
+        before = expected_by_account(self.fleet, node, earlier)[account].high
+        return replace(least, low=Bytes(*(max(0, one) for one in least.low.minus(before))))
 
     def unsettled(self, until: datetime) -> list[str]:
         """Return what should be done when all faults have ended and all runs are over (I6).

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase
 
 from billing_cli.core.times import MINUTE
-from tests.torture import errands, model
+from tests.torture import errands, model, neighbour
 from tests.torture.findings import WrongBooksError
 from tests.torture.ground import START, opened_ground
 
@@ -100,6 +100,25 @@ def test_a_restart_that_looked_like_one_reset_counter_is_corrected_by_late_histo
         ground.elapse(180, 60)
         ground.work(errands.errand(ground, "collect"))
         ground.elapse(180, 60)
+        errands.settle(ground)
+
+
+def test_a_stream_left_out_while_its_account_is_created_again_goes_on_from_before(
+    arena: Arena,
+) -> None:
+    """What it moved before the deletion is nowhere any more, and is not asked for."""
+    with opened_ground(arena, seed=5) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.flow(stream, 1_000, 1_000)
+        node.hide_stream(stream, START + 3 * MINUTE, START + 6 * MINUTE)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        neighbour.is_born_again(ground, user, 0)
+        node.flow(stream, 10, 10)
+        ground.elapse(240, 60)
         errands.settle(ground)
 
 
