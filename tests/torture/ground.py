@@ -148,7 +148,7 @@ class Ground:
         """Delete an account with all that is its own, as accounts.svc.plus does."""
         read_service.delete_account(self.connection, user.uuid)
         self.fleet.remove_user(user)
-        self.judge.deleted(user.uuid)
+        self.judge.deleted(user)
         self.top_ups.pop(user.uuid, None)
         self.is_dirty = True
 

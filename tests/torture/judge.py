@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.simulator.expectation import Expected
-    from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream
+    from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream, User
 
     # What a node's exporter offers at present.
     Offered = Callable[[Node], Sequence[Snapshot]]
@@ -90,7 +90,8 @@ class Judge:
 
     `prices` are all that an account could ever be charged, `reborn` accounts of which rows went
     with a deletion, with how many snapshots of each node were collected before it: what an account
-    must have at least is what it moved beyond what those can have charged.
+    must have at least is what it moved beyond what those can have charged. `former` gives deleted
+    accounts by the proxy uuids that they had: their streams go by either uuid.
     """
 
     def __init__(self, fleet: Fleet, connection: Connection[Any], offered: Offered) -> None:
@@ -101,12 +102,14 @@ class Judge:
         self.prices: set[Decimal] = set()
         self.profiles: defaultdict[str, set[tuple[Decimal, Decimal]]] = defaultdict(set)
         self.reborn: dict[str, dict[str, int]] = {}
+        self.former: dict[str, str] = {}
 
-    def deleted(self, account: str) -> None:
+    def deleted(self, user: User) -> None:
         """Note that an account's rows are gone: what was collected so far is gone."""
-        self.reborn[account] = {
+        self.reborn[user.uuid] = {
             stored: len(collected) for stored, collected in self.collected.items()
         }
+        self.former |= dict.fromkeys((*user.former_proxy_uuids, user.proxy_uuid), user.uuid)
 
     def follow(self) -> bool:
         """Note which snapshots the watermarks have passed since; tell whether there are any.
@@ -139,12 +142,11 @@ class Judge:
         for stored, collected in self.collected.items():
             node = self._node(stored)
             least = expected_by_account(self.fleet, node, collected) if is_settled else {}
-            most = expected_by_account(self.fleet, node, _all_up_to(node, collected))
+            most = self._most(node, collected)
             undecidable = self._undecidable(node, collected)
             for account in sorted(most.keys() | {name for where, name in told if where == stored}):
                 has = told.get((stored, account), Bytes())
-                high = most[account].high if account in most else Bytes()
-                high = high.plus(revocable.get((stored, account), Bytes()))
+                high = most.get(account, Bytes()).plus(revocable.get((stored, account), Bytes()))
                 high = high.plus(undecidable.get(account, Bytes()))
                 _too_much(findings, f"{stored} {account}", has, high)
                 if account in least and account in known:
@@ -152,6 +154,15 @@ class Judge:
                     _too_little(findings, f"{stored} {account}", has, low)
         self._judge_prices(findings)
         return findings
+
+    def _most(self, node: Node, collected: Sequence[Snapshot]) -> dict[str, Bytes]:
+        """Return what all snapshots up to the last one that was collected can tell of."""
+        most: defaultdict[str, Bytes] = defaultdict(Bytes)
+        read = _all_up_to(node, collected)
+        for account, expected in expected_by_account(self.fleet, node, read).items():
+            name = self.former.get(account, account)
+            most[name] = most[name].plus(expected.high)
+        return dict(most)
 
     def _least_since_deletion(
         self, node: Node, account: str, collected: Sequence[Snapshot], least: Expected
@@ -186,7 +197,7 @@ class Judge:
 
     def _told(self) -> ByAccount:
         """Return what is on record: charged, held or pending."""
-        owners = accounts_by_uuid(self.fleet)
+        owners = self._owners()
         told: defaultdict[tuple[str, str], Bytes] = defaultdict(Bytes)
         for stored, account, *moved in self._rows(READ_BILLED):
             told[stored, account] = told[stored, account].plus(Bytes(*moved))
@@ -197,7 +208,7 @@ class Judge:
 
     def _revocable(self, *, is_settled: bool) -> ByAccount:
         """Return what may be on record too much; a restart is revoked once all is settled."""
-        owners = accounts_by_uuid(self.fleet)
+        owners = self._owners()
         revocable: defaultdict[tuple[str, str], Bytes] = defaultdict(Bytes)
         for stored, sample, *moved in self._rows(READ_REVOCABLE):
             key, since, surplus = (stored, owners.get(sample, sample)), moved[:2], moved[2:]
@@ -211,7 +222,7 @@ class Judge:
         They do where some stream counted more in them than in the minute after them (docs: "what
         cannot be told apart"). What is charged again are the totals before them.
         """
-        owners = accounts_by_uuid(self.fleet)
+        owners = self._owners()
         doubled: defaultdict[str, Bytes] = defaultdict(Bytes)
         for before, older, after in _older_readings(collected):
             if any(_is_heavy(stream, older, after) for stream in node.streams):
@@ -219,6 +230,10 @@ class Judge:
                     account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
                     doubled[account] = doubled[account].plus(_totals(stream, before))
         return doubled
+
+    def _owners(self) -> dict[str, str]:
+        """Map sample uuids to accounts, also to deleted ones."""
+        return self.former | accounts_by_uuid(self.fleet)
 
     def _judge_prices(self, findings: Findings) -> None:
         for account, price, multiplier, rated_bytes in self._rows(READ_PRICES):

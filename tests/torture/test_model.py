@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase
 
 from billing_cli.core.times import MINUTE
+from billing_cli.simulator.publication import with_uuids
 from tests.torture import errands, model, neighbour
 from tests.torture.findings import WrongBooksError
 from tests.torture.ground import START, opened_ground
@@ -120,6 +121,23 @@ def test_a_stream_left_out_while_its_account_is_created_again_goes_on_from_befor
         node.flow(stream, 10, 10)
         ground.elapse(240, 60)
         errands.settle(ground)
+
+
+def test_usage_of_a_deleted_account_is_judged_by_either_of_its_uuids(arena: Arena) -> None:
+    """It is counted under the proxy uuid, and waits for an account under the account's uuid."""
+    with opened_ground(arena, seed=6) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.proxy_uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.naming = with_uuids({user.proxy_uuid: user.uuid})
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        ground.delete(user)
+        node.flow(stream, 10, 10)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        ground.check()
 
 
 def _dearer(ground: Ground) -> Decimal:
