@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from billing_cli.simulator.stamps import nanoseconds_of
 from tests.torture import errands, neighbour
 from tests.torture.chance import BACKEND
 from tests.torture.findings import Findings, findings_of
@@ -187,8 +188,11 @@ class Model(RuleBasedStateMachine):
         self.ground = self.stack.enter_context(opened_ground(self.arena, seed=1))
         self.strangers = [self.ground.fleet.new_uuid() for _ in range(2)]
         self.lines = count()
-        # Names that change while a stream is left out are those of counters that vanished before.
+        # A stream that is left out around an upgrade looks like one that vanished, and another one
+        # that began at zero (docs: "what cannot be told apart"): either waits until the other is
+        # read.
         self.complete_from: dict[str, datetime] = {}
+        self.named_from: dict[str, datetime] = {}
 
     def teardown(self) -> None:
         """Let all faults end; then a few runs bring back what flowed (I6)."""
@@ -287,9 +291,11 @@ class Model(RuleBasedStateMachine):
                 node.withhold(ago, now, now + timedelta(seconds=later))
             case "forgotten":
                 node.forget_before(ago)
-            case "left out":
+            case "left out" if self._has_read(node, self.named_from):
                 node.hide_stream(self._stream(number), now, until)
-                self.complete_from[node.source_id] = until
+                self.complete_from[node.source_id] = max(
+                    until, self.complete_from.get(node.source_id, until)
+                )
             case "leap":
                 node.flow(self._stream(number), 0, IMPOSSIBLE_BYTES)
         self._took(what)
@@ -348,8 +354,10 @@ class Model(RuleBasedStateMachine):
     def exporter_acts(self, what: str, number: int) -> None:
         """An exporter is upgraded, its clock steps, or it reports what was spliced."""
         node = self._node(number)
-        if what == "upgrade" and self.ground.now < self.complete_from.get(node.source_id, START):
-            return
+        if what == "upgrade":
+            if not self._has_read(node, self.complete_from):
+                return
+            self.named_from[node.source_id] = self.ground.now
         neighbour.NODE_ACTIONS[what](self.ground, node, number)
         self._took(what)
 
@@ -368,6 +376,14 @@ class Model(RuleBasedStateMachine):
             node.restart_xray(self.ground.now)
         self.ground.elapse(length / 2, 20)
         node.withhold(since, self.ground.now, self.ground.now + timedelta(seconds=240 + later))
+
+    def _has_read(self, node: Node, since: dict[str, datetime]) -> bool:
+        """Tell whether billing has read what was taken since a moment, if there is one."""
+        collected = self.ground.judge.collected.get(node.identity.stored, [])
+        moment = nanoseconds_of(since.get(node.source_id, START))
+        return node.source_id not in since or any(
+            one.taken_nanoseconds >= moment for one in collected
+        )
 
     def _node(self, number: int) -> Node:
         return list(self.ground.fleet.nodes.values())[number % len(SOURCES)]
