@@ -77,6 +77,16 @@ SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
  WHERE coalesce(own.uuid, proxy.uuid, last.uuid) IS NOT NULL
 """
 
+# The last account of sample uuids that identify none any more, from other streams of the nodes.
+READ_LAST_ACCOUNTS = """
+SELECT DISTINCT ON (stream.sample_uuid) stream.sample_uuid::text, account.uuid::text
+  FROM billing.streams AS stream
+  JOIN public.users AS account ON account.uuid = stream.account_uuid
+ WHERE stream.stored_node_id = ANY (%(stored_node_ids)s::text[])
+   AND stream.sample_uuid = ANY (%(sample_uuids)s::uuid[])
+ ORDER BY stream.sample_uuid, stream.absent_since DESC NULLS FIRST, stream.seen_at DESC
+"""
+
 # Pending usage of streams that have an account now, by the same rule.
 READ_BILLABLE_USAGE = """
 WITH waiting AS MATERIALIZED (
@@ -212,6 +222,22 @@ def resolve_accounts(
         },
     )
     return {uuid: uuid if account == uuid else intern(account) for uuid, account in rows}
+
+
+def read_last_accounts(
+    connection: Connection, stored_node_ids: Iterable[str], sample_uuids: Collection[str]
+) -> dict[str, str]:
+    """Return the account that each uuid last had on the nodes, where that still exists."""
+    if not sample_uuids:
+        return {}
+    rows = connection.execute(
+        READ_LAST_ACCOUNTS,
+        {
+            "stored_node_ids": arrays.texts(stored_node_ids),
+            "sample_uuids": arrays.plain(sorted(sample_uuids)),
+        },
+    )
+    return {uuid: intern(account) for uuid, account in rows}
 
 
 def add_streams(

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover, not_yet_applied
-from billing_cli.database.streams import NodeStreams, read_last_seen, read_streams, resolve_accounts
+from billing_cli.database.streams import (
+    NodeStreams,
+    read_last_accounts,
+    read_last_seen,
+    read_streams,
+    resolve_accounts,
+)
 from billing_cli.jobs.takeover import end_of_legacy_writer, take_over
 
 if TYPE_CHECKING:
@@ -93,6 +99,15 @@ def plan(
     # An account's own uuid goes on naming it, unless it was deleted: then locking it tells.
     accounts |= resolve_accounts(
         connection, {uuid: last for uuid, last in last_accounts.items() if last != uuid}
+    )
+    # A counter may go on under another tag and a proxy uuid that was renewed since.
+    new_uuids = {
+        name.sample_uuid
+        for node in nodes
+        for name in touched[node.source_id] - node.streams.rows.keys()
+    }
+    accounts |= read_last_accounts(
+        connection, [node.identity.stored for node in nodes], new_uuids - accounts.keys()
     )
     taken_over = take_over(
         connection,

@@ -11,6 +11,7 @@ from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.simulator.oracle import Oracle
+from billing_cli.simulator.publication import retagged
 from tests.integration.jobs.world import FIRES_AT, only_source
 
 if TYPE_CHECKING:
@@ -70,6 +71,24 @@ def test_a_proxy_uuid_that_two_accounts_share_is_nobody_s(world: World) -> None:
     result = world.run(world.at(8))
     assert only_source(result).unresolved_streams == 1
     assert world.billed_bytes() == (0, 0)
+
+
+def test_a_renewed_proxy_uuid_goes_on_under_another_tag(world: World) -> None:
+    """The exporter is upgraded while xray counts by the former uuid: still the same account."""
+    users = world.add_users(2)
+    node = world.fleet.add_node("jp-1")
+    for user in users:
+        node.add_stream(user.proxy_uuid, "xhttp")
+    world.flow_until(4)
+    world.run(world.at(5))
+    world.fleet.renew_proxy(users[0])
+    world.save_users()
+    node.naming = retagged({"xhttp": "tcp"})
+    world.flow_until(8)
+    result = world.run(world.at(10))
+    assert only_source(result).unresolved_streams == 0
+    assert result.successions == 2
+    world.assert_all_is_billed()
 
 
 def test_a_deleted_user_stops_nobody(world: World) -> None:
