@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from billing_cli.simulator.history import Snapshot
 
 Visibility = Literal["shown", "hidden", "ambiguous"]
-"""What two snapshots after a restart say of it.
+"""What the two snapshots with samples after a restart say of it.
 
 shown: a stream is below its earlier totals in both directions in both of them.
 hidden: no counter is below its earlier total, so that nothing says that there was a restart.
@@ -49,7 +49,8 @@ def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
         known.update(totals_of(before))
         if after.restarts > before.restarts:
             earlier = dict(known)
-            yield Restart(before, after, earlier, _visibility(earlier, visible[place:]))
+            following = [one for one in visible[place:] if totals_of(one)]
+            yield Restart(before, after, earlier, _visibility(before, earlier, following))
 
 
 def noticed_restarts(visible: Sequence[Snapshot]) -> frozenset[int]:
@@ -68,12 +69,16 @@ def covers(totals: Totals, earlier: Totals) -> bool:
     return totals.uplink >= earlier.uplink and totals.downlink >= earlier.downlink
 
 
-def _visibility(earlier: Mapping[StreamName, Totals], following: Sequence[Snapshot]) -> Visibility:
-    first, second = (
-        _fallen(earlier, snapshot) for snapshot in (*following[:1], *following[:2][-1:])
-    )
+def _visibility(
+    before: Snapshot, earlier: Mapping[StreamName, Totals], following: Sequence[Snapshot]
+) -> Visibility:
+    if not following:
+        return "ambiguous"
+    first, second = (_fallen(earlier, snapshot) for snapshot in (following[0], following[:2][-1]))
     if not first:
-        return "hidden"
+        # A stream that is not back yet may show it later.
+        is_complete = totals_of(before).keys() <= totals_of(following[0]).keys()
+        return "hidden" if is_complete else "ambiguous"
     stay = [name for name, is_in_both in first.items() if is_in_both and second.get(name)]
     return "shown" if stay and not _return_at_once(earlier, first, following) else "ambiguous"
 

@@ -121,7 +121,7 @@ class Node:
         if not self._accepts(stamp):
             raise ValueError(f"{self.source_id} already has a snapshot at or after {at}")
         totals, dropped = self.process.read()
-        hidden = {index for index, since, until in self._hidden if since <= at < until}
+        hidden = self._left_out(at)
         if not self.has_statistics:
             hidden.update(range(len(self.streams)))
         snapshot = Snapshot(
@@ -159,7 +159,10 @@ class Node:
         self.outages.append((since, until))
 
     def hide_stream(self, stream: Stream, since: datetime, until: datetime) -> None:
-        """Leave the stream out of the snapshots taken in [since, until)."""
+        """Leave the stream out of the snapshots taken in [since, until), with all that goes by it.
+
+        What is left out is a sample: also the other counters that it is the sum of.
+        """
         self._hidden.append((stream.index, since, until))
 
     def withhold(self, since: datetime, until: datetime, published_at: datetime) -> None:
@@ -187,6 +190,14 @@ class Node:
     def published(self, present: datetime | None) -> list[Snapshot]:
         """Return what the exporter offers at present, oldest first; None: all that it has kept."""
         return self.history.offered(present)
+
+    def _left_out(self, at: datetime) -> set[int]:
+        """Return the indexes of the streams whose samples are left out then."""
+        hidden = {index for index, since, until in self._hidden if since <= at < until}
+        if not hidden:
+            return hidden
+        names = {name for index in hidden for name in self.naming(self.streams[index].name)}
+        return {one.index for one in self.streams if not names.isdisjoint(self.naming(one.name))}
 
     def _stamp(self, at: datetime) -> int:
         shown = at + self.clock_error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import minute_of
@@ -17,17 +16,18 @@ from billing_cli.simulator.books import NANO, rows
 from billing_cli.simulator.expectation import expected_by_account
 from billing_cli.simulator.oracle import accounts_by_uuid
 from billing_cli.simulator.process import Bytes
+from tests.torture.disorder import doubled
 from tests.torture.findings import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from decimal import Decimal
 
     from psycopg import Connection
 
     from billing_cli.simulator.expectation import Expected
-    from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream, User
+    from billing_cli.simulator.traffic import Fleet, Node, Snapshot, User
 
     # What a node's exporter offers at present.
     Offered = Callable[[Node], Sequence[Snapshot]]
@@ -67,6 +67,15 @@ SELECT stored_node_id, sample_uuid::text,
        coalesce(surplus_uplink, 0), coalesce(surplus_downlink, 0)
   FROM billing.streams
  WHERE before_uplink IS NOT NULL OR surplus_uplink IS NOT NULL
+"""
+
+READ_RESTARTS = """
+SELECT stored_node_id, to_at FROM billing.gaps JOIN billing.sources USING (source_id)
+ WHERE kind = 'reset'
+"""
+
+READ_REVOKED = """
+SELECT stored_node_id, at FROM billing.successions WHERE kind = 'restart_revoked'
 """
 
 READ_PRICES = """
@@ -217,19 +226,17 @@ class Judge:
         return dict(revocable)
 
     def _undecidable(self, node: Node, collected: Sequence[Snapshot]) -> dict[str, Bytes]:
-        """Return what older readings in a row may have doubled: they look like a restart.
-
-        They do where some stream counted more in them than in the minute after them (docs: "what
-        cannot be told apart"). What is charged again are the totals before them.
-        """
-        owners = self._owners()
-        doubled: defaultdict[str, Bytes] = defaultdict(Bytes)
-        for before, older, after in _older_readings(collected):
-            if any(_is_heavy(stream, older, after) for stream in node.streams):
-                for stream in node.streams:
-                    account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
-                    doubled[account] = doubled[account].plus(_totals(stream, before))
-        return doubled
+        """Return what readings out of order may have doubled: they look like a restart."""
+        stored, owners = node.identity.stored, self._owners()
+        restarts, revoked = (
+            {at for where, at in self._rows(query) if where == stored}
+            for query in (READ_RESTARTS, READ_REVOKED)
+        )
+        found: defaultdict[str, Bytes] = defaultdict(Bytes)
+        for stream, moved in doubled(node.streams, collected, restarts, revoked):
+            account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+            found[account] = found[account].plus(moved)
+        return found
 
     def _owners(self) -> dict[str, str]:
         """Map sample uuids to accounts, also to deleted ones."""
@@ -269,33 +276,6 @@ def _all_up_to(node: Node, collected: Sequence[Snapshot]) -> list[Snapshot]:
     """Return every snapshot ever taken from the first to the last one that was collected."""
     last = max(snapshot.index for snapshot in collected)
     return node.snapshots[collected[0].index : last + 1]
-
-
-def _older_readings(
-    collected: Sequence[Snapshot],
-) -> Iterator[tuple[Snapshot, Snapshot, Snapshot]]:
-    """Yield what two or more older readings in a row follow, the last of them, and what follows.
-
-    The process did not restart in between.
-    """
-    before, older = collected[0], 0
-    for last, snapshot in pairwise(collected):
-        if snapshot.index < before.index:
-            older += 1
-            continue
-        if older > 1 and last.restarts == snapshot.restarts == before.restarts:
-            yield before, last, snapshot
-        before, older = snapshot, 0
-
-
-def _is_heavy(stream: Stream, older: Snapshot, after: Snapshot) -> bool:
-    first, last = _totals(stream, older), _totals(stream, after)
-    return any(then > now - then for then, now in zip(first, last, strict=True))
-
-
-def _totals(stream: Stream, snapshot: Snapshot) -> Bytes:
-    totals = snapshot.totals[2 * stream.index : 2 * stream.index + 2]
-    return Bytes(*totals) if totals else Bytes()
 
 
 def _too_much(findings: Findings, where: str, has: Bytes, high: Bytes) -> None:

@@ -118,6 +118,22 @@ def test_a_restart_shows_where_a_stream_stays_below_in_both_directions(
     assert restart.visibility == visibility
 
 
+def test_a_restart_is_not_hidden_before_all_streams_are_back() -> None:
+    """The one that comes back first is above its earlier totals; those still to come decide."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    first, second = (node.add_stream(fleet.add_user().uuid) for _ in range(2))
+    node.flow(first, 9, 9)
+    node.flow(second, 9, 9)
+    node.snapshot(fleet.start)
+    node.restart_xray(fleet.start + MINUTE, drop_counters=True)
+    node.snapshot(fleet.start + MINUTE)
+    node.flow(first, 20, 20)
+    node.snapshot(fleet.start + 2 * MINUTE)
+    (restart,) = restarts_in(node.snapshots)
+    assert restart.visibility == "ambiguous"
+
+
 def chaotic_fleet(data: st.DataObject) -> Fleet:
     """Return a node with three counters of two users to which a drawn sequence has happened."""
     fleet = Fleet()

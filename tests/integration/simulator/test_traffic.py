@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from billing_cli.simulator.publication import merged
 from billing_cli.simulator.traffic import Fleet, Node, Snapshot, Stream
 
 SECOND = timedelta(seconds=1)
@@ -45,6 +46,16 @@ def test_an_outage_takes_no_snapshots_while_traffic_flows() -> None:
     assert minutes == [0, 1, 8, 9]
     assert len({index for index, *_ in stream.movements()}) > 1
     assert max(sum(row[2:]) for row in stream.movements()) > 0
+
+
+def test_a_hidden_stream_hides_the_sum_that_it_is_published_in() -> None:
+    """What an exporter leaves out is a sample: a sum never lacks one of its counters."""
+    node, stream = lone_stream()
+    node.add_stream(stream.name.sample_uuid, "other")
+    stranger = node.add_stream("00000000-0000-4000-8000-000000000000")
+    node.naming = merged
+    node.hide_stream(stream, node.start, node.start + MINUTE)
+    assert node.snapshot(node.start).published().keys() == {stranger.name}
 
 
 def test_late_snapshots_are_offered_when_published() -> None:

@@ -1,0 +1,103 @@
+"""What readings out of order may have been charged twice: they look like a restart.
+
+The docs say which ("what cannot be told apart"): several readings of another clock that count more
+than the minute after them, and readings of a process that had ended, sorted after those of the next
+one. Nothing else is allowed for here, and only where billing did take them for a restart.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from billing_cli.simulator.process import Bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
+
+    from billing_cli.simulator.traffic import Snapshot, Stream
+
+
+class _Older(NamedTuple):
+    """Older readings in a row, the newest one that was read before, and the next newer one."""
+
+    before: Snapshot
+    readings: list[Snapshot]
+    after: Snapshot | None
+
+
+def doubled(
+    streams: Sequence[Stream],
+    collected: Sequence[Snapshot],
+    restarts: Collection[datetime],
+    revoked: Collection[datetime],
+) -> Iterator[tuple[Stream, Bytes]]:
+    """Yield what each stream may have been charged beyond what flowed, in bytes.
+
+    `restarts` are the stamps at which billing found one, `revoked` those at which it took one back.
+    """
+    for older in _older_in_a_row(collected):
+        read = [older.before, *older.readings, *[older.after] * bool(older.after)]
+        is_of_several = len({one.restarts for one in read}) > 1
+        is_restart = any(one.collected_at in restarts for one in read[1:])
+        is_revoked = older.after is not None and older.after.collected_at in revoked
+        if is_of_several or (is_restart and not is_revoked and _is_heavy(streams, older)):
+            flowed = read[:: len(read) - 1] if older.after else []
+            for stream in streams:
+                yield stream, _beyond(_charged(streams, stream, read), _flowed(stream, flowed))
+
+
+def _older_in_a_row(collected: Sequence[Snapshot]) -> Iterator[_Older]:
+    before = collected[0]
+    readings: list[Snapshot] = []
+    for one in collected[1:]:
+        if one.index < before.index:
+            readings.append(one)
+            continue
+        if readings:
+            yield _Older(before, readings, one)
+        before, readings = one, []
+    if readings:
+        yield _Older(before, readings, None)
+
+
+def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
+    """Tell whether some stream counted more in several older readings than right after them."""
+    if older.after is None or len(older.readings) == 1:
+        return False
+    pairs = [(_totals(one, older.readings[-1]), _totals(one, older.after)) for one in streams]
+    return any(not _covers(after.minus(last), last) for last, after in pairs)
+
+
+def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]) -> Bytes:
+    """Return what is charged of a stream where every counter that falls is a restart of all."""
+    charged = Bytes()
+    for before, after in pairwise(read):
+        fell = any(not _covers(_totals(one, after), _totals(one, before)) for one in streams)
+        start = Bytes() if fell else _totals(stream, before)
+        if _totals(stream, before) != _totals(stream, after):
+            charged = charged.plus(_totals(stream, after).minus(start))
+    return charged
+
+
+def _flowed(stream: Stream, ends: Sequence[Snapshot]) -> Bytes:
+    """Return what flowed between two readings."""
+    if not ends:
+        return Bytes()
+    before, after = ends
+    start = _totals(stream, before) if before.restarts == after.restarts else Bytes()
+    return _totals(stream, after).minus(start)
+
+
+def _beyond(charged: Bytes, flowed: Bytes) -> Bytes:
+    return Bytes(*(max(0, one) for one in charged.minus(flowed)))
+
+
+def _covers(totals: Bytes, others: Bytes) -> bool:
+    return totals.uplink >= others.uplink and totals.downlink >= others.downlink
+
+
+def _totals(stream: Stream, snapshot: Snapshot) -> Bytes:
+    totals = snapshot.totals[2 * stream.index : 2 * stream.index + 2]
+    return Bytes(*totals) if totals else Bytes()
