@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Visibility = Literal["shown", "hidden", "ambiguous"]
 """What the two snapshots with samples after a restart say of it.
 
-shown: a stream is below its earlier totals in both directions in both of them.
+shown: a stream is below its earlier totals in both directions in both of them, and at least as
+many streams fell as grew.
 hidden: no counter is below its earlier total, so that nothing says that there was a restart.
 ambiguous: anything else; the smaller amount is to be charged.
 """
@@ -80,7 +81,18 @@ def _visibility(
         is_complete = totals_of(before).keys() <= totals_of(following[0]).keys()
         return "hidden" if is_complete else "ambiguous"
     stay = [name for name, is_in_both in first.items() if is_in_both and second.get(name)]
-    return "shown" if stay and not _return_at_once(earlier, first, following) else "ambiguous"
+    is_common = len(first) >= _grown(before, following[0])
+    is_shown = stay and is_common and not _return_at_once(earlier, first, following)
+    return "shown" if is_shown else "ambiguous"
+
+
+def _grown(before: Snapshot, after: Snapshot) -> int:
+    """Return how many streams are above what they were: as many must fall (decision 6.1)."""
+    totals = totals_of(after)
+    return sum(
+        name in totals and totals[name] != counted and covers(totals[name], counted)
+        for name, counted in totals_of(before).items()
+    )
 
 
 def _fallen(earlier: Mapping[StreamName, Totals], snapshot: Snapshot) -> dict[StreamName, bool]:
