@@ -39,7 +39,9 @@ NODE_RECORDS = """
 """
 
 # Where the evidence begins that ends in the range: history must be read from there on.
-READ_FIRST_FROM = f"SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind = 'delta'"
+READ_FIRST_FROM = f"""
+SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind IN ('delta', 'pending')
+"""
 
 # The chain's records of the range, each stream's in order. The one before a counter restart
 # tells what had been seen until then, unless something that was held or had no account was seen
@@ -60,7 +62,7 @@ SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
        record.from_at < {KEPT_SINCE}, {IS_OF_FORMER_ACCOUNT}
   FROM {NODE_RECORDS}
   JOIN billing.streams AS stream USING (stream_id)
- WHERE record.kind = 'delta'
+ WHERE record.kind IN ('delta', 'pending')
  ORDER BY stream.stream_id, record.from_at
 """
 

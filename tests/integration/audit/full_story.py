@@ -64,6 +64,8 @@ class FullStory(World):
     def play(self) -> None:
         """Let the traffic flow, then bill it step by step."""
         node = self.node
+        # History that comes late tells nothing of the stranger: one account without corrections.
+        node.hide_stream(self.streams[-1], self.minutes(6), self.minutes(9))
         node.run(self.minutes(12), poll_seconds=60)
         node.restart_xray(self.minutes(12) + timedelta(seconds=20))
         node.run(self.minutes(14), poll_seconds=60)

@@ -32,6 +32,21 @@ def test_bytes_that_were_billed_late_are_moved_to_their_minutes(world: World) ->
     world.assert_true()
 
 
+def test_usage_that_waited_for_an_account_is_moved_to_its_minutes_too(world: World) -> None:
+    """It is on record like any other, once the account is there."""
+    stranger = world.fleet.new_uuid()
+    world.node.add_stream(stranger, "xhttp")
+    late_history(world)
+    world.users.append(world.fleet.add_user(stranger))
+    with psycopg.connect(world.database_url) as connection:
+        save_users(connection, world.users)
+    world.catch_up(world.minutes(31))
+
+    world.reconcile(world.minutes(31))
+
+    world.assert_true()
+
+
 def test_a_second_reconcile_changes_nothing(world: World) -> None:
     """What is right is left alone."""
     late_history(world)
