@@ -45,6 +45,12 @@ def test_usage_that_waited_for_an_account_is_moved_to_its_minutes_too(world: Wor
     world.reconcile(world.minutes(31))
 
     world.assert_true()
+    with psycopg.connect(world.database_url) as connection:
+        minutes = connection.execute(
+            "SELECT FROM traffic_minute_buckets WHERE account_uuid = %s AND bucket_start < %s",
+            (stranger, world.minutes(15)),
+        ).fetchall()
+    assert len(minutes) > 10
 
 
 def test_a_second_reconcile_changes_nothing(world: World) -> None:
