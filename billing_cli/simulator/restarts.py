@@ -50,7 +50,7 @@ def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
         known.update(totals_of(before))
         if after.restarts > before.restarts:
             earlier = dict(known)
-            following = [one for one in visible[place:] if totals_of(one)]
+            following = [snapshot for snapshot in visible[place:] if totals_of(snapshot)]
             yield Restart(before, after, earlier, _visibility(before, earlier, following))
 
 

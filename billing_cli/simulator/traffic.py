@@ -197,7 +197,11 @@ class Node:
         if not hidden:
             return hidden
         names = {name for index in hidden for name in self.naming(self.streams[index].name)}
-        return {one.index for one in self.streams if not names.isdisjoint(self.naming(one.name))}
+        return {
+            stream.index
+            for stream in self.streams
+            if not names.isdisjoint(self.naming(stream.name))
+        }
 
     def _stamp(self, at: datetime) -> int:
         shown = at + self.clock_error

@@ -39,8 +39,8 @@ def doubled(
     """
     for older in _older_in_a_row(collected):
         read = [older.before, *older.readings, *[older.after] * bool(older.after)]
-        is_of_several = len({one.restarts for one in read}) > 1
-        is_restart = any(one.collected_at in restarts for one in read[1:])
+        is_of_several = len({snapshot.restarts for snapshot in read}) > 1
+        is_restart = any(snapshot.collected_at in restarts for snapshot in read[1:])
         is_revoked = older.after is not None and older.after.collected_at in revoked
         if is_of_several or (is_restart and not is_revoked and _is_heavy(streams, older)):
             flowed = read[:: len(read) - 1] if older.after else []
@@ -51,13 +51,13 @@ def doubled(
 def _older_in_a_row(collected: Sequence[Snapshot]) -> Iterator[_Older]:
     before = collected[0]
     readings: list[Snapshot] = []
-    for one in collected[1:]:
-        if one.index < before.index:
-            readings.append(one)
+    for snapshot in collected[1:]:
+        if snapshot.index < before.index:
+            readings.append(snapshot)
             continue
         if readings:
-            yield _Older(before, readings, one)
-        before, readings = one, []
+            yield _Older(before, readings, snapshot)
+        before, readings = snapshot, []
     if readings:
         yield _Older(before, readings, None)
 
@@ -66,7 +66,9 @@ def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
     """Tell whether some stream counted more in several older readings than right after them."""
     if older.after is None or len(older.readings) == 1:
         return False
-    pairs = [(_totals(one, older.readings[-1]), _totals(one, older.after)) for one in streams]
+    pairs = [
+        (_totals(stream, older.readings[-1]), _totals(stream, older.after)) for stream in streams
+    ]
     return any(not _covers(after.minus(last), last) for last, after in pairs)
 
 
@@ -74,7 +76,7 @@ def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]
     """Return what is charged of a stream where every counter that falls is a restart of all."""
     charged = Bytes()
     for before, after in pairwise(read):
-        fell = any(not _covers(_totals(one, after), _totals(one, before)) for one in streams)
+        fell = any(not _covers(_totals(other, after), _totals(other, before)) for other in streams)
         start = Bytes() if fell else _totals(stream, before)
         if _totals(stream, before) != _totals(stream, after):
             charged = charged.plus(_totals(stream, after).minus(start))
@@ -91,7 +93,7 @@ def _flowed(stream: Stream, ends: Sequence[Snapshot]) -> Bytes:
 
 
 def _beyond(charged: Bytes, flowed: Bytes) -> Bytes:
-    return Bytes(*(max(0, one) for one in charged.minus(flowed)))
+    return Bytes(*(max(0, size_bytes) for size_bytes in charged.minus(flowed)))
 
 
 def _covers(totals: Bytes, others: Bytes) -> bool:

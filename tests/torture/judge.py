@@ -184,7 +184,9 @@ class Judge:
         if not earlier:
             return least
         before = expected_by_account(self.fleet, node, earlier)[account].high
-        return replace(least, low=Bytes(*(max(0, one) for one in least.low.minus(before))))
+        return replace(
+            least, low=Bytes(*(max(0, size_bytes) for size_bytes in least.low.minus(before)))
+        )
 
     def unsettled(self, until: datetime) -> list[str]:
         """Return what should be done when all faults have ended and all runs are over (I6).

@@ -382,7 +382,7 @@ class Model(RuleBasedStateMachine):
         collected = self.ground.judge.collected.get(node.identity.stored, [])
         moment = nanoseconds_of(since.get(node.source_id, START))
         return node.source_id not in since or any(
-            one.taken_nanoseconds >= moment for one in collected
+            snapshot.taken_nanoseconds >= moment for snapshot in collected
         )
 
     def _node(self, number: int) -> Node:
