@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from billing_cli.core.succession import covers
+from billing_cli.core.succession import covers, total_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from billing_cli.core.model import Snapshot, StreamName, Totals
 
@@ -76,6 +76,47 @@ def judge(
     )
     # A counter that an exporter reports wrongly restarts alone: most of the others grow with it.
     return Verdict("restart" if fell and len(decreased) >= grown else "single")
+
+
+def count_former_readings(
+    history: Sequence[Snapshot],
+    lost: Mapping[StreamName, Totals],
+    new: Collection[StreamName],
+    account_of: Callable[[StreamName], str],
+) -> int:
+    """Return how many snapshots are older readings under the names of before an upgrade, or 0.
+
+    They are where all streams that were `lost` are back at once, within an hour, and until then
+    the `new` streams of each account counted no more than the lost ones had.
+    """
+    first = next(iter(lost))
+    place = next((at for at, snapshot in enumerate(history) if first in snapshot.totals), 0)
+    older, after = history[:place], history[place].totals
+    if not place or history[place].collected_at - history[0].collected_at > LONGEST_DISORDER:
+        return 0
+    if any(name not in after or not covers(after[name], before) for name, before in lost.items()):
+        return 0
+    had = _sums(lost, account_of)
+    for snapshot in older:
+        if not lost.keys().isdisjoint(snapshot.totals):
+            return 0
+        begun = {name: snapshot.totals[name] for name in new if name in snapshot.totals}
+        counted = _sums(begun, account_of)
+        if any(
+            account in had and not covers(had[account], counted[account]) for account in counted
+        ):
+            return 0
+    return place
+
+
+def _sums(
+    totals: Mapping[StreamName, Totals], account_of: Callable[[StreamName], str]
+) -> dict[str, Totals]:
+    sums: dict[str, Totals] = {}
+    for name, counted in totals.items():
+        account = account_of(name)
+        sums[account] = total_of((sums[account], counted)) if account in sums else counted
+    return sums
 
 
 def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:

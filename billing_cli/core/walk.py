@@ -18,7 +18,7 @@ from billing_cli.core.model import (
     UsageRecord,
 )
 from billing_cli.core.plausibility import plausible_bytes
-from billing_cli.core.restart import MOST_SUCCESSORS, judge
+from billing_cli.core.restart import MOST_SUCCESSORS, count_former_readings, judge
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
@@ -77,6 +77,14 @@ class Walk:
             snapshot = fresh[place]
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
+            history = fresh[place : place + 1 + MOST_SUCCESSORS]
+            if not changes.decreased and (
+                older := self._older_readings(changes, successions, history)
+            ):
+                lost, count = older
+                self._ignore(snapshot, lost, fresh[place + count])
+                place = min(place + count, end)
+                continue
             if not changes.decreased:
                 self._apply(snapshot, changes, successions)
                 place += 1
@@ -92,7 +100,7 @@ class Walk:
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
-                self._ignore(snapshot, changes, fresh[place + verdict.ignored])
+                self._ignore(snapshot, changes.decreased, fresh[place + verdict.ignored])
                 place = min(place + verdict.ignored, end)
                 continue
             if verdict.kind == "restart" and not changes.is_present_decreased:
@@ -116,6 +124,23 @@ class Walk:
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
         return self._streams.changed(self.samples_at)
+
+    def _older_readings(
+        self, changes: Changes, successions: Sequence[Succession], history: Sequence[Snapshot]
+    ) -> tuple[dict[StreamName, Totals], int] | None:
+        """Return what seems lost in older readings under former names, and how many there are."""
+        kept = {side.name for succession in successions for side in succession.ended}
+        begun = {self._account(name) for name in changes.new}
+        lost = {
+            name: totals
+            for name, totals in changes.gone.items()
+            if any(totals)
+            and name not in kept
+            and self._streams.known[name].state == "active"
+            and self._account(name) in begun
+        }
+        count = count_former_readings(history, lost, changes.new, self._account) if lost else 0
+        return (lost, count) if count else None
 
     def _compare(self, snapshot: Snapshot) -> Changes:
         known = self._streams.known
@@ -276,13 +301,15 @@ class Walk:
         from_at = self.samples_at or self._previous_at or _just_before(at)
         self._step(name, Checkpoint(from_at, start or ZERO, epoch, state=state), snapshot)
 
-    def _ignore(self, ignored: Snapshot, changes: Changes, successor: Snapshot) -> None:
+    def _ignore(
+        self, ignored: Snapshot, decreased: Mapping[StreamName, Totals], successor: Snapshot
+    ) -> None:
         """Skip snapshots of another clock or out of order; say what they could have meant."""
-        counted = total_of(successor.totals.get(name, ZERO) for name in changes.decreased)
-        uncertain = sum(total_of(changes.decreased.values()))
+        counted = total_of(successor.totals.get(name, ZERO) for name in decreased)
+        uncertain = sum(total_of(decreased.values()))
         if sum(counted) > self._plausible_bytes(successor):
             uncertain = 0
-        streams = len(changes.decreased)
+        streams = len(decreased)
         self.gaps.append(
             Gap("disorder", ignored.collected_at, successor.collected_at, streams, uncertain)
         )

@@ -327,6 +327,14 @@ CLOCKS = (
         is_exact=False,
     ),
     Scenario(
+        "clock_back_with_upgrade",
+        "before the first run the clock is set back with an upgrade: a stale one has former names",
+        {3: [upgrade(merged), set_clock(_ahead(-5))]},
+        minutes=30,
+        missed=(6,),
+        away=range(20),
+    ),
+    Scenario(
         "clock_forward_and_corrected",
         "the clock is 10 minutes ahead for five minutes, without a restart",
         {10: [set_clock(_ahead(10))], 15: [set_clock(_ahead(0))]},
