@@ -61,7 +61,7 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8") from None
+        raise ValueError(f"{path}: not UTF-8 text") from None
     if len(content) > MAX_SECRET_BYTES:
         raise ValueError(f"{path}: too large for a secret")
     if not text:

@@ -141,7 +141,7 @@ def test_credentials_that_cannot_be_read_are_a_failure(tmp_path: Path) -> None:
     """Nobody is connected to for that."""
     (tmp_path / "token").write_bytes(b"\xff")
     facts = probed("https://127.0.0.1:1", credential_ref=f"file:{tmp_path}/token")
-    reason = f"credential_ref file:{tmp_path}/token: the file is not UTF-8 text"
+    reason = f"credential_ref file:{tmp_path}/token: {tmp_path}/token: not UTF-8 text"
     assert facts == SourceFacts(failure=Failure("credentials", reason))
 
 

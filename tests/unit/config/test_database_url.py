@@ -61,7 +61,7 @@ def test_a_credential_leads_to_the_connection_string(tmp_path: Path) -> None:
         ("file:{directory}/none", None, "{directory}/none: No such file or directory"),
         ("file:{directory}", None, "{directory}: not a regular file"),
         ("file:{directory}/dsn", b" \n", "{directory}/dsn: empty"),
-        ("file:{directory}/dsn", b"\xff\xfe", "{directory}/dsn: not UTF-8"),
+        ("file:{directory}/dsn", b"\xff\xfe", "{directory}/dsn: not UTF-8 text"),
         ("credential:dsn", None, "$CREDENTIALS_DIRECTORY is not set (the service manager sets it)"),
         ("credential:../dsn", None, "must be env:NAME, file:/absolute/path or credential:NAME"),
         ("file:relative", None, "must be env:NAME, file:/absolute/path or credential:NAME"),
