@@ -120,7 +120,7 @@ class LockedRows:
     states: Iterable[QuotaState]
     existing: Collection[str]
     renewals: Mapping[str, tuple[Renewal, ...]]
-    on_record: Mapping[BucketKey, Totals]
+    on_record: Mapping[BucketKey, Totals | None]
 
 
 def lock_accounts(

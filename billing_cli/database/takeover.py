@@ -62,9 +62,13 @@ class ChargedCursors(NamedTuple):
     entries: Cursor[Any]
     buckets: Cursor[Any]
 
-    def bytes_by_key(self) -> dict[BucketKey, Totals]:
-        """Return the buckets that were charged already, whoever did it, and the bytes on record."""
-        charged = {self.ids[entry_id]: Totals(0, 0) for (entry_id,) in self.entries}
+    def bytes_by_key(self) -> dict[BucketKey, Totals | None]:
+        """Return the buckets that were charged already, whoever did it, and the bytes on record.
+
+        None where there is a ledger row and no bucket: the row tells only the rated bytes.
+        """
+        charged: dict[BucketKey, Totals | None]
+        charged = {self.ids[entry_id]: None for (entry_id,) in self.entries}
         stored = {BucketKey(*row[:5]): Totals(*row[5:]) for row in self.buckets}
         if stored:
             charged |= {key: stored[key] for key in self.ids.values() if key in stored}

@@ -47,7 +47,7 @@ class LockedAccounts:
     kept: AbstractSet[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
     renewed: Mapping[str, NewPeriod] = field(default_factory=dict)
-    on_record: Mapping[BucketKey, Totals] = field(default_factory=dict)
+    on_record: Mapping[BucketKey, Totals | None] = field(default_factory=dict)
 
 
 def lock_accounts(

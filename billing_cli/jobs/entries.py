@@ -49,7 +49,8 @@ class Minutes:
 
     `new` ones were never charged. `corrections` add to others: usage that waited for its account,
     and what is beyond the legacy writer's charge. `replayed` are those that we charged before,
-    `taken_over` those that the legacy writer charged, both with the same bytes.
+    `taken_over` those that the legacy writer charged, both with the same bytes. `uncharged` ones
+    are of its charges without a bucket: they get their bucket, and nothing more is charged.
     """
 
     new: Sequence[Bucket]
@@ -57,13 +58,14 @@ class Minutes:
     histories: Mapping[BucketKey, BucketHistory] = field(default_factory=dict)
     replayed: frozenset[BucketKey] = frozenset()
     taken_over: frozenset[BucketKey] = frozenset()
+    uncharged: Sequence[Bucket] = ()
 
 
 def find_minutes(
     connection: Connection,
     fresh: Sequence[Bucket],
     late: Sequence[Bucket],
-    on_record: Mapping[BucketKey, Totals],
+    on_record: Mapping[BucketKey, Totals | None],
     usage: Iterable[BilledUsage],
 ) -> Minutes:
     """Sort buckets by what is on record of their minutes.
@@ -88,18 +90,23 @@ def find_minutes(
     replayed: set[BucketKey] = set()
     taken_over: set[BucketKey] = set()
     corrections = []
+    uncharged = []
     for bucket in (*fresh, *late):
-        key = bucket.key
+        key, stored = bucket.key, charged.get(bucket.key)
         if key not in charged:
             new.append(bucket)
         elif not histories[key].entries:
-            overlap, surplus = beyond_charged(bucket, charged[key], first_from[key])
+            if stored is None:
+                uncharged.append(bucket)
+                taken_over.add(key)
+                continue
+            overlap, surplus = beyond_charged(bucket, stored, first_from[key])
             corrections.append(Correction(surplus, TAKEOVER_REASON))
             if overlap == "identical":
                 taken_over.add(key)
         elif key in late_keys:
             corrections.append(Correction(bucket, LATE_REASON))
-        elif _is_replay(bucket, charged[key], histories[key]):
+        elif _is_replay(bucket, stored, histories[key]):
             replayed.add(key)
         else:
             raise FactConflictError(
@@ -107,7 +114,7 @@ def find_minutes(
                 "charged before with other figures"
             )
     needed = [correction for correction in corrections if correction.bucket.total_bytes]
-    return Minutes(new, needed, histories, frozenset(replayed), frozenset(taken_over))
+    return Minutes(new, needed, histories, frozenset(replayed), frozenset(taken_over), uncharged)
 
 
 def charge(
@@ -126,7 +133,8 @@ def charge(
         )
     else:
         rating = rate(minutes.new, opened.accounts, peak_hours)
-    return _entries(rating, minutes.new, minutes.corrections, opened)
+    added = [*(correction.bucket for correction in minutes.corrections), *minutes.uncharged]
+    return _entries(rating, minutes.new, added, opened)
 
 
 def write_corrections(
@@ -152,7 +160,8 @@ def write_corrections(
     reasons |= dict.fromkeys(opened.histories, RENEWAL_REASON)
     peak_hours = context.tariff.peak_hours
     rating = settle(corrections, histories, opened.accounts, peak_hours, reasons)
-    write_entries(context, connection, _entries(rating, (), corrections, opened), usage=usage)
+    added = [correction.bucket for correction in corrections]
+    write_entries(context, connection, _entries(rating, (), added, opened), usage=usage)
     return rating
 
 
@@ -214,28 +223,23 @@ def require_rows(counts: Mapping[str, int], expected: Mapping[str, int]) -> None
 def _entries(
     rating: Rating,
     new: Iterable[Bucket],
-    corrections: Sequence[Correction],
+    added: Sequence[Bucket],
     opened: OpenedPeriods,
 ) -> Entries:
-    multipliers = (
-        {charge.key: charge.multiplier for charge in rating.charges} if corrections else {}
-    )
+    multipliers = {charge.key: charge.multiplier for charge in rating.charges} if added else {}
     charged = {charge.key.account_uuid for charge in rating.charges}
     charged.update(account for account, period in opened.seen.items() if period.included_before)
     return Entries(
         charges=rating.charges,
         buckets={bucket.key: bucket for bucket in new},
-        corrected=[
-            (correction.bucket, multipliers.get(correction.bucket.key, ONE))
-            for correction in corrections
-        ],
+        corrected=[(bucket, multipliers.get(bucket.key, ONE)) for bucket in added],
         accounts=[rating.accounts[account] for account in sorted(charged)],
         seen_periods=opened.seen_with(rating.accounts),
         former_quotas=opened.changed_with(rating.accounts),
     )
 
 
-def _is_replay(bucket: Bucket, stored: Totals, history: BucketHistory) -> bool:
+def _is_replay(bucket: Bucket, stored: Totals | None, history: BucketHistory) -> bool:
     """Tell whether a bucket is on record as it is: its row, and the bytes of its charges."""
     charged_bytes = sum(entry.included_bytes + entry.rated_bytes for entry in history.entries)
     is_charged = charged_bytes == bucket.total_bytes

@@ -27,8 +27,10 @@ life AS MATERIALIZED (
 # of the three differs from the other two, it is the one that is wrong. Records know no regions,
 # but a bucket and its charges are of the same one.
 #
-# An older writer may have been there before us, on nodes that we took over from it: what it wrote
-# before the transaction of our first charge there is its own, and worth one notice an account.
+# An older writer may have been there before us: what it wrote on a node before the transaction of
+# our first charge there is its own, and worth one notice an account. So is a bucket from before our
+# first evidence of its minute, and a minute without a charge of ours that has a ledger row from
+# before our records.
 # Accounts that are deleted have no buckets any more, and their evidence still agrees. So it does of
 # an account that was deleted and created again: its charges from before its oldest bucket and
 # ledger row are those of its former life. Of months that were pruned the sums are compared,
@@ -37,7 +39,8 @@ DIFFERENT_BYTES = f"""
 WITH told AS MATERIALIZED (
   SELECT bucket_start, stored_node_id, account_uuid, line_code,
          count(bucket_region) AS buckets, count(charge_region) AS charges,
-         sum(records) AS records, min(created_at) AS created_at, max(charged_at) AS charged_at,
+         sum(records) AS records, min(created_at) AS created_at,
+         min(charged_at) AS first_charged_at, max(charged_at) AS charged_at,
          sum(uplink) AS uplink, sum(downlink) AS downlink, sum(total) AS total,
          sum(included) + sum(rated) AS charged,
          sum(recorded_uplink) AS recorded_uplink, sum(recorded_downlink) AS recorded_downlink
@@ -75,7 +78,6 @@ WITH told AS MATERIALIZED (
     FROM (SELECT stored_node_id, min(created_at) AS at
             FROM billing.charges
            WHERE entry_type = 'traffic_charge'
-             AND EXISTS (SELECT FROM billing.streams WHERE origin = 'taken_over')
            GROUP BY 1) AS first
     JOIN billing.charges AS charge
       ON charge.stored_node_id = first.stored_node_id AND charge.created_at = first.at
@@ -84,6 +86,28 @@ WITH told AS MATERIALIZED (
      AND bucket.bucket_start = charge.bucket_start AND bucket.region = charge.region
      AND bucket.line_code = charge.line_code
    GROUP BY 1
+), recorded AS MATERIALIZED (
+  SELECT told.bucket_start, told.stored_node_id, told.account_uuid, told.line_code,
+         min(seal.created_at) AS at
+    FROM told
+    JOIN billing.streams AS stream USING (account_uuid, stored_node_id)
+    JOIN billing.usage_records AS record
+      ON record.bucket_start = told.bucket_start AND record.stream_id = stream.stream_id
+    JOIN billing.seals AS seal ON seal.run_id = record.run_id AND seal.step = record.step
+   WHERE told.records > 0 AND stream.inbound_tag = told.line_code
+   GROUP BY 1, 2, 3, 4
+), charged_before AS (
+  SELECT told.bucket_start, told.account_uuid, min(entry.created_at) AS at
+    FROM (SELECT DISTINCT bucket_start, account_uuid
+            FROM told
+           WHERE charges = 0 AND records > 0) AS told
+    JOIN public.billing_ledger AS entry USING (bucket_start, account_uuid)
+   WHERE entry.entry_type = 'traffic_charge'
+     AND NOT EXISTS (SELECT FROM billing.charges AS charge
+                      WHERE charge.bucket_start = entry.bucket_start
+                        AND charge.account_uuid = entry.account_uuid
+                        AND charge.ledger_id = entry.id)
+   GROUP BY 1, 2
 ), {LIVES.format(accounts="SELECT account_uuid FROM told WHERE buckets = 0")}, judged AS (
   SELECT told.*, recorded_uplink + recorded_downlink AS recorded,
          account.uuid IS NOT NULL
@@ -93,13 +117,23 @@ WITH told AS MATERIALIZED (
          total = charged AND total = uplink + downlink AS is_charged,
          charges = 0 AND records = 0 AS is_unproven,
          source.first_snapshot_at,
-         taken_over.node IS NOT NULL
-         AND told.created_at < coalesce(begun.at, 'infinity') AS is_shared
+         told.created_at < coalesce(begun.at, CASE WHEN taken_over.node IS NOT NULL
+                                                   THEN 'infinity'::timestamptz END)
+         OR told.created_at < recorded.at
+            AND told.created_at < coalesce(told.first_charged_at, 'infinity')
+         OR told.charges = 0 AND charged_before.at < recorded.at AS is_shared
     FROM told
     LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
     LEFT JOIN life ON life.account_uuid = told.account_uuid AND told.buckets = 0
     LEFT JOIN begun USING (stored_node_id)
     LEFT JOIN billing.sources AS source USING (stored_node_id)
+    LEFT JOIN recorded
+      ON recorded.bucket_start = told.bucket_start AND recorded.line_code = told.line_code
+     AND recorded.stored_node_id = told.stored_node_id
+     AND recorded.account_uuid = told.account_uuid
+    LEFT JOIN charged_before
+      ON charged_before.bucket_start = told.bucket_start
+     AND charged_before.account_uuid = told.account_uuid
     LEFT JOIN (SELECT DISTINCT stored_node_id AS node, account_uuid AS owner
                  FROM billing.streams WHERE origin = 'taken_over') AS taken_over
       ON taken_over.node = told.stored_node_id AND taken_over.owner = told.account_uuid
@@ -154,7 +188,7 @@ SELECT kind, account_uuid::text, min(bucket_start), stored_node_id, NULL, max(bu
 # Every charge has its ledger row and the other way round, and they say the same. Charges of the
 # former life of an account that was deleted and created again are one notice. A row without a
 # charge is someone else's where we have no evidence for its account and minute, or where it was
-# written before our first charge for them; on nodes that were taken over, before our first there.
+# written before our first evidence of them; on nodes that were taken over, before our first charge.
 DIFFERENT_LEDGER = f"""
 WITH paired AS MATERIALIZED (
   SELECT charge.ledger_id, charge.account_uuid, charge.bucket_start, charge.entry_type,
@@ -194,7 +228,8 @@ WITH paired AS MATERIALIZED (
          CASE WHEN charged.at IS NOT NULL
               THEN entry_created_at < greatest(charged.at, recorded.begun_at)
               WHEN recorded.records > 0
-              THEN recorded.is_taken_over
+              THEN entry_created_at < recorded.at
+                   OR recorded.is_taken_over
                    AND entry_created_at < coalesce(recorded.begun_at, 'infinity')
               ELSE true END AS is_foreign
     FROM paired,
@@ -202,13 +237,14 @@ WITH paired AS MATERIALIZED (
                     FROM billing.charges AS charge
                    WHERE charge.account_uuid = entry_account
                      AND charge.bucket_start = entry_bucket) AS charged,
-         LATERAL (SELECT count(*) AS records,
+         LATERAL (SELECT count(*) AS records, min(seal.created_at) AS at,
                          bool_or(stream.origin = 'taken_over') AS is_taken_over,
                          max(begun.at) FILTER (WHERE stream.origin = 'taken_over') AS begun_at
                     FROM billing.streams AS stream
                     JOIN billing.usage_records AS record
                       ON record.bucket_start = entry_bucket
                      AND record.stream_id = stream.stream_id
+                    LEFT JOIN billing.seals AS seal USING (run_id, step)
                     LEFT JOIN begun USING (stored_node_id)
                    WHERE stream.account_uuid = entry_account) AS recorded
    WHERE ledger_id IS NULL

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from billing_cli.simulator.accounts import save_users
 from tests.integration.audit.full_story import kinds
@@ -169,3 +170,30 @@ def test_taking_over_from_an_older_writer_leaves_notices_alone(story: FullStory)
         " WHERE bucket_start = (SELECT max(bucket_start) FROM public.traffic_minute_buckets)"
     )
     assert story.audit().counts["bucket_differs"] > 0
+
+
+@pytest.mark.parametrize("lost", ["", "traffic_minute_buckets"])
+def test_an_older_writer_without_checkpoints_leaves_notices_alone(
+    story: FullStory, lost: str
+) -> None:
+    """What it charged is its own, with buckets and without; what we charged is still proven."""
+    story.quota = 0
+    story.register_stranger()
+    story.node.run(story.end, poll_seconds=60)
+    older = OlderWriter(story)
+    older.play(story.minutes(8))
+    older.connection.execute(
+        "TRUNCATE traffic_stat_checkpoints, billing_source_sync_state" + (lost and f", {lost}")
+    )
+    older.connection.close()
+    story.catch_up(story.end)
+
+    report = story.audit()
+
+    assert report.violations == 0
+    assert report.counts["other_writer_ledger"] == len(story.users)
+
+    story.damage("DELETE FROM billing.charges")
+    damaged = story.audit().counts
+    assert damaged["ledger_unproven"] > 0
+    assert damaged["charges_differ"] > 0

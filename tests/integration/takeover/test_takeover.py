@@ -183,6 +183,24 @@ def test_a_minute_that_was_charged_before_the_crash_is_not_charged_again(
     assert_everything_is_billed_once(world)
 
 
+def test_a_charge_without_a_bucket_is_not_charged_again(world: World, older: OlderWriter) -> None:
+    """Its ledger row tells no bytes: nothing more is charged, and the bucket is entered."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    older.play(world.minutes(30))
+    at, accounts = older.readings(world.minutes(31), since=world.minutes(30))[0]
+    busy = [one for one in sorted(accounts) if accounts[one] != older.totals[one]]
+    older.charge(at, busy[0], accounts[busy[0]])
+    older.connection.execute(
+        "DELETE FROM traffic_minute_buckets WHERE bucket_start ="
+        " (SELECT max(bucket_start) FROM traffic_minute_buckets)"
+    )
+
+    result = world.catch_up(world.minutes(61))
+
+    assert result.replayed_minutes == 1
+    assert_everything_is_billed_once(world)
+
+
 def test_checkpoints_ahead_of_the_watermark_are_kept(world: World, older: OlderWriter) -> None:
     """The older writer died after some checkpoints and before its watermark."""
     world.node.run(world.minutes(60), poll_seconds=60)
