@@ -72,6 +72,14 @@ def from_json(value: Any) -> Any:
     raise ValueError(reason)
 
 
+def list_from_json(value: Any) -> Any:
+    """Return the same for a key that is a list."""
+    try:
+        return from_json(value)
+    except ValueError as error:
+        raise ValueError(f'must be a list, such as ["free"]; {error}') from None
+
+
 def shown_key(key: str) -> str:
     """Return a key that someone else wrote, fit to stand in a line of text."""
     cut = key[:MAX_SHOWN_KEY_CHARACTERS]

@@ -36,6 +36,7 @@ from billing_cli.config.fields import (
     Whole,
     Zone,
     from_json,
+    list_from_json,
     zone_of,
 )
 from billing_cli.config.layers import (
@@ -171,7 +172,7 @@ class Settings(BaseSettings):
     )
     initial_balance: Amount = Field(Decimal(0), validation_alias="INITIAL_BALANCE")
     currency: Label = ""
-    free_packages: Annotated[tuple[Text, ...], BeforeValidator(from_json)] = ()
+    free_packages: Annotated[tuple[Text, ...], BeforeValidator(list_from_json)] = ()
     allow_zero_price: bool = False
     # The zone stands before the hours, which are parsed with it.
     peak_timezone: Zone = "UTC"

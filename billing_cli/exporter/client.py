@@ -10,7 +10,13 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.decode import Decoder, Expected
-from billing_cli.exporter.failures import CutShortError, NotFoundError, TooLargeError
+from billing_cli.exporter.failures import (
+    NO_WINDOW,
+    USE_ANOTHER_MODE,
+    CutShortError,
+    NotFoundError,
+    TooLargeError,
+)
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.steps import StepSnapshots
 
@@ -96,10 +102,8 @@ class _Step:
             return self.window()
         except NotFoundError:
             if mode == "window" or self.has_window:
-                raise ExporterError(
-                    "HTTP 404: the exporter has no windowed snapshots at this address",
-                    code="http_status",
-                ) from None
+                reason = NO_WINDOW + (USE_ANOTHER_MODE if mode == "window" else "")
+                raise ExporterError(reason, code="http_status") from None
             return self.latest()
 
     def latest(self) -> Fetched:

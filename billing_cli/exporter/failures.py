@@ -26,6 +26,10 @@ _TRANSIENT = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
 
 
+NO_WINDOW = "HTTP 404: the exporter has no windowed snapshots at this address"
+USE_ANOTHER_MODE = '; set mode = "auto" or "latest"'
+
+
 class NotFoundError(ExporterError):
     """The exporter answered 404: it does not have what was asked for."""
 

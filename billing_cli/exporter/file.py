@@ -8,6 +8,7 @@ replace the earlier one, too.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import tempfile
@@ -247,6 +248,8 @@ def _chunks(
 ) -> Iterator[bytes]:
     received = 0
     while chunk := stream.read(_CHUNK_BYTES):
+        if not received:
+            chunk = chunk.removeprefix(codecs.BOM_UTF8)
         received += len(chunk)
         if received > limits.file_bytes:
             raise ExporterError(f"longer than {limits.file_bytes} bytes", code="too_large")

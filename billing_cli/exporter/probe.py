@@ -20,7 +20,7 @@ from billing_cli.exporter.contact import LATEST_PATH, WINDOW_PATH, in_contact
 from billing_cli.exporter.credentials import credential_for
 from billing_cli.exporter.decode import Decoder
 from billing_cli.exporter.expiry import expiries_in, not_after
-from billing_cli.exporter.failures import DENIED, NotFoundError
+from billing_cli.exporter.failures import DENIED, NO_WINDOW, USE_ANOTHER_MODE, NotFoundError
 from billing_cli.exporter.fleet import concurrently
 from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.steps import weight
@@ -181,10 +181,8 @@ class _Asking:
             page = self.page(contact, since=self.now - _FAR_BACK, until=self.now, limit=1)
         except NotFoundError:
             if self.source.mode == "window":
-                raise ExporterError(
-                    "HTTP 404: the exporter has no windowed snapshots at this address",
-                    code="http_status",
-                ) from None
+                reason = NO_WINDOW + USE_ANOTHER_MODE
+                raise ExporterError(reason, code="http_status") from None
             return None
         self.facts["contract"] = "window"
         if not page.snapshots:

@@ -60,7 +60,7 @@ def test_a_source_of_mode_latest_is_not_asked_for_its_window() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "why"),
-    [("window", "no windowed snapshots at this address"), ("auto", "base_url leads elsewhere")],
+    [("window", 'set mode = "auto" or "latest"'), ("auto", "base_url leads elsewhere")],
 )
 def test_an_address_with_nothing_behind_it_is_a_failure(mode: Any, why: str) -> None:
     """404 wherever one asks."""

@@ -91,7 +91,11 @@ def test_a_variable_sets_its_key(name: str, text: str, key: str, value: Any) -> 
         ("BILLING_RUN_DEADLINE_SECONDS", "soon", "'soon' is not a number"),
         ("BILLING_LINE_RATE_BITS_PER_SECOND", "-1", "must be >= 0"),
         ("BILLING_BURST_HOURS", "0", "must be > 0"),
-        ("BILLING_FREE_PACKAGES", "trial", "not JSON: Expecting value at line 1 column 1"),
+        (
+            "BILLING_FREE_PACKAGES",
+            "trial",
+            'must be a list, such as ["free"]; not JSON: Expecting value at line 1 column 1',
+        ),
         ("BILLING_FREE_PACKAGES", '{"trial": 1}', "must be a list"),
         ("BILLING_CHARGE_FIRST_SNAPSHOT", "maybe", "'maybe' is not true or false"),
         ("BILLING_LOG_LEVEL", "loud", "'loud' is not one of debug, info, warning, error"),
@@ -141,6 +145,10 @@ def test_a_wrong_key_in_the_file_is_one_line_that_names_the_file(tmp_path: Path)
         ("database_url = 5", "must be a string"),
         ("database_url_ref = 5", "must be a string"),
         ("free_packages = 5", "must be a list"),
+        (
+            'free_packages = "free"',
+            'must be a list, such as ["free"]; not JSON: Expecting value at line 1 column 1',
+        ),
         ("exporter_base_url = 5", "must be a string"),
     ],
 )

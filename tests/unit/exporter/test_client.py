@@ -234,10 +234,11 @@ def test_auto_with_a_watermark_still_falls_back_to_latest(
 
 
 def test_window_mode_needs_the_window(exporter: responses.RequestsMock) -> None:
-    """There 404 is a failure, which says that the contract is missing."""
+    """There 404 is a failure, which says that the contract is missing, and what to set."""
     exporter.get(WINDOW, status=404)
     assert failure(mode="window").reason == (
-        "HTTP 404: the exporter has no windowed snapshots at this address"
+        "HTTP 404: the exporter has no windowed snapshots at this address; "
+        'set mode = "auto" or "latest"'
     )
 
 

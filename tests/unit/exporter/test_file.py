@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import sys
@@ -64,6 +65,11 @@ def test_stdin_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
     with read_file("-", now=NOW) as file:
         assert len(file.fetch(request("http://127.0.0.1"), [JP_1]).snapshots) == 3
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    """Editors and shells of some systems put one before UTF-8."""
+    assert len(from_file(tmp_path, codecs.BOM_UTF8 + lines(minutes(3))).snapshots) == 3
 
 
 def test_of_two_snapshots_of_one_stamp_the_later_one_counts(tmp_path: Path) -> None:
