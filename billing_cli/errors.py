@@ -103,8 +103,11 @@ class DatabaseUnavailableError(BillingError):
     code = "database_unavailable"
 
 
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class InterruptedBySignalError(KeyboardInterrupt):
-    """SIGTERM or SIGINT arrived. A KeyboardInterrupt, so that drivers cancel what they do.
+    """One of the ENDING_SIGNALS arrived. A KeyboardInterrupt, so that drivers cancel what they do.
 
     `so_far` is as in BillingError.
     """

@@ -14,8 +14,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {nearest!r}?)" if nearest else ""
 
 
-def nearest_of(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is nearest to an unknown one; None where none is near."""
+def nearest_of(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is nearest to an unknown one; None where none is near.
+
+    `cutoff` is how much of both names must be alike, from 0 to 1.
+    """
     import difflib  # noqa: PLC0415 - only where something is wrong
 
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)

@@ -18,6 +18,7 @@ from billing_cli.config.redaction import redact
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.core.times import parse_time
 from billing_cli.errors import (
+    ENDING_SIGNALS,
     EXIT_BUSY,
     EXIT_CODES,
     EXIT_FAILED,
@@ -254,6 +255,8 @@ def open_settings(
 ) -> Settings:
     """Load the configuration and start logging. Raises ConfigurationError."""
     from billing_cli import logs  # noqa: PLC0415
+    from billing_cli.config.layers import variables_of  # noqa: PLC0415
+    from billing_cli.config.problems import ignored_variables  # noqa: PLC0415
     from billing_cli.config.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings(options.config_path, os.environ, files_checked=files_checked)
@@ -261,6 +264,8 @@ def open_settings(
         options.log_level or settings.log_level, options.log_format or settings.log_format
     )
     logs.bind_run(run_id, job)
+    for line in ignored_variables(os.environ, variables_of(type(settings))):
+        logs.get_logger().warning(line)
     return settings
 
 
@@ -281,10 +286,14 @@ def context_from(settings: Settings, job: str, run_id: str) -> JobContext:
 
 
 def raise_on_signals() -> None:
-    """Turn SIGTERM and SIGINT into an exception, so that the open transaction is rolled back."""
+    """Turn signals that end a run into an exception: the open transaction is rolled back.
+
+    One that whoever started us has ignored stays so: `nohup` does it with SIGHUP.
+    """
 
     def on_signal(signal_number: int, _frame: object) -> NoReturn:
         raise InterruptedBySignalError(signal_number)
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    for number in ENDING_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, on_signal)

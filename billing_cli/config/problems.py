@@ -24,6 +24,11 @@ DEFAULT = "default"
 UNKNOWN_KEY = "extra_forbidden"
 MAX_SHOWN_CHARACTERS = 40
 
+# A variable of any program counts as a misspelt one of ours where it differs by a letter or two:
+# DATABASE_URI, but not DATABASE_USER.
+MAX_LETTERS_APART = 2
+MISSPELT = 0.9
+
 _NOT_A = {
     "int": "a whole number",
     "decimal": "a decimal number",
@@ -90,6 +95,32 @@ def unknown_variable(name: str, variables: Mapping[str, str]) -> str:
     nearest = nearest_of(name.removeprefix(PREFIX), known)
     hint = f" (did you mean {known[nearest]}?)" if nearest else ""
     return f"{shown_key(name)} ({ENVIRONMENT}): unknown variable{hint}"
+
+
+def ignored_variables(environ: Mapping[str, str], variables: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable that is nearly one of ours without the prefix.
+
+    Whoever sets the right one too means another program's. That makes it a warning, never an
+    error: what is not ours may have any name.
+    """
+    missing = [
+        variable
+        for variable in variables.values()
+        if not variable.startswith(PREFIX) and variable not in environ
+    ]
+    lines = []
+    for name in sorted(environ):
+        # Comparing costs as much as the import: first the cheap look.
+        alike = [
+            variable
+            for variable in missing
+            if abs(len(variable) - len(name)) <= MAX_LETTERS_APART
+            and (variable[:3] == name[:3] or variable[-3:] == name[-3:])
+        ]
+        nearest = nearest_of(name, alike, cutoff=MISSPELT) if alike else None
+        if nearest:
+            lines.append(f"{shown_key(name)} ({ENVIRONMENT}): ignored (did you mean {nearest}?)")
+    return lines
 
 
 def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ from billing_cli.database.begin import (
 from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.connecting import connect
 from billing_cli.database.failures import is_transient, translate
-from billing_cli.errors import BillingError, DatabaseUnavailableError
+from billing_cli.errors import ENDING_SIGNALS, BillingError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -280,7 +280,7 @@ def _transaction_status(connection: Connection, transaction_id: str) -> str | No
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let a COMMIT end before SIGTERM or SIGINT is acted on: half a commit is no state to be in.
+    """Let a COMMIT end before a signal is acted on: half a commit is no state to be in.
 
     Handlers are exchanged rather than signals blocked, because a blocked signal would be taken by
     one of the fetching threads and handled here all the same.
@@ -291,7 +291,7 @@ def _signals_wait() -> Iterator[None]:
     arrived: list[int] = []
     handlers = {
         number: signal.signal(number, lambda received, _frame: arrived.append(received))
-        for number in (signal.SIGTERM, signal.SIGINT)
+        for number in ENDING_SIGNALS
     }
     try:
         yield

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the open transaction is rolled back, and the exit code tells which it was."""
+"""Signals that end a run: the open transaction is rolled back, the exit code tells which it was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.command import ended, wait_until
 if TYPE_CHECKING:
     from tests.cli.command import Site
 
-TERM, INT = signal.SIGTERM, signal.SIGINT
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 COUNT_WAITING = """
 SELECT count(*) FROM pg_stat_activity
@@ -29,7 +29,7 @@ SELECT count(*) FROM pg_stat_activity
 
 
 @pytest.mark.parametrize(
-    ("job", "number"), [("collect", TERM), ("collect", INT), ("catch-up", TERM), ("reconcile", INT)]
+    ("job", "number"), [("collect", TERM), ("collect", INT), ("catch-up", TERM), ("reconcile", HUP)]
 )
 def test_a_run_that_waits_for_an_exporter_ends_at_once(
     site: Site, job: str, number: signal.Signals

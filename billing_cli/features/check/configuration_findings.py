@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from billing_cli.config.layers import variables_of
-from billing_cli.config.problems import DEFAULT, ENVIRONMENT
+from billing_cli.config.problems import DEFAULT, ENVIRONMENT, ignored_variables
 from billing_cli.config.redaction import MASK
 from billing_cli.features.check.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from billing_cli.config.settings import Settings
 
@@ -24,10 +24,10 @@ MAX_SOURCES_SHOWN = 5
 OPEN = "can be read by every user of this machine"
 
 
-def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
+def configuration_findings(settings: Settings, environ: Mapping[str, str]) -> tuple[Finding, ...]:
     """Return a finding for each setting, secrets masked.
 
-    Files with secrets that every user can read are warnings.
+    Misspelt variables, and files with secrets that every user can read, are warnings.
     """
     found = [
         Finding(
@@ -43,6 +43,10 @@ def configuration_findings(settings: Settings) -> tuple[Finding, ...]:
         Finding("configuration", "secrecy", "warning", f"{path}, which holds {key}, {OPEN}")
         for key in type(settings).model_fields
         if (path := _file_of(key, settings)) is not None and _is_open(path)
+    ]
+    found += [
+        Finding("configuration", "variables", "warning", line)
+        for line in ignored_variables(environ, variables_of(type(settings)))
     ]
     return tuple(found)
 

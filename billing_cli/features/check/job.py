@@ -6,6 +6,7 @@ What can't be looked at, because something before it is wrong, is left out or sa
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ def check(settings: Settings, run_id: str, source_ids: Sequence[str] = ()) -> Ch
 
     Raises UsageError for a source that is unknown or disabled.
     """
-    findings = list(configuration_findings(settings))
+    findings = list(configuration_findings(settings, os.environ))
     try:
         context = context_of(settings, JOB, run_id)
         sources = select_sources(context, source_ids)

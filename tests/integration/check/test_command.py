@@ -139,6 +139,17 @@ def fleet(authority: Authority) -> Iterator[RunningFleet]:
         yield running
 
 
+def test_a_misspelt_variable_is_a_warning(job_url: str, authority: Authority) -> None:
+    """On stderr, as for every command, and among the findings."""
+    with fleet(authority) as running:
+        done = billing("check", "--json", **settings(running, job_url), SOURCE_REVISON="v2")
+    assert done.code == 0, done.stdout + done.stderr
+    line = "SOURCE_REVISON (environment): ignored (did you mean SOURCE_REVISION?)"
+    findings = json.loads(done.stdout)["findings"]
+    assert ("warning", line) in [(finding["state"], finding["text"]) for finding in findings]
+    assert line in done.stderr
+
+
 def settings(running: RunningFleet, database_url: str, **extra: Any) -> dict[str, str]:
     """Return the environment in which the fleet is billed; `extra` are keys of every source."""
     return {

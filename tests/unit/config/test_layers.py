@@ -9,8 +9,9 @@ import pytest
 
 from billing_cli.config import layers
 from billing_cli.config.entry import LOOPBACK_ONLY
-from billing_cli.config.layers import DEFAULT_CONFIG_PATH
-from billing_cli.config.settings import load_settings
+from billing_cli.config.layers import DEFAULT_CONFIG_PATH, variables_of
+from billing_cli.config.problems import ignored_variables
+from billing_cli.config.settings import Settings, load_settings
 from tests.unit.config.support import error_of, from_file, problems_of, written
 
 if TYPE_CHECKING:
@@ -81,6 +82,25 @@ def test_an_unknown_variable_of_ours_is_an_error() -> None:
         "BILLING_PAGE_LIMT (environment): unknown variable (did you mean BILLING_PAGE_LIMIT?)",
         "BILLING_PRICE_PER_BYTE (environment): unknown variable (did you mean PRICE_PER_BYTE?)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PRICE_PER_BYTES", "PRICE_PER_BYTE"),
+        ("EXPORTER_SOURCE_JSON", "EXPORTER_SOURCES_JSON"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABASE_USER", None),
+        ("AWS_DEFAULT_REGION", None),
+        ("PRICE_PER_GB", None),
+    ],
+)
+def test_a_misspelt_variable_without_prefix_is_a_warning(name: str, meant: str | None) -> None:
+    """It may be another program's: surely where the right one is set too, or it is not so alike."""
+    variables = variables_of(Settings)
+    expected = [f"{name} (environment): ignored (did you mean {meant}?)"] if meant else []
+    assert ignored_variables({name: "x", "PATH": "/bin"}, variables) == expected
+    assert ignored_variables({name: "x", str(meant): "y"}, variables) == []
 
 
 def test_all_problems_of_both_places_are_reported_at_once(tmp_path: Path) -> None:
