@@ -13,10 +13,11 @@ from billing_cli.database.streams import (
     read_streams,
     resolve_accounts,
 )
+from billing_cli.jobs.assignment import MOVE
 from billing_cli.jobs.takeover import end_of_legacy_writer, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -283,5 +284,17 @@ def _plan(
             if name.sample_uuid in accounts and name not in step.checkpoints
         },
         advance=step,
-        notes=fetched.notes,
+        notes=(*fetched.notes, *_other_node(node)),
     )
+
+
+def _other_node(node: _Node) -> Iterator[str]:
+    """Yield what the operator should know who configured another node for a source."""
+    former = node.state.identity
+    if former is not None and former != node.identity and node.samples_at is None:
+        yield (
+            f"node {node.identity.stored!r} is another one than {former.stored!r}: its counters "
+            "begin with a baseline, and what flowed before it is not charged; where the same "
+            f"counters go on under another id, {MOVE} {node.source_id} {node.identity.stored} "
+            "--same-counters comes first, expected_node_id afterwards"
+        )

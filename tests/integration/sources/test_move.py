@@ -324,7 +324,10 @@ def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:
 
 
 def test_another_node_does_not_inherit_the_former_ids(moving: Moving) -> None:
-    """Where the operator says that another node is behind the source, that one is new."""
+    """Where the operator says that another node is behind the source, that one is new.
+
+    The first run says so, with what comes first where the counters are the same after all.
+    """
     world = moving.world
     moving.node.rename("b")
     moving.flow(8)
@@ -339,7 +342,13 @@ def test_another_node_does_not_inherit_the_former_ids(moving: Moving) -> None:
             expected_node_id=other.identity.node_id,
         ),
     )
-    assert only_source(moving.run(12)).node_id == other.identity.node_id
+    result = only_source(moving.run(12))
+    assert result.node_id == other.identity.node_id
+    (note,) = result.notes
+    assert "another one than 'prod:b'" in note
+    assert "billing sources move jp-1 prod:other.svc.plus --same-counters comes first" in note
+    moving.flow(13)
+    assert only_source(moving.run(13)).notes == ()
     assert world.rows("SELECT former_nodes FROM billing.sources") == [([],)]
 
 
