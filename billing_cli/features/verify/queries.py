@@ -156,15 +156,15 @@ def read_seals(
 
 
 def read_lines_of(
-    connection: Connection, table: FactTable, seal: Seal, since: datetime | None
+    connection: Connection, table: FactTable, seal: Seal, *, of_any_minute: bool
 ) -> Iterator[bytes]:
     """Yield the canonical lines of the facts of a seal, in key order.
 
-    `since` is where to begin instead of the seal's first minute.
+    Those `of_any_minute` are also of minutes that are not the seal's.
     """
     bounds = _bounds(seal, any_run=True)
-    if since is not None:
-        bounds["first_bucket"] = since
+    if of_any_minute and seal.job != ADOPTION_JOB:
+        bounds |= {"first_bucket": "-infinity", "last_bucket": "infinity"}
     query = READ_FACTS_OF
     if seal.job == PRUNE_JOB:
         query, bounds = READ_LEFT, {**_bounds(seal), "created_at": seal.created_at}

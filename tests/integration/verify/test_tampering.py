@@ -151,6 +151,12 @@ INSERT INTO billing.seals SELECT * FROM here""",
         INSERT_RECORD.format(run_id=RUN.format(1), copied=RUN.format(1)),
         ("inserted", "billing.usage_records", 1, True),
     ),
+    "a record inserted into a run, a day after its minutes": tampering(
+        INSERT_RECORD.format(run_id=RUN.format(1), copied=RUN.format(1)).replace(
+            "SELECT bucket_start,", "SELECT bucket_start + interval '1 day',"
+        ),
+        ("inserted", "billing.usage_records", 1, True),
+    ),
     "a charge moved to another run": tampering(
         f"UPDATE billing.charges SET run_id = {RUN.format(2)} WHERE ledger_id = {CHARGE}",
         ("deleted", "billing.charges", 1, True),
