@@ -126,6 +126,16 @@ def nodes_of(days: Iterable[Mapping[str, Any]]) -> list[Object]:
     ]
 
 
+def is_proven(day: Mapping[str, Any] | None, proof: DayProof) -> bool:
+    """Tell whether a day of a statement is what its leaf was made of."""
+    if day is None:
+        return False
+    content = {key: value for key, value in day.items() if key != "sealed"}
+    leaf = account_leaf(content, proof.salt)
+    root = root_by_inclusion(leaf, proof.position, proof.day.accounts, proof.day_proof)
+    return root == proof.day.root
+
+
 def proof_object(note: str | None, proofs: Iterable[DayProof]) -> Object:
     """Return the proofs as JSON: each hash once, in base64, and referred to by its place."""
     places: dict[bytes, int] = {}

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.funds import ROW_DELAY
 from billing_cli.core.seals import AccountDay, money_text
-from billing_cli.core.statements import FORMAT, content_sha256, nodes_of, proof_object, totals_of
+from billing_cli.core.statements import (
+    FORMAT,
+    content_sha256,
+    is_proven,
+    nodes_of,
+    proof_object,
+    totals_of,
+)
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
@@ -64,20 +71,26 @@ def statement(context: JobContext, account: str, month: date) -> Object:
         kept_since = read_evidence_since(connection)
         if kept_since is not None and start < kept_since:
             raise UsageError(f"the facts of {start:%Y-%m} were pruned: see their archive")
-        return _statement(connection, context, account_uuid, start, end)
+        return _statement(connection, context, account_uuid, (start, end), kept_since)
 
     with Session(context.database) as session:
         return session.read_one_state(work)
 
 
 def _statement(
-    connection: Connection, context: JobContext, account: str, start: datetime, end: datetime
+    connection: Connection,
+    context: JobContext,
+    account: str,
+    month: tuple[datetime, datetime],
+    kept_since: datetime | None,
 ) -> Object:
+    start, end = month
     head = read_head(connection)
     proofs = store.read_day_proofs(connection, account, start, end, head.tree_size)
     days, bookings = _days(account, store.read_charges(connection, account, start, end), proofs)
+    _require_kept(days, proofs, kept_since)
     is_over = end <= context.clock()
-    opening, closing, others = _balances(connection, account, (start, end), bookings, is_over)
+    opening, closing, others = _balances(connection, account, month, bookings, is_over)
     totals = totals_of(days)
     made: Object = {
         "format": FORMAT,
@@ -106,6 +119,21 @@ def _statement(
     }
     made["proof"]["sha256"] = content_sha256(made)
     return made
+
+
+def _require_kept(
+    days: Iterable[Object], proofs: Iterable[DayProof], kept_since: datetime | None
+) -> None:
+    """Raise UsageError where charges of earlier minutes, booked on these days, were pruned."""
+    if kept_since is None:
+        return
+    sealed = {day["day"]: day for day in days if day["sealed"]}
+    for proof in proofs:
+        if not is_proven(sealed.get(proof.day.day.isoformat()), proof):
+            raise UsageError(
+                f"charges that were booked on {proof.day.day} are not there: minutes before "
+                f"{format_rfc3339(kept_since)} were pruned: see their archive"
+            )
 
 
 def _days(

@@ -16,8 +16,11 @@ from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.prune.job import prune
 from billing_cli.features.prune.result import kept_since, months_of
 from billing_cli.features.rerate.job import Order, rerate
+from billing_cli.features.seal.job import seal
+from billing_cli.features.statement.job import statement
 from billing_cli.features.verify.job import verify
 from billing_cli.jobs.reconcile import reconcile
+from billing_cli.signatures import generate_key
 from tests.integration.audit.full_story import kinds
 from tests.integration.prune.conftest import JULY, JUNE, MAY, told_long_story
 
@@ -286,6 +289,22 @@ def test_the_journal_resolved_gaps_and_daily_sums_of_that_time_go_as_well(story:
     assert story.rows("SELECT job, status FROM billing.runs WHERE job = 'prune'") == [
         ("prune", "ok")
     ]
+
+
+def test_a_statement_of_charges_that_were_pruned_is_refused(story: LongStory) -> None:
+    """Minutes of April that were booked in June are in the archive, and not in June's sum."""
+    keys, account = generate_key("example.com/billing"), story.users[0].uuid
+    story.job_url = story.database_url
+    for later in (timedelta(), timedelta(days=1)):
+        story.job(lambda context: seal(context, keys), JUNE + later)
+
+    def june(context: JobContext) -> Any:
+        return statement(context, account, JUNE.date())
+
+    assert story.job(june, JUNE + timedelta(days=2))["days"][0]["sealed"]
+    story.prune(JUNE)
+    with pytest.raises(UsageError, match="2026-05-01T00:00:00Z were pruned: see their archive"):
+        story.job(june, JUNE + timedelta(days=2))
 
 
 def test_months_are_counted_back_from_this_one() -> None:
