@@ -184,7 +184,16 @@ def _foreseen(
 ) -> PruneResult:
     """Return what would be done, as far as it can be seen without doing it."""
     since = result.started_at if result.kept_since is None else result.kept_since
-    older = [month for month in store.read_months(connection) if month[0].month < since]
+    months = store.read_months(connection)
+    known = {found.month for found, _ in months}
+    # Rows without a partition get one first.
+    months += [
+        (found, True)
+        for month, found in rest.read_rest_months(connection).items()
+        if month not in known
+    ]
+    months.sort(key=lambda one: one[0].month)
+    older = [one for one in months if one[0].month < since]
     return replace(
         result,
         finished_at=context.clock(),
@@ -214,7 +223,7 @@ def _make_room(
             for found, is_attached in store.read_months(connection)
             if found.month in months and not is_attached
         ]
-        attached = months - {found.month for found in detached}
+        attached = months.keys() - {found.month for found in detached}
         if detached and not is_archive_waived:
             store.lock_tables(connection, rest.REST_TABLES)
         for found in detached:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from billing_cli.database import functions
 from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA
 from billing_cli.features.prune.queries import keep_sums
-from billing_cli.features.prune.result import kept_since
+from billing_cli.features.prune.result import PrunedMonth, kept_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from psycopg import Connection
-
-    from billing_cli.features.prune.result import PrunedMonth
 
 REST_TABLES = tuple(f"{SCHEMA}.{table}_default" for table in APPEND_ONLY_TABLES)
 
 READ_REST_MONTHS = """
-SELECT DISTINCT date_trunc('month', bucket_start, 'UTC') FROM billing.{table}_default
+SELECT date_trunc('month', bucket_start, 'UTC'), count(*) FROM billing.{}_default GROUP BY 1
 """
 
 READ_COLUMNS = """
@@ -32,12 +30,15 @@ SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
 MAKE_PARTITION = "SELECT billing.make_partition(%(month)s)"
 
 
-def read_rest_months(connection: Connection) -> set[datetime]:
-    """Return the months of rows that found no partition of theirs."""
+def read_rest_months(connection: Connection) -> dict[datetime, PrunedMonth]:
+    """Return the rows that found no partition of theirs, by month."""
+    records, charges = (
+        dict[datetime, int](connection.execute(statement.encode()).fetchall())
+        for statement in map(READ_REST_MONTHS.format, APPEND_ONLY_TABLES)
+    )
     return {
-        month
-        for table in APPEND_ONLY_TABLES
-        for (month,) in connection.execute(READ_REST_MONTHS.format(table=table).encode())
+        month: PrunedMonth(month, records.get(month, 0), charges.get(month, 0), 0, ())
+        for month in sorted(records.keys() | charges.keys())
     }
 
 

@@ -122,7 +122,9 @@ def test_all_that_a_stream_ever_did_may_go(story: LongStory) -> None:
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(story: LongStory) -> None:
-    """The months have partitions already, as they do in real life."""
+    """Before the rows get partitions, and when they have them, as in real life."""
+    (april,) = story.prune(JUNE, dry_run=True).months
+    assert (april.month, [(april.charges,)]) == (MAY - timedelta(days=30), story.rows(COUNT_APRIL))
     story.prune(MAY)  # Nothing is older than a month yet; the rows get their partitions.
     before = story.rows(COUNT)
     result = story.prune(JUNE, dry_run=True)
