@@ -53,7 +53,7 @@ WITH {links}), walk AS (
          CASE origin WHEN 'new' THEN 0 ELSE first_downlink_total END AS first_downlink
     FROM billing.streams
    WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
-), moved AS MATERIALIZED (
+), moved AS NOT MATERIALIZED (
   -- A node that was given another id hands over what was charged up to that moment.
   SELECT part.stream_id, succession.succession_id,
          CASE WHEN part.side = 'ended' AND owner.stored_node_id <> succession.stored_node_id
