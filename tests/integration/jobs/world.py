@@ -120,9 +120,12 @@ class World:
                 node.snapshot(self.at(minutes))
 
     def collect_every_minute(self, first: int, last: int) -> None:
-        """Run `collect` once in each minute from the first to the last."""
+        """Run `collect` once in each minute from the first to the last, then check the books."""
         for minute in range(first, last + 1):
-            self.run(self.at(minute) + FIRES_AT)
+            for _ in range(self.repeats):
+                self.run_unchecked(self.at(minute) + FIRES_AT)
+            self.check_watermarks()
+        self.check()
 
     def run(self, now: datetime, job: Job = collect, **options: Any) -> RunResult:
         """Run a job as if it were `now`, as often as each run is repeated, and check the books."""
@@ -164,10 +167,14 @@ class World:
         """Hold the database against the invariants, and against the truth so far."""
         found = violations(self.connection, self.opening(), self.top_ups)
         assert found == [], found
-        assert moved_back(self.connection, self.watermarks) == []
-        self.watermarks = read_watermarks(self.connection)
+        self.check_watermarks()
         untrue = self.untrue()
         assert untrue == [], untrue
+
+    def check_watermarks(self) -> None:
+        """None has moved back since the last time."""
+        assert moved_back(self.connection, self.watermarks) == []
+        self.watermarks = read_watermarks(self.connection)
 
     def untrue(self) -> list[str]:
         """Return where what is billed is not what the applied snapshots tell of."""
