@@ -31,7 +31,9 @@ CATALOGS = (
     "pg_event_trigger", "pg_default_acl", "pg_statistic_ext", "pg_inherits", "pg_description",
     "pg_publication", "pg_publication_rel", "pg_publication_namespace", "pg_foreign_server",
 )  # fmt: skip
-VERSIONS = "(SELECT (count(*), sum(xmin::text::bigint))::text FROM {})"
+VERSIONS = """
+(SELECT (count(*), sum(xmin::text::bigint) FILTER (WHERE xmin <> '1'::xid))::text FROM {})
+"""
 READ_DEFINITIONS = f"""
 SELECT {", ".join(map(VERSIONS.format, CATALOGS))},
        {VERSIONS.format("pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'")},
@@ -109,7 +111,8 @@ def empty(url: str, definitions: Definitions, original: Original) -> Definitions
             RESTART_SEQUENCES,
         ]
         connection.execute(";".join(statements).encode())
-        return _row(connection, READ_DEFINITIONS)
+        is_defined_anew = guards or "TRUNCATE" in {*map(_verb, filled)}
+        return _row(connection, READ_DEFINITIONS) if is_defined_anew else definitions
 
 
 def _verb(table: str) -> str:
