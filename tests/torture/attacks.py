@@ -60,7 +60,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 4, 0.25, 1800),
     Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 4, 0.2, 700),
     Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 4, 0.2, 600),
-    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 4, 0.25, 750),
+    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 2, 0.25, 750),
     Attack("kill-forks", kills.kill_forks, 900, 2, 0.4),
     Attack("kill-commands", kills.kill_commands, 200, 0, 1.0),
     Attack("pause", kills.pause, 40, 0, 2.0),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.torture.arena import Arena
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def arena() -> Iterator[Arena]:
-    """Return a server for the tests of a module."""
+    """Return a server for all attacks of a worker."""
     with opened_arena() as opened:
         yield opened

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.torture import history
-from tests.torture.arena import opened_arena
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.torture.arena import Arena
 
 
 def transaction(
@@ -65,13 +66,12 @@ def test_a_history_is_judged_by_whether_a_serial_order_explains_it(
         assert any(anomaly in text for text in anomalies)
 
 
-def test_a_lost_update_among_real_runs_is_found(tmp_path: Path) -> None:
+def test_a_lost_update_among_real_runs_is_found(arena: Arena, tmp_path: Path) -> None:
     """Without a stale write nothing is found, with one it is."""
     path = tmp_path / "history.jsonl"
-    with opened_arena() as arena:
-        history.write_history(arena, 3, 12, path)
-        assert history.judge(path)["anomalies"] == []
-        history.write_history(arena, 3, 12, path, stale=True)
-        (anomaly,) = history.judge(path)["anomalies"]
+    history.write_history(arena, 3, 12, path)
+    assert history.judge(path)["anomalies"] == []
+    history.write_history(arena, 3, 12, path, stale=True)
+    (anomaly,) = history.judge(path)["anomalies"]
     assert "lost update" in anomaly
     assert "stale write" in anomaly
