@@ -50,6 +50,10 @@ class Databases:
             self.strategy = sql.SQL("STRATEGY file_copy" if is_chosen else "")
             ready = session_directory / "template.ready"
             if not ready.exists():
+                if URL_VARIABLE not in os.environ:
+                    # No database is there for long enough to be worth looking after.
+                    self.admin.execute("ALTER SYSTEM SET autovacuum = off")
+                    self.admin.execute("SELECT pg_reload_conf()")
                 self._create_job_role()
                 self._create(self.template, "template0")
                 migrate(self.url(self.template), grant_to=self.job_role)
