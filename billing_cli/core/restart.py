@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from billing_cli.core.succession import covers, total_of
+from billing_cli.core.succession import ZERO, covers, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ NEVER = -1
 
 
 class Verdict(NamedTuple):
-    """What to do about a snapshot in which a counter decreased.
+    """What to do about a snapshot in which a counter decreased, or seems lost.
 
     `disorder`: ignore it and the `ignored - 1` snapshots after it. `restart`: the process
     restarted, every stream continues from zero. `single`: the counters that decreased continue
@@ -43,23 +43,22 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    snapshot: Snapshot,
+    history: Sequence[Snapshot],
     decreased: Mapping[StreamName, Totals],
     floor: Mapping[StreamName, Totals],
     grown: int,
-    successors: Sequence[Snapshot],
     *,
     decide_now: bool,
 ) -> Verdict:
-    """Decide about a snapshot by the node's next snapshots, up to MOST_SUCCESSORS, oldest first.
+    """Decide about the first one of the node's snapshots by the next, up to MOST_SUCCESSORS.
 
     `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
     snapshot. With `decide_now` the snapshot decides alone where it has no successor.
     """
+    snapshot, *successors = history
     if not successors and not decide_now:
         return Verdict("wait")
-    history = [snapshot, *successors]
     returned_at = _first_return(history, decreased)
     if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
@@ -78,35 +77,40 @@ def judge(
     return Verdict("restart" if fell and len(decreased) >= grown else "single")
 
 
-def count_former_readings(
+def judge_names(
     history: Sequence[Snapshot],
     lost: Mapping[StreamName, Totals],
-    new: Collection[StreamName],
+    former: Collection[StreamName],
     account_of: Callable[[StreamName], str],
-) -> int:
-    """Return how many snapshots are older readings under the names of before an upgrade, or 0.
+    *,
+    decide_now: bool,
+) -> Verdict:
+    """Decide about the first one of several snapshots by which streams are `lost`, none decreased.
 
-    They are where all streams that were `lost` are back at once, within an hour, and until then
-    the `new` streams of each account counted no more than the lost ones had.
+    They are older readings under the names of before an upgrade where all these streams are back
+    at once, within an hour, and until then the `former` names of each account counted no more than
+    the lost ones had. Else each stream goes on by itself.
     """
+    single = Verdict("single")
     first = next(iter(lost))
     place = next((at for at, snapshot in enumerate(history) if first in snapshot.totals), 0)
-    older, after = history[:place], history[place].totals
-    if not place or history[place].collected_at - history[0].collected_at > LONGEST_DISORDER:
-        return 0
-    if any(name not in after or not covers(after[name], before) for name, before in lost.items()):
-        return 0
+    if place:
+        after = history[place]
+        lasts = after.collected_at - history[0].collected_at
+        is_back = all(covers(after.totals.get(name, ZERO), lost[name]) for name in lost)
+        if lasts > LONGEST_DISORDER or not is_back:
+            return single
+    elif decide_now or len(history) > 1:
+        return single
     had = _sums(lost, account_of)
-    for snapshot in older:
+    for snapshot in history[: place or None]:
         if not lost.keys().isdisjoint(snapshot.totals):
-            return 0
-        begun = {name: snapshot.totals[name] for name in new if name in snapshot.totals}
+            return single
+        begun = {name: snapshot.totals[name] for name in former if name in snapshot.totals}
         counted = _sums(begun, account_of)
-        if any(
-            account in had and not covers(had[account], counted[account]) for account in counted
-        ):
-            return 0
-    return place
+        if not all(covers(had[one], counted[one]) for one in had.keys() & counted.keys()):
+            return single
+    return Verdict("disorder", ignored=place) if place else Verdict("wait")
 
 
 def _sums(

@@ -18,7 +18,7 @@ from billing_cli.core.model import (
     UsageRecord,
 )
 from billing_cli.core.plausibility import plausible_bytes
-from billing_cli.core.restart import MOST_SUCCESSORS, count_former_readings, judge
+from billing_cli.core.restart import MOST_SUCCESSORS, Verdict, judge, judge_names
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
@@ -78,29 +78,12 @@ class Walk:
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             history = fresh[place : place + 1 + MOST_SUCCESSORS]
-            if not changes.decreased and (
-                older := self._older_readings(changes, successions, history)
-            ):
-                lost, count = older
-                self._ignore(snapshot, lost, fresh[place + count])
-                place = min(place + count, end)
-                continue
-            if not changes.decreased:
-                self._apply(snapshot, changes, successions)
-                place += 1
-                continue
-            verdict = judge(
-                snapshot,
-                changes.decreased,
-                self._floor,
-                changes.grown,
-                fresh[place + 1 : place + 1 + MOST_SUCCESSORS],
-                decide_now=decide_now,
-            )
+            lost = changes.decreased or self._lost(changes, successions)
+            verdict = self._judge(changes, lost, history, decide_now=decide_now)
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
-                self._ignore(snapshot, changes.decreased, fresh[place + verdict.ignored])
+                self._ignore(snapshot, lost, history[verdict.ignored])
                 place = min(place + verdict.ignored, end)
                 continue
             if verdict.kind == "restart" and not changes.is_present_decreased:
@@ -125,13 +108,31 @@ class Walk:
         """Return the checkpoints of all streams that were changed."""
         return self._streams.changed(self.samples_at)
 
-    def _older_readings(
-        self, changes: Changes, successions: Sequence[Succession], history: Sequence[Snapshot]
-    ) -> tuple[dict[StreamName, Totals], int] | None:
-        """Return what seems lost in older readings under former names, and how many there are."""
+    def _judge(
+        self,
+        changes: Changes,
+        lost: Mapping[StreamName, Totals],
+        history: Sequence[Snapshot],
+        *,
+        decide_now: bool,
+    ) -> Verdict:
+        """Decide about the first one of several snapshots: whether it is applied, and how."""
+        if changes.decreased:
+            return judge(history, lost, self._floor, changes.grown, decide_now=decide_now)
+        if not lost:
+            return Verdict("single")
+        former = self._former(changes)
+        return judge_names(history, lost, former, self._account, decide_now=decide_now)
+
+    def _lost(
+        self, changes: Changes, successions: Sequence[Succession]
+    ) -> dict[StreamName, Totals]:
+        """Return what seems lost of accounts that go by former names again."""
+        if not changes.gone:
+            return {}
         kept = {side.name for succession in successions for side in succession.ended}
-        begun = {self._account(name) for name in changes.new}
-        lost = {
+        begun = {self._account(name) for name in self._former(changes)}
+        return {
             name: totals
             for name, totals in changes.gone.items()
             if any(totals)
@@ -139,8 +140,17 @@ class Walk:
             and self._streams.known[name].state == "active"
             and self._account(name) in begun
         }
-        count = count_former_readings(history, lost, changes.new, self._account) if lost else 0
-        return (lost, count) if count else None
+
+    def _former(self, changes: Changes) -> dict[StreamName, Totals]:
+        """Return the streams that go by former names again: where no name is left, all that return.
+
+        A name that was never read before is none of an older reading.
+        """
+        known = self._streams.known
+        former = {name: totals for name, totals in changes.new.items() if name in known}
+        if len(changes.gone) == len(known) - len(self._streams.absent):
+            former |= {name: totals for name, _, totals in changes.returned}
+        return former
 
     def _compare(self, snapshot: Snapshot) -> Changes:
         known = self._streams.known
