@@ -1,8 +1,9 @@
 """What readings out of order may have been charged twice: they look like a restart.
 
 The docs say which ("what cannot be told apart"): several readings of another clock that count more
-than the minute after them, and readings of a process that had ended, sorted after those of the next
-one. Nothing else is allowed for here, and only where billing did take them for a restart.
+than the minute after them, readings of a process that had ended, sorted after those of the next
+one, and readings under names that an upgrade has ended since, several at a time or of before the
+first one. Nothing else is allowed for here, and only where billing did take them for a restart.
 """
 
 from __future__ import annotations
@@ -42,10 +43,14 @@ def doubled(
         is_of_several = len({snapshot.restarts for snapshot in read}) > 1
         is_restart = any(snapshot.collected_at in restarts for snapshot in read[1:])
         is_revoked = older.after is not None and older.after.collected_at in revoked
-        if is_of_several or (is_restart and not is_revoked and _is_heavy(streams, older)):
-            flowed = read[:: len(read) - 1] if older.after else []
+        is_first = older.readings[-1].index < collected[0].index
+        is_unknown = (is_first or len(older.readings) > 1) and _is_renamed(older)
+        is_heavy = is_restart and not is_revoked and _is_heavy(streams, older)
+        if is_of_several or is_unknown or is_heavy:
+            ends = read[:: len(read) - 1] if older.after else []
             for stream in streams:
-                yield stream, _beyond(_charged(streams, stream, read), _flowed(stream, flowed))
+                charged, flowed = (_charged(streams, stream, seen) for seen in (read, ends))
+                yield stream, _beyond(charged, flowed)
 
 
 def _older_in_a_row(collected: Sequence[Snapshot]) -> Iterator[_Older]:
@@ -72,24 +77,24 @@ def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
     return any(not _covers(after.minus(last), last) for last, after in pairs)
 
 
+def _is_renamed(older: _Older) -> bool:
+    return older.before.published().keys().isdisjoint(older.readings[0].published())
+
+
 def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]) -> Bytes:
     """Return what is charged of a stream where every counter that falls is a restart of all."""
     charged = Bytes()
     for before, after in pairwise(read):
-        fell = any(not _covers(_totals(other, after), _totals(other, before)) for other in streams)
-        start = Bytes() if fell else _totals(stream, before)
         if _totals(stream, before) != _totals(stream, after):
+            fell = any(_has_fallen(other, before, after) for other in streams)
+            start = Bytes() if fell else _totals(stream, before)
             charged = charged.plus(_totals(stream, after).minus(start))
     return charged
 
 
-def _flowed(stream: Stream, ends: Sequence[Snapshot]) -> Bytes:
-    """Return what flowed between two readings."""
-    if not ends:
-        return Bytes()
-    before, after = ends
-    start = _totals(stream, before) if before.restarts == after.restarts else Bytes()
-    return _totals(stream, after).minus(start)
+def _has_fallen(stream: Stream, before: Snapshot, after: Snapshot) -> bool:
+    is_in_both = before.holds(stream) and after.holds(stream)
+    return is_in_both and not _covers(_totals(stream, after), _totals(stream, before))
 
 
 def _beyond(charged: Bytes, flowed: Bytes) -> Bytes:
@@ -101,5 +106,7 @@ def _covers(totals: Bytes, others: Bytes) -> bool:
 
 
 def _totals(stream: Stream, snapshot: Snapshot) -> Bytes:
+    if not snapshot.holds(stream):
+        return Bytes()
     totals = snapshot.totals[2 * stream.index : 2 * stream.index + 2]
-    return Bytes(*totals) if totals else Bytes()
+    return Bytes(*totals)
