@@ -47,6 +47,7 @@ def judge(
     decreased: Mapping[StreamName, Totals],
     floor: Mapping[StreamName, Totals],
     grown: int,
+    account_of: Callable[[StreamName], str],
     *,
     decide_now: bool,
 ) -> Verdict:
@@ -59,7 +60,7 @@ def judge(
     snapshot, *successors = history
     if not successors and not decide_now:
         return Verdict("wait")
-    returned_at = _first_return(history, decreased)
+    returned_at = _first_return(history, decreased, account_of)
     if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
     if returned_at != NEVER and _is_older(history[: returned_at or None], decreased, floor):
@@ -123,12 +124,17 @@ def _sums(
     return sums
 
 
-def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:
+def _first_return(
+    history: Sequence[Snapshot],
+    decreased: Mapping[StreamName, Totals],
+    account_of: Callable[[StreamName], str],
+) -> int:
     """Return the place of the first snapshot in which all are back in one step.
 
     In one step: up to the snapshot before, none was above its earlier totals, as no older reading
-    can be. A stream that is left out tells nothing. 0 where not all are back yet, `NEVER` where
-    they come back one by one.
+    can be. A stream that is left out tells nothing; where all are, names of their accounts that are
+    new since may hold their totals. 0 where not all are back yet, `NEVER` where they come back one
+    by one.
     """
     for place, snapshot in enumerate(history[1:], start=1):
         present = [
@@ -136,12 +142,26 @@ def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, To
             for name, before in decreased.items()
             if name in snapshot.totals
         ]
+        if not present and _is_renamed(snapshot, history[0], decreased, account_of):
+            return place
         back = [(now, before) for now, before in present if covers(now, before)]
         if back and len(back) == len(present):
             return place
         if any(now != before for now, before in back):
             return NEVER
     return 0
+
+
+def _is_renamed(
+    snapshot: Snapshot,
+    earlier: Snapshot,
+    decreased: Mapping[StreamName, Totals],
+    account_of: Callable[[StreamName], str],
+) -> bool:
+    """Tell whether the names that a snapshot has beyond an earlier one hold the former totals."""
+    begun = {name: one for name, one in snapshot.totals.items() if name not in earlier.totals}
+    counted, had = _sums(begun, account_of), _sums(decreased, account_of)
+    return all(covers(counted.get(account, ZERO), had[account]) for account in had)
 
 
 def _is_older(

@@ -118,7 +118,8 @@ class Walk:
     ) -> Verdict:
         """Decide about the first one of several snapshots: whether it is applied, and how."""
         if changes.decreased:
-            return judge(history, lost, self._floor, changes.grown, decide_now=decide_now)
+            grown, account_of = changes.grown, self._account
+            return judge(history, lost, self._floor, grown, account_of, decide_now=decide_now)
         if not lost:
             return Verdict("single")
         former = self._former(changes)

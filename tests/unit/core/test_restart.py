@@ -241,6 +241,18 @@ def test_an_older_reading_under_a_former_name_charges_nothing_twice() -> None:
     assert kinds(books) == ["disorder"]
 
 
+def test_an_older_reading_right_before_an_upgrade_charges_nothing_twice() -> None:
+    """All counters are back in the next snapshot, under names that are new in it."""
+    merged = StreamName("", ALICE.sample_uuid)
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 900, 900), alice("01:00", 1_000, 1_000), alice("02:00", 910, 910)),
+        *(snapshot("03:00", {merged: (1_100, 1_100)}), snapshot("04:00", {merged: (1_200, 1_200)})),
+    )
+    assert books.charged() == (300, 300)
+    assert kinds(books) == ["disorder"]
+
+
 def test_one_counter_of_a_pair_that_decreases_restarts_alone() -> None:
     """The other direction is charged by its difference."""
     books = Ledger()
@@ -302,6 +314,6 @@ def test_thousands_of_snapshots_in_a_second_do_not_keep_a_decision_waiting() -> 
         for place in range(1, MOST_SUCCESSORS + 1)
     ]
     earlier, floor = {ALICE: Totals(500, 500)}, {ALICE: Totals(300, 300)}
-    few = judge([fallen, *crowd[:-1]], earlier, floor, 0, decide_now=False)
-    many = judge([fallen, *crowd], earlier, floor, 0, decide_now=False)
+    few = judge([fallen, *crowd[:-1]], earlier, floor, 0, str, decide_now=False)
+    many = judge([fallen, *crowd], earlier, floor, 0, str, decide_now=False)
     assert (few.kind, many.kind) == ("wait", "restart")
