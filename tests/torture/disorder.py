@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from billing_cli.simulator.traffic import Snapshot, Stream
 
 
+# So long without a successor, a reading decides alone.
+STALLED_NANOSECONDS = 300 * 10**9
+
+
 class _Older(NamedTuple):
     """Older readings in a row, the newest one that was read before, and the next newer one."""
 
@@ -44,7 +48,8 @@ def doubled(
         is_restart = any(snapshot.collected_at in restarts for snapshot in read[1:])
         is_revoked = older.after is not None and older.after.collected_at in revoked
         is_first = older.readings[-1].index < collected[0].index
-        is_unknown = (is_first or len(older.readings) > 1) and _is_renamed(older)
+        is_renamed = _is_renamed(older.before, older.readings[0])
+        is_unknown = is_renamed and (is_first or len(older.readings) > 1)
         is_heavy = is_restart and not is_revoked and _is_heavy(streams, older)
         if is_of_several or is_unknown or is_heavy:
             ends = read[:: len(read) - 1] if older.after else []
@@ -68,27 +73,39 @@ def _older_in_a_row(collected: Sequence[Snapshot]) -> Iterator[_Older]:
 
 
 def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
-    """Tell whether some stream counted more in several older readings than right after them."""
-    if older.after is None or len(older.readings) == 1:
+    """Tell whether the reading after several older ones does not show that there was no restart.
+
+    It does not where some stream counted more in them than after them, or where names change. A
+    single one is decided about alone where nothing follows for long.
+    """
+    after, last = older.after, older.readings[-1]
+    if after is None:
+        return False
+    waited_nanoseconds = after.published_nanoseconds - last.published_nanoseconds
+    if len(older.readings) == 1 and waited_nanoseconds < STALLED_NANOSECONDS:
         return False
     pairs = [
-        (_totals(stream, older.readings[-1]), _totals(stream, older.after)) for stream in streams
+        (_totals(stream, last), _totals(stream, after))
+        for stream in streams
+        if last.holds(stream) and after.holds(stream)
     ]
-    return any(not _covers(after.minus(last), last) for last, after in pairs)
+    return _is_renamed(last, after) or any(
+        not _covers(now.minus(before), before) for before, now in pairs
+    )
 
 
-def _is_renamed(older: _Older) -> bool:
-    return older.before.published().keys().isdisjoint(older.readings[0].published())
+def _is_renamed(before: Snapshot, after: Snapshot) -> bool:
+    return before.published().keys().isdisjoint(after.published())
 
 
 def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]) -> Bytes:
     """Return what is charged of a stream where every counter that falls is a restart of all."""
-    charged = Bytes()
+    charged, last = Bytes(), _totals(stream, read[0]) if read else Bytes()
     for before, after in pairwise(read):
-        if _totals(stream, before) != _totals(stream, after):
+        if after.holds(stream) and _totals(stream, after) != last:
             fell = any(_has_fallen(other, before, after) for other in streams)
-            start = Bytes() if fell else _totals(stream, before)
-            charged = charged.plus(_totals(stream, after).minus(start))
+            charged = charged.plus(_totals(stream, after).minus(Bytes() if fell else last))
+            last = _totals(stream, after)
     return charged
 
 
