@@ -15,7 +15,8 @@ from billing_cli.core.succession import ZERO, covers, total_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from billing_cli.core.model import Snapshot, StreamName, Totals
+    from billing_cli.core.changes import Changes
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Succession, Totals
 
 
 # A clock is not set back by more: after that, the counters did restart.
@@ -76,6 +77,36 @@ def judge(
     )
     # A counter that an exporter reports wrongly restarts alone: most of the others grow with it.
     return Verdict("restart" if fell and len(decreased) >= grown else "single")
+
+
+def former_names(
+    changes: Changes, known: Mapping[StreamName, Checkpoint], absent: Collection[StreamName]
+) -> dict[StreamName, Totals]:
+    """Return the streams that may go by former names again: where no name is left, all of them."""
+    former = dict(changes.new)
+    if len(changes.gone) == len(known) - len(absent):
+        former |= {name: totals for name, _, totals in changes.returned}
+    return former
+
+
+def lost_behind(
+    former: Collection[StreamName],
+    changes: Changes,
+    successions: Sequence[Succession],
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> dict[StreamName, Totals]:
+    """Return what seems lost of the accounts that go by former names: it continues nowhere."""
+    kept = {side.name for succession in successions for side in succession.ended}
+    accounts = {account_of(name) for name in former}
+    return {
+        name: totals
+        for name, totals in changes.gone.items()
+        if any(totals)
+        and name not in kept
+        and known[name].state == "active"
+        and account_of(name) in accounts
+    }
 
 
 def judge_names(
