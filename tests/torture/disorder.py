@@ -95,7 +95,8 @@ def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
 
 
 def _is_renamed(before: Snapshot, after: Snapshot) -> bool:
-    return before.published().keys().isdisjoint(after.published())
+    former, later = before.published().keys(), after.published().keys()
+    return bool(former - later and later - former)
 
 
 def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]) -> Bytes:
