@@ -51,10 +51,15 @@ def doubled(
         is_renamed = _is_renamed(older.before, older.readings[0])
         is_unknown = is_renamed and (is_first or len(older.readings) > 1)
         is_heavy = is_restart and not is_revoked and _is_heavy(streams, older)
-        if is_of_several or is_unknown or is_heavy:
+        affected = streams if is_of_several or is_unknown or is_heavy else ()
+        if is_restart and is_revoked and not affected:
+            affected = [stream for stream in streams if not older.before.holds(stream)]
+        if affected:
             ends = read[:: len(read) - 1] if older.after else []
-            for stream in streams:
-                charged, flowed = (_charged(streams, stream, seen) for seen in (read, ends))
+            for stream in affected:
+                charged = _charged(streams, stream, read, _totals(stream, older.before))
+                # One that was left out before had counted as much, and may be charged from zero.
+                flowed = _charged(streams, stream, ends, _counted(stream, older.before))
                 yield stream, _beyond(charged, flowed)
 
 
@@ -99,9 +104,11 @@ def _is_renamed(before: Snapshot, after: Snapshot) -> bool:
     return bool(former - later and later - former)
 
 
-def _charged(streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot]) -> Bytes:
+def _charged(
+    streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot], last: Bytes
+) -> Bytes:
     """Return what is charged of a stream where every counter that falls is a restart of all."""
-    charged, last = Bytes(), _totals(stream, read[0]) if read else Bytes()
+    charged = Bytes()
     for before, after in pairwise(read):
         if after.holds(stream) and _totals(stream, after) != last:
             fell = any(_has_fallen(other, before, after) for other in streams)
@@ -124,7 +131,10 @@ def _covers(totals: Bytes, others: Bytes) -> bool:
 
 
 def _totals(stream: Stream, snapshot: Snapshot) -> Bytes:
-    if not snapshot.holds(stream):
-        return Bytes()
+    """Return what a snapshot reports of a stream."""
+    return _counted(stream, snapshot) if snapshot.holds(stream) else Bytes()
+
+
+def _counted(stream: Stream, snapshot: Snapshot) -> Bytes:
     totals = snapshot.totals[2 * stream.index : 2 * stream.index + 2]
-    return Bytes(*totals)
+    return Bytes(*totals) if totals else Bytes()
