@@ -51,16 +51,20 @@ def doubled(
         is_renamed = _is_renamed(older.before, older.readings[0])
         is_unknown = is_renamed and (is_first or len(older.readings) > 1)
         is_heavy = is_restart and not is_revoked and _is_heavy(streams, older)
-        affected = streams if is_of_several or is_unknown or is_heavy else ()
-        if is_restart and is_revoked and not affected:
-            affected = [stream for stream in streams if not older.before.holds(stream)]
-        if affected:
-            ends = read[:: len(read) - 1] if older.after else []
-            for stream in affected:
-                charged = _charged(streams, stream, read, _totals(stream, older.before))
-                # One that was left out before had counted as much, and may be charged from zero.
-                flowed = _charged(streams, stream, ends, _counted(stream, older.before))
-                yield stream, _beyond(charged, flowed)
+        affected = [
+            stream
+            for stream in streams
+            if is_of_several
+            or is_unknown
+            or is_heavy
+            or (is_restart and not older.before.holds(stream))
+        ]
+        ends = read[:: len(read) - 1] if older.after else []
+        for stream in affected:
+            charged = _charged(streams, stream, read, _totals(stream, older.before))
+            # One that was left out before had counted as much, and may be charged from zero.
+            flowed = _charged(streams, stream, ends, _counted(stream, older.before))
+            yield stream, _beyond(charged, flowed)
 
 
 def _older_in_a_row(collected: Sequence[Snapshot]) -> Iterator[_Older]:
