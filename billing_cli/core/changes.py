@@ -194,6 +194,21 @@ def shared_out(
     }
 
 
+def restarted_accounts(
+    changes: Changes,
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> set[str]:
+    """Return the accounts whose streams are gone, if former names show that counters restarted.
+
+    They do where one of them returns below the totals at which it was continued.
+    """
+    former = [(name, totals) for name, totals in changes.new.items() if name in known]
+    if all(covers(totals, known[name].totals) for name, totals in former):
+        return set()
+    return {account_of(name) for name in changes.gone if known[name].state == "active"}
+
+
 def _decreased(streams: Sequence[Changed]) -> dict[StreamName, Totals]:
     """Return the earlier totals of the streams of which a counter fell."""
     return {

@@ -185,7 +185,7 @@ def _advance_of(
         held=tuple(walk.minutes.held),
         checkpoints=walk.checkpoints(),
         origins=walk.origins,
-        gaps=tuple(walk.gaps),
+        gaps=tuple(walk.gaps.found),
         resets=walk.resets,
         rejected=tuple(reason for snapshot in walk.applied for reason in snapshot.rejected),
         successions=tuple(walk.successions),

@@ -10,12 +10,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from billing_cli.core.succession import covers, total_of
+from billing_cli.core.succession import ZERO, covers, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from billing_cli.core.model import Snapshot, StreamName, Totals
+    from billing_cli.core.changes import Changes
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Succession, Totals
 
 
 # A clock is not set back by more: after that, the counters did restart.
@@ -31,7 +32,7 @@ NEVER = -1
 
 
 class Verdict(NamedTuple):
-    """What to do about a snapshot in which a counter decreased.
+    """What to do about a snapshot in which a counter decreased, or seems lost.
 
     `disorder`: ignore it and the `ignored - 1` snapshots after it. `restart`: the process
     restarted, every stream continues from zero. `single`: the counters that decreased continue
@@ -43,24 +44,24 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    snapshot: Snapshot,
+    history: Sequence[Snapshot],
     decreased: Mapping[StreamName, Totals],
     floor: Mapping[StreamName, Totals],
     grown: int,
-    successors: Sequence[Snapshot],
+    account_of: Callable[[StreamName], str],
     *,
     decide_now: bool,
 ) -> Verdict:
-    """Decide about a snapshot by the node's next snapshots, up to MOST_SUCCESSORS, oldest first.
+    """Decide about the first one of the node's snapshots by the next, up to MOST_SUCCESSORS.
 
     `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
     snapshot. With `decide_now` the snapshot decides alone where it has no successor.
     """
+    snapshot, *successors = history
     if not successors and not decide_now:
         return Verdict("wait")
-    history = [snapshot, *successors]
-    returned_at = _first_return(history, decreased)
+    returned_at = _first_return(history, decreased, account_of)
     if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
     if returned_at != NEVER and _is_older(history[: returned_at or None], decreased, floor):
@@ -78,35 +79,70 @@ def judge(
     return Verdict("restart" if fell and len(decreased) >= grown else "single")
 
 
-def count_former_readings(
+def former_names(
+    changes: Changes, known: Mapping[StreamName, Checkpoint], absent: Collection[StreamName]
+) -> dict[StreamName, Totals]:
+    """Return the streams that may go by former names again: where no name is left, all of them."""
+    former = dict(changes.new)
+    if len(changes.gone) == len(known) - len(absent):
+        former |= {name: totals for name, _, totals in changes.returned}
+    return former
+
+
+def lost_behind(
+    former: Collection[StreamName],
+    changes: Changes,
+    successions: Sequence[Succession],
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> dict[StreamName, Totals]:
+    """Return what seems lost of the accounts that go by former names: it continues nowhere."""
+    kept = {side.name for succession in successions for side in succession.ended}
+    accounts = {account_of(name) for name in former}
+    return {
+        name: totals
+        for name, totals in changes.gone.items()
+        if any(totals)
+        and name not in kept
+        and known[name].state == "active"
+        and account_of(name) in accounts
+    }
+
+
+def judge_names(
     history: Sequence[Snapshot],
     lost: Mapping[StreamName, Totals],
-    new: Collection[StreamName],
+    former: Collection[StreamName],
     account_of: Callable[[StreamName], str],
-) -> int:
-    """Return how many snapshots are older readings under the names of before an upgrade, or 0.
+    *,
+    decide_now: bool,
+) -> Verdict:
+    """Decide about the first one of several snapshots by which streams are `lost`, none decreased.
 
-    They are where all streams that were `lost` are back at once, within an hour, and until then
-    the `new` streams of each account counted no more than the lost ones had.
+    They are older readings under the names of before an upgrade where all these streams are back
+    at once, within an hour, and until then the `former` names of each account counted no more than
+    the lost ones had. Else each stream goes on by itself.
     """
+    single = Verdict("single")
     first = next(iter(lost))
     place = next((at for at, snapshot in enumerate(history) if first in snapshot.totals), 0)
-    older, after = history[:place], history[place].totals
-    if not place or history[place].collected_at - history[0].collected_at > LONGEST_DISORDER:
-        return 0
-    if any(name not in after or not covers(after[name], before) for name, before in lost.items()):
-        return 0
+    if place:
+        after = history[place]
+        lasts = after.collected_at - history[0].collected_at
+        is_back = all(covers(after.totals.get(name, ZERO), lost[name]) for name in lost)
+        if lasts > LONGEST_DISORDER or not is_back:
+            return single
+    elif decide_now or len(history) > 1:
+        return single
     had = _sums(lost, account_of)
-    for snapshot in older:
+    for snapshot in history[: place or None]:
         if not lost.keys().isdisjoint(snapshot.totals):
-            return 0
-        begun = {name: snapshot.totals[name] for name in new if name in snapshot.totals}
+            return single
+        begun = {name: snapshot.totals[name] for name in former if name in snapshot.totals}
         counted = _sums(begun, account_of)
-        if any(
-            account in had and not covers(had[account], counted[account]) for account in counted
-        ):
-            return 0
-    return place
+        if not all(covers(had[one], counted[one]) for one in had.keys() & counted.keys()):
+            return single
+    return Verdict("disorder", ignored=place) if place else Verdict("wait")
 
 
 def _sums(
@@ -119,12 +155,17 @@ def _sums(
     return sums
 
 
-def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, Totals]) -> int:
+def _first_return(
+    history: Sequence[Snapshot],
+    decreased: Mapping[StreamName, Totals],
+    account_of: Callable[[StreamName], str],
+) -> int:
     """Return the place of the first snapshot in which all are back in one step.
 
     In one step: up to the snapshot before, none was above its earlier totals, as no older reading
-    can be. A stream that is left out tells nothing. 0 where not all are back yet, `NEVER` where
-    they come back one by one.
+    can be. A stream that is left out tells nothing; where all are, names of their accounts that are
+    new since may hold their totals. 0 where not all are back yet, `NEVER` where they come back one
+    by one.
     """
     for place, snapshot in enumerate(history[1:], start=1):
         present = [
@@ -132,12 +173,26 @@ def _first_return(history: Sequence[Snapshot], decreased: Mapping[StreamName, To
             for name, before in decreased.items()
             if name in snapshot.totals
         ]
+        if not present and _is_renamed(snapshot, history[0], decreased, account_of):
+            return place
         back = [(now, before) for now, before in present if covers(now, before)]
         if back and len(back) == len(present):
             return place
         if any(now != before for now, before in back):
             return NEVER
     return 0
+
+
+def _is_renamed(
+    snapshot: Snapshot,
+    earlier: Snapshot,
+    decreased: Mapping[StreamName, Totals],
+    account_of: Callable[[StreamName], str],
+) -> bool:
+    """Tell whether the names that a snapshot has beyond an earlier one hold the former totals."""
+    begun = {name: one for name, one in snapshot.totals.items() if name not in earlier.totals}
+    counted, had = _sums(begun, account_of), _sums(decreased, account_of)
+    return all(covers(counted.get(account, ZERO), had[account]) for account in had)
 
 
 def _is_older(

@@ -122,10 +122,12 @@ class StreamStates:
         It does where all streams that are below their totals before it are back in one step, by at
         least the bytes that were charged since: a counter that passes its former totals as it
         grows makes no such step, and stops at them only where it grows by equal steps. What was
-        charged beyond the step is absorbed by later growth.
+        charged beyond the step is absorbed by later growth. A stream that counted since and is
+        left out of the snapshot tells nothing.
         """
         back = self._returned(snapshot)
-        if len(back) < len(self._restarted):
+        telling = (n in snapshot.totals or not any(self.known[n].totals) for n in self._restarted)
+        if len(back) < sum(telling):
             return ()
         sides = []
         for name, before in back:
@@ -142,9 +144,12 @@ class StreamStates:
     def revoke(self, succession: Succession) -> bool:
         """Give streams their totals before the restart back; keep what was charged beyond.
 
-        Returns whether that revokes the last restart of the process.
+        Those that are left out get them when they are back. Returns whether that revokes the last
+        restart of the process.
         """
-        for name, part in succession.continued:
+        left_out = () if succession.is_surplus else sorted(self._restarted)
+        parts = {**dict.fromkeys(left_out, ZERO), **dict(succession.continued)}
+        for name, part in parts.items():
             stream = self.known[name]
             owed = stream.surplus or ZERO
             if not succession.is_surplus:

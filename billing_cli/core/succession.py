@@ -7,7 +7,7 @@ here: what matters is whether an account's new totals can hold those that are go
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import StreamName, Succession, SuccessionSide, Totals
@@ -118,7 +118,27 @@ def _sums(
     }
 
 
-def is_certain(succession: Succession, tags_left: set[str]) -> bool:
+def with_uncertainty(
+    successions: Iterable[Succession], totals: Mapping[StreamName, Totals], plausible_bytes: int
+) -> list[Succession]:
+    """State how many bytes are not charged that would be, had the counters started at zero.
+
+    None where `totals`, those of the whole snapshot, hold more than can have moved since.
+    """
+    tags_left = {name.inbound_tag for name in totals}
+    found = []
+    for one in successions:
+        counted = total_of(totals[side.name] for side in one.continued)
+        uncertain_bytes = sum(total_of(side.totals for side in one.continued))
+        if (one.kind == "renamed" and _is_certain(one, tags_left)) or (
+            sum(counted) > plausible_bytes
+        ):
+            uncertain_bytes = 0
+        found.append(replace(one, uncertain_bytes=uncertain_bytes))
+    return found
+
+
+def _is_certain(succession: Succession, tags_left: set[str]) -> bool:
     """Tell whether the names explain a succession, so that nothing can have started at zero.
 
     They do where the inbound tags that are gone are gone from the whole node (`tags_left` are

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
 # What `fromisoformat` takes beyond RFC 3339, and what it makes of 24:00 or +05:60, depends on
 # Python's version; so hours and the zone's minutes have their bounds here.
 _HOUR = r"(?:[01]\d|2[0-3])"
@@ -70,3 +72,11 @@ def minute_of(moment: datetime) -> datetime:
 def closed_until(now: datetime, settle: timedelta) -> datetime:
     """Return the boundary before which every minute is closed: nothing more is expected for it."""
     return minute_of(now - settle)
+
+
+def just_before(at: datetime) -> datetime:
+    """Return where the record of a charged first snapshot begins: nothing is known before it.
+
+    Records of a stream are told apart by where they begin, and the next one begins at `at`.
+    """
+    return at - min(timedelta.resolution, at - EARLIEST)

@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_cli.core.changes import account_changes, begin_again, compare, shared_out
+from billing_cli.core.changes import (
+    account_changes,
+    begin_again,
+    compare,
+    restarted_accounts,
+    shared_out,
+)
+from billing_cli.core.gaps import Gaps
 from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import (
     Checkpoint,
-    Gap,
     StreamName,
     Succession,
     Totals,
     UsageRecord,
 )
-from billing_cli.core.plausibility import plausible_bytes
-from billing_cli.core.restart import MOST_SUCCESSORS, count_former_readings, judge
+from billing_cli.core.restart import (
+    MOST_SUCCESSORS,
+    Verdict,
+    former_names,
+    judge,
+    judge_names,
+    lost_behind,
+)
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
     covers,
     duplicates,
-    is_certain,
     succession_of,
     taken_over,
     total_of,
+    with_uncertainty,
 )
+from billing_cli.core.times import just_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from billing_cli.core.changes import Changes
     from billing_cli.core.deltas import NodeState
     from billing_cli.core.model import DeltaPolicy, Snapshot, StreamOrigin, StreamState
-
-EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 class Walk:
@@ -55,12 +65,10 @@ class Walk:
         self.minutes = Minutes(policy, node.credit, self._account)
         self.applied: list[Snapshot] = []
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
-        self.gaps: list[Gap] = []
+        self.gaps = Gaps(policy, node.watermark, is_lost=is_lost)
         self.successions: list[Succession] = []
         self.restarts: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
         self._policy = policy
-        self._is_lost = is_lost
-        self._previous_at = node.watermark
         self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
         self._floor: Mapping[StreamName, Totals] = {
@@ -78,29 +86,11 @@ class Walk:
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             history = fresh[place : place + 1 + MOST_SUCCESSORS]
-            if not changes.decreased and (
-                older := self._older_readings(changes, successions, history)
-            ):
-                lost, count = older
-                self._ignore(snapshot, lost, fresh[place + count])
-                place = min(place + count, end)
-                continue
-            if not changes.decreased:
-                self._apply(snapshot, changes, successions)
-                place += 1
-                continue
-            verdict = judge(
-                snapshot,
-                changes.decreased,
-                self._floor,
-                changes.grown,
-                fresh[place + 1 : place + 1 + MOST_SUCCESSORS],
-                decide_now=decide_now,
-            )
+            verdict, lost = self._judge(changes, successions, history, decide_now=decide_now)
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
-                self._ignore(snapshot, changes.decreased, fresh[place + verdict.ignored])
+                self.gaps.ignored(snapshot, lost, history[verdict.ignored])
                 place = min(place + verdict.ignored, end)
                 continue
             if verdict.kind == "restart" and not changes.is_present_decreased:
@@ -125,22 +115,28 @@ class Walk:
         """Return the checkpoints of all streams that were changed."""
         return self._streams.changed(self.samples_at)
 
-    def _older_readings(
-        self, changes: Changes, successions: Sequence[Succession], history: Sequence[Snapshot]
-    ) -> tuple[dict[StreamName, Totals], int] | None:
-        """Return what seems lost in older readings under former names, and how many there are."""
-        kept = {side.name for succession in successions for side in succession.ended}
-        begun = {self._account(name) for name in changes.new}
-        lost = {
-            name: totals
-            for name, totals in changes.gone.items()
-            if any(totals)
-            and name not in kept
-            and self._streams.known[name].state == "active"
-            and self._account(name) in begun
-        }
-        count = count_former_readings(history, lost, changes.new, self._account) if lost else 0
-        return (lost, count) if count else None
+    def _judge(
+        self,
+        changes: Changes,
+        successions: Sequence[Succession],
+        history: Sequence[Snapshot],
+        *,
+        decide_now: bool,
+    ) -> tuple[Verdict, Mapping[StreamName, Totals]]:
+        """Decide whether and how the first one of several snapshots applies; say what it lost."""
+        lost, account_of = changes.decreased, self._account
+        if lost:
+            grown, floor = changes.grown, self._floor
+            return judge(history, lost, floor, grown, account_of, decide_now=decide_now), lost
+        if changes.gone:
+            known = self._streams.known
+            former = former_names(changes, known, self._streams.absent)
+            lost = lost_behind(former, changes, successions, known, account_of)
+        if not lost:
+            return Verdict("single"), lost
+        # Names that were never read before are hardly those of an older reading: no need to wait.
+        decide_now = decide_now or not former.keys() <= known.keys()
+        return judge_names(history, lost, former, account_of, decide_now=decide_now), lost
 
     def _compare(self, snapshot: Snapshot) -> Changes:
         known = self._streams.known
@@ -166,20 +162,8 @@ class Walk:
             changes.decreased.pop(side.name, None)
         if not found:
             return []
-        tags_left = {name.inbound_tag for name in snapshot.totals}
-        return [self._with_uncertainty(one, tags_left, snapshot) for one in found]
-
-    def _with_uncertainty(
-        self, succession: Succession, tags_left: set[str], snapshot: Snapshot
-    ) -> Succession:
-        """State how many bytes are not charged that would be, had the counters started at zero."""
-        if succession.kind == "renamed" and is_certain(succession, tags_left):
-            return succession
-        counted = total_of(snapshot.totals[side.name] for side in succession.continued)
-        if sum(counted) > self._plausible_bytes(snapshot):
-            return succession
-        taken = sum(total_of(side.totals for side in succession.continued))
-        return replace(succession, uncertain_bytes=taken)
+        plausible = self.gaps.plausible_bytes(snapshot.collected_at)
+        return with_uncertainty(found, snapshot.totals, plausible)
 
     def _take_over(
         self, successions: Sequence[Succession]
@@ -230,7 +214,7 @@ class Walk:
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
-            begun = self._restarted_accounts(changes)
+            begun = restarted_accounts(changes, self._streams.known, self._account)
             begun |= shared_out(successions, snapshot, self._account)
             for name in changes.new:
                 is_begun = name in self._streams.known and self._account(name) in begun
@@ -238,17 +222,6 @@ class Walk:
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
             self._floor = {**self._floor, **changes.new}
         self._end(snapshot, changes, reset)
-
-    def _restarted_accounts(self, changes: Changes) -> set[str]:
-        """Return the accounts whose streams are gone, if former names show that counters restarted.
-
-        They do where one of them returns below the totals at which it was continued.
-        """
-        known = self._streams.known
-        former = [(name, totals) for name, totals in changes.new.items() if name in known]
-        if all(covers(totals, known[name].totals) for name, totals in former):
-            return set()
-        return {self._account(name) for name in changes.gone if known[name].state == "active"}
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
         """The process restarted: every stream continues from zero but those that are unchanged."""
@@ -294,59 +267,28 @@ class Walk:
             epoch = former.reset_epoch
         else:
             epoch = 0
-            is_baseline = self._previous_at is None and not self._policy.charge_first_snapshot
+            is_baseline = self.gaps.previous_at is None and not self._policy.charge_first_snapshot
             self.origins[name] = "baseline" if is_baseline else "new", Checkpoint(at, totals)
             if is_baseline:
                 start = totals
-        from_at = self.samples_at or self._previous_at or _just_before(at)
+        from_at = self.samples_at or self.gaps.previous_at or just_before(at)
         self._step(name, Checkpoint(from_at, start or ZERO, epoch, state=state), snapshot)
-
-    def _ignore(
-        self, ignored: Snapshot, decreased: Mapping[StreamName, Totals], successor: Snapshot
-    ) -> None:
-        """Skip snapshots of another clock or out of order; say what they could have meant."""
-        counted = total_of(successor.totals.get(name, ZERO) for name in decreased)
-        uncertain = sum(total_of(decreased.values()))
-        if sum(counted) > self._plausible_bytes(successor):
-            uncertain = 0
-        streams = len(decreased)
-        self.gaps.append(
-            Gap("disorder", ignored.collected_at, successor.collected_at, streams, uncertain)
-        )
 
     def _end(
         self, snapshot: Snapshot, changes: Changes, reset: Mapping[StreamName, Totals]
     ) -> None:
         """Note what is gone, which streams were reset, the gaps, and that it is applied."""
-        at, previous_at = snapshot.collected_at, self._previous_at
+        at = snapshot.collected_at
         self._streams.leave(changes.gone, self.samples_at or at)
         for name in reset:
             self.restarts[name][at] = reset[name]
-        if previous_at is not None:
-            self._note_gaps(previous_at, at, len(reset), changes.uncertain)
-        elif not self._policy.charge_first_snapshot:
+        if self.gaps.previous_at is None and not self._policy.charge_first_snapshot:
             self.minutes.credit.start(at)
-        self._previous_at = at
+        self.gaps.applied(at, len(reset), self.successions, changes.uncertain)
         if snapshot.totals:
             self.samples_at = at
             self._floor = self._floor or snapshot.totals
         self.applied.append(snapshot)
-
-    def _note_gaps(
-        self, previous_at: datetime, at: datetime, resets: int, uncertain: Mapping[str, int]
-    ) -> None:
-        if self._is_lost:
-            self.gaps.append(Gap("history_lost", previous_at, at))
-            self._is_lost = False
-        elif (at - previous_at).total_seconds() > self._policy.late_after_seconds:
-            self.gaps.append(Gap("late", previous_at, at))
-        if resets:
-            self.gaps.append(Gap("reset", previous_at, at, streams=resets))
-        unclear = [one for one in self.successions if one.at == at and one.uncertain_bytes]
-        if unclear or uncertain:
-            streams = sum(len(one.continued) for one in unclear) + len(uncertain)
-            size_bytes = sum(one.uncertain_bytes for one in unclear) + sum(uncertain.values())
-            self.gaps.append(Gap("uncertain", previous_at, at, streams, size_bytes))
 
     # ------------------------------------------------------------------------- streams and minutes
 
@@ -364,18 +306,7 @@ class Walk:
             step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
             self.minutes.add(step, state)
 
-    def _plausible_bytes(self, snapshot: Snapshot) -> int:
-        return plausible_bytes(self._policy, self._previous_at, snapshot.collected_at)
-
 
 def _account_of(accounts: Mapping[str, str]) -> Callable[[StreamName], str]:
     """Return what tells whose a stream's bytes are: its account's, or its uuid's without one."""
     return lambda name: accounts.get(name.sample_uuid, name.sample_uuid)
-
-
-def _just_before(at: datetime) -> datetime:
-    """Return where the record of a charged first snapshot begins: nothing is known before it.
-
-    Records of a stream are told apart by where they begin, and the next one begins at `at`.
-    """
-    return at - min(timedelta.resolution, at - EARLIEST)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.stream_limits import HOUR, NewStreams, excess
-from billing_cli.core.walk import EARLIEST
+from billing_cli.core.times import EARLIEST
 from billing_cli.database.stream_limits import read_accepted, read_new_streams
 from billing_cli.exporter.api import ExporterError
 

@@ -57,7 +57,11 @@ def follow(
         else:
             overtaken = _overtaken(reported, reported_life, current, life)
             passed = range(reported_life.restarts + 1, life.restarts + 1)
-            if current != reported and any(restart in noticed for restart in passed):
+            if any(
+                restart in noticed
+                and (current != reported or _vanishes_with(stream, visible, restart))
+                for restart in passed
+            ):
                 overtaken = Bytes()
             yield carrier, "reset", moved.minus(current)
             yield carrier, "hidden_reset", overtaken
@@ -65,6 +69,12 @@ def follow(
         reported = _continued(reported, reported_life, life).plus(current)
         reported_life = life
     yield None, "unseen", stream.spliced
+
+
+def _vanishes_with(stream: Stream, visible: Sequence[Snapshot], restart: int) -> bool:
+    """Tell whether the first snapshot after a restart leaves a stream out that was there before."""
+    place = next(at for at, snapshot in enumerate(visible) if snapshot.restarts >= restart)
+    return visible[place - 1].holds(stream) and not visible[place].holds(stream)
 
 
 def _carried(

@@ -78,6 +78,12 @@ READ_REVOKED = """
 SELECT stored_node_id, at FROM billing.successions WHERE kind = 'restart_revoked'
 """
 
+READ_UNCERTAIN = """
+SELECT DISTINCT stored_node_id
+  FROM billing.gaps JOIN billing.sources USING (source_id)
+ WHERE kind = 'uncertain'
+"""
+
 READ_PRICES = """
 SELECT account_uuid::text, price_per_byte, multiplier, sum(abs(rated_bytes))
   FROM billing.charges
@@ -147,6 +153,7 @@ class Judge:
         findings = Findings()
         told = self._told()
         revocable = self._revocable(is_settled=is_settled)
+        uncertain = {stored for (stored,) in self._rows(READ_UNCERTAIN)}
         known = {user.uuid for user in self.fleet.users}
         for stored, collected in self.collected.items():
             node = self._node(stored)
@@ -157,7 +164,7 @@ class Judge:
                 has = told.get((stored, account), Bytes())
                 high = most.get(account, Bytes()).plus(revocable.get((stored, account), Bytes()))
                 high = high.plus(undecidable.get(account, Bytes()))
-                _too_much(findings, f"{stored} {account}", has, high)
+                _too_much(findings, f"{stored} {account}", has, high, in_sum=stored in uncertain)
                 if account in least and account in known:
                     low = self._least_since_deletion(node, account, collected, least[account])
                     _too_little(findings, f"{stored} {account}", has, low)
@@ -280,8 +287,10 @@ def _all_up_to(node: Node, collected: Sequence[Snapshot]) -> list[Snapshot]:
     return node.snapshots[collected[0].index : last + 1]
 
 
-def _too_much(findings: Findings, where: str, has: Bytes, high: Bytes) -> None:
-    excess = sum(max(0, moved - most) for moved, most in zip(has, high, strict=True))
+def _too_much(findings: Findings, where: str, has: Bytes, high: Bytes, *, in_sum: bool) -> None:
+    """Compare each direction; `in_sum` both together: the smaller amount of two can hold more."""
+    beyond = [moved - most for moved, most in zip(has, high, strict=True)]
+    excess = sum(max(0, size_bytes) for size_bytes in ([sum(beyond)] if in_sum else beyond))
     if excess:
         findings.problems.append(f"{where}: {tuple(has)} on record, at most {tuple(high)} flowed")
         findings.doubled_bytes += excess

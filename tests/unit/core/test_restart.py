@@ -113,6 +113,19 @@ def test_two_stale_snapshots_in_a_row_are_a_restart_that_is_revoked() -> None:
     assert [succession.kind for succession in books.successions] == ["restart_revoked"]
 
 
+def test_a_restart_is_revoked_for_a_user_who_is_left_out_as_well() -> None:
+    """Bob is missing from the snapshot in which Alice is back: he is charged once, later."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (500, 500), BOB: (500, 500)}),
+        snapshot("01:00", {ALICE: (20, 20), BOB: (20, 20)}),
+        snapshot("02:00", {ALICE: (30, 30), BOB: (30, 30)}),
+        snapshot("03:00", {ALICE: (600, 600)}),
+        snapshot("04:00", {ALICE: (600, 600), BOB: (600, 600)}),
+    )
+    assert books.charged() == (200, 200)
+
+
 def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charged() -> None:
     """A clock was set back soon after the real start: both time lines alternate."""
     books = Ledger()
@@ -213,6 +226,33 @@ def test_a_clock_that_was_set_back_after_an_upgrade_charges_nothing_twice() -> N
     assert books.charged() == (370, 370)
 
 
+def test_an_older_reading_under_a_former_name_charges_nothing_twice() -> None:
+    """The clock was set back with an upgrade: the last reading of before it comes by itself."""
+    merged = StreamName("", ALICE.sample_uuid)
+    books = Ledger()
+    books.live(
+        alice("00:00", 900, 900),
+        snapshot("01:00", {merged: (1_000, 1_000)}),
+        alice("02:00", 910, 910),
+        snapshot("03:00", {merged: (1_100, 1_100)}),
+        snapshot("04:00", {merged: (1_200, 1_200)}),
+    )
+    assert books.charged() == (300, 300)
+    assert kinds(books) == ["disorder"]
+
+
+def test_an_older_reading_right_before_an_upgrade_charges_nothing_twice() -> None:
+    """All counters are back in the next snapshot, under names that are new in it."""
+    merged = StreamName("", ALICE.sample_uuid)
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 900, 900), alice("01:00", 1_000, 1_000), alice("02:00", 910, 910)),
+        *(snapshot("03:00", {merged: (1_100, 1_100)}), snapshot("04:00", {merged: (1_200, 1_200)})),
+    )
+    assert books.charged() == (300, 300)
+    assert kinds(books) == ["disorder"]
+
+
 def test_one_counter_of_a_pair_that_decreases_restarts_alone() -> None:
     """The other direction is charged by its difference."""
     books = Ledger()
@@ -274,6 +314,6 @@ def test_thousands_of_snapshots_in_a_second_do_not_keep_a_decision_waiting() -> 
         for place in range(1, MOST_SUCCESSORS + 1)
     ]
     earlier, floor = {ALICE: Totals(500, 500)}, {ALICE: Totals(300, 300)}
-    few = judge(fallen, earlier, floor, 0, crowd[:-1], decide_now=False)
-    many = judge(fallen, earlier, floor, 0, crowd, decide_now=False)
+    few = judge([fallen, *crowd[:-1]], earlier, floor, 0, str, decide_now=False)
+    many = judge([fallen, *crowd], earlier, floor, 0, str, decide_now=False)
     assert (few.kind, many.kind) == ("wait", "restart")
