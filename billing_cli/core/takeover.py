@@ -1,4 +1,4 @@
-"""Going on from what an legacy writer left: its totals per account, its charged minutes.
+"""Going on from what a legacy writer left: its totals per account, its charged minutes.
 
 The legacy writer keeps one pair of totals for an account on a node, whatever inbounds the account
 uses there. Our streams are finer, so its totals are split where an account has several.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LegacyCheckpoint:
-    """An account's totals on a node, summed over its inbounds, as an legacy writer left them."""
+    """An account's totals on a node, summed over its inbounds, as a legacy writer left them."""
 
     seen_at: datetime
     totals: Totals
@@ -78,7 +78,7 @@ Overlap = Literal["identical", "different", "added"]
 
 
 def beyond_charged(bucket: Bucket, charged: Totals, first_from: datetime) -> tuple[Overlap, Bucket]:
-    """Return what of a bucket is not in the bytes that an legacy writer charged for its minute.
+    """Return what of a bucket is not in the bytes that a legacy writer charged for its minute.
 
     `first_from` is where the bucket's evidence begins. Evidence that begins within the minute
     starts from totals that hold the legacy charge, so all of it comes on top (`added`). Evidence

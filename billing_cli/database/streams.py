@@ -61,7 +61,9 @@ SELECT stored_node_id, account_key, debt_bytes, as_of
 """
 
 # The account of a sample uuid: the one that it identifies now, by its own uuid, else by its proxy
-# uuid (unless two accounts share that); else the last one, unless it was deleted.
+# uuid (unless two accounts share that); else the last one, unless it was deleted. Proxy uuids need
+# not have an index, and before version 14 a scan compares each row with each element of an array:
+# with 100,000 accounts and 20,000 uuids for 26 s, where a join takes 0.3.
 RESOLVE_ACCOUNTS = """
 SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
   FROM unnest(%(sample_uuids)s::uuid[], %(last_accounts)s::uuid[])
@@ -69,7 +71,7 @@ SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
   LEFT JOIN public.users AS own ON own.uuid = wanted.sample_uuid
   LEFT JOIN (SELECT proxy_uuid, min(uuid::text)::uuid AS uuid
                FROM public.users
-              WHERE proxy_uuid = ANY (%(sample_uuids)s::uuid[])
+              WHERE proxy_uuid IN (SELECT unnest(%(sample_uuids)s::uuid[]))
               GROUP BY proxy_uuid
              HAVING count(*) = 1) AS proxy
     ON proxy.proxy_uuid = wanted.sample_uuid
@@ -77,13 +79,14 @@ SELECT wanted.sample_uuid::text, coalesce(own.uuid, proxy.uuid, last.uuid)::text
  WHERE coalesce(own.uuid, proxy.uuid, last.uuid) IS NOT NULL
 """
 
-# The last account of sample uuids that identify none any more, from other streams of the nodes.
+# The last account of sample uuids that identify none any more, from other streams of the nodes. A
+# join for the same reason.
 READ_LAST_ACCOUNTS = """
 SELECT DISTINCT ON (stream.sample_uuid) stream.sample_uuid::text, account.uuid::text
-  FROM billing.streams AS stream
+  FROM unnest(%(sample_uuids)s::uuid[]) AS wanted (sample_uuid)
+  JOIN billing.streams AS stream USING (sample_uuid)
   JOIN public.users AS account ON account.uuid = stream.account_uuid
  WHERE stream.stored_node_id = ANY (%(stored_node_ids)s::text[])
-   AND stream.sample_uuid = ANY (%(sample_uuids)s::uuid[])
  ORDER BY stream.sample_uuid, stream.absent_since DESC NULLS FIRST, stream.seen_at DESC
 """
 

@@ -32,7 +32,8 @@ HOURS = f"""
            WHERE {{condition}}
            GROUP BY stream_id, reset_epoch, hour) AS part"""
 
-# Where many hours have gaps, as one in the middle tells, that would cost more than it saves.
+# Where many hours have gaps, as one in the middle tells, that would cost more than it saves. The
+# records of other hours are joined: a hash that is looked up in a filter must fit in memory.
 ALL_LINKS = f"""
 record AS NOT MATERIALIZED (
   SELECT *, date_trunc('hour', bucket_start) AS hour
@@ -66,8 +67,8 @@ record AS NOT MATERIALIZED (
          uplink_end, downlink_end, 'usage_records', false, false
     FROM record
    WHERE EXISTS (SELECT FROM hour WHERE NOT is_one_path)
-     AND ((stream_id, reset_epoch, hour)
-           IN (SELECT stream_id, reset_epoch, hour FROM hour WHERE NOT is_one_path)) IS TRUE
+     AND (stream_id, reset_epoch, hour)
+         IN (SELECT stream_id, reset_epoch, hour FROM hour WHERE NOT is_one_path)
   UNION ALL
   SELECT stream_id, reset_epoch, from_at, to_at,
          uplink_start, downlink_start, uplink_end, downlink_end, 'held_deltas',

@@ -17,6 +17,7 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit import queries_amounts as audit_amounts
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, audit_object
 from billing_cli.features.audit.job import audit
+from billing_cli.features.audit.queries_chains import BROKEN_CHAINS
 from billing_cli.jobs.context import JobContext, Tariff
 from tests.integration.audit.full_story import kinds
 from tests.integration.reconcile.conftest import START
@@ -48,6 +49,17 @@ def test_a_story_with_everything_in_it_is_clean(billed: FullStory) -> None:
             "  FROM billing.usage_records"
         ).fetchone()
     assert told == (["correction", "delta", "pending", "released"], 1)
+
+
+def test_no_record_is_compared_with_each_hour_that_has_gaps(billed: FullStory) -> None:
+    """However little memory there is: a filter by a list that does not fit takes its square."""
+    given = {"account": None, "since": "-infinity", "until": "infinity", "seed": 1}
+    with psycopg.connect(billed.database_url) as connection:
+        connection.execute("SET work_mem = '64kB'")
+        plan = connection.execute(f"EXPLAIN {BROKEN_CHAINS}".encode(), given).fetchall()
+    filters = [line for (line,) in plan if "Filter:" in line]
+    assert any("Semi Join" in line for (line,) in plan)
+    assert [line for line in filters if "reset_epoch = " in line and "SubPlan" in line] == []
 
 
 def test_each_step_of_the_story_leaves_a_clean_database(story: FullStory) -> None:
