@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REST_TABLES = tuple(f"{SCHEMA}.{table}_default" for table in APPEND_ONLY_TABLES)
 
 READ_REST_MONTHS = """
-SELECT date_trunc('month', bucket_start, 'UTC'), count(*) FROM billing.{}_default GROUP BY 1
+SELECT date_trunc('month', bucket_start, 'UTC'), count(*) FROM billing.{table}_default GROUP BY 1
 """
 
 READ_COLUMNS = """
@@ -33,8 +33,10 @@ MAKE_PARTITION = "SELECT billing.make_partition(%(month)s)"
 def read_rest_months(connection: Connection) -> dict[datetime, PrunedMonth]:
     """Return the rows that found no partition of theirs, by month."""
     records, charges = (
-        dict[datetime, int](connection.execute(statement.encode()).fetchall())
-        for statement in map(READ_REST_MONTHS.format, APPEND_ONLY_TABLES)
+        dict[datetime, int](
+            connection.execute(READ_REST_MONTHS.format(table=table).encode()).fetchall()
+        )
+        for table in APPEND_ONLY_TABLES
     )
     return {
         month: PrunedMonth(month, records.get(month, 0), charges.get(month, 0), 0, ())
