@@ -30,7 +30,8 @@ life AS MATERIALIZED (
 # An older writer may have been there before us: what it wrote on a node before the transaction of
 # our first charge there is its own, and worth one notice an account. So is a bucket from before our
 # first evidence of its minute, and a minute without a charge of ours that has a ledger row from
-# before our records.
+# before our records. A bucket that is there before we charge gets adjustments: one with a first
+# charge of ours is ours, whatever it says of when it was made.
 # Accounts that are deleted have no buckets any more, and their evidence still agrees. So it does of
 # an account that was deleted and created again: its charges from before its oldest bucket and
 # ledger row are those of its former life. Of months that were pruned the sums are compared,
@@ -39,13 +40,15 @@ DIFFERENT_BYTES = f"""
 WITH told AS MATERIALIZED (
   SELECT bucket_start, stored_node_id, account_uuid, line_code,
          count(bucket_region) AS buckets, count(charge_region) AS charges,
+         count(bucket_region) = 1 AND bool_or(is_first_charge) AS is_ours,
          sum(records) AS records, min(created_at) AS created_at,
          min(charged_at) AS first_charged_at, max(charged_at) AS charged_at,
          sum(uplink) AS uplink, sum(downlink) AS downlink, sum(total) AS total,
          sum(included) + sum(rated) AS charged,
          sum(recorded_uplink) AS recorded_uplink, sum(recorded_downlink) AS recorded_downlink
     FROM (SELECT bucket_start, node_id AS stored_node_id, account_uuid, line_code,
-                 region AS bucket_region, NULL AS charge_region, 0 AS records, created_at,
+                 region AS bucket_region, NULL AS charge_region, false AS is_first_charge,
+                 0 AS records, created_at,
                  NULL::timestamptz AS charged_at,
                  uplink_bytes AS uplink, downlink_bytes AS downlink, total_bytes AS total,
                  0::bigint AS included, 0::bigint AS rated,
@@ -56,12 +59,13 @@ WITH told AS MATERIALIZED (
              AND bucket_start >= %(since)s AND bucket_start < %(until)s
           UNION ALL
           SELECT bucket_start, stored_node_id, account_uuid, line_code,
-                 NULL, region, 0, NULL, created_at, 0, 0, 0, included_bytes, rated_bytes, 0, 0
+                 NULL, region, entry_type = 'traffic_charge', 0, NULL, created_at, 0, 0, 0,
+                 included_bytes, rated_bytes, 0, 0
             FROM ({CHARGES}) AS charge
            WHERE bucket_start >= {KEPT_SINCE}
           UNION ALL
           SELECT record.bucket_start, stream.stored_node_id, record.account_uuid,
-                 stream.inbound_tag, NULL, NULL, 1, NULL, NULL, 0, 0, 0, 0, 0,
+                 stream.inbound_tag, NULL, NULL, false, 1, NULL, NULL, 0, 0, 0, 0, 0,
                  record.uplink_end - record.uplink_start,
                  record.downlink_end - record.downlink_start
             FROM ({RECORDS}) AS record
@@ -117,11 +121,12 @@ WITH told AS MATERIALIZED (
          total = charged AND total = uplink + downlink AS is_charged,
          charges = 0 AND records = 0 AS is_unproven,
          source.first_snapshot_at,
-         told.created_at < coalesce(begun.at, CASE WHEN taken_over.node IS NOT NULL
-                                                   THEN 'infinity'::timestamptz END)
-         OR told.created_at < recorded.at
-            AND told.created_at < coalesce(told.first_charged_at, 'infinity')
-         OR told.charges = 0 AND charged_before.at < recorded.at AS is_shared
+         NOT told.is_ours
+         AND (told.created_at < coalesce(begun.at, CASE WHEN taken_over.node IS NOT NULL
+                                                        THEN 'infinity'::timestamptz END)
+              OR told.created_at < recorded.at
+                 AND told.created_at < coalesce(told.first_charged_at, 'infinity')
+              OR told.charges = 0 AND charged_before.at < recorded.at) AS is_shared
     FROM told
     LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
     LEFT JOIN life ON life.account_uuid = told.account_uuid AND told.buckets = 0

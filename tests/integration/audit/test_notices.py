@@ -197,3 +197,13 @@ def test_an_older_writer_without_checkpoints_leaves_notices_alone(
     damaged = story.audit().counts
     assert damaged["ledger_unproven"] > 0
     assert damaged["charges_differ"] > 0
+
+
+def test_a_bucket_of_ours_that_is_dated_back_is_still_proven(billed: FullStory) -> None:
+    """It is no older writer's, because the first charge for its minute is ours."""
+    billed.damage(
+        "UPDATE public.traffic_minute_buckets SET created_at = created_at - interval '1 year',"
+        " uplink_bytes = uplink_bytes + 5, total_bytes = total_bytes + 5"
+        " WHERE ctid = (SELECT min(ctid) FROM public.traffic_minute_buckets)"
+    )
+    assert billed.audit().counts == {"bucket_differs": 1}
