@@ -167,7 +167,7 @@ def _check_facts(
             yield (tuple(row[2:6]) if is_usage else tuple(row[2:5])), place, row
 
     month = datetime.strptime(check.month, "%Y-%m").replace(tzinfo=UTC)
-    total = strangers = 0
+    total = unsealed = 0
     for _, place, row in merge(
         rows_of(table, 0), rows_of(f"other_{table}", 1), key=lambda one: one[0]
     ):
@@ -176,13 +176,13 @@ def _check_facts(
         total += place == 0
         key = (run_id, step) if step else (ADOPTION_RUN, values[0].year * 100 + values[0].month)
         if key not in covers or is_of_month != (place == 0):
-            strangers += 1
+            unsealed += 1
             continue
         key = covers[key]
         hashes[key].update(fact_line(values, columns).encode())
         counts[key] += 1
-    if strangers:
-        check.problems.append(f"{table}: {strangers} facts that no seal of the archive covers")
+    if unsealed:
+        check.problems.append(f"{table}: {unsealed} facts that no seal of the archive covers")
     for key, digest in hashes.items():
         seal = seals[key]
         wanted = (

@@ -148,21 +148,33 @@ def find_refused(
     empty text. All together were refused before. Of sources that are only refused together, such as
     two that a constraint allows one of, the first ones are good.
     """
+    failed = _refused_halves(source_ids, refusal_of)
+    rest = [source_id for source_id in source_ids if source_id not in failed]
+    if failed and not (rest and refusal_of(rest)):
+        return failed
     good: list[str] = []
+
+    def refusal_with_good(some: Sequence[str]) -> str:
+        reason = refusal_of([*good, *some])
+        if not reason:
+            good.extend(some)
+        return reason
+
+    return failed | _refused_halves(rest, refusal_with_good)
+
+
+def _refused_halves(
+    some: Sequence[str], refusal_of: Callable[[Sequence[str]], str]
+) -> dict[str, str]:
+    """Return those of some refused sources that are refused by themselves, and why."""
     failed: dict[str, str] = {}
-
-    def divide(some: Sequence[str]) -> None:
-        middle = len(some) // 2
-        for half in (some[:middle], some[middle:]):
-            reason = refusal_of([*good, *half]) if half else ""
-            if not reason:
-                good.extend(half)
-            elif len(half) == 1:
-                failed[half[0]] = reason
-            else:
-                divide(half)
-
-    divide(source_ids)
+    middle = len(some) // 2
+    for half in (some[:middle], some[middle:]):
+        reason = refusal_of(half) if half else ""
+        if reason and len(half) == 1:
+            failed[half[0]] = reason
+        elif reason:
+            failed |= _refused_halves(half, refusal_of)
     return failed
 
 

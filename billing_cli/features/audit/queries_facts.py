@@ -23,11 +23,11 @@ life AS MATERIALIZED (
     FROM (SELECT DISTINCT account_uuid FROM ({accounts}) AS named) AS known
 )"""
 
-# A bucket's bytes are told three times: by itself, by its records and by its charges. Where one
-# of the three differs from the other two, it is the one that is wrong. Records know no regions,
+# The bytes of a bucket are stated three times: by itself, by its records and by its charges. Where
+# one of the three differs from the other two, it is the one that is wrong. Records know no regions,
 # but a bucket and its charges are of the same one.
 #
-# An older writer may have been there before us: what it wrote on a node before the transaction of
+# A legacy writer may have been there before us: what it wrote on a node before the transaction of
 # our first charge there is its own, and worth one notice an account. So is a bucket from before our
 # first evidence of its minute, and a minute without a charge of ours that has a ledger row from
 # before our records. A bucket that is there before we charge gets adjustments: one with a first
@@ -37,7 +37,7 @@ life AS MATERIALIZED (
 # ledger row are those of its former life. Of months that were pruned the sums are compared,
 # elsewhere, late minutes included.
 DIFFERENT_BYTES = f"""
-WITH told AS MATERIALIZED (
+WITH figures AS MATERIALIZED (
   SELECT bucket_start, stored_node_id, account_uuid, line_code,
          count(bucket_region) AS buckets, count(charge_region) AS charges,
          count(bucket_region) = 1 AND bool_or(is_first_charge) AS is_ours,
@@ -71,7 +71,7 @@ WITH told AS MATERIALIZED (
             FROM ({RECORDS}) AS record
             JOIN billing.streams AS stream USING (stream_id)
            WHERE (%(account)s::uuid IS NULL OR record.account_uuid = %(account)s)
-             AND record.bucket_start >= {KEPT_SINCE}) AS told
+             AND record.bucket_start >= {KEPT_SINCE}) AS figures
    GROUP BY 1, 2, 3, 4
   HAVING sum(uplink) <> sum(recorded_uplink) OR sum(downlink) <> sum(recorded_downlink)
       OR sum(uplink) + sum(downlink) <> sum(total) OR sum(total) <> sum(included) + sum(rated)
@@ -91,20 +91,20 @@ WITH told AS MATERIALIZED (
      AND bucket.line_code = charge.line_code
    GROUP BY 1
 ), recorded AS MATERIALIZED (
-  SELECT told.bucket_start, told.stored_node_id, told.account_uuid, told.line_code,
+  SELECT figures.bucket_start, figures.stored_node_id, figures.account_uuid, figures.line_code,
          min(seal.created_at) AS at
-    FROM told
+    FROM figures
     JOIN billing.streams AS stream USING (account_uuid, stored_node_id)
     JOIN billing.usage_records AS record
-      ON record.bucket_start = told.bucket_start AND record.stream_id = stream.stream_id
+      ON record.bucket_start = figures.bucket_start AND record.stream_id = stream.stream_id
     JOIN billing.seals AS seal ON seal.run_id = record.run_id AND seal.step = record.step
-   WHERE told.records > 0 AND stream.inbound_tag = told.line_code
+   WHERE figures.records > 0 AND stream.inbound_tag = figures.line_code
    GROUP BY 1, 2, 3, 4
 ), charged_before AS (
-  SELECT told.bucket_start, told.account_uuid, min(entry.created_at) AS at
+  SELECT figures.bucket_start, figures.account_uuid, min(entry.created_at) AS at
     FROM (SELECT DISTINCT bucket_start, account_uuid
-            FROM told
-           WHERE charges = 0 AND records > 0) AS told
+            FROM figures
+           WHERE charges = 0 AND records > 0) AS figures
     JOIN public.billing_ledger AS entry USING (bucket_start, account_uuid)
    WHERE entry.entry_type = 'traffic_charge'
      AND NOT EXISTS (SELECT FROM billing.charges AS charge
@@ -112,36 +112,36 @@ WITH told AS MATERIALIZED (
                         AND charge.account_uuid = entry.account_uuid
                         AND charge.ledger_id = entry.id)
    GROUP BY 1, 2
-), {LIVES.format(accounts="SELECT account_uuid FROM told WHERE buckets = 0")}, judged AS (
-  SELECT told.*, recorded_uplink + recorded_downlink AS recorded,
+), {LIVES.format(accounts="SELECT account_uuid FROM figures WHERE buckets = 0")}, judged AS (
+  SELECT figures.*, recorded_uplink + recorded_downlink AS recorded,
          account.uuid IS NOT NULL
-         AND NOT coalesce(told.charged_at < life.begun_at, false) AS has_account,
+         AND NOT coalesce(figures.charged_at < life.begun_at, false) AS has_account,
          uplink = recorded_uplink AND downlink = recorded_downlink
          AND total = uplink + downlink AS is_recorded,
          total = charged AND total = uplink + downlink AS is_charged,
          charges = 0 AND records = 0 AS is_unproven,
          source.first_snapshot_at,
-         NOT told.is_ours
-         AND (told.created_at < coalesce(begun.at, CASE WHEN taken_over.node IS NOT NULL
+         NOT figures.is_ours
+         AND (figures.created_at < coalesce(begun.at, CASE WHEN taken_over.node IS NOT NULL
                                                         THEN 'infinity'::timestamptz END)
-              OR told.created_at < recorded.at
-                 AND told.created_at < coalesce(told.first_charged_at, 'infinity')
-              OR told.charges = 0 AND charged_before.at < recorded.at) AS is_shared
-    FROM told
-    LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
-    LEFT JOIN life ON life.account_uuid = told.account_uuid AND told.buckets = 0
+              OR figures.created_at < recorded.at
+                 AND figures.created_at < coalesce(figures.first_charged_at, 'infinity')
+              OR figures.charges = 0 AND charged_before.at < recorded.at) AS is_shared
+    FROM figures
+    LEFT JOIN public.users AS account ON account.uuid = figures.account_uuid
+    LEFT JOIN life ON life.account_uuid = figures.account_uuid AND figures.buckets = 0
     LEFT JOIN begun USING (stored_node_id)
     LEFT JOIN billing.sources AS source USING (stored_node_id)
     LEFT JOIN recorded
-      ON recorded.bucket_start = told.bucket_start AND recorded.line_code = told.line_code
-     AND recorded.stored_node_id = told.stored_node_id
-     AND recorded.account_uuid = told.account_uuid
+      ON recorded.bucket_start = figures.bucket_start AND recorded.line_code = figures.line_code
+     AND recorded.stored_node_id = figures.stored_node_id
+     AND recorded.account_uuid = figures.account_uuid
     LEFT JOIN charged_before
-      ON charged_before.bucket_start = told.bucket_start
-     AND charged_before.account_uuid = told.account_uuid
+      ON charged_before.bucket_start = figures.bucket_start
+     AND charged_before.account_uuid = figures.account_uuid
     LEFT JOIN (SELECT DISTINCT stored_node_id AS node, account_uuid AS owner
                  FROM billing.streams WHERE origin = 'taken_over') AS taken_over
-      ON taken_over.node = told.stored_node_id AND taken_over.owner = told.account_uuid
+      ON taken_over.node = figures.stored_node_id AND taken_over.owner = figures.account_uuid
 ), sorted AS (
   SELECT *,
          CASE WHEN has_account AND is_unproven
@@ -253,7 +253,7 @@ WITH paired AS MATERIALIZED (
                     LEFT JOIN begun USING (stored_node_id)
                    WHERE stream.account_uuid = entry_account) AS recorded
    WHERE ledger_id IS NULL
-), {LIVES.format(accounts="SELECT account_uuid FROM paired WHERE id IS NULL")}, told AS (
+), {LIVES.format(accounts="SELECT account_uuid FROM paired WHERE id IS NULL")}, figures AS (
   SELECT *, id IS NULL AND charged_at < (SELECT begun_at FROM life
                                           WHERE life.account_uuid = paired.account_uuid)
             AS is_of_former_life,
@@ -266,9 +266,9 @@ WITH paired AS MATERIALIZED (
 )
 SELECT CASE WHEN id IS NULL THEN 'ledger_missing'
             WHEN is_told THEN 'balance_after_differs' ELSE 'ledger_differs' END AS kind,
-       told.account_uuid::text AS account_uuid, ledger_id::text AS "key.ledger_id",
+       figures.account_uuid::text AS account_uuid, ledger_id::text AS "key.ledger_id",
        bucket_start AS "key.bucket_start", NULL::timestamptz AS "key.last_bucket_start",
-       told.account_uuid::text AS "expected.account_uuid",
+       figures.account_uuid::text AS "expected.account_uuid",
        bucket_start AS "expected.bucket_start",
        bucket_start + interval '1 minute' AS "expected.bucket_end",
        entry_type AS "expected.entry_type", rated_bytes AS "expected.rated_bytes",
@@ -281,17 +281,17 @@ SELECT CASE WHEN id IS NULL THEN 'ledger_missing'
        entry_amount::text::numeric AS "found.amount_delta",
        entry_balance::text::numeric AS "found.balance_after",
        entry_version AS "found.pricing_rule_version"
-  FROM told
-  LEFT JOIN public.users AS account ON account.uuid = told.account_uuid
+  FROM figures
+  LEFT JOIN public.users AS account ON account.uuid = figures.account_uuid
  WHERE (id IS NOT NULL OR account.uuid IS NOT NULL) AND NOT is_of_former_life
 UNION ALL
-SELECT 'account_recreated', told.account_uuid::text, NULL, min(bucket_start), max(bucket_start),
+SELECT 'account_recreated', figures.account_uuid::text, NULL, min(bucket_start), max(bucket_start),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, count(*),
        NULL, NULL, NULL, NULL, sum(rated_bytes), sum(amount_delta), NULL, NULL
-  FROM told
-  JOIN public.users AS account ON account.uuid = told.account_uuid
+  FROM figures
+  JOIN public.users AS account ON account.uuid = figures.account_uuid
  WHERE is_of_former_life
- GROUP BY told.account_uuid
+ GROUP BY figures.account_uuid
 UNION ALL
 SELECT 'ledger_unproven', entry_account::text, id::text, entry_bucket, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,

@@ -108,8 +108,8 @@ def _line(finding: Finding) -> str:
     keys = dict(finding.keys)
     where = [f"account {finding.account_uuid}"] if finding.account_uuid else []
     where += [f"{_words(name)} {plain(value)}" for name, value in keys.items() if value != ""]
-    told = _pairs(finding.expected, finding.found)
-    return printable(", ".join(where) + (f": {'; '.join(told)}" if told else ""))
+    values = _pairs(finding.expected, finding.found)
+    return printable(", ".join(where) + (f": {'; '.join(values)}" if values else ""))
 
 
 def _pairs(expected: Mapping[str, Value], found: Mapping[str, Value]) -> list[str]:

@@ -200,7 +200,7 @@ def test_an_older_writer_without_checkpoints_leaves_notices_alone(
 
 
 def test_a_bucket_of_ours_that_is_dated_back_is_still_proven(billed: FullStory) -> None:
-    """It is no older writer's, because the first charge for its minute is ours."""
+    """It is not a legacy writer's, because the first charge for its minute is ours."""
     billed.damage(
         "UPDATE public.traffic_minute_buckets SET created_at = created_at - interval '1 year',"
         " uplink_bytes = uplink_bytes + 5, total_bytes = total_bytes + 5"
