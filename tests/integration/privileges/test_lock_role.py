@@ -99,6 +99,10 @@ def test_the_owner_of_a_database_migrates_without_a_superuser(option: str) -> No
         with psycopg.connect(server.url(), autocommit=True) as admin:
             admin.execute(f"CREATE ROLE owner LOGIN {option}; CREATE ROLE jobs LOGIN".encode())
             admin.execute("CREATE DATABASE account OWNER owner")
+            with psycopg.connect(server.url("account"), autocommit=True) as admin_of_account:
+                # As from PostgreSQL 15 on by itself.
+                admin_of_account.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+                admin_of_account.execute("GRANT CREATE ON SCHEMA public TO owner")
             url = make_conninfo(server.url(), dbname="account", user="owner")
             with psycopg.connect(url) as connection:
                 connection.execute(SHARED_SCHEMA.read_bytes())
