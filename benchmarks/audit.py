@@ -1,5 +1,7 @@
 """`audit` of many records, beside merely reading the same rows; and of a database full of damage.
 
+All of them, and then an hour more on top of those that the first audit found clean.
+
 The records are written by SQL, each table by a connection of its own. Memory must grow neither
 with the records nor with what is wrong with them.
 """
@@ -29,17 +31,20 @@ if TYPE_CHECKING:
 ACCOUNTS = 2_500
 NODE = "prod:audit"
 
+# In minutes.
+HOUR = 60
+
 # What a record is made of: each account moves its own number of bytes in each minute, at a nano
 # each, and once more the same in the next.
 LOAD: LiteralString = """
 CREATE UNLOGGED TABLE public.load AS
 SELECT number, account, stream_id, uplink, downlink, minute,
-       %(start)s + minute * interval '1 minute' AS bucket_start,
+       %(zero)s + minute * interval '1 minute' AS bucket_start,
        md5(account::text || minute)::uuid AS ledger_id, md5('run' || minute)::uuid AS run_id
   FROM (SELECT number, md5(number::text)::uuid AS account, number AS stream_id,
                number * 1000::bigint AS uplink, number * 2000::bigint AS downlink
           FROM generate_series(1, %(accounts)s) AS number) AS account,
-       generate_series(1, %(minutes)s) AS minute
+       generate_series(%(first)s, %(last)s) AS minute
  ORDER BY minute, number
 """
 
@@ -51,7 +56,7 @@ BEGIN: tuple[LiteralString, ...] = (
     """,
     """
     INSERT INTO billing.sources
-    VALUES ('audit', 'prod', 'audit', %(node)s, 'window', %(start)s, %(end)s)
+    VALUES ('audit', 'prod', 'audit', %(node)s, 'window', %(zero)s, %(end)s)
     """,
     """
     INSERT INTO public.billing_source_sync_state (source_id, last_completed_until)
@@ -62,9 +67,9 @@ BEGIN: tuple[LiteralString, ...] = (
            origin, first_seen_at, first_uplink_total, first_downlink_total, seen_at,
            uplink_total, downlink_total)
            OVERRIDING SYSTEM VALUE
-    SELECT stream_id, %(node)s, '', account, account, 'baseline', %(start)s, 0, 0, bucket_start,
+    SELECT stream_id, %(node)s, '', account, account, 'baseline', %(zero)s, 0, 0, bucket_start,
            minute * uplink, minute * downlink
-      FROM public.load WHERE minute = %(minutes)s
+      FROM public.load WHERE minute = %(last)s
     """,
     """
     INSERT INTO public.traffic_stat_checkpoints (node_id, account_uuid, last_uplink_total,
@@ -75,7 +80,34 @@ BEGIN: tuple[LiteralString, ...] = (
     INSERT INTO public.account_quota_states (account_uuid, remaining_included_quota,
            current_balance, arrears, effective_at)
     SELECT account, 0, 1000 - 0.000000001 * (uplink + downlink) * minute, false, now()
-      FROM public.load WHERE minute = %(minutes)s
+      FROM public.load WHERE minute = %(last)s
+    """,
+)
+
+# What of that moves on with the records.
+GO_ON: tuple[LiteralString, ...] = (
+    """
+    UPDATE billing.sources SET watermark = %(end)s
+    """,
+    """
+    UPDATE public.billing_source_sync_state SET last_completed_until = %(end)s
+    """,
+    """
+    UPDATE billing.streams AS stream
+       SET seen_at = bucket_start, uplink_total = minute * uplink,
+           downlink_total = minute * downlink
+      FROM public.load WHERE load.stream_id = stream.stream_id AND minute = %(last)s
+    """,
+    """
+    UPDATE public.traffic_stat_checkpoints AS checkpoint
+       SET last_seen_at = seen_at, last_uplink_total = uplink_total,
+           last_downlink_total = downlink_total
+      FROM billing.streams AS stream WHERE stream.account_uuid = checkpoint.account_uuid
+    """,
+    """
+    UPDATE public.account_quota_states AS state
+       SET current_balance = 1000 - 0.000000001 * (uplink + downlink) * minute
+      FROM public.load WHERE load.account = state.account_uuid AND minute = %(last)s
     """,
 )
 
@@ -128,53 +160,89 @@ SELECT run_id, 1, 'collect', bucket_start, bucket_start, bucket_start, count(*),
 """
 
 READ: tuple[LiteralString, ...] = (
-    "SELECT sum(uplink_end - uplink_start) FROM billing.usage_records",
-    "SELECT sum(total_bytes) FROM public.traffic_minute_buckets",
-    "SELECT sum(amount_delta) FROM billing.charges",
-    "SELECT sum(amount_delta) FROM public.billing_ledger",
+    """
+    SELECT sum(uplink_end - uplink_start) FROM billing.usage_records WHERE bucket_start > %(since)s
+    """,
+    "SELECT sum(total_bytes) FROM public.traffic_minute_buckets WHERE bucket_start > %(since)s",
+    "SELECT sum(amount_delta) FROM billing.charges WHERE bucket_start > %(since)s",
+    "SELECT sum(amount_delta) FROM public.billing_ledger WHERE bucket_start > %(since)s",
 )
 
 
 def run(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
-    """Measure a clean database, and one in which every bucket was changed."""
-    _measure(server, sizes.audit_records, results, is_damaged=False)
-    _measure(server, sizes.damaged_records, results, is_damaged=True)
+    """Measure a clean database, an hour on top of it, and one in which every bucket was changed."""
+    _measure(server, sizes, results)
+    _measure_damaged(server, sizes.damaged_records, results)
 
 
-def _measure(server: EmbeddedPostgres, records: int, results: Results, *, is_damaged: bool) -> None:
-    minutes = records // ACCOUNTS
-    fleet = Fleet(minutes_ago(minutes + 5), streams=1)
+def _measure(server: EmbeddedPostgres, sizes: Sizes, results: Results) -> None:
+    streams = sizes.audit_streams
+    minutes = sizes.audit_records // streams
+    fleet = Fleet(minutes_ago(minutes + HOUR + 5), streams=1)
+    before = short(sizes.audit_records)
     with running_world(server, fleet) as world:
-        fill(world, fleet.start, minutes)
-        if is_damaged:
-            with psycopg.connect(world.url) as connection:
-                connection.execute(
-                    "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
-                )
-        started = time.perf_counter()
+        fill(world, fleet.start, minutes, streams)
+        what = f"`audit --full`, {before} records"
+        _audit(world, results, fleet.start, sizes.audit_records, what)
+        since = fleet.start + minutes * MINUTE
+        fill(world, fleet.start, HOUR, streams, after=minutes)
+        what = f"`audit`, an hour of {short(streams)} streams on {before} records"
+        _audit(world, results, since, HOUR * streams, what)
+
+
+def _measure_damaged(server: EmbeddedPostgres, records: int, results: Results) -> None:
+    fleet = Fleet(minutes_ago(records // ACCOUNTS + 5), streams=1)
+    with running_world(server, fleet) as world:
+        fill(world, fleet.start, records // ACCOUNTS)
         with psycopg.connect(world.url) as connection:
-            for statement in READ:
-                connection.execute(statement)
-        bare = time.perf_counter() - started
-        result, cost = billing_cost(world, "audit", "--full")
-    assert result["totals"]["violations"] == (minutes * ACCOUNTS if is_damaged else 0)
-    what = f"`audit --full`, {short(records)} records" + (", each wrong" if is_damaged else "")
-    results.run(f"reading them once, {short(records)} records", Cost(bare), records)
+            connection.execute(
+                "UPDATE public.traffic_minute_buckets SET total_bytes = total_bytes + 1"
+            )
+        what = f"`audit --full`, {short(records)} records, each wrong"
+        _audit(world, results, fleet.start, records, what, violations=records)
+
+
+def _audit(
+    world: World, results: Results, since: datetime, records: int, what: str, violations: int = 0
+) -> None:
+    """Read the records after `since` once, and audit: all, or what is new since the last one."""
+    is_full = "--full" in what
+    started = time.perf_counter()
+    with psycopg.connect(world.url) as connection:
+        for statement in READ:
+            connection.execute(statement, {"since": since})
+    bare = time.perf_counter() - started
+    result, cost = billing_cost(world, "audit", *(["--full"] if is_full else []))
+    found = result["totals"]["violations"]
+    assert found == violations, (found, result["violations"][:3])
+    results.run(f"reading {short(records)} records once", Cost(bare), records)
     results.run(what, cost, records)
-    results.figure(what, cost.seconds / bare, "x reading them once")
+    limit = "" if violations else "audit full" if is_full else "audit"
+    results.figure(what, cost.seconds / bare, "x reading these once", limit)
     results.figure(what, cost.peak_megabytes or 0.0, "MB of memory", "audit memory")
 
 
 def fill(
-    world: World, start: datetime, minutes: int, accounts: int = ACCOUNTS, *, is_sealed: bool = True
+    world: World,
+    start: datetime,
+    minutes: int,
+    accounts: int = ACCOUNTS,
+    *,
+    after: int = 0,
+    is_sealed: bool = True,
 ) -> None:
-    """Charge each account in each minute after the start; seal that, or leave it to others."""
+    """Charge each account in each minute after the start; seal that, or leave it to others.
+
+    After a number of minutes that were charged before, go on from there.
+    """
     values = {
         "accounts": accounts,
-        "minutes": minutes,
+        "first": after + 1,
+        "last": after + minutes,
         "node": NODE,
-        "start": start,
-        "end": start + minutes * MINUTE,
+        "zero": start,
+        "start": start + after * MINUTE,
+        "end": start + (after + minutes) * MINUTE,
     }
 
     def write(*statements: LiteralString) -> None:
@@ -184,7 +252,7 @@ def fill(
             for statement in statements:
                 cursor.execute(statement, values)
 
-    write(LOAD, *BEGIN)
+    write(LOAD, *(GO_ON if after else BEGIN))
     with ThreadPoolExecutor() as executor:
         list(executor.map(write, RECORDS))
     write("DROP TABLE public.load", *([SEAL] if is_sealed else []))

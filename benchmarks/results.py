@@ -23,6 +23,8 @@ LIMITS = {
     "backlog": 1.3,
     "backlog memory": 250.0,
     "reconcile memory": 300.0,
+    "audit": 4.0,
+    "audit full": 10.0,
     "audit memory": 200.0,
     "sealed": 1.05,
     "verify": 3.0,
@@ -34,7 +36,13 @@ LIMITS = {
 }
 
 # In small sizes the fixed costs of a run, to connect and to ask, weigh more beside the floor.
-QUICK_LIMITS = LIMITS | {"active": 2.5, "idle": 0.4, "verify": 6.0}
+QUICK_LIMITS = LIMITS | {
+    "active": 2.5,
+    "idle": 0.4,
+    "audit": 10.0,
+    "audit full": 12.0,
+    "verify": 6.0,
+}
 
 # How far beyond its limit a figure must be, twice in a row, for `--quick` to fail: no noise is
 # that large.

@@ -36,6 +36,7 @@ class Sizes:
     reconcile_minutes: int
     reconcile_streams: int
     audit_records: int
+    audit_streams: int
     damaged_records: int
     statement_minutes: int
     startup_rounds: int
@@ -57,6 +58,7 @@ FULL = Sizes(
     reconcile_minutes=60,
     reconcile_streams=10_000,
     audit_records=10_000_000,
+    audit_streams=10_000,
     damaged_records=500_000,
     statement_minutes=43_200,
     startup_rounds=15,
@@ -75,6 +77,7 @@ QUICK = Sizes(
     reconcile_minutes=10,
     reconcile_streams=1_000,
     audit_records=50_000,
+    audit_streams=500,
     damaged_records=50_000,
     statement_minutes=3_000,
     startup_rounds=5,

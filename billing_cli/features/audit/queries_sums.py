@@ -2,11 +2,13 @@
 
 Rows that tell the same bytes or the same ledger entry must have the same sums of hashes, hour by
 hour. Only hours whose sums differ are looked at row by row, by the statements of `queries_facts`
-and `queries_amounts`, so that a clean audit costs little more than reading.
+and `queries_amounts`, so that a clean audit costs little more than reading. Within an hour, the
+rows of each minute are summed first: the minute is hashed once, not once a row.
 
 The seed of the hashes is random in each audit. The sum for bytes is Σ hash x bytes modulo 2^31 - 1,
 which is the same however bytes are divided among rows with one key: a difference stays unseen with
-a probability of 1 in 2^31 an hour, and in the next audit by another chance.
+a probability of 1 in 2^31 an hour, and in the next audit by another chance. Sums of ledger entries
+are compared modulo 2^61 - 1: a decimal of Python holds no more than 28 digits exactly.
 """
 
 from __future__ import annotations
@@ -17,21 +19,26 @@ from billing_cli.features.audit.queries_seals import ADOPTED
 HOUR = "date_trunc('hour', bucket_start)"
 
 PRIME = 2147483647
+ENTRY_PRIME = 2305843009213693951
 
-# The key of a bucket, without and with its region. Streams are hashed once, not once a record.
+MINUTE_HASH = (
+    f"(timestamp_hash_extended(bucket_start AT TIME ZONE 'UTC', %(seed)s::bigint) & {PRIME})"
+)
+# Of an hour, from the sums modulo the prime that each of its minutes has.
+HOUR_SUM = f"mod(sum({{sum}} * {MINUTE_HASH}), {PRIME})"
+
+# The key of a bucket within its minute. Streams are hashed once, not once a record.
 STREAM_HASH = "hashtextextended({line_code}, hashtextextended({node_id}, %(seed)s::bigint))"
-BUCKET_HASH = """uuid_hash_extended(account_uuid,
-           timestamp_hash_extended(bucket_start AT TIME ZONE 'UTC', {stream}))"""
+BUCKET_HASH = "uuid_hash_extended(account_uuid, {stream})"
 
 # %(factor)s is random as well: bytes that change their direction are seen.
-WEIGHED = f"sum(({{hash}} & {PRIME}) * mod({{bytes}}, {PRIME}))"
+WEIGHED = f"mod(sum(({{hash}} & {PRIME}) * mod({{bytes}}, {PRIME})), {PRIME})"
 BOTH_WAYS = f"mod({{up}}, {PRIME}) + mod({{down}}, {PRIME}) * %(factor)s::bigint"
 
-ENTRY_HASH = """sum(hashtextextended(pricing_rule_version, hashtextextended(entry_type,
+ENTRY_HASH = """hashtextextended(pricing_rule_version, hashtextextended(entry_type,
            hashint8extended(rated_bytes, hashfloat8extended({amount},
            hashfloat8extended({balance}, uuid_hash_extended(account_uuid,
-           timestamp_hash_extended(bucket_start AT TIME ZONE 'UTC', uuid_hash_extended({id},
-           %(seed)s::bigint)))))))))"""
+           uuid_hash_extended({id}, %(seed)s::bigint)))))))"""
 
 IS_TRAFFIC = "entry_type IN ('traffic_charge', 'traffic_adjustment')"
 
@@ -53,56 +60,67 @@ SELECT coalesce(sum(records * hash), 0), coalesce(sum(charges * hash), 0)
 """
 
 SUM_RECORDS = f"""
-SELECT {HOUR}, count(*),
-       sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start),
-       mod({
+SELECT {HOUR}, sum(rows)::bigint, sum(moved), {HOUR_SUM.format(sum="hash")}, sum(seals)
+  FROM (SELECT bucket_start, count(*) AS rows,
+               sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start)
+                 AS moved,
+               {
     WEIGHED.format(
         hash=BUCKET_HASH.format(stream="stream.hash"),
         bytes=BOTH_WAYS.format(
             up="(uplink_end - uplink_start)", down="(downlink_end - downlink_start)"
         ),
     )
-}, {PRIME}), {FACT_SEAL_HASH}
-  FROM billing.usage_records AS record
-  LEFT JOIN (SELECT stream_id, {
+} AS hash, {FACT_SEAL_HASH} AS seals
+          FROM billing.usage_records AS record
+          LEFT JOIN (SELECT stream_id, {
     STREAM_HASH.format(line_code="inbound_tag", node_id="stored_node_id")
 } AS hash
-          FROM billing.streams) AS stream USING (stream_id)
- WHERE bucket_start >= %(since)s
+                  FROM billing.streams) AS stream USING (stream_id)
+         WHERE bucket_start >= %(since)s
+         GROUP BY 1) AS minute
  GROUP BY 1
 """
 
 # What no sum tells: a bucket of no bytes, and one that contradicts itself.
 SUM_BUCKETS = f"""
-SELECT {HOUR}, count(*), sum(total_bytes),
-       mod({
+SELECT {HOUR}, sum(rows)::bigint, sum(total), {HOUR_SUM.format(sum="hash")},
+       {HOUR_SUM.format(sum="region_hash")}, bool_or(is_odd)
+  FROM (SELECT bucket_start, count(*) AS rows, sum(total_bytes) AS total,
+               {
     WEIGHED.format(
         hash=BUCKET_HASH.format(
             stream=STREAM_HASH.format(line_code="line_code", node_id="node_id")
         ),
         bytes=BOTH_WAYS.format(up="uplink_bytes", down="downlink_bytes"),
     )
-}, {PRIME}),
-       mod({
+} AS hash,
+               {
     WEIGHED.format(
         hash="hashtextextended(region, "
         + BUCKET_HASH.format(stream=STREAM_HASH.format(line_code="line_code", node_id="node_id"))
         + ")",
         bytes="total_bytes",
     )
-}, {PRIME}),
-       bool_or(total_bytes = 0 OR uplink_bytes + downlink_bytes <> total_bytes)
-  FROM public.traffic_minute_buckets
- WHERE bucket_start >= %(since)s
+} AS region_hash,
+               bool_or(total_bytes = 0 OR uplink_bytes + downlink_bytes <> total_bytes) AS is_odd
+          FROM public.traffic_minute_buckets
+         WHERE bucket_start >= %(since)s
+         GROUP BY 1) AS minute
  GROUP BY 1
 """
 
 # An amount that is not plainly rated bytes x price x multiplier is looked at again: one that was
 # adjusted, and one that may be rounded half to even.
 SUM_CHARGES = f"""
-SELECT {HOUR}, count(*), sum(included_bytes), sum(rated_bytes), sum(amount_delta),
-       min(created_at), {FACT_SEAL_HASH},
-       mod({
+SELECT {HOUR}, sum(rows)::bigint, sum(included), sum(rated), sum(amount), min(first_at),
+       sum(seals), {HOUR_SUM.format(sum="region_hash")},
+       mod(sum(entries * {MINUTE_HASH}), {ENTRY_PRIME}),
+       bool_or(is_odd)
+  FROM (SELECT bucket_start, count(*) AS rows, sum(included_bytes) AS included,
+               sum(rated_bytes) AS rated, sum(amount_delta) AS amount,
+               min(created_at) AS first_at, {FACT_SEAL_HASH} AS seals,
+               {
     WEIGHED.format(
         hash="hashtextextended(region, "
         + BUCKET_HASH.format(
@@ -111,45 +129,51 @@ SELECT {HOUR}, count(*), sum(included_bytes), sum(rated_bytes), sum(amount_delta
         + ")",
         bytes="included_bytes + rated_bytes",
     )
-}, {PRIME}),
-       {
+} AS region_hash,
+               sum({
     ENTRY_HASH.format(
         id="ledger_id",
         amount="amount_delta::double precision",
         balance="(balance_before + amount_delta)::double precision",
     )
-},
-       bool_or(adjusts IS NOT NULL OR rated_bytes < 0
+}) AS entries,
+               bool_or(adjusts IS NOT NULL OR rated_bytes < 0
                OR amount_delta <> 0 - round(rated_bytes * price_per_byte * multiplier, 9)
                OR included_bytes <> least(greatest(quota_before, 0), included_bytes + rated_bytes)
                OR CASE WHEN scale(price_per_byte) + scale(multiplier) > 9
                        THEN mod(abs(rated_bytes * price_per_byte * multiplier), 0.000000001)
                             = 0.0000000005
-                       ELSE false END)
-  FROM billing.charges
- WHERE bucket_start >= %(since)s
+                       ELSE false END) AS is_odd
+          FROM billing.charges
+         WHERE bucket_start >= %(since)s
+         GROUP BY 1) AS minute
  GROUP BY 1
 """
 
 # The entries of traffic. One that does not end a minute after it began is never as it should be.
 SUM_LEDGER = f"""
-SELECT {HOUR}, count(*),
-       {ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")}
-         FILTER (WHERE {IS_TRAFFIC}),
-       bool_or({IS_TRAFFIC} AND bucket_end IS DISTINCT FROM bucket_start + interval '1 minute')
-  FROM public.billing_ledger
- WHERE bucket_start >= %(since)s
+SELECT {HOUR}, sum(rows)::bigint, mod(sum(entries * {MINUTE_HASH}), {ENTRY_PRIME}),
+       bool_or(is_odd)
+  FROM (SELECT bucket_start, count(*) AS rows,
+               sum({ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")})
+                 FILTER (WHERE {IS_TRAFFIC}) AS entries,
+               bool_or({IS_TRAFFIC} AND bucket_end IS DISTINCT FROM
+                       bucket_start + interval '1 minute') AS is_odd
+          FROM public.billing_ledger
+         WHERE bucket_start >= %(since)s
+         GROUP BY 1) AS minute
  GROUP BY 1
 """
 
 # The same of what was written lately, by the index that the ledger has: account by account.
 SUM_NEW_LEDGER = f"""
-SELECT coalesce(sum(entries), 0)::bigint, sum(hash), bool_or(is_odd),
+SELECT coalesce(sum(entries), 0)::bigint, mod(sum(hash), {ENTRY_PRIME}), bool_or(is_odd),
        coalesce(array_agg(account_uuid::text) FILTER (WHERE is_other), '{{}}')
   FROM public.account_quota_states AS account
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE bucket_start >= %(since)s) AS entries,
-              {ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")}
+              sum({ENTRY_HASH.format(id="id", amount="amount_delta", balance="balance_after")}
+                  * {MINUTE_HASH}::numeric)
                 FILTER (WHERE bucket_start >= %(since)s AND {IS_TRAFFIC}) AS hash,
               bool_or(bucket_end IS DISTINCT FROM bucket_start + interval '1 minute')
                 FILTER (WHERE bucket_start >= %(since)s AND {IS_TRAFFIC}) AS is_odd,

@@ -77,7 +77,9 @@ def read_sums(connection: Connection, scope: Scope) -> Sums:
         or (one.regions - one.charged) % sums.PRIME
     )
     found.ledger_range = _range_of(
-        hour for hour, one in hours.items() if one.is_entry_odd or one.entries != one.ledger
+        hour
+        for hour, one in hours.items()
+        if one.is_entry_odd or (one.entries - one.ledger) % sums.ENTRY_PRIME
     )
     found.amounts_range = _range_of(hour for hour, one in hours.items() if one.is_amount_odd)
     everything = (scope.first_minute, "infinity")
@@ -133,7 +135,7 @@ def _read_charges(
         included, rated, amount = included + int(paid), rated + int(billed), amount + money
         first = first_at if first is None else min(first, first_at)
         one = hours[hour]
-        one.charged, one.entries, one.is_amount_odd = by_region, entries, is_odd
+        one.charged, one.entries, one.is_amount_odd = by_region, entries or ZERO, is_odd
     found.figures = replace(
         found.figures, included_bytes=included, rated_bytes=rated, amount=amount
     )
@@ -167,7 +169,8 @@ def _read_new_ledger(
         raise AssertionError("a SELECT of sums has a row")
     count, hashed, is_odd, others = row
     found.rows["ledger_rows"], found.others = count, tuple(others)
-    is_same = (hashed or ZERO) == sum(hour.entries for hour in hours.values()) and not is_odd
+    difference = (hashed or ZERO) - sum(hour.entries for hour in hours.values())
+    is_same = not difference % sums.ENTRY_PRIME and not is_odd
     for one in hours.values():
         one.ledger, one.is_entry_odd = one.entries, not is_same
 

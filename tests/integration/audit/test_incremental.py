@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from billing_cli.features.audit.findings import VIOLATIONS
+from billing_cli.features.audit.scope import scope_of
+from billing_cli.features.audit.sums import read_sums
 from billing_cli.features.reverse.job import Order, reverse
 from tests.integration.audit.damage import DAMAGES
 from tests.integration.audit.full_story import kinds
@@ -111,3 +114,17 @@ def test_facts_whose_seals_were_deleted_do_not_escape(story: FullStory) -> None:
     story.damage(DAMAGES["a seal deleted"].statements)
 
     assert story.audit(is_full=False).counts["checkpoint_differs"] > 0
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_sums_of_sound_facts_leave_no_row_to_be_compared(
+    billed_after_an_audit: FullStory, *, is_full: bool
+) -> None:
+    """What keeps a clean audit cheap."""
+    with psycopg.connect(billed_after_an_audit.database_url) as connection:
+        scope = scope_of(connection, None, is_full=is_full)
+        sums = read_sums(connection, scope)
+
+    assert scope.is_incremental is not is_full
+    assert sums.rows["ledger_rows"] > 0
+    assert (sums.bytes_range, sums.ledger_range) == (None, None)
