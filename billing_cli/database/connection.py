@@ -7,10 +7,8 @@ settings but those that each transaction begins with.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,10 +25,11 @@ from billing_cli.database.begin import (
 from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.connecting import connect
 from billing_cli.database.failures import is_transient, translate
-from billing_cli.errors import ENDING_SIGNALS, BillingError, DatabaseUnavailableError
+from billing_cli.database.signals import signals_wait
+from billing_cli.errors import BillingError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from psycopg import Connection
 
@@ -175,7 +174,7 @@ class Session:
         progress.result = result = work(connection)
         if not self.dry_run:
             *_, progress.transaction_id = connection.last_of_opening() or ("",)
-            with _signals_wait():
+            with signals_wait():
                 progress.committing = True
                 connection.commit()
         return result
@@ -276,27 +275,3 @@ def _transaction_status(connection: Connection, transaction_id: str) -> str | No
     except psycopg.errors.InvalidParameterValue:
         return "aborted"
     return row[0] if row else None
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Let a COMMIT end before a signal is acted on: half a commit is no state to be in.
-
-    Handlers are exchanged rather than signals blocked, because a blocked signal would be taken by
-    one of the fetching threads and handled here all the same.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda received, _frame: arrived.append(received))
-        for number in ENDING_SIGNALS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if arrived:
-        signal.raise_signal(arrived[0])

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
 from billing_cli.database import arrays
-from billing_cli.database.quota_periods import MAX_RENEWED_ACCOUNTS, READ_RENEWED_ACCOUNTS
-from billing_cli.database.streams import (
+from billing_cli.database.billable import (
     MAX_BILLABLE_RECORDS,
-    READ_ACCOUNT_DEBTS,
     READ_BILLABLE_USAGE,
-    READ_STREAMS,
     BillableUsage,
     billable_usage,
 )
+from billing_cli.database.quota_periods import MAX_RENEWED_ACCOUNTS, READ_RENEWED_ACCOUNTS
+from billing_cli.database.streams import READ_ACCOUNT_DEBTS, READ_STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Streams as the database knows them, their accounts, and the usage that waits for an account."""
+"""Streams as the database knows them, and their accounts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from billing_cli.core.model import Checkpoint, StreamName, StreamState, Totals, UsageRecord
+from billing_cli.core.model import Checkpoint, StreamName, StreamState, Totals
 from billing_cli.core.plausibility import Debt
-from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
 from billing_cli.database.parameters import new_streams
 from billing_cli.database.write_path import INSERT_STREAMS
@@ -90,50 +89,11 @@ SELECT DISTINCT ON (stream.sample_uuid) stream.sample_uuid::text, account.uuid::
  ORDER BY stream.sample_uuid, stream.absent_since DESC NULLS FIRST, stream.seen_at DESC
 """
 
-# Pending usage of streams that have an account now, by the same rule.
-READ_BILLABLE_USAGE = """
-WITH waiting AS MATERIALIZED (
-  SELECT source.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
-         stream.sample_uuid, stream.account_uuid,
-         coalesce(source.samples_at, source.watermark) AS samples_at
-    FROM billing.sources AS source
-   CROSS JOIN LATERAL unnest(array_append(source.former_nodes, source.stored_node_id))
-      AS carried (stored_node_id)
-    JOIN billing.streams AS stream ON stream.stored_node_id = carried.stored_node_id
-   WHERE source.source_id = ANY (%(source_ids)s::text[])
-     AND stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
-), resolved AS (
-  SELECT waiting.*, coalesce(own.uuid, proxy.uuid, last.uuid) AS found_uuid
-    FROM waiting
-    LEFT JOIN public.users AS own ON own.uuid = waiting.sample_uuid
-    LEFT JOIN (SELECT proxy_uuid, min(uuid::text)::uuid AS uuid
-                 FROM public.users
-                WHERE proxy_uuid IN (SELECT sample_uuid FROM waiting)
-                GROUP BY proxy_uuid
-               HAVING count(*) = 1) AS proxy
-      ON proxy.proxy_uuid = waiting.sample_uuid
-    LEFT JOIN public.users AS last ON last.uuid = waiting.account_uuid
-)
-SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
-       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid, resolved.samples_at,
-       resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
-       pending.from_at, pending.to_at,
-       pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
-  FROM resolved
-  JOIN billing.pending_usage AS pending USING (stream_id)
- WHERE pending.billed_at IS NULL AND resolved.found_uuid IS NOT NULL
- ORDER BY pending.to_at, pending.stream_id
- LIMIT %(limit)s
-"""
-
 # The text of a row would be one of its own.
 STATES: dict[str, StreamState] = {state: state for state in get_args(StreamState)}
 
 # As parameters, 100,000 new streams at once take 150 MB.
 STREAMS_AT_ONCE = 5_000
-
-# What is settled in one run at most; the rest follows in the next.
-MAX_BILLABLE_RECORDS = 20_000
 
 
 class StreamRow(NamedTuple):
@@ -150,23 +110,6 @@ class NodeStreams:
     rows: dict[StreamName, StreamRow] = field(default_factory=dict)
     checkpoints: dict[StreamName, Checkpoint] = field(default_factory=dict)
     debts: dict[str, Debt] = field(default_factory=dict)
-
-
-class BillableUsage(NamedTuple):
-    """Pending usage of a stream that has an account now; `is_found` where its row has another.
-
-    `samples_at` is the node's last applied snapshot with samples. `region` is that of the source's
-    configuration, which the database does not know.
-    """
-
-    source_id: str
-    stream_id: int
-    stored_node_id: str
-    account_uuid: str
-    is_found: bool
-    samples_at: datetime
-    record: UsageRecord
-    region: str = ""
 
 
 def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, datetime]:
@@ -285,32 +228,3 @@ def _add_streams(
             STATES[state],
             None if surplus_up is None else Totals(surplus_up, surplus_down),
         )
-
-
-def billable_usage(
-    source_id: str,
-    stream_id: int,
-    stored_node_id: str,
-    account_uuid: str,
-    is_found: bool,
-    samples_at: datetime,
-    tag: str,
-    sample_uuid: str,
-    epoch: int,
-    from_at: datetime,
-    to_at: datetime,
-    *totals: int,
-) -> BillableUsage:
-    """Return the usage in a row of READ_BILLABLE_USAGE."""
-    record = UsageRecord(
-        StreamName(tag, sample_uuid),
-        minute_of(to_at),
-        epoch,
-        from_at,
-        to_at,
-        Totals(*totals[:2]),
-        Totals(*totals[2:]),
-    )
-    return BillableUsage(
-        source_id, stream_id, stored_node_id, account_uuid, is_found, samples_at, record
-    )

@@ -1,8 +1,7 @@
-"""Holding evidence against the exporters' history, and appending what follows."""
+"""Comparing evidence with the exporters' history, and appending what follows."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,37 +11,28 @@ import psycopg
 
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.canonical import StoredUsage
-from billing_cli.core.corrections import differences
-from billing_cli.core.history import read_history
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
-from billing_cli.core.times import minute_of
 from billing_cli.database.adjustments import read_regions
-from billing_cli.database.reconcile import (
-    read_cells,
-    read_first_from,
-    resolve_gaps,
-)
+from billing_cli.database.reconcile import resolve_gaps
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.credit import cell_key, growth_of, spend_credit
 from billing_cli.jobs.daily_maximum import find_growth_above, maxima_of, note_charged
+from billing_cli.jobs.differences import find_differences
 from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
 from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.corrections import Difference
-    from billing_cli.core.model import DeltaPolicy, Snapshot
-    from billing_cli.database.reconcile import StoredCell
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
+    from billing_cli.jobs.differences import Finding, Stretch
 
 REASON = "reconciled with the exporter's history"
 ABOVE_CREDIT = (
@@ -53,23 +43,6 @@ ABOVE_MAXIMUM = (
     "history shows more bytes than max_daily_charge allows on their day: they are not charged, and "
     "are compared again by the next reconcile"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The minutes [at, until) of one source, their snapshots, and what is plausible there.
-
-    With `charges_again` cells that `reverse` took back are compared too.
-    """
-
-    source_id: str
-    stored_node_id: str
-    region: str
-    at: datetime
-    until: datetime
-    snapshots: tuple[Snapshot, ...]
-    policy: DeltaPolicy
-    charges_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +93,19 @@ def compare(
         if len(stretches) == 1:
             return Comparison(failed={stretches[0].source_id: reason})
     comparison = Comparison()
-    for stretche in stretches:
-        comparison = comparison.plus(compare(context, connection, [stretche]))
+    for stretch in stretches:
+        comparison = comparison.plus(compare(context, connection, [stretch]))
     return comparison
 
 
 def _compare_together(
     context: JobContext, connection: Connection, stretches: Sequence[Stretch]
 ) -> Comparison:
-    locked = try_lock_sources(connection, [stretche.source_id for stretche in stretches])
+    locked = try_lock_sources(connection, [stretch.source_id for stretch in stretches])
     findings = [
-        _find(connection, stretche) for stretche in stretches if stretche.source_id in locked
+        find_differences(connection, stretch)
+        for stretch in stretches
+        if stretch.source_id in locked
     ]
     accounts = {stored.account_uuid for finding in findings for stored, _ in finding.different}
     locked_accounts = lock_accounts(context, connection, accounts)
@@ -138,7 +113,7 @@ def _compare_together(
     refused = spend_credit(
         connection, [(finding.stretch, finding.different) for finding in findings], chargeable
     )
-    source_ids = {stretche.stored_node_id: stretche.source_id for stretche in stretches}
+    source_ids = {stretch.stored_node_id: stretch.source_id for stretch in stretches}
     above = _above_maximum(context, connection, findings, locked_accounts, refused)
     usage = {
         finding.stretch.source_id: _corrected_usage(
@@ -207,59 +182,10 @@ def _compare_together(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """Where a stretch's evidence and its history differ."""
-
-    stretch: Stretch
-    different: Sequence[tuple[StoredCell, Difference]]
-    skipped: int
-
-
-def _find(connection: Connection, stretch: Stretch) -> _Finding:
-    """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
-    node = stretch.stored_node_id
-    history = read_history(stretch.snapshots, {}, stretch.policy)
-    snapshots = history.snapshots
-    first_from = read_first_from(connection, node, stretch.at, stretch.until)
-    stamps = [snapshot.collected_at for snapshot in snapshots]
-    cells, skipped = read_cells(
-        connection,
-        node,
-        stretch.at,
-        stretch.until,
-        minute_of(min(first_from or stretch.at, stretch.at)),
-        {snapshot.collected_at: snapshot.totals for snapshot in snapshots},
-    )
-    different: list[tuple[StoredCell, Difference]] = []
-    for stored in cells:
-        record = stored.cell.record
-        if stored.cell.is_reversed and not stretch.charges_again:
-            continue
-        after_start = bisect_right(stamps, record.from_at)
-        past_end = bisect_right(stamps, record.to_at, lo=after_start)
-        if stored.cell.is_reversed:
-            after_start = bisect_left(stamps, record.from_at)
-        elif bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
-            continue
-        seen = [
-            (snapshot.collected_at, snapshot.totals[record.name])
-            for snapshot in snapshots[after_start:past_end]
-            if record.name in snapshot.totals
-        ]
-        restarts = history.restarts.get(record.name, {})
-        found = differences(stored.cell, seen, restarts, stretch.policy)
-        if found is None:
-            skipped += 1
-        else:
-            different.extend((stored, difference) for difference in found)
-    return _Finding(stretch, different, skipped)
-
-
 def _above_maximum(
     context: JobContext,
     connection: Connection,
-    findings: Sequence[_Finding],
+    findings: Sequence[Finding],
     accounts: LockedAccounts,
     refused: Mapping[str, Collection[CellKey]],
 ) -> dict[str, set[CellKey]]:
@@ -283,7 +209,7 @@ def _above_maximum(
 
 
 def _corrected_usage(
-    finding: _Finding, accounts: Collection[str], refused: Collection[CellKey]
+    finding: Finding, accounts: Collection[str], refused: Collection[CellKey]
 ) -> list[StoredUsage]:
     """Return the correction records of accounts that can be charged, without the refused cells.
 
@@ -306,7 +232,7 @@ def _corrected_usage(
 
 def _buckets(
     connection: Connection,
-    findings: Sequence[_Finding],
+    findings: Sequence[Finding],
     usage: Mapping[str, Sequence[StoredUsage]],
 ) -> list[Bucket]:
     """Return the buckets' changes, where anything changes."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.corrections import Difference
     from billing_cli.database.reconcile import StoredCell
-    from billing_cli.jobs.compare import Stretch
+    from billing_cli.jobs.differences import Stretch
 
 CellKey = tuple[int, "datetime"]
 

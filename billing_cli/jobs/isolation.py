@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.database.billable import BillableUsage
     from billing_cli.database.connection import Session
     from billing_cli.database.facts import Run
-    from billing_cli.database.streams import BillableUsage
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
 

@@ -6,7 +6,7 @@ alone, so a second run, or one after a crash, changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,10 @@ from billing_cli.database.reconcile import read_first_from
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
-from billing_cli.jobs.compare import Compared, Comparison, Stretch, compare
+from billing_cli.jobs.compare import Comparison, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
+from billing_cli.jobs.courses import Course
+from billing_cli.jobs.differences import Stretch
 from billing_cli.jobs.fetching import origin_of
 from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.prices import require_prices
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.core.result import RunResult
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.source import Source
@@ -46,29 +47,6 @@ DEFAULT_RANGE = timedelta(hours=1)
 # read; these keep all of it within some 200 MB.
 STEP_MAX_SAMPLES = 60_000
 MAX_PAGE_SNAPSHOTS = 15
-# A record that bridges a long outage can be longer than a step; then a step may grow this far.
-LARGEST_STEP_SAMPLES = 1_000_000
-
-
-@dataclass(slots=True)
-class _Course:
-    """How far a source's comparison has come: [at, end) is still to be done."""
-
-    source: Source
-    state: SourceState
-    identity: NodeIdentity
-    at: datetime
-    end: datetime
-    result: SourceResult
-    factor: int = 1
-    notes: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def is_finished(self) -> bool:
-        return self.at >= self.end or self.result.status not in {"ok", "partial"}
-
-    def finished(self) -> SourceResult:
-        return replace(self.result, notes=tuple(self.notes))
 
 
 def reconcile(
@@ -92,7 +70,7 @@ def reconcile(
     started_at = context.clock()
     check_range(since, until, started_at)
     sources = sources_to_work_on(context, source_ids)
-    courses: list[_Course] = []
+    courses: list[Course] = []
     results: dict[str, SourceResult] = {}
     found: list[MinuteDifference] = []
     written, corrections, steps = Written(), 0, 0
@@ -119,8 +97,8 @@ def reconcile(
         courses, results = _courses(context, session, origin.sources, since, until)
         while courses:
             stretches = [
-                replace(stretche, charges_again=since is not None)
-                for stretche in _next_stretches(context, session, origin, courses)
+                replace(stretch, charges_again=since is not None)
+                for stretch in _next_stretches(context, session, origin, courses)
             ]
 
             def work(
@@ -156,7 +134,7 @@ def _courses(
     sources: Sequence[Source],
     since: datetime | None,
     until: datetime | None,
-) -> tuple[list[_Course], dict[str, SourceResult]]:
+) -> tuple[list[Course], dict[str, SourceResult]]:
     """Return what there is to compare, and the results of sources where there is nothing."""
 
     def read(connection: Connection) -> dict[str, SourceState]:
@@ -191,19 +169,19 @@ def _courses(
             note = f"nothing is collected after {format_rfc3339(at)}"
             results[source.source_id] = replace(result, notes=(note,))
             continue
-        courses.append(_Course(source, state, state.identity, at, end, result))
+        courses.append(Course(source, state, state.identity, at, end, result))
     return courses, results
 
 
 def _next_stretches(
-    context: JobContext, session: Session, origin: Origin, courses: Sequence[_Course]
+    context: JobContext, session: Session, origin: Origin, courses: Sequence[Course]
 ) -> list[Stretch]:
     """Ask every source for what comes next; where it tells nothing, its course says why."""
     share = max(1, min(STEP_MAX_SAMPLES, context.fetching.step_max_samples) // len(courses))
     answers = _fetch(context, session, origin, courses, share)
     stretches = []
     for course in courses:
-        snapshots, covered = _usable(course, answers[course.source.source_id], share)
+        snapshots, covered = course.usable(answers[course.source.source_id], share)
         if covered > course.at:
             stretches.append(
                 Stretch(
@@ -223,7 +201,7 @@ def _fetch(
     context: JobContext,
     session: Session,
     origin: Origin,
-    courses: Sequence[_Course],
+    courses: Sequence[Course],
     share: int,
 ) -> Mapping[str, Fetched | ExporterError]:
     def read(connection: Connection) -> list[datetime | None]:
@@ -247,80 +225,14 @@ def _fetch(
     return origin.fetch(requests, context.clock())
 
 
-def _usable(
-    course: _Course, answer: Fetched | ExporterError, share: int
-) -> tuple[tuple[Snapshot, ...], datetime]:
-    """Return the snapshots to compare with, and the end of the minutes that they cover.
-
-    Where there are none, the course's result says why and the end is where it stands.
-    """
-    if isinstance(answer, ExporterError):
-        _fail(course, answer)
-    elif answer.contract == "latest":
-        course.notes["the exporter keeps no history (latest contract): nothing to compare"] = None
-        course.at = course.end
-    elif not answer.snapshots:
-        reason = (
-            f"the exporter holds no history between {format_rfc3339(course.at)} "
-            f"and {format_rfc3339(course.end)}"
-        )
-        _fail(course, ExporterError(reason))
-    elif answer.identity != course.identity:
-        stored = answer.identity.stored if answer.identity else ""
-        reason = f"answers as node {stored!r}, but was {course.identity.stored!r} so far"
-        _fail(course, ExporterError(reason, code="wrong_identity"))
-    else:
-        last = answer.snapshots[-1].collected_at
-        covered = course.end if answer.complete else minute_of(last) + MINUTE
-        if covered <= course.at and share * course.factor < LARGEST_STEP_SAMPLES:
-            course.factor *= 2
-        elif covered <= course.at:
-            minute = format_rfc3339(course.at)
-            course.notes[f"the records of {minute} reach too far back to be compared"] = None
-            course.at, course.factor = course.at + MINUTE, 1
-            covered = course.at
-        return answer.snapshots, covered
-    return (), course.at
-
-
-def _fail(course: _Course, error: ExporterError) -> None:
-    course.result = replace(
-        course.result,
-        status="error",
-        error=error.reason,
-        error_code=error.code,
-        unreachable=error.unreachable,
-    )
-
-
-def _note(courses: Sequence[_Course], stretches: Sequence[Stretch], step: Comparison) -> None:
+def _note(courses: Sequence[Course], stretches: Sequence[Stretch], step: Comparison) -> None:
     """Take a step's outcome into the sources' results and move on."""
     by_id = {course.source.source_id: course for course in courses}
     for stretch in stretches:
         course = by_id[stretch.source_id]
         if stretch.source_id in step.failed:
-            _fail(course, ExporterError(step.failed[stretch.source_id]))
+            course.fail(ExporterError(step.failed[stretch.source_id]))
         elif stretch.source_id in step.by_source:
-            _note_compared(course, stretch, step.by_source[stretch.source_id])
+            course.note(stretch, step.by_source[stretch.source_id])
         else:
             course.result = replace(course.result, status="busy")
-
-
-def _note_compared(course: _Course, stretch: Stretch, compared: Compared) -> None:
-    result = course.result
-    begins = stretch.snapshots[0].collected_at
-    if minute_of(begins) > course.at and not result.snapshots:
-        text = f"history begins at {format_rfc3339(begins)}: nothing before it was compared"
-        course.notes[text] = None
-    if compared.skipped:
-        text = "some records can't be compared: history tells their ends differently"
-        course.notes[text] = None
-    course.notes.update(dict.fromkeys(compared.problems))
-    course.result = replace(
-        result,
-        status="partial" if compared.problems or result.status == "partial" else "ok",
-        snapshots=result.snapshots + len(stretch.snapshots),
-        corrections=result.corrections + compared.corrections,
-        resolved_gaps=result.resolved_gaps + compared.resolved_gaps,
-    )
-    course.at, course.factor = stretch.until, 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import BucketKey, StreamName, UsageRecord
-    from billing_cli.database.streams import BillableUsage
+    from billing_cli.database.billable import BillableUsage
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.plans import SourcePlan
 

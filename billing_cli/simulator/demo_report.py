@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_cli.simulator.books import read_buckets, read_funds
 from billing_cli.simulator.invariants import compare_with_oracle, violations
-from billing_cli.simulator.money import read_charges
+from billing_cli.simulator.ledger import read_charges
 from billing_cli.simulator.oracle import Bytes, Oracle
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from billing_cli.core.times import format_rfc3339
 from billing_cli.simulator.books import Books, Bucket, Funds, read_books, read_buckets, rows
 from billing_cli.simulator.evidence import evidence_violations, moved_back, read_watermarks
-from billing_cli.simulator.money import money_violations, read_charges
+from billing_cli.simulator.ledger import read_charges
+from billing_cli.simulator.money import money_violations
 from billing_cli.simulator.oracle import BucketName
 from billing_cli.simulator.process import Bytes
 

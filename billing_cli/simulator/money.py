@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import format_rfc3339
-from billing_cli.simulator.books import ZERO, Books, Bucket, Funds, money, read_funds, rows
+from billing_cli.simulator.books import ZERO, Books, Funds, money, read_funds, rows
+from billing_cli.simulator.ledger import read_charges, read_ledger, read_periods
 from billing_cli.simulator.prices import ledger_id_of, price_violations
 
 if TYPE_CHECKING:
@@ -17,34 +18,13 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# The transaction that wrote a row tells which rows were written together.
-READ_LEDGER = """
-SELECT id::text, account_uuid::text, bucket_start, bucket_end, entry_type, rated_bytes,
-       amount_delta, balance_after, created_at, xmin::text
-  FROM public.billing_ledger
- ORDER BY created_at, id
-"""
-
-# The evidence of deleted accounts stays, while their ledger is gone.
-READ_CHARGES = """
-SELECT ledger_id::text, bucket_start, stored_node_id, account_uuid::text, region, line_code,
-       entry_type, included_bytes, rated_bytes, amount_delta, quota_before, balance_before
-  FROM billing.charges
-  JOIN public.users ON users.uuid = charges.account_uuid
-"""
+    from billing_cli.simulator.ledger import Charge, Entry, Period
 
 # What an account without a quota state begins with, where its profile says so.
 READ_INCLUDED_QUOTAS = """
 SELECT account_uuid::text, included_quota_bytes
   FROM public.account_billing_profiles
  WHERE included_quota_bytes > 0
-"""
-
-# Each quota period that a run has seen: the renewed quota, and what is left of the one before.
-READ_PERIODS = """
-SELECT account_uuid::text, period_start, quota_bytes + included_before, former_quota_bytes
-  FROM billing.quota_periods
- ORDER BY account_uuid, period_start
 """
 
 READ_ARREARS = """
@@ -58,88 +38,20 @@ MINUTE = timedelta(minutes=1)
 NOTHING = Funds()
 
 
-class Entry(NamedTuple):
-    """A ledger row. Amounts are in money with 9 decimal places."""
-
-    ledger_id: str
-    account_uuid: str
-    bucket_start: datetime
-    bucket_end: datetime
-    entry_type: str
-    rated_bytes: int
-    amount_delta: Decimal
-    balance_after: Decimal
-    created_at: datetime
-    transaction: str
-
-
-class Charge(NamedTuple):
-    """The evidence of a ledger row."""
-
-    ledger_id: str
-    bucket: Bucket
-    entry_type: str
-    included_bytes: int
-    rated_bytes: int
-    amount_delta: Decimal
-    before: Funds
-
-    @property
-    def after(self) -> Funds:
-        """What the charge leaves of the account's funds."""
-        balance = self.before.balance + self.amount_delta
-        return Funds(balance, self.before.quota - self.included_bytes)
-
-
 def money_violations(
     connection: Connection[Any], before: Books, top_ups: Mapping[str, Funds]
 ) -> list[str]:
     """Return what is wrong with the money. `top_ups` came in without a ledger row, by account."""
     entries = [
-        entry for entry in _read_ledger(connection) if entry.ledger_id not in before.ledger_ids
+        entry for entry in read_ledger(connection) if entry.ledger_id not in before.ledger_ids
     ]
     charges = read_charges(connection)
     return [
         *_entries_against_charges(entries, charges),
         *_funds(connection, before, top_ups, entries, charges),
-        *_order(entries, charges, _read_periods(connection).keys()),
+        *_order(entries, charges, read_periods(connection).keys()),
         *price_violations(connection),
         *_arrears(connection, top_ups),
-    ]
-
-
-def read_charges(connection: Connection[Any]) -> dict[str, Charge]:
-    """Return the evidence of all charges to existing accounts, by ledger id."""
-    return {
-        ledger_id: Charge(
-            ledger_id,
-            Bucket(*bucket),
-            entry_type,
-            included,
-            rated,
-            money(amount),
-            Funds(money(balance_before), quota_before),
-        )
-        for (
-            ledger_id,
-            *bucket,
-            entry_type,
-            included,
-            rated,
-            amount,
-            quota_before,
-            balance_before,
-        ) in rows(connection, READ_CHARGES)
-    }
-
-
-def _read_ledger(connection: Connection[Any]) -> list[Entry]:
-    entries = (Entry(*row) for row in rows(connection, READ_LEDGER))
-    return [
-        entry._replace(
-            amount_delta=money(entry.amount_delta), balance_after=money(entry.balance_after)
-        )
-        for entry in entries
     ]
 
 
@@ -197,7 +109,7 @@ def _funds(
     runs that wait for each other stamp their rows before they wait.
     """
     now = read_funds(connection)
-    periods = _read_periods(connection)
+    periods = read_periods(connection)
     included_quotas = dict(rows(connection, READ_INCLUDED_QUOTAS))
     spent: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for entry in entries:
@@ -237,21 +149,6 @@ def _funds(
         ended = Counter([opening, *(charge.after for charge in steps[account])])
         for funds in begun - ended:
             yield f"account {account}: {_said(funds)} is where no charge before it ended"
-
-
-class Period(NamedTuple):
-    """A quota period: its quota when it began, and what is left of the former one, in bytes."""
-
-    start: datetime
-    quota: int
-    former_left: int
-
-
-def _read_periods(connection: Connection[Any]) -> dict[str, list[Period]]:
-    periods: dict[str, list[Period]] = defaultdict(list)
-    for account, *period in rows(connection, READ_PERIODS):
-        periods[account].append(Period(*period))
-    return periods
 
 
 def _quotas(

@@ -77,8 +77,8 @@ def command(
       billing explain 11111111-1111-1111-1111-111111111111 --minute 2026-04-08T12:01:30Z
       billing explain 11111111-1111-1111-1111-111111111111 --since 2026-04-08T00:00:00Z --json
     """
-    from billing_cli.features.explain.explanation import explanation_object  # noqa: PLC0415
     from billing_cli.features.explain.job import explain  # noqa: PLC0415
+    from billing_cli.features.explain.objects import explanation_object  # noqa: PLC0415
     from billing_cli.features.explain.text import explain_parts, totals_table  # noqa: PLC0415
 
     context = open_context(options, "explain", str(uuid.uuid4()), files_checked=False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.tables import text_of
 from billing_cli.core.model import Totals
-from billing_cli.features.explain.explanation import explanation_object
 from billing_cli.features.explain.job import explain
+from billing_cli.features.explain.objects import explanation_object
 from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.held.job import release_held
 from billing_cli.features.rerate.job import Order, rerate

@@ -1,0 +1,88 @@
+"""Comparing a stretch of evidence with the exporter's history."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from billing_cli.core.corrections import differences
+from billing_cli.core.history import read_history
+from billing_cli.core.times import minute_of
+from billing_cli.database.reconcile import read_cells, read_first_from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from psycopg import Connection
+
+    from billing_cli.core.corrections import Difference
+    from billing_cli.core.model import DeltaPolicy, Snapshot
+    from billing_cli.database.reconcile import StoredCell
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The minutes [at, until) of one source, their snapshots, and what is plausible there.
+
+    With `charges_again` cells that `reverse` took back are compared too.
+    """
+
+    source_id: str
+    stored_node_id: str
+    region: str
+    at: datetime
+    until: datetime
+    snapshots: tuple[Snapshot, ...]
+    policy: DeltaPolicy
+    charges_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Where a stretch's evidence and its history differ."""
+
+    stretch: Stretch
+    different: Sequence[tuple[StoredCell, Difference]]
+    skipped: int
+
+
+def find_differences(connection: Connection, stretch: Stretch) -> Finding:
+    """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
+    node = stretch.stored_node_id
+    history = read_history(stretch.snapshots, {}, stretch.policy)
+    snapshots = history.snapshots
+    first_from = read_first_from(connection, node, stretch.at, stretch.until)
+    stamps = [snapshot.collected_at for snapshot in snapshots]
+    cells, skipped = read_cells(
+        connection,
+        node,
+        stretch.at,
+        stretch.until,
+        minute_of(min(first_from or stretch.at, stretch.at)),
+        {snapshot.collected_at: snapshot.totals for snapshot in snapshots},
+    )
+    different: list[tuple[StoredCell, Difference]] = []
+    for stored in cells:
+        record = stored.cell.record
+        if stored.cell.is_reversed and not stretch.charges_again:
+            continue
+        after_start = bisect_right(stamps, record.from_at)
+        past_end = bisect_right(stamps, record.to_at, lo=after_start)
+        if stored.cell.is_reversed:
+            after_start = bisect_left(stamps, record.from_at)
+        elif bisect_left(stamps, record.to_at, lo=after_start, hi=past_end) == after_start:
+            continue
+        seen = [
+            (snapshot.collected_at, snapshot.totals[record.name])
+            for snapshot in snapshots[after_start:past_end]
+            if record.name in snapshot.totals
+        ]
+        restarts = history.restarts.get(record.name, {})
+        found = differences(stored.cell, seen, restarts, stretch.policy)
+        if found is None:
+            skipped += 1
+        else:
+            different.extend((stored, difference) for difference in found)
+    return Finding(stretch, different, skipped)
