@@ -18,7 +18,7 @@ from benchmarks.measure import Cost, backends_seconds, median_cost
 from benchmarks.world import running_world
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.statements import check_statement
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.features.seal.job import seal
 from billing_cli.features.statement.job import statement
 from billing_cli.jobs.context import JobContext, Tariff

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from billing_cli.cli.completion import complete_sources
+from billing_cli.cli.printing import print_report
 from billing_cli.cli.running import open_context
-from billing_cli.cli.tables import print_report
 from billing_cli.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output, Part
+    from billing_cli.cli.tables import Part
     from billing_cli.jobs.context import JobContext
 
 Report = TypeVar("Report")

@@ -190,7 +190,7 @@ def _print(
 
         click.echo(json.dumps(result_object(result)))
         return
-    from billing_cli.cli.tables import print_parts  # noqa: PLC0415
+    from billing_cli.cli.printing import print_parts  # noqa: PLC0415
     from billing_cli.cli.text import run_parts  # noqa: PLC0415
 
     print_parts(text_of(result) if text_of else run_parts(result))

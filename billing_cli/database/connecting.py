@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -12,13 +13,29 @@ from billing_cli.database.failures import refusal_for_good
 from billing_cli.database.patience import PatientConnection
 from billing_cli.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from billing_cli.database.connection import Database
-
 UNREADABLE_DSN = (
     "DATABASE_URL: not a PostgreSQL URI or libpq keyword string; "
     "special characters in a password must be percent-encoded in a URI"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where PostgreSQL is and how long it may take. `dsn` is a URI or a libpq keyword string.
+
+    The timeouts of statements and locks are the server's to keep; one that has not done so after
+    another `grace_seconds` is taken for dead.
+    """
+
+    dsn: str
+    application_name: str = "billing"
+    connect_timeout_seconds: int = 10
+    statement_timeout_seconds: float = 30.0
+    lock_timeout_seconds: float = 15.0
+    grace_seconds: float = 5.0
+
+    def __repr__(self) -> str:
+        return "Database(dsn=***)"
 
 
 def connect(database: Database) -> PatientConnection[tuple[Any, ...]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.database.connecting import Database
     from billing_cli.database.patience import PatientConnection
 
 Result = TypeVar("Result")
@@ -58,25 +58,6 @@ ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.1
 COMMIT_CHECKS = 10
 COMMIT_CHECK_PAUSE_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """Where PostgreSQL is and how long it may take. `dsn` is a URI or a libpq keyword string.
-
-    The timeouts of statements and locks are the server's to keep; one that has not done so after
-    another `grace_seconds` is taken for dead.
-    """
-
-    dsn: str
-    application_name: str = "billing"
-    connect_timeout_seconds: int = 10
-    statement_timeout_seconds: float = 30.0
-    lock_timeout_seconds: float = 15.0
-    grace_seconds: float = 5.0
-
-    def __repr__(self) -> str:
-        return "Database(dsn=***)"
 
 
 class Session:

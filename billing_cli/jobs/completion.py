@@ -12,7 +12,7 @@ from billing_cli.database.connection import Session
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from billing_cli.database.connection import Database
+    from billing_cli.database.connecting import Database
 
 LIMIT = 50
 

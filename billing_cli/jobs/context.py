@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
     from billing_cli.core.shard import Shard
-    from billing_cli.database.connection import Database
+    from billing_cli.database.connecting import Database
     from billing_cli.exporter.credentials import SecretToken
     from billing_cli.exporter.source import Source
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli import __version__
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.exporter.credentials import SecretToken
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from billing_cli.core.notes import format_verifier_key
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.seal.file import open_checkpoints
 from billing_cli.features.seal.job import seal

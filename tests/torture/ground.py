@@ -16,7 +16,7 @@ from psycopg import sql
 
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.times import closed_until
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
 from billing_cli.exporter.source import Source
 from billing_cli.features.audit.job import audit

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from billing_cli.core.notes import format_verifier_key
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.database.seals import read_head
 from billing_cli.errors import BillingError
 from billing_cli.features.audit.job import audit

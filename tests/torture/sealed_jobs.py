@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.archive_checks import check_archive
 from billing_cli.core.notes import format_signer_key
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import EXIT_OK
 from billing_cli.features.verify.job import verify
 from billing_cli.signatures import read_public_keys

@@ -11,14 +11,14 @@ import click
 
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import context_from, open_settings
-from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError
 from billing_cli.features.audit.findings import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
     from billing_cli.features.audit.findings import AuditResult
     from billing_cli.jobs.context import JobContext
 

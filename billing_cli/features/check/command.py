@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import open_settings, source_option
-from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import (
     EXIT_CONFIG,
     EXIT_OK,
@@ -19,8 +19,8 @@ from billing_cli.errors import (
 )
 
 if TYPE_CHECKING:
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
     from billing_cli.features.check.findings import CheckReport
 
 EXIT_CODES = {

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import open_settings
-from billing_cli.cli.tables import output_options, print_report
 
 if TYPE_CHECKING:
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
 
 
 @click.group("config")

@@ -10,16 +10,17 @@ import click
 
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import MomentType, open_context
-from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output, Part
+    from billing_cli.cli.tables import Part
     from billing_cli.features.explain.explanation import Explanation
 
 

@@ -8,9 +8,9 @@ import click
 
 from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.listing import any_source_option, show
+from billing_cli.cli.printing import output_options
 from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
-from billing_cli.cli.tables import output_options
 from billing_cli.core.model import HeldReason
 from billing_cli.errors import UsageError
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
     from billing_cli.jobs.context import JobContext
 
 # Why deltas are held, and the kinds of gaps that state uncertain bytes.

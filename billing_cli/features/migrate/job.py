@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.database.begin import SEARCH_PATH
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.database.functions import ASSIGN_LOCK_ROLE, LOCK_ROLE
 from billing_cli.database.grants import grant_script, seal_grant_script, suspend_grant_script
 from billing_cli.database.privileges import (

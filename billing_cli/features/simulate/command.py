@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import MomentType, open_context
-from billing_cli.cli.tables import output_options, print_report
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
 
 
 @click.command("simulate")

@@ -13,8 +13,8 @@ import click
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.months import MonthType
+from billing_cli.cli.printing import terminal
 from billing_cli.cli.running import open_context
-from billing_cli.cli.tables import terminal
 from billing_cli.errors import BillingError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import io
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.tables import Column, Table, text_of
+from billing_cli.cli.printing import text_of
+from billing_cli.cli.tables import Column, Table
 from billing_cli.cli.units import amounts_in
 from billing_cli.core.seals import ITEM_FIELDS
 from billing_cli.printable import printable

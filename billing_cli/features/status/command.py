@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from billing_cli.cli.printing import output_options, print_report, shows_blocks, terminal, text_of
 from billing_cli.cli.running import open_context
-from billing_cli.cli.tables import (
-    Line,
-    output_options,
-    print_report,
-    shows_blocks,
-    terminal,
-    text_of,
-)
+from billing_cli.cli.tables import Line
 from billing_cli.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
@@ -29,8 +23,8 @@ from billing_cli.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
     from billing_cli.features.status.result import StatusReport
 
 DEFAULT_MAX_LAG_SECONDS = 300.0

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.listing import any_source_option, show
-from billing_cli.cli.tables import output_options
+from billing_cli.cli.printing import output_options
 
 if TYPE_CHECKING:
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output
 
 
 @click.command("streams")

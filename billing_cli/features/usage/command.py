@@ -9,15 +9,16 @@ import click
 
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.printing import output_options, print_report, shows_blocks
 from billing_cli.cli.running import MomentType, open_context
-from billing_cli.cli.tables import output_options, print_report, shows_blocks
 from billing_cli.features.usage.result import GROUPS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.cli.tables import Output, Part
+    from billing_cli.cli.tables import Part
     from billing_cli.features.usage.result import By, UsageReport
 
 

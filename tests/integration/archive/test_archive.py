@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from billing_cli import archives
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.archive import job as archive_job
 from billing_cli.features.archive.job import archive

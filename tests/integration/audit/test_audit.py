@@ -12,7 +12,7 @@ import pytest
 
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.rating import EXACT, NANO
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import UsageError
 from billing_cli.features.audit import queries_amounts as audit_amounts
 from billing_cli.features.audit.findings import NOTICES, VIOLATIONS, audit_object

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import BillingError
 from billing_cli.jobs.collect import collect
 

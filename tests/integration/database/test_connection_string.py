@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.errors import BillingError, ConfigurationError, DatabaseUnavailableError
 from tests.integration.database.stage import PASSWORD, assert_is_one_clear_line, with_parameters
 

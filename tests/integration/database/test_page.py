@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.database.failures import is_transient, translate
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from billing_cli.database import arrays
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.database.patience import PatientConnection
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, BillingError
 from tests.integration.database.stage import (

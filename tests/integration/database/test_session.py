@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.errors import BillingError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.migrate.job import migrate

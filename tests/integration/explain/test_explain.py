@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.core.model import Totals
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.objects import explanation_object

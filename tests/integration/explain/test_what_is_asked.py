@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.errors import UsageError
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_parts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.cli.units import human_rate
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.database.sources import try_lock_sources

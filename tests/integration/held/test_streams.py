@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.errors import UsageError
 from billing_cli.features.streams.job import list_streams
 from billing_cli.features.streams.result import streams_object

@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from billing_cli.database.connection import Database, Session
+from billing_cli.database.connecting import Database
+from billing_cli.database.connection import Session
 from billing_cli.features.migrate.job import migrate
 from tests.integration.jobs.world import serving_world
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_parts

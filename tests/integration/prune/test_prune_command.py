@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.core.result import result_object
 from billing_cli.features.prune.result import PrunedMonth, PruneResult
 from billing_cli.features.prune.text import prune_parts

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.exporter.source import Source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.features.rerate.result import AccountDifference, RerateResult
 from billing_cli.features.rerate.text import rerate_parts
 from tests.support.story import START

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from billing_cli.core.notes import format_signer_key, parse_checkpoints
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.errors import EXIT_OUTPUT, BillingError
 from billing_cli.features.seal.file import open_checkpoints
 from billing_cli.features.seal.job import seal

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.features.status.job import status
 from billing_cli.features.status.result import DayTotals, StatusReport, status_object
 from billing_cli.features.status.text import status_parts

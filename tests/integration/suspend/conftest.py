@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.suspend.job import suspend
 from billing_cli.jobs.context import JobContext, Tariff

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.cli.tables import text_of
+from billing_cli.cli.printing import text_of
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.usage.job import usage
 from billing_cli.features.usage.result import GROUPS

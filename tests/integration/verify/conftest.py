@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.database.connection import Database
+from billing_cli.database.connecting import Database
 from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.features.verify.job import verify
 from billing_cli.jobs.context import JobContext, Tariff
