@@ -13,6 +13,8 @@ from billing_cli.database.schema import WAIT_FOR_OTHER_MIGRATIONS
 from tests.cli.command import ended, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.cli.command import Site
 
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -26,6 +28,14 @@ COUNT_SESSIONS = """
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name LIKE 'billing%%'
 """
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ignored() -> Iterator[None]:
+    """Tests that are run by `nohup` would hand on that hangups are ignored."""
+    before = signal.signal(HUP, signal.SIG_DFL)
+    yield
+    signal.signal(HUP, before)
 
 
 @pytest.mark.parametrize(

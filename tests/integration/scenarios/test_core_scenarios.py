@@ -4,7 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from billing_cli.simulator.process import Bytes
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # Two stale snapshots in a row can't be told from a restart; the next one takes it back.
 REVOKED_LATER = {"clock_ahead_two_missed_polls", "clock_ahead_heavy_boot"}
+
+# Nor can they where two runs meet the snapshots of the former clock, and none came right before.
+BEFORE_SET_BACK, AFTER_SET_BACK = 11, {12, 13, 14}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,9 +50,13 @@ def test_no_run_charges_more_than_flowed(name: str) -> None:
 @given(data=st.data())
 def test_any_choice_of_runs_charges_what_flowed(data: st.DataObject) -> None:
     """Runs may take place at any moments, as long as there is one at the end."""
-    scene = played(data.draw(st.sampled_from([name for name in BY_NAME if name not in REASON])))
-    runs = [moment for moment in scene.moments[:-1] if data.draw(st.booleans())]
-    assert wrong(scene, [*runs, scene.moments[-1]]) == []
+    name = data.draw(st.sampled_from([name for name in BY_NAME if name not in REASON]))
+    scene = played(name)
+    last = len(scene.moments) - 1
+    runs = [minute for minute in range(last) if data.draw(st.booleans())]
+    if name == "clock_back_live":
+        assume(BEFORE_SET_BACK in runs or len(AFTER_SET_BACK.intersection(runs)) < 2)
+    assert wrong(scene, [scene.moments[minute] for minute in (*runs, last)]) == []
 
 
 @cache
