@@ -51,7 +51,11 @@ def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
         if after.restarts > before.restarts:
             earlier = dict(known)
             following = [snapshot for snapshot in visible[place:] if totals_of(snapshot)]
-            yield Restart(before, after, earlier, _visibility(before, earlier, following))
+            restart = Restart(before, after, earlier, _visibility(before, earlier, following))
+            if restart.visibility == "shown":
+                # Who is absent begins at zero as well.
+                known.clear()
+            yield restart
 
 
 def noticed_restarts(visible: Sequence[Snapshot]) -> frozenset[int]:

@@ -138,6 +138,29 @@ def test_a_restart_is_not_hidden_before_all_streams_are_back() -> None:
     assert restart.visibility == "ambiguous"
 
 
+def test_who_was_absent_since_a_restart_shows_none_that_follows() -> None:
+    """An absent stream begins at zero with the others: its former totals are no evidence later."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    absent, grown, fallen = (node.add_stream(fleet.add_user().uuid) for _ in range(3))
+    flows = [
+        {absent: 90, grown: 90, fallen: 90},
+        {grown: 1, fallen: 9},
+        {absent: 1, grown: 2, fallen: 1},
+        {absent: 1, grown: 1, fallen: 1},
+    ]
+    for minute, moved in enumerate(flows):
+        if minute in {1, 2}:
+            node.restart_xray(fleet.start + minute * MINUTE, drop_counters=True)
+        for stream, size_bytes in moved.items():
+            node.flow(stream, size_bytes, size_bytes)
+        node.snapshot(fleet.start + minute * MINUTE)
+    first, second = restarts_in(node.snapshots)
+    assert first.visibility == "shown"
+    assert absent.name in first.earlier
+    assert absent.name not in second.earlier
+
+
 def chaotic_fleet(data: st.DataObject) -> Fleet:
     """Return a node with three counters of two users to which a drawn sequence has happened."""
     fleet = Fleet()
