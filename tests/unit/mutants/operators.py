@@ -40,6 +40,9 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Pow: ast.Mult,
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
 }
 CALLS = {
     "min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list", "reversed": "list",
@@ -199,7 +202,15 @@ def _other_statements(node: ast.stmt, parent: ast.AST) -> Iterator[ast.AST]:
         node, ast.Expr | ast.Assign | ast.AugAssign | ast.Return | ast.Raise | ast.Continue
     )
     # A class or a module without one of its names is no change of behaviour but a broken program.
-    if is_simple and not isinstance(parent, ast.Module | ast.ClassDef):
+    # A function returns None at its end, whether it says so or not.
+    is_end = (
+        isinstance(parent, ast.FunctionDef)
+        and node is parent.body[-1]
+        and isinstance(node, ast.Return)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is None
+    )
+    if is_simple and not is_end and not isinstance(parent, ast.Module | ast.ClassDef):
         yield ast.Pass()
 
 
