@@ -1,7 +1,7 @@
 """The small changes that mutation testing makes to a module, one at a time.
 
-Annotations, imports, docstrings, decorators and blocks for type checkers alone stay as they are:
-nothing of them computes anything.
+Annotations, imports, docstrings, decorators, blocks for type checkers alone and `strict` of `zip`
+stay as they are: nothing of them computes anything.
 """
 
 from __future__ import annotations
@@ -116,7 +116,16 @@ def _computes_nothing(node: ast.AST, parent: ast.AST) -> bool:
         case ast.AnnAssign(value=None):
             return True
     # What a format is applied to is changed; the format's own text is part of the f-string.
-    return isinstance(parent, ast.FormattedValue) and isinstance(node, ast.JoinedStr)
+    is_format = isinstance(parent, ast.FormattedValue) and isinstance(node, ast.JoinedStr)
+    return is_format or _is_assertion(node, parent)
+
+
+def _is_assertion(node: ast.AST, call: ast.AST) -> bool:
+    """Tell whether a part of a call is `strict` of `zip`: what it zips has one length."""
+    match node, call:
+        case ast.keyword(arg="strict"), ast.Call(func=ast.Name(id="zip")):
+            return True
+    return False
 
 
 def _changed(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
@@ -180,8 +189,9 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     if isinstance(function, ast.Attribute) and function.attr in METHODS:
         other = ast.Attribute(function.value, METHODS[function.attr], ast.Load())
         yield ast.Call(other, arguments, keywords)
-    for place in range(len(keywords)):
-        yield ast.Call(function, arguments, keywords[:place] + keywords[place + 1 :])
+    for place, keyword in enumerate(keywords):
+        if not _is_assertion(keyword, node):
+            yield ast.Call(function, arguments, keywords[:place] + keywords[place + 1 :])
     if len(arguments) > 1:
         yield ast.Call(function, arguments[:-1], keywords)
 
