@@ -464,13 +464,18 @@ def test_names_that_return_are_charged_once_after_a_restart_that_nobody_noticed(
 
 
 def test_names_that_return_above_two_totals_are_charged_the_smaller_difference() -> None:
-    """They may go on from their own totals or from those that are gone: a gap says by how much."""
+    """They may go on from their own totals or from those that are gone: a gap says by how much.
+
+    Minute by minute; a run that reads all of it at once takes the second snapshot for disorder.
+    """
     books = ledger()
-    books.live(
+    story = (
         snapshot("00:00", {A: (1_000, 1_000)}),
         snapshot("01:00", {ALL: (900, 900)}),
         snapshot("02:00", {A: (1_100, 1_100)}),
     )
+    for part in (story[:1], story[:2], story[1:]):
+        books.run(*part)
     assert books.charged() == (900 + 100, 900 + 100)
     assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [("uncertain", 200)]
 

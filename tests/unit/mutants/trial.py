@@ -27,11 +27,14 @@ TESTS = Path(__file__).parents[2]
 # A mutant has to be found by the tests of its own module, which also keeps a trial short.
 MODULES = {
     "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
-    "walk": ("test_deltas.py", "test_continuity.py", "test_restart.py", "test_histories.py"),
-    "changes": ("test_deltas.py", "test_restart.py", "test_histories.py"),
+    "walk": (
+        *("test_deltas.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
+        "test_histories.py",
+    ),
+    "changes": ("test_deltas.py", "test_restart.py", "test_succession.py", "test_histories.py"),
     "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
-    "stream_states": ("test_restart.py", "test_deltas.py", "test_histories.py"),
+    "stream_states": ("test_restart.py", "test_succession.py", "test_histories.py"),
     "gaps": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
