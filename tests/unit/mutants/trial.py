@@ -31,7 +31,10 @@ MODULES = {
         *("test_deltas.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
         "test_histories.py",
     ),
-    "changes": ("test_deltas.py", "test_restart.py", "test_succession.py", "test_histories.py"),
+    "changes": (
+        *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
+        "test_histories.py",
+    ),
     "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
     "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
