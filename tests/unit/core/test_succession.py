@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from billing_cli.core.model import DeltaPolicy, StreamName, Totals
+from billing_cli.core.model import DeltaPolicy, StreamName, Succession, SuccessionSide, Totals
 from billing_cli.core.succession import (
     AccountChange,
     distribute,
@@ -361,6 +361,14 @@ def test_totals_that_can_just_have_flowed_since_are_uncertain() -> None:
     for plausible_bytes, uncertain_bytes in ((700, 300), (699, 0)):
         (one,) = with_uncertainty([succession], totals, plausible_bytes)
         assert one.uncertain_bytes == uncertain_bytes
+
+
+def test_what_a_revoked_restart_gives_back_is_uncertain_whatever_its_names() -> None:
+    """They are the same before and after, and explain nothing."""
+    side = SuccessionSide(A, Totals(100, 200))
+    revoked = Succession("restart_revoked", NOON, (side,), (side,))
+    (one,) = with_uncertainty([revoked], {A: Totals(300, 400)}, 700)
+    assert one.uncertain_bytes == 300
 
 
 def test_an_existing_stream_that_grew_enough_continues_alone() -> None:
