@@ -148,6 +148,17 @@ def test_each_account_begins_again_by_itself() -> None:
         assert begun(changes, known) == {*names} - {missing}
 
 
+def test_names_that_return_beside_another_accounts_upgrade_go_on() -> None:
+    """Nothing of their own account is gone, so that nothing of it is uncertain."""
+    known = {ALICE: known_at((100, 100)), BOB: known_at((100, 100)), MERGED: known_at((200, 200))}
+    changes = Changes(
+        returned=changed(known, {ALICE: (201, 201), BOB: (101, 101)}),
+        gone=totals_of({MERGED: (200, 200)}),
+    )
+    assert begun(changes, known) == {ALICE}
+    assert changes.uncertain == {}
+
+
 @pytest.mark.parametrize(("own", "between"), [("duplicate", "active"), ("active", "duplicate")])
 def test_streams_that_are_not_charged_begin_nothing_again(own: str, between: str) -> None:
     """Neither as those that return, nor as those that are gone."""

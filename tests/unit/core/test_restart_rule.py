@@ -96,6 +96,7 @@ def both(*pairs: tuple[int | None, int | None]) -> Story:
             [*alone(40), ("01:00", {BOB: (1, 1)})], 0, RESTART, id="left out of the next one"
         ),
         pytest.param(alone((600, 40), (600, 50)), 0, SINGLE, id="one direction fell"),
+        pytest.param(alone((500, 40), (500, 50)), 0, SINGLE, id="one direction stood still"),
     ],
 )
 def test_a_counter_that_fell(story: Story, floor: int, verdict: Verdict) -> None:
@@ -134,6 +135,11 @@ def test_counters_of_two_users_that_fell(story: Story, verdict: Verdict) -> None
         ),
         pytest.param({MERGED: (500, 500), BOB_MERGED: (500, 499)}, WAIT, id="one too small"),
         pytest.param({MERGED: (999, 999)}, WAIT, id="one has no name"),
+        pytest.param(
+            {ALICE: (410, 410), MERGED: (500, 500), BOB_MERGED: (500, 500)},
+            WAIT,
+            id="one is there and not back",
+        ),
         pytest.param(
             {MERGED: (300, 100), ALICE_TCP: (200, 400), BOB_MERGED: (500, 500)},
             Verdict("disorder", 1),
@@ -250,6 +256,7 @@ BACK = {MERGED: (500, 500), BOB_MERGED: (500, 500)}
     ("story", "verdict"),
     [
         pytest.param([("00:00", OLD)], WAIT, id="nothing follows yet"),
+        pytest.param([("00:00", {**OLD, BOB: (501, 1)})], SINGLE, id="no older one counted more"),
         pytest.param([("00:00", OLD), ("01:00", OLD)], SINGLE, id="they stay"),
         pytest.param([("00:00", OLD), ("01:00", BACK)], Verdict("disorder", 1), id="back at once"),
         pytest.param(

@@ -88,6 +88,7 @@ def test_a_succession_charges_the_growth_of_the_accounts_sum(
     books = ledger()
     books.live(snapshot("00:00", before), snapshot("01:00", after), snapshot("02:00", after))
     assert books.charged() == charged
+    assert books.resets == 0
     assert len(books.successions) == 1
     (one,) = books.successions
     assert total(one.ended) == total(one.continued)
@@ -469,6 +470,18 @@ def test_names_that_return_are_charged_once_after_a_restart_that_nobody_noticed(
         snapshot("03:00", {A: (410, 410), B: (140, 140)}),
     )
     assert books.charged() == (550, 550)
+
+
+def test_a_name_that_returns_takes_over_from_one_that_fell() -> None:
+    """The upgrade came with a restart; the new name stays, and counts something else."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (1_000, 1_000)}),
+        snapshot("01:00", {ALL: (500, 500)}),
+        snapshot("02:00", {A: (501, 501), ALL: (3, 3)}),
+        snapshot("03:00", {A: (502, 502), ALL: (4, 4)}),
+    )
+    assert books.charged() == (500 + 2 + 4, 500 + 2 + 4)
 
 
 def test_names_that_return_above_two_totals_are_charged_the_smaller_difference() -> None:
