@@ -164,6 +164,34 @@ def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_total
     assert books.successions == []
 
 
+@pytest.mark.parametrize(
+    ("before", "returned", "charged", "epoch"),
+    [
+        pytest.param((500, 500), (30, 30), (40, 40), 1, id="below its totals"),
+        pytest.param((500, 500), (900, 900), (910, 910), 1, id="above its totals"),
+        pytest.param((500, 500), (500, 500), (10, 10), 0, id="at its totals"),
+        pytest.param((0, 0), (30, 30), (40, 40), 0, id="never used"),
+    ],
+)
+def test_a_user_who_returns_with_a_restart_continues_from_zero(
+    before: tuple[int, int], returned: tuple[int, int], charged: tuple[int, int], epoch: int
+) -> None:
+    """Unless the counter is exactly as it was."""
+    later = (returned[0] + 10, returned[1] + 10)
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (1_000, 1_000), BOB: before}),
+        snapshot("01:00", {ALICE: (1_000, 1_000)}),
+        snapshot("02:00", {ALICE: (20, 20), BOB: returned}),
+        snapshot("03:00", {ALICE: (30, 30), BOB: later}),
+    )
+    uplink, downlink = charged
+    assert books.charged() == (30 + uplink, 30 + downlink)
+    assert books.rows[BOB].reset_epoch == epoch
+    assert books.rows[BOB].totals == later
+    assert books.rows[BOB].before_restart is None
+
+
 def test_a_restart_that_was_passed_is_not_revoked_by_a_later_step() -> None:
     """The counters grew past their former totals, so the process did restart: all is charged."""
     books = Ledger()
@@ -325,6 +353,17 @@ def test_one_counter_of_a_pair_that_decreases_restarts_alone(
     assert books.records[0].from_at == after_noon("00:00")
 
 
+def test_a_clock_that_is_set_back_after_a_restart_is_seen_in_the_same_run() -> None:
+    """What is older has to be above the first totals of the new process, not above the former."""
+    books = Ledger()
+    books.run(
+        *(alice("00:00", 1_000, 1_000), alice("01:00", 100, 100), alice("02:00", 200, 200)),
+        *(alice("03:00", 150, 150), alice("04:00", 160, 160), alice("05:00", 250, 250)),
+    )
+    assert books.charged() == (250, 250)
+    assert kinds(books) == ["reset", "disorder"]
+
+
 def test_one_stream_that_decreases_does_not_restart_the_others() -> None:
     """Most of the node's streams grow: the exporter reports a single counter wrongly."""
     books = Ledger()
@@ -357,6 +396,10 @@ def test_a_restart_and_a_rename_in_one_snapshot_start_at_zero() -> None:
         snapshot("02:00", {renamed: (21, 21), BOB: (31, 31)}),
     )
     assert books.charged() == (52, 52)
+    assert [one.bucket_start for one in books.records if one.name == renamed] == [
+        after_noon("01:00"),
+        after_noon("02:00"),
+    ]
 
 
 def test_a_stream_unchanged_by_a_restart_keeps_its_totals() -> None:

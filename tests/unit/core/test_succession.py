@@ -214,6 +214,21 @@ def test_former_names_that_return_beside_a_new_one_with_their_sum_are_held() -> 
     )
     assert books.charged() == (15, 12)
     assert {one.record.name for one in books.held} == {A, B}
+    assert {books.rows[name].state for name in (A, B)} == {"duplicate"}
+
+
+def test_a_continued_counter_that_is_published_below_its_totals_began_again() -> None:
+    """It can't count the same bytes as the one that continues it."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 200)}),
+        snapshot("01:00", {ALL: (105, 205)}),
+        snapshot("02:00", {ALL: (106, 206), A: (3, 4)}),
+        snapshot("03:00", {ALL: (107, 207), A: (5, 6)}),
+    )
+    assert books.charged() == (7 + 5, 7 + 6)
+    assert (books.rows[A].state, books.rows[A].reset_epoch) == ("active", 1)
+    assert books.held == []
 
 
 def test_a_continued_counter_that_is_published_in_addition_is_held() -> None:
