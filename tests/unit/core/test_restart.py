@@ -361,7 +361,7 @@ def test_a_clock_that_is_set_back_after_a_restart_is_seen_in_the_same_run() -> N
         *(alice("03:00", 150, 150), alice("04:00", 160, 160), alice("05:00", 250, 250)),
     )
     assert books.charged() == (250, 250)
-    assert kinds(books) == ["reset", "disorder"]
+    assert kinds(books) == ["reset", "disorder", "late"]
 
 
 def test_one_stream_that_decreases_does_not_restart_the_others() -> None:

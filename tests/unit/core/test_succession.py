@@ -92,6 +92,7 @@ def test_a_succession_charges_the_growth_of_the_accounts_sum(
     assert len(books.successions) == 1
     (one,) = books.successions
     assert total(one.ended) == total(one.continued)
+    assert {books.rows[name].state for name, _ in one.continued} == {"active"}
 
 
 def total(sides: tuple[tuple[StreamName, Totals], ...]) -> tuple[int, int]:
