@@ -213,4 +213,4 @@ def _is_older(
 def _is_below(totals: Totals, before: Totals) -> bool:
     """Tell whether both directions are below; one that had counted nothing decides nothing."""
     pairs = zip(totals, before, strict=True)
-    return any(before) and all(now < then or not then for now, then in pairs)
+    return all(now < then or not then for now, then in pairs)

@@ -7,10 +7,11 @@ protected against accidents by a hash of the whole. `docs/statements.md` shows t
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections import defaultdict
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +77,8 @@ DAY_PROOF_KEYS = (
     "day_proof",
     "log_proof",
 )
+
+MONEY = re.compile(r"(?!-0\.0+$)-?(0|[1-9][0-9]*)\.[0-9]{9}")
 
 Object = dict[str, Any]
 
@@ -288,11 +291,17 @@ def _require_shape(value: object) -> Object:
         _object(other, OTHER_KEYS, "an entry of others")
         _types(other, ("at", "kind", "reason"), str)
         _money(other, "amount")
-    proof = _object(statement["proof"], PROOF_KEYS, "the proof")
+    _require_proof(statement["proof"])
+    return statement
+
+
+def _require_proof(value: object) -> None:
+    proof = _object(value, PROOF_KEYS, "the proof")
+    if proof["checkpoint"] is not None:
+        _types(proof, ("checkpoint",), str)
     for day in proof["days"]:
         _object(day, DAY_PROOF_KEYS, "the proof of a day")
         _types(day, ("position", "accounts", "leaf_number"), int)
-    return statement
 
 
 def _object(value: object, keys: Sequence[str], name: str) -> Object:
@@ -310,9 +319,5 @@ def _types(value: Object, keys: Sequence[str], kind: type) -> None:
 def _money(value: Object, *keys: str) -> None:
     """Require money as it is written: with 9 digits, zero without a sign."""
     for key in keys:
-        try:
-            is_money = value[key] == money_text(Decimal(value[key]))
-        except (InvalidOperation, TypeError):
-            is_money = False
-        if not is_money:
+        if not isinstance(value[key], str) or not MONEY.fullmatch(value[key]):
             raise ValueError(f"{key} is no amount of money")

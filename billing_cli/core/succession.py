@@ -43,7 +43,7 @@ def succession_of(change: AccountChange, at: datetime) -> Succession | None:
     if gone == ZERO:
         return None
     for candidates in (change.new, _largest(change.growth), {**change.growth, **change.new}):
-        if candidates and covers(total_of(candidates.values()), gone):
+        if covers(total_of(candidates.values()), gone):
             parts = distribute(change.gone, candidates)
             return Succession(
                 kind="renamed",
@@ -191,21 +191,21 @@ def _largest(growth: Mapping[StreamName, Totals]) -> dict[StreamName, Totals]:
 
 def _by_tag(
     gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
-) -> dict[StreamName, Totals]:
+) -> dict[StreamName, Totals] | None:
     """Pair streams of equal tags, where each tag is there once on both sides."""
     by_tag = {name.inbound_tag: totals for name, totals in gone.items()}
     tags = {name.inbound_tag for name in candidates}
     if len(by_tag) != len(gone) or len(tags) != len(candidates) or tags != by_tag.keys():
-        return {}
+        return None
     return {name: by_tag[name.inbound_tag] for name in candidates}
 
 
 def _by_size(
     gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
-) -> dict[StreamName, Totals]:
+) -> dict[StreamName, Totals] | None:
     """Pair streams in the order of their totals, where there are as many on both sides."""
     if len(gone) != len(candidates):
-        return {}
+        return None
     ended = sorted(gone.values(), key=sum)
     names = sorted(candidates, key=lambda name: (sum(candidates[name]), name))
     return dict(zip(names, ended, strict=True))

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_cli.core.balances import explain_changes
+from billing_cli.core.balances import explain_changes, is_loss_possible, stored
 from billing_cli.core.funds import (
     Change,
     Circumstances,
@@ -261,3 +261,76 @@ def test_a_row_that_was_read_more_than_a_day_ago_is_no_stale_one() -> None:
 
     assert lost(explain(entries, change(entries, "5"))) == []
     assert lost(explain(entries, change(entries, "4"))) == [(["charge-1", "charge-2"], "5", 0)]
+
+
+QUOTA_CHANGE = Change("charge-0", at(0), Funds(Decimal(5), 10), at(60), Funds(Decimal(5), 500))
+
+
+@pytest.mark.parametrize(
+    ("known", "is_renewed"),
+    [
+        pytest.param({}, False, id="nothing is known"),
+        pytest.param({"period_start": at(30)}, True, id="a period began in between"),
+        pytest.param({"period_start": at(-10)}, True, id="hardly before"),
+        pytest.param({"period_start": at(-10.1)}, False, id="long before"),
+        pytest.param({"period_start": at(70)}, True, id="hardly after"),
+        pytest.param({"period_start": at(70.1)}, False, id="long after"),
+        pytest.param({"renewals_seen": (at(0),)}, True, id="a renewal was seen at the first"),
+        pytest.param({"renewals_seen": (at(60),)}, True, id="a renewal was seen at the second"),
+        pytest.param({"renewals_seen": (at(-0.1), at(60.1))}, False, id="renewals elsewhere"),
+        pytest.param({"renewals_seen": (at(-0.1), at(30))}, True, id="one of two renewals"),
+    ],
+)
+def test_a_renewal_is_known_by_its_period_or_by_the_run_that_saw_it(
+    known: dict[str, object], *, is_renewed: bool
+) -> None:
+    """Between the charges around the change, or ten minutes off."""
+    explanation = explain_changes([OPENING, QUOTA_CHANGE], Circumstances(**known))  # type: ignore[arg-type]
+    rests = [(one.balance, one.quota) for one in explanation.unexplained]
+    assert rests == ([] if is_renewed else [(0, 490)])
+
+
+def test_the_state_as_it_is_now_may_be_renewed_by_a_period_that_just_began() -> None:
+    """And a renewal that was seen since the last charge is one of it."""
+    now = replace(QUOTA_CHANGE, found_at=None)
+    for known in ({"period_start": at(9_999)}, {"renewals_seen": (at(9_999),)}):
+        assert explain_changes([OPENING, now], Circumstances(**known)) == Explanation()  # type: ignore[arg-type]
+
+
+def test_a_row_that_may_come_later_is_not_missed() -> None:
+    """Only one that must have been applied is said to be unapplied."""
+    rows = (OtherRow(at(1), Decimal(25), is_doubtful=True), OtherRow(at(2), Decimal(7)))
+    assert explain_changes([OPENING], Circumstances(rows)).unapplied == rows[1:]
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "is_possible"),
+    [
+        pytest.param(Funds(Decimal(6), 10), {}, True, id="a balance"),
+        pytest.param(Funds(Decimal(5), 500), {}, True, id="a quota that no period has"),
+        pytest.param(
+            Funds(Decimal(5), 500), {"full_quotas": frozenset({500})}, False, id="a full quota"
+        ),
+        pytest.param(
+            Funds(Decimal(5), 500),
+            {"full_quotas": frozenset({500}), "period_start": at(-60)},
+            True,
+            id="a full quota in the midst of a period",
+        ),
+        pytest.param(Funds(Decimal(6), 500), {"full_quotas": frozenset({500})}, True, id="both"),
+    ],
+)
+def test_entries_are_read_where_a_change_may_be_a_loss(
+    found: Funds, known: dict[str, object], *, is_possible: bool
+) -> None:
+    """A quota that is full again was renewed, unless its period began before."""
+    circumstances = Circumstances(**known)  # type: ignore[arg-type]
+    explanation = explain_changes([OPENING, replace(QUOTA_CHANGE, found=found)], circumstances)
+    assert is_loss_possible(explanation, circumstances) == is_possible
+    assert not is_loss_possible(Explanation(), circumstances)
+
+
+def test_a_balance_is_what_its_double_stands_for() -> None:
+    """With nine decimal places, also where a double has fewer."""
+    assert str(stored(Decimal("0.1"))) == "0.100000000"
+    assert str(stored(Decimal("98765432.123456789"))) == "98765432.123456790"

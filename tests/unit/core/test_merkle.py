@@ -54,10 +54,15 @@ def test_each_leaf_has_an_inclusion_proof() -> None:
             for other in range(size):
                 is_same = root_by_inclusion(LEAVES[other], index, size, proof) == root
                 assert is_same == (other == index)
-    with pytest.raises(ValueError, match="hashes instead of"):
-        root_by_inclusion(LEAVES[0], 0, 4, [])
-    with pytest.raises(ValueError, match="no leaf 4"):
-        inclusion_ranges(4, 4)
+    with pytest.raises(ValueError, match=r"^the proof has 1 hashes instead of 2$"):
+        root_by_inclusion(LEAVES[0], 0, 4, LEAVES[:1])
+
+
+@pytest.mark.parametrize("index", [-1, 4, 5])
+def test_a_leaf_that_is_not_there_has_no_proof(index: int) -> None:
+    """Rather than one that proves something else."""
+    with pytest.raises(ValueError, match=rf"^a tree of 4 leaves has no leaf {index}$"):
+        inclusion_ranges(index, 4)
 
 
 def test_each_older_tree_is_consistent_with_each_later_one() -> None:
@@ -72,3 +77,15 @@ def test_each_older_tree_is_consistent_with_each_later_one() -> None:
         assert not is_consistent(old_size, other, size, new, proof)
         assert not is_consistent(old_size, old, size, other, proof)
         assert not is_consistent(old_size, old, size, new, [*proof, old])
+
+
+def test_no_tree_begins_with_a_larger_one_and_each_begins_empty() -> None:
+    """The empty tree needs no proof, and has none."""
+    root = tree_root(LEAVES[:4])
+    assert is_consistent(0, EMPTY_ROOT, 4, root, [])
+    assert not is_consistent(0, EMPTY_ROOT, 4, root, [root])
+    assert not is_consistent(0, root, 4, root, [])
+    for old_size in (-1, 0, 5):
+        match = rf"^a tree of 4 leaves does not begin with one of {old_size}$"
+        with pytest.raises(ValueError, match=match):
+            consistency_ranges(old_size, 4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from billing_cli.core.model import StreamName, Totals
 from billing_cli.core.restart import MOST_SUCCESSORS, judge
 from tests.unit.core.stories import ALICE, BOB, Ledger, after_noon, alice, record, snapshot
@@ -162,6 +164,83 @@ def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_total
     assert books.successions == []
 
 
+@pytest.mark.parametrize(
+    ("before", "returned", "charged", "epoch"),
+    [
+        pytest.param((500, 500), (30, 30), (40, 40), 1, id="below its totals"),
+        pytest.param((500, 500), (900, 900), (910, 910), 1, id="above its totals"),
+        pytest.param((500, 500), (500, 500), (10, 10), 0, id="at its totals"),
+        pytest.param((0, 0), (30, 30), (40, 40), 0, id="never used"),
+    ],
+)
+def test_a_user_who_returns_with_a_restart_continues_from_zero(
+    before: tuple[int, int], returned: tuple[int, int], charged: tuple[int, int], epoch: int
+) -> None:
+    """Unless the counter is exactly as it was."""
+    later = (returned[0] + 10, returned[1] + 10)
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (1_000, 1_000), BOB: before}),
+        snapshot("01:00", {ALICE: (1_000, 1_000)}),
+        snapshot("02:00", {ALICE: (20, 20), BOB: returned}),
+        snapshot("03:00", {ALICE: (30, 30), BOB: later}),
+    )
+    uplink, downlink = charged
+    assert books.charged() == (30 + uplink, 30 + downlink)
+    assert books.rows[BOB].reset_epoch == epoch
+    assert books.rows[BOB].totals == later
+    assert books.rows[BOB].before_restart is None
+
+
+def test_a_restart_that_was_passed_is_not_revoked_by_a_later_step() -> None:
+    """The counters grew past their former totals, so the process did restart: all is charged."""
+    books = Ledger()
+    books.live(
+        *(alice("00:00", 1_000, 1_000), alice("01:00", 300, 300), alice("02:00", 600, 600)),
+        *(alice("03:00", 990, 990), alice("04:00", 1_010, 1_010), alice("05:00", 9_000, 9_000)),
+    )
+    assert books.charged() == (9_000, 9_000)
+    assert books.successions == []
+
+
+def test_a_user_absent_since_before_a_restart_that_was_none_goes_on() -> None:
+    """Bob is charged the difference: the counters never began at zero."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (500, 500), BOB: (500, 500)}),
+        *(alice("01:00", 500, 500), alice("02:00", 20, 20), alice("03:00", 30, 30)),
+        alice("04:00", 600, 600),
+        snapshot("05:00", {ALICE: (600, 600), BOB: (600, 600)}),
+    )
+    assert books.charged() == (200, 200)
+
+
+def test_what_several_users_were_charged_beyond_is_absorbed_for_each() -> None:
+    """Both have surplus once the restart is revoked, and both grow in the same minutes."""
+    books = Ledger()
+    books.live(
+        *(
+            snapshot(f"{minute:02}:00", {ALICE: (total, total), BOB: (total, total)})
+            for minute, total in enumerate((1_000, 300, 600, 1_250, 1_350, 1_700))
+        )
+    )
+    assert books.charged() == (1_400, 1_400)
+
+
+def test_a_crowd_of_snapshots_does_not_keep_a_run_waiting() -> None:
+    """A node sends more of them within a second than are looked at."""
+    books = Ledger()
+    books.run(alice("00:00", 300, 300))
+    fallen = alice("02:00", 400, 400)
+    crowd = [
+        replace(fallen, collected_at=fallen.collected_at + place * timedelta(microseconds=1))
+        for place in range(MOST_SUCCESSORS + 1)
+    ]
+    step = books.run(alice("00:00", 300, 300), alice("01:00", 500, 500), *crowd)
+    assert not step.waits_for_successor
+    assert books.charged() == (200 + 400, 200 + 400)
+
+
 def test_a_real_restart_is_not_revoked_where_equal_steps_lead_to_the_former_totals() -> None:
     """A user with the same traffic every minute stops exactly there, and goes on."""
     books = Ledger()
@@ -253,11 +332,36 @@ def test_an_older_reading_right_before_an_upgrade_charges_nothing_twice() -> Non
     assert kinds(books) == ["disorder"]
 
 
-def test_one_counter_of_a_pair_that_decreases_restarts_alone() -> None:
-    """The other direction is charged by its difference."""
+@pytest.mark.parametrize(
+    ("fallen", "after", "charged"),
+    [
+        ((40, 560), (50, 600), (50, 100)),
+        ((560, 40), (600, 50), (100, 50)),
+        ((40, 500), (50, 510), (50, 10)),
+        ((500, 40), (510, 50), (10, 50)),
+    ],
+)
+def test_one_counter_of_a_pair_that_decreases_restarts_alone(
+    fallen: tuple[int, int], after: tuple[int, int], charged: tuple[int, int]
+) -> None:
+    """The other direction is charged by its difference, also where it stood still."""
     books = Ledger()
-    books.live(alice("00:00", 500, 500), alice("01:00", 40, 560), alice("02:00", 50, 600))
-    assert books.charged() == (50, 100)
+    books.live(alice("00:00", 500, 500), alice("01:00", *fallen), alice("02:00", *after))
+    assert books.charged() == charged
+    assert books.rows[ALICE].reset_epoch == books.resets == 1
+    assert kinds(books) == ["reset"]
+    assert books.records[0].from_at == after_noon("00:00")
+
+
+def test_a_clock_that_is_set_back_after_a_restart_is_seen_in_the_same_run() -> None:
+    """What is older has to be above the first totals of the new process, not above the former."""
+    books = Ledger()
+    books.run(
+        *(alice("00:00", 1_000, 1_000), alice("01:00", 100, 100), alice("02:00", 200, 200)),
+        *(alice("03:00", 150, 150), alice("04:00", 160, 160), alice("05:00", 250, 250)),
+    )
+    assert books.charged() == (250, 250)
+    assert kinds(books) == ["reset", "disorder", "late"]
 
 
 def test_one_stream_that_decreases_does_not_restart_the_others() -> None:
@@ -292,6 +396,10 @@ def test_a_restart_and_a_rename_in_one_snapshot_start_at_zero() -> None:
         snapshot("02:00", {renamed: (21, 21), BOB: (31, 31)}),
     )
     assert books.charged() == (52, 52)
+    assert [one.bucket_start for one in books.records if one.name == renamed] == [
+        after_noon("01:00"),
+        after_noon("02:00"),
+    ]
 
 
 def test_a_stream_unchanged_by_a_restart_keeps_its_totals() -> None:

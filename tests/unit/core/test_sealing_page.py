@@ -30,6 +30,7 @@ from billing_cli.core.notes import (
     parse_verifier_key,
 )
 from billing_cli.core.seals import (
+    SALT_BYTES,
     AccountDay,
     LineDigest,
     Seal,
@@ -120,6 +121,7 @@ def test_an_accounts_day_is_as_specified(vectors: dict[str, Any]) -> None:
     wanted = vectors["account_day"]
     assert canonical_json(day.content()) == canonical_json(wanted["content"])
     salt = bytes.fromhex(wanted["salt"])
+    assert len(salt) == SALT_BYTES
     leaf = account_leaf(day.content(), salt)
     assert leaf.hex() == wanted["leaf"]
     salts = sha256(salt_line(ACCOUNT, salt)).digest()

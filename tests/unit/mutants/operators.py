@@ -1,7 +1,7 @@
 """The small changes that mutation testing makes to a module, one at a time.
 
-Annotations, imports, docstrings, decorators and blocks for type checkers alone stay as they are:
-nothing of them computes anything.
+Annotations, imports, docstrings, decorators, blocks for type checkers alone and `strict` of `zip`
+stay as they are: nothing of them computes anything.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Pow: ast.Mult,
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
 }
 CALLS = {
     "min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list", "reversed": "list",
@@ -113,7 +116,16 @@ def _computes_nothing(node: ast.AST, parent: ast.AST) -> bool:
         case ast.AnnAssign(value=None):
             return True
     # What a format is applied to is changed; the format's own text is part of the f-string.
-    return isinstance(parent, ast.FormattedValue) and isinstance(node, ast.JoinedStr)
+    is_format = isinstance(parent, ast.FormattedValue) and isinstance(node, ast.JoinedStr)
+    return is_format or _is_assertion(node, parent)
+
+
+def _is_assertion(node: ast.AST, call: ast.AST) -> bool:
+    """Tell whether a part of a call is `strict` of `zip`: what it zips has one length."""
+    match node, call:
+        case ast.keyword(arg="strict"), ast.Call(func=ast.Name(id="zip")):
+            return True
+    return False
 
 
 def _changed(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
@@ -177,8 +189,9 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     if isinstance(function, ast.Attribute) and function.attr in METHODS:
         other = ast.Attribute(function.value, METHODS[function.attr], ast.Load())
         yield ast.Call(other, arguments, keywords)
-    for place in range(len(keywords)):
-        yield ast.Call(function, arguments, keywords[:place] + keywords[place + 1 :])
+    for place, keyword in enumerate(keywords):
+        if not _is_assertion(keyword, node):
+            yield ast.Call(function, arguments, keywords[:place] + keywords[place + 1 :])
     if len(arguments) > 1:
         yield ast.Call(function, arguments[:-1], keywords)
 
@@ -199,7 +212,15 @@ def _other_statements(node: ast.stmt, parent: ast.AST) -> Iterator[ast.AST]:
         node, ast.Expr | ast.Assign | ast.AugAssign | ast.Return | ast.Raise | ast.Continue
     )
     # A class or a module without one of its names is no change of behaviour but a broken program.
-    if is_simple and not isinstance(parent, ast.Module | ast.ClassDef):
+    # A function returns None at its end, whether it says so or not.
+    is_end = (
+        isinstance(parent, ast.FunctionDef)
+        and node is parent.body[-1]
+        and isinstance(node, ast.Return)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is None
+    )
+    if is_simple and not is_end and not isinstance(parent, ast.Module | ast.ClassDef):
         yield ast.Pass()
 
 

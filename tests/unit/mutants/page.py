@@ -6,11 +6,10 @@ import platform
 import re
 from collections import Counter
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.unit.mutants.trial import Outcome
+from tests.unit.mutants.trial import MODULES, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[3] / "docs" / "evidence" / "mutants.md"
 
 ROW = re.compile(r"^\| `(\w+)\.py` \| `([\w.]+)` \| `` (.+) `` \| .*\w.* \|$", re.MULTILINE)
+LINE = re.compile(r"^(\| `(\w+)\.py` .*\|)$", re.MULTILINE)
 FIGURES = re.compile(r"(?<=<!-- written by the run -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 Figures = Counter[Outcome]
@@ -43,32 +43,24 @@ def row(change: Change) -> str:
     return f"| `{change.module}.py` | `{change.function}` | `` {shown} `` |  |"
 
 
-def write(figures: Mapping[str, Figures], *, is_quick: bool) -> None:
-    """Write the figures of a run to the page."""
-    tests = "the tests that do not make up examples" if is_quick else "all tests"
-    lines = [
-        "| module | mutants | killed | timed out | survived |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        *(_line(f"`{module}.py`", counted) for module, counted in figures.items()),
-        _line("together", sum(figures.values(), Figures())),
-        "",
-        f"Run on {datetime.now(UTC):%Y-%m-%d} against {tests}, with {', '.join(_versions())}.",
-        "",
-    ]
+def write(figures: Mapping[str, Figures]) -> None:
+    """Write the figures of a run to the page; those of modules that it left out stay."""
     text = PAGE.read_text("utf-8")
-    PAGE.write_text(FIGURES.sub(lambda _: "\n".join(["", *lines]), text), "utf-8")
+    found = FIGURES.search(text)
+    if found is None:
+        raise SystemExit(f"{PAGE} has no place for the figures")
+    lines = {module: line for line, module in LINE.findall(found[0])}
+    run = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}"
+    lines |= {module: _line(module, counted, run) for module, counted in figures.items()}
+    table = [
+        "| module | mutants | killed | timed out | survived | run |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+        *(lines[module] for module in MODULES if module in lines),
+    ]
+    PAGE.write_text(FIGURES.sub(lambda _: "\n".join([*table, ""]), text), "utf-8")
 
 
-def _versions() -> list[str]:
-    packages = [f"{name} {version(name)}" for name in ("pytest", "hypothesis")]
-    return [f"Python {platform.python_version()}", *packages]
-
-
-def _line(name: str, counted: Figures) -> str:
+def _line(module: str, counted: Figures, run: str) -> str:
     outcomes: tuple[Outcome, ...] = ("killed", "timed out", "survived")
-    return (
-        " | ".join(
-            [f"| {name}", str(counted.total()), *(str(counted[outcome]) for outcome in outcomes)]
-        )
-        + " |"
-    )
+    numbers = [str(counted.total()), *(str(counted[outcome]) for outcome in outcomes)]
+    return " | ".join([f"| `{module}.py`", *numbers, f"{run} |"])

@@ -7,12 +7,15 @@ import sys
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+from tests.unit.mutants import page
 from tests.unit.mutants.operators import mutants
 from tests.unit.mutants.page import Change, argued, row
 from tests.unit.mutants.trial import CORE, TESTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def changes(source: str) -> list[str]:
@@ -56,6 +59,8 @@ def test_what_computes_nothing_stays_as_it_is() -> None:
                 """A function."""
     '''
     assert changes(source) == []
+    assert changes("zip(a, strict=True)") == []
+    assert changes("def f():\n    while a:\n        b()\n    return None")[-1] == "b() → pass"
 
 
 def test_equal_changes_of_one_function_are_told_apart() -> None:
@@ -84,6 +89,21 @@ def test_the_page_argues_about_changes_that_exist_and_are_told_apart() -> None:
     assert len(set(there)) == len(there)
     assert argued() < set(there)
     assert argued()
+
+
+def test_figures_of_modules_that_a_run_left_out_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All modules take longer than anybody waits, so they are run in several calls."""
+    copy = tmp_path / "mutants.md"
+    copy.write_text(page.PAGE.read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(page, "PAGE", copy)
+    before = copy.read_text("utf-8").splitlines()
+    page.write({"peak": page.Figures({"killed": 7, "timed out": 2, "survived": 1})})
+    after = copy.read_text("utf-8").splitlines()
+    (changed,) = set(after) - set(before)
+    assert changed.startswith("| `peak.py` | 10 | 7 | 2 | 1 | 20")
+    assert len(after) == len(before)
 
 
 def test_an_argument_needs_a_reason() -> None:

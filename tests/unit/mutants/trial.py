@@ -27,17 +27,32 @@ TESTS = Path(__file__).parents[2]
 # A mutant has to be found by the tests of its own module, which also keeps a trial short.
 MODULES = {
     "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
-    "walk": ("test_deltas.py", "test_continuity.py", "test_restart.py", "test_histories.py"),
-    "changes": ("test_deltas.py", "test_restart.py", "test_histories.py"),
-    "succession": ("test_succession.py", "test_histories.py"),
-    "restart": ("test_restart.py", "test_histories.py"),
-    "stream_states": ("test_restart.py", "test_deltas.py", "test_histories.py"),
+    "walk": (
+        *("test_deltas.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
+        "test_histories.py",
+    ),
+    "changes": (
+        *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
+        "test_histories.py",
+    ),
+    "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
+    "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
+    "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
+    "gaps": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
     "rating": ("test_rating.py", "test_prices.py", "test_rating_properties.py"),
-    "adjustments": ("test_adjustments.py",),
+    "adjustments": ("test_adjustments.py", "test_quota_periods.py"),
+    "daily_maximum": ("test_daily_maximum.py",),
+    "quota_periods": ("test_quota_periods.py",),
+    "balances": ("test_balances.py", "test_balances_properties.py"),
+    "funds": ("test_balances.py", "test_balances_properties.py"),
     "corrections": ("test_corrections.py",),
     "takeover": ("test_takeover.py",),
+    "canonical": ("test_canonical.py", "test_sealing_page.py"),
+    "merkle": ("test_merkle.py", "test_sealing_page.py", "test_statement_size.py"),
+    "seals": ("test_sealing_page.py", "test_seals.py"),
+    "statements": ("test_statements.py", "test_statement_size.py"),
     "times": ("test_times.py",),
     "peak": ("test_peak.py", "../config/test_peak.py"),
 }
@@ -62,7 +77,7 @@ class Bench:
         path = CORE / f"{module}.py"
         self.source = path.read_text("utf-8")
         self.name = f"billing_cli.core.{module}"
-        self.tests = [str(TESTS / "core" / one) for one in MODULES[module]]
+        self.tests = [str(TESTS / "unit" / "core" / one) for one in MODULES[module]]
         self.is_quick = is_quick
         self.cpu_seconds = LONGEST_SECONDS
         seconds_before = _cpu_seconds_of_children()
