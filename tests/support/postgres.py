@@ -13,7 +13,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -24,14 +27,17 @@ import psycopg
 from psycopg import sql
 
 from billing_cli.features.migrate.job import migrate
-from billing_cli.simulator.postgres import start_postgres, stop_postgres
+from billing_cli.simulator.postgres import EmbeddedPostgresError, start_postgres, stop_postgres
 from tests.support.reuse import Definitions, empty, read_original
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parents[2]
 URL_VARIABLE = "BILLING_TEST_DATABASE_URL"
 PREFIX = "billing-tests-"
+REMOVALS = 100
+REMOVAL_PAUSE_SECONDS = 0.2
 
 
 class Databases:
@@ -136,8 +142,8 @@ class Databases:
 class SessionDirectory:
     """What the workers of a session share. Whoever makes it holds its lock, and removes it.
 
-    A session that was killed leaves its directory and its server behind, with the lock released:
-    the next session finds them by that.
+    Where a session is killed its lock is released: a process that waits for that removes its
+    directory and its server. Where that was killed as well, the next session does.
     """
 
     def __init__(self) -> None:
@@ -148,11 +154,21 @@ class SessionDirectory:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Under its new name it can be found as abandoned, which the lock now prevents.
         self.path = new.rename(new.with_name(new.name.replace("billing-new-", PREFIX)))
+        # In a session of its own: it outlives whoever is killed with all of a terminal or a group.
+        self._remover = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "tests.support.remover", str(self.path)],
+            cwd=ROOT,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def remove(self) -> None:
         """Drop what the session made on the server, or the server itself."""
         _remove(self.path)
         self._lock.close()
+        self._remover.wait()
 
 
 def _server_url(session_directory: Path) -> str:
@@ -166,6 +182,21 @@ def _database_prefix(session_directory: Path) -> str:
 
 def _job_role(session_directory: Path) -> str:
     return f"{_database_prefix(session_directory)}_jobs"
+
+
+def remove_when_released(directory: Path) -> None:
+    """Wait until nobody holds a session's lock; remove what is left of the session.
+
+    A server that was just being started can't be stopped before it has.
+    """
+    with suppress(OSError), (directory / "session.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    for _ in range(REMOVALS):
+        with suppress(OSError, EmbeddedPostgresError):
+            _remove(directory)
+        if not directory.exists():
+            return
+        time.sleep(REMOVAL_PAUSE_SECONDS)
 
 
 def _remove_abandoned() -> None:

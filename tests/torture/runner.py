@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -44,7 +47,7 @@ def run_all(rounds: Mapping[str, int], seed: int) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     longest_first = sorted(rounds, key=lambda name: -_seconds(name, rounds[name]))
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(AT_ONCE, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(AT_ONCE, mp_context=spawn, initializer=_end_with_parent) as pool:
         began = time.monotonic()
         running = {pool.submit(run_one, name, seed, rounds[name]): name for name in longest_first}
         while running:
@@ -79,6 +82,18 @@ def say(line: str) -> None:
     """Tell how far things are."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it ends, however that comes about."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _line(tally: Tally) -> str:
