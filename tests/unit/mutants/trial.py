@@ -28,8 +28,8 @@ TESTS = Path(__file__).parents[2]
 MODULES = {
     "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
     "walk": (
-        *("test_deltas.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
-        "test_histories.py",
+        *("test_walk.py", "test_deltas.py", "test_continuity.py", "test_restart.py"),
+        *("test_succession.py", "test_histories.py"),
     ),
     "changes": (
         *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
