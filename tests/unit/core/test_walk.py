@@ -132,3 +132,14 @@ def test_a_copy_of_a_name_that_begins_again_is_a_duplicate() -> None:
     )
     assert books.charged() == (550, 550)
     assert books.rows[copy].state == "duplicate"
+
+
+def test_a_minute_that_waits_is_left_out_though_disorder_reaches_into_it() -> None:
+    """The run ends before that minute."""
+    books = Ledger()
+    step = books.run(
+        *(alice("00:00", 500, 500), alice("01:00", 600, 600), alice("02:00", 550, 550)),
+        *(alice("03:00", 560, 560), alice("03:10", 700, 700), alice("03:40", 40, 40)),
+    )
+    assert (step.watermark, step.waits_for_successor) == (after_noon("01:00"), True)
+    assert books.charged() == (100, 100)
