@@ -26,7 +26,10 @@ TESTS = Path(__file__).parents[2]
 
 # A mutant has to be found by the tests of its own module, which also keeps a trial short.
 MODULES = {
-    "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
+    "deltas": (
+        *("test_deltas.py", "test_continuity.py", "test_walk.py", "test_restart.py"),
+        *("test_succession.py", "test_histories.py"),
+    ),
     "walk": (
         *("test_walk.py", "test_deltas.py", "test_continuity.py", "test_restart.py"),
         *("test_succession.py", "test_histories.py"),
