@@ -164,6 +164,17 @@ def test_a_statement_shows_the_sums_of_its_days() -> None:
     ]
 
 
+def test_nodes_are_in_order_whatever_day_they_were_used_on_first() -> None:
+    """By node, then by inbound tag."""
+    names = [("b", "x"), ("a", "y"), ("a", "x")]
+    entries = [
+        {"node_id": node, "inbound_tag": tag, "included_bytes": 0, "rated_bytes": 1, "amount": "-1"}
+        for node, tag in names
+    ]
+    found = nodes_of([{"entries": [entry]} for entry in entries])
+    assert [(one["node_id"], one["inbound_tag"]) for one in found] == sorted(names)
+
+
 def test_a_month_without_any_day_has_no_checkpoint_and_no_problem() -> None:
     """Nothing was booked, so nothing is to be proven."""
     statement = whole() | {"days": [], "nodes": [], **totals_of([])}

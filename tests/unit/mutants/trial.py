@@ -44,7 +44,10 @@ MODULES = {
     "gaps": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
-    "rating": ("test_rating.py", "test_prices.py", "test_rating_properties.py"),
+    "rating": (
+        *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
+        "test_rating_properties.py",
+    ),
     "adjustments": ("test_adjustments.py", "test_quota_periods.py"),
     "daily_maximum": ("test_daily_maximum.py",),
     "quota_periods": ("test_quota_periods.py",),
