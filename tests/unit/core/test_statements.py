@@ -192,6 +192,14 @@ def test_each_altered_value_is_found(place: tuple[Any, ...]) -> None:
             assert check_statement(altered).problems, other
 
 
+def test_a_statement_with_another_label_is_not_the_one_that_was_made() -> None:
+    """What no sum and no proof covers is covered by the hash of the whole."""
+    altered = with_other(("currency",), lambda _: "USD")
+    assert check_statement(altered).problems == (
+        "the statement is not the one that its hash was made of",
+    )
+
+
 def is_shown_by_a_leaf(place: tuple[Any, ...]) -> bool:
     """Tell whether a value is of a sealed day or of its proof, but for the hash of the whole."""
     return place[:2] in {("days", 0), ("days", 1)} or place[0] == "proof"
@@ -375,6 +383,18 @@ def test_what_is_wrong_with_several_days_is_said_of_each_in_their_order() -> Non
     assert check_statement(hashed(altered)).problems == (
         "day 2026-04-08: the proof has 2 hashes instead of 3",
         f"day 2026-04-09: {NOT_HELD}",
+    )
+
+
+def test_sums_are_compared_in_each_day() -> None:
+    """Each day and sum that does not add up is named."""
+    altered = whole()
+    for number in (0, 2):
+        altered["days"][number]["charges"] += 1
+    assert check_statement(hashed(altered)).problems == (
+        "day 2026-04-08: charges is not the sum of its entries",
+        "day 2026-04-10: charges is not the sum of its entries",
+        f"day 2026-04-08: {NOT_HELD}",
     )
 
 
