@@ -87,8 +87,8 @@ PROOFS, ROOT = proofs_of(CONTENTS[:2])
 NOTE = sign_checkpoint(Checkpoint("example.com/log", LOG_SIZE, ROOT), SIGNER)
 
 
-def whole() -> Statement:
-    """Return a statement of two sealed days and one that is not sealed yet, with a top-up of 50."""
+def make_whole() -> Statement:
+    """Make a statement of two sealed days and one that is not sealed yet, with a top-up of 50."""
     days = [
         {**content, "sealed": is_sealed}
         for content, is_sealed in zip(deepcopy(CONTENTS), (True, True, False), strict=True)
@@ -118,6 +118,15 @@ def hashed(statement: Statement) -> Statement:
     return statement
 
 
+WHOLE = json.dumps(make_whole())
+
+
+def whole() -> Statement:
+    """Return a copy of the statement."""
+    statement: Statement = json.loads(WHOLE)
+    return statement
+
+
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield where each value of a JSON object is, objects and lists included."""
     parts = value.items() if isinstance(value, dict) else enumerate(value)
@@ -142,7 +151,7 @@ PLACES = list(places(whole()))
 
 def test_a_statement_as_it_was_made_has_no_problem() -> None:
     """It tells which days are proven, and by which checkpoint, also once it was a file."""
-    check = check_statement(json.loads(json.dumps(whole())))
+    check = check_statement(whole())
     assert check.problems == ()
     assert (check.sealed_days, check.unsealed_days) == (
         ("2026-04-08", "2026-04-09"),
@@ -188,7 +197,7 @@ def test_each_altered_value_is_found(place: tuple[Any, ...]) -> None:
     """Whatever it is: the hash of the whole tells, and a value of another type is no statement."""
     for other in (None, 7, "7", 1.5, True, [], {}, [7], {"x": 7}):
         altered = with_other(place, lambda _, other=other: deepcopy(other))
-        if json.dumps(altered) != json.dumps(whole()):
+        if json.dumps(altered) != WHOLE:
             assert check_statement(altered).problems, other
 
 
