@@ -319,6 +319,11 @@ UNSEALED = ("days", 2)
             id="a sealed day without a proof",
         ),
         pytest.param(
+            ("days", 1, "sealed"), lambda _: False,
+            ["day 2026-04-09: it is sealed either with a proof, or not at all"],
+            id="a proof of a day that is not said to be sealed",
+        ),
+        pytest.param(
             ("proof", "checkpoint"), lambda _: None, ["there is no checkpoint for the proofs"],
             id="no checkpoint",
         ),
@@ -388,11 +393,24 @@ def test_what_is_wrong_with_several_days_is_said_of_each_in_their_order() -> Non
     altered = whole()
     for number in (0, 1):
         altered["days"][number]["balance_after"] = "1.000000000"
+    altered["days"][1]["sealed"] = False
+    assert check_statement(hashed(altered)).problems == (
+        f"day 2026-04-08: {NOT_HELD}",
+        "day 2026-04-09: it is sealed either with a proof, or not at all",
+    )
+    altered["days"][1]["sealed"] = True
     altered["proof"]["days"][0]["log_proof"].pop()
     assert check_statement(hashed(altered)).problems == (
         "day 2026-04-08: the proof has 2 hashes instead of 3",
         f"day 2026-04-09: {NOT_HELD}",
     )
+
+
+def test_a_hash_has_one_form() -> None:
+    """Characters that readers of base64 may skip are damage."""
+    altered = with_other(("proof", "hashes", 0), lambda text: f"{text[:5]}!{text[5:]}")
+    (problem,) = check_statement(hashed(altered)).problems
+    assert problem.startswith("the statement is damaged: ")
 
 
 def test_sums_are_compared_in_each_day() -> None:
