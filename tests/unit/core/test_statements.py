@@ -257,6 +257,35 @@ def test_each_key_is_needed_and_no_other_may_be_there(place: tuple[Any, ...]) ->
         assert problem.startswith("the statement is damaged: ")
 
 
+MONEY = {"opening_balance", "closing_balance", "amount", "balance_before", "balance_after"}
+NOT_TYPED = {"format", "quota", "proof", "entries", "sha256", "checkpoint", "hashes"}
+TYPED_OF_PROOF = {"position", "accounts", "leaf_number"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        place
+        for place in PLACES
+        if isinstance(place[-1], str)
+        and place[-1] not in NOT_TYPED
+        # Names of nodes are compared with those of the days.
+        and not (place[0] == "nodes" and place[-1] in {"node_id", "inbound_tag"})
+        and (place[0] != "proof" or place[-1] in TYPED_OF_PROOF)
+    ],
+    ids=str,
+)
+def test_each_value_has_its_type(place: tuple[Any, ...]) -> None:
+    """Numbers are no text, text is no number, and money has nine digits."""
+    key = place[-1]
+    if key in MONEY:
+        changed, reason = with_other(place, lambda _: "1.0"), "is no amount of money"
+    else:
+        changed = with_other(place, lambda value: 7 if isinstance(value, str) else "7")
+        reason = "is not of its type"
+    assert list(check_statement(hashed(changed)).problems) == damaged(f"{key} {reason}")
+
+
 def damaged(reason: str) -> list[str]:
     """Return the problem of a statement that is none."""
     return [f"the statement is damaged: {reason}"]
