@@ -210,9 +210,8 @@ class Walk:
                 epoch += 1
                 reset[name] = start
             start = total_of((start, taken.get(name, ZERO)))
-            known = self._streams.known[name]
-            known = known._replace(state=before.state, reset_epoch=epoch, totals=start)
-            self._step(name, known, snapshot)
+            known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
+            self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             begun = restarted_accounts(changes, self._streams.known, self._account)
