@@ -62,7 +62,7 @@ class Advance:
 
     watermark: datetime | None
     samples_at: datetime | None
-    differences: int = 0
+    differences: int
     first_at: datetime | None = None
     snapshots: int = 0
     samples: int = 0

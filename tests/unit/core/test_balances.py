@@ -17,6 +17,7 @@ from billing_cli.core.funds import (
     LostCharge,
     OtherRow,
     OwnEntry,
+    Unexplained,
 )
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
@@ -334,3 +335,115 @@ def test_a_balance_is_what_its_double_stands_for() -> None:
     """With nine decimal places, also where a double has fewer."""
     assert str(stored(Decimal("0.1"))) == "0.100000000"
     assert str(stored(Decimal("98765432.123456789"))) == "98765432.123456790"
+
+
+def rests(explanation: Explanation) -> list[tuple[str, int]]:
+    """Return what is unexplained, by balance and quota."""
+    return [(str(one.balance), one.quota) for one in explanation.unexplained]
+
+
+def test_a_quota_that_changed_beside_a_loss_is_unexplained_as_far_as_it_was_not_lost() -> None:
+    """What the stale write restored of it is part of the loss."""
+    entries = charges("1", "2", included=10)
+    restored = explain(entries, change(entries, "4", quota=90))
+    assert (rests(restored), restored.losses[0].is_last_quota) == ([], True)
+    other = explain(entries, change(entries, "4", quota=85))
+    assert (lost(other), rests(other)) == ([(["charge-1"], "2", 0)], [("0", 5)])
+    assert not other.losses[0].is_last_quota
+
+
+@pytest.mark.parametrize(("quota", "restored"), [(100, 20), (500, 420)])
+def test_a_quota_is_restored_by_what_was_used_or_to_what_was_found(
+    quota: int, restored: int
+) -> None:
+    """An entry found another quota than ours left, as others had changed it meanwhile."""
+    entries = charges("1", "2", included=10)
+    entries[0] = replace(entries[0], found=Funds(Decimal(5), 500))
+    explanation = explain(entries, change(entries, "5", quota=quota))
+    assert lost(explanation) == [(["charge-0", "charge-1"], "3", restored)]
+    assert rests(explanation) == []
+
+
+@pytest.mark.parametrize(("minute", "ids"), [(2, ["charge-0", "charge-1", "charge-2"]), (1.9, [])])
+def test_charges_of_a_whole_day_may_be_lost_at_once(minute: float, ids: list[str]) -> None:
+    """And none that is older by a moment."""
+    entries = charges("1", "2", "3")
+    entries[0] = replace(entries[0], at=at(minute - 60 * 24))
+    found = lost(explain(entries, change(entries, "5")))
+    assert found == ([(ids, "6", 0)] if ids else [])
+
+
+def test_each_change_is_explained_by_rows_of_its_own() -> None:
+    """What the first one leaves of them waits for the next; a change of nothing takes none."""
+    start = Funds(Decimal(4), 0)
+    topped_up, again = Funds(Decimal(11), 0), Funds(Decimal(36), 0)
+    changes = [
+        OPENING,
+        Change("charge-0", at(0), start, at(1), start),
+        Change("charge-0", at(0), start, at(1), topped_up),
+        Change("charge-1", at(1), topped_up, at(2), again),
+    ]
+    rows = (OtherRow(at(0.5), Decimal(7)), OtherRow(at(1.5), Decimal(25)))
+    assert explain_changes(changes, Circumstances(rows)) == Explanation()
+
+
+def test_rows_explain_as_much_of_a_change_as_they_can() -> None:
+    """Those that come closest; the others were not applied."""
+    entries = charges("1", "2")
+    explanation = explain(entries, change(entries, "28.5"), (1.2, "7"), (1.3, "25"))
+    assert rests(explanation) == [("1.5", 0)]
+    assert [row.amount for row in explanation.unapplied] == [7]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_row_among_others_that_were_not_applied_explains_a_change(place: int) -> None:
+    """Whichever it is."""
+    entries = charges("1", "2")
+    amounts = [700, 2_500, 90, 40]
+    rows = [(1 + number / 10, str(amount)) for number, amount in enumerate(amounts)]
+    explanation = explain(entries, change(entries, str(2 + amounts[place])), *rows)
+    assert (rests(explanation), lost(explanation)) == ([], [])
+    assert [row.amount for row in explanation.unapplied] == amounts[:place] + amounts[place + 1 :]
+
+
+def test_a_period_that_began_with_the_last_charge_may_have_renewed_a_quota() -> None:
+    """It did not where it began before: then the charge that used the quota was lost."""
+    entries = charges("0", included=10)
+    full = change(entries, "5", quota=FULL_QUOTA)
+    restored = Circumstances(full_quotas=frozenset({FULL_QUOTA}), period_start=at(0))
+    assert is_loss_possible(Explanation((Unexplained(full, Decimal(0), 10),)), restored) is False
+    before = replace(restored, period_start=at(-0.1))
+    assert is_loss_possible(Explanation((Unexplained(full, Decimal(0), 10),)), before) is True
+
+
+def test_a_loss_is_of_charges_before_the_change() -> None:
+    """Later ones, of the same amount, were booked on what the stale write left."""
+    entries = charges("1", "1")
+    entries[1] = replace(entries[1], found=Funds(Decimal(5), FULL_QUOTA))
+    stale = Change(
+        "charge-0", at(0), Funds(Decimal(4), FULL_QUOTA), at(1), Funds(Decimal(5), FULL_QUOTA)
+    )
+    assert lost(explain(entries, stale)) == [(["charge-0"], "1", 0)]
+
+
+def test_a_change_after_an_entry_that_is_not_known_is_no_loss() -> None:
+    """Its charges are not among those that were read."""
+    entries = charges("1", "1")
+    stale = Change("other", at(0), Funds(Decimal(4), 0), at(1), Funds(Decimal(5), 0))
+    explanation = explain(entries, stale)
+    assert (lost(explanation), rests(explanation)) == ([], [("1", 0)])
+
+
+def test_what_remains_once_funds_are_set_off_tells_where_it_was_found() -> None:
+    """Funds that were left twice are set off twice, and no more."""
+    funds = [Funds(Decimal(amount), 0) for amount in (9, 4, 4, 4, 6)]
+    changes = [
+        Change(None, None, None, at(0), funds[0]),
+        Change("a", at(0), funds[1], at(1), Funds(Decimal(3), 0)),
+        Change("b", at(1), funds[2], at(2), funds[1]),
+        Change("c", at(2), funds[3], at(3), funds[2]),
+        Change("d", at(3), Funds(Decimal(3), 0), None, funds[4]),
+    ]
+    (rest,) = explain_changes(changes, Circumstances()).unexplained
+    assert (rest.balance, rest.change.found_at, rest.change.found) == (2, None, funds[4])
+    assert (rest.change.after_id, rest.change.left) == ("c", funds[3])

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from billing_cli.core.deltas import NodeState, advance
-from billing_cli.core.model import Checkpoint, DeltaPolicy, Gap, Totals
+from dataclasses import replace
+
+import pytest
+
+from billing_cli.core.deltas import NodeState, advance, hold_takeover
+from billing_cli.core.model import Checkpoint, DeltaPolicy, Gap, HeldDelta, Totals
+from billing_cli.core.plausibility import Debt, NodeCredit
 from tests.unit.core.stories import (
     ALICE,
     BELIEVE_ALL,
@@ -173,3 +178,61 @@ def test_reasons_of_rejected_samples_are_passed_on_once_applied() -> None:
     step = books.run(seen, later, latest)
     assert step.rejected == (*later.rejected, *latest.rejected)
     assert [one.uplink_bytes for one in step.records] == [1]
+
+
+def test_a_watermark_that_tells_nothing_any_more_has_no_differences() -> None:
+    """An exporter without user statistics says nothing about streams."""
+    books = Ledger()
+    books.run(alice("00:00", 1))
+    assert books.run(snapshot("00:00", {})).differences == 0
+
+
+def test_a_run_that_applies_nothing_leaves_a_node_as_it_was() -> None:
+    """Also where it waits: its restart and its credit are those of before."""
+    at = after_noon("00:00")
+    credit = NodeCredit(Debt(5, at), {"account": Debt(7, at)}, at)
+    known = {ALICE: Checkpoint(at, Totals(500, 0))}
+    node = NodeState(at, at, known, restarted_at=at, credit=credit)
+    for snapshots in ([alice("00:00", 500)], [alice("00:00", 500), alice("01:00", 40)]):
+        step = advance(node, snapshots, {}, BELIEVE_ALL)
+        assert (step.watermark, step.samples_at, step.restarted_at) == (at, at, at)
+        assert step.credit == credit
+        assert step.waits_for_successor == (len(snapshots) == 2)
+
+
+BEFORE, LATER = (
+    record(ALICE, ("00:00", "01:00"), (1, 0), (4, 0)),
+    record(ALICE, ("01:00", "02:00"), (4, 0), (9, 0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("story", "is_held"),
+    [
+        pytest.param((("00:00", 1), ("01:00", 4), ("02:00", 9)), False, id="the counters go on"),
+        pytest.param((("01:00", 4), ("02:00", 9)), True, id="the watermark is not there"),
+        pytest.param((("00:00", 2), ("01:00", 4), ("02:00", 9)), True, id="it tells otherwise"),
+    ],
+)
+def test_a_takeover_holds_what_differs_from_the_other_source(
+    story: tuple[tuple[str, int], ...], *, is_held: bool
+) -> None:
+    """Up to the first snapshot of the new source; from there on its own counters are charged."""
+    snapshots = [alice(*one) for one in story]
+    step = next_run("00:00", {ALICE: Checkpoint(after_noon("00:00"), Totals(1, 0))}, *snapshots)
+    assert step.records == (BEFORE, LATER)
+    earlier = HeldDelta(BEFORE._replace(name=BOB), "duplicate")
+    step = replace(step, held=(earlier,))
+    found = hold_takeover(step, snapshots, after_noon("00:00"))
+    if is_held:
+        assert found.records == (LATER,)
+        assert found.held == (earlier, HeldDelta(BEFORE, "line_rate"))
+    else:
+        assert found == step
+
+
+def test_a_takeover_holds_nothing_that_flowed_after_the_watermark() -> None:
+    """The other source reported none of it."""
+    step = next_run("00:00", {}, alice("01:00", 4), alice("02:00", 9))
+    step = replace(step, records=(LATER,))
+    assert hold_takeover(step, [alice("01:00", 4)], after_noon("00:59")) == step

@@ -16,7 +16,9 @@ from billing_cli.core.rating import (
     EXACT,
     BilledUsage,
     adjustment_id,
+    balance_of,
     buckets_of,
+    is_balance,
     ledger_id,
     rate,
 )
@@ -240,7 +242,7 @@ def test_records_of_one_line_and_minute_share_a_bucket() -> None:
     """Epochs, inbounds' samples and pending usage add up where the shared table has one row."""
     node = "prod:jp-1.svc.plus"
     usage = [
-        BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:00", "01:10"), (5, 5), (6, 9))),
+        BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:00", "01:10"), (5, 3), (6, 7))),
         BilledUsage(ALICE_UUID, node, "jp", record(ALICE_TCP, ("00:10", "01:00"), (0, 0), (7, 7))),
         BilledUsage(ALICE_UUID, node, "jp", record(ALICE, ("01:10", "01:20"), (0, 0), (2, 3), 1)),
         BilledUsage(BOB_UUID, node, "jp", record(ALICE, ("01:10", "01:20"), (0, 0), (1, 0))),
@@ -279,3 +281,10 @@ def test_buckets_of_several_lines_come_by_account_first() -> None:
         (second, "tcp"),
         (second, "ws"),
     ]
+
+
+def test_no_money_is_computed_with_a_balance_that_is_none() -> None:
+    """A row may hold NULL."""
+    assert not is_balance(None)
+    with pytest.raises(ValueError, match=r"^a balance of NULL$"):
+        balance_of(None)

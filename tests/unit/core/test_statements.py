@@ -87,8 +87,8 @@ PROOFS, ROOT = proofs_of(CONTENTS[:2])
 NOTE = sign_checkpoint(Checkpoint("example.com/log", LOG_SIZE, ROOT), SIGNER)
 
 
-def whole() -> Statement:
-    """Return a statement of two sealed days and one that is not sealed yet, with a top-up of 50."""
+def make_whole() -> Statement:
+    """Make a statement of two sealed days and one that is not sealed yet, with a top-up of 50."""
     days = [
         {**content, "sealed": is_sealed}
         for content, is_sealed in zip(deepcopy(CONTENTS), (True, True, False), strict=True)
@@ -118,6 +118,15 @@ def hashed(statement: Statement) -> Statement:
     return statement
 
 
+WHOLE = json.dumps(make_whole())
+
+
+def whole() -> Statement:
+    """Return a copy of the statement."""
+    statement: Statement = json.loads(WHOLE)
+    return statement
+
+
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield where each value of a JSON object is, objects and lists included."""
     parts = value.items() if isinstance(value, dict) else enumerate(value)
@@ -142,7 +151,7 @@ PLACES = list(places(whole()))
 
 def test_a_statement_as_it_was_made_has_no_problem() -> None:
     """It tells which days are proven, and by which checkpoint, also once it was a file."""
-    check = check_statement(json.loads(json.dumps(whole())))
+    check = check_statement(whole())
     assert check.problems == ()
     assert (check.sealed_days, check.unsealed_days) == (
         ("2026-04-08", "2026-04-09"),
@@ -164,6 +173,17 @@ def test_a_statement_shows_the_sums_of_its_days() -> None:
     ]
 
 
+def test_nodes_are_in_order_whatever_day_they_were_used_on_first() -> None:
+    """By node, then by inbound tag."""
+    names = [("b", "x"), ("a", "y"), ("a", "x")]
+    entries = [
+        {"node_id": node, "inbound_tag": tag, "included_bytes": 0, "rated_bytes": 1, "amount": "-1"}
+        for node, tag in names
+    ]
+    found = nodes_of([{"entries": [entry]} for entry in entries])
+    assert [(one["node_id"], one["inbound_tag"]) for one in found] == sorted(names)
+
+
 def test_a_month_without_any_day_has_no_checkpoint_and_no_problem() -> None:
     """Nothing was booked, so nothing is to be proven."""
     statement = whole() | {"days": [], "nodes": [], **totals_of([])}
@@ -177,8 +197,16 @@ def test_each_altered_value_is_found(place: tuple[Any, ...]) -> None:
     """Whatever it is: the hash of the whole tells, and a value of another type is no statement."""
     for other in (None, 7, "7", 1.5, True, [], {}, [7], {"x": 7}):
         altered = with_other(place, lambda _, other=other: deepcopy(other))
-        if json.dumps(altered) != json.dumps(whole()):
+        if json.dumps(altered) != WHOLE:
             assert check_statement(altered).problems, other
+
+
+def test_a_statement_with_another_label_is_not_the_one_that_was_made() -> None:
+    """What no sum and no proof covers is covered by the hash of the whole."""
+    altered = with_other(("currency",), lambda _: "USD")
+    assert check_statement(altered).problems == (
+        "the statement is not the one that its hash was made of",
+    )
 
 
 def is_shown_by_a_leaf(place: tuple[Any, ...]) -> bool:
@@ -227,6 +255,35 @@ def test_each_key_is_needed_and_no_other_may_be_there(place: tuple[Any, ...]) ->
             part["more"] = 1
         (problem,) = check_statement(hashed(altered)).problems
         assert problem.startswith("the statement is damaged: ")
+
+
+MONEY = {"opening_balance", "closing_balance", "amount", "balance_before", "balance_after"}
+NOT_TYPED = {"format", "quota", "proof", "entries", "sha256", "checkpoint", "hashes"}
+TYPED_OF_PROOF = {"position", "accounts", "leaf_number"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        place
+        for place in PLACES
+        if isinstance(place[-1], str)
+        and place[-1] not in NOT_TYPED
+        # Names of nodes are compared with those of the days.
+        and not (place[0] == "nodes" and place[-1] in {"node_id", "inbound_tag"})
+        and (place[0] != "proof" or place[-1] in TYPED_OF_PROOF)
+    ],
+    ids=str,
+)
+def test_each_value_has_its_type(place: tuple[Any, ...]) -> None:
+    """Numbers are no text, text is no number, and money has nine digits."""
+    key = place[-1]
+    if key in MONEY:
+        changed, reason = with_other(place, lambda _: "1.0"), "is no amount of money"
+    else:
+        changed = with_other(place, lambda value: 7 if isinstance(value, str) else "7")
+        reason = "is not of its type"
+    assert list(check_statement(hashed(changed)).problems) == damaged(f"{key} {reason}")
 
 
 def damaged(reason: str) -> list[str]:
@@ -289,6 +346,11 @@ UNSEALED = ("days", 2)
             ("proof", "days"), lambda days: days[:1],
             ["day 2026-04-09: it is sealed either with a proof, or not at all"],
             id="a sealed day without a proof",
+        ),
+        pytest.param(
+            ("days", 1, "sealed"), lambda _: False,
+            ["day 2026-04-09: it is sealed either with a proof, or not at all"],
+            id="a proof of a day that is not said to be sealed",
         ),
         pytest.param(
             ("proof", "checkpoint"), lambda _: None, ["there is no checkpoint for the proofs"],
@@ -360,10 +422,35 @@ def test_what_is_wrong_with_several_days_is_said_of_each_in_their_order() -> Non
     altered = whole()
     for number in (0, 1):
         altered["days"][number]["balance_after"] = "1.000000000"
+    altered["days"][1]["sealed"] = False
+    assert check_statement(hashed(altered)).problems == (
+        f"day 2026-04-08: {NOT_HELD}",
+        "day 2026-04-09: it is sealed either with a proof, or not at all",
+    )
+    altered["days"][1]["sealed"] = True
     altered["proof"]["days"][0]["log_proof"].pop()
     assert check_statement(hashed(altered)).problems == (
         "day 2026-04-08: the proof has 2 hashes instead of 3",
         f"day 2026-04-09: {NOT_HELD}",
+    )
+
+
+def test_a_hash_has_one_form() -> None:
+    """Characters that readers of base64 may skip are damage."""
+    altered = with_other(("proof", "hashes", 0), lambda text: f"{text[:5]}!{text[5:]}")
+    (problem,) = check_statement(hashed(altered)).problems
+    assert problem.startswith("the statement is damaged: ")
+
+
+def test_sums_are_compared_in_each_day() -> None:
+    """Each day and sum that does not add up is named."""
+    altered = whole()
+    for number in (0, 2):
+        altered["days"][number]["charges"] += 1
+    assert check_statement(hashed(altered)).problems == (
+        "day 2026-04-08: charges is not the sum of its entries",
+        "day 2026-04-10: charges is not the sum of its entries",
+        f"day 2026-04-08: {NOT_HELD}",
     )
 
 

@@ -60,6 +60,9 @@ def ledger() -> Ledger:
             {ALL: (200, 400)}, {A: (100, 200), B: (100, 200)}, (0, 0), id="split into equal halves"
         ),
         pytest.param(
+            {ALL: (200, 400)}, {A: (100, 200), A_PROXY: (100, 200)}, (0, 0), id="split by uuid"
+        ),
+        pytest.param(
             {ALL: (600, 600)},
             {A: (100, 100), B: (200, 200), C: (300, 300)},
             (0, 0),

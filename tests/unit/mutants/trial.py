@@ -26,10 +26,13 @@ TESTS = Path(__file__).parents[2]
 
 # A mutant has to be found by the tests of its own module, which also keeps a trial short.
 MODULES = {
-    "deltas": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
+    "deltas": (
+        *("test_deltas.py", "test_continuity.py", "test_walk.py", "test_restart.py"),
+        *("test_succession.py", "test_histories.py"),
+    ),
     "walk": (
-        *("test_deltas.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
-        "test_histories.py",
+        *("test_walk.py", "test_deltas.py", "test_continuity.py", "test_restart.py"),
+        *("test_succession.py", "test_histories.py"),
     ),
     "changes": (
         *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
@@ -41,7 +44,10 @@ MODULES = {
     "gaps": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
-    "rating": ("test_rating.py", "test_prices.py", "test_rating_properties.py"),
+    "rating": (
+        *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
+        "test_rating_properties.py",
+    ),
     "adjustments": ("test_adjustments.py", "test_quota_periods.py"),
     "daily_maximum": ("test_daily_maximum.py",),
     "quota_periods": ("test_quota_periods.py",),
