@@ -56,8 +56,7 @@ def judge(
 
     `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
-    snapshot. With `decide_now` the snapshot decides alone where it has no successor, but one that
-    can be an earlier reading waits all the same.
+    snapshot. With `decide_now` the snapshot decides alone where it has no successor.
     """
     snapshot, *successors = history
     if not successors and not decide_now:
@@ -69,7 +68,7 @@ def judge(
         if returned_at:
             return Verdict("disorder", ignored=returned_at)
         covered = history[-1].collected_at - snapshot.collected_at
-        if len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
+        if 0 < len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
             return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(

@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from billing_cli.core.history import read_history
 from billing_cli.core.model import StreamName, Totals
 from billing_cli.core.restart import MOST_SUCCESSORS, judge
-from tests.unit.core.stories import (
-    ALICE,
-    BELIEVE_ALL,
-    BOB,
-    Ledger,
-    after_noon,
-    alice,
-    record,
-    snapshot,
-)
+from tests.unit.core.stories import ALICE, BOB, Ledger, after_noon, alice, record, snapshot
 
 CAROL = StreamName("xhttp", "33333333-3333-3333-3333-333333333333")
 
@@ -234,14 +224,6 @@ def test_a_clock_that_was_set_back_after_a_restart_at_zero_charges_nothing_twice
     books.run(alice("50:00", 5_000, 5_000), *totals)
     assert books.charged() == (1_000, 1_000)
     assert kinds(books) == ["reset", "disorder", "late"]
-
-
-def test_history_that_ends_with_a_reading_out_of_order_shows_no_restart() -> None:
-    """What comes after it may show that it is an earlier one: nothing is found until then."""
-    history = [alice("50:00", 880), alice("51:00", 1_010), alice("52:00", 940)]
-    shown = read_history(history, {}, BELIEVE_ALL)
-    assert (shown.restarts, len(shown.snapshots)) == ({}, 2)
-    assert read_history([*history, alice("53:00", 1_020)], {}, BELIEVE_ALL).restarts == {}
 
 
 def test_a_clock_that_was_set_back_after_an_upgrade_charges_nothing_twice() -> None:
