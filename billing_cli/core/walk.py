@@ -195,10 +195,7 @@ class Walk:
         taken, ended = self._take_over(successions)
         reset: dict[StreamName, Totals] = {}
         special = taken.keys() | ended | changes.decreased.keys()
-        counted = dict(changes.new)
         for name, before, totals in changes.known:
-            if before.totals == ZERO:
-                counted[name] = totals
             if name not in special:
                 self._step(name, before, snapshot)
                 continue
@@ -223,8 +220,7 @@ class Walk:
                 is_begun = name in self._streams.known and self._account(name) in begun
                 since = taken.get(name, ZERO if is_begun else None)
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
-        if counted:
-            self._floor = {**self._floor, **counted}
+            self._floor = {**self._floor, **changes.new}
         self._end(snapshot, changes, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:

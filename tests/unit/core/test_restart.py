@@ -294,17 +294,6 @@ def test_a_user_who_is_left_out_makes_no_restart_of_a_clock_that_was_set_back() 
     assert books.charged() == (290, 290)
 
 
-def test_a_clock_that_was_set_back_after_a_restart_at_zero_charges_nothing_twice() -> None:
-    """What the first snapshot after it shows, nothing at all, tells nothing of what is older."""
-    books = Ledger()
-    books.run(alice("50:00", 5_000, 5_000))
-    clocks = {51: 0, 52: 40, 53: 900, 54: 910, 55: 700, 56: 800, 57: 1_000}
-    totals = [alice(f"{minute}:00", total, total) for minute, total in clocks.items()]
-    books.run(alice("50:00", 5_000, 5_000), *totals)
-    assert books.charged() == (1_000, 1_000)
-    assert kinds(books) == ["reset", "disorder", "late"]
-
-
 def test_a_clock_that_was_set_back_after_an_upgrade_charges_nothing_twice() -> None:
     """Nobody collected meanwhile: what is older is known of the new names as well."""
     merged = StreamName("", ALICE.sample_uuid)
