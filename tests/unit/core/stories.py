@@ -123,21 +123,19 @@ class Ledger:
         self.resets += step.resets
         return step
 
-    def live(self, *history: Snapshot, is_ordinary: bool = True) -> None:
-        """Run after each snapshot of a history, as a timer does; read from the watermark on.
+    def live(self, *history: Snapshot) -> None:
+        """Run after each snapshot, as a timer does. One run over all has to come to the same."""
+        at_once = Ledger(self.policy, self.accounts) if self.node.watermark is None else None
+        self.run_after_each(*history)
+        if at_once is not None:
+            at_once.run(*history)
+            assert at_once.outcome(history) == self.outcome(history)
 
-        A single run over a whole history has to come to the same, where that is an ordinary one:
-        counters that fall and rise in any order are judged by the snapshots that a run knows, and a
-        minute that is read in parts has several records.
-        """
-        is_first = self.node.watermark is None
+    def run_after_each(self, *history: Snapshot) -> None:
+        """Run after each snapshot of a history; read from the watermark on."""
         for end in range(1, len(history) + 1):
             at = self.node.watermark
             self.run(*(one for one in history[:end] if at is None or one.collected_at >= at))
-        if is_first and is_ordinary:
-            at_once = Ledger(self.policy, self.accounts)
-            at_once.run(*history)
-            assert at_once.outcome(history) == self.outcome(history)
 
     def outcome(self, history: Sequence[Snapshot]) -> tuple[object, ...]:
         """Return what is kept after a history, records without the order in which they came."""

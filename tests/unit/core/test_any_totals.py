@@ -45,8 +45,6 @@ def _plus(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 def test_no_usage_record_shrinks(history: list[Totals]) -> None:
     """The table refuses a record that ends below its start: its node could never go on."""
     books = Ledger()
-    books.live(
-        *(snapshot(f"{minute}:00", one) for minute, one in enumerate(history)), is_ordinary=False
-    )
+    books.run_after_each(*(snapshot(f"{minute}:00", one) for minute, one in enumerate(history)))
     shrinking = [record for record in books.records if not covers(record.end, record.start)]
     assert shrinking == []

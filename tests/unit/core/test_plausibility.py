@@ -84,14 +84,14 @@ def test_the_number_of_snapshots_makes_no_difference() -> None:
     """There is no minimum for a snapshot: stamps a millisecond apart bring no credit."""
     books = ledger()
     burst = [alice(f"01:00.{number:03}", number * 1_000) for number in range(100)]
-    books.live(alice("00:00", 0), alice("00:59", 0), *burst, is_ordinary=False)
+    books.run_after_each(alice("00:00", 0), alice("00:59", 0), *burst)
     assert books.charged()[0] <= 60_099
 
 
 def test_above_the_nodes_rate_the_nodes_minute_is_held() -> None:
     """Each account is within its own rate, but not all of them within the line's."""
     books = ledger(line_rate_bits_per_second=KILOBYTE)
-    books.live(
+    books.run_after_each(
         snapshot("00:00", {ALICE: (0, 0), BOB: (0, 0)}),
         snapshot("01:00", {ALICE: (40_000, 0), BOB: (40_000, 0)}),
         snapshot("02:00", {ALICE: (50_000, 0), BOB: (50_000, 0)}),
@@ -103,7 +103,7 @@ def test_above_the_nodes_rate_the_nodes_minute_is_held() -> None:
 def test_an_account_above_its_rate_does_not_hold_the_others() -> None:
     """Only the minute of that account is held, with all of its streams."""
     books = ledger()
-    books.live(
+    books.run_after_each(
         snapshot("00:00", {ALICE: (0, 0), ALICE_TCP: (0, 0), BOB: (0, 0)}),
         snapshot("01:00", {ALICE: (60_000, 0), ALICE_TCP: (1, 0), BOB: (7, 0)}),
     )
@@ -117,7 +117,7 @@ def test_credit_does_not_depend_on_how_a_history_is_cut_into_runs() -> None:
     history.append(alice("21:00", 19 * 59_000 + 140_000))
     at_once, live = ledger(account_rate_bits_per_second=0), ledger(account_rate_bits_per_second=0)
     at_once.run(*history)
-    live.live(*history)
+    live.run_after_each(*history)
     assert live.records == at_once.records
     assert live.held == at_once.held
     assert live.node.credit == at_once.node.credit
@@ -126,7 +126,7 @@ def test_credit_does_not_depend_on_how_a_history_is_cut_into_runs() -> None:
 def test_a_rate_of_zero_disables_the_limit() -> None:
     """Then whatever the counters say is charged, up to the largest counter."""
     books = ledger(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
-    books.live(alice("00:00", 0), alice("01:00", MAX_TOTAL))
+    books.run_after_each(alice("00:00", 0), alice("01:00", MAX_TOTAL))
     assert books.charged() == (MAX_TOTAL, 0)
 
 
@@ -138,7 +138,7 @@ def test_one_compromised_node_charges_its_line_rate_at_most() -> None:
     for minute in range(1, 60):
         total += 10**6 if minute % 3 else 10**9
         history.append(alice(f"{minute:02}:00", total))
-    books.live(*history)
+    books.run_after_each(*history)
     assert books.charged()[0] <= 2 * CAPACITY + 2_000 * 59 * 60
     assert books.held
 
@@ -146,7 +146,7 @@ def test_one_compromised_node_charges_its_line_rate_at_most() -> None:
 def test_more_than_a_bigint_is_held_without_any_limit() -> None:
     """Two counters that both jump over their whole range have no sum that can be stored."""
     books = ledger(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
-    books.live(alice("00:00", 0), snapshot("01:00", {ALICE: (MAX_TOTAL, MAX_TOTAL)}))
+    books.run_after_each(alice("00:00", 0), snapshot("01:00", {ALICE: (MAX_TOTAL, MAX_TOTAL)}))
     assert reasons(books) == [(ALICE, "account_rate", 2 * MAX_TOTAL)]
 
 

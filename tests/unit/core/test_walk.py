@@ -143,3 +143,17 @@ def test_a_minute_that_waits_is_left_out_though_disorder_reaches_into_it() -> No
     )
     assert (step.watermark, step.waits_for_successor) == (after_noon("01:00"), True)
     assert books.charged() == (100, 100)
+
+
+def test_former_names_show_a_restart_though_nothing_continues() -> None:
+    """What is gone is more than they count; an idle one among them is charged as well."""
+    tcp = StreamName("tcp", ALICE.sample_uuid)
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (1_000, 1_000), tcp: (0, 0)}),
+        snapshot("01:00", {MERGED: (1_000, 1_000)}),
+        snapshot("02:00", {ALICE: (300, 300), tcp: (5, 5)}),
+        snapshot("03:00", {ALICE: (301, 301), tcp: (6, 6)}),
+    )
+    assert books.charged() == (307, 307)
+    assert books.held == []

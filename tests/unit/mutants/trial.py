@@ -41,7 +41,7 @@ MODULES = {
     "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
     "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
-    "gaps": ("test_deltas.py", "test_continuity.py", "test_histories.py"),
+    "gaps": ("test_continuity.py", "test_restart.py", "test_succession.py", "test_histories.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
     "rating": (
