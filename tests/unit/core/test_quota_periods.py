@@ -23,7 +23,7 @@ from billing_cli.core.adjustments import (
     returned_quotas,
     settle,
 )
-from billing_cli.core.quota_periods import begin_period
+from billing_cli.core.quota_periods import begin_period, use_quota
 from tests.unit.core import tariffs
 from tests.unit.core.examples import examples
 from tests.unit.core.stories import NOON
@@ -287,3 +287,9 @@ def prior(charge: Charge) -> PriorEntry:
         charge.amount_delta,
         "v1",
     )
+
+
+def test_an_account_without_periods_uses_its_only_quota() -> None:
+    """Whichever minute it is."""
+    account = tariffs.account(tariffs.price("0.000000003"), quota=100)
+    assert use_quota(account, NOON, 30).remaining_included_quota == 70

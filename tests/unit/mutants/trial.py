@@ -41,7 +41,7 @@ MODULES = {
     "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
     "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
-    "gaps": ("test_continuity.py", "test_restart.py", "test_succession.py", "test_histories.py"),
+    "gaps": ("test_gaps.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
     "minutes": ("test_plausibility.py", "test_deltas.py"),
     "plausibility": ("test_plausibility.py",),
     "rating": (
@@ -53,7 +53,7 @@ MODULES = {
     "quota_periods": ("test_quota_periods.py",),
     "balances": ("test_balances.py", "test_balances_properties.py"),
     "funds": ("test_balances.py", "test_balances_properties.py"),
-    "corrections": ("test_corrections.py",),
+    "corrections": ("test_corrections.py", "test_known_history.py"),
     "takeover": ("test_takeover.py",),
     "canonical": ("test_canonical.py", "test_sealing_page.py"),
     "merkle": ("test_merkle.py", "test_sealing_page.py", "test_statement_size.py"),
