@@ -42,7 +42,7 @@ MODULES = {
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
     "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
     "gaps": ("test_gaps.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
-    "minutes": ("test_plausibility.py", "test_deltas.py"),
+    "minutes": ("test_minutes.py", "test_plausibility.py", "test_succession.py"),
     "plausibility": ("test_plausibility.py",),
     "rating": (
         *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
