@@ -447,3 +447,11 @@ def test_what_remains_once_funds_are_set_off_tells_where_it_was_found() -> None:
     (rest,) = explain_changes(changes, Circumstances()).unexplained
     assert (rest.balance, rest.change.found_at, rest.change.found) == (2, None, funds[4])
     assert (rest.change.after_id, rest.change.left) == ("c", funds[3])
+
+
+@pytest.mark.parametrize("quota", [9, 11])
+def test_a_renewal_may_change_a_quota_by_a_byte(quota: int) -> None:
+    """It is one all the same."""
+    changed = replace(QUOTA_CHANGE, found=Funds(Decimal(5), quota))
+    known = Circumstances(period_start=at(30))
+    assert explain_changes([OPENING, changed], known) == Explanation()

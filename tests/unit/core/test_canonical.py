@@ -61,6 +61,17 @@ def test_the_line_of_a_charge() -> None:
     )
 
 
+def test_the_line_of_an_adjustment_names_what_it_adjusts() -> None:
+    """In place of the mark for nothing."""
+    assert charge_line(CHARGE._replace(adjusts=ACCOUNT), "v1").split("\t")[4] == ACCOUNT
+
+
+def test_a_usage_record_is_a_delta_that_nobody_corrected() -> None:
+    """Where nothing else is said."""
+    fields = usage_line(StoredUsage(RECORD, 7, ACCOUNT)).rstrip("\n").split("\t")
+    assert (fields[3], fields[11]) == ("0", "delta")
+
+
 def test_texts_can_not_end_a_field_or_a_line() -> None:
     """What COPY escapes is escaped, and a text that looks like NULL is none."""
     assert escaped("a\tb\nc\rd\\N") == r"a\tb\nc\rd\\N"

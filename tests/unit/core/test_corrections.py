@@ -362,3 +362,44 @@ def test_a_difference_names_its_cell_and_its_figures() -> None:
     first, second = differences(BLURRED, told, {}, BELIEVE_ALL) or []
     assert first == Difference(BLURRED, after_noon("12:00"), Totals(0, 0), Totals(600, 30))
     assert second == Difference(BLURRED, after_noon("16:00"), Totals(600, 30), Totals(0, 0))
+
+
+TAKEN_BACK = cell(("10:30", "13:30"), ((100, 10), (700, 40)), {"13:00": ZERO, "12:00": ZERO})
+
+
+def test_a_cell_that_was_taken_back_is_charged_as_history_shows_it() -> None:
+    """From what it has at both ends, whatever the record said, and nothing of what lies around."""
+    around = (("10:00", (1, 1)), ("14:00", (999, 999)))
+    assert compare(
+        TAKEN_BACK,
+        *(around[0], ("10:30", (120, 10)), ("12:30", (400, 20)), ("13:30", (690, 40)), around[1]),
+    ) == [("12:00", ZERO, (280, 10)), ("13:00", ZERO, (290, 20))]
+    assert compare(TAKEN_BACK, ("10:30", (100, 10)), ("13:30", (700, 40))) == [
+        ("13:00", ZERO, (600, 30))
+    ]
+
+
+def test_a_cell_that_was_taken_back_begins_with_what_was_seen_where_history_has_less() -> None:
+    """The totals that were seen at its begin are known."""
+    assert compare(TAKEN_BACK, ("12:30", (400, 20)), ("13:30", (690, 40))) == [
+        ("12:00", ZERO, (300, 10)),
+        ("13:00", ZERO, (290, 20)),
+    ]
+    assert compare(TAKEN_BACK, ("13:30", (690, 40))) == [("13:00", ZERO, (590, 30))]
+
+
+def test_nothing_is_said_of_a_cell_that_was_taken_back_where_history_lacks_its_end() -> None:
+    """Or has nothing of it, or shows what can't be."""
+    assert compare(TAKEN_BACK) is None
+    assert compare(TAKEN_BACK, ("10:00", (1, 1)), ("14:00", (999, 999))) is None
+    assert compare(TAKEN_BACK, ("10:30", (100, 10)), ("12:30", (400, 20))) is None
+    slow = DeltaPolicy(account_rate_bits_per_second=8, burst_hours=1)
+    fast = (("10:30", (100, 10)), ("13:30", (700, 40)))
+    assert compare(TAKEN_BACK, *fast, policy=slow) is None
+
+
+def test_a_cell_without_bytes_was_not_taken_back() -> None:
+    """It stands where history has nothing inside."""
+    nothing = cell(("10:30", "13:30"), ((100, 10), (100, 10)), {"13:00": ZERO})
+    assert not nothing.is_reversed
+    assert compare(nothing) == []

@@ -65,3 +65,59 @@ def test_nothing_is_held_that_stays_below(buckets: list[Bucket]) -> None:
     most = Decimal(sum(bucket.total_bytes for bucket in buckets) + 1)
     maxima = {Payer("account", one): most for one in ACCOUNTS}
     assert above_maximum(buckets, accounts, {}, maxima) == set()
+
+
+def bucket(tag: str, size_bytes: int, *, hours: int = 0, account: str = "a") -> Bucket:
+    """Return a bucket of node n1."""
+    key = BucketKey(NOON + timedelta(hours=hours), "n1", account, "", tag)
+    return Bucket(key, size_bytes, 0)
+
+
+def held(
+    buckets: list[Bucket], maximum: str, charged: str = "0", quota: int = 0, kind: str = "account"
+) -> list[str]:
+    """Return the tags of what is held; the day had `charged` before."""
+    payer = Payer(kind, {"account": "a", "node": "n1"}[kind])  # type: ignore[arg-type]
+    accounts = {one: Account(one, quota, Decimal(0), PRICE) for one in ACCOUNTS}
+    before = {(payer, NOON.date()): Decimal(charged)}
+    above = above_maximum(buckets, accounts, before, {payer: Decimal(maximum)})
+    return sorted(key.line_code for key in above)
+
+
+def test_a_maximum_can_be_reached_and_not_exceeded() -> None:
+    """By a cent; what is held makes no room, and what is smaller may still be charged."""
+    for kind in ("account", "node"):
+        assert held([bucket("x", 100)], "1", kind=kind) == []
+        assert held([bucket("x", 101)], "1", kind=kind) == ["x"]
+        assert held([bucket("x", 1)], "1", charged="1", kind=kind) == ["x"]
+    assert held([bucket("x", 60), bucket("y", 50), bucket("z", 40)], "1") == ["y"]
+
+
+def test_what_is_held_uses_no_quota() -> None:
+    """The quota is there for what comes after it."""
+    assert held([bucket("x", 500), bucket("y", 200)], "1", quota=100) == ["x"]
+    assert held([bucket("x", 500), bucket("y", 201)], "1", quota=100) == ["x", "y"]
+
+
+def test_what_costs_nothing_is_never_held() -> None:
+    """Whatever the day had before."""
+    assert held([bucket("x", 100)], "1", charged="5", quota=100) == []
+
+
+def test_each_utc_day_and_payer_has_its_own_sum() -> None:
+    """The next day begins with nothing; another account has no limit."""
+    assert held([bucket("x", 100), bucket("y", 100, hours=12)], "1") == []
+    assert held([bucket("x", 100), bucket("y", 999, account="b")], "1") == []
+    assert held([bucket("x", 100), bucket("y", 1, account="b")], "1", kind="node") == ["y"]
+
+
+def test_amounts_are_positive_and_of_payers_with_a_maximum() -> None:
+    """Summed by day; what cost nothing is left out."""
+    accounts = {one: Account(one, 0, Decimal(0), PRICE) for one in ACCOUNTS}
+    buckets = [bucket("x", 100), bucket("y", 50), bucket("z", 7, account="b"), bucket("w", 0)]
+    buckets.append(bucket("x", 0, hours=12))
+    charges = rate([*buckets], accounts).charges
+    day = NOON.date()
+    account, node = Payer("account", "a"), Payer("node", "n1")
+    assert amounts_of(charges, {account: Decimal(1)}) == {(account, day): Decimal("1.5")}
+    assert amounts_of(charges, {node: Decimal(1)}) == {(node, day): Decimal("1.57")}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy, StreamName
-from billing_cli.core.plausibility import CreditBook, NodeCredit
+from billing_cli.core.plausibility import CreditBook, Debt, NodeCredit, plausible_bytes
 from tests.unit.core.examples import examples
 from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, Ledger, alice, snapshot
 
@@ -184,3 +184,61 @@ def test_minutes_and_corrections_together_stay_within_the_credit(
             for moment, name, size_bytes in charged[first:]:
                 total += size_bytes if name in names else 0
                 assert total <= rate * (360 + 60 + (moment - since).total_seconds())
+
+
+def test_what_an_account_can_have_moved_is_its_rate_up_to_the_burst() -> None:
+    """Without an earlier snapshot it is the burst; without a limit it is what can be stored."""
+    hour = START + timedelta(hours=1)
+    assert plausible_bytes(POLICY, START, START + timedelta(seconds=7)) == 7_000
+    assert plausible_bytes(POLICY, START, START + timedelta(milliseconds=1.5)) == 1
+    assert plausible_bytes(POLICY, START, hour + timedelta(hours=1)) == CAPACITY
+    assert plausible_bytes(POLICY, None, hour) == CAPACITY
+    assert plausible_bytes(POLICY, hour, START) == 0
+    for rate, expected in ((0, MAX_TOTAL), (1, 450)):
+        policy = replace(POLICY, account_rate_bits_per_second=rate)
+        assert plausible_bytes(policy, None, hour) == expected
+
+
+def test_bytes_that_are_found_later_consume_credit_as_far_as_it_reaches() -> None:
+    """Of the account and of the node; too little of either, and nothing is consumed."""
+    book = CreditBook(POLICY, NodeCredit())
+    assert book.spend("a", CAPACITY, START)
+    assert not book.spend("a", 1, START)
+    assert book.spent == {"a": Debt(CAPACITY, START)}
+    assert book.spend("a", 1_000, START + timedelta(seconds=1))
+    assert book.spend("b", CAPACITY - 1_000, START + timedelta(seconds=1))
+    assert book.spent_by_node == Debt(2 * CAPACITY - 2_000, START + timedelta(seconds=1))
+    assert not book.spend("c", 2_001, START + timedelta(seconds=1))
+    assert book.spend("c", 2_000, START + timedelta(seconds=1))
+    assert book.spent["c"] == Debt(2_000, START + timedelta(seconds=1))
+
+
+def test_bytes_that_are_found_later_consume_nothing_without_a_limit() -> None:
+    """Of the account, of the node, or of both."""
+    for account_rate, node_rate in ((0, KILOBYTE), (KILOBYTE, 0), (0, 0)):
+        policy = replace(
+            POLICY,
+            account_rate_bits_per_second=account_rate,
+            line_rate_bits_per_second=node_rate,
+        )
+        book = CreditBook(policy, NodeCredit())
+        assert book.spend("a", 1, START)
+        assert book.spent == ({"a": Debt(1, START)} if account_rate else {})
+        assert book.spent_by_node == (Debt(1, START) if node_rate else None)
+        assert book.spend("b", CAPACITY + 1, START) is (not account_rate and not node_rate)
+
+
+def test_bytes_that_are_found_after_a_baseline_have_the_credit_since() -> None:
+    """An account that has no debt of its own began with none."""
+    book = CreditBook(POLICY, NodeCredit(since=START))
+    at = START + timedelta(seconds=10)
+    assert not book.spend("a", 10_001, at)
+    assert book.spend("a", 10_000, at)
+
+
+def test_a_debt_that_the_next_minute_pays_off_is_not_kept() -> None:
+    """60 seconds at a kilobyte each."""
+    for size_bytes, is_kept in ((60_000, False), (60_001, True)):
+        book = CreditBook(POLICY, NodeCredit())
+        book.admit({"a": size_bytes}, START)
+        assert book.state(START).accounts == ({"a": Debt(size_bytes, START)} if is_kept else {})

@@ -23,7 +23,7 @@ from billing_cli.core.adjustments import (
     returned_quotas,
     settle,
 )
-from billing_cli.core.quota_periods import begin_period
+from billing_cli.core.quota_periods import begin_period, use_quota
 from tests.unit.core import tariffs
 from tests.unit.core.examples import examples
 from tests.unit.core.stories import NOON
@@ -210,6 +210,9 @@ def test_charges_that_the_new_quota_covers_give_their_price_back() -> None:
         (late_charge.ledger_id, 30, -30, 30 * PRICE),
         (charged.ledger_id, 30, -30, 30 * PRICE),
     ]
+    assert {entry.reason for entry in adjustments} == {
+        "the quota of the period that the minute lies in, visible after it was charged"
+    }
     assert ledger.account.remaining_included_quota == 20
     assert ledger.account.renewals[0].former_quota == 20
 
@@ -287,3 +290,23 @@ def prior(charge: Charge) -> PriorEntry:
         charge.amount_delta,
         "v1",
     )
+
+
+def test_an_account_without_periods_uses_its_only_quota() -> None:
+    """Whichever minute it is."""
+    account = tariffs.account(tariffs.price("0.000000003"), quota=100)
+    assert use_quota(account, NOON, 30).remaining_included_quota == 70
+
+
+def test_quota_that_a_correction_returned_is_used_by_what_was_rated_for_want_of_it() -> None:
+    """In the period that is over, for the price that was paid; the entry says so."""
+    first, second = tariffs.bucket(50, minute=1), tariffs.bucket(30, minute=2)
+    ledger = play([50, 100, 0], [(0, [first, second]), (1, [])])
+    ledger.correct(first._replace(uplink_bytes=-20))
+    assert [
+        (entry.included_bytes, entry.rated_bytes, entry.amount_delta, entry.reason)
+        for entry in ledger.entries[-2:]
+    ] == [
+        (-20, 0, 0, "because"),
+        (20, -20, 20 * PRICE, "quota of the minute's period that a correction returned"),
+    ]

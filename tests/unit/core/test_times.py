@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.times import (
+    EARLIEST,
     MINUTE,
     closed_until,
     format_rfc3339,
+    just_before,
     minute_of,
     parse_rfc3339,
     parse_time,
@@ -222,3 +224,26 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ValueError, match=r"is not an RFC 3339 time|before the first time"):
         parse_time(text, NOON)
+
+
+def test_a_day_begins_at_midnight() -> None:
+    """Whatever second and microsecond it is."""
+    now = datetime(2026, 4, 8, 12, 34, 56, 789, tzinfo=UTC)
+    assert parse_time("today", now) == datetime(2026, 4, 8, tzinfo=UTC)
+    assert parse_time("yesterday", now) == datetime(2026, 4, 7, tzinfo=UTC)
+
+
+def test_a_duration_has_plain_digits_and_reaches_no_further_than_time() -> None:
+    """Digits of other scripts are no duration."""
+    now = datetime(2026, 4, 8, tzinfo=UTC)
+    with pytest.raises(ValueError, match=r"^'9999999w' is before the first time that exists$"):
+        parse_time("9999999w", now)
+    with pytest.raises(ValueError, match="is not an RFC 3339 time"):
+        parse_time("\u0665m", now)
+
+
+def test_the_record_of_a_first_snapshot_begins_just_before_it() -> None:
+    """By the smallest step, but not before the first time that exists."""
+    at = datetime(2026, 4, 8, tzinfo=UTC)
+    assert just_before(at) == at - timedelta(microseconds=1)
+    assert just_before(EARLIEST) == EARLIEST
