@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Totals
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import DeltaPolicy, UsageRecord
+
+NOTHING: Mapping[datetime, Totals] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,15 @@ def differences(
     history: Iterable[tuple[datetime, Totals]],
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
+    continued: Mapping[datetime, Totals] = NOTHING,
 ) -> list[Difference] | None:
     """Compare a cell with the snapshots that history holds of its stream, oldest first.
 
     Of a cell that was taken back, history alone says what flowed in it: what it has at both ends.
 
     `restarts` are the stamps at which the stream's counters restarted, as history shows it, with
-    what they go on from.
+    what they go on from; `continued` those at which it goes on from counters of other names. A
+    cell that begins at zero may not know of that.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
     history shows a step above the plausible rate, a decrease that is no restart, or other totals
     at the cell's own end.
@@ -74,7 +79,7 @@ def differences(
     the record stands: what is known is never forgotten again.
     """
     if cell.is_reversed:
-        return _charged_again(cell, list(history), restarts, policy)
+        return _charged_again(cell, list(history), restarts, policy, continued)
     inside = []
     for at, totals in history:
         if cell.record.from_at < at < cell.record.to_at:
@@ -84,7 +89,7 @@ def differences(
     if not inside:
         return []
     ends = (*inside, (cell.record.to_at, cell.record.end))
-    shown = _minutes_shown((cell.record.from_at, cell.before), ends, restarts, policy)
+    shown = _minutes_shown((cell.record.from_at, cell.before), ends, restarts, policy, continued)
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -97,6 +102,7 @@ def _charged_again(
     history: Sequence[tuple[datetime, Totals]],
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
+    continued: Mapping[datetime, Totals],
 ) -> list[Difference] | None:
     begin, end = cell.record.from_at, cell.record.to_at
     within = [(at, totals) for at, totals in history if begin <= at <= end]
@@ -104,7 +110,7 @@ def _charged_again(
         return None
     if within[0][0] != begin:
         within = [(begin, cell.before), *within]
-    shown = _minutes_shown(within[0], within[1:], restarts, policy)
+    shown = _minutes_shown(within[0], within[1:], restarts, policy, continued)
     return None if shown is None else _compared(cell, shown)
 
 
@@ -140,6 +146,7 @@ def _minutes_shown(
     rest: Sequence[tuple[datetime, Totals]],
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
+    continued: Mapping[datetime, Totals],
 ) -> dict[datetime, Totals] | None:
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
@@ -148,6 +155,8 @@ def _minutes_shown(
         before = totals
         if next_at in restarts and not covers(next_totals, totals):
             before = restarts[next_at]
+        elif totals == ZERO:
+            before = continued.get(next_at, ZERO)
         if not covers(next_totals, before):
             return None
         up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink

@@ -6,10 +6,14 @@ rules: snapshots of another clock are left out, and a restart is what `core.rest
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import NodeState
+from billing_cli.core.succession import taken_over
 from billing_cli.core.walk import Walk
 
 if TYPE_CHECKING:
@@ -25,10 +29,12 @@ class History:
 
     `restarts` are the stamps at which each stream's counters were found to have restarted, with
     what they go on from: zero, but for a direction that did not restart with the other.
+    `continued` are those at which a stream was found to go on from counters of other names.
     """
 
     snapshots: tuple[Snapshot, ...]
     restarts: Mapping[StreamName, Mapping[datetime, Totals]]
+    continued: Mapping[StreamName, Mapping[datetime, Totals]]
 
 
 def read_history(
@@ -40,4 +46,9 @@ def read_history(
     """
     walk = Walk(NodeState(), accounts, policy, is_lost=False)
     walk.apply_all(snapshots, len(snapshots), decide_now=True)
-    return History(tuple(walk.applied), walk.restarts)
+    continued: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
+    for at, together in groupby(walk.successions, attrgetter("at")):
+        renamed = (one for one in together if one.kind == "renamed")
+        for name, totals in taken_over(renamed).items():
+            continued[name][at] = totals
+    return History(tuple(walk.applied), walk.restarts, continued)

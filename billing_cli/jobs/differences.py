@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.corrections import differences
 from billing_cli.core.history import read_history
 from billing_cli.core.times import minute_of
-from billing_cli.database.reconcile import read_cells, read_first_from
+from billing_cli.database.reconcile import read_accounts_by_uuid, read_cells, read_first_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,8 @@ class Finding:
 def find_differences(connection: Connection, stretch: Stretch) -> Finding:
     """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
     node = stretch.stored_node_id
-    history = read_history(stretch.snapshots, {}, stretch.policy)
+    accounts = read_accounts_by_uuid(connection, node)
+    history = read_history(stretch.snapshots, accounts, stretch.policy)
     snapshots = history.snapshots
     first_from = read_first_from(connection, node, stretch.at, stretch.until)
     stamps = [snapshot.collected_at for snapshot in snapshots]
@@ -79,8 +80,10 @@ def find_differences(connection: Connection, stretch: Stretch) -> Finding:
             for snapshot in snapshots[after_start:past_end]
             if record.name in snapshot.totals
         ]
-        restarts = history.restarts.get(record.name, {})
-        found = differences(stored.cell, seen, restarts, stretch.policy)
+        restarts, continued = (
+            shown.get(record.name, {}) for shown in (history.restarts, history.continued)
+        )
+        found = differences(stored.cell, seen, restarts, stretch.policy, continued)
         if found is None:
             skipped += 1
         else:

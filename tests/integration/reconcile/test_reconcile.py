@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from billing_cli.simulator.accounts import save_users
+from billing_cli.simulator.expectation import expected_by_account
+from billing_cli.simulator.invariants import compare_with_expected
+from billing_cli.simulator.publication import in_turn, merged, with_uuids
 
 if TYPE_CHECKING:
     from tests.integration.reconcile.conftest import World
@@ -270,3 +273,27 @@ def test_what_went_with_a_deleted_account_is_not_corrected_when_it_is_created_ag
     assert charged is not None
     assert charged[0] > world.minutes(27)
     assert charged[1] == now[0] - before[0] > 0
+
+
+def test_late_history_of_an_upgrade_before_a_restart_charges_no_byte_twice(world: World) -> None:
+    """Nobody collected in between, so that the new names seemed to have begun at zero."""
+    node = world.node
+    accounts = {user.proxy_uuid: user.uuid for user in world.users}
+    for user in world.users:
+        node.add_stream(user.proxy_uuid, "tcp")
+    node.run(world.minutes(10), poll_seconds=60)
+    node.naming = in_turn(with_uuids(accounts), merged)
+    node.run(world.minutes(12), poll_seconds=60)
+    node.restart_xray(world.minutes(12))
+    node.run(world.minutes(16), poll_seconds=60)
+    node.withhold(world.minutes(10), world.minutes(13), world.minutes(29))
+    node.run(world.minutes(30), poll_seconds=60)
+    world.collect_every_minute(3, 28, step=5)
+
+    assert world.reconcile(world.minutes(30)).corrections > 0
+
+    until = [snapshot for snapshot in node.snapshots if snapshot.index < 28]
+    expected = expected_by_account(world.fleet, node, until)
+    with psycopg.connect(world.database_url) as connection:
+        assert compare_with_expected(connection, node.identity.stored, expected) == []
+    world.assert_books_agree()

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_cli.core.corrections import Cell, Difference, differences
+from billing_cli.core.history import read_history
 from billing_cli.core.model import DeltaPolicy, Totals
 from tests.unit.core.examples import examples
-from tests.unit.core.stories import ALICE, BELIEVE_ALL, after_noon, record
+from tests.unit.core.stories import ALICE, BELIEVE_ALL, after_noon, record, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -403,3 +404,30 @@ def test_a_cell_without_bytes_was_not_taken_back() -> None:
     nothing = cell(("10:30", "13:30"), ((100, 10), (100, 10)), {"13:00": ZERO})
     assert not nothing.is_reversed
     assert compare(nothing) == []
+
+
+def test_a_cell_that_begins_at_zero_goes_on_from_other_names_that_late_history_shows() -> None:
+    """An upgrade and a restart fell into one cell: only the snapshots inside tell them apart."""
+    merged = ALICE._replace(inbound_tag="")
+    names = {
+        "00:00": (ALICE, 500),
+        "01:10": (merged, 520),
+        "02:10": (merged, 5),
+        "03:10": (merged, 9),
+    }
+    told = [snapshot(clock, {name: (total, total)}) for clock, (name, total) in names.items()]
+    history = read_history(told, {}, BELIEVE_ALL)
+    blurred = Cell(
+        record(merged, ("00:00", "03:10"), ZERO, (9, 9)),
+        Totals(*ZERO),
+        {after_noon("03:00"): Totals(9, 9)},
+    )
+    seen = [(one.collected_at, one.totals[merged]) for one in history.snapshots[1:]]
+    found = differences(
+        blurred, seen, history.restarts[merged], BELIEVE_ALL, history.continued[merged]
+    )
+    assert [(f"{one.minute:%M:%S}", one.shown) for one in found or []] == [
+        ("01:00", (20, 20)),
+        ("02:00", (5, 5)),
+        ("03:00", (4, 4)),
+    ]
