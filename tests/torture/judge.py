@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import minute_of
@@ -20,7 +21,7 @@ from tests.torture.disorder import doubled
 from tests.torture.findings import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from decimal import Decimal
 
@@ -245,7 +246,24 @@ class Judge:
         for stream, moved in doubled(node.streams, collected, restarts, revoked):
             account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
             found[account] = found[account].plus(moved)
+        for account, moved in self._begun_anew(node, collected):
+            found[account] = found[account].plus(moved)
         return found
+
+    def _begun_anew(self, node: Node, collected: Sequence[Snapshot]) -> Iterator[tuple[str, Bytes]]:
+        """Yield what streams of deleted accounts had counted when they changed their uuid.
+
+        Nobody knows any more that the two uuids were of one account (docs: "what cannot be told
+        apart"): the new name begins at zero.
+        """
+        owners = self._owners()
+        for place, (before, after) in enumerate(pairwise(collected), start=1):
+            for stream in node.streams if before.naming is not after.naming else ():
+                account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+                since = self.reborn.get(account, {}).get(node.identity.stored)
+                uuids = [one.naming(stream.name)[0].sample_uuid for one in (before, after)]
+                if since is not None and place >= since and len(set(uuids)) > 1:
+                    yield account, Bytes(*before.totals[2 * stream.index : 2 * stream.index + 2])
 
     def _owners(self) -> dict[str, str]:
         """Map sample uuids to accounts, also to deleted ones."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase
 
 from billing_cli.core.times import MINUTE
-from billing_cli.simulator.publication import with_uuids
+from billing_cli.simulator.publication import as_counted, with_uuids
 from tests.torture import errands, model, neighbour
 from tests.torture.findings import WrongBooksError
 from tests.torture.ground import START, opened_ground
@@ -135,6 +135,27 @@ def test_usage_of_a_deleted_account_is_judged_by_either_of_its_uuids(arena: Aren
         ground.work(errands.errand(ground, "collect"))
         ground.delete(user)
         node.flow(stream, 10, 10)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        ground.check()
+
+
+def test_a_deleted_account_under_its_other_uuid_again_is_judged_as_a_new_user(arena: Arena) -> None:
+    """Nobody knows any more that both were its own: what it had counted waits once more."""
+    with opened_ground(arena, seed=7) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.proxy_uuid, "x", idle=True)
+        node.naming = with_uuids({user.proxy_uuid: user.uuid})
+        ground.elapse(61, 60)
+        node.flow(stream, 1_000, 1_000)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        ground.delete(user)
+        node.flow(stream, 10, 10)
+        ground.elapse(120, 60)
+        ground.work(errands.errand(ground, "collect"))
+        node.naming = as_counted
         ground.elapse(150, 60)
         ground.work(errands.errand(ground, "collect"))
         ground.check()
