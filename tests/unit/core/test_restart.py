@@ -250,6 +250,17 @@ def test_a_real_restart_is_not_revoked_where_equal_steps_lead_to_the_former_tota
     assert books.successions == []
 
 
+def test_a_restart_that_is_revoked_by_a_stop_at_the_former_totals_is_uncertain() -> None:
+    """A restart may also end exactly there: the gap states what is not charged then."""
+    books = Ledger()
+    books.live(*(alice(f"{at:02}:00", total, total) for at, total in enumerate((58, 31, 52, 58))))
+    assert books.charged() == (52, 52)
+    assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [
+        ("reset", 0),
+        ("uncertain", 12),
+    ]
+
+
 def test_a_clock_that_was_set_back_while_nobody_collected_charges_nothing_twice() -> None:
     """The newer readings replaced some of the older ones: the others are out of order."""
     books = Ledger()
