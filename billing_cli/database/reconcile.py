@@ -47,7 +47,7 @@ SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind IN ('delta', 'p
 READ_ACCOUNTS_BY_UUID = """
 SELECT DISTINCT sample_uuid::text, account_uuid::text
   FROM billing.streams
- WHERE stored_node_id = %s AND account_uuid <> sample_uuid
+ WHERE stored_node_id = %(stored_node_id)s AND account_uuid <> sample_uuid
 """
 
 # The chain's records of the range, each stream's in order. The one before a counter restart
@@ -124,7 +124,9 @@ def read_first_from(
 
 def read_accounts_by_uuid(connection: Connection, stored_node_id: str) -> dict[str, str]:
     """Return the accounts of a node's streams by sample uuid, where the two are not the same."""
-    return dict(connection.execute(READ_ACCOUNTS_BY_UUID, (stored_node_id,)).fetchall())
+    return dict(
+        connection.execute(READ_ACCOUNTS_BY_UUID, {"stored_node_id": stored_node_id}).fetchall()
+    )
 
 
 def read_cells(
