@@ -43,13 +43,6 @@ READ_FIRST_FROM = f"""
 SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind IN ('delta', 'pending')
 """
 
-# Whose streams are those that do not go by their account's own uuid.
-READ_ACCOUNTS_BY_UUID = """
-SELECT DISTINCT sample_uuid::text, account_uuid::text
-  FROM billing.streams
- WHERE stored_node_id = %(stored_node_id)s AND account_uuid <> sample_uuid
-"""
-
 # The chain's records of the range, each stream's in order. The one before a counter restart
 # tells what had been seen until then, unless something that was held or had no account was seen
 # after it: the column after the totals is when. Corrections of a record that reaches back to where
@@ -120,13 +113,6 @@ def read_first_from(
         READ_FIRST_FROM, {"stored_node_id": stored_node_id, "since": since, "until": until}
     ).fetchone()
     return row[0] if row else None
-
-
-def read_accounts_by_uuid(connection: Connection, stored_node_id: str) -> dict[str, str]:
-    """Return the accounts of a node's streams by sample uuid, where the two are not the same."""
-    return dict(
-        connection.execute(READ_ACCOUNTS_BY_UUID, {"stored_node_id": stored_node_id}).fetchall()
-    )
 
 
 def read_cells(

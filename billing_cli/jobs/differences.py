@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from billing_cli.core.corrections import differences
 from billing_cli.core.history import read_history
 from billing_cli.core.times import minute_of
-from billing_cli.database.reconcile import read_accounts_by_uuid, read_cells, read_first_from
+from billing_cli.database.reconcile import read_cells, read_first_from
+from billing_cli.database.streams import read_last_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +50,10 @@ class Finding:
 
 
 def find_differences(connection: Connection, stretch: Stretch) -> Finding:
-    """Hold every cell against the snapshots inside it; count those that tell nothing certain."""
+    """Compare every cell with the snapshots inside it; count those that show nothing certain."""
     node = stretch.stored_node_id
-    accounts = read_accounts_by_uuid(connection, node)
+    uuids = {name.sample_uuid for snapshot in stretch.snapshots for name in snapshot.totals}
+    accounts = read_last_accounts(connection, [node], uuids)
     history = read_history(stretch.snapshots, accounts, stretch.policy)
     snapshots = history.snapshots
     first_from = read_first_from(connection, node, stretch.at, stretch.until)
@@ -80,9 +82,8 @@ def find_differences(connection: Connection, stretch: Stretch) -> Finding:
             for snapshot in snapshots[after_start:past_end]
             if record.name in snapshot.totals
         ]
-        restarts, continued = (
-            shown.get(record.name, {}) for shown in (history.restarts, history.continued)
-        )
+        restarts = history.restarts.get(record.name, {})
+        continued = history.continued.get(record.name, {})
         found = differences(stored.cell, seen, restarts, stretch.policy, continued)
         if found is None:
             skipped += 1
