@@ -26,6 +26,7 @@ from billing_cli.core.rating import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from billing_cli.core.model import Account
@@ -69,13 +70,14 @@ class BucketHistory:
 class ReturnedQuota(NamedTuple):
     """Included bytes that corrections return to an account's period.
 
-    The first `rated_bytes` of the period's rated bytes, oldest first, may use them: as many as come
-    back, and those that corrections may take out of the minutes that they are about. None where
-    quota was left: nothing was rated for want of it.
+    The first `rated_bytes` of the period's rated bytes `since` then, oldest first, may use them: as
+    many as come back, and those that corrections may take out of the minutes that they are about.
+    None where quota was left: nothing was rated for want of it.
     """
 
     account_uuid: str
     period: Period
+    since: datetime | None
     included_bytes: int
     rated_bytes: int
 
@@ -132,7 +134,12 @@ def returned_quotas(
     histories: Mapping[BucketKey, BucketHistory],
     accounts: Mapping[str, Account],
 ) -> list[ReturnedQuota]:
-    """Return what corrections give back to quotas, of accounts whose quotas have periods."""
+    """Return what corrections give back to quotas, by the periods of their minutes.
+
+    Where no renewal is known, minutes since the first corrected one may use it: nothing tells when
+    the period of that one began.
+    """
+    first_minutes: dict[str, datetime] = {}
     included: Counter[tuple[str, Period]] = Counter()
     rated: Counter[tuple[str, Period]] = Counter()
     left: dict[tuple[str, Period], int] = {}
@@ -140,18 +147,24 @@ def returned_quotas(
         for correction in corrections:
             key, total = correction.bucket.key, correction.bucket.total_bytes
             account = accounts[key.account_uuid]
-            if total >= 0 or not account.renewals or key not in histories:
+            if total >= 0 or key not in histories:
                 continue
             period = key.account_uuid, period_at(account, key.bucket_start)
+            first = first_minutes.get(key.account_uuid, key.bucket_start)
+            first_minutes[key.account_uuid] = min(first, key.bucket_start)
             _, entries = _give_back(account, key, -total, histories[key], correction.reason)
             included[period] -= sum(entry.included_bytes for entry in entries)
             rated[period] += sum(entry.rated_bytes for entry in histories[key].entries)
             left[period] = quota_at(account, key.bucket_start)
     return [
         ReturnedQuota(
-            *period, returned, returned + rated[period] if -returned < left[period] <= 0 else 0
+            account,
+            period,
+            period.begin if accounts[account].renewals else first_minutes[account],
+            returned,
+            returned + rated[account, period] if -returned < left[account, period] <= 0 else 0,
         )
-        for period, returned in included.items()
+        for (account, period), returned in included.items()
         if returned
     ]
 

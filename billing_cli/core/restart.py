@@ -68,7 +68,7 @@ def judge(
         if returned_at:
             return Verdict("disorder", ignored=returned_at)
         covered = history[-1].collected_at - snapshot.collected_at
-        if 0 < len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
+        if len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
             return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(

@@ -71,9 +71,7 @@ class Walk:
         self._policy = policy
         self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
-        self._floor: Mapping[StreamName, Totals] = {
-            name: one.totals for name, one in node.streams.items()
-        }
+        self._floor = {name: one.totals for name, one in node.streams.items()}
 
     def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
@@ -220,7 +218,11 @@ class Walk:
                 is_begun = name in self._streams.known and self._account(name) in begun
                 since = taken.get(name, ZERO if is_begun else None)
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
-            self._floor = {**self._floor, **changes.new}
+        self._floor.update(changes.new)
+        # A stream that had counted nothing tells as little as one that was not there.
+        self._floor.update(
+            (name, totals) for name, before, totals in changes.known if before.totals == ZERO
+        )
         self._end(snapshot, changes, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
@@ -238,7 +240,7 @@ class Walk:
             self._step(name, start._replace(before_restart=None), snapshot)
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
-        self._floor = snapshot.totals
+        self._floor = dict(snapshot.totals)
         self._end(snapshot, changes, {stream.name: ZERO for stream in changes.changed})
 
     def _apply_new(
@@ -287,7 +289,6 @@ class Walk:
         self.gaps.applied(at, len(reset), self.successions, changes.uncertain)
         if snapshot.totals:
             self.samples_at = at
-            self._floor = self._floor or snapshot.totals
         self.applied.append(snapshot)
 
     # ------------------------------------------------------------------------- streams and minutes

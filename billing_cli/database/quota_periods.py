@@ -128,7 +128,8 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
 """
 
 
-# The first rated buckets of periods, in the order of their keys, up to so many rated bytes each.
+# The first rated buckets of periods since a minute, in the order of their keys, up to so many rated
+# bytes each.
 # Charges have no index by account, buckets have.
 READ_RATED_BUCKETS = """
 SELECT bucket_start, node_id, account_uuid::text, region, line_code
@@ -139,13 +140,13 @@ SELECT bucket_start, node_id, account_uuid::text, region, line_code
                        ORDER BY bucket.bucket_start, bucket.node_id, bucket.region,
                                 bucket.line_code
                    ) - charged.rated_bytes AS rated_before
-          FROM unnest(%(account_uuids)s::uuid[], %(begins)s::timestamptz[],
+          FROM unnest(%(account_uuids)s::uuid[], %(since)s::timestamptz[],
                       %(ends)s::timestamptz[], %(rated_bytes)s::bigint[])
                WITH ORDINALITY
-                 AS wanted (account_uuid, period_begin, period_end, rated_bytes, place)
+                 AS wanted (account_uuid, since, period_end, rated_bytes, place)
           JOIN public.traffic_minute_buckets AS bucket
             ON bucket.account_uuid = wanted.account_uuid
-           AND bucket.bucket_start >= coalesce(period_begin, '-infinity')
+           AND bucket.bucket_start >= coalesce(since, '-infinity')
            AND bucket.bucket_start < coalesce(period_end, 'infinity')
          CROSS JOIN LATERAL (
                SELECT sum(rated_bytes) AS rated_bytes
@@ -239,7 +240,7 @@ def read_rated_buckets(
         READ_RATED_BUCKETS,
         {
             "account_uuids": arrays.plain(quota.account_uuid for quota in wanted),
-            "begins": arrays.moments(quota.period.begin for quota in wanted),
+            "since": arrays.moments(quota.since for quota in wanted),
             "ends": arrays.moments(quota.period.end for quota in wanted),
             "rated_bytes": arrays.plain(quota.rated_bytes for quota in wanted),
         },

@@ -18,20 +18,26 @@ SWALLOWED = 51_000
 
 
 def hide_a_restart(world: World, rate: str, other_bytes: int = 0) -> None:
-    """Collect half an hour in which a restart hid 51,000 bytes; the credit is 180,000 by then."""
+    """Collect half an hour in which a restart hid 51,000 bytes; the credit is 180,000 by then.
+
+    A user without an account is what tells that it was no clock that was set back.
+    """
     world.source_options = {
         "account_rate_bits_per_second": 0,
         "line_rate_bits_per_second": 0,
     } | {rate: RATE}
     stream, other = world.streams[0], world.node.add_stream(world.users[0].uuid, "tcp")
+    stranger = world.node.add_stream("99999999-9999-9999-9999-999999999999", "xhttp")
     world.node.snapshot(world.minutes(0))
     world.node.flow(stream, 500, 500)
     world.node.snapshot(world.minutes(10))
     world.node.flow(stream, 25_000, 25_000)
+    world.node.flow(stranger, 0, 2)
     world.node.snapshot(world.minutes(20), published_at=world.minutes(32))
     world.node.restart_xray(world.minutes(25))
     world.node.flow(stream, 20_000, 20_000)
     world.node.flow(other, 0, other_bytes)
+    world.node.flow(stranger, 0, 1)
     world.node.snapshot(world.minutes(30))
     collect_at(world, 31.7)
     assert charged(world) == 40_000 + other_bytes

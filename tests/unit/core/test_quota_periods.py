@@ -88,11 +88,10 @@ class Ledger:
 
     def _rated(self, returned: ReturnedQuota) -> Iterator[BucketKey]:
         """Yield the first rated minutes of a period, up to so many bytes."""
-        begin, end = returned.period
-        before = 0
+        since, end, before = returned.since, returned.period.end, 0
         for key in sorted({entry.key for entry in self.entries}):
             rated = sum(entry.rated_bytes for entry in self.entries if entry.key == key)
-            is_inside = (begin is None or begin <= key.bucket_start) and (
+            is_inside = (since is None or since <= key.bucket_start) and (
                 end is None or key.bucket_start < end
             )
             if is_inside and rated and before < returned.rated_bytes:
@@ -271,6 +270,23 @@ def test_a_correction_uses_no_quota_that_others_have_changed(changed_by: int) ->
     ledger.account = ledger.account._replace(renewals=(changed,))
     ledger.correct(first._replace(uplink_bytes=-10))
     assert [entry.included_bytes for entry in ledger.entries] == [50, 20, -10]
+
+
+def test_before_the_first_renewal_minutes_since_the_corrected_one_use_what_it_returned() -> None:
+    """Earlier ones may be of a period that ended without that anything told."""
+    first, second, third = (tariffs.bucket(40, minute=minute) for minute in (1, 2, 3))
+    ledger = play([40, 100, 0], [(0, [second]), (0, [first, third])])
+    ledger.correct(second._replace(uplink_bytes=-15))
+    assert [
+        (entry.key.bucket_start - NOON, entry.included_bytes, entry.rated_bytes)
+        for entry in ledger.entries
+    ] == [
+        (timedelta(minutes=2), 40, 0),
+        (timedelta(minutes=1), 0, 40),
+        (timedelta(minutes=3), 0, 40),
+        (timedelta(minutes=2), -15, 0),
+        (timedelta(minutes=3), 15, -15),
+    ]
 
 
 def period_of(key: BucketKey) -> int:

@@ -7,9 +7,19 @@ from datetime import timedelta
 
 import pytest
 
+from billing_cli.core.history import read_history
 from billing_cli.core.model import StreamName, Totals
 from billing_cli.core.restart import MOST_SUCCESSORS, judge
-from tests.unit.core.stories import ALICE, BOB, Ledger, after_noon, alice, record, snapshot
+from tests.unit.core.stories import (
+    ALICE,
+    BELIEVE_ALL,
+    BOB,
+    Ledger,
+    after_noon,
+    alice,
+    record,
+    snapshot,
+)
 
 CAROL = StreamName("xhttp", "33333333-3333-3333-3333-333333333333")
 
@@ -131,7 +141,7 @@ def test_a_restart_is_revoked_for_a_user_who_is_left_out_as_well() -> None:
 def test_a_second_restart_that_was_none_is_revoked_with_what_the_first_one_charged() -> None:
     """A clock was set back soon after the real start: both time lines alternate."""
     books = Ledger()
-    books.live(
+    books.run_after_each(
         *(alice("00:00", 1_000), alice("01:00", 0), alice("02:00", 10), alice("03:00", 1_005)),
         *(alice("04:00", 11), alice("05:00", 11), alice("06:00", 1_020), alice("07:00", 1_300)),
     )
@@ -151,6 +161,28 @@ def test_a_clock_that_was_set_back_after_a_restart_charges_nothing_twice() -> No
         snapshot("05:00", {ALICE: (180, 180), BOB: (150, 150)}),
     )
     assert books.charged() == (330, 330)
+
+
+def test_a_clock_that_was_set_back_after_a_restart_at_zero_charges_nothing_twice() -> None:
+    """A counter that showed zero first is one that was not there yet: its next totals are oldest.
+
+    52 to 54 are readings of the clock that ran ahead, 55 to 57 come from the one that was set back.
+    """
+    books = Ledger()
+    books.run(alice("50:00", 5_000))
+    books.run(
+        alice("50:00", 5_000),
+        *(alice("51:00", 0), alice("52:00", 40), alice("53:00", 900), alice("54:00", 910)),
+        *(alice("55:00", 700), alice("56:00", 800), alice("57:00", 1_000)),
+    )
+    assert books.charged() == (1_000, 0)
+
+
+def test_history_that_ends_with_an_older_reading_shows_no_restart() -> None:
+    """The snapshot after it is not known; an hour later reconcile knows."""
+    readings = snapshot("51:00", {ALICE: (880, 0)}), snapshot("52:00", {ALICE: (1_010, 0)})
+    older = snapshot("53:00", {ALICE: (940, 0)})
+    assert not read_history((*readings, older), {}, BELIEVE_ALL).restarts
 
 
 def test_a_real_restart_is_not_revoked_when_the_counters_pass_their_former_totals() -> None:

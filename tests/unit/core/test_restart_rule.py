@@ -187,10 +187,12 @@ def test_an_older_reading_may_have_counted_in_one_direction_only() -> None:
     assert judge(history(story), decreased, older, 0, account_of, decide_now=False) == RESTART
 
 
-def test_a_snapshot_that_has_to_decide_alone_waits_no_longer() -> None:
-    """Also where it may be an older reading."""
+def test_a_snapshot_that_has_to_decide_alone_waits_where_it_may_be_an_older_reading() -> None:
+    """The next run has the totals before it as its floor, so that it decides."""
     decreased, older = totals_of({ALICE: (500, 500)}), totals_of({ALICE: (300, 300)})
     found = judge(history(alone(400)), decreased, older, 0, account_of, decide_now=True)
+    assert found == WAIT
+    found = judge(history(alone(400)), decreased, decreased, 0, account_of, decide_now=True)
     assert found == RESTART
 
 
