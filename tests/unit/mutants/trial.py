@@ -43,7 +43,7 @@ MODULES = {
     "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
     "gaps": ("test_gaps.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
     "minutes": ("test_minutes.py", "test_plausibility.py", "test_succession.py"),
-    "plausibility": ("test_plausibility.py",),
+    "plausibility": ("test_plausibility.py", "test_credit_state.py"),
     "rating": (
         *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
         "test_rating_properties.py",
@@ -53,7 +53,7 @@ MODULES = {
     "quota_periods": ("test_quota_periods.py",),
     "balances": ("test_balances.py", "test_balances_properties.py"),
     "funds": ("test_balances.py", "test_balances_properties.py"),
-    "corrections": ("test_corrections.py", "test_known_history.py"),
+    "corrections": ("test_corrections.py", "test_known_history.py", "test_hidden_restarts.py"),
     "takeover": ("test_takeover.py",),
     "canonical": ("test_canonical.py", "test_sealing_page.py"),
     "merkle": ("test_merkle.py", "test_sealing_page.py", "test_statement_size.py"),
