@@ -51,7 +51,7 @@ MODULES = {
     "adjustments": ("test_adjustments.py", "test_quota_periods.py"),
     "daily_maximum": ("test_daily_maximum.py",),
     "quota_periods": ("test_quota_periods.py",),
-    "balances": ("test_balances.py", "test_balances_properties.py"),
+    "balances": ("test_balances.py", "test_balances_choices.py", "test_balances_properties.py"),
     "funds": ("test_balances.py", "test_balances_properties.py"),
     "corrections": ("test_corrections.py", "test_known_history.py", "test_hidden_restarts.py"),
     "takeover": ("test_takeover.py",),
