@@ -48,7 +48,7 @@ MODULES = {
         *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
         "test_rating_properties.py",
     ),
-    "adjustments": ("test_adjustments.py", "test_quota_periods.py"),
+    "adjustments": ("test_adjustments.py", "test_returned_quotas.py", "test_quota_periods.py"),
     "daily_maximum": ("test_daily_maximum.py",),
     "quota_periods": ("test_quota_periods.py",),
     "balances": ("test_balances.py", "test_balances_choices.py", "test_balances_properties.py"),
