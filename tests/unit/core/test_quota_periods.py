@@ -260,7 +260,7 @@ def test_bytes_given_back_return_to_the_quota_of_their_period() -> None:
     assert ledger.account.remaining_included_quota == 100
 
 
-@pytest.mark.parametrize("changed_by", [100, -100])
+@pytest.mark.parametrize("changed_by", [100, 1, -100])
 def test_a_correction_uses_no_quota_that_others_have_changed(changed_by: int) -> None:
     """What was rated for want of quota stays so when the account gets more of it, or less."""
     first, second = tariffs.bucket(50, minute=1), tariffs.bucket(50, minute=2)
