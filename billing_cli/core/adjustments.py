@@ -149,24 +149,23 @@ def returned_quotas(
             account = accounts[key.account_uuid]
             if total >= 0 or key not in histories:
                 continue
-            period = key.account_uuid, period_at(account, key.bucket_start)
+            place = key.account_uuid, period_at(account, key.bucket_start)
             first = first_minutes.get(key.account_uuid, key.bucket_start)
             first_minutes[key.account_uuid] = min(first, key.bucket_start)
             _, entries = _give_back(account, key, -total, histories[key], correction.reason)
-            included[period] -= sum(entry.included_bytes for entry in entries)
-            rated[period] += sum(entry.rated_bytes for entry in histories[key].entries)
-            left[period] = quota_at(account, key.bucket_start)
-    return [
-        ReturnedQuota(
-            account,
-            period,
-            period.begin if accounts[account].renewals else first_minutes[account],
-            returned,
-            returned + rated[account, period] if -returned < left[account, period] <= 0 else 0,
-        )
-        for (account, period), returned in included.items()
-        if returned
-    ]
+            included[place] -= sum(entry.included_bytes for entry in entries)
+            rated[place] += sum(entry.rated_bytes for entry in histories[key].entries)
+            left[place] = quota_at(account, key.bucket_start)
+    found = []
+    for place, returned in included.items():
+        account_uuid, period = place
+        if returned:
+            is_known = accounts[account_uuid].renewals
+            since = period.begin if is_known else first_minutes[account_uuid]
+            is_used_up = -returned < left[place] <= 0
+            usable = returned + rated[place] if is_used_up else 0
+            found.append(ReturnedQuota(account_uuid, period, since, returned, usable))
+    return found
 
 
 def _charge(

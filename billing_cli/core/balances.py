@@ -81,8 +81,8 @@ def _explain(
         if not balance and not quota:
             continue
         is_renewal = quota != 0 and _is_renewal(change, circumstances)
-        choices = _choices(waiting, change)
-        exact = [rows for rows in choices if _is_found(change, rows.amount)]
+        choices, rounding = _choices(waiting, change), _rounding(change)
+        exact = [rows for rows in choices if abs(balance - rows.amount) <= rounding]
         loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
         if not exact or (quota and not is_renewal):
             before = entries[: places.get(change.after_id or "", 0)]
@@ -125,9 +125,7 @@ def _find_loss(
     Entries of which the quota was restored as well come before those of which it was not.
     """
     balance, quota = _difference(change)
-    # A cheap look at each sum goes before the exact one.
-    wanted = [(rows, balance - rows.amount) for rows in choices]
-    slack = NANO + 2 * Decimal(math.ulp(float(change.found.balance)))
+    wanted, rounding = [(rows, balance - rows.amount) for rows in choices], _rounding(change)
     of_balance: tuple[Loss, _Rows] | None = None
     total, included = ZERO, 0
     for count, entry in enumerate(reversed(before), start=1):
@@ -139,9 +137,7 @@ def _find_loss(
         for rows, rest in wanted:
             is_former = balance != 0 and rows.start == rows.end
             is_former &= change.found.balance == entry.found.balance
-            if not is_former and (
-                abs(total - rest) > slack or not _is_found(change, rows.amount + total)
-            ):
+            if not is_former and abs(total - rest) > rounding:
                 continue
             charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
             loss = Loss(change, charges, balance - rows.amount, quota)
@@ -184,14 +180,13 @@ def _difference(change: Change) -> Funds:
     return Funds(change.found.balance - left.balance, change.found.quota - left.quota)
 
 
-def _is_found(change: Change, amount: Decimal) -> bool:
-    """Tell whether the balance that was left, plus an amount, is stored as what was found.
+def _rounding(change: Change) -> Decimal:
+    """Return by how much a balance may differ from the sum of what explains it.
 
-    Services that add doubles may round in the last place.
+    Doubles round in the last place: the balance that was left, and the sum that a service stores.
     """
-    found = change.found.balance
-    expected = stored((change.left or change.found).balance + amount)
-    return abs(expected - found) <= Decimal(math.ulp(float(found)))
+    balances = (change.left or change.found).balance, change.found.balance
+    return 2 * Decimal(math.ulp(float(max(map(abs, balances)))))
 
 
 def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:

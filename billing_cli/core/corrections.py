@@ -80,16 +80,19 @@ def differences(
     """
     if cell.is_reversed:
         return _charged_again(cell, list(history), restarts, policy, continued)
-    inside = []
+    inside, starts_alike = [], False
     for at, totals in history:
         if cell.record.from_at < at < cell.record.to_at:
             inside.append((at, totals))
+        elif at == cell.record.from_at:
+            starts_alike = totals == cell.before
         elif at == cell.record.to_at and totals != cell.record.end:
             return None
     if not inside:
         return []
     ends = (*inside, (cell.record.to_at, cell.record.end))
-    shown = _minutes_shown((cell.record.from_at, cell.before), ends, restarts, policy, continued)
+    start = cell.record.from_at, cell.before
+    shown = _minutes_shown(start, ends, restarts, policy, continued, starts_alike=starts_alike)
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -108,9 +111,11 @@ def _charged_again(
     within = [(at, totals) for at, totals in history if begin <= at <= end]
     if not within or within[-1][0] != end:
         return None
-    if within[0][0] != begin:
+    starts_alike = within[0][0] == begin
+    if not starts_alike:
         within = [(begin, cell.before), *within]
-    shown = _minutes_shown(within[0], within[1:], restarts, policy, continued)
+    start, rest = within[0], within[1:]
+    shown = _minutes_shown(start, rest, restarts, policy, continued, starts_alike=starts_alike)
     return None if shown is None else _compared(cell, shown)
 
 
@@ -147,13 +152,20 @@ def _minutes_shown(
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
     continued: Mapping[datetime, Totals],
+    *,
+    starts_alike: bool,
 ) -> dict[datetime, Totals] | None:
+    """Return the bytes of each minute; None where nothing can be concluded.
+
+    `starts_alike` says that history has the start too. Where it has not, the restart that it shows
+    in the first step may have been before the start: a total above it is then no restart.
+    """
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
     at, totals = start
     for next_at, next_totals in rest:
         before = totals
-        if next_at in restarts and not covers(next_totals, totals):
+        if next_at in restarts and (starts_alike or not covers(next_totals, totals)):
             before = restarts[next_at]
         elif totals == ZERO:
             before = continued.get(next_at, ZERO)
@@ -166,5 +178,5 @@ def _minutes_shown(
             minute = minute_of(next_at)
             uplink[minute] += up
             downlink[minute] += down
-        at, totals = next_at, next_totals
+        at, totals, starts_alike = next_at, next_totals, True
     return {minute: Totals(uplink[minute], downlink[minute]) for minute in uplink}

@@ -291,7 +291,7 @@ class Model(RuleBasedStateMachine):
                 node.withhold(ago, now, now + timedelta(seconds=later))
             case "forgotten":
                 node.forget_before(ago)
-            case "left out" if self._has_read(node, self.named_from):
+            case "left out" if self._has_read(node, self.named_from) and self._is_alone(number):
                 node.hide_stream(self._stream(number), now, until)
                 self.complete_from[node.source_id] = max(
                     until, self.complete_from.get(node.source_id, until)
@@ -384,6 +384,22 @@ class Model(RuleBasedStateMachine):
         return node.source_id not in since or any(
             snapshot.taken_nanoseconds >= moment for snapshot in collected
         )
+
+    def _is_alone(self, number: int) -> bool:
+        """Tell whether a stream is its account's only one: others may seem to take over its total.
+
+        That is among what cannot be told apart: they grow by more while it is left out.
+        """
+        owners = {
+            sample_uuid: user.uuid
+            for user in self.ground.fleet.users
+            for sample_uuid in (*user.former_proxy_uuids, user.proxy_uuid, user.uuid)
+        }
+        counted = [
+            owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+            for stream in self._node(number).streams
+        ]
+        return counted.count(counted[self._stream(number).index]) == 1
 
     def _node(self, number: int) -> Node:
         return list(self.ground.fleet.nodes.values())[number % len(SOURCES)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_cli.core.balances import explain_changes
+from billing_cli.core.balances import explain_changes, stored
 from billing_cli.core.funds import (
     Change,
     Circumstances,
@@ -125,6 +125,21 @@ def test_recorded_top_ups_leave_nothing_to_say(events: list[Event]) -> None:
     account.play(events)
 
     explanation = explain_changes(account.changes, Circumstances(account.rows), account.entries)
+
+    assert (explanation.unexplained, explanation.losses, explanation.unapplied) == ((), (), ())
+
+
+@examples()
+@given(st.integers(-(10**18), 10**18), st.integers(-(10**18), 10**18).filter(bool))
+def test_a_recorded_amount_explains_what_a_service_stores_as_the_sum_of_two_doubles(
+    nanos: int, amount_nanos: int
+) -> None:
+    """Up to balances of a billion, whose last place is above the ninth."""
+    before, amount = stored(nanos * NANO), amount_nanos * NANO
+    found = stored(Decimal(float(before) + float(amount)))
+    change = Change("charge-0", START, Funds(before, 0), START, Funds(found, 0))
+
+    explanation = explain_changes([change], Circumstances([OtherRow(START, amount)]), [])
 
     assert (explanation.unexplained, explanation.losses, explanation.unapplied) == ((), (), ())
 

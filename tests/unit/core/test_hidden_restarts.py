@@ -5,7 +5,16 @@ from __future__ import annotations
 from billing_cli.core.corrections import Cell, Difference, differences
 from billing_cli.core.history import read_history
 from billing_cli.core.model import Totals
-from tests.unit.core.stories import ALICE, BELIEVE_ALL, after_noon, alice, record
+from tests.unit.core.stories import (
+    ALICE,
+    BELIEVE_ALL,
+    BOB,
+    Ledger,
+    after_noon,
+    alice,
+    record,
+    snapshot,
+)
 
 
 def test_a_restart_that_only_another_beginning_of_the_cell_shows_adds_no_bytes() -> None:
@@ -22,3 +31,32 @@ def test_a_restart_that_only_another_beginning_of_the_cell_shows_adds_no_bytes()
         Difference(charged, after_noon("12:00"), Totals(0, 0), Totals(300, 10)),
         Difference(charged, after_noon("16:00"), Totals(600, 30), Totals(300, 20)),
     ]
+
+
+def test_a_stream_that_passed_its_former_total_across_a_hidden_restart_is_charged_from_zero() -> (
+    None
+):
+    """Bob's counter tells of the restart; Alice's total is above the one before it."""
+    told = [
+        snapshot("10:30", {ALICE: (0, 10), BOB: (0, 1_000)}),
+        snapshot("12:30", {ALICE: (0, 50), BOB: (0, 1_000)}),
+        snapshot("14:30", {ALICE: (0, 60), BOB: (0, 5)}),
+        snapshot("16:30", {ALICE: (0, 200), BOB: (0, 10)}),
+    ]
+    at_once = Ledger(BELIEVE_ALL)
+    at_once.run(told[0])
+    at_once.run(*told, snapshot("17:30", {ALICE: (0, 200), BOB: (0, 10)}))
+    live = Ledger(BELIEVE_ALL)
+    live.run(told[0])
+    live.run(told[0], told[3], snapshot("17:30", {ALICE: (0, 200), BOB: (0, 10)}))
+    (charged,) = (one for one in live.records if one.name == ALICE)
+    cell = Cell(charged, Totals(0, 10), {after_noon("16:00"): Totals(0, 200)})
+
+    seen = [(one.collected_at, one.totals[ALICE]) for one in told]
+    restarts = read_history(told, {}, BELIEVE_ALL).restarts[ALICE]
+    found = differences(cell, seen, restarts, BELIEVE_ALL)
+
+    assert found is not None
+    assert {one.minute: one.shown.downlink for one in found} == {
+        one.bucket_start: one.downlink_bytes for one in at_once.records if one.name == ALICE
+    }

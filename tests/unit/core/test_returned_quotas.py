@@ -33,14 +33,14 @@ def test_bytes_that_are_added_use_what_a_later_minute_returns(added: int, return
     assert ledger.account.current_balance == 0
 
 
-def test_an_account_without_periods_keeps_what_is_returned_for_later_minutes() -> None:
-    """Bytes that are added before are charged by the quota that is left by then."""
+def test_before_the_first_renewal_added_bytes_use_what_a_later_minute_returns() -> None:
+    """As they do in a period whose beginning is known."""
     later = tariffs.bucket(50, minute=2)
     ledger = play([50, 100, 0], [(0, [later])])
     ledger.correct(tariffs.bucket(20, minute=1), later._replace(uplink_bytes=-30))
-    assert included(ledger) == [50, 0, -30]
-    assert ledger.account.remaining_included_quota == 30
-    assert ledger.account.current_balance == -20 * PRICE
+    assert included(ledger) == [50, 0, 20, -30]
+    assert ledger.account.remaining_included_quota == 10
+    assert ledger.account.current_balance == 0
 
 
 def test_all_that_is_returned_is_used_where_corrected_minutes_lose_rated_bytes_too() -> None:
