@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from billing_cli.core.corrections import Cell, Difference, differences
 from billing_cli.core.history import read_history
 from billing_cli.core.model import Totals
@@ -59,4 +61,29 @@ def test_a_stream_that_passed_its_former_total_across_a_hidden_restart_is_charge
     assert found is not None
     assert {one.minute: one.shown.downlink for one in found} == {
         one.bucket_start: one.downlink_bytes for one in at_once.records if one.name == ALICE
+    }
+
+
+@pytest.mark.parametrize(("begins", "first"), [("10:30", 60), ("09:30", 50)])
+def test_a_restart_in_the_first_step_counts_where_history_has_the_start(
+    begins: str, first: int
+) -> None:
+    """Without it, the restart may have been before the cell begins, and is charged already."""
+    told = [
+        snapshot(begins, {ALICE: (0, 10), BOB: (0, 1_000)}),
+        snapshot("14:30", {ALICE: (0, 60), BOB: (0, 5)}),
+        snapshot("16:30", {ALICE: (0, 200), BOB: (0, 10)}),
+    ]
+    charged = record(ALICE, ("10:30", "16:30"), (0, 10), (0, 200))
+    cell = Cell(charged, charged.start, {after_noon("16:00"): Totals(0, 190)})
+    restarts = read_history(told, {}, BELIEVE_ALL).restarts[ALICE]
+
+    found = differences(
+        cell, [(one.collected_at, one.totals[ALICE]) for one in told], restarts, BELIEVE_ALL
+    )
+
+    assert found is not None
+    assert {one.minute: one.shown.downlink for one in found} == {
+        after_noon("14:00"): first,
+        after_noon("16:00"): 140,
     }
