@@ -71,8 +71,8 @@ class LostCharge(NamedTuple):
 class OwnEntry:
     """What we did to the funds of an account at once: one charge, or one repair of several.
 
-    `is_on_record` tells whether its ledger rows are there: those of an account that was deleted
-    and created again are not, and its new funds do not follow from them.
+    `is_on_record` tells that the account is still the one of then. The ledger rows of one that was
+    deleted and created again went with it, and its new funds do not follow from them.
     """
 
     entry_id: str
@@ -82,6 +82,12 @@ class OwnEntry:
     included_bytes: int
     charges: tuple[LostCharge, ...]
     is_on_record: bool = True
+
+    @property
+    def left(self) -> Funds:
+        """The funds that it left."""
+        balance, quota = self.found
+        return Funds(balance + self.amount_delta, quota - self.included_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,8 @@ class Unexplained:
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Charges that a stale write undid; `amount` and `quota` are what it added to the funds.
+
+    Of a row from before an account was created again, they are what it gave back of the charges.
 
     `is_last_quota` tells that the quota was not renewed or changed by others since.
     """

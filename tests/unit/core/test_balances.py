@@ -246,6 +246,15 @@ def test_large_balances_are_compared_as_doubles() -> None:
     assert len(explain_changes([OPENING, stale], Circumstances(), [entry]).losses) == 1
 
 
+def test_a_row_explains_a_large_balance_to_the_last_place_of_a_double() -> None:
+    """What rounding takes of its amount is no change of its own."""
+    left, found = Funds(Decimal("98765432.12345679"), 0), Funds(Decimal("98765433.12345679"), 0)
+    topped_up = Change("charge-0", at(0), left, None, found)
+    known = Circumstances([OtherRow(at(1), Decimal("1.000000004"))])
+
+    assert explain_changes([OPENING, topped_up], known) == Explanation()
+
+
 def test_funds_that_are_found_elsewhere_are_set_off() -> None:
     """Two runs stamped their charges in another order than they passed the balance on."""
     first = Change(None, None, None, at(0), Funds(Decimal(4), 0))
