@@ -9,7 +9,6 @@ Balances are compared as the doubles that were stored, with 9 decimal places. Qu
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal, localcontext
@@ -27,7 +26,9 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
     Unexplained,
+    rounding,
 )
+from billing_cli.core.lives import given_back, is_former_row, of_present_life
 from billing_cli.core.rating import EXACT, NANO
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def explain_changes(
     recognised: what may be one is unexplained then. Runs that wait for each other may stamp their
     entries in another order than they passed the funds on. So where something stays unexplained
     in the order of the stamps, funds that were left and found again elsewhere are set off first.
+    Of an account that was created again, the changes since are explained.
     """
     with localcontext(EXACT):
+        changes, circumstances = of_present_life(changes, circumstances, entries)
         in_order = [change for change in changes if change.left is not None]
         explanation = _explain(in_order, circumstances, entries)
         if explanation.unexplained:
@@ -81,26 +84,29 @@ def _explain(
         if not balance and not quota:
             continue
         is_renewal = quota != 0 and _is_renewal(change, circumstances)
-        choices, rounding = _choices(waiting, change), _rounding(change)
-        exact = [rows for rows in choices if abs(balance - rows.amount) <= rounding]
+        choices = _choices(waiting, change)
+        slack = rounding(change.left or change.found, change.found)
+        exact = [rows for rows in choices if abs(balance - rows.amount) <= slack]
         loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
         if not exact or (quota and not is_renewal):
             before = entries[: places.get(change.after_id or "", 0)]
-            loss, rows = _find_loss(change, before, exact[:1] or choices, circumstances) or (
-                None,
-                rows,
+            wanted = exact[:1] or choices
+            loss, rows = (
+                _find_loss(change, before, wanted, circumstances)
+                or _find_former(change, before, wanted, circumstances, losses)
+                or (None, rows)
             )
         del waiting[rows.start : rows.end]
-        is_balance_explained = bool(exact or loss)
+        rest = ZERO if exact else balance - rows.amount
         if loss is not None:
+            rest -= ZERO if exact else loss.amount
             losses.append(loss)
             quota -= loss.quota
         if quota:
-            losses = [replace(earlier, is_last_quota=False) for earlier in losses]
+            losses = [replace(one, is_last_quota=one is loss and loss.quota != 0) for one in losses]
         if is_renewal:
             quota = 0
-        if quota or not is_balance_explained:
-            rest = ZERO if is_balance_explained else balance - rows.amount
+        if quota or rest:
             unexplained.append(Unexplained(change, rest, quota))
     unapplied = tuple(row for row in waiting if not row.is_doubtful)
     return Explanation(tuple(unexplained), tuple(losses), unapplied)
@@ -125,7 +131,8 @@ def _find_loss(
     Entries of which the quota was restored as well come before those of which it was not.
     """
     balance, quota = _difference(change)
-    wanted, rounding = [(rows, balance - rows.amount) for rows in choices], _rounding(change)
+    wanted = [(rows, balance - rows.amount) for rows in choices]
+    slack = rounding(change.left or change.found, change.found)
     of_balance: tuple[Loss, _Rows] | None = None
     total, included = ZERO, 0
     for count, entry in enumerate(reversed(before), start=1):
@@ -137,7 +144,7 @@ def _find_loss(
         for rows, rest in wanted:
             is_former = balance != 0 and rows.start == rows.end
             is_former &= change.found.balance == entry.found.balance
-            if not is_former and abs(total - rest) > rounding:
+            if not is_former and abs(total - rest) > slack:
                 continue
             charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
             loss = Loss(change, charges, balance - rows.amount, quota)
@@ -146,6 +153,23 @@ def _find_loss(
             if total and of_balance is None:
                 of_balance = replace(loss, quota=0), rows
     return of_balance
+
+
+def _find_former(
+    change: Change,
+    before: Sequence[OwnEntry],
+    choices: Iterable[_Rows],
+    circumstances: Circumstances,
+    losses: Sequence[Loss],
+) -> tuple[Loss, _Rows] | None:
+    """Return what a row that was read before the account was created again gave back, if any."""
+    balance, quota = _difference(change)
+    for rows in choices:
+        if is_former_row(change, before, rows.amount):
+            loss = given_back(change, before, losses, Funds(balance - rows.amount, quota))
+            if loss and (loss.amount or not _may_be_renewal(change, circumstances)):
+                return loss, rows
+    return None
 
 
 def _set_off(changes: Sequence[Change]) -> list[Change]:
@@ -178,15 +202,6 @@ def _without(
 def _difference(change: Change) -> Funds:
     left = change.left or change.found
     return Funds(change.found.balance - left.balance, change.found.quota - left.quota)
-
-
-def _rounding(change: Change) -> Decimal:
-    """Return by how much a balance may differ from the sum of what explains it.
-
-    Doubles round in the last place: the balance that was left, and the sum that a service stores.
-    """
-    balances = (change.left or change.found).balance, change.found.balance
-    return 2 * Decimal(math.ulp(float(max(map(abs, balances)))))
 
 
 def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:

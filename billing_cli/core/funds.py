@@ -5,14 +5,15 @@ Balances are compared as the doubles that were stored, with 9 decimal places. Qu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from decimal import Decimal
 
 ROW_DELAY = timedelta(minutes=10)
 """How long after a change of the balance the row that explains it may arrive."""
@@ -29,6 +30,14 @@ class Funds(NamedTuple):
 
     balance: Decimal
     quota: int
+
+
+def rounding(before: Funds, found: Funds) -> Decimal:
+    """Return by how much a balance may differ from the sum of what explains it.
+
+    Doubles round in the last place: the balance before, and the sum that a service stores.
+    """
+    return 2 * Decimal(math.ulp(float(max(abs(before.balance), abs(found.balance)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +80,8 @@ class LostCharge(NamedTuple):
 class OwnEntry:
     """What we did to the funds of an account at once: one charge, or one repair of several.
 
-    `is_on_record` tells whether its ledger rows are there: those of an account that was deleted
-    and created again are not, and its new funds do not follow from them.
+    `is_on_record` tells that the account is still the one of then. The ledger rows of one that was
+    deleted and created again went with it, and its new funds do not follow from them.
     """
 
     entry_id: str
@@ -82,6 +91,12 @@ class OwnEntry:
     included_bytes: int
     charges: tuple[LostCharge, ...]
     is_on_record: bool = True
+
+    @property
+    def left(self) -> Funds:
+        """The funds that it left."""
+        balance, quota = self.found
+        return Funds(balance + self.amount_delta, quota - self.included_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,8 @@ class Unexplained:
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Charges that a stale write undid; `amount` and `quota` are what it added to the funds.
+
+    Of a row from before an account was created again, they are what it gave back of the charges.
 
     `is_last_quota` tells that the quota was not renewed or changed by others since.
     """

@@ -167,21 +167,48 @@ SELECT account_uuid::text, after_id::text
 """
 
 # All that we did to the funds of accounts in certain times. The ledger rows of an account that was
-# deleted and created again are gone.
+# deleted and created again are gone: what has none, and is older than the oldest that is there, is
+# of its former life.
 IS_WANTED = """
        EXISTS (SELECT FROM unnest(%(account_uuids)s::uuid[], %(froms)s::timestamptz[],
                                   %(tos)s::timestamptz[]) AS span (account_uuid, from_at, to_at)
                 WHERE span.account_uuid = {account} AND {at} BETWEEN from_at AND to_at)
 """
 
+# Accounts of which an entry has no ledger row: it may be of a former life.
+READ_WITHOUT_ROWS = """
+SELECT DISTINCT named.account_uuid::text
+  FROM unnest(%(account_uuids)s::uuid[], %(entry_ids)s::uuid[]) AS named (account_uuid, entry_id)
+ WHERE NOT EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = named.entry_id)
+"""
+
+# When the ledger rows of traffic begin that each account has. Only read where one is missing.
+LIFE = """
+life AS MATERIALIZED (
+  SELECT account_uuid,
+         (SELECT min(created_at)
+            FROM public.billing_ledger AS entry
+           WHERE entry.account_uuid = known.account_uuid
+             AND entry_type IN ('traffic_charge', 'traffic_adjustment')) AS begun_at
+    FROM (SELECT DISTINCT account_uuid
+            FROM unnest(%(account_uuids)s::uuid[]) AS named (account_uuid)) AS known
+)"""
+
+IS_SINCE = """
+       EXISTS (SELECT FROM life WHERE life.account_uuid = {account} AND begun_at <= {at})
+"""
+
 READ_OWN_ENTRIES = f"""
+WITH {LIFE}
 SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amount_delta,
        quota_before, included_bytes, ledger_ids::text[], is_on_record
   FROM (SELECT charge.account_uuid, charge.ledger_id AS entry_id, charge.created_at AS at,
                charge.bucket_start, charge.stored_node_id, charge.region, charge.line_code,
                charge.balance_before, charge.amount_delta, charge.quota_before,
                charge.included_bytes, ARRAY[charge.ledger_id] AS ledger_ids,
-               ledger.id IS NOT NULL AS is_on_record
+               ledger.id IS NOT NULL
+               OR {IS_SINCE.format(at="charge.created_at", account="charge.account_uuid")}
+                 AS is_on_record
           FROM billing.charges AS charge
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
          WHERE charge.bucket_start >= %(since)s
@@ -193,7 +220,9 @@ SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amo
          WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
         SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before,
-               amount_delta, quota_before, quota_before - quota_after, ledger_ids, true
+               amount_delta, quota_before, quota_before - quota_after, ledger_ids,
+               EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = ANY (ledger_ids))
+               OR {IS_SINCE.format(at="repair.at", account="repair.account_uuid")}
           FROM billing.repairs AS repair
          WHERE {IS_WANTED.format(at="repair.at", account="repair.account_uuid")}) AS entry
  ORDER BY account_uuid, {ORDER}

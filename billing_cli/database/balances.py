@@ -35,6 +35,7 @@ from billing_cli.database.balance_queries import (
     READ_RECENT_CHANGES_OF,
     READ_RENEWALS_SEEN,
     READ_REPAIRED,
+    READ_WITHOUT_ROWS,
 )
 
 if TYPE_CHECKING:
@@ -122,10 +123,17 @@ def _explained(
             account: explain_changes(found, circumstances[account])
             for account, found in changes.items()
         }
+        unexplained = {
+            account: changes[account]
+            for account, explanation in explained.items()
+            if explanation.unexplained
+        }
+        created_again = _may_be_created_again(connection, unexplained)
         doubtful = [
             account
-            for account, explanation in explained.items()
-            if is_loss_possible(explanation, circumstances[account])
+            for account in unexplained
+            if account in created_again
+            or is_loss_possible(explained[account], circumstances[account])
         ]
         for start in range(0, len(doubtful), DOUBTFUL_AT_ONCE):
             part = {account: changes[account] for account in doubtful[start:][:DOUBTFUL_AT_ONCE]}
@@ -208,6 +216,21 @@ def _circumstances(
         )
         for account in accounts
     }
+
+
+def _may_be_created_again(
+    connection: Connection, changes: Mapping[str, Sequence[Change]]
+) -> set[str]:
+    """Return the accounts of which an entry has no ledger row: what is unexplained misleads."""
+    named = [
+        (account, change.after_id)
+        for account, found in changes.items()
+        for change in found
+        if change.after_id is not None
+    ]
+    wanted = {"account_uuids": [one[0] for one in named], "entry_ids": [one[1] for one in named]}
+    rows = connection.execute(READ_WITHOUT_ROWS.encode(), wanted) if named else ()
+    return {account for (account,) in rows}
 
 
 def _own_entries(

@@ -20,11 +20,12 @@ from billing_cli.simulator.books import read_funds
 from billing_cli.simulator.publication import as_counted, in_turn, merged, retagged, with_uuids
 from tests.torture import errands
 from tests.torture.findings import require
-from tests.torture.ground import Errand
+from tests.torture.ground import OPENING, Errand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from billing_cli.simulator.read_service import StaleRow
     from billing_cli.simulator.traffic import Node, Stream, User
     from tests.torture.ground import Ground
 
@@ -34,6 +35,28 @@ CLOCK_ERRORS = (0, 1200, -300, 70, -70, 200)
 
 READ_RENEWALS = """
 SELECT count(*) FROM billing.quota_periods WHERE account_uuid = %s AND period_start = %s
+"""
+
+# Whether an entry of ours found or left these funds.
+READ_HAS_HAD = """
+SELECT EXISTS (
+  SELECT FROM (SELECT account_uuid, balance_before, balance_before + amount_delta AS balance_after,
+                      quota_before, quota_before - included_bytes AS quota_after
+                 FROM billing.charges
+                UNION ALL
+               SELECT account_uuid, balance_before, balance_after, quota_before, quota_after
+                 FROM billing.repairs) AS entry
+   WHERE account_uuid = %(account)s
+     AND ((balance_before, quota_before) = (%(balance)s, %(quota)s)
+          OR (balance_after, quota_after) = (%(balance)s, %(quota)s)))
+"""
+
+# What was charged since an account was created: its ledger rows are there.
+READ_TAKEN = """
+SELECT coalesce(-sum(charge.amount_delta), 0), coalesce(sum(charge.included_bytes), 0)::bigint
+  FROM billing.charges AS charge
+  JOIN public.billing_ledger AS entry ON entry.id = charge.ledger_id
+ WHERE charge.account_uuid = %s
 """
 
 
@@ -107,14 +130,59 @@ def renews_quota(ground: Ground, user: User, number: int) -> None:
         require([f"the renewal of {user.uuid} was not noticed"])
 
 
-def is_born_again(ground: Ground, user: User, _number: int) -> None:
-    """An account is deleted and created again with the same uuids."""
+def is_born_again(ground: Ground, user: User, number: int) -> None:
+    """An account is deleted and created again with the same uuids.
+
+    Now and then a service writes back the row that it read before.
+    """
+    row, has_had = None, False
+    if number % 3 == 2 and user.uuid in read_funds(ground.connection):
+        row = read_service.read_row(ground.other, user.uuid)
+        has_had = _has_had(ground, user.uuid)
     ground.delete(user)
     ground.elapse(61, 30)
     _collect(ground)
     ground.check()
     ground.fleet.users.append(user)
     read_service.add_account(ground.other, user)
+    if row is not None:
+        _writes_row_of_before(ground, user.uuid, row, has_had=has_had)
+
+
+def _writes_row_of_before(ground: Ground, account: str, row: StaleRow, *, has_had: bool) -> None:
+    """What was charged since and comes back is lost, if the evidence shows the row: `has_had`.
+
+    A quota that is full may have been renewed, unless a charge came back with it.
+    """
+    ground.elapse(61, 30)
+    _collect(ground)
+    before = read_funds(ground.connection).get(account)
+    if before is None:
+        return
+    ((taken, used),) = ground.connection.execute(READ_TAKEN, (account,)).fetchall()
+    with ground.changing_funds(account):
+        row.write_back(ground.other)
+    after = read_funds(ground.connection)[account]
+    amount = max(Decimal(0), min(after.balance - before.balance, taken)) if has_had else Decimal(0)
+    quota = max(0, min(after.quota - before.quota, used)) if has_had else 0
+    if not amount and after.quota == OPENING.quota and row.values["period_start"] is None:
+        quota = 0
+    named = {finding.account_uuid for finding in ground.audit() if finding.kind == "charge_lost"}
+    if (account in named) != bool(amount or quota):
+        require([f"a row of before took {before} to {after}, and audit names {named}"])
+    with ground.changing_funds(account):
+        ground.work(Errand("repair", partial(repair_balances, reason="torture")))
+    repaired = read_funds(ground.connection)[account]
+    if (after.balance - repaired.balance, after.quota - repaired.quota) != (amount, quota):
+        require([f"repair took {after} to {repaired}, of {before} were lost {amount}, {quota}"])
+
+
+def _has_had(ground: Ground, account: str) -> bool:
+    """Tell whether an entry of ours found or left what the account has."""
+    funds = read_funds(ground.connection)[account]
+    given = {"account": account, "balance": funds.balance, "quota": funds.quota}
+    ((has_had,),) = ground.connection.execute(READ_HAS_HAD, given).fetchall()
+    return bool(has_had)
 
 
 def is_suspended(ground: Ground, user: User, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,27 @@ def test_a_stream_left_out_while_its_account_is_created_again_goes_on_from_befor
         node.flow(stream, 10, 10)
         ground.elapse(240, 60)
         errands.settle(ground)
+
+
+@pytest.mark.parametrize("is_overlooked", [False, True], ids=["told", "overlooked"])
+def test_a_row_of_before_a_deletion_that_undoes_charges_must_be_told(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, *, is_overlooked: bool
+) -> None:
+    """A service read it, and writes it back when the account is there again and was charged."""
+    if is_overlooked:
+        monkeypatch.setattr("billing_cli.core.balances.given_back", lambda *_: None)
+    with opened_ground(arena, seed=8) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.flow(stream, 1_000, 1_000)
+        ground.elapse(150, 60)
+        ground.work(errands.errand(ground, "collect"))
+        stream.idle = False
+        with nullcontext() if not is_overlooked else pytest.raises(WrongBooksError, match="a row"):
+            neighbour.is_born_again(ground, user, 2)
+            ground.check()
 
 
 def test_usage_of_a_deleted_account_is_judged_by_either_of_its_uuids(arena: Arena) -> None:

@@ -228,6 +228,19 @@ def test_an_account_that_was_created_again_has_lost_nothing() -> None:
     assert lost(explain(gone, change(entries, "5"))) == []
 
 
+def test_a_later_change_of_the_balance_alone_leaves_a_restored_quota_to_be_corrected() -> None:
+    """It is still that of its period."""
+    first, second = charges("1", "2", included=10)
+    stale = Change("charge-0", at(0), Funds(Decimal(4), 90), at(1), first.found)
+    second = replace(second, found=first.found)
+    now = Change("charge-1", at(1), Funds(Decimal(3), 90), None, Funds(Decimal("3.5"), 90))
+
+    explanation = explain_changes([OPENING, stale, now], Circumstances(), [first, second])
+
+    assert [(loss.quota, loss.is_last_quota) for loss in explanation.losses] == [(10, True)]
+    assert rests(explanation) == [("0.5", 0)]
+
+
 def test_large_balances_are_compared_as_doubles() -> None:
     """Nine decimal places of them are more than a double has."""
     balance = Decimal("98765432.123456789")
@@ -244,6 +257,25 @@ def test_large_balances_are_compared_as_doubles() -> None:
 
     assert float(balance) == float(entry.found.balance)
     assert len(explain_changes([OPENING, stale], Circumstances(), [entry]).losses) == 1
+
+
+def test_a_row_explains_a_large_balance_to_the_last_place_of_a_double() -> None:
+    """What rounding takes of its amount is no change of its own."""
+    left, found = Funds(Decimal("98765432.12345679"), 0), Funds(Decimal("98765433.12345679"), 0)
+    topped_up = Change("charge-0", at(0), left, None, found)
+    known = Circumstances([OtherRow(at(1), Decimal("1.000000004"))])
+
+    assert explain_changes([OPENING, topped_up], known) == Explanation()
+
+
+def test_a_quota_that_comes_back_with_a_large_top_up_is_all_that_is_lost() -> None:
+    """What rounding took of the amount is none of it."""
+    (used,) = charges("0", included=10, quota=90)
+    used = replace(used, found=Funds(Decimal("98765432.12345679"), 90))
+    left, found = used.left, Funds(Decimal("98765433.12345679"), 90)
+    explanation = explain([used], Change("charge-0", at(0), left, None, found), (1, "1.000000004"))
+
+    assert (explanation.losses[0].quota, rests(explanation)) == (10, [])
 
 
 def test_funds_that_are_found_elsewhere_are_set_off() -> None:
