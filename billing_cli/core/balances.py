@@ -26,7 +26,6 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
     Unexplained,
-    rounding,
 )
 from billing_cli.core.lives import given_back, is_former_row, of_present_life
 from billing_cli.core.rating import EXACT, NANO
@@ -85,8 +84,7 @@ def _explain(
             continue
         is_renewal = quota != 0 and _is_renewal(change, circumstances)
         choices = _choices(waiting, change)
-        slack = rounding(change.left or change.found, change.found)
-        exact = [rows for rows in choices if abs(balance - rows.amount) <= slack]
+        exact = [rows for rows in choices if abs(balance - rows.amount) <= change.rounding]
         loss, rows = None, min(exact or choices, key=lambda rows: abs(balance - rows.amount))
         if not exact or (quota and not is_renewal):
             before = entries[: places.get(change.after_id or "", 0)]
@@ -132,7 +130,6 @@ def _find_loss(
     """
     balance, quota = _difference(change)
     wanted = [(rows, balance - rows.amount) for rows in choices]
-    slack = rounding(change.left or change.found, change.found)
     of_balance: tuple[Loss, _Rows] | None = None
     total, included = ZERO, 0
     for count, entry in enumerate(reversed(before), start=1):
@@ -144,7 +141,7 @@ def _find_loss(
         for rows, rest in wanted:
             is_former = balance != 0 and rows.start == rows.end
             is_former &= change.found.balance == entry.found.balance
-            if not is_former and abs(total - rest) > slack:
+            if not is_former and abs(total - rest) > change.rounding:
                 continue
             charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
             loss = Loss(change, charges, balance - rows.amount, quota)

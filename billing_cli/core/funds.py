@@ -55,6 +55,11 @@ class Change:
     found_at: datetime | None
     found: Funds
 
+    @property
+    def rounding(self) -> Decimal:
+        """By how much the balance may differ from the sum of what explains it."""
+        return rounding(self.left or self.found, self.found)
+
 
 class OtherRow(NamedTuple):
     """A ledger row of another service: when it was written, and by how much the balance changes.

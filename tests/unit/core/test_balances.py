@@ -268,6 +268,46 @@ def test_a_row_explains_a_large_balance_to_the_last_place_of_a_double() -> None:
     assert explain_changes([OPENING, topped_up], known) == Explanation()
 
 
+@pytest.mark.parametrize(
+    ("balance", "amount", "found", "is_explained"),
+    [
+        pytest.param("17592186044416", "1", "17592186044417.0078125", True, id="two last places"),
+        pytest.param("17592186044416", "1", "17592186044417.01171875", False, id="three of them"),
+        pytest.param(
+            "83859026.76139256", "-81373191.513453848", "2485835.247938722", True, id="left"
+        ),
+    ],
+)
+def test_a_row_explains_what_doubles_of_the_balance_before_may_round_away(
+    balance: str, amount: str, found: str, is_explained: bool
+) -> None:
+    """Both the balance and the sum are rounded, and a balance that was larger more than the sum."""
+    left = Funds(Decimal(balance), 0)
+    change = Change("charge-0", at(0), left, None, Funds(Decimal(found), 0))
+
+    explanation = explain_changes(
+        [OPENING, change], Circumstances([OtherRow(at(1), Decimal(amount))])
+    )
+
+    assert (explanation.unexplained == ()) == is_explained
+
+
+def test_a_stale_write_of_a_large_balance_loses_a_charge_but_for_two_last_places() -> None:
+    """A double of this size holds no smaller part of what a service may have added."""
+    entry = OwnEntry(
+        "charge-0",
+        at(0),
+        Funds(Decimal(17592186044417), 0),
+        Decimal(-1),
+        0,
+        (LostCharge("charge-0", at(0), Decimal(-1), 0),),
+    )
+    found = Funds(Decimal("17592186044417.0078125"), 0)
+    change = Change("charge-0", at(0), entry.left, None, found)
+
+    assert len(explain_changes([OPENING, change], Circumstances(), [entry]).losses) == 1
+
+
 def test_a_quota_that_comes_back_with_a_large_top_up_is_all_that_is_lost() -> None:
     """What rounding took of the amount is none of it."""
     (used,) = charges("0", included=10, quota=90)

@@ -43,6 +43,20 @@ def test_before_the_first_renewal_added_bytes_use_what_a_later_minute_returns() 
     assert ledger.account.current_balance == 0
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_before_the_first_renewal_the_first_of_several_corrected_minutes_counts(
+    in_order: bool,
+) -> None:
+    """In whatever order they are given."""
+    first, second, third = (tariffs.bucket(40, minute=minute) for minute in (1, 2, 3))
+    ledger = play([50, 100, 0], [(0, [first]), (0, [third]), (0, [second])])
+    given = first._replace(uplink_bytes=-10), third._replace(uplink_bytes=-35)
+    ledger.correct(*(given if in_order else reversed(given)))
+    used = [entry.included_bytes for entry in ledger.entries if entry.key == second.key]
+    assert sum(used) == 15
+    assert ledger.account.remaining_included_quota == 0
+
+
 def test_all_that_is_returned_is_used_where_corrected_minutes_lose_rated_bytes_too() -> None:
     """Minutes after them use what these do not need any more, down to the last byte."""
     sizes = {1: 40, 2: 50, 3: 10, 4: 40}
