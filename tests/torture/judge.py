@@ -106,8 +106,9 @@ class Judge:
 
     `prices` are all that an account could ever be charged, `reborn` accounts of which rows went
     with a deletion, with how many snapshots of each node were collected before it: what an account
-    must have at least is what it moved beyond what those can have charged. `former` gives deleted
-    accounts by the proxy uuids that they had: their streams go by either uuid.
+    must have at least is what it moved beyond what those can have charged, restarts that were
+    none included (`revocable_then`): later growth absorbs it. `former` gives deleted accounts by
+    the proxy uuids that they had: their streams go by either uuid.
     """
 
     def __init__(self, fleet: Fleet, connection: Connection[Any], offered: Offered) -> None:
@@ -118,6 +119,7 @@ class Judge:
         self.prices: set[Decimal] = set()
         self.profiles: defaultdict[str, set[tuple[Decimal, Decimal]]] = defaultdict(set)
         self.reborn: dict[str, dict[str, int]] = {}
+        self.revocable_then: ByAccount = {}
         self.former: dict[str, str] = {}
 
     def deleted(self, user: User) -> None:
@@ -126,6 +128,9 @@ class Judge:
             stored: len(collected) for stored, collected in self.collected.items()
         }
         self.former |= dict.fromkeys((*user.former_proxy_uuids, user.proxy_uuid), user.uuid)
+        for (stored, account), moved in self._revocable(is_settled=False).items():
+            if account == user.uuid:
+                self.revocable_then[stored, account] = moved
 
     def follow(self) -> bool:
         """Note which snapshots the watermarks have passed since; tell whether there are any.
@@ -192,6 +197,7 @@ class Judge:
         if not earlier:
             return least
         before = expected_by_account(self.fleet, node, earlier)[account].high
+        before = before.plus(self.revocable_then.get((node.identity.stored, account), Bytes()))
         return replace(
             least, low=Bytes(*(max(0, size_bytes) for size_bytes in least.low.minus(before)))
         )

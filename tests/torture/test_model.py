@@ -124,6 +124,26 @@ def test_a_stream_left_out_while_its_account_is_created_again_goes_on_from_befor
         errands.settle(ground)
 
 
+def test_what_a_restart_that_was_none_charged_before_a_deletion_is_not_asked_for(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The surplus went with the account's rows, and growth since then absorbs it."""
+    monkeypatch.setattr(model.Model, "arena", arena, raising=False)
+    played = model.Model()
+    played.fleet_begins(number=0)
+    played.several_run_at_once(kinds=["collect", "collect"], number=0)
+    played.a_timer_collects(number=0)
+    played.a_timer_collects(number=8)
+    played.exporter_acts(number=10, what="splice")
+    played.a_timer_collects(number=2)
+    played.exporter_acts(number=2, what="clock step")
+    played.exporter_acts(number=2, what="upgrade")
+    played.a_timer_collects(number=6)
+    played.neighbour_acts(number=2, what="renewal")
+    played.neighbour_acts(number=2, what="reborn")
+    played.teardown()
+
+
 @pytest.mark.parametrize("is_overlooked", [False, True], ids=["told", "overlooked"])
 def test_a_row_of_before_a_deletion_that_undoes_charges_must_be_told(
     arena: Arena, monkeypatch: pytest.MonkeyPatch, *, is_overlooked: bool
