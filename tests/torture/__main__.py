@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return 0 where nothing was lost, doubled or broken."""
     options = _options(arguments)
     rounds = rounds_of(options.attacks, options.rounds, options.minutes)
-    began = time.monotonic()
+    began, commit = time.monotonic(), _commit()
     say(f"seed {options.seed}; {', '.join(attack.name for attack in options.attacks)}")
     outcomes = run_all(rounds, options.seed)
     minutes = (time.monotonic() - began) / 60
@@ -34,11 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version = next((version for _, version in outcomes.values()), "")
         command = " ".join(["python -m tests.torture", *_repeatable(options)])
         day = datetime.now(UTC).date()
-        write_into(
-            options.write, table, Circumstances(day, command, options.seed, version, minutes)
-        )
+        circumstances = Circumstances(day, command, options.seed, version, commit, minutes)
+        write_into(options.write, table, circumstances)
     is_complete = outcomes.keys() == rounds.keys()
     return 0 if is_complete and all(tally.is_clean for tally in tallies) else 1
+
+
+def _commit() -> str:
+    """Return what is attacked, or that nobody knows, as in a tree without its history."""
+    try:
+        command = ("git", "describe", "--always", "--dirty", "--exclude=*")
+        described = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -29,19 +29,21 @@ HEADER = """\
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When and how a run was made."""
+    """When and how a run was made, and of what: the commit, `-dirty` with changes beside it."""
 
     day: date
     command: str
     seed: int
     server_version: str
+    commit: str
     minutes: float
 
     def __str__(self) -> str:
         return (
-            f"Written by `{self.command}` on {self.day}: billing {__version__}, seed {self.seed}, "
-            f"PostgreSQL {self.server_version}, Python {platform.python_version()}, "
-            f"{self.minutes:.0f} minutes on {os.cpu_count()} cores."
+            f"Written by `{self.command}` on {self.day}: billing {__version__}, "
+            f"commit {self.commit}, seed {self.seed}, PostgreSQL {self.server_version}, "
+            f"Python {platform.python_version()}, {self.minutes:.0f} minutes on "
+            f"{os.cpu_count()} cores."
         )
 
 
