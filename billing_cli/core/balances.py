@@ -89,11 +89,10 @@ def _explain(
         if not exact or (quota and not is_renewal):
             before = entries[: places.get(change.after_id or "", 0)]
             wanted = exact[:1] or choices
-            loss, rows = (
-                _find_loss(change, before, wanted, circumstances)
-                or _find_former(change, before, wanted, circumstances, losses)
-                or (None, rows)
-            )
+            found = _find_loss(change, before, wanted, circumstances)
+            if found is None or found[0].quota != quota:
+                found = _find_former(change, before, wanted, circumstances, losses) or found
+            loss, rows = found or (None, rows)
         del waiting[rows.start : rows.end]
         rest = ZERO if exact else balance - rows.amount
         if loss is not None:

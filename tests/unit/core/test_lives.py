@@ -210,6 +210,14 @@ def test_the_quota_of_a_former_row_is_lost_as_far_as_it_was_used_since() -> None
     assert rests(explain([first], funds("5", 81), former=former)) == [(0, 31)]
 
 
+def test_a_former_row_with_the_balance_of_the_new_account_gives_its_quota_back_too() -> None:
+    """The charge found this balance, but not this quota: only the former account had both."""
+    former = entry("former", -60, funds("5", 90), "0", 10)
+    present = [entry("first", 0, funds("5", FULL_QUOTA), "2", FULL_QUOTA)]
+    explanation = explain(present, funds("5", 80), former=former)
+    assert (lost(explanation), rests(explanation)) == ([(["first"], "2", 80)], [])
+
+
 def test_a_full_quota_may_be_a_renewed_one() -> None:
     """Unless a balance came back with it."""
     former = entry("former", -60, funds("5", FULL_QUOTA), "1", included=10)
