@@ -70,9 +70,10 @@ class BucketHistory:
 class ReturnedQuota(NamedTuple):
     """Included bytes that corrections return to an account's period.
 
-    The first `rated_bytes` of the period's rated bytes `since` then, oldest first, may use them: as
-    many as come back, and those that corrections may take out of the minutes that they are about.
-    None where quota was left: nothing was rated for want of it.
+    The first `rated_bytes` of the period's rated bytes, oldest first, may use them: as many as come
+    back, and those that corrections may take out of the minutes that they are about. None where
+    quota was left: nothing was rated for want of it. `since` is the first minute of these, None
+    where the period has no beginning that was seen.
     """
 
     account_uuid: str

@@ -90,6 +90,7 @@ def _explain(
             before = entries[: places.get(change.after_id or "", 0)]
             wanted = exact[:1] or choices
             found = _find_loss(change, before, wanted, circumstances)
+            # A charge that came back without its quota explains less than a row that had both.
             if found is None or found[0].quota != quota:
                 found = _find_former(change, before, wanted, circumstances, losses) or found
             loss, rows = found or (None, rows)
@@ -128,7 +129,7 @@ def _find_loss(
     Entries of which the quota was restored as well come before those of which it was not.
     """
     balance, quota = _difference(change)
-    wanted = [(rows, balance - rows.amount) for rows in choices]
+    wanted, rounding = [(rows, balance - rows.amount) for rows in choices], change.rounding
     of_balance: tuple[Loss, _Rows] | None = None
     total, included = ZERO, 0
     for count, entry in enumerate(reversed(before), start=1):
@@ -140,7 +141,7 @@ def _find_loss(
         for rows, rest in wanted:
             is_former = balance != 0 and rows.start == rows.end
             is_former &= change.found.balance == entry.found.balance
-            if not is_former and abs(total - rest) > change.rounding:
+            if not is_former and abs(total - rest) > rounding:
                 continue
             charges = tuple(charge for lost in before[-count:] for charge in lost.charges)
             loss = Loss(change, charges, balance - rows.amount, quota)

@@ -80,19 +80,19 @@ def differences(
     """
     if cell.is_reversed:
         return _charged_again(cell, list(history), restarts, policy, continued)
-    inside, starts_alike = [], False
+    inside, is_start_known = [], False
     for at, totals in history:
         if cell.record.from_at < at < cell.record.to_at:
             inside.append((at, totals))
         elif at == cell.record.from_at:
-            starts_alike = totals == cell.before
+            is_start_known = totals == cell.before
         elif at == cell.record.to_at and totals != cell.record.end:
             return None
     if not inside:
         return []
     ends = (*inside, (cell.record.to_at, cell.record.end))
     start = cell.record.from_at, cell.before
-    shown = _minutes_shown(start, ends, restarts, policy, continued, starts_alike=starts_alike)
+    shown = _minutes_shown(start, ends, restarts, policy, continued, is_start_known=is_start_known)
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -111,11 +111,11 @@ def _charged_again(
     within = [(at, totals) for at, totals in history if begin <= at <= end]
     if not within or within[-1][0] != end:
         return None
-    starts_alike = within[0][0] == begin
-    if not starts_alike:
+    is_start_known = within[0][0] == begin
+    if not is_start_known:
         within = [(begin, cell.before), *within]
     start, rest = within[0], within[1:]
-    shown = _minutes_shown(start, rest, restarts, policy, continued, starts_alike=starts_alike)
+    shown = _minutes_shown(start, rest, restarts, policy, continued, is_start_known=is_start_known)
     return None if shown is None else _compared(cell, shown)
 
 
@@ -153,19 +153,19 @@ def _minutes_shown(
     policy: DeltaPolicy,
     continued: Mapping[datetime, Totals],
     *,
-    starts_alike: bool,
+    is_start_known: bool,
 ) -> dict[datetime, Totals] | None:
     """Return the bytes of each minute; None where nothing can be concluded.
 
-    `starts_alike` says that history has the start too. Where it has not, the restart that it shows
-    in the first step may have been before the start: a total above it is then no restart.
+    `is_start_known` says that history has the start too. Where it has not, the restart that it
+    shows in the first step may have been before the start: a total above it is then no restart.
     """
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
     at, totals = start
     for next_at, next_totals in rest:
         before = totals
-        if next_at in restarts and (starts_alike or not covers(next_totals, totals)):
+        if next_at in restarts and (is_start_known or not covers(next_totals, totals)):
             before = restarts[next_at]
         elif totals == ZERO:
             before = continued.get(next_at, ZERO)
@@ -178,5 +178,5 @@ def _minutes_shown(
             minute = minute_of(next_at)
             uplink[minute] += up
             downlink[minute] += down
-        at, totals, starts_alike = next_at, next_totals, True
+        at, totals, is_start_known = next_at, next_totals, True
     return {minute: Totals(uplink[minute], downlink[minute]) for minute in uplink}

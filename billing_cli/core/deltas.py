@@ -93,7 +93,7 @@ def advance(
     `snapshots` are strictly rising. `accounts` gives the account of each sample uuid that has one.
     With `continuity_expected` the snapshot at the watermark must be among them; where it is not, a
     `history_lost` gap says so. With `decide_now` a decreased counter is not left to the node's
-    next snapshot.
+    next snapshot, but where it can be an earlier reading to the next run.
 
     A snapshot in the watermark's own minute is skipped: that minute is closed and written, and
     the counters carry its bytes into the next one. For the same reason a minute whose last

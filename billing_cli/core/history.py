@@ -42,7 +42,8 @@ def read_history(
 ) -> History:
     """Return a node's history, from its snapshots oldest first.
 
-    The last one decides alone: what comes after it is not known here.
+    The last one decides alone, as what comes after it is not known here. Where it can be an earlier
+    reading, it is left out.
     """
     walk = Walk(NodeState(), accounts, policy, is_lost=False)
     walk.apply_all(snapshots, len(snapshots), decide_now=True)

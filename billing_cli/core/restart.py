@@ -56,7 +56,8 @@ def judge(
 
     `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
-    snapshot. With `decide_now` the snapshot decides alone where it has no successor.
+    snapshot. With `decide_now` the snapshot decides alone where it has no successor, unless it can
+    be an earlier reading: the next run, whose `floor` are the totals before it, decides then.
     """
     snapshot, *successors = history
     if not successors and not decide_now:

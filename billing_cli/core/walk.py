@@ -194,6 +194,9 @@ class Walk:
         reset: dict[StreamName, Totals] = {}
         special = taken.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
+            if before.totals == ZERO:
+                # It tells as little of before as a stream that was not there.
+                self._floor[name] = totals
             if name not in special:
                 self._step(name, before, snapshot)
                 continue
@@ -218,11 +221,7 @@ class Walk:
                 is_begun = name in self._streams.known and self._account(name) in begun
                 since = taken.get(name, ZERO if is_begun else None)
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
-        self._floor.update(changes.new)
-        # A stream that had counted nothing tells as little as one that was not there.
-        self._floor.update(
-            (name, totals) for name, before, totals in changes.known if before.totals == ZERO
-        )
+            self._floor.update(changes.new)
         self._end(snapshot, changes, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:

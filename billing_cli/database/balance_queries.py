@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE
+from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES
 
 # The entries of one transaction have one stamp, and are charged in the order of their buckets.
 ORDER = """
@@ -182,24 +182,13 @@ SELECT DISTINCT named.account_uuid::text
  WHERE NOT EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = named.entry_id)
 """
 
-# When the ledger rows of traffic begin that each account has. Only read where one is missing.
-LIFE = """
-life AS MATERIALIZED (
-  SELECT account_uuid,
-         (SELECT min(created_at)
-            FROM public.billing_ledger AS entry
-           WHERE entry.account_uuid = known.account_uuid
-             AND entry_type IN ('traffic_charge', 'traffic_adjustment')) AS begun_at
-    FROM (SELECT DISTINCT account_uuid
-            FROM unnest(%(account_uuids)s::uuid[]) AS named (account_uuid)) AS known
-)"""
-
+# Only looked at where a ledger row is missing.
 IS_SINCE = """
        EXISTS (SELECT FROM life WHERE life.account_uuid = {account} AND begun_at <= {at})
 """
 
 READ_OWN_ENTRIES = f"""
-WITH {LIFE}
+WITH {LIVES.format(accounts="SELECT unnest(%(account_uuids)s::uuid[]) AS account_uuid")}
 SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amount_delta,
        quota_before, included_bytes, ledger_ids::text[], is_on_record
   FROM (SELECT charge.account_uuid, charge.ledger_id AS entry_id, charge.created_at AS at,

@@ -39,6 +39,19 @@ SPANS = """
    WHERE stream.account_uuid = %(account)s
 """
 
+# When the facts of accounts begin: with the oldest bucket or ledger row that each of them has.
+# Those of an account that was deleted are gone: what is older is evidence of the former account.
+LIVES = """
+life AS MATERIALIZED (
+  SELECT account_uuid,
+         coalesce(least((SELECT min(created_at) FROM public.billing_ledger AS entry
+                          WHERE entry.account_uuid = known.account_uuid),
+                        (SELECT min(created_at) FROM public.traffic_minute_buckets AS bucket
+                          WHERE bucket.account_uuid = known.account_uuid)),
+                  'infinity') AS begun_at
+    FROM (SELECT DISTINCT account_uuid FROM ({accounts}) AS named) AS known
+)"""
+
 # Where the evidence begins: at the beginning, or after what was pruned.
 KEPT_SINCE = """
   (SELECT coalesce(max(month) + interval '1 month', '-infinity') FROM billing.pruned)

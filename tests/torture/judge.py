@@ -128,9 +128,10 @@ class Judge:
             stored: len(collected) for stored, collected in self.collected.items()
         }
         self.former |= dict.fromkeys((*user.former_proxy_uuids, user.proxy_uuid), user.uuid)
-        for (stored, account), moved in self._revocable(is_settled=False).items():
-            if account == user.uuid:
-                self.revocable_then[stored, account] = moved
+        revocable = self._revocable(is_settled=False)
+        for stored in self.collected:
+            key = stored, user.uuid
+            self.revocable_then[key] = revocable.get(key, Bytes())
 
     def follow(self) -> bool:
         """Note which snapshots the watermarks have passed since; tell whether there are any.

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from billing_cli.simulator.oracle import accounts_by_uuid
 from billing_cli.simulator.stamps import nanoseconds_of
 from tests.torture import errands, neighbour
 from tests.torture.chance import BACKEND
@@ -390,11 +391,7 @@ class Model(RuleBasedStateMachine):
 
         That is among what cannot be told apart: they grow by more while it is left out.
         """
-        owners = {
-            sample_uuid: user.uuid
-            for user in self.ground.fleet.users
-            for sample_uuid in (*user.former_proxy_uuids, user.proxy_uuid, user.uuid)
-        }
+        owners = accounts_by_uuid(self.ground.fleet)
         counted = [
             owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
             for stream in self._node(number).streams

@@ -9,19 +9,7 @@ which is what was stored; where a double is read, it is as the shortest decimal 
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
-
-# When the facts of accounts begin: with the oldest bucket or ledger row that each of them has.
-LIVES = """
-life AS MATERIALIZED (
-  SELECT account_uuid,
-         coalesce(least((SELECT min(created_at) FROM public.billing_ledger AS entry
-                          WHERE entry.account_uuid = known.account_uuid),
-                        (SELECT min(created_at) FROM public.traffic_minute_buckets AS bucket
-                          WHERE bucket.account_uuid = known.account_uuid)),
-                  'infinity') AS begun_at
-    FROM (SELECT DISTINCT account_uuid FROM ({accounts}) AS named) AS known
-)"""
+from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES, RECORDS
 
 # The bytes of a bucket are stated three times: by itself, by its records and by its charges. Where
 # one of the three differs from the other two, it is the one that is wrong. Records know no regions,

@@ -5,8 +5,7 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
-from billing_cli.features.audit.queries_facts import LIVES
+from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES, RECORDS
 
 # Minutes of a pruned month that came in since have their evidence: it is added to the sums as they
 # were then. A late minute makes a bucket of its own, or adds to one that was there.

@@ -54,6 +54,38 @@ def assert_right(world: World) -> None:
     assert report.violations == 0
 
 
+def test_a_user_above_the_former_total_after_a_hidden_restart_is_charged_in_full(
+    world: World,
+) -> None:
+    """Only the other user's counter shows that there was a restart."""
+    node, (user, other, _) = world.node, world.streams
+    world.source_options = {"account_rate_bits_per_second": 0, "line_rate_bits_per_second": 0}
+    node.snapshot(world.minutes(0))
+    for minute, moved, others, published in (
+        (10, 1_000, 50_000, None),
+        (20, 4_000, 0, 35),
+        (25, 6_000, 100, 35),
+        (30, 14_000, 100, None),
+        (31, 0, 0, None),
+    ):
+        if minute == 25:
+            node.restart_xray(world.minutes(22))
+        node.flow(user, moved, moved)
+        node.flow(other, others, others)
+        node.snapshot(world.minutes(minute), published and world.minutes(published))
+    world.job(collect, world.minutes(32.7))
+    world.reconcile(world.minutes(42), since=world.minutes(0))
+    with psycopg.connect(world.database_url) as connection:
+        billed = connection.execute(
+            "SELECT account_uuid::text, sum(uplink_bytes), sum(downlink_bytes)"
+            "  FROM public.traffic_minute_buckets GROUP BY 1"
+        ).fetchall()
+    assert sorted(billed) == sorted(
+        (stream.name.sample_uuid, *stream.flowed()) for stream in (user, other)
+    )
+    world.assert_books_agree()
+
+
 def test_what_was_hidden_is_put_where_it_belongs(world: World) -> None:
     """Every bucket equals the truth for its minute, and the ledger the true charge."""
     hide_half(world)

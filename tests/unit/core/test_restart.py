@@ -178,6 +178,17 @@ def test_a_clock_that_was_set_back_after_a_restart_at_zero_charges_nothing_twice
     assert books.charged() == (1_000, 0)
 
 
+def test_a_last_reading_that_may_be_older_is_charged_by_the_run_after() -> None:
+    """Where nothing follows it for too long: an exporter that stopped is not waited for."""
+    history = alice("00:00", 500), alice("01:00", 700), alice("02:00", 600)
+    books = Ledger()
+    books.run(history[0])
+    assert books.run(*history, decide_now=True).waits_for_successor
+    assert books.charged() == (200, 0)
+    books.run(*history[1:], decide_now=True)
+    assert books.charged() == (800, 0)
+
+
 def test_history_that_ends_with_an_older_reading_shows_no_restart() -> None:
     """The snapshot after it is not known; an hour later reconcile knows."""
     readings = snapshot("51:00", {ALICE: (880, 0)}), snapshot("52:00", {ALICE: (1_010, 0)})
