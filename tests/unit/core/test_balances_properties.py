@@ -134,14 +134,18 @@ def test_recorded_top_ups_leave_nothing_to_say(events: list[Event]) -> None:
 def test_a_recorded_amount_explains_what_a_service_stores_as_the_sum_of_two_doubles(
     nanos: int, amount_nanos: int
 ) -> None:
-    """Up to balances of a billion, whose last place is above the ninth."""
+    """Up to balances of a billion, of which a nano is less than the last place.
+
+    What is lost in the last places of such a balance may as well not have been applied.
+    """
     before, amount = stored(nanos * NANO), amount_nanos * NANO
     found = stored(Decimal(float(before) + float(amount)))
     change = Change("charge-0", START, Funds(before, 0), START, Funds(found, 0))
 
     explanation = explain_changes([change], Circumstances([OtherRow(START, amount)]), [])
 
-    assert (explanation.unexplained, explanation.losses, explanation.unapplied) == ((), (), ())
+    assert (explanation.unexplained, explanation.losses) == ((), ())
+    assert explanation.unapplied == () or abs(amount) <= 2 * change.rounding
 
 
 @examples()
