@@ -56,12 +56,12 @@ class Attack:
 ALL_POINTS = 1_000_000
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack("cut-collect", cuts.cut_collect, ALL_POINTS, 4, 0.2, 600),
-    Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 4, 0.25, 1800),
-    Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 4, 0.2, 700),
-    Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 4, 0.2, 600),
-    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 2, 0.25, 750),
-    Attack("kill-forks", kills.kill_forks, 900, 2, 0.4),
+    Attack("cut-collect", cuts.cut_collect, ALL_POINTS, 4, 0.4, 1087),
+    Attack("cut-catch-up", cuts.cut_catch_up, ALL_POINTS, 4, 0.5, 3140),
+    Attack("cut-reconcile", cuts.cut_reconcile, ALL_POINTS, 4, 0.4, 980),
+    Attack("cut-rerate", cuts.cut_rerate, ALL_POINTS, 4, 0.4, 1349),
+    Attack("cut-migrate", cuts.cut_migrate, ALL_POINTS, 2, 0.5, 1696),
+    Attack("kill-forks", kills.kill_forks, 900, 2, 1.0),
     Attack("kill-commands", kills.kill_commands, 200, 0, 1.0),
     Attack("pause", kills.pause, 40, 0, 2.0),
     Attack("crash", blows.crash, 100, 1, 1.0),
@@ -76,5 +76,5 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("hanging", hanging.attack, 2, 0, 90.0),
     Attack("history", history.attack, 1_000, 15, 0.1),
     Attack("model", model.attack, 10_000, 0, 0.2),
-    Attack("soak", soak.attack, 30, 0, 20.0),
+    Attack("soak", soak.attack, 30, 0, 100.0),
 )

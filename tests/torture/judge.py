@@ -7,12 +7,14 @@ may find it, and, when everything is settled, at least what those that were coll
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.core.times import minute_of
+from billing_cli.core.times import MINUTE, minute_of
 from billing_cli.simulator.books import NANO, rows
 from billing_cli.simulator.expectation import expected_by_account
 from billing_cli.simulator.oracle import accounts_by_uuid
@@ -143,11 +145,7 @@ class Judge:
         for stored, watermark in rows(self.connection, READ_WATERMARKS):
             node = self._node(stored)
             collected = self.collected.setdefault(stored, [])
-            fresh = [
-                snapshot
-                for snapshot in self.offered(node)
-                if _is_fresh(snapshot, collected, watermark)
-            ]
+            fresh = _fresh(self.offered(node), collected, watermark)
             if not collected or collected[-1].collected_at < watermark:
                 assert fresh, f"nobody published {watermark}"
                 assert fresh[-1].collected_at == watermark, f"nobody published {watermark}"
@@ -300,10 +298,15 @@ class Judge:
         return node
 
 
-def _is_fresh(snapshot: Snapshot, collected: Sequence[Snapshot], watermark: datetime) -> bool:
-    if snapshot.collected_at > watermark:
-        return False
-    return not collected or minute_of(snapshot.collected_at) > minute_of(collected[-1].collected_at)
+def _fresh(
+    offered: Sequence[Snapshot], collected: Sequence[Snapshot], watermark: datetime
+) -> Sequence[Snapshot]:
+    """Return what is on offer of minutes after the last one collected, up to the watermark."""
+    stamp = attrgetter("collected_at")
+    begin = 0
+    if collected:
+        begin = bisect_left(offered, minute_of(stamp(collected[-1])) + MINUTE, key=stamp)
+    return offered[begin : bisect_right(offered, watermark, lo=begin, key=stamp)]
 
 
 def _all_up_to(node: Node, collected: Sequence[Snapshot]) -> list[Snapshot]:
