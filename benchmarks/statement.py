@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Results
     from benchmarks.sizes import Sizes
     from benchmarks.world import World
-    from billing_cli.core.statements import Object
+    from billing_cli.core.statement_shape import Object
     from billing_cli.simulator.postgres import EmbeddedPostgres
 
 ACCOUNTS = 20

@@ -163,6 +163,14 @@ def covers(totals: Totals, others: Totals) -> bool:
     return totals.uplink >= others.uplink and totals.downlink >= others.downlink
 
 
+def restarted_from(former: Totals, totals: Totals) -> Totals:
+    """Return what a counter continues from: each direction that decreased continues from zero."""
+    return Totals(
+        former.uplink if totals.uplink >= former.uplink else 0,
+        former.downlink if totals.downlink >= former.downlink else 0,
+    )
+
+
 def total_of(totals: Iterable[Totals]) -> Totals:
     """Return the sum by direction."""
     uplink = downlink = 0

@@ -14,13 +14,7 @@ from billing_cli.core.changes import (
 )
 from billing_cli.core.gaps import Gaps
 from billing_cli.core.minutes import Minutes
-from billing_cli.core.model import (
-    Checkpoint,
-    StreamName,
-    Succession,
-    Totals,
-    UsageRecord,
-)
+from billing_cli.core.model import Checkpoint, StreamName, Succession, Totals, UsageRecord
 from billing_cli.core.restart import (
     MOST_SUCCESSORS,
     Verdict,
@@ -34,6 +28,7 @@ from billing_cli.core.succession import (
     ZERO,
     covers,
     duplicates,
+    restarted_from,
     succession_of,
     taken_over,
     total_of,
@@ -42,7 +37,7 @@ from billing_cli.core.succession import (
 from billing_cli.core.times import just_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from billing_cli.core.changes import Changes
@@ -61,7 +56,7 @@ class Walk:
     ) -> None:
         self.samples_at = node.samples_at
         self.restarted_at = node.restarted_at
-        self._account = _account_of(accounts)
+        self._accounts = accounts
         self.minutes = Minutes(policy, node.credit, self._account)
         self.applied: list[Snapshot] = []
         self.origins: dict[StreamName, tuple[StreamOrigin, Checkpoint]] = {}
@@ -136,14 +131,16 @@ class Walk:
         decide_now = decide_now or not former.keys() <= known.keys()
         return judge_names(history, lost, former, account_of, decide_now=decide_now), lost
 
+    def _account(self, name: StreamName) -> str:
+        """Return whose a stream's bytes are: its account's, or its uuid's without one."""
+        return self._accounts.get(name.sample_uuid, name.sample_uuid)
+
     def _compare(self, snapshot: Snapshot) -> Changes:
         known = self._streams.known
         changes = compare(snapshot, known, self._streams.absent, self.restarted_at)
         if changes.returned and (changes.gone or changes.decreased):
             begin_again(changes, known, self._account)
         return changes
-
-    # ------------------------------------------------------------------------------ successions
 
     def _successions(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
         """Return the successions in a snapshot; what they explain is no decrease any more."""
@@ -179,8 +176,6 @@ class Walk:
                 self._streams.set(name, self._streams.known[name]._replace(state="continued"))
         return taken_over(successions), ended
 
-    # --------------------------------------------------------------------------------- snapshots
-
     def _apply(
         self, snapshot: Snapshot, changes: Changes, successions: Sequence[Succession]
     ) -> None:
@@ -204,10 +199,7 @@ class Walk:
             if name in ended:
                 start = ZERO
             elif name in changes.decreased:
-                start = Totals(
-                    start.uplink if totals.uplink >= start.uplink else 0,
-                    start.downlink if totals.downlink >= start.downlink else 0,
-                )
+                start = restarted_from(start, totals)
                 epoch += 1
                 reset[name] = start
             start = total_of((start, taken.get(name, ZERO)))
@@ -290,8 +282,6 @@ class Walk:
             self.samples_at = at
         self.applied.append(snapshot)
 
-    # ------------------------------------------------------------------------- streams and minutes
-
     def _step(self, name: StreamName, before: Checkpoint, snapshot: Snapshot) -> None:
         """Move a stream on from `before` to the snapshot, and note the bytes between."""
         at, totals = snapshot.collected_at, snapshot.totals[name]
@@ -305,8 +295,3 @@ class Walk:
         if totals != start and state != "ignored":
             step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
             self.minutes.add(step, state)
-
-
-def _account_of(accounts: Mapping[str, str]) -> Callable[[StreamName], str]:
-    """Return what tells whose a stream's bytes are: its account's, or its uuid's without one."""
-    return lambda name: accounts.get(name.sample_uuid, name.sample_uuid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from billing_cli.core.adjustments import BucketHistory, PriorEntry, in_order
+from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
 from billing_cli.database import arrays

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.adjustments import BucketHistory
+    from billing_cli.core.bucket_history import BucketHistory
     from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import Bucket, BucketKey, Rating, Totals
     from billing_cli.core.rating import BilledUsage

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.adjustments import BucketHistory
+    from billing_cli.core.bucket_history import BucketHistory
     from billing_cli.core.model import Account, BucketKey, Renewal
     from billing_cli.database.quota_periods import QuotasLeft
     from billing_cli.jobs.accounts import LockedAccounts, NewPeriod

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.adjustments import reprice, standing_charges
+from billing_cli.core.adjustments import reprice
+from billing_cli.core.bucket_history import standing_charges
 from billing_cli.core.model import Account, Rating
 from billing_cli.core.prices import NoPrice, price_of
 from billing_cli.database.connection import Session
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.adjustments import BucketHistory
+    from billing_cli.core.bucket_history import BucketHistory
     from billing_cli.core.model import BucketKey, Charge
     from billing_cli.features.rerate.queries import Scope
     from billing_cli.jobs.context import JobContext

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from billing_cli.core.adjustments import BucketHistory, PriorEntry, in_order
+from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order
 from billing_cli.core.model import BucketKey
 from billing_cli.core.prices import ProfileRow
 from billing_cli.core.times import MINUTE

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.funds import ROW_DELAY
 from billing_cli.core.seals import AccountDay, money_text
-from billing_cli.core.statements import (
-    FORMAT,
-    content_sha256,
-    is_proven,
-    nodes_of,
-    proof_object,
-    totals_of,
-)
+from billing_cli.core.statement_shape import FORMAT
+from billing_cli.core.statements import content_sha256, is_proven, nodes_of, proof_object, totals_of
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
@@ -34,7 +28,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.statements import DayProof, Object
+    from billing_cli.core.statement_shape import Object
+    from billing_cli.core.statements import DayProof
     from billing_cli.features.statement.queries import BookedCharge
     from billing_cli.jobs.context import JobContext
 

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing_cli.core.adjustments import (
-    BucketHistory,
-    Correction,
-    PriorEntry,
-    in_order,
-    reprice,
-    settle,
-    standing_charges,
-)
+from billing_cli.core.adjustments import Correction, reprice, settle
+from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order, standing_charges
 from billing_cli.core.model import Account, Bucket, BucketKey, Charge, Price
 from billing_cli.core.peak import PeakHours
 from billing_cli.core.rating import EXACT, adjustment_id, amount_of, ledger_id

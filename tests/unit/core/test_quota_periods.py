@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 from billing_cli.core.adjustments import (
     RENEWAL_REASON,
     RETURNED_REASON,
-    BucketHistory,
     Correction,
-    PriorEntry,
-    in_order,
     returned_quotas,
     settle,
 )
+from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order
 from billing_cli.core.quota_periods import begin_period, use_quota
 from tests.unit.core import tariffs
 from tests.unit.core.examples import examples

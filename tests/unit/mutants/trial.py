@@ -48,6 +48,7 @@ MODULES = {
         *("test_rating.py", "test_prices.py", "test_quota_periods.py"),
         "test_rating_properties.py",
     ),
+    "bucket_history": ("test_adjustments.py", "test_quota_periods.py"),
     "adjustments": ("test_adjustments.py", "test_returned_quotas.py", "test_quota_periods.py"),
     "daily_maximum": ("test_daily_maximum.py",),
     "quota_periods": ("test_quota_periods.py",),
@@ -63,6 +64,7 @@ MODULES = {
     "merkle": ("test_merkle.py", "test_sealing_page.py", "test_statement_size.py"),
     "seals": ("test_sealing_page.py", "test_seals.py"),
     "statements": ("test_statements.py", "test_statement_size.py"),
+    "statement_shape": ("test_statements.py",),
     "times": ("test_times.py",),
     "peak": ("test_peak.py", "../config/test_peak.py"),
 }
