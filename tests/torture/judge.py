@@ -23,12 +23,14 @@ from tests.torture.disorder import doubled
 from tests.torture.findings import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from decimal import Decimal
 
     from psycopg import Connection
 
+    from billing_cli.core.model import StreamName
     from billing_cli.simulator.expectation import Expected
     from billing_cli.simulator.traffic import Fleet, Node, Snapshot, User
 
@@ -77,6 +79,13 @@ SELECT stored_node_id, to_at FROM billing.gaps JOIN billing.sources USING (sourc
  WHERE kind = 'reset'
 """
 
+# Minutes in which late history showed something else than what had been charged.
+READ_CORRECTED = """
+SELECT DISTINCT stored_node_id, bucket_start
+  FROM billing.usage_records JOIN billing.streams USING (stream_id)
+ WHERE kind = 'correction'
+"""
+
 READ_REVOKED = """
 SELECT stored_node_id, at FROM billing.successions WHERE kind = 'restart_revoked'
 """
@@ -123,6 +132,9 @@ class Judge:
         self.reborn: dict[str, dict[str, int]] = {}
         self.revocable_then: ByAccount = {}
         self.former: dict[str, str] = {}
+        self.doubled_by_history: defaultdict[str, defaultdict[StreamName, Bytes]] = defaultdict(
+            lambda: defaultdict(Bytes)
+        )
 
     def deleted(self, user: User) -> None:
         """Note that an account's rows are gone: what was collected so far is gone."""
@@ -247,13 +259,35 @@ class Judge:
             {at for where, at in self._rows(query) if where == stored}
             for query in (READ_RESTARTS, READ_REVOKED)
         )
-        found: defaultdict[str, Bytes] = defaultdict(Bytes)
+        by_stream: defaultdict[StreamName, Bytes] = defaultdict(Bytes)
         for stream, moved in doubled(node.streams, collected, restarts, revoked):
-            account = owners.get(stream.name.sample_uuid, stream.name.sample_uuid)
+            by_stream[stream.name] = by_stream[stream.name].plus(moved)
+        for name, moved in self._doubled_by_history(node, restarts, revoked).items():
+            by_stream[name] = _larger(by_stream[name], moved)
+        found: defaultdict[str, Bytes] = defaultdict(Bytes)
+        for name, moved in by_stream.items():
+            account = owners.get(name.sample_uuid, name.sample_uuid)
             found[account] = found[account].plus(moved)
         for account, moved in self._begun_anew(node, collected):
             found[account] = found[account].plus(moved)
         return found
+
+    def _doubled_by_history(
+        self, node: Node, restarts: AbstractSet[datetime], revoked: AbstractSet[datetime]
+    ) -> Mapping[StreamName, Bytes]:
+        """Return what a reconcile may have doubled likewise, by the most that was ever on offer."""
+        stored, offered = node.identity.stored, self.offered(node)
+        most = self.doubled_by_history[stored]
+        corrected = {minute for where, minute in self._rows(READ_CORRECTED) if where == stored}
+        if offered and corrected:
+            stamps = {snapshot.collected_at for snapshot in offered}
+            restarts = restarts | {stamp for stamp in stamps if minute_of(stamp) in corrected}
+            now: defaultdict[StreamName, Bytes] = defaultdict(Bytes)
+            for stream, moved in doubled(node.streams, offered, restarts, revoked):
+                now[stream.name] = now[stream.name].plus(moved)
+            for name, moved in now.items():
+                most[name] = _larger(most[name], moved)
+        return most
 
     def _begun_anew(self, node: Node, collected: Sequence[Snapshot]) -> Iterator[tuple[str, Bytes]]:
         """Yield what streams of deleted accounts had counted when they changed their uuid.
@@ -296,6 +330,10 @@ class Judge:
     def _node(self, stored: str) -> Node:
         (node,) = (node for node in self.fleet.nodes.values() if node.identity.stored == stored)
         return node
+
+
+def _larger(moved: Bytes, other: Bytes) -> Bytes:
+    return Bytes(*map(max, moved, other))
 
 
 def _fresh(

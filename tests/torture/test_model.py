@@ -195,7 +195,7 @@ def test_a_deleted_account_under_its_other_uuid_again_is_judged_as_a_new_user(ar
         ground.work(errands.errand(ground, "collect"))
         ground.delete(user)
         node.flow(stream, 10, 10)
-        ground.elapse(120, 60)
+        ground.elapse(240, 60)
         ground.work(errands.errand(ground, "collect"))
         node.naming = as_counted
         ground.elapse(150, 60)
@@ -205,3 +205,35 @@ def test_a_deleted_account_under_its_other_uuid_again_is_judged_as_a_new_user(ar
 
 def _dearer(ground: Ground) -> Decimal:
     return ground.price + Decimal("1e-12")
+
+
+def test_later_readings_before_a_restart_in_late_history_may_be_charged_by_reconcile(
+    arena: Arena,
+) -> None:
+    """A clock was set back over the restart; that reads like two restarts, as in a crash loop."""
+    with opened_ground(arena, seed=6) as ground:
+        node = ground.fleet.add_node("jp-1")
+        node.takes_older_stamps = node.truncates_stamps = True
+        stream = node.add_stream(ground.add_user().uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.flow(stream, 10_000, 10_000)
+        ground.elapse(120, 60)
+        ground.work(errands.errand(ground, "collect"))
+        since = ground.now
+        ground.elapse(60, 60)
+        node.restart_xray(ground.now)
+        for _ in range(6):
+            node.flow(stream, 100, 100)
+            ground.elapse(60, 60)
+        node.withhold(since, ground.now, ground.now + 9 * MINUTE)
+        node.flow(stream, 100, 100)
+        ground.elapse(240, 60)
+        ground.work(errands.errand(ground, "collect"))
+        node.clock_error = -10 * MINUTE
+        for _ in range(2):
+            node.flow(stream, 300, 300)
+            ground.elapse(60, 60)
+        node.clock_error = 0 * MINUTE
+        node.flow(stream, 10, 10)
+        ground.elapse(600, 60)
+        errands.settle(ground)
