@@ -111,6 +111,19 @@ class NodeStreams:
     checkpoints: dict[StreamName, Checkpoint] = field(default_factory=dict)
     debts: dict[str, Debt] = field(default_factory=dict)
 
+    def accounts_with(self, touched: Mapping[str, str]) -> dict[str, str]:
+        """Return accounts by sample uuid: the touched ones, and further uuids of those accounts.
+
+        A stream without traffic is known by its row alone, also where its account's others move.
+        """
+        accounts = set(touched.values())
+        idle = {
+            name.sample_uuid: row.account_uuid
+            for name, row in self.rows.items()
+            if name.sample_uuid not in touched and row.account_uuid in accounts
+        }
+        return {**idle, **touched}
+
 
 def read_last_seen(connection: Connection, nodes: Collection[str]) -> dict[str, datetime]:
     """Return when the nodes were seen last, by stored node id, as far as they ever were."""

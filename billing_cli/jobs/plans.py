@@ -262,7 +262,7 @@ def _plan(
             credit,
         ),
         fetched.snapshots,
-        accounts,
+        node.streams.accounts_with(accounts),
         context.policy_of(source),
         continuity_expected=node.is_followed and fetched.contract == "window",
         decide_now=fetched.contract == "latest" or is_overdue or node.is_taken,
