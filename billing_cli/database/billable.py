@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
@@ -10,19 +11,33 @@ from billing_cli.core.times import minute_of
 if TYPE_CHECKING:
     from datetime import datetime
 
-# Pending usage of streams that have an account now, by the rule of RESOLVE_ACCOUNTS.
+# A source that no run has asked for so long is not configured any more.
+RETIRED_AGE = timedelta(days=1)
+
+# Pending usage of streams that have an account now, by the rule of RESOLVE_ACCOUNTS. That of a node
+# that no source carries any more is locked by row, and settled with the first source of this run.
+# Where there is more than the limit, streams take turns: usage that goes on waiting, because its
+# account can't be charged, must not keep others from being settled.
 READ_BILLABLE_USAGE = """
-WITH waiting AS MATERIALIZED (
-  SELECT source.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
-         stream.sample_uuid, stream.account_uuid,
-         coalesce(source.samples_at, source.watermark) AS samples_at
+WITH carried AS MATERIALIZED (
+  SELECT source_id, carried.stored_node_id, coalesce(samples_at, watermark) AS samples_at
     FROM billing.sources AS source
+    LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
    CROSS JOIN LATERAL unnest(array_append(source.former_nodes, source.stored_node_id))
       AS carried (stored_node_id)
-    JOIN billing.streams AS stream ON stream.stored_node_id = carried.stored_node_id
-   WHERE source.source_id = ANY (%(source_ids)s::text[])
-     AND stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
-), resolved AS (
+   WHERE source_id = ANY (%(source_ids)s::text[]) OR last_attempted_at >= %(retired_before)s
+), waiting AS MATERIALIZED (
+  SELECT coalesce(carried.source_id, first.source_id) AS source_id, stream.stream_id,
+         stream.stored_node_id, stream.inbound_tag, stream.sample_uuid, stream.account_uuid,
+         coalesce(carried.samples_at, stream.seen_at) AS samples_at,
+         carried.source_id IS NOT NULL AS is_carried, random() AS turn
+    FROM billing.streams AS stream
+    LEFT JOIN carried USING (stored_node_id)
+   CROSS JOIN (SELECT min(source_id) AS source_id
+                 FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)) AS first
+   WHERE stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
+     AND (carried.source_id IS NULL OR carried.source_id = ANY (%(source_ids)s::text[]))
+), resolved AS MATERIALIZED (
   SELECT waiting.*, coalesce(own.uuid, proxy.uuid, last.uuid) AS found_uuid
     FROM waiting
     LEFT JOIN public.users AS own ON own.uuid = waiting.sample_uuid
@@ -33,16 +48,27 @@ WITH waiting AS MATERIALIZED (
                HAVING count(*) = 1) AS proxy
       ON proxy.proxy_uuid = waiting.sample_uuid
     LEFT JOIN public.users AS last ON last.uuid = waiting.account_uuid
+), uncarried AS MATERIALIZED (
+  SELECT stream_id, from_at
+    FROM billing.pending_usage
+   WHERE billed_at IS NULL
+     AND stream_id IN (SELECT stream_id FROM resolved
+                        WHERE NOT is_carried AND found_uuid IS NOT NULL)
+   ORDER BY random()
+   LIMIT %(limit)s
+     FOR UPDATE SKIP LOCKED
 )
 SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
        resolved.found_uuid IS DISTINCT FROM resolved.account_uuid, resolved.samples_at,
+       (SELECT coalesce(max(month) + interval '1 month', 'epoch') FROM billing.pruned),
        resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
        pending.from_at, pending.to_at,
        pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
   FROM resolved
   JOIN billing.pending_usage AS pending USING (stream_id)
  WHERE pending.billed_at IS NULL AND resolved.found_uuid IS NOT NULL
- ORDER BY pending.to_at, pending.stream_id
+   AND (is_carried OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
+ ORDER BY turn, pending.to_at
  LIMIT %(limit)s
 """
 
@@ -74,6 +100,7 @@ def billable_usage(
     account_uuid: str,
     is_found: bool,
     samples_at: datetime,
+    kept_since: datetime,
     tag: str,
     sample_uuid: str,
     epoch: int,
@@ -81,10 +108,13 @@ def billable_usage(
     to_at: datetime,
     *totals: int,
 ) -> BillableUsage:
-    """Return the usage in a row of READ_BILLABLE_USAGE."""
+    """Return the usage in a row of READ_BILLABLE_USAGE.
+
+    It is billed in its own minute, or in the first one that was not pruned.
+    """
     record = UsageRecord(
         StreamName(tag, sample_uuid),
-        minute_of(to_at),
+        max(minute_of(to_at), kept_since),
         epoch,
         from_at,
         to_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.model import BucketKey, Renewal
@@ -50,6 +51,9 @@ SELECT state.account_uuid::text
                       AND seen.period_start >= state.period_start)
  LIMIT %(renewed_limit)s
 """
+
+# Accounts without new usage are looked at as long after a renewal as exporters keep history.
+RENEWAL_AGE = timedelta(hours=72)
 
 # What one run looks at at most; the rest follows in the next.
 MAX_RENEWED_ACCOUNTS = 10_000

@@ -11,10 +11,15 @@ from billing_cli.database import arrays
 from billing_cli.database.billable import (
     MAX_BILLABLE_RECORDS,
     READ_BILLABLE_USAGE,
+    RETIRED_AGE,
     BillableUsage,
     billable_usage,
 )
-from billing_cli.database.quota_periods import MAX_RENEWED_ACCOUNTS, READ_RENEWED_ACCOUNTS
+from billing_cli.database.quota_periods import (
+    MAX_RENEWED_ACCOUNTS,
+    READ_RENEWED_ACCOUNTS,
+    RENEWAL_AGE,
+)
 from billing_cli.database.streams import READ_ACCOUNT_DEBTS, READ_STREAMS
 
 if TYPE_CHECKING:
@@ -161,8 +166,8 @@ def source_state(
 class LockedSources:
     """What a transaction finds when it has its locks: which sources those are, and their states.
 
-    `node_owners` says which source carries each node; `billable` is pending usage, oldest first,
-    whose account is known now. `streams` and `debts` are rows of READ_STREAMS and
+    `node_owners` says which source carries each node; `billable` is pending usage whose
+    account is known now. `streams` and `debts` are rows of READ_STREAMS and
     READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
     with a quota period that no run has seen. `taken` are sources that take a node over from one
     that only claimed it.
@@ -184,28 +189,30 @@ def lock_sources(
     source_ids: Sequence[str],
     stored_node_ids: Iterable[str],
     moving_node_ids: Collection[str],
-    renewed_since: datetime,
+    now: datetime,
 ) -> LockedSources:
     """Lock the sources that no other transaction holds, and read what is stored of all of them.
 
     `stored_node_ids` are the nodes that they carry according to their answers, of which the moving
     ones seem to have new snapshots. Each statement sees what was committed before it, so what is
     read of a source that is locked does not change any more.
-    Accounts whose quota period began before `renewed_since` are not looked for.
+    `now` is the run's clock: accounts whose quota period began RENEWAL_AGE before it are not looked
+    for.
     """
-    wanted = {"source_ids": arrays.texts(source_ids), "limit": MAX_BILLABLE_RECORDS}
+    wanted = {"source_ids": arrays.texts(source_ids)}
+    settled = {"limit": MAX_BILLABLE_RECORDS, "retired_before": now - RETIRED_AGE}
     nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
     moving = {"stored_node_ids": arrays.texts(moving_node_ids)}
     with connection.pipeline():
         locked = connection.execute(TRY_LOCK_SOURCES, wanted)
         states = connection.execute(READ_SOURCES, wanted)
         node_owners = connection.execute(READ_NODE_OWNERS, nodes)
-        billable = connection.execute(READ_BILLABLE_USAGE, wanted)
+        billable = connection.execute(READ_BILLABLE_USAGE, wanted | settled)
         streams = connection.execute(READ_STREAMS, moving)
         debts = connection.execute(READ_ACCOUNT_DEBTS, moving)
         renewed = connection.execute(
             READ_RENEWED_ACCOUNTS,
-            {"renewed_since": renewed_since, "renewed_limit": MAX_RENEWED_ACCOUNTS},
+            {"renewed_since": now - RENEWAL_AGE, "renewed_limit": MAX_RENEWED_ACCOUNTS},
         )
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(

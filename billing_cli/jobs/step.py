@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 # A timer that fires a little early must not make a source wait for one more round.
 INTERVAL_TOLERANCE = timedelta(seconds=1)
 
-# Accounts without new usage are looked at as long after a renewal as exporters keep history.
-RENEWAL_AGE = timedelta(hours=72)
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -167,7 +164,7 @@ def _write(
     """Everything that happens inside the transaction."""
     nodes = _nodes(fetched)
     moving = [node for node, has_news in nodes.items() if has_news]
-    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now - RENEWAL_AGE)
+    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now)
     found = assign_nodes(connection, context.sources, fetched.outcomes, found)
     answers, errors = accept(by_id, fetched.outcomes, found, fetched.known)
     horizon = until
