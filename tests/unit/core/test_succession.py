@@ -9,6 +9,7 @@ from billing_cli.core.succession import (
     AccountChange,
     distribute,
     duplicates,
+    restarted_from,
     succession_of,
     with_uncertainty,
 )
@@ -531,3 +532,11 @@ def test_a_restart_that_only_absent_streams_show_leaves_present_ones_as_they_are
     )
     assert books.charged(ACCOUNT) == (310, 310)
     assert books.charged(OTHER) == (8, 8)
+
+
+def test_each_direction_of_a_counter_that_decreased_continues_from_zero() -> None:
+    """The other one, which did not, goes on from its total."""
+    former = Totals(10, 20)
+    assert restarted_from(former, Totals(9, 20)) == (0, 20)
+    assert restarted_from(former, Totals(10, 19)) == (10, 0)
+    assert restarted_from(former, Totals(0, 0)) == (0, 0)
