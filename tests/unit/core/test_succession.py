@@ -415,7 +415,7 @@ def test_an_existing_stream_that_grew_enough_continues_alone() -> None:
         ),
         pytest.param(
             {A: (9, 95), B: (90, 9)},
-            {C: (100, 100), ALL: (101, 101)},
+            {ALL: (101, 101), C: (100, 100)},
             {C: (90, 9), ALL: (9, 95)},
             id="by size",
         ),
