@@ -10,6 +10,9 @@ from billing_cli.core.model import Price
 from billing_cli.core.rating import EXACT, ONE
 
 ZERO = Decimal(0)
+
+# Of a price, of a multiplier, and of what a byte costs by all of them together: a petabyte at once
+# is then an amount that the database can store, which is one below 10^21.
 LARGEST_PRICE = Decimal(10) ** 6
 
 
@@ -44,7 +47,7 @@ class NoPrice(NamedTuple):
 
 
 NOT_CONFIGURED = NoPrice("no price in its profile or in the configuration")
-TOO_LARGE = NoPrice(f"a price or multiplier above {LARGEST_PRICE:f}")
+TOO_LARGE = NoPrice(f"a price or multiplier, or their product, above {LARGEST_PRICE:f}")
 
 
 def price_of(profile: ProfileRow, prices: PriceList) -> Price | NoPrice:
@@ -66,7 +69,10 @@ def price_of(profile: ProfileRow, prices: PriceList) -> Price | NoPrice:
             peak_multiplier=_or_one(peak),
             offpeak_multiplier=_or_one(offpeak),
         )
-        if max(price.per_byte, price.multiplier, peak, offpeak) > LARGEST_PRICE:
+        dearest = max(price.peak_multiplier, price.offpeak_multiplier, ONE)
+        if max(price.per_byte, price.multiplier, dearest) > LARGEST_PRICE:
+            return TOO_LARGE
+        if price.per_byte * price.multiplier * dearest > LARGEST_PRICE:
             return TOO_LARGE
     if price.per_byte == 0 and not (is_free or prices.allow_zero_price):
         return NOT_CONFIGURED

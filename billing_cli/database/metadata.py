@@ -165,6 +165,12 @@ streams = Table(
     CheckConstraint("state IN ('active', 'continued', 'duplicate', 'ignored')", name="state"),
     Index("streams_account", "account_uuid", "stored_node_id"),
     Index("streams_unresolved", "stored_node_id", postgresql_where=text("account_uuid IS NULL")),
+    Index(
+        "streams_present",
+        "stored_node_id",
+        postgresql_where=text("absent_since IS NULL OR before_uplink IS NOT NULL"),
+    ),
+    Index("streams_first_seen", "stored_node_id", "first_seen_at"),
     comment="One counter pair each: where its evidence stands, and whose it is.",
     postgresql_with=columns.CHANGED_EVERY_MINUTE,
 )

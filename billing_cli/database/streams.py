@@ -36,7 +36,8 @@ STREAM_COLUMNS = """
        stream.surplus_uplink, stream.surplus_downlink
 """
 
-# Those that the last snapshot of each node held, and those whose restart can still be revoked.
+# Those that the last snapshot of each node held, and those whose restart can still be revoked. The
+# condition is that of the index `streams_present`: streams that are gone are not read.
 READ_STREAMS = f"""
 SELECT {STREAM_COLUMNS}
   FROM billing.streams AS stream

@@ -31,7 +31,8 @@ JOB = "repair-balances"
 # Their rows are locked while their charges are read.
 ACCOUNTS_AT_ONCE = 200
 
-# Reading ten million charges takes minutes, and no lock is held meanwhile.
+# Reading ten million charges takes minutes, and those of some accounts hardly less: charges have
+# no index by account, and late ones lie in any month.
 STATEMENT_TIMEOUT_SECONDS = 3600.0
 
 
@@ -44,6 +45,8 @@ def repair_balances(
     finds nothing to do. Raises UsageError for an unknown account; BillingError where a
     transaction failed, with what the ones before it did as `so_far`.
     """
+    patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    context = replace(context, database=patient)
     started_at = context.clock()
     repairs: list[Repair] = []
     skipped = 0
@@ -91,7 +94,6 @@ def repair_balances(
 
 def _find_damaged(context: JobContext, account: str | None) -> list[str]:
     """Return the accounts that have losses which nobody repaired, in key order."""
-    patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     quota = context.tariff.initial_included_quota_bytes
 
     def work(connection: Connection) -> list[str]:
@@ -101,7 +103,7 @@ def _find_damaged(context: JobContext, account: str | None) -> list[str]:
         changes = read_account_changes(connection, None, quota)
         return [found.account_uuid for found in changes if found.open_losses]
 
-    with Session(patient) as session:
+    with Session(context.database) as session:
         return session.read_one_state(work)
 
 

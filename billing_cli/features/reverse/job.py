@@ -6,7 +6,7 @@ already is left alone, so a second run, or one after a crash, changes nothing tw
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.canonical import StoredUsage
-from billing_cli.core.model import Bucket, BucketKey, Charge
+from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import SourceResult
 from billing_cli.core.times import MINUTE
 from billing_cli.database.adjustments import read_regions
@@ -33,11 +33,12 @@ from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
+    from billing_cli.core.model import Charge
     from billing_cli.features.reverse.queries import StandingUsage
     from billing_cli.jobs.context import JobContext
 
@@ -63,11 +64,31 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What the steps so far did."""
+    """What the steps so far did, as sums: a day of a large node is millions of entries."""
 
-    charges: tuple[Charge, ...] = ()
+    corrections: Counter[str] = field(default_factory=Counter)
+    amounts: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    minutes: int = 0
+    included_bytes: int = 0
+    rated_bytes: int = 0
     problems: dict[str, None] = field(default_factory=dict)
     steps: int = 0
+
+    def plus_step(self, charges: Sequence[Charge], problems: Iterable[str]) -> _Done:
+        """Return the same with a step that wrote these entries."""
+        corrections, amounts = self.corrections.copy(), self.amounts.copy()
+        for charge in charges:
+            corrections[charge.key.account_uuid] += 1
+            amounts[charge.key.account_uuid] += charge.amount_delta
+        return _Done(
+            corrections,
+            amounts,
+            self.minutes + len({charge.key for charge in charges}),
+            self.included_bytes + sum(charge.included_bytes for charge in charges),
+            self.rated_bytes + sum(charge.rated_bytes for charge in charges),
+            self.problems | dict.fromkeys(problems),
+            self.steps + 1,
+        )
 
 
 def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> ReverseResult:
@@ -164,11 +185,7 @@ def _take_back(
     sources = dict.fromkeys(step.stored_node_ids, order.source_id)
     charged = [charge.key for charge in rating.charges]
     note_charged(connection, rating.charges, maxima_of(context, charged, sources))
-    return _Done(
-        (*before.charges, *rating.charges),
-        before.problems | dict.fromkeys(accounts.problems.values()),
-        before.steps + 1,
-    )
+    return before.plus_step(rating.charges, accounts.problems.values())
 
 
 def _buckets(
@@ -194,29 +211,25 @@ def _buckets(
 def _result(
     context: JobContext, order: Order, started_at: datetime, done: _Done, *, dry_run: bool
 ) -> ReverseResult:
-    corrections: defaultdict[str, int] = defaultdict(int)
-    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for charge in done.charges:
-        corrections[charge.key.account_uuid] += 1
-        amounts[charge.key.account_uuid] += charge.amount_delta
+    corrections = done.corrections.total()
     return ReverseResult(
         job=JOB,
         run_id=context.run_id,
         status="partial" if done.problems else "ok",
         started_at=started_at,
         finished_at=context.clock(),
-        written_minutes=len({charge.key for charge in done.charges}),
-        included_bytes=sum(charge.included_bytes for charge in done.charges),
-        charged_bytes=sum(charge.rated_bytes for charge in done.charges),
-        amount=-sum(amounts.values(), Decimal(0)),
-        corrections=len(done.charges),
+        written_minutes=done.minutes,
+        included_bytes=done.included_bytes,
+        charged_bytes=done.rated_bytes,
+        amount=-sum(done.amounts.values(), Decimal(0)),
+        corrections=corrections,
         steps=done.steps,
         dry_run=dry_run,
-        sources=(SourceResult(order.source_id, corrections=len(done.charges)),),
+        sources=(SourceResult(order.source_id, corrections=corrections),),
         notes=tuple(done.problems),
         reason=order.reason,
         accounts=tuple(
-            AccountReversal(account, count, amounts[account])
-            for account, count in sorted(corrections.items())
+            AccountReversal(account, count, done.amounts[account])
+            for account, count in sorted(done.corrections.items())
         ),
     )

@@ -26,7 +26,8 @@ class AccountReversal:
 class ReverseResult(RunResult):
     """A run of `reverse`: `corrections` counts the ledger entries, `written_minutes` the buckets.
 
-    `amount` and the bytes are negative: what is given back.
+    A bucket whose quota several steps changed counts in each of them. `amount` and the bytes are
+    negative: what is given back.
     """
 
     reason: str = ""

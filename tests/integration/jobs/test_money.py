@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.core.peak import PeakHours
-from billing_cli.core.prices import NOT_CONFIGURED
+from billing_cli.core.prices import NOT_CONFIGURED, TOO_LARGE
 from billing_cli.errors import ConfigurationError
 from billing_cli.features.migrate.job import migrate
 from billing_cli.simulator.accounts import save_profile
@@ -221,6 +221,28 @@ def test_an_account_without_a_price_waits(world: World) -> None:
     world.run(world.at(10))
     world.assert_all_is_billed()
     assert read_funds(world.connection)[second.uuid] == Funds(world.balance, 0)
+
+
+def test_an_account_with_an_absurd_price_waits(world: World) -> None:
+    """A price and a multiplier, each a million, come to amounts that no column of money holds."""
+    first, second = world.add_users(2)
+    save_profile(world.connection, first.uuid, price_per_byte=1e6)
+    world.connection.execute(SAVE_MULTIPLIERS, (1e6, 1, 1, 1))
+    world.add_node("jp-1", world.fleet.users)
+    world.quota = 0
+    world.flow_until(8, rate=1e8)
+    result = world.run_unchecked(world.at(6))
+    assert result.status == "partial"
+    assert result.sources[0].notes == (
+        f"account {first.uuid} can't be charged: {TOO_LARGE.reason}",
+    )
+    assert read_funds(world.connection)[first.uuid] == Funds(world.balance, 0)
+    assert read_funds(world.connection)[second.uuid].balance < world.balance
+    save_profile(world.connection, first.uuid, price_per_byte=7e-9)
+    world.connection.execute(SAVE_MULTIPLIERS, (1, 1, 1, 1))
+    world.unknown_buckets = True
+    world.run(world.at(10))
+    world.assert_all_is_billed()
 
 
 def test_without_any_price_nothing_is_written(world: World) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from billing_cli.core.result import result_object
+from billing_cli.database.balances import read_changes_of
 from billing_cli.errors import UsageError
+from billing_cli.features.repair import job
 from billing_cli.simulator.accounts import save_users
 from tests.integration.repair.conftest import REASON, Customer
 from tests.support.guards import without_guards
 from tests.support.neighbour import ADD_NEWER_COLUMNS, add_row, add_to_balance, stale_write
 
 if TYPE_CHECKING:
+    from billing_cli.database.balances import AccountChanges
     from tests.support.story import Story
 
 
@@ -80,6 +84,27 @@ def test_several_losses_are_repaired_together(customer: Customer) -> None:
 
     assert customer.funds.balance == 1
     assert kinds(customer) == {}
+
+
+def test_reading_the_charges_may_take_longer_than_other_statements(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are read twice, the second time with the account locked."""
+    with stale_write(customer.connection, customer.uuid):
+        customer.use(1)
+
+    def read_slowly(connection: psycopg.Connection, *arguments: Any) -> list[AccountChanges]:
+        connection.execute("SELECT pg_sleep(0.5)")
+        return read_changes_of(connection, *arguments)
+
+    monkeypatch.setattr(job, "read_changes_of", read_slowly)
+    context = customer.story.context()
+    hasty = replace(context.database, statement_timeout_seconds=0.25)
+
+    result = job.repair_balances(replace(context, database=hasty), REASON)
+
+    assert (result.status, result.corrections) == ("ok", 1)
+    assert customer.funds.balance == 4
 
 
 def test_a_repair_that_is_undone_is_repaired_again(customer: Customer) -> None:

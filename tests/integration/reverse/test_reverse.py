@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.core.model import Charge
 from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
+from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.jobs.journal import write_journal
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator import read_service
 from tests.integration.attacks.hostile import HOUR, START, Attack
@@ -69,6 +73,58 @@ def test_bytes_money_and_quota_go_back_once(story: Story) -> None:
     again = take_back(story)
     assert (again.status, again.corrections, again.amount) == ("ok", 0, Decimal(0))
     assert story.facts() == before
+
+
+def test_the_result_is_the_sum_of_all_steps(story: Story) -> None:
+    """What the entries of the run say, together and by account."""
+    users = billed_for_long(story)
+    result = take_back(story)
+    entries = story.rows(
+        "SELECT account_uuid::text, count(*), sum(amount_delta)"
+        "  FROM billing.charges WHERE run_id = %s GROUP BY 1 ORDER BY 1",
+        result.run_id,
+    )
+    assert [(one.account_uuid, one.corrections, one.amount) for one in result.accounts] == entries
+    assert len(entries) == len(users)
+    (sums,) = story.rows(
+        "SELECT count(*), -sum(amount_delta), sum(included_bytes), sum(rated_bytes)"
+        "  FROM billing.charges WHERE run_id = %s",
+        result.run_id,
+    )
+    found = (result.corrections, result.amount, result.included_bytes, result.charged_bytes)
+    assert found == sums
+    assert (result.steps, result.status) == (3, "ok")
+
+
+def test_the_entries_of_earlier_steps_are_not_kept(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of 2,000 streams is millions of entries, of about a kilobyte each in memory."""
+    billed_for_long(story)
+    kept = []
+
+    def count_entries(*arguments: object) -> None:
+        kept.append(sum(isinstance(one, Charge) for one in gc.get_objects()))
+        write_journal(*arguments)  # type: ignore[arg-type]
+
+    gc.collect()
+    monkeypatch.setattr(job, "write_journal", count_entries)
+    take_back(story)
+    assert kept == [0, 0, 0]
+
+
+def billed_for_long(story: Story) -> list[User]:
+    """Let two users use a node for 25 minutes, partly within a quota, and collect that."""
+    story.quota = 1500
+    story.line_rate = 0
+    users = [story.add_user(), story.add_user()]
+    node = story.add_node("jp-1")
+    streams = [node.add_stream(user.uuid, "tcp") for user in users]
+    story.minute()
+    for _ in range(25):
+        story.minute(*((stream, 100, 300) for stream in streams))
+    story.collect()
+    return users
 
 
 def test_only_the_range_and_the_account_are_reversed(story: Story) -> None:

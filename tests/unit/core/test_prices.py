@@ -137,6 +137,10 @@ def test_a_stored_double_means_its_shortest_decimal() -> None:
         NO_PROFILE._replace(line_multiplier=2_000.0, region_multiplier=2_000.0),
         NO_PROFILE._replace(peak_multiplier=math.inf),
         NO_PROFILE._replace(offpeak_multiplier=1e7),
+        ProfileRow(None, 1e6, 1e6),
+        ProfileRow(None, 1e6, 1.5),
+        ProfileRow(None, 1e3, 1e2, 1e1, 1.5),
+        ProfileRow(None, 1e3, 1e2, 1e1, 0.5, 1.5),
     ],
 )
 def test_a_price_that_money_cant_be_computed_with_is_refused(profile: ProfileRow) -> None:
@@ -144,11 +148,15 @@ def test_a_price_that_money_cant_be_computed_with_is_refused(profile: ProfileRow
     assert price_of(profile, DEFAULT) == TOO_LARGE
 
 
-def test_a_million_is_the_largest_price_and_multiplier() -> None:
+def test_a_million_is_the_largest_price_multiplier_and_product() -> None:
     """What is just as large can be computed with, and counts as it is."""
-    paid = priced(ProfileRow(None, 1e6, 1e3, 1e3, 1e6, 1e6))
-    figures = {paid.per_byte, paid.multiplier, paid.peak_multiplier, paid.offpeak_multiplier}
-    assert figures == {Decimal(1_000_000)}
+    most = Decimal(1_000_000)
+    assert priced(ProfileRow(None, 1e6)).per_byte == most
+    assert priced(ProfileRow(None, 1e-9, 1e3, 1e3)).multiplier == most
+    paid = priced(ProfileRow(None, 1.0, 1.0, 1.0, 1e6, 1e6))
+    assert {paid.peak_multiplier, paid.offpeak_multiplier} == {most}
+    together = priced(ProfileRow(None, 1e3, 1e2, 1e1, 0.5, 1.0))
+    assert together.per_byte * together.multiplier == most
     assert price_of(NO_PROFILE, PriceList(Decimal("1000000.000000001"))) == TOO_LARGE
 
 

@@ -136,7 +136,7 @@ def test_more_than_half_is_rounded_up_however_far_behind_it_stands() -> None:
 
 def test_huge_bytes_times_long_prices_stay_exact() -> None:
     """19 digits of bytes, 46 of a price and three times 17 of multipliers fit the precision."""
-    per_byte, factor = "999999.1234567890123456789012345678901234567891", "1.2345678901234567"
+    per_byte, factor = "499999.1234567890123456789012345678901234567891", "1.2345678901234567"
     profile = ProfileRow(None, None, float(factor), float(factor), None, float(factor))
     never_peak = PeakHours((), UTC)
     paid = price_of(profile, PriceList(Decimal(per_byte)))

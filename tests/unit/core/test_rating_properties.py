@@ -37,7 +37,7 @@ prices = st.builds(
         st.sampled_from([Decimal(0), Decimal("1e-9"), Decimal("2.5e-10"), Decimal("0.37")]),
         allow_zero_price=st.just(True),
     ),
-)
+).filter(lambda found: isinstance(found, Price))
 balances = st.integers(-(10**24) + 1, 10**24 - 1).map(lambda nanos: Decimal(nanos).scaleb(-9))
 quotas = st.one_of(st.integers(0, 10_000), st.integers(0, MAX_TOTAL), st.integers(-5, 0))
 keys = st.builds(
