@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order
-from billing_cli.core.model import BucketKey
+from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.rating import ledger_id
 from billing_cli.database import arrays
 
@@ -33,16 +33,15 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
 # Minutes that have their charge, whoever wrote it.
 READ_CHARGED = "SELECT id::text FROM public.billing_ledger WHERE id = ANY (%(ids)s::uuid[])"
 
-# The regions under which minutes of a line are on record: a source's region may have changed.
-READ_REGIONS = """
-SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.line_code,
-       max(bucket.region)
+# The buckets of minutes whatever their regions: a source's region may have changed.
+READ_RECORDED = """
+SELECT bucket.bucket_start, bucket.node_id, bucket.account_uuid::text, bucket.region,
+       bucket.line_code, bucket.uplink_bytes, bucket.downlink_bytes
   FROM public.traffic_minute_buckets AS bucket
   JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
               %(lines)s::text[])
     AS wanted (bucket_start, node_id, account_uuid, line_code)
  USING (bucket_start, node_id, account_uuid, line_code)
- GROUP BY 1, 2, 3, 4
 """
 
 
@@ -70,17 +69,24 @@ def read_bucket_histories(
 
 
 def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, str]:
-    """Return, for keys without regard to their region, the region that is on record."""
-    wanted = sorted(set(keys))
+    """Return, for keys without regard to their region, the region that is on record.
+
+    Where a minute has several, it is the last.
+    """
+    recorded = read_recorded_buckets(connection, keys)
+    return {key: buckets[-1].key.region for key, buckets in recorded.items()}
+
+
+def read_recorded_buckets(
+    connection: Connection, keys: Iterable[BucketKey]
+) -> dict[BucketKey, list[Bucket]]:
+    """Return, for keys without regard to their region, the buckets on record, by region."""
+    wanted = {key: key._replace(region="") for key in keys}
     if not wanted:
         return {}
-    found = {
-        tuple(row[:4]): row[4]
-        for row in connection.execute(READ_REGIONS, arrays.bucket_keys(wanted))
-    }
-    return {
-        key: found[bucket]
-        for key in wanted
-        if (bucket := (key.bucket_start, key.stored_node_id, key.account_uuid, key.line_code))
-        in found
-    }
+    found: defaultdict[BucketKey, list[Bucket]] = defaultdict(list)
+    parameters = arrays.bucket_keys(sorted(set(wanted.values())))
+    for row in connection.execute(READ_RECORDED, parameters):
+        bucket = Bucket(BucketKey(*row[:5]), *row[5:])
+        found[bucket.key._replace(region="")].append(bucket)
+    return {key: sorted(found[anywhere]) for key, anywhere in wanted.items() if anywhere in found}

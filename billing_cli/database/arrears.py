@@ -4,7 +4,8 @@ The one rule: a flag is ours while `billing.arrears` has an open row of the acco
 a flag is cleared by us, once the balance is 0 or more. Any other flag was raised by another service
 for a reason of its own, such as a failed payment, and stays.
 
-`collect` runs both statements after it has updated quota states; `suspend` does so without traffic.
+`collect` records arrears before it updates quota states, and clears them afterwards; `suspend` does
+both without traffic.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ SELECT EXISTS (SELECT FROM pg_attribute
                   AND attname = 'arrears_since' AND NOT attisdropped)
 """
 
-# Accounts whose balance a run left below zero; as a rule they have their row already. That of an
-# account that was settled is reopened.
+# Accounts whose balance this transaction leaves below zero; as a rule they have their row already.
+# It runs before their balances are written: where the balance that was found is 0 or more, a top-up
+# ended the former arrears, and new ones begin. The accounts are locked.
 RECORD_ARREARS = """
-INSERT INTO billing.arrears AS flag (account_uuid, since)
+INSERT INTO billing.arrears (account_uuid, since)
 SELECT account_uuid, now()
   FROM unnest(%(arrears_accounts)s::uuid[]) AS given (account_uuid)
- WHERE NOT EXISTS (SELECT FROM billing.arrears AS open
+  JOIN public.account_quota_states AS state USING (account_uuid)
+ WHERE state.current_balance >= 0
+    OR NOT EXISTS (SELECT FROM billing.arrears AS open
                     WHERE open.account_uuid = given.account_uuid AND open.cleared_at IS NULL)
  ORDER BY account_uuid
     ON CONFLICT (account_uuid) DO UPDATE
    SET since = excluded.since, cleared_at = NULL
- WHERE flag.cleared_at IS NOT NULL
 """
 
 # For the same accounts, where the flag does not say so yet. A run that charges them does this

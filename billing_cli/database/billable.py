@@ -79,8 +79,8 @@ MAX_BILLABLE_RECORDS = 20_000
 class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
-    `samples_at` is the node's last applied snapshot with samples. `region` is that of the source's
-    configuration, which the database does not know.
+    `samples_at` is the node's last applied snapshot with samples. `region` is that of its minute,
+    else that of the source's configuration, which the database does not know.
     """
 
     source_id: str

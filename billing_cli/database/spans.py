@@ -7,7 +7,8 @@ as much as the account's own minutes, however many other streams there are.
 
 These are pieces of statements. `%(account)s` is the account; the pieces that audits use read all
 accounts where it is NULL, of the minutes from `%(since)s` up to `%(until)s`. The planner sees
-which, and drops the other half.
+which, and drops the other half. `%(former_streams)s` are streams that had the account before they
+got another one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 # before its first record begins. Usage that had waited, and deltas that were held, are billed in
 # the minute of a watermark. What was pruned is not there to be found; what is left begins with the
 # first minute of all, which may be one of a pruned month that came in late.
-SPANS = """
+SPANS_OF = """
   SELECT stream.stream_id,
          greatest(kept.since, date_trunc('minute', least(stream.first_seen_at, (
            SELECT min(first.from_at)
@@ -36,7 +37,21 @@ SPANS = """
     LEFT JOIN billing.sources AS source USING (stored_node_id)
    CROSS JOIN (SELECT least((SELECT min(bucket_start) FROM billing.usage_records),
                             (SELECT min(bucket_start) FROM billing.charges)) AS since) AS kept
-   WHERE stream.account_uuid = %(account)s
+   WHERE {condition}
+"""
+SPANS = SPANS_OF.format(condition="stream.account_uuid = %(account)s")
+FORMER_SPANS = SPANS_OF.format(condition="stream.stream_id = ANY (%(former_streams)s::bigint[])")
+
+# The first and last minute that can hold charges of the account. Where its streams have another
+# account now, its buckets tell.
+LIFE = f"""
+  SELECT min(first_minute) AS first_minute, max(last_minute) AS last_minute
+    FROM (SELECT first_minute, last_minute FROM ({SPANS}) AS span
+           UNION ALL
+          SELECT min(bucket_start), max(bucket_start)
+            FROM public.traffic_minute_buckets
+           WHERE account_uuid = %(account)s
+             AND bucket_start >= (SELECT min(bucket_start) FROM billing.charges)) AS part
 """
 
 # When the facts of accounts begin: with the oldest bucket or ledger row that each of them has.
@@ -57,7 +72,8 @@ KEPT_SINCE = """
   (SELECT coalesce(max(month) + interval '1 month', '-infinity') FROM billing.pruned)
 """
 
-# The OFFSET keeps the planner from reading whole months in place of looking at each key.
+# All records of the streams that the account has now, whichever account was charged. The OFFSET
+# keeps the planner from reading whole months in place of looking at each key.
 RECORDS = f"""
   SELECT *
     FROM billing.usage_records
@@ -75,6 +91,24 @@ RECORDS = f"""
          OFFSET 0) AS record
 """
 
+# The records that the account was charged for, also those of its former streams.
+CHARGED_RECORDS = f"""
+  SELECT *
+    FROM ({RECORDS}) AS record
+   WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
+  UNION ALL
+  SELECT record.*
+    FROM ({FORMER_SPANS}) AS span
+   CROSS JOIN LATERAL generate_series(span.first_minute, span.last_minute, interval '1 minute')
+      AS minute (at)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.usage_records AS one
+          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
+            AND one.account_uuid = %(account)s
+         OFFSET 0) AS record
+"""
+
 CHARGES = f"""
   SELECT *
     FROM billing.charges
@@ -82,8 +116,7 @@ CHARGES = f"""
      AND bucket_start >= %(since)s AND bucket_start < %(until)s
   UNION ALL
   SELECT charge.*
-    FROM (SELECT min(first_minute) AS first_minute, max(last_minute) AS last_minute
-            FROM ({SPANS}) AS span) AS life
+    FROM ({LIFE}) AS life
    CROSS JOIN LATERAL generate_series(life.first_minute, life.last_minute, interval '1 minute')
       AS minute (at)
    CROSS JOIN LATERAL (

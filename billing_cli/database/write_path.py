@@ -446,8 +446,9 @@ CHARGE = (
     Statement("ledger", INSERT_LEDGER_ENTRIES),
     Statement("quota periods", INSERT_QUOTA_PERIODS, parameters.quota_periods),
     Statement("former quotas", UPDATE_FORMER_QUOTAS, parameters.former_quotas),
-    Statement("quota states", UPDATE_QUOTA_STATES, parameters.quota_states),
+    # Before the quota states: it reads the balances that were found.
     Statement("recorded arrears", RECORD_ARREARS, parameters.arrears),
+    Statement("quota states", UPDATE_QUOTA_STATES, parameters.quota_states),
 )
 """What is written of charges."""
 

@@ -13,7 +13,6 @@ from billing_cli.core.adjustments import Correction
 from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import MinuteDifference
-from billing_cli.database.adjustments import read_regions
 from billing_cli.database.reconcile import resolve_gaps
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
@@ -22,6 +21,7 @@ from billing_cli.jobs.daily_maximum import find_growth_above, maxima_of, note_ch
 from billing_cli.jobs.differences import find_differences
 from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
+from billing_cli.jobs.regions import in_recorded_regions
 from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
@@ -249,12 +249,10 @@ def _buckets(
             )
             uplink[key] += record.uplink_bytes
             downlink[key] += record.downlink_bytes
-    regions = read_regions(connection, uplink)
-    return [
-        Bucket(key._replace(region=regions.get(key, key.region)), uplink[key], downlink[key])
-        for key in sorted(uplink)
-        if uplink[key] or downlink[key]
-    ]
+    changes = [Bucket(key, uplink[key], downlink[key]) for key in uplink]
+    return in_recorded_regions(
+        connection, [change for change in changes if change.uplink_bytes or change.downlink_bytes]
+    )
 
 
 def _resolve_gaps(context: JobContext, connection: Connection, stretch: Stretch) -> int:

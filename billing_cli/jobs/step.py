@@ -29,6 +29,7 @@ from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolat
 from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
+from billing_cli.jobs.regions import late_in_recorded_regions
 from billing_cli.jobs.source_results import fail_long_busy, result_without_plan, results_of
 from billing_cli.jobs.stream_limits import within_stream_limits
 
@@ -182,11 +183,11 @@ def _write(
     plans = limited.plans
     errors |= limited.errors
     accepted = {one: answer for one, answer in accepted.items() if one not in limited.errors}
-    late = [
-        usage._replace(region=by_id[usage.source_id].region or context.tariff.default_region)
-        for usage in found.billable
-        if usage.source_id not in share.refused
-    ]
+    late = late_in_recorded_regions(
+        connection,
+        [usage for usage in found.billable if usage.source_id not in share.refused],
+        {one: by_id[one].region or context.tariff.default_region for one in by_id},
+    )
     renewed = () if share.is_bare else found.renewed
     # A source that waits for its node's next snapshot may have nothing to be written.
     applied = [one for one in plans if one.advance.snapshots]

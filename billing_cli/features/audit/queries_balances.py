@@ -5,7 +5,7 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE, RECORDS
+from billing_cli.database.spans import CHARGED_RECORDS, CHARGES, KEPT_SINCE
 
 # Our evidence has no foreign key to accounts, and stays when one is deleted with all its facts. One
 # that was created again since has no facts yet.
@@ -42,7 +42,7 @@ SELECT (SELECT count(*) FROM billing.streams
   FROM (SELECT count(*) AS usage_records,
                coalesce(sum(uplink_end) - sum(uplink_start)
                         + sum(downlink_end) - sum(downlink_start), 0) AS recorded_bytes
-          FROM ({RECORDS}) AS record) AS record,
+          FROM ({CHARGED_RECORDS}) AS record) AS record,
        (SELECT count(*) AS buckets, coalesce(sum(total_bytes), 0) AS bucket_bytes
           FROM public.traffic_minute_buckets
          WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
@@ -83,7 +83,7 @@ SELECT account_uuid::text, coalesce(recorded.total, 0),
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
   LEFT JOIN (SELECT account_uuid, sum(uplink_end) - sum(uplink_start)
                                   + sum(downlink_end) - sum(downlink_start) AS total
-               FROM ({RECORDS}) AS record
+               FROM ({CHARGED_RECORDS}) AS record
               WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
               GROUP BY account_uuid) AS recorded USING (account_uuid)
   LEFT JOIN (SELECT account_uuid, sum(included_bytes) AS included, sum(rated_bytes) AS rated,

@@ -9,7 +9,7 @@ which is what was stored; where a double is read, it is as the shortest decimal 
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES, RECORDS
+from billing_cli.database.spans import CHARGED_RECORDS, CHARGES, KEPT_SINCE, LIVES
 
 # The bytes of a bucket are stated three times: by itself, by its records and by its charges. Where
 # one of the three differs from the other two, it is the one that is wrong. Records know no regions,
@@ -56,10 +56,9 @@ WITH figures AS MATERIALIZED (
                  stream.inbound_tag, NULL, NULL, false, 1, NULL, NULL, 0, 0, 0, 0, 0,
                  record.uplink_end - record.uplink_start,
                  record.downlink_end - record.downlink_start
-            FROM ({RECORDS}) AS record
+            FROM ({CHARGED_RECORDS}) AS record
             JOIN billing.streams AS stream USING (stream_id)
-           WHERE (%(account)s::uuid IS NULL OR record.account_uuid = %(account)s)
-             AND record.bucket_start >= {KEPT_SINCE}) AS figures
+           WHERE record.bucket_start >= {KEPT_SINCE}) AS figures
    GROUP BY 1, 2, 3, 4
   HAVING sum(uplink) <> sum(recorded_uplink) OR sum(downlink) <> sum(recorded_downlink)
       OR sum(uplink) + sum(downlink) <> sum(total) OR sum(total) <> sum(included) + sum(rated)

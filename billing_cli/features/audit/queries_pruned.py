@@ -5,7 +5,7 @@ The columns are those of the other audit statements.
 
 from __future__ import annotations
 
-from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES, RECORDS
+from billing_cli.database.spans import CHARGED_RECORDS, CHARGES, KEPT_SINCE, LIVES
 
 # Minutes of a pruned month that came in since have their evidence: it is added to the sums as they
 # were then. A late minute makes a bucket of its own, or adds to one that was there.
@@ -25,7 +25,7 @@ WITH late AS MATERIALIZED (
   SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid,
          sum(uplink_end) - sum(uplink_start) + sum(downlink_end) - sum(downlink_start)
            AS recorded_bytes
-    FROM ({RECORDS}) AS record
+    FROM ({CHARGED_RECORDS}) AS record
    WHERE bucket_start < {KEPT_SINCE}
    GROUP BY 1, 2
 ), shown AS (

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.database import arrays
 from billing_cli.database.partitions import read_evidence_since
 from billing_cli.features.audit import queries_positions as positions
+from billing_cli.features.audit.queries_former import read_former_streams
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,7 +26,8 @@ class Scope:
     """What is audited, and the parameters that statements get.
 
     `since` is the first minute of which facts are read, None where all are. An incremental audit
-    takes what was there before `proven_at` for proven, but for `new_seals`.
+    takes what was there before `proven_at` for proven, but for `new_seals`. `former_streams` are
+    streams that the account had, and another one has now.
     """
 
     account_uuid: str | None = None
@@ -34,6 +37,7 @@ class Scope:
     new_seals: int = 0
     last_minute: datetime | None = None
     kept_since: datetime | None = None
+    former_streams: tuple[int, ...] = ()
     seed: int = field(default_factory=lambda: secrets.randbits(62))
     factor: int = field(default_factory=lambda: 1 + secrets.randbits(30))
 
@@ -58,6 +62,7 @@ class Scope:
             "until": "infinity",
             "horizon": self.horizon,
             "proven_at": self.proven_at,
+            "former_streams": arrays.plain(self.former_streams),
             "seed": self.seed,
             "factor": self.factor,
             **others,
@@ -81,7 +86,8 @@ class Scope:
 def scope_of(connection: Connection, account_uuid: str | None, *, is_full: bool) -> Scope:
     """Return what to audit: all of one account, or of all accounts what is not proven yet."""
     if account_uuid is not None:
-        return Scope(account_uuid)
+        former_streams = read_former_streams(connection, account_uuid)
+        return Scope(account_uuid, former_streams=former_streams)
     last = None if is_full else connection.execute(positions.READ_LAST_CLEAN).fetchone()
     kept_since = read_evidence_since(connection)
     if last is None:

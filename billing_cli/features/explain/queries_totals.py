@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import StreamName
-from billing_cli.database.spans import SPANS
+from billing_cli.database.spans import LIFE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 # Each look at the key of charges is for one minute of the account; see database/spans.py.
 RANGE_OF_CHARGES = f"""
 life AS (
-  SELECT greatest(min(first_minute), %(since)s::timestamptz) AS first_minute,
-         least(max(last_minute), %(until)s::timestamptz - interval '1 microsecond') AS last_minute
-    FROM ({SPANS}) AS span
-  HAVING min(first_minute) IS NOT NULL
+  SELECT greatest(first_minute, %(since)s::timestamptz) AS first_minute,
+         least(last_minute, %(until)s::timestamptz - interval '1 microsecond') AS last_minute
+    FROM ({LIFE}) AS whole
+   WHERE first_minute IS NOT NULL
 ), charge AS (
   SELECT found.*
     FROM life

@@ -69,14 +69,15 @@ def select_held(
 ) -> list[int]:
     """Return the ids of what waits for a decision of a source and was seen in [since, until).
 
-    Raises UsageError for an unknown source, and where nothing waits.
+    What its node had under former ids is among it. Raises UsageError for an unknown source, and
+    where nothing waits.
     """
     check_range(since, until, context.clock())
 
     def work(connection: Connection) -> list[int]:
         require_head(connection)
-        nodes_of(context, connection, [source_id])
-        return store_held.read_held_ids(connection, source_id, since, until)
+        nodes = nodes_of(context, connection, [source_id]) or ()
+        return store_held.read_held_ids(connection, nodes, since, until)
 
     with Session(context.database) as session:
         found = session.read(work)

@@ -57,14 +57,13 @@ READ_NAMED_HELD_DELTAS = HELD_DELTAS + NAMED
 # Whoever decides the same deltas at the same moment waits here, and then sees what was decided.
 LOCK_HELD_DELTAS = HELD_DELTAS + NAMED + " FOR NO KEY UPDATE OF held"
 
-# What waits for a decision of a source and was seen in [since, until); a duplicate stream's bytes
+# What waits for a decision and was seen on the nodes in [since, until); a duplicate stream's bytes
 # of several minutes are one row, which is there with its first and its last minute.
 READ_HELD_IDS = """
 SELECT held.held_id
   FROM billing.held_deltas AS held
   JOIN billing.streams AS stream USING (stream_id)
-  JOIN billing.sources AS source USING (stored_node_id)
- WHERE source.source_id = %(source_id)s AND held.state = 'held'
+ WHERE stream.stored_node_id = ANY (%(stored_node_ids)s::text[]) AND held.state = 'held'
    AND held.to_at >= %(since)s
    AND (%(until)s::timestamptz IS NULL OR held.bucket_start < %(until)s)
  ORDER BY held.held_id
@@ -110,11 +109,15 @@ def read_held_deltas(
 
 
 def read_held_ids(
-    connection: Connection, source_id: str, since: datetime, until: datetime | None
+    connection: Connection,
+    stored_node_ids: Iterable[str],
+    since: datetime,
+    until: datetime | None,
 ) -> list[int]:
-    """Return the ids of what waits for a decision of a source and was seen in [since, until)."""
+    """Return the ids of what waits for a decision and was seen on the nodes in [since, until)."""
+    nodes = arrays.texts(stored_node_ids)
     rows = connection.execute(
-        READ_HELD_IDS, {"source_id": source_id, "since": since, "until": until}
+        READ_HELD_IDS, {"stored_node_ids": nodes, "since": since, "until": until}
     )
     return [held_id for (held_id,) in rows]
 

@@ -17,7 +17,6 @@ from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import SourceResult
 from billing_cli.core.times import MINUTE
-from billing_cli.database.adjustments import read_regions
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
@@ -31,6 +30,7 @@ from billing_cli.jobs.daily_maximum import maxima_of, note_charged
 from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
+from billing_cli.jobs.regions import in_recorded_regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -201,11 +201,7 @@ def _buckets(
         key = BucketKey(record.bucket_start, node, standing.account_uuid, region, tag)
         uplink, downlink = sums[key]
         sums[key] = uplink - record.uplink_bytes, downlink - record.downlink_bytes
-    regions = read_regions(connection, sums)
-    return [
-        Bucket(key._replace(region=regions.get(key, key.region)), *sums[key])
-        for key in sorted(sums)
-    ]
+    return in_recorded_regions(connection, (Bucket(key, *sums[key]) for key in sums))
 
 
 def _result(

@@ -249,3 +249,19 @@ def test_what_another_writer_charged_is_told_as_such(story: Story) -> None:
     (foreign,) = told_minute.foreign
     assert (foreign.entry_type, foreign.amount_delta) == ("gift", Decimal("0.25"))
     assert "another writer's ledger entry" in text_of(explain_parts(told(story, user)))
+
+
+def test_charges_of_a_stream_that_another_account_has_now_are_summed(story: Story) -> None:
+    """They stay with the account that was charged; its buckets tell of which minutes they are."""
+    user, later = story.add_user(), story.add_user()
+    stream = story.add_node("jp-1").add_stream(user.proxy_uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 10, 30))
+    story.collect()
+    give = "UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s"
+    story.connection.execute(give, (story.fleet.new_uuid(), user.uuid))
+    story.connection.execute(give, (user.proxy_uuid, later.uuid))
+    story.minute((stream, 1, 2))
+    story.collect()
+    totals = explanation_object(told(story, user))["totals"]
+    assert (totals["rated_bytes"], totals["closing_balance"]) == (40, "4.960000000")

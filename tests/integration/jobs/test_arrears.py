@@ -15,6 +15,7 @@ READ_FLAGS = """
 SELECT arrears, throttle_state, arrears_since IS NOT NULL FROM account_quota_states
  WHERE account_uuid = %s
 """
+READ_RECORD = "SELECT since > '2025-01-01Z', cleared_at FROM billing.arrears"
 TOP_UP = "UPDATE account_quota_states SET current_balance = %s WHERE account_uuid = %s"
 
 
@@ -86,3 +87,18 @@ def test_arrears_begin_anew_after_a_top_up(world: World) -> None:
     world.run_unchecked(world.at(9))
     assert world.rows(READ_FLAGS, user.uuid) == [(True, "throttled", True)]
     assert world.rows("SELECT arrears_since > '2025-01-01Z' FROM account_quota_states") == [(True,)]
+
+
+def test_arrears_begin_anew_after_a_top_up_without_that_column(world: World) -> None:
+    """Our own record begins anew, also where the next run uses up the top-up."""
+    world.connection.execute("ALTER TABLE account_quota_states DROP arrears_since")
+    (user,) = world.add_users(1)
+    world.add_node("jp-1", [user])
+    world.flow_until(12)
+    world.run_unchecked(world.at(4))
+    world.connection.execute("UPDATE billing.arrears SET since = '2020-01-01Z'")
+    world.run_unchecked(world.at(6))
+    assert world.rows(READ_RECORD) == [(False, None)]
+    world.connection.execute("UPDATE account_quota_states SET current_balance = 1")
+    world.run_unchecked(world.at(9))
+    assert world.rows(READ_RECORD) == [(True, None)]

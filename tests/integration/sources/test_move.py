@@ -11,7 +11,7 @@ import pytest
 
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
-from billing_cli.features.held.job import list_held, release_held
+from billing_cli.features.held.job import list_held, release_held, select_held
 from billing_cli.features.sources.job import MoveResult, move_source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.reconcile import reconcile
@@ -321,6 +321,18 @@ def test_held_deltas_of_the_old_id_can_still_be_decided(moving: Moving) -> None:
     released = moving.run(11, lambda context: release_held(context, held, "it was right"))
     assert released.status == "ok"
     moving.assert_all_is_billed()
+
+
+def test_held_deltas_of_the_old_id_are_selected_by_source(moving: Moving) -> None:
+    """`held release` and `held reject` with --source decide what `held list` shows."""
+    moving.node.flow(moving.node.streams[0], 10**12, 10**12)
+    moving.flow(8)
+    moving.run(8)
+    moving.node.rename("b")
+    moving.move("jp-1", "prod:b", is_same_counters=True)
+    listed = moving.run(9, lambda context: list_held(context, ["jp-1"])).deltas
+    selected = moving.run(9, lambda context: select_held(context, "jp-1", moving.world.at(0)))
+    assert selected == [delta.held_id for delta in listed] != []
 
 
 def test_another_node_does_not_inherit_the_former_ids(moving: Moving) -> None:
