@@ -124,7 +124,6 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
         "burst_hours": Key(
             "number, 0 to 168",
             "how many hours of these rates an idle account or node can save up, because a long "
-            "how many hours of these rates an idle account or node can save up, because a long "
             "connection may report all of its traffic when it closes",
         ),
         "max_streams_per_account": Key(
@@ -172,7 +171,8 @@ SETTINGS: Mapping[str, Mapping[str, Key]] = {
         ),
         "initial_included_quota_bytes": Key(
             "whole number, 0 to 2⁶³-1",
-            "quota of an account that is charged for the first time and has no profile",
+            "quota of an account that is charged for the first time, and has none above 0 in its "
+            "profile",
         ),
         "initial_balance": Key(
             "decimal, 9 places",

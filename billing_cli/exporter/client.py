@@ -162,11 +162,11 @@ class _Step:
                 # The snapshots of a node of very many streams may fit one by one.
                 is_single = True
                 continue
+            if page.next_cursor in cursors:
+                raise ExporterError("the exporter repeats a cursor", code="cursor")
             yield page
             if page.next_cursor is None:
                 return
-            if page.next_cursor in cursors:
-                raise ExporterError("the exporter repeats a cursor", code="cursor")
             if was_empty and not page.snapshots:
                 raise ExporterError("two empty pages in a row that promise more", code="cursor")
             was_empty = not page.snapshots

@@ -141,7 +141,7 @@ def _check_text(body: bytes, where: str) -> None:
 
 def _refusal(error: Exception, body: bytes, where: str) -> ExporterError:
     """Return why msgspec does not decode a body. Its messages quote nothing of the content."""
-    if body[:_CHUNK_BYTES].lstrip().startswith(b"<"):
+    if body[:_CHUNK_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
         return ExporterError(_HTML_HINT, code="html")
     if isinstance(error, RecursionError):
         return ExporterError(f"{where} is not usable JSON: nested too deeply", code="not_json")

@@ -136,6 +136,10 @@ def select_sources(context: JobContext, source_ids: Sequence[str]) -> list[Sourc
         for source in context.sources
         if source.enabled and (not source_ids or source.source_id in source_ids)
     ]
+    if not selected and context.sources:
+        raise ConfigurationError(
+            'every configured source is disabled; set its "enabled" to true, or leave it out'
+        )
     if not selected:
         raise ConfigurationError(
             "no exporter source is configured; set EXPORTER_SOURCES_JSON or EXPORTER_BASE_URL, "

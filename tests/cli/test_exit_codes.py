@@ -135,12 +135,16 @@ def test_78_where_the_schema_is_missing(empty_database_url: str, command: str) -
     )
 
 
+DISABLED = '[{"source_id": "a", "base_url": "https://a.test", "enabled": false}]'
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
         ("DATABASE_URL", "", "DATABASE_URL is not set"),
         ("DATABASE_URL", "mysql://db", "DATABASE_URL"),
         ("EXPORTER_SOURCES_JSON", "[]", "no exporter source is configured"),
+        ("EXPORTER_SOURCES_JSON", DISABLED, "every configured source is disabled"),
         ("EXPORTER_SOURCES_JSON", "[{", "EXPORTER_SOURCES_JSON (environment): not JSON"),
         ("PRICE_PER_BYTE", "cheap", "PRICE_PER_BYTE (environment)"),
         ("BILLING_CONFIG", "/nowhere.toml", "/nowhere.toml"),

@@ -76,7 +76,7 @@ database_url_ref = "credential:database-url"
 # Money for a byte beyond the included quota: {per_gib} for a GiB. Profiles of accounts go first.
 price_per_byte = {price}
 {free}{currency}
-# Free bytes of an account that has no profile.
+# Free bytes of an account whose profile includes none.
 initial_included_quota_bytes = {quota}
 
 # A new source is asked for its history, and charged from there. 0 begins with the first snapshot.

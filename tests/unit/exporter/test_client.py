@@ -316,6 +316,7 @@ def test_no_retry_outlives_the_source_s_time(exporter: responses.RequestsMock) -
     [
         ("has_more without a next_cursor", [page(minutes(3), has_more=True)]),
         ("has_more without a next_cursor", [page(minutes(3), has_more=True, next_cursor="")]),
+        ("repeats a cursor", [page(minutes(3), has_more=True, next_cursor="a")] * 2),
         (
             "repeats a cursor",
             [

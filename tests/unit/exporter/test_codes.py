@@ -33,6 +33,7 @@ def test_the_table_in_the_docs_lists_every_code() -> None:
         ("http_status", "503 Later", b""),
         ("redirect", "301 Moved", b""),
         ("html", "200 OK", b"<!doctype html>"),
+        ("html", "200 OK", b"\xef\xbb\xbf<!doctype html>"),
         ("not_json", "200 OK", b"{"),
         ("not_json", "200 OK", b'{"\xff": 1}'),
         ("invalid_answer", "200 OK", b"[]"),
