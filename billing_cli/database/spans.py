@@ -72,41 +72,36 @@ KEPT_SINCE = """
   (SELECT coalesce(max(month) + interval '1 month', '-infinity') FROM billing.pruned)
 """
 
-# All records of the streams that the account has now, whichever account was charged. The OFFSET
-# keeps the planner from reading whole months in place of looking at each key.
+# Records of streams in their minutes. The OFFSET keeps the planner from reading whole months in
+# place of looking at each key.
+RECORDS_IN = """
+  SELECT record.*
+    FROM ({spans}) AS span
+   CROSS JOIN LATERAL generate_series(span.first_minute, span.last_minute, interval '1 minute')
+      AS minute (at)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.usage_records AS one
+          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
+         OFFSET 0) AS record"""
+
+# All records of the streams that the account has now, whichever account was charged.
 RECORDS = f"""
   SELECT *
     FROM billing.usage_records
    WHERE %(account)s::uuid IS NULL
      AND bucket_start >= %(since)s AND bucket_start < %(until)s
   UNION ALL
-  SELECT record.*
-    FROM ({SPANS}) AS span
-   CROSS JOIN LATERAL generate_series(span.first_minute, span.last_minute, interval '1 minute')
-      AS minute (at)
-   CROSS JOIN LATERAL (
-         SELECT *
-           FROM billing.usage_records AS one
-          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
-         OFFSET 0) AS record
+{RECORDS_IN.format(spans=SPANS)}
 """
 
 # The records that the account was charged for, also those of its former streams.
 CHARGED_RECORDS = f"""
   SELECT *
-    FROM ({RECORDS}) AS record
+    FROM ({RECORDS}
+           UNION ALL
+          {RECORDS_IN.format(spans=FORMER_SPANS)}) AS record
    WHERE %(account)s::uuid IS NULL OR account_uuid = %(account)s
-  UNION ALL
-  SELECT record.*
-    FROM ({FORMER_SPANS}) AS span
-   CROSS JOIN LATERAL generate_series(span.first_minute, span.last_minute, interval '1 minute')
-      AS minute (at)
-   CROSS JOIN LATERAL (
-         SELECT *
-           FROM billing.usage_records AS one
-          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
-            AND one.account_uuid = %(account)s
-         OFFSET 0) AS record
 """
 
 CHARGES = f"""

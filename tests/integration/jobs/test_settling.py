@@ -15,7 +15,7 @@ from billing_cli.simulator.accounts import save_users
 if TYPE_CHECKING:
     import pytest
 
-    from billing_cli.simulator.traffic import User
+    from billing_cli.simulator.traffic import Node, User
     from tests.support.story import Story
 
 READ_BUCKETS = """
@@ -35,9 +35,8 @@ def set_balance(story: Story, user: User, balance: Decimal) -> None:
     )
 
 
-def test_usage_that_waits_is_charged_though_its_node_was_replaced(story: Story) -> None:
-    """The account could not be charged before the source got another node."""
-    user, node = story.add_user(), story.add_node("jp-1")
+def let_usage_wait(story: Story, user: User, node: Node) -> None:
+    """Charge 10 bytes of a user, and have 5,000 more that can't be charged."""
     stream = node.add_stream(user.uuid, "x")
     story.minute()
     story.minute((stream, 10, 0))
@@ -45,6 +44,12 @@ def test_usage_that_waits_is_charged_though_its_node_was_replaced(story: Story) 
     set_balance(story, user, NAN)
     story.minute((stream, 5_000, 0))
     story.collect()
+
+
+def test_usage_that_waits_is_charged_though_its_node_was_replaced(story: Story) -> None:
+    """The account could not be charged before the source got another node."""
+    user, node = story.add_user(), story.add_node("jp-1")
+    let_usage_wait(story, user, node)
     other = story.add_node("jp-2")
     stream = other.add_stream(user.uuid, "x")
     for balance in (NAN, Decimal("4.99")):
@@ -63,14 +68,8 @@ def test_usage_that_waits_is_charged_though_its_node_was_replaced(story: Story) 
 def test_usage_that_waits_is_charged_though_its_source_is_gone(story: Story) -> None:
     """A source that no run asked for a day is not waited for."""
     user, node, other = story.add_user(), story.add_node("jp-1"), story.add_node("us-1")
-    stream = node.add_stream(user.uuid, "x")
     other.add_stream(user.uuid, "x")
-    story.minute()
-    story.minute((stream, 10, 0))
-    story.collect()
-    set_balance(story, user, NAN)
-    story.minute((stream, 5_000, 0))
-    story.collect()
+    let_usage_wait(story, user, node)
     set_balance(story, user, Decimal("4.99"))
     waiting = []
     for hours in (23, 2):
