@@ -122,14 +122,16 @@ class Facts:
     """All that a run writes of the sources that moved.
 
     `checkpoints` are the shared checkpoints to be summed anew: node, account, and the last snapshot
-    with samples. Pending and held usage comes with the id of its stream. Usage `records` and
-    `charges` were staged.
+    with samples. `stale` says by node and account which are left to a later run, and with False
+    which of those that an earlier one left are written. Pending and held usage comes with the id of
+    its stream. Usage `records` and `charges` were staged.
     """
 
     streams: Sequence[ChangedStream] = ()
     assigned: Sequence[tuple[int, str]] = ()
     entries: Entries = Entries()
     checkpoints: Sequence[tuple[str, str, datetime]] = ()
+    stale: Mapping[tuple[str, str], bool] = field(default_factory=dict)
     billed_pending: Sequence[tuple[int, datetime]] = ()
     pending: Sequence[tuple[int, UsageRecord]] = ()
     held: Sequence[tuple[int, HeldDelta]] = ()

@@ -167,6 +167,7 @@ GRANTS = (
     ),
     *_grants("billing.busy_sources", select="", insert="", update="since last_at"),
     *_grants("billing.account_debts", select="", insert="", update="debt_bytes as_of"),
+    *_grants("billing.stale_checkpoints", select="", insert="", update="is_stale noted_at"),
     *_grants("billing.successions", select="", insert=""),
     *_grants("billing.succession_streams", select="", insert=""),
     *_grants("billing.charges", select="", insert=""),

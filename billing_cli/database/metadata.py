@@ -726,6 +726,18 @@ busy_sources = Table(
     "through.",
 )
 
+stale_checkpoints = Table(
+    "stale_checkpoints",
+    metadata,
+    columns.text("stored_node_id"),
+    columns.uuid("account_uuid"),
+    Column("is_stale", Boolean, nullable=False, comment="False once a later run has written it."),
+    columns.moment("noted_at"),
+    PrimaryKeyConstraint("stored_node_id", "account_uuid"),
+    Index("stale_checkpoints_open", "stored_node_id", postgresql_where=text("is_stale")),
+    comment="Shared checkpoints that a run left, because another session held the account.",
+)
+
 for _statement in (f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}", *FUNCTIONS):
     event.listen(metadata, "before_create", DDL(_statement))  # type: ignore[no-untyped-call]
 for _name in APPEND_ONLY_TABLES:

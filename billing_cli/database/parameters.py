@@ -76,6 +76,15 @@ def shared_checkpoints(facts: Facts) -> Parameters:
     }
 
 
+def stale_checkpoints(facts: Facts) -> Parameters:
+    """Return nodes and accounts, and whether their shared checkpoint is stale."""
+    return {
+        "stale_nodes": arrays.texts(node for node, _ in facts.stale),
+        "stale_accounts": arrays.plain(account for _, account in facts.stale),
+        "are_stale": arrays.plain(facts.stale.values()),
+    }
+
+
 def corrected_buckets(facts: Facts) -> Parameters:
     """Return bytes to be added to buckets."""
     corrected = facts.entries.corrected

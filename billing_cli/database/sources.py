@@ -20,6 +20,7 @@ from billing_cli.database.quota_periods import (
     READ_RENEWED_ACCOUNTS,
     RENEWAL_AGE,
 )
+from billing_cli.database.stale_checkpoints import READ_STALE_CHECKPOINTS, StaleCheckpoint
 from billing_cli.database.streams import READ_ACCOUNT_DEBTS, READ_STREAMS
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ class LockedSources:
     `node_owners` says which source carries each node; `billable` is pending usage whose
     account is known now. `streams` and `debts` are rows of READ_STREAMS and
     READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
-    with a quota period that no run has seen. `taken` are sources that take a node over from one
-    that only claimed it.
+    with a quota period that no run has seen, `stale` the shared checkpoints that one has left.
+    `taken` are sources that take a node over from one that only claimed it.
     """
 
     locked: frozenset[str]
@@ -181,6 +182,7 @@ class LockedSources:
     streams: Iterator[tuple[Any, ...]]
     debts: Iterable[tuple[Any, ...]]
     renewed: tuple[str, ...]
+    stale: tuple[StaleCheckpoint, ...]
     taken: frozenset[str] = frozenset()
 
 
@@ -214,6 +216,7 @@ def lock_sources(
             READ_RENEWED_ACCOUNTS,
             {"renewed_since": now - RENEWAL_AGE, "renewed_limit": MAX_RENEWED_ACCOUNTS},
         )
+        stale = connection.execute(READ_STALE_CHECKPOINTS, wanted)
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(
         ours,
@@ -226,4 +229,5 @@ def lock_sources(
         iter(streams.fetchall()),
         debts.fetchall(),
         tuple(account for (account,) in renewed.fetchall()),
+        tuple(left for row in stale if (left := StaleCheckpoint(*row)).source_id in {None, *ours}),
     )

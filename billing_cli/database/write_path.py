@@ -189,6 +189,17 @@ SELECT given.node_id, given.account_uuid,
        updated_at = now()
 """
 
+# An account that another session holds can't get a shared checkpoint, which refers to it.
+UPSERT_STALE_CHECKPOINTS = """
+INSERT INTO billing.stale_checkpoints (stored_node_id, account_uuid, is_stale, noted_at)
+SELECT node, account, is_stale, %(now)s
+  FROM unnest(%(stale_nodes)s::text[], %(stale_accounts)s::uuid[], %(are_stale)s::boolean[])
+    AS given (node, account, is_stale)
+ ORDER BY account, node
+    ON CONFLICT (stored_node_id, account_uuid) DO UPDATE
+   SET is_stale = excluded.is_stale, noted_at = excluded.noted_at
+"""
+
 # The rows were locked in key order before; updating them last keeps the waiting of others short.
 UPDATE_QUOTA_STATES = """
 UPDATE public.account_quota_states AS state
@@ -435,6 +446,7 @@ RECORD = (
     Statement("streams", UPDATE_STREAMS, parameters.changed_streams),
     Statement("assigned streams", ASSIGN_STREAMS, parameters.assigned_streams),
     Statement("shared checkpoints", UPSERT_SHARED_CHECKPOINTS, parameters.shared_checkpoints),
+    Statement("stale checkpoints", UPSERT_STALE_CHECKPOINTS, parameters.stale_checkpoints),
 )
 """What is written of the sources that moved, while their charges are computed."""
 

@@ -10,7 +10,7 @@ import psycopg
 
 from billing_cli.database.failures import DataRefusedError, is_about_data, translate
 from billing_cli.jobs.entries import FactConflictError
-from billing_cli.jobs.write import write
+from billing_cli.jobs.write import Waiting, write
 from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.database.billable import BillableUsage
     from billing_cli.database.connection import Session
     from billing_cli.database.facts import Run
     from billing_cli.jobs.context import JobContext
@@ -103,37 +102,40 @@ def write_isolated(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    late: Sequence[BillableUsage],
-    renewed: Sequence[str],
+    waiting: Waiting,
     run: Run,
 ) -> tuple[Written, dict[str, str]]:
-    """Write all plans, and late usage of their sources; where some can't be, all the others.
+    """Write all plans, and what waits; where some sources can't be written, all the others.
 
-    `renewed` are accounts with a new quota period; where they can't be written they are left to a
-    later run. Returns what was written and, by source id, why a source was left out. Other errors
-    (lost connection, deadlock) are raised.
+    What waits of accounts without late usage is left to a later run where it can't be written.
+    Returns what was written and, by source id, why a source was left out. Other errors (lost
+    connection, deadlock) are raised.
     """
-    source_ids = sorted({plan.source_id for plan in plans} | {usage.source_id for usage in late})
-    if not source_ids and not renewed:
+    if not plans and not waiting:
         return Written(), {}
-    written, reason = _try_to_write(context, connection, plans, late, renewed, run)
+    written, reason = _try_to_write(context, connection, plans, waiting, run)
     if not reason:
         return written, {}
-    if len(source_ids) == 1 and not renewed:
+    source_ids = sorted(
+        {plan.source_id for plan in plans} | {usage.source_id for usage in waiting.late}
+    )
+    unused = waiting._replace(late=())
+    if len(source_ids) == 1 and not unused:
         return Written(), {source_ids[0]: reason}
 
     # What is tried is undone, so that the good ones are then written as one: an account's entries
     # follow each other in the order of their minutes, whichever node they are from.
     def refusal_of(some: Sequence[str]) -> str:
-        _, reason = _try_to_write(context, connection, *_only(plans, late, some), (), run)
+        _, reason = _try_to_write(context, connection, *_only(plans, waiting, some), run)
         connection.execute("ROLLBACK TO SAVEPOINT accounts")
         return reason
 
     failed = find_refused(source_ids, refusal_of)
-    good = _only(plans, late, set(source_ids) - failed.keys())
-    # Where no source is to blame, what was renewed is.
-    for still_renewed in (renewed, ()) if failed and renewed else ((),):
-        written, reason = _try_to_write(context, connection, *good, still_renewed, run)
+    good, late = _only(plans, waiting, set(source_ids) - failed.keys())
+    # Where no source is to blame, what waits without usage is.
+    for more in (unused, Waiting()) if failed and unused else (Waiting(),):
+        usage = more._replace(late=late.late)
+        written, reason = _try_to_write(context, connection, good, usage, run)
         if not reason:
             return written, failed
     return Written(), dict.fromkeys(source_ids, reason) | failed
@@ -191,13 +193,12 @@ def _try_to_write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    late: Sequence[BillableUsage],
-    renewed: Sequence[str],
+    waiting: Waiting,
     run: Run,
 ) -> tuple[Written, str]:
     """Write the plans; where they can't be, undo that and return why."""
     try:
-        return write(context, connection, plans, late, renewed, run), ""
+        return write(context, connection, plans, waiting, run), ""
     except (psycopg.Error, FactConflictError) as error:
         reason = refusal(error)
         connection.execute("ROLLBACK TO SAVEPOINT accounts")
@@ -205,9 +206,9 @@ def _try_to_write(
 
 
 def _only(
-    plans: Sequence[SourcePlan], late: Sequence[BillableUsage], source_ids: Collection[str]
-) -> tuple[list[SourcePlan], list[BillableUsage]]:
+    plans: Sequence[SourcePlan], waiting: Waiting, source_ids: Collection[str]
+) -> tuple[list[SourcePlan], Waiting]:
     return (
         [plan for plan in plans if plan.source_id in source_ids],
-        [usage for usage in late if usage.source_id in source_ids],
+        Waiting([usage for usage in waiting.late if usage.source_id in source_ids]),
     )

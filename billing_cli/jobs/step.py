@@ -32,6 +32,7 @@ from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.regions import late_in_recorded_regions
 from billing_cli.jobs.source_results import fail_long_busy, result_without_plan, results_of
 from billing_cli.jobs.stream_limits import within_stream_limits
+from billing_cli.jobs.write import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,10 +189,10 @@ def _write(
         [usage for usage in found.billable if usage.source_id not in share.refused],
         {one: by_id[one].region or context.tariff.default_region for one in by_id},
     )
-    renewed = () if share.is_bare else found.renewed
+    waiting = Waiting(late) if share.is_bare else Waiting(late, found.renewed, found.stale)
     # A source that waits for its node's next snapshot may have nothing to be written.
     applied = [one for one in plans if one.advance.snapshots]
-    written, failed = write_isolated(context, connection, applied, late, renewed, run)
+    written, failed = write_isolated(context, connection, applied, waiting, run)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
         use_accepted(connection, sorted(used))

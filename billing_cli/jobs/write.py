@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billing_cli.core.rating import buckets_of
 from billing_cli.database.facts import (
@@ -28,6 +28,7 @@ from billing_cli.jobs.entries import (
     find_minutes,
     require_rows,
 )
+from billing_cli.jobs.shared_checkpoints import stale_checkpoints, written_checkpoints
 from billing_cli.jobs.usage import billed, billed_late, sort_usage
 from billing_cli.jobs.written import Written, written_of
 
@@ -42,33 +43,49 @@ if TYPE_CHECKING:
     from billing_cli.core.model import Bucket, Checkpoint, StreamName, StreamOrigin
     from billing_cli.database.billable import BillableUsage
     from billing_cli.database.facts import Run, StagedLines
+    from billing_cli.database.stale_checkpoints import StaleCheckpoint
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.usage import Usage
 
 
+class Waiting(NamedTuple):
+    """What waits in the database, whether its source moves or not.
+
+    `late` is usage that found its account. `renewed` are accounts with a new quota period, whose
+    charges may use another quota now. `stale` are shared checkpoints that an earlier run left.
+    """
+
+    late: Sequence[BillableUsage] = ()
+    renewed: Sequence[str] = ()
+    stale: Sequence[StaleCheckpoint] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether anything waits."""
+        return any(self)
+
+
 def write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    late: Sequence[BillableUsage],
-    renewed: Iterable[str],
+    waiting: Waiting,
     run: Run,
 ) -> Written:
-    """Charge the usage of all plans, and usage that found its account, and advance the sources.
+    """Charge the usage of all plans, and what waited, and advance the sources.
 
-    `renewed` are accounts with a new quota period, whose charges may use another quota now. Raises
-    FactConflictError where a fact exists already with other figures. The caller rolls back to the
-    savepoint `accounts`, which comes before all that is written here.
+    Raises FactConflictError where a fact exists already with other figures. The caller rolls back
+    to the savepoint `accounts`, which comes before all that is written here.
     """
+    late = waiting.late
     kept = {plan.source_id: _kept(plan) for plan in plans}
     fresh, waited = buckets_of(billed(plans)), buckets_of(billed_late(late))
     accounts = lock_accounts(
         context,
         connection,
-        {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *renewed},
-        chain(*kept.values()),
+        {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *waiting.renewed},
+        chain(*kept.values(), (one.account_uuid for one in waiting.stale)),
         fresh=[bucket.key for bucket in fresh],
         late=[bucket.key for bucket in waited],
     )
@@ -90,7 +107,7 @@ def write(
     )
     with connection.pipeline():
         # The server writes these while the charges are computed here.
-        recorded, changed = _record(connection, plans, kept, usage, accounts, run)
+        recorded, changed = _record(connection, plans, kept, waiting.stale, usage, accounts, run)
         return_freed_memory()
         entries = charge(context, connection, minutes, accounts)
     charges = stage_charges(connection, entries, run)
@@ -166,6 +183,7 @@ def _record(
     connection: Connection,
     plans: Sequence[SourcePlan],
     kept: Mapping[str, AbstractSet[str]],
+    stale: Iterable[StaleCheckpoint],
     usage: Usage,
     accounts: LockedAccounts,
     run: Run,
@@ -177,7 +195,8 @@ def _record(
     facts = Facts(
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
-        checkpoints=_shared_checkpoints(plans, kept, usage, accounts),
+        checkpoints=written_checkpoints(plans, kept, stale, usage, accounts),
+        stale=dict(stale_checkpoints(plans, kept, stale, accounts)),
     )
     return send(connection, RECORD, facts, run), len(facts.streams)
 
@@ -194,21 +213,6 @@ def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[Changed
         for name, checkpoint in plan.advance.checkpoints.items()
         if (row := row_of(name)) is not None
     ]
-
-
-def _shared_checkpoints(
-    plans: Iterable[SourcePlan],
-    kept: Mapping[str, AbstractSet[str]],
-    usage: Usage,
-    accounts: LockedAccounts,
-) -> list[tuple[str, str, datetime]]:
-    """Return those of the accounts of streams that change, with the last snapshot with samples."""
-    stamps = dict(usage.late_at)
-    for plan in plans:
-        node, at = plan.identity.stored, plan.advance.samples_at or plan.watermark
-        for account in kept[plan.source_id] & accounts.kept:
-            stamps[node, account] = at
-    return [(node, account, at) for (node, account), at in stamps.items()]
 
 
 def _facts(

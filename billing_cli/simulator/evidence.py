@@ -73,7 +73,8 @@ SELECT coalesce(held.stream_id, record.stream_id), held.state
 
 # The shared checkpoint is the sum over an account's streams; an account without a row has
 # nothing but streams that never moved.
-# A checkpoint waits with the usage of an account that could not be charged, as of a locked one.
+# A checkpoint waits with the usage of an account that could not be charged, as of a locked one, and
+# is stale where there was none.
 CHECKPOINTS_THAT_DIFFER = """
 SELECT stored_node_id, account_uuid::text,
        coalesce(shared.uplink, 0), coalesce(shared.downlink, 0),
@@ -95,6 +96,9 @@ SELECT stored_node_id, account_uuid::text,
                     WHERE stream.account_uuid = ours.account_uuid
                       AND stream.stored_node_id = ours.stored_node_id
                       AND pending.billed_at IS NULL)
+   AND NOT EXISTS (SELECT FROM billing.stale_checkpoints AS stale
+                    WHERE stale.account_uuid = ours.account_uuid
+                      AND stale.stored_node_id = ours.stored_node_id AND stale.is_stale)
 """
 
 SYNC_STATES_THAT_DIFFER = """

@@ -189,6 +189,8 @@ def _stopped(
             time.sleep(0.02)
         if somebody_else_works:
             ends_well_at_last(lambda: scene.work(world), verdict)
+            # The writer that is stopped may yet store something, however these runs ended.
+            verdict.failure = ""
         if stop.has_struck.is_set():
             os.kill(writer.pid, signal.SIGCONT)
         return writer.wait()

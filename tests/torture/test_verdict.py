@@ -81,6 +81,15 @@ def test_an_error_of_a_kind_that_nobody_expects_is_a_problem() -> None:
     assert verdict.problems == ["unexpected KeyError: 'balance'"]
 
 
+def test_the_failure_of_a_run_is_not_that_of_one_before_it() -> None:
+    """Else what the later one stores would be taken for what the failed one has stored."""
+    verdict = Verdict()
+    assert not ends_well(lambda: failing(BillingError("the database is away")), verdict)
+    assert verdict.failure
+    assert ends_well(lambda: None, verdict)
+    assert not verdict.failure
+
+
 def test_what_is_wrong_is_told_with_how_to_see_it_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

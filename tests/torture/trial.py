@@ -94,7 +94,11 @@ def ends_well_at_last(work: Callable[[], object], verdict: Verdict) -> bool:
 
 
 def ends_well(work: Callable[[], object], verdict: Verdict) -> bool:
-    """Tell whether a job does its work. Anything but an error of its own kind is a bug."""
+    """Tell whether a job does its work. Anything but an error of its own kind is a bug.
+
+    The failure that is noted is that of this run, not of one before it.
+    """
+    verdict.failure = ""
     try:
         result = work()
     except BillingError as error:

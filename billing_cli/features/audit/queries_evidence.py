@@ -118,9 +118,9 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
 """
 
 # The shared checkpoint knows no inbounds. It waits with the usage of an account that can't be
-# charged for the time being. One that went with a deleted account, as its ledger did, comes again
-# when a stream of the account changes: what was charged when one last did tells, or else whether
-# the ledger reaches back to that.
+# charged for the time being, or that another session held when its streams changed. One that went
+# with a deleted account, as its ledger did, comes again when a stream of the account changes: what
+# was charged when one last did tells, or else whether the ledger reaches back to that.
 DIFFERENT_SHARED_CHECKPOINTS = """
 SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_uuid,
        ours.stored_node_id AS "key.node_id",
@@ -145,6 +145,9 @@ SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_u
                     WHERE stream.account_uuid = ours.account_uuid
                       AND stream.stored_node_id = ours.stored_node_id
                       AND pending.billed_at IS NULL)
+   AND NOT EXISTS (SELECT FROM billing.stale_checkpoints AS stale
+                    WHERE stale.account_uuid = ours.account_uuid
+                      AND stale.stored_node_id = ours.stored_node_id AND stale.is_stale)
    AND (shared.account_uuid IS NOT NULL
         OR coalesce((SELECT bool_and(entry.id IS NOT NULL)
                        FROM billing.charges AS charge

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import psycopg
+import pytest
+
+from billing_cli.features.audit.job import audit
+from billing_cli.jobs.collect import collect
+
 if TYPE_CHECKING:
+    from billing_cli.simulator.traffic import User
     from tests.integration.jobs.world import World
+    from tests.support.story import Story
 
 READ_SUMS = """
 SELECT stream.stored_node_id, stream.account_uuid::text, sum(uplink_total), sum(downlink_total),
@@ -95,3 +104,79 @@ def test_a_shared_checkpoint_that_somebody_took_away_is_there_again(world: World
     assert [row[:2] for row in after] == [row[:2] for row in before]
     assert all(isinstance(row[4], datetime) and row[4] > before[0][4] for row in after)
     assert after == world.rows(READ_SUMS)
+
+
+READ_STALE = "SELECT stored_node_id, is_stale FROM billing.stale_checkpoints"
+FIRST_BYTES, HELD_BYTES = 5_000, 10**13
+
+
+def collect_while_held(story: Story, user: User) -> None:
+    """Collect while another session holds the account's row."""
+    with psycopg.connect(story.database_url) as other:
+        other.execute("SELECT FROM public.users WHERE uuid = %s FOR UPDATE", (user.uuid,))
+        assert story.collect().status in {"ok", "partial"}
+
+
+@pytest.mark.parametrize("moved", [0, HELD_BYTES], ids=["a baseline", "a held delta"])
+def test_an_account_that_another_session_holds_gets_its_sum_from_the_next_run(
+    story: Story, moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits that would be charged; its streams do not move again."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    user, node = story.add_user(), story.add_node("jp-1")
+    stream = node.add_stream(user.uuid, "x")
+    node.flow(stream, FIRST_BYTES, 0)
+    story.minute()
+    if moved:
+        story.collect()
+        story.minute((stream, moved, 0))
+
+    collect_while_held(story, user)
+    assert story.rows(READ_STALE) == [(node.identity.stored, True)]
+    assert audit(story.context()).findings == ()
+
+    assert story.collect().status == "ok"
+    assert story.rows(READ_STALE) == [(node.identity.stored, False)]
+    shared = story.rows(READ_SHARED)
+    assert shared == story.rows(READ_SUMS)
+    assert shared[0][2] == FIRST_BYTES + moved
+    assert audit(story.context()).findings == ()
+
+
+def test_a_stale_checkpoint_is_written_though_its_node_was_replaced(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No source carries the node any more."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    user, node, other = story.add_user(), story.add_node("jp-1"), story.add_node("jp-2")
+    other.add_stream(user.uuid, "x")
+    node.flow(node.add_stream(user.uuid, "x"), FIRST_BYTES, 0)
+    story.minute()
+    first, second = story.context().sources
+    replaced = replace(first, base_url=second.base_url, expected_node_id=second.expected_node_id)
+    with psycopg.connect(story.database_url) as holder:
+        holder.execute("SELECT FROM public.users WHERE uuid = %s FOR UPDATE", (user.uuid,))
+        collect(replace(story.context(), sources=(first,)))
+        story.minute()
+        collect(replace(story.context(), sources=(replaced,)))
+    former = (node.identity.stored, True)
+    assert story.rows(READ_STALE) == [former, (other.identity.stored, True)]
+    collect(replace(story.context(), sources=(replaced,)))
+    assert {is_stale for _, is_stale in story.rows(READ_STALE)} == {False}
+    shared = {node_id: uplink for node_id, _, uplink, *_ in story.rows(READ_SHARED)}
+    assert shared == {node.identity.stored: FIRST_BYTES, other.identity.stored: 0}
+
+
+def test_a_stale_checkpoint_of_a_deleted_account_is_forgotten(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing that it could refer to."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    user, node = story.add_user(), story.add_node("jp-1")
+    node.flow(node.add_stream(user.uuid, "x"), FIRST_BYTES, 0)
+    story.minute()
+    collect_while_held(story, user)
+    story.connection.execute("DELETE FROM public.users WHERE uuid = %s", (user.uuid,))
+    assert story.collect().status == "ok"
+    assert story.rows(READ_STALE) == [(node.identity.stored, False)]
+    assert story.rows(READ_SHARED) == []

@@ -39,7 +39,7 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_samples(
     """
     few, many = (statements_of(databases, samples) for samples in (10, 10_000))
     assert few == [[statement for statement, _ in groupby(run)] for run in many]
-    assert max(len(run) for run in few) < 72
+    assert max(len(run) for run in few) < 74
 
 
 def test_idle_streams_cost_no_row_writes(world: World) -> None:

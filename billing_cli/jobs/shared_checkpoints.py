@@ -1,0 +1,60 @@
+"""Which shared checkpoints a step writes, and which it leaves to a later one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from billing_cli.database.stale_checkpoints import StaleCheckpoint
+    from billing_cli.jobs.accounts import LockedAccounts
+    from billing_cli.jobs.plans import SourcePlan
+    from billing_cli.jobs.usage import Usage
+
+
+def written_checkpoints(
+    plans: Iterable[SourcePlan],
+    kept: Mapping[str, AbstractSet[str]],
+    stale: Iterable[StaleCheckpoint],
+    usage: Usage,
+    accounts: LockedAccounts,
+) -> list[tuple[str, str, datetime]]:
+    """Return node, account and the last snapshot with samples of those to be written.
+
+    They are of the accounts of streams that change, `kept` by source, and of usage that waited, and
+    those that an earlier run left.
+    """
+    stamps = {
+        (one.stored_node_id, one.account_uuid): one.samples_at
+        for one in stale
+        if one.account_uuid in accounts.kept
+    }
+    stamps |= usage.late_at
+    for plan in plans:
+        node, at = plan.identity.stored, plan.advance.samples_at or plan.watermark
+        for account in kept[plan.source_id] & accounts.kept:
+            stamps[node, account] = at
+    return [(node, account, at) for (node, account), at in stamps.items()]
+
+
+def stale_checkpoints(
+    plans: Iterable[SourcePlan],
+    kept: Mapping[str, AbstractSet[str]],
+    stale: Iterable[StaleCheckpoint],
+    accounts: LockedAccounts,
+) -> Iterator[tuple[tuple[str, str], bool]]:
+    """Yield by node and account whether a shared checkpoint is left to a later run.
+
+    It is where another session holds the account. What an earlier run left is written now, unless
+    the account is still held, or gone.
+    """
+    held = accounts.problems.keys() - accounts.kept
+    for one in stale:
+        if one.account_uuid not in held:
+            yield (one.stored_node_id, one.account_uuid), False
+    for plan in plans:
+        for account in kept[plan.source_id] & held:
+            yield (plan.identity.stored, account), True
