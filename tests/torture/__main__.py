@@ -15,7 +15,10 @@ from tests.torture.runner import rounds_of, run_all, say
 from tests.torture.table import Circumstances, table_of, write_into
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from tests.torture.attacks import Attack
+    from tests.torture.tally import Tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,21 +27,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = rounds_of(options.attacks, options.rounds, options.minutes)
     began, commit = time.monotonic(), _commit()
     say(f"seed {options.seed}; {', '.join(attack.name for attack in options.attacks)}")
-    outcomes = run_all(rounds, options.seed)
-    minutes = (time.monotonic() - began) / 60
-    tallies = [
-        tally for attack in options.attacks for tally in outcomes.get(attack.name, ([], ""))[0]
-    ]
-    table = table_of(tallies)
-    sys.stdout.write(table)
-    if options.write is not None:
-        version = next((version for _, version in outcomes.values()), "")
-        command = " ".join(["python -m tests.torture", *_repeatable(options)])
-        day = datetime.now(UTC).date()
-        circumstances = Circumstances(day, command, options.seed, version, commit, minutes)
-        write_into(options.write, table, circumstances)
-    is_complete = outcomes.keys() == rounds.keys()
-    return 0 if is_complete and all(tally.is_clean for tally in tallies) else 1
+    command = " ".join(["python -m tests.torture", *_repeatable(options)])
+    ended: dict[str, list[Tally]] = {}
+    # The page has what has ended so far: a long run may be interrupted.
+    for name, (tallies, version) in run_all(rounds, options.seed):
+        ended[name] = tallies
+        circumstances = Circumstances(
+            day=datetime.now(UTC).date(),
+            command=command,
+            seed=options.seed,
+            server_version=version,
+            commit=commit,
+            minutes=(time.monotonic() - began) / 60,
+            missing=tuple(other for other in rounds if other not in ended),
+        )
+        if options.write is not None:
+            write_into(options.write, _table(options.attacks, ended), circumstances)
+    sys.stdout.write(_table(options.attacks, ended))
+    is_clean = all(tally.is_clean for tallies in ended.values() for tally in tallies)
+    return 0 if is_clean and ended.keys() == rounds.keys() else 1
+
+
+def _table(attacks: Sequence[Attack], ended: Mapping[str, list[Tally]]) -> str:
+    """Return the table of the attacks that have ended, in their own order."""
+    return table_of([tally for attack in attacks for tally in ended.get(attack.name, [])])
 
 
 def _commit() -> str:

@@ -20,7 +20,7 @@ from tests.torture.attacks import ATTACKS, Attack
 from tests.torture.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 AT_ONCE = 2
 HEARTBEAT_SECONDS = 60.0
@@ -42,9 +42,11 @@ def rounds_of(
     return {attack.name: max(1, int(attack.typical_rounds * share)) for attack in attacks}
 
 
-def run_all(rounds: Mapping[str, int], seed: int) -> dict[str, Outcome]:
-    """Run the attacks, the longest first; one that breaks off is told of, and left out."""
-    outcomes: dict[str, Outcome] = {}
+def run_all(rounds: Mapping[str, int], seed: int) -> Iterator[tuple[str, Outcome]]:
+    """Run the attacks, the longest first; yield what each came to, as soon as it ends.
+
+    One that breaks off is told of, and left out.
+    """
     longest_first = sorted(rounds, key=lambda name: -_seconds(name, rounds[name]))
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(AT_ONCE, mp_context=spawn, initializer=_end_with_parent) as pool:
@@ -61,10 +63,9 @@ def run_all(rounds: Mapping[str, int], seed: int) -> dict[str, Outcome]:
                 name = running.pop(future)
                 outcome = _outcome_of(name, future)
                 if outcome is not None:
-                    outcomes[name] = outcome
                     for tally in outcome[0]:
                         say(f"{clock}  {name}: {_line(tally)}")
-    return outcomes
+                    yield name, outcome
 
 
 def run_one(name: str, seed: int, rounds: int) -> Outcome:

@@ -29,7 +29,10 @@ HEADER = """\
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When and how a run was made, and of what: the commit, `-dirty` with changes beside it."""
+    """When and how a run was made, and of what: the commit, `-dirty` with changes beside it.
+
+    `missing` are the attacks that have not ended.
+    """
 
     day: date
     command: str
@@ -37,6 +40,7 @@ class Circumstances:
     server_version: str
     commit: str
     minutes: float
+    missing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -44,6 +48,7 @@ class Circumstances:
             f"commit {self.commit}, seed {self.seed}, PostgreSQL {self.server_version}, "
             f"Python {platform.python_version()}, {self.minutes:.0f} minutes on "
             f"{os.cpu_count()} cores."
+            + (f" **Not ended: {', '.join(self.missing)}.**" if self.missing else "")
         )
 
 
