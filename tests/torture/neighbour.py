@@ -225,7 +225,10 @@ def has_a_locked_row(ground: Ground, user: User, number: int) -> None:
 
 
 def upgrades_exporter(ground: Ground, node: Node, number: int) -> None:
-    """Counters are merged, split or renamed, or all of that is rolled back; xray may restart."""
+    """Counters are merged, split or renamed, or all of that is rolled back; xray may restart.
+
+    In every other case most users are idle for a while after it.
+    """
     if number % 4 == 3:
         node.restart_xray(ground.now)
     accounts = with_uuids({user.proxy_uuid: user.uuid for user in ground.fleet.users})
@@ -237,6 +240,8 @@ def upgrades_exporter(ground: Ground, node: Node, number: int) -> None:
         in_turn(accounts, merged),
         as_counted,
     )[number % 6]
+    if number >= 6:
+        ground.elapse(120, 60, activity=0.1)
 
 
 def steps_clock(_ground: Ground, node: Node, number: int) -> None:
