@@ -171,7 +171,12 @@ class SourceEntry(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_absent(cls, keys: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in keys.items() if value is not None and value != ""}
+        known = cls.model_fields
+        return {
+            key: value
+            for key, value in keys.items()
+            if (value is not None and value != "") or key not in known
+        }
 
 
 def _missing_certificate(entry: SourceEntry) -> Iterator[tuple[str, str]]:

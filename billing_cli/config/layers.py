@@ -53,6 +53,8 @@ class FileSource(TomlConfigSettingsSource):
 
     def __init__(self, settings: type[BaseSettings], path: str) -> None:
         self.path = path
+        variables = variables_of(settings)
+        self._known = {name.lower() for name in (*variables, *variables.values())}
         super().__init__(settings, path)
 
     @staticmethod
@@ -71,8 +73,20 @@ class FileSource(TomlConfigSettingsSource):
         except ValueError as error:
             reason = str(error)
         else:
-            return _by_lower_case(values, str(file_path))
+            return self._by_lower_case(values, str(file_path))
         raise ConfigurationError(f"configuration file {file_path}: not TOML: {reason}")
+
+    def _by_lower_case(self, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for written, value in values.items():
+            key = written.lower()
+            if key in found:
+                raise ConfigurationError(f"{key} ({path}): given twice, in two spellings")
+            is_blank = isinstance(value, str) and not value.strip()
+            # A blank value is not given, but a key that nobody knows is an error all the same.
+            if not is_blank or key not in self._known:
+                found[key] = value
+        return found
 
     def __call__(self) -> dict[str, Any]:
         """Return the values by the name that the settings know them by."""
@@ -127,14 +141,3 @@ def unknown_variables(environ: Mapping[str, str], known: Mapping[str, str]) -> l
         for name in environ
         if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in names
     )
-
-
-def _by_lower_case(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for written, value in values.items():
-        key = written.lower()
-        if key in found:
-            raise ConfigurationError(f"{key} ({path}): given twice, in two spellings")
-        if not (isinstance(value, str) and not value.strip()):
-            found[key] = value
-    return found

@@ -1,8 +1,8 @@
 """The arrears flag of accounts: when it is set, and whose it is.
 
-The one rule: a flag is ours while `billing.arrears` has an open row of the account, and only such
-a flag is cleared by us, once the balance is 0 or more. Any other flag was raised by another service
-for a reason of its own, such as a failed payment, and stays.
+`billing.arrears` has an open row while an account's balance is below 0. Its flag is ours unless it
+was raised already while the balance was 0 or more: then another service did, for a reason of its
+own, such as a failed payment. Only a flag of ours is cleared, once the balance is 0 or more.
 
 `collect` records arrears before it updates quota states, and clears them afterwards; `suspend` does
 both without traffic.
@@ -26,18 +26,22 @@ SELECT EXISTS (SELECT FROM pg_attribute
 
 # Accounts whose balance this transaction leaves below zero; as a rule they have their row already.
 # It runs before their balances are written: where the balance that was found is 0 or more, a top-up
-# ended the former arrears, and new ones begin. The accounts are locked.
+# ended the former arrears, and new ones begin. A flag of another service that is gone is ours when
+# it is set again. The accounts are locked.
 RECORD_ARREARS = """
-INSERT INTO billing.arrears (account_uuid, since)
-SELECT account_uuid, now()
+INSERT INTO billing.arrears (account_uuid, since, is_flag_ours)
+SELECT account_uuid, now(),
+       state.arrears IS NOT TRUE OR state.current_balance < 0
+       OR coalesce(open.is_flag_ours, false)
   FROM unnest(%(arrears_accounts)s::uuid[]) AS given (account_uuid)
   JOIN public.account_quota_states AS state USING (account_uuid)
- WHERE state.current_balance >= 0
-    OR NOT EXISTS (SELECT FROM billing.arrears AS open
-                    WHERE open.account_uuid = given.account_uuid AND open.cleared_at IS NULL)
+  LEFT JOIN (SELECT account_uuid, is_flag_ours FROM billing.arrears
+              WHERE cleared_at IS NULL) AS open USING (account_uuid)
+ WHERE state.current_balance >= 0 OR open.is_flag_ours IS NULL
+    OR (state.arrears IS NOT TRUE AND NOT open.is_flag_ours)
  ORDER BY account_uuid
     ON CONFLICT (account_uuid) DO UPDATE
-   SET since = excluded.since, cleared_at = NULL
+   SET since = excluded.since, cleared_at = NULL, is_flag_ours = excluded.is_flag_ours
 """
 
 # For the same accounts, where the flag does not say so yet. A run that charges them does this
@@ -55,7 +59,7 @@ SET_ARREARS_SINCE = "arrears_since = coalesce(arrears_since, now()),"
 # the next run. The result is the number of flags that were cleared.
 CLEAR_ARREARS = """
 WITH settled AS MATERIALIZED (
-  SELECT state.account_uuid
+  SELECT state.account_uuid, flag.is_flag_ours
     FROM billing.arrears AS flag
     JOIN public.account_quota_states AS state USING (account_uuid)
    WHERE flag.cleared_at IS NULL
@@ -71,7 +75,7 @@ WITH settled AS MATERIALIZED (
 UPDATE public.account_quota_states AS state
    SET arrears = false, throttle_state = 'normal', {clear_since} updated_at = now()
   FROM settled
- WHERE state.account_uuid = settled.account_uuid
+ WHERE state.account_uuid = settled.account_uuid AND settled.is_flag_ours
 """
 
 CLEAR_ARREARS_SINCE = "arrears_since = NULL,"

@@ -186,7 +186,7 @@ GRANTS = (
     *_grants("billing.runs", select="", insert="", update="status finished_at error result"),
     *_grants("billing.daily_charges", select="", insert="", update="amount"),
     *_grants("billing.repairs", select="", insert=""),
-    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at is_flag_ours"),
     *_grants("billing.audits", select="", insert=""),
     *_grants(
         "billing.archives",
@@ -237,7 +237,7 @@ SUSPEND_GRANTS = (
         update="arrears throttle_state suspend_state updated_at",
     ),
     *_grants("billing.alembic_version", select=""),
-    *_grants("billing.arrears", select="", insert="", update="since cleared_at"),
+    *_grants("billing.arrears", select="", insert="", update="since cleared_at is_flag_ours"),
     *_grants(
         "billing.suspensions",
         select="",

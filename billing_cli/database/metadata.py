@@ -536,8 +536,15 @@ arrears = Table(
     metadata,
     Column("account_uuid", UUID, primary_key=True),
     columns.moment("since", "When we first saw the balance below zero."),
-    columns.maybe_moment("cleared_at", "When we cleared the flag; null while it is ours."),
-    comment="The accounts whose arrears flag we set: only such a flag is cleared by us.",
+    columns.maybe_moment("cleared_at", "When it was 0 or more again; null while it is below."),
+    Column(
+        "is_flag_ours",
+        Boolean,
+        nullable=False,
+        server_default=text("true"),
+        comment="Whether we set the account's flag: only such a flag is cleared by us.",
+    ),
+    comment="The accounts whose balance we saw below zero.",
 )
 
 suspensions = Table(

@@ -218,10 +218,12 @@ UPDATE public.account_quota_states AS state
  WHERE state.account_uuid = given.account_uuid
 """
 
-# Arrears that a top-up had ended begin anew.
+# Arrears that a top-up had ended begin anew; those that another service raised go on.
 ARREARS_SINCE = """
        arrears_since = CASE WHEN given.balance >= 0 THEN state.arrears_since
-                            WHEN state.current_balance >= 0 THEN now()
+                            WHEN state.current_balance >= 0
+                                 AND (SELECT flag.is_flag_ours FROM billing.arrears AS flag
+                                       WHERE flag.account_uuid = state.account_uuid) THEN now()
                             ELSE coalesce(state.arrears_since, now()) END,
 """
 

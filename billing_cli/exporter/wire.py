@@ -105,7 +105,7 @@ def usable_samples(raw: bytes | msgspec.Raw, where: str) -> _Usable:
         samples = _SAMPLES.decode(raw) or []
     except msgspec.DecodeError as error:
         if not str(error).endswith(".uuid`"):
-            raise _refusal(error, b"", f"{where}: samples") from None
+            raise _refusal(error, f"{where}: samples") from None
         return _usable_of_any(raw, where)
     if all_canonical([sample.uuid for sample in samples]):
         return samples, ()
@@ -116,13 +116,19 @@ def _decoded(
     decoder: msgspec.json.Decoder[_Wire], body: bytes | msgspec.Raw, where: str, max_objects: int
 ) -> _Wire:
     """Return what a body holds, after the checks that msgspec does not make."""
+    if _is_web_page(body):
+        raise ExporterError(_HTML_HINT, code="html")
     _check_text(body, where)
     if body.count(b"{") > max_objects:
         raise TooLargeError(f"{where} holds more than {max_objects} objects")
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _refusal(error, body, where) from None
+        raise _refusal(error, where) from None
+
+
+def _is_web_page(body: bytes | msgspec.Raw) -> bool:
+    return body[:_CHUNK_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
 
 
 def _check_text(body: bytes, where: str) -> None:
@@ -139,10 +145,8 @@ def _check_text(body: bytes, where: str) -> None:
         raise ExporterError(f"{where}: a string holds a NUL", code="invalid_answer")
 
 
-def _refusal(error: Exception, body: bytes, where: str) -> ExporterError:
+def _refusal(error: Exception, where: str) -> ExporterError:
     """Return why msgspec does not decode a body. Its messages quote nothing of the content."""
-    if body[:_CHUNK_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
-        return ExporterError(_HTML_HINT, code="html")
     if isinstance(error, RecursionError):
         return ExporterError(f"{where} is not usable JSON: nested too deeply", code="not_json")
     message, _, path = str(error).partition(" - at `$")
@@ -158,7 +162,7 @@ def _usable_of_any(raw: bytes | msgspec.Raw, where: str) -> _Usable:
     try:
         wires = _SAMPLES_ANY_UUID.decode(raw) or []
     except msgspec.DecodeError as error:
-        raise _refusal(error, b"", f"{where}: samples") from None
+        raise _refusal(error, f"{where}: samples") from None
     samples = []
     for wire in wires:
         uuid = bytes(wire.uuid)

@@ -44,9 +44,15 @@ def result_of(
     steps: int,
     dry_run: bool,
 ) -> RunResult:
-    """Return the result object of a run that has come this far."""
+    """Return the result object of a run that has come this far.
+
+    A run whose sources all failed in the end is partial where something of it is stored.
+    """
     ordered = tuple(sorted(sources, key=lambda one: one.source_id))
     status = status_of(ordered)
+    stored = [written.written_minutes, *(one.new_streams + one.corrections for one in ordered)]
+    if status == "error" and any(stored):
+        status = "partial"
     error, error_code = _failure_of(ordered) if status == "error" else (None, None)
     return RunResult(
         job=job,

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 # Accounts that a step may be due for: those below zero, and those that we suspended. Rows that
-# others hold are left to the next run.
+# others hold are left to the next run. The time of a flag that another service raised before does
+# not count.
 LOCK_STATES = """
 SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
-       coalesce({arrears_since} flag.since, %(now)s),
+       CASE WHEN flag.is_flag_ours IS FALSE THEN flag.since
+            ELSE coalesce({arrears_since} flag.since, %(now)s) END,
        open.suspension_id IS NOT NULL, closed.released_at
   FROM public.account_quota_states AS state
   LEFT JOIN billing.arrears AS flag

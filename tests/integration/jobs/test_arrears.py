@@ -75,6 +75,56 @@ def test_a_flag_of_another_service_stays(world: World) -> None:
         assert world.rows(READ_FLAGS, user.uuid) == [(True, "throttled", True)]
 
 
+@pytest.mark.parametrize("column", ["arrears_since", "no column"])
+def test_a_flag_of_another_service_stays_though_a_charge_used_up_the_balance(
+    world: World, column: str
+) -> None:
+    """It was there before the charge; a top-up does not pay what it was raised for."""
+    if column == "no column":
+        world.connection.execute("ALTER TABLE account_quota_states DROP arrears_since")
+    read = READ_FLAGS.replace("arrears_since IS NOT NULL", "true")
+    (user,) = world.add_users(1)
+    node = world.add_node("jp-1", [user])
+    world.connection.execute(
+        "INSERT INTO account_quota_states (account_uuid, remaining_included_quota,"
+        " current_balance, arrears, throttle_state, suspend_state, effective_at)"
+        " VALUES (%s, 0, 1, true, 'throttled', 'active', now())",
+        (user.uuid,),
+    )
+    if column == "arrears_since":
+        world.connection.execute("UPDATE account_quota_states SET arrears_since = '2020-01-01Z'")
+    world.flow_until(8)
+    for minute in (4, 6):
+        world.run_unchecked(world.at(minute))
+        assert world.rows(read, user.uuid) == [(True, "throttled", True)]
+    node.streams[0].idle = True
+    world.connection.execute(TOP_UP, (5, user.uuid))
+    world.run_unchecked(world.at(7))
+    world.run_unchecked(world.at(7))
+    assert world.rows(read, user.uuid) == [(True, "throttled", True)]
+    if column == "arrears_since":
+        since = world.rows("SELECT arrears_since < '2025-01-01Z' FROM account_quota_states")
+        assert since == [(True,)]
+
+
+def test_a_flag_that_another_service_took_back_is_ours_when_it_is_set_again(world: World) -> None:
+    """The balance was below 0 all the while."""
+    (user,) = world.add_users(1)
+    node = world.add_node("jp-1", [user])
+    world.flow_until(10)
+    world.run_unchecked(world.at(4))
+    world.connection.execute("UPDATE billing.arrears SET is_flag_ours = false")
+    world.connection.execute(
+        "UPDATE account_quota_states SET arrears = false, throttle_state = 'normal'"
+    )
+    world.run_unchecked(world.at(6))
+    assert world.rows(READ_FLAGS, user.uuid) == [(True, "throttled", True)]
+    node.streams[0].idle = True
+    world.connection.execute(TOP_UP, (5, user.uuid))
+    world.run_unchecked(world.at(6))
+    assert world.rows(READ_FLAGS, user.uuid) == [(False, "normal", False)]
+
+
 def test_arrears_begin_anew_after_a_top_up(world: World) -> None:
     """The time in which the balance was positive does not count."""
     (user,) = world.add_users(1)

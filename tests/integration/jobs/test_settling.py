@@ -65,6 +65,19 @@ def test_usage_that_waits_is_charged_though_its_node_was_replaced(story: Story) 
     assert audit(story.context()).findings == ()
 
 
+def test_a_run_that_charges_what_waited_is_no_failed_one_though_its_source_fails(
+    story: Story,
+) -> None:
+    """Exit code 1 says that nothing is stored."""
+    user, node = story.add_user(), story.add_node("jp-1")
+    let_usage_wait(story, user, node)
+    set_balance(story, user, Decimal("4.99"))
+    story.running["jp-1"].down = True
+    result = story.collect()
+    assert (result.status, result.written_minutes) == ("partial", 1)
+    assert [source.status for source in result.sources] == ["error"]
+
+
 def test_usage_that_waits_is_charged_though_its_source_is_gone(story: Story) -> None:
     """A source that no run asked for a day is not waited for."""
     user, node, other = story.add_user(), story.add_node("jp-1"), story.add_node("us-1")

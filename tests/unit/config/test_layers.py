@@ -40,6 +40,12 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
     assert settings.origin("default_region") == "default"
 
 
+def test_a_key_that_nobody_knows_is_an_error_though_it_is_blank(tmp_path: Path) -> None:
+    """A misspelt key is found before somebody gives it a value."""
+    path = written(tmp_path, 'page_limitt = ""')
+    assert "page_limitt" in error_of(str(path), {})
+
+
 def test_keys_of_the_file_are_found_in_any_case(tmp_path: Path) -> None:
     """DATABASE_URL in the file is database_url."""
     settings = from_file(tmp_path, f'DATABASE_URL = "{URL}"\nPage_Limit = 7')

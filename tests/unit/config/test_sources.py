@@ -86,6 +86,13 @@ def test_empty_strings_and_nulls_count_as_not_given() -> None:
     assert sources_from(blank) == sources_from(entry())
 
 
+@pytest.mark.parametrize("value", ["", None])
+def test_a_key_that_nobody_knows_is_an_error_though_it_is_blank(value: str | None) -> None:
+    """A misspelt key is found before somebody gives it a value."""
+    with pytest.raises(ConfigurationError, match="regoin"):
+        sources_from(entry(regoin=value))
+
+
 @pytest.mark.parametrize(
     ("keys", "variables", "mode"),
     [

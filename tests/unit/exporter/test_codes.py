@@ -34,6 +34,7 @@ def test_the_table_in_the_docs_lists_every_code() -> None:
         ("redirect", "301 Moved", b""),
         ("html", "200 OK", b"<!doctype html>"),
         ("html", "200 OK", b"\xef\xbb\xbf<!doctype html>"),
+        ("html", "200 OK", b"<p>caf\xe9 \\u0000"),
         ("not_json", "200 OK", b"{"),
         ("not_json", "200 OK", b'{"\xff": 1}'),
         ("invalid_answer", "200 OK", b"[]"),
