@@ -170,7 +170,11 @@ def _find_former(
 
 
 def _set_off(changes: Sequence[Change]) -> list[Change]:
-    """Return what remains once funds that were left are paired with where they were found."""
+    """Return what remains once funds that were left are paired with where they were found.
+
+    What the next entry found as it was left is paired with itself, not with an equal one elsewhere.
+    """
+    changes = [change for change in changes if change.left != change.found]
     left = [change for change in changes if change.left is not None]
     founds: Counter[Funds | None] = Counter(change.found for change in changes)
     paired = founds & Counter(change.left for change in left)
@@ -220,23 +224,23 @@ def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:
 
 def _is_renewal(change: Change, circumstances: Circumstances) -> bool:
     """Tell whether the quota was renewed between the entries around a change, or hardly before."""
-    period_start = circumstances.period_start
-    if change.left_at is None:
+    period_start, left_at = circumstances.period_start, change.quota_left_at
+    if left_at is None:
         return False
     if any(
-        change.left_at <= seen_at and (change.found_at is None or seen_at <= change.found_at)
+        left_at <= seen_at and (change.found_at is None or seen_at <= change.found_at)
         for seen_at in circumstances.renewals_seen
     ):
         return True
     if period_start is None:
         return False
     is_begun = change.found_at is None or period_start <= change.found_at + ROW_DELAY
-    return is_begun and change.left_at <= period_start + ROW_DELAY
+    return is_begun and left_at <= period_start + ROW_DELAY
 
 
 def _may_be_renewal(change: Change, circumstances: Circumstances) -> bool:
     """Tell whether a quota that was restored may be a renewed one: the smaller charge counts."""
-    start = circumstances.period_start
-    if start is not None and change.left_at is not None and start < change.left_at:
+    start, left_at = circumstances.period_start, change.quota_left_at
+    if start is not None and left_at is not None and start < left_at:
         return False
     return change.found.quota in circumstances.full_quotas

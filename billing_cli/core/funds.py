@@ -46,7 +46,8 @@ class Change:
 
     `after_id` and `left_at` are those of the former entry; all three are None where there is no
     former one: such a change only tells with which funds the account began. `found_at` is None
-    where it is the quota state as it is now that has other funds.
+    where it is the quota state as it is now that has other funds. Where entries used the quota of a
+    former period, the stored one was left by an entry before them, `quota_known_at`.
     """
 
     after_id: str | None
@@ -54,6 +55,12 @@ class Change:
     left: Funds | None
     found_at: datetime | None
     found: Funds
+    quota_known_at: datetime | None = None
+
+    @property
+    def quota_left_at(self) -> datetime | None:
+        """When the stored quota was left that the change begins with."""
+        return self.quota_known_at or self.left_at
 
     @property
     def rounding(self) -> Decimal:

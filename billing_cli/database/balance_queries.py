@@ -32,9 +32,9 @@ WITH entry AS NOT MATERIALIZED (
          {is_former} AS is_former
     FROM ({charges}) AS charge
   UNION ALL
-  SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
-         balance_before + amount_delta, quota_before, quota_before - included_bytes, false
-    FROM billing.pruned_charges
+  SELECT account_uuid, ledger_id, created_at, bucket_start, NULL, NULL, NULL, balance_before,
+         balance_before + amount_delta, quota_before, quota_before - included_bytes, {is_former}
+    FROM billing.pruned_charges AS charge
    WHERE {is_wanted}
   UNION ALL
   SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before, balance_after,

@@ -162,6 +162,7 @@ def _changes(rows: Iterable[tuple[Any, ...]]) -> list[Change]:
     """
     changes = []
     stored_quota: int | None = None
+    stored_at: datetime | None = None
     for row in rows:
         _, after_id, left_at, balance_left, quota_left, found_at = row[:6]
         left_is_former, found_is_former, balance, quota = row[6:]
@@ -169,11 +170,14 @@ def _changes(rows: Iterable[tuple[Any, ...]]) -> list[Change]:
             continue
         if left_is_former:
             quota_left = quota if stored_quota is None else stored_quota
+        known_at = stored_at if left_is_former else None
+        stored_quota = stored_at = None
         if found_is_former and quota_left is not None:
-            quota = quota_left
-        stored_quota = quota if found_is_former and quota_left is not None else None
+            quota = stored_quota = quota_left
+            stored_at = known_at or left_at
         left = None if after_id is None else Funds(stored(balance_left), quota_left)
-        changes.append(Change(after_id, left_at, left, found_at, Funds(balance_of(balance), quota)))
+        found = Funds(balance_of(balance), quota)
+        changes.append(Change(after_id, left_at, left, found_at, found, known_at))
     return changes
 
 

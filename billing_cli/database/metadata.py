@@ -503,6 +503,7 @@ pruned_charges = Table(
     Column("amount_delta", Numeric(30, 9), nullable=False),
     columns.bytes_("quota_before"),
     Column("balance_before", Numeric(30, 9), nullable=False),
+    columns.maybe_moment("bucket_start", "Null where an earlier version pruned it."),
     Index("pruned_charges_account", "account_uuid"),
     comment="Pruned charges written after what is left began: steps of its balances.",
 )

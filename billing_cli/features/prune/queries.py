@@ -141,10 +141,10 @@ DELETE_BILLED = "DELETE FROM billing.pending_usage WHERE billed_at < %(end)s AND
 # written after the month ended stands between charges that are left.
 SAVE_STEPS = """
 INSERT INTO billing.pruned_charges
-       (ledger_id, account_uuid, created_at, included_bytes, amount_delta, quota_before,
-        balance_before)
-SELECT ledger_id, account_uuid, created_at, included_bytes, amount_delta, quota_before,
-       balance_before
+       (ledger_id, account_uuid, created_at, bucket_start, included_bytes, amount_delta,
+        quota_before, balance_before)
+SELECT ledger_id, account_uuid, created_at, bucket_start, included_bytes, amount_delta,
+       quota_before, balance_before
   FROM {charges}
  WHERE created_at >= %(end)s
     ON CONFLICT (ledger_id) DO NOTHING

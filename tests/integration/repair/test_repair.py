@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from billing_cli.core.result import result_object
 from billing_cli.database.balances import read_changes_of
 from billing_cli.errors import UsageError
 from billing_cli.features.repair import job
+from billing_cli.simulator import read_service
 from billing_cli.simulator.accounts import save_users
+from billing_cli.simulator.books import Funds
 from tests.integration.repair.conftest import REASON, Customer
 from tests.support.guards import without_guards
 from tests.support.neighbour import ADD_NEWER_COLUMNS, add_row, add_to_balance, stale_write
@@ -21,6 +24,8 @@ from tests.support.neighbour import ADD_NEWER_COLUMNS, add_row, add_to_balance, 
 if TYPE_CHECKING:
     from billing_cli.database.balances import AccountChanges
     from tests.support.story import Story
+
+SOON, MONTH = timedelta(seconds=90), timedelta(days=30)
 
 
 def kinds(customer: Customer) -> dict[str, int]:
@@ -277,6 +282,26 @@ def test_a_renewal_is_explained_by_its_period(customer: Customer) -> None:
     customer.connection.execute("UPDATE public.account_quota_states SET period_start = now()")
 
     assert kinds(customer) == {}
+
+
+def test_a_repair_is_not_repeated_after_a_renewal_across_a_backlog(customer: Customer) -> None:
+    """Two runs charge minutes of the former period after the renewal was seen."""
+    customer.connection.execute(ADD_NEWER_COLUMNS)
+    customer.connection.execute("GRANT SELECT, UPDATE ON public.account_quota_states TO PUBLIC")
+    customer.use(1)
+    with stale_write(customer.connection, customer.uuid):
+        customer.use(2)
+    assert customer.repair().corrections == 1
+    repaired = customer.funds
+    start = customer.story.minute((customer.stream, 0, 100)) + SOON
+    read_service.renew_quota(customer.connection, customer.uuid, 50_000, start, start + MONTH)
+    for _ in range(2):
+        customer.story.collect()
+        customer.story.minute((customer.stream, 0, 100))
+
+    assert kinds(customer) == {}
+    assert customer.repair().corrections == 0
+    assert customer.funds == Funds(repaired.balance - Decimal("0.2"), 50_000)
 
 
 @pytest.mark.parametrize("value", ["NULL", "'NaN'", "'Infinity'"])

@@ -327,6 +327,32 @@ def test_funds_that_are_found_elsewhere_are_set_off() -> None:
     assert explain_changes([first, second, now], Circumstances()) == Explanation()
 
 
+def test_funds_that_were_found_as_they_were_left_are_not_set_off_against_equal_ones() -> None:
+    """A repair left what a charge had left: what came before it is not found after it again."""
+    charged, stale, renewed = Funds(Decimal(4), 0), Funds(Decimal(5), 0), Funds(Decimal(4), 10)
+    changes = [
+        OPENING,
+        Change("charge-0", at(0), charged, at(1), stale),
+        Change("repair", at(1), charged, at(2), charged),
+        Change("charge-1", at(2), charged, None, renewed),
+    ]
+    (entry,) = charges("1", quota=0)
+    repair = OwnEntry("repair", at(1), stale, Decimal(-1), 0, entry.charges)
+    explanation = explain_changes(changes, Circumstances(), [entry, repair])
+    assert [loss.change.after_id for loss in explanation.losses] == ["charge-0"]
+
+
+def test_a_renewal_counts_from_when_the_stored_quota_was_left() -> None:
+    """Entries since used the quota of the former period, after the renewal was seen."""
+    left, found = Funds(Decimal(3), 0), Funds(Decimal(3), FULL_QUOTA)
+    late = Change("late", at(3), left, None, found, quota_known_at=at(1))
+    entries = charges("1", "1", quota=0)
+    for known in ({"renewals_seen": (at(2),)}, {"period_start": at(-8)}):
+        assert explain(entries, late, **known) == Explanation()
+        others = replace(late, quota_known_at=None)
+        assert explain(entries, others, **known).unexplained
+
+
 def test_a_row_that_was_read_more_than_a_day_ago_is_no_stale_one() -> None:
     """An operator may give back all that was ever paid: that is a notice."""
     entries = charges("1", "2", "3")
@@ -507,18 +533,19 @@ def test_a_change_after_an_entry_that_is_not_known_is_no_loss() -> None:
 
 
 def test_what_remains_once_funds_are_set_off_tells_where_it_was_found() -> None:
-    """Funds that were left twice are set off twice, and no more."""
-    funds = [Funds(Decimal(amount), 0) for amount in (9, 4, 4, 4, 6)]
+    """Funds that were left three times and found twice are set off twice, and no more."""
+    three, four, five, six, nine = (Funds(Decimal(amount), 0) for amount in (3, 4, 5, 6, 9))
     changes = [
-        Change(None, None, None, at(0), funds[0]),
-        Change("a", at(0), funds[1], at(1), Funds(Decimal(3), 0)),
-        Change("b", at(1), funds[2], at(2), funds[1]),
-        Change("c", at(2), funds[3], at(3), funds[2]),
-        Change("d", at(3), Funds(Decimal(3), 0), None, funds[4]),
+        Change(None, None, None, at(0), nine),
+        Change("a", at(0), four, at(1), three),
+        Change("b", at(1), four, at(2), five),
+        Change("c", at(2), three, at(3), four),
+        Change("d", at(3), four, at(4), six),
+        Change("e", at(4), five, None, four),
     ]
     (rest,) = explain_changes(changes, Circumstances()).unexplained
-    assert (rest.balance, rest.change.found_at, rest.change.found) == (2, None, funds[4])
-    assert (rest.change.after_id, rest.change.left) == ("c", funds[3])
+    assert (rest.balance, rest.change.found_at, rest.change.found) == (2, at(4), six)
+    assert (rest.change.after_id, rest.change.left) == ("d", four)
 
 
 @pytest.mark.parametrize("quota", [9, 11])
