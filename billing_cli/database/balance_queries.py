@@ -101,9 +101,20 @@ READ_CHANGES_OF = CHANGES.format(
     is_former=IS_FORMER,
 )
 
+# Charges of minutes before these that were written since: corrections, and what had waited.
+LATE_CHARGES = """
+  SELECT charge.*
+    FROM public.billing_ledger AS entry
+    JOIN billing.charges AS charge
+      ON charge.bucket_start = entry.bucket_start AND charge.account_uuid = entry.account_uuid
+     AND charge.ledger_id = entry.id
+   WHERE entry.account_uuid = ANY (%(account_uuids)s::uuid[])
+     AND entry.bucket_start < %(since)s AND entry.created_at >= %(since)s
+"""
+
 # The same by the key, for a few accounts and days.
 READ_RECENT_CHANGES_OF = CHANGES.format(
-    charges="""SELECT charge.*
+    charges=f"""SELECT charge.*
     FROM unnest(%(account_uuids)s::uuid[]) AS account (uuid)
    CROSS JOIN LATERAL generate_series(date_trunc('minute', %(since)s::timestamptz),
                                       %(until)s::timestamptz, interval '1 minute') AS minute (at)
@@ -111,7 +122,8 @@ READ_RECENT_CHANGES_OF = CHANGES.format(
          SELECT *
            FROM billing.charges AS one
           WHERE one.bucket_start = minute.at AND one.account_uuid = account.uuid
-         OFFSET 0) AS charge""",
+         OFFSET 0) AS charge
+   UNION ALL {LATE_CHARGES}""",
     is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",
     order=ORDER,
     is_former=IS_FORMER,
@@ -198,10 +210,10 @@ SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amo
                ledger.id IS NOT NULL
                OR {IS_SINCE.format(at="charge.created_at", account="charge.account_uuid")}
                  AS is_on_record
-          FROM billing.charges AS charge
+          FROM (SELECT * FROM billing.charges WHERE bucket_start >= %(since)s
+                UNION ALL {LATE_CHARGES}) AS charge
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
-         WHERE charge.bucket_start >= %(since)s
-           AND {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
+         WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
         SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true

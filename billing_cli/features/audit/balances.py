@@ -34,15 +34,31 @@ def find_changed_funds(
         changes: Iterable[AccountChanges] = read_account_changes(
             connection, scope.account_uuid, default_quota_bytes
         )
+    elif len(found.changed) > ACCOUNTS_BY_KEY:
+        changes = _changes_of_many(connection, scope, default_quota_bytes)
     else:
-        accounts = found.changed
-        if len(accounts) > ACCOUNTS_BY_KEY:
-            since = scope.funds_range and scope.funds_range[0]
-            changes = read_account_changes(connection, None, default_quota_bytes, since)
-        else:
-            changes = read_changes_of(connection, accounts, default_quota_bytes, scope.funds_range)
+        changes = read_changes_of(connection, found.changed, default_quota_bytes, scope.funds_range)
     for account in changes:
         yield from _account_findings(account)
+
+
+def _changes_of_many(
+    connection: Connection, scope: Scope, default_quota_bytes: int
+) -> Iterator[AccountChanges]:
+    """Yield the changes of all accounts, in the minutes of the scope where it has some.
+
+    By these alone, late charges of earlier minutes look like changes of others: accounts of which
+    there is something to be said are read once more, by their keys.
+    """
+    minutes = scope.funds_range
+    if minutes is None:
+        yield from read_account_changes(connection, None, default_quota_bytes)
+        return
+    changes = read_account_changes(connection, None, default_quota_bytes, minutes[0])
+    doubtful = [one.account_uuid for one in changes if any(_account_findings(one))]
+    for start in range(0, len(doubtful), ACCOUNTS_BY_KEY):
+        accounts = doubtful[start : start + ACCOUNTS_BY_KEY]
+        yield from read_changes_of(connection, accounts, default_quota_bytes, minutes)
 
 
 def _account_findings(account: AccountChanges) -> Iterator[Finding]:
