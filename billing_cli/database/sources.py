@@ -202,21 +202,22 @@ def lock_sources(
     for.
     """
     wanted = {"source_ids": arrays.texts(source_ids)}
-    settled = {"limit": MAX_BILLABLE_RECORDS, "retired_before": now - RETIRED_AGE}
+    settled = {"limit": MAX_BILLABLE_RECORDS}
+    retired = {"retired_before": now - RETIRED_AGE}
     nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
     moving = {"stored_node_ids": arrays.texts(moving_node_ids)}
     with connection.pipeline():
         locked = connection.execute(TRY_LOCK_SOURCES, wanted)
         states = connection.execute(READ_SOURCES, wanted)
         node_owners = connection.execute(READ_NODE_OWNERS, nodes)
-        billable = connection.execute(READ_BILLABLE_USAGE, wanted | settled)
+        billable = connection.execute(READ_BILLABLE_USAGE, wanted | retired | settled)
         streams = connection.execute(READ_STREAMS, moving)
         debts = connection.execute(READ_ACCOUNT_DEBTS, moving)
         renewed = connection.execute(
             READ_RENEWED_ACCOUNTS,
             {"renewed_since": now - RENEWAL_AGE, "renewed_limit": MAX_RENEWED_ACCOUNTS},
         )
-        stale = connection.execute(READ_STALE_CHECKPOINTS, wanted)
+        stale = connection.execute(READ_STALE_CHECKPOINTS, wanted | retired)
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(
         ours,
