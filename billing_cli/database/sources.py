@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
@@ -71,12 +71,21 @@ SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
    AND stalled.from_at = coalesce(own.samples_at, own.watermark)
 """
 
-# Which source a node belongs to already.
+# Which source a node belongs to already, and which one's node was called so before.
 READ_NODE_OWNERS = """
-SELECT stored_node_id, source_id
-  FROM billing.sources
- WHERE stored_node_id = ANY (%(stored_node_ids)s::text[])
+SELECT carried.stored_node_id, source_id, source.stored_node_id
+  FROM billing.sources AS source
+ CROSS JOIN LATERAL unnest(array_append(source.former_nodes, source.stored_node_id))
+    AS carried (stored_node_id)
+ WHERE carried.stored_node_id = ANY (%(stored_node_ids)s::text[])
 """
+
+
+class FormerOwner(NamedTuple):
+    """The source whose node had an id before, and the id that this node has now."""
+
+    source_id: str
+    stored_node_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +172,38 @@ def source_state(
     )
 
 
+def read_former_owners(
+    connection: Connection, stored_node_ids: Iterable[str]
+) -> dict[str, FormerOwner]:
+    """Return, by node id, the source whose node was called so before."""
+    nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
+    return _former_owners(connection.execute(READ_NODE_OWNERS, nodes))
+
+
+def _former_owners(rows: Iterable[tuple[str, str, str]]) -> dict[str, FormerOwner]:
+    return {
+        node: FormerOwner(source_id, present)
+        for node, source_id, present in rows
+        if node != present
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class LockedSources:
     """What a transaction finds when it has its locks: which sources those are, and their states.
 
-    `node_owners` says which source carries each node; `billable` is pending usage whose
-    account is known now. `streams` and `debts` are rows of READ_STREAMS and
-    READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read once. `renewed` are accounts
-    with a quota period that no run has seen, `stale` the shared checkpoints that one has left.
-    `taken` are sources that take a node over from one that only claimed it.
+    `node_owners` says which source carries each node, `former_owners` which one's node was called
+    so before; `billable` is pending usage whose account is known now. `streams` and `debts` are
+    rows of READ_STREAMS and READ_ACCOUNT_DEBTS for the nodes in `moving`; `streams` can be read
+    once. `renewed` are accounts with a quota period that no run has seen, `stale` the shared
+    checkpoints that one has left. `taken` are sources that take a node over from one that only
+    claimed it.
     """
 
     locked: frozenset[str]
     states: dict[str, SourceState]
     node_owners: dict[str, str]
+    former_owners: dict[str, FormerOwner]
     billable: tuple[BillableUsage, ...]
     moving: frozenset[str]
     streams: Iterator[tuple[Any, ...]]
@@ -202,26 +229,29 @@ def lock_sources(
     for.
     """
     wanted = {"source_ids": arrays.texts(source_ids)}
-    settled = {"limit": MAX_BILLABLE_RECORDS, "retired_before": now - RETIRED_AGE}
+    settled = {"limit": MAX_BILLABLE_RECORDS}
+    retired = {"retired_before": now - RETIRED_AGE}
     nodes = {"stored_node_ids": arrays.texts(stored_node_ids)}
     moving = {"stored_node_ids": arrays.texts(moving_node_ids)}
     with connection.pipeline():
         locked = connection.execute(TRY_LOCK_SOURCES, wanted)
         states = connection.execute(READ_SOURCES, wanted)
-        node_owners = connection.execute(READ_NODE_OWNERS, nodes)
-        billable = connection.execute(READ_BILLABLE_USAGE, wanted | settled)
+        owners = connection.execute(READ_NODE_OWNERS, nodes)
+        billable = connection.execute(READ_BILLABLE_USAGE, wanted | retired | settled)
         streams = connection.execute(READ_STREAMS, moving)
         debts = connection.execute(READ_ACCOUNT_DEBTS, moving)
         renewed = connection.execute(
             READ_RENEWED_ACCOUNTS,
             {"renewed_since": now - RENEWAL_AGE, "renewed_limit": MAX_RENEWED_ACCOUNTS},
         )
-        stale = connection.execute(READ_STALE_CHECKPOINTS, wanted)
+        stale = connection.execute(READ_STALE_CHECKPOINTS, wanted | retired)
+    carried = owners.fetchall()
     ours = frozenset(source_id for (source_id,) in locked)
     return LockedSources(
         ours,
         {row[0]: source_state(*row) for row in states},
-        dict(node_owners.fetchall()),
+        {node: source_id for node, source_id, present in carried if node == present},
+        _former_owners(carried),
         tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
         frozenset(moving_node_ids),
         # An iterator lets go of the rows when it has given the last: what follows takes their place

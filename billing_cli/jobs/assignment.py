@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import NodeIdentity
-    from billing_cli.database.sources import LockedSources, SourceState
+    from billing_cli.database.sources import FormerOwner, LockedSources, SourceState
     from billing_cli.exporter.source import Source
 
 
@@ -108,7 +108,7 @@ def accept(
                 accepted[source_id] = outcome
         else:
             errors[source_id] = _with_hint(outcome, found.states[source_id])
-    for source_id, problem in _ownership_problems(by_id, accepted, found.node_owners).items():
+    for source_id, problem in _ownership_problems(by_id, accepted, found).items():
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     for source_id in list(accepted):
@@ -163,20 +163,27 @@ def _with_hint(error: ExporterError, state: SourceState) -> ExporterError:
 def _ownership_problems(
     by_id: Mapping[str, Source],
     accepted: Mapping[str, Fetched],
-    node_owners: Mapping[str, str],
+    found: LockedSources,
 ) -> dict[str, str]:
     """Find the sources whose node belongs to another one: it would be billed twice.
 
-    A node without an owner belongs to the only source that expects it, else to none of several.
+    A node without an owner belongs to the only source that expects it, else to none of several. An
+    id that another source's node had before stays that one's: its counters went on from there.
     """
-    claims: dict[str, list[str]] = {}
-    owners = dict(node_owners)
-    for source_id, fetched in accepted.items():
-        if fetched.identity is not None:
-            claims.setdefault(fetched.identity.stored, []).append(source_id)
-            if expects(by_id[source_id], fetched.identity):
-                owners.setdefault(fetched.identity.stored, source_id)
     problems = {}
+    claims: dict[str, list[str]] = {}
+    owners = dict(found.node_owners)
+    for source_id, fetched in accepted.items():
+        if fetched.identity is None:
+            continue
+        node = fetched.identity.stored
+        former = found.former_owners.get(node)
+        if former and former.source_id != source_id and node not in found.node_owners:
+            problems[source_id] = former_id_problem(node, former)
+            continue
+        claims.setdefault(node, []).append(source_id)
+        if expects(by_id[source_id], fetched.identity):
+            owners.setdefault(node, source_id)
     for node, claimants in claims.items():
         owner = owners.get(node)
         for source_id in claimants:
@@ -194,3 +201,11 @@ def _ownership_problems(
                     )
                 )
     return problems
+
+
+def former_id_problem(stored_node_id: str, former: FormerOwner) -> str:
+    """Say why no other machine may have the id that a source's node had before, and what to do."""
+    return (
+        f"node {stored_node_id!r} was the former id of source {former.source_id!r}, whose counters "
+        f"go on as {former.stored_node_id!r}; give the new machine an id of its own"
+    )

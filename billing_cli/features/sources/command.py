@@ -79,7 +79,8 @@ def move_command(
     With --same-counters the node itself was given another node_id or env while its counters went
     on. NEW is then a source whose expected_node_id is the new id, which may be OLD itself, or
     the new id as ENV:NODE_ID. Only say so where you know it: where the counters are other ones,
-    traffic is charged wrongly. A node that the new id had before keeps its own.
+    traffic is charged wrongly. A node that the new id had before keeps its own. No other machine
+    can have the former id from then on.
 
     Charges nothing. Ends with 75 where a run holds one of the sources: try again.
 

@@ -15,9 +15,15 @@ from billing_cli.core.result import RunResult, SourceResult
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.moving import move_progress
 from billing_cli.database.schema import require_head
-from billing_cli.database.sources import add_sources, read_sources, try_lock_sources
+from billing_cli.database.sources import (
+    add_sources,
+    read_former_owners,
+    read_sources,
+    try_lock_sources,
+)
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.sources.queries import continue_counters, read_node
+from billing_cli.jobs.assignment import former_id_problem
 from billing_cli.jobs.journal import in_one_transaction
 from billing_cli.suggestions import did_you_mean
 
@@ -222,6 +228,9 @@ def _require_free(
             f"was collected from {old.source_id!r}; where that node has another id now, and its "
             "counters go on, add --same-counters"
         )
+    former = read_former_owners(connection, [node.stored]).get(node.stored)
+    if former is not None and former.source_id != old.source_id:
+        raise BillingError(former_id_problem(node.stored, former))
     owner, has_counters = read_node(connection, node.stored)
     if owner is not None or has_counters:
         by = f" by source {owner!r}" if owner is not None else ""

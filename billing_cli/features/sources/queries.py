@@ -25,17 +25,20 @@ CONTINUE_STREAMS = """
 INSERT INTO billing.streams AS stream
        (stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_seen_at,
         first_uplink_total, first_downlink_total, seen_at, uplink_total, downlink_total,
-        reset_epoch, absent_since, before_uplink, before_downlink, state)
+        reset_epoch, absent_since, before_uplink, before_downlink, surplus_uplink,
+        surplus_downlink, state)
 SELECT %(node)s, inbound_tag, sample_uuid, account_uuid, 'new', seen_at,
        uplink_total, downlink_total, seen_at, uplink_total, downlink_total,
-       0, absent_since, before_uplink, before_downlink, state
+       0, absent_since, before_uplink, before_downlink, surplus_uplink,
+       surplus_downlink, state
   FROM billing.streams
  WHERE stored_node_id = %(former_node)s AND state <> 'continued'
     ON CONFLICT (stored_node_id, inbound_tag, sample_uuid) DO UPDATE
    SET account_uuid = excluded.account_uuid, seen_at = excluded.seen_at,
        uplink_total = excluded.uplink_total, downlink_total = excluded.downlink_total,
        absent_since = excluded.absent_since, before_uplink = excluded.before_uplink,
-       before_downlink = excluded.before_downlink, state = excluded.state
+       before_downlink = excluded.before_downlink, surplus_uplink = excluded.surplus_uplink,
+       surplus_downlink = excluded.surplus_downlink, state = excluded.state
 RETURNING account_uuid::text
 """
 
@@ -73,7 +76,8 @@ SELECT succession_id, stream_id, side, uplink_total, downlink_total
 END_STREAMS = """
 UPDATE billing.streams
    SET state = 'continued', absent_since = coalesce(absent_since, %(samples_at)s),
-       before_uplink = NULL, before_downlink = NULL
+       before_uplink = NULL, before_downlink = NULL,
+       surplus_uplink = NULL, surplus_downlink = NULL
  WHERE stored_node_id = %(former_node)s AND state IN ('active', 'duplicate')
 """
 

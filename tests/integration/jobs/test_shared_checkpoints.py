@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -165,6 +165,35 @@ def test_a_stale_checkpoint_is_written_though_its_node_was_replaced(
     assert {is_stale for _, is_stale in story.rows(READ_STALE)} == {False}
     shared = {node_id: uplink for node_id, _, uplink, *_ in story.rows(READ_SHARED)}
     assert shared == {node.identity.stored: FIRST_BYTES, other.identity.stored: 0}
+
+
+@pytest.mark.parametrize("is_configured", [False, True], ids=["removed", "disabled"])
+def test_a_stale_checkpoint_is_written_though_its_source_is_not_collected_any_more(
+    story: Story, monkeypatch: pytest.MonkeyPatch, *, is_configured: bool
+) -> None:
+    """When no run has asked the source for a day; until then another host may."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    user, node, other = story.add_user(), story.add_node("jp-1"), story.add_node("jp-2")
+    other.add_stream(story.add_user().uuid, "x")
+    node.flow(node.add_stream(user.uuid, "x"), FIRST_BYTES, 0)
+    seen_at = story.minute()
+    first, second = story.context().sources
+    with psycopg.connect(story.database_url) as holder:
+        holder.execute("SELECT FROM public.users WHERE uuid = %s FOR UPDATE", (user.uuid,))
+        collect(replace(story.context(), sources=(first,)))
+
+    retired = (replace(first, enabled=False),) if is_configured else ()
+    for later, is_stale in ((timedelta(hours=23), True), (timedelta(hours=25), False)):
+        story.now = seen_at + later
+        story.minute()
+        collect(replace(story.context(), sources=(*retired, second)))
+        assert story.rows(READ_STALE) == [(node.identity.stored, is_stale)]
+    assert story.rows(READ_SHARED) == story.rows(READ_SUMS)
+    shared = {node_id: (uplink, at) for node_id, _, uplink, _, at, _ in story.rows(READ_SHARED)}
+    ((samples_at,),) = story.rows(
+        "SELECT samples_at FROM billing.sources WHERE source_id = %s", first.source_id
+    )
+    assert shared[node.identity.stored] == (FIRST_BYTES, samples_at)
 
 
 def test_a_stale_checkpoint_of_a_deleted_account_is_forgotten(
