@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
+from billing_cli.database.spans import IS_OF_FORMER_ACCOUNT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,7 +19,12 @@ RETIRED_AGE = timedelta(days=1)
 # that no source carries any more is locked by row, and settled with the first source of this run.
 # Where there is more than the limit, streams take turns: usage that goes on waiting, because its
 # account can't be charged, must not keep others from being settled.
-READ_BILLABLE_USAGE = """
+#
+# It is billed in its own minute, or in the first that was not pruned. Where an account was deleted
+# and created again, the evidence of its former life stays in the minutes that were charged then,
+# and its entries have their ids: it is billed in the first minute without one, as far as the node
+# has come. The series is told minute by minute, up to the first that is free.
+READ_BILLABLE_USAGE = f"""
 WITH carried AS MATERIALIZED (
   SELECT source_id, carried.stored_node_id, coalesce(samples_at, watermark) AS samples_at
     FROM billing.sources AS source
@@ -58,15 +64,24 @@ WITH carried AS MATERIALIZED (
    LIMIT %(limit)s
      FOR UPDATE SKIP LOCKED
 )
-SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
-       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid, resolved.samples_at,
-       (SELECT coalesce(max(month) + interval '1 month', 'epoch') FROM billing.pruned),
-       resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
+SELECT stream.source_id, stream.stream_id, stream.stored_node_id, stream.found_uuid::text,
+       stream.found_uuid IS DISTINCT FROM stream.account_uuid, stream.samples_at,
+       (SELECT record.bucket_start
+          FROM (SELECT stream.found_uuid AS account_uuid,
+                       generate_series(minute.first, greatest(minute.first, stream.samples_at),
+                                       interval '1 minute') AS bucket_start) AS record
+         WHERE NOT {IS_OF_FORMER_ACCOUNT}
+         LIMIT 1),
+       stream.inbound_tag, stream.sample_uuid::text, pending.reset_epoch,
        pending.from_at, pending.to_at,
        pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
-  FROM resolved
+  FROM resolved AS stream
   JOIN billing.pending_usage AS pending USING (stream_id)
- WHERE pending.billed_at IS NULL AND resolved.found_uuid IS NOT NULL
+ CROSS JOIN LATERAL (
+       SELECT greatest(date_trunc('minute', pending.to_at),
+                       (SELECT max(month) + interval '1 month' FROM billing.pruned))
+                AS first) AS minute
+ WHERE pending.billed_at IS NULL AND stream.found_uuid IS NOT NULL
    AND (is_carried OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
  ORDER BY turn, pending.to_at
  LIMIT %(limit)s
@@ -80,7 +95,8 @@ class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
     `samples_at` is the node's last applied snapshot with samples. `region` is that of its minute,
-    else that of the source's configuration, which the database does not know.
+    else that of the source's configuration, which the database does not know. With `must_wait` each
+    minute that it could be billed in was charged to the former life of its account.
     """
 
     source_id: str
@@ -91,6 +107,7 @@ class BillableUsage(NamedTuple):
     samples_at: datetime
     record: UsageRecord
     region: str = ""
+    must_wait: bool = False
 
 
 def billable_usage(
@@ -100,7 +117,7 @@ def billable_usage(
     account_uuid: str,
     is_found: bool,
     samples_at: datetime,
-    kept_since: datetime,
+    billed_in: datetime | None,
     tag: str,
     sample_uuid: str,
     epoch: int,
@@ -108,13 +125,10 @@ def billable_usage(
     to_at: datetime,
     *totals: int,
 ) -> BillableUsage:
-    """Return the usage in a row of READ_BILLABLE_USAGE.
-
-    It is billed in its own minute, or in the first one that was not pruned.
-    """
+    """Return the usage in a row of READ_BILLABLE_USAGE."""
     record = UsageRecord(
         StreamName(tag, sample_uuid),
-        max(minute_of(to_at), kept_since),
+        billed_in or minute_of(to_at),
         epoch,
         from_at,
         to_at,
@@ -122,5 +136,12 @@ def billable_usage(
         Totals(*totals[2:]),
     )
     return BillableUsage(
-        source_id, stream_id, stored_node_id, account_uuid, is_found, samples_at, record
+        source_id,
+        stream_id,
+        stored_node_id,
+        account_uuid,
+        is_found,
+        samples_at,
+        record,
+        must_wait=billed_in is None,
     )

@@ -186,7 +186,11 @@ def _write(
     accepted = {one: answer for one, answer in accepted.items() if one not in limited.errors}
     late = late_in_recorded_regions(
         connection,
-        [usage for usage in found.billable if usage.source_id not in share.refused],
+        [
+            usage
+            for usage in found.billable
+            if not usage.must_wait and usage.source_id not in share.refused
+        ],
         {one: by_id[one].region or context.tariff.default_region for one in by_id},
     )
     waiting = Waiting(late) if share.is_bare else Waiting(late, found.renewed, found.stale)

@@ -70,7 +70,7 @@ def written_of(
         amount=0 - sum((charge.amount_delta for charge in charges), Decimal(0)),
         unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
         notes={
-            source_id: _notes([accounts.problems[uuid] for uuid in sorted(uuids)])
+            source_id: notes_of([accounts.problems[uuid] for uuid in sorted(uuids)])
             for source_id, uuids in usage.problems.items()
             if uuids
         },
@@ -96,7 +96,7 @@ def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) ->
     }
 
 
-def _notes(problems: Sequence[str]) -> list[str]:
+def notes_of(problems: Sequence[str]) -> list[str]:
     """Return the first problems, and how many more there are."""
     rest = len(problems) - NOTES_SHOWN
     more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []
