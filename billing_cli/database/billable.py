@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 RETIRED_AGE = timedelta(days=1)
 
 # Pending usage of streams that have an account now, by the rule of RESOLVE_ACCOUNTS. That of a node
-# that no source carries any more is locked by row, and settled with the first source of this run.
-# Where there is more than the limit, streams take turns: usage that goes on waiting, because its
-# account can't be charged, must not keep others from being settled.
+# that no source carries any more is locked by row, and has no source here. Where there is more than
+# the limit, streams take turns: usage that goes on waiting, because its account can't be charged,
+# must not keep others from being settled.
 #
 # It is billed in its own minute, or in the first that was not pruned. Where an account was deleted
 # and created again, the evidence of its former life stays in the minutes that were charged then,
@@ -33,14 +33,11 @@ WITH carried AS MATERIALIZED (
       AS carried (stored_node_id)
    WHERE source_id = ANY (%(source_ids)s::text[]) OR last_attempted_at >= %(retired_before)s
 ), waiting AS MATERIALIZED (
-  SELECT coalesce(carried.source_id, first.source_id) AS source_id, stream.stream_id,
-         stream.stored_node_id, stream.inbound_tag, stream.sample_uuid, stream.account_uuid,
-         coalesce(carried.samples_at, stream.seen_at) AS samples_at,
-         carried.source_id IS NOT NULL AS is_carried, random() AS turn
+  SELECT carried.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
+         stream.sample_uuid, stream.account_uuid,
+         coalesce(carried.samples_at, stream.seen_at) AS samples_at, random() AS turn
     FROM billing.streams AS stream
     LEFT JOIN carried USING (stored_node_id)
-   CROSS JOIN (SELECT min(source_id) AS source_id
-                 FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)) AS first
    WHERE stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
      AND (carried.source_id IS NULL OR carried.source_id = ANY (%(source_ids)s::text[]))
 ), resolved AS MATERIALIZED (
@@ -59,7 +56,7 @@ WITH carried AS MATERIALIZED (
     FROM billing.pending_usage
    WHERE billed_at IS NULL
      AND stream_id IN (SELECT stream_id FROM resolved
-                        WHERE NOT is_carried AND found_uuid IS NOT NULL)
+                        WHERE source_id IS NULL AND found_uuid IS NOT NULL)
    ORDER BY random()
    LIMIT %(limit)s
      FOR UPDATE SKIP LOCKED
@@ -82,7 +79,8 @@ SELECT stream.source_id, stream.stream_id, stream.stored_node_id, stream.found_u
                        (SELECT max(month) + interval '1 month' FROM billing.pruned))
                 AS first) AS minute
  WHERE pending.billed_at IS NULL AND stream.found_uuid IS NOT NULL
-   AND (is_carried OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
+   AND (stream.source_id IS NOT NULL
+        OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
  ORDER BY turn, pending.to_at
  LIMIT %(limit)s
 """
@@ -94,12 +92,13 @@ MAX_BILLABLE_RECORDS = 20_000
 class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
-    `samples_at` is the node's last applied snapshot with samples. `region` is that of its minute,
-    else that of the source's configuration, which the database does not know. With `must_wait` each
-    minute that it could be billed in was charged to the former life of its account.
+    `source_id` is None where no source carries its node any more. `samples_at` is the node's last
+    applied snapshot with samples. `region` is that of its minute, else that of the source's
+    configuration, which the database does not know. With `must_wait` each minute that it could be
+    billed in was charged to the former life of its account.
     """
 
-    source_id: str
+    source_id: str | None
     stream_id: int
     stored_node_id: str
     account_uuid: str
@@ -111,7 +110,7 @@ class BillableUsage(NamedTuple):
 
 
 def billable_usage(
-    source_id: str,
+    source_id: str | None,
     stream_id: int,
     stored_node_id: str,
     account_uuid: str,

@@ -222,7 +222,7 @@ def lock_sources(
         ours,
         {row[0]: source_state(*row) for row in states},
         dict(node_owners.fetchall()),
-        tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
+        tuple(one for row in billable if (one := billable_usage(*row)).source_id in {None, *ours}),
         frozenset(moving_node_ids),
         # An iterator lets go of the rows when it has given the last: what follows takes their place
         # in memory, as it can't take that of the driver's own copy.

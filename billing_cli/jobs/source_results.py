@@ -35,7 +35,6 @@ def results_of(
 ) -> list[SourceResult]:
     """Return what came of each source that was asked, in the order of their ids."""
     results = []
-    written = _with_former_lives(written, found.billable)
     for source_id in sorted(outcomes):
         state = found.states[source_id]
         if source_id not in found.locked:
@@ -56,9 +55,9 @@ def results_of(
     return results
 
 
-def _with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Written:
+def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Written:
     """Add notes of late usage that must wait because of the former life of its account."""
-    accounts: dict[str, set[str]] = {}
+    accounts: dict[str | None, set[str]] = {}
     for usage in billable:
         if usage.must_wait:
             accounts.setdefault(usage.source_id, set()).add(usage.account_uuid)

@@ -34,11 +34,12 @@ class Charged(NamedTuple):
 class Written(Counts):
     """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
 
-    `held` counts the deltas above a daily maximum.
+    Notes on nodes that no source carries any more are those of None. `held` counts the deltas above
+    a daily maximum.
     """
 
     unresolved: Mapping[str, int] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
 
