@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
+from billing_cli.database.spans import IS_OF_FORMER_ACCOUNT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 RETIRED_AGE = timedelta(days=1)
 
 # Pending usage of streams that have an account now, by the rule of RESOLVE_ACCOUNTS. That of a node
-# that no source carries any more is locked by row, and settled with the first source of this run.
-# Where there is more than the limit, streams take turns: usage that goes on waiting, because its
-# account can't be charged, must not keep others from being settled.
-READ_BILLABLE_USAGE = """
+# that no source carries any more is locked by row, and has no source here. Where there is more than
+# the limit, streams take turns: usage that goes on waiting, because its account can't be charged,
+# must not keep others from being settled.
+#
+# It is billed in its own minute, or in the first that was not pruned. Where an account was deleted
+# and created again, the evidence of its former life stays in the minutes that were charged then,
+# and its entries have their ids: it is billed in the first minute without one, as far as the node
+# has come. The series is told minute by minute, up to the first that is free.
+READ_BILLABLE_USAGE = f"""
 WITH carried AS MATERIALIZED (
   SELECT source_id, carried.stored_node_id, coalesce(samples_at, watermark) AS samples_at
     FROM billing.sources AS source
@@ -27,14 +33,11 @@ WITH carried AS MATERIALIZED (
       AS carried (stored_node_id)
    WHERE source_id = ANY (%(source_ids)s::text[]) OR last_attempted_at >= %(retired_before)s
 ), waiting AS MATERIALIZED (
-  SELECT coalesce(carried.source_id, first.source_id) AS source_id, stream.stream_id,
-         stream.stored_node_id, stream.inbound_tag, stream.sample_uuid, stream.account_uuid,
-         coalesce(carried.samples_at, stream.seen_at) AS samples_at,
-         carried.source_id IS NOT NULL AS is_carried, random() AS turn
+  SELECT carried.source_id, stream.stream_id, stream.stored_node_id, stream.inbound_tag,
+         stream.sample_uuid, stream.account_uuid,
+         coalesce(carried.samples_at, stream.seen_at) AS samples_at, random() AS turn
     FROM billing.streams AS stream
     LEFT JOIN carried USING (stored_node_id)
-   CROSS JOIN (SELECT min(source_id) AS source_id
-                 FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)) AS first
    WHERE stream.stream_id IN (SELECT stream_id FROM billing.pending_usage WHERE billed_at IS NULL)
      AND (carried.source_id IS NULL OR carried.source_id = ANY (%(source_ids)s::text[]))
 ), resolved AS MATERIALIZED (
@@ -53,21 +56,31 @@ WITH carried AS MATERIALIZED (
     FROM billing.pending_usage
    WHERE billed_at IS NULL
      AND stream_id IN (SELECT stream_id FROM resolved
-                        WHERE NOT is_carried AND found_uuid IS NOT NULL)
+                        WHERE source_id IS NULL AND found_uuid IS NOT NULL)
    ORDER BY random()
    LIMIT %(limit)s
      FOR UPDATE SKIP LOCKED
 )
-SELECT resolved.source_id, resolved.stream_id, resolved.stored_node_id, resolved.found_uuid::text,
-       resolved.found_uuid IS DISTINCT FROM resolved.account_uuid, resolved.samples_at,
-       (SELECT coalesce(max(month) + interval '1 month', 'epoch') FROM billing.pruned),
-       resolved.inbound_tag, resolved.sample_uuid::text, pending.reset_epoch,
+SELECT stream.source_id, stream.stream_id, stream.stored_node_id, stream.found_uuid::text,
+       stream.found_uuid IS DISTINCT FROM stream.account_uuid, stream.samples_at,
+       (SELECT record.bucket_start
+          FROM (SELECT stream.found_uuid AS account_uuid,
+                       generate_series(minute.first, greatest(minute.first, stream.samples_at),
+                                       interval '1 minute') AS bucket_start) AS record
+         WHERE NOT {IS_OF_FORMER_ACCOUNT}
+         LIMIT 1),
+       stream.inbound_tag, stream.sample_uuid::text, pending.reset_epoch,
        pending.from_at, pending.to_at,
        pending.uplink_start, pending.downlink_start, pending.uplink_end, pending.downlink_end
-  FROM resolved
+  FROM resolved AS stream
   JOIN billing.pending_usage AS pending USING (stream_id)
- WHERE pending.billed_at IS NULL AND resolved.found_uuid IS NOT NULL
-   AND (is_carried OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
+ CROSS JOIN LATERAL (
+       SELECT greatest(date_trunc('minute', pending.to_at),
+                       (SELECT max(month) + interval '1 month' FROM billing.pruned))
+                AS first) AS minute
+ WHERE pending.billed_at IS NULL AND stream.found_uuid IS NOT NULL
+   AND (stream.source_id IS NOT NULL
+        OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
  ORDER BY turn, pending.to_at
  LIMIT %(limit)s
 """
@@ -79,11 +92,13 @@ MAX_BILLABLE_RECORDS = 20_000
 class BillableUsage(NamedTuple):
     """Pending usage of a stream that has an account now; `is_found` where its row has another.
 
-    `samples_at` is the node's last applied snapshot with samples. `region` is that of its minute,
-    else that of the source's configuration, which the database does not know.
+    `source_id` is None where no source carries its node any more. `samples_at` is the node's last
+    applied snapshot with samples. `region` is that of its minute, else that of the source's
+    configuration, which the database does not know. With `must_wait` each minute that it could be
+    billed in was charged to the former life of its account.
     """
 
-    source_id: str
+    source_id: str | None
     stream_id: int
     stored_node_id: str
     account_uuid: str
@@ -91,16 +106,17 @@ class BillableUsage(NamedTuple):
     samples_at: datetime
     record: UsageRecord
     region: str = ""
+    must_wait: bool = False
 
 
 def billable_usage(
-    source_id: str,
+    source_id: str | None,
     stream_id: int,
     stored_node_id: str,
     account_uuid: str,
     is_found: bool,
     samples_at: datetime,
-    kept_since: datetime,
+    billed_in: datetime | None,
     tag: str,
     sample_uuid: str,
     epoch: int,
@@ -108,13 +124,10 @@ def billable_usage(
     to_at: datetime,
     *totals: int,
 ) -> BillableUsage:
-    """Return the usage in a row of READ_BILLABLE_USAGE.
-
-    It is billed in its own minute, or in the first one that was not pruned.
-    """
+    """Return the usage in a row of READ_BILLABLE_USAGE."""
     record = UsageRecord(
         StreamName(tag, sample_uuid),
-        max(minute_of(to_at), kept_since),
+        billed_in or minute_of(to_at),
         epoch,
         from_at,
         to_at,
@@ -122,5 +135,12 @@ def billable_usage(
         Totals(*totals[2:]),
     )
     return BillableUsage(
-        source_id, stream_id, stored_node_id, account_uuid, is_found, samples_at, record
+        source_id,
+        stream_id,
+        stored_node_id,
+        account_uuid,
+        is_found,
+        samples_at,
+        record,
+        must_wait=billed_in is None,
     )

@@ -252,7 +252,7 @@ def lock_sources(
         {row[0]: source_state(*row) for row in states},
         {node: source_id for node, source_id, present in carried if node == present},
         _former_owners(carried),
-        tuple(one for row in billable if (one := billable_usage(*row)).source_id in ours),
+        tuple(one for row in billable if (one := billable_usage(*row)).source_id in {None, *ours}),
         frozenset(moving_node_ids),
         # An iterator lets go of the rows when it has given the last: what follows takes their place
         # in memory, as it can't take that of the driver's own copy.

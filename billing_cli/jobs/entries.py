@@ -148,11 +148,13 @@ def write_corrections(
 
     The corrections' accounts are chargeable; there is at most one correction
     for a bucket. `usage` are the usage records that the corrections follow from. Returns the
-    entries that were written. Raises FactConflictError where one of them exists already.
+    entries that were written. Raises FactConflictError where one of them exists already, and where
+    bytes would come to a minute of an account's former life.
     """
     opened = open_periods(connection, accounts)
     keys = {correction.bucket.key for correction in corrections}
     histories = {**opened.histories, **read_bucket_histories(connection, keys)}
+    _require_own_minutes(corrections, histories)
     returned = returned_quotas(corrections, histories, opened.accounts)
     rated = read_rated_buckets(connection, returned)
     histories |= read_bucket_histories(connection, set(rated) - histories.keys())
@@ -163,6 +165,19 @@ def write_corrections(
     added = [correction.bucket for correction in corrections]
     write_entries(context, connection, _entries(rating, (), added, opened), usage=usage)
     return rating
+
+
+def _require_own_minutes(
+    corrections: Iterable[Correction], histories: Mapping[BucketKey, BucketHistory]
+) -> None:
+    for bucket in (correction.bucket for correction in corrections):
+        key, history = bucket.key, histories[bucket.key]
+        if bucket.total_bytes > 0 and history.entries and not history.is_charged:
+            raise FactConflictError(
+                f"account {key.account_uuid} was deleted and created again since it was charged "
+                f"for minute {key.bucket_start:%Y-%m-%d %H:%M} on node {key.stored_node_id!r}: "
+                "nothing can be added to that minute; nothing is changed"
+            )
 
 
 def write_rating(

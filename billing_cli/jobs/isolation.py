@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from billing_cli.jobs.plans import SourcePlan
 
 Result = TypeVar("Result")
+# A source id, or None for the usage of nodes that no source carries.
+Unit = TypeVar("Unit")
+
+UNCARRIED = "usage that waited on nodes that no source carries any more"
 
 # Constraints and triggers that are deferred to COMMIT speak now.
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -33,12 +38,17 @@ class Share(NamedTuple):
     """The part of a step that a transaction takes.
 
     `refused` says why other sources are left out. With `is_bare` nothing is written of those, nor
-    of accounts without usage: of their quota periods and arrears.
+    of accounts without usage: of their quota periods and arrears. Nor is usage of nodes that no
+    source carries.
     """
 
     source_ids: Sequence[str] = ()
     refused: Mapping[str, str] = {}
     is_bare: bool = False
+
+    def takes(self, source_id: str | None) -> bool:
+        """Tell whether usage that waited is part of it."""
+        return source_id not in self.refused and not (self.is_bare and source_id is None)
 
 
 class _UndoneError(Exception):
@@ -107,7 +117,8 @@ def write_isolated(
 ) -> tuple[Written, dict[str, str]]:
     """Write all plans, and what waits; where some sources can't be written, all the others.
 
-    What waits of accounts without late usage is left to a later run where it can't be written.
+    What waits of accounts without late usage is left to a later run where it can't be written. So
+    is late usage of nodes that no source carries, which a note tells: it is a unit of its own.
     Returns what was written and, by source id, why a source was left out. Other errors (lost
     connection, deadlock) are raised.
     """
@@ -116,16 +127,18 @@ def write_isolated(
     written, reason = _try_to_write(context, connection, plans, waiting, run)
     if not reason:
         return written, {}
-    source_ids = sorted(
-        {plan.source_id for plan in plans} | {usage.source_id for usage in waiting.late}
-    )
+    late_ids = {usage.source_id for usage in waiting.late}
+    source_ids: list[str | None] = [
+        *sorted({plan.source_id for plan in plans} | {one for one in late_ids if one is not None}),
+        *[None] * (None in late_ids),
+    ]
     unused = waiting._replace(late=())
     if len(source_ids) == 1 and not unused:
-        return Written(), {source_ids[0]: reason}
+        return _outcome(Written(), {source_ids[0]: reason})
 
     # What is tried is undone, so that the good ones are then written as one: an account's entries
     # follow each other in the order of their minutes, whichever node they are from.
-    def refusal_of(some: Sequence[str]) -> str:
+    def refusal_of(some: Sequence[str | None]) -> str:
         _, reason = _try_to_write(context, connection, *_only(plans, waiting, some), run)
         connection.execute("ROLLBACK TO SAVEPOINT accounts")
         return reason
@@ -137,13 +150,21 @@ def write_isolated(
         usage = more._replace(late=late.late)
         written, reason = _try_to_write(context, connection, good, usage, run)
         if not reason:
-            return written, failed
-    return Written(), dict.fromkeys(source_ids, reason) | failed
+            return _outcome(written, failed)
+    return _outcome(Written(), dict.fromkeys(source_ids, reason) | failed)
+
+
+def _outcome(written: Written, failed: Mapping[str | None, str]) -> tuple[Written, dict[str, str]]:
+    """Return what was written and why sources failed; of what has no source, a note tells."""
+    if None in failed:
+        note = f"{UNCARRIED} was not charged: {failed[None]}"
+        written = replace(written, notes={**written.notes, None: [note]})
+    return written, {source_id: why for source_id, why in failed.items() if source_id is not None}
 
 
 def find_refused(
-    source_ids: Sequence[str], refusal_of: Callable[[Sequence[str]], str]
-) -> dict[str, str]:
+    source_ids: Sequence[Unit], refusal_of: Callable[[Sequence[Unit]], str]
+) -> dict[Unit, str]:
     """Find by halves the sources whose data is refused, and why; all others are good together.
 
     `refusal_of` tries some sources without the others, and returns why they are refused, or an
@@ -154,9 +175,9 @@ def find_refused(
     rest = [source_id for source_id in source_ids if source_id not in failed]
     if failed and not (rest and refusal_of(rest)):
         return failed
-    good: list[str] = []
+    good: list[Unit] = []
 
-    def refusal_with_good(some: Sequence[str]) -> str:
+    def refusal_with_good(some: Sequence[Unit]) -> str:
         reason = refusal_of([*good, *some])
         if not reason:
             good.extend(some)
@@ -166,10 +187,10 @@ def find_refused(
 
 
 def _refused_halves(
-    some: Sequence[str], refusal_of: Callable[[Sequence[str]], str]
-) -> dict[str, str]:
+    some: Sequence[Unit], refusal_of: Callable[[Sequence[Unit]], str]
+) -> dict[Unit, str]:
     """Return those of some refused sources that are refused by themselves, and why."""
-    failed: dict[str, str] = {}
+    failed: dict[Unit, str] = {}
     middle = len(some) // 2
     for half in (some[:middle], some[middle:]):
         reason = refusal_of(half) if half else ""
@@ -206,7 +227,7 @@ def _try_to_write(
 
 
 def _only(
-    plans: Sequence[SourcePlan], waiting: Waiting, source_ids: Collection[str]
+    plans: Sequence[SourcePlan], waiting: Waiting, source_ids: Collection[str | None]
 ) -> tuple[list[SourcePlan], Waiting]:
     return (
         [plan for plan in plans if plan.source_id in source_ids],

@@ -46,12 +46,13 @@ def result_of(
 ) -> RunResult:
     """Return the result object of a run that has come this far.
 
-    A run whose sources all failed in the end is partial where something of it is stored.
+    A run whose sources all failed in the end, or are busy, is partial where something of it is
+    stored.
     """
     ordered = tuple(sorted(sources, key=lambda one: one.source_id))
     status = status_of(ordered)
     stored = [written.written_minutes, *(one.new_streams + one.corrections for one in ordered)]
-    if status == "error" and any(stored):
+    if status in {"error", "busy"} and any(stored):
         status = "partial"
     error, error_code = _failure_of(ordered) if status == "error" else (None, None)
     return RunResult(
@@ -66,7 +67,7 @@ def result_of(
         error=error,
         error_code=error_code,
         sources=ordered,
-        notes=_notes(context, ordered),
+        notes=(*_notes(context, ordered), *written.notes.get(None, ())),
     )
 
 

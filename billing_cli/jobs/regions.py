@@ -25,15 +25,21 @@ if TYPE_CHECKING:
 
 
 def late_in_recorded_regions(
-    connection: Connection, late: Sequence[BillableUsage], regions: Mapping[str, str]
+    connection: Connection,
+    late: Sequence[BillableUsage],
+    regions: Mapping[str | None, str],
+    default_region: str,
 ) -> list[BillableUsage]:
-    """Return late usage with the region of its minute, else that of its source in `regions`."""
+    """Return late usage with the region of its minute, else that of its source in `regions`.
+
+    That of sources that are not among them is the default.
+    """
     keys = [
         BucketKey(
             usage.record.bucket_start,
             usage.stored_node_id,
             usage.account_uuid,
-            regions[usage.source_id],
+            regions.get(usage.source_id, default_region),
             usage.record.name.inbound_tag,
         )
         for usage in late

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
-from billing_cli.jobs.written import NOTES_SHOWN, Charged
+from billing_cli.jobs.written import NOTES_SHOWN, Charged, notes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
 
     from billing_cli.core.result import SourceStatus
+    from billing_cli.database.billable import BillableUsage
     from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
     from billing_cli.jobs.plans import SourcePlan
@@ -52,6 +53,28 @@ def results_of(
                 )
             )
     return results
+
+
+def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Written:
+    """Add notes of late usage that must wait because of the former life of its account."""
+    accounts: dict[str | None, set[str]] = {}
+    for usage in billable:
+        if usage.must_wait:
+            accounts.setdefault(usage.source_id, set()).add(usage.account_uuid)
+    notes = {
+        source_id: [
+            *written.notes.get(source_id, ()),
+            *notes_of(
+                [
+                    f"account {uuid} was deleted and created again: what it used in minutes that "
+                    "were charged before waits for the first minute after them"
+                    for uuid in sorted(waiting)
+                ]
+            ),
+        ]
+        for source_id, waiting in accounts.items()
+    }
+    return replace(written, notes={**written.notes, **notes})
 
 
 def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:

@@ -30,7 +30,12 @@ from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.regions import late_in_recorded_regions
-from billing_cli.jobs.source_results import fail_long_busy, result_without_plan, results_of
+from billing_cli.jobs.source_results import (
+    fail_long_busy,
+    result_without_plan,
+    results_of,
+    with_former_lives,
+)
 from billing_cli.jobs.stream_limits import within_stream_limits
 from billing_cli.jobs.write import Waiting
 
@@ -186,13 +191,15 @@ def _write(
     accepted = {one: answer for one, answer in accepted.items() if one not in limited.errors}
     late = late_in_recorded_regions(
         connection,
-        [usage for usage in found.billable if usage.source_id not in share.refused],
-        {one: by_id[one].region or context.tariff.default_region for one in by_id},
+        [one for one in found.billable if not one.must_wait and share.takes(one.source_id)],
+        {one.source_id: one.region for one in by_id.values() if one.region},
+        context.tariff.default_region,
     )
     waiting = Waiting(late) if share.is_bare else Waiting(late, found.renewed, found.stale)
     # A source that waits for its node's next snapshot may have nothing to be written.
     applied = [one for one in plans if one.advance.snapshots]
     written, failed = write_isolated(context, connection, applied, waiting, run)
+    written = with_former_lives(written, found.billable)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
         use_accepted(connection, sorted(used))

@@ -44,8 +44,9 @@ class Usage:
     What is charged is stored as records; `settled` is the key of each late row among it.
     `assigned` are streams that found their account, and `late_at` the nodes and accounts of late
     ones. `pending` usage waits, because its stream has no account that can be charged now.
-    `waiting` are names of such streams and `problems` the accounts that are to blame, by source;
-    `above` counts what is held because of a daily maximum.
+    `waiting` are names of such streams and `problems` the accounts that are to blame, by source,
+    None where no source carries the node any more; `above` counts what is held because of a daily
+    maximum.
     """
 
     settled: list[tuple[int, datetime]] = field(default_factory=list)
@@ -54,7 +55,7 @@ class Usage:
     pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
-    problems: dict[str, set[str]] = field(default_factory=dict)
+    problems: dict[str | None, set[str]] = field(default_factory=dict)
     above: Counter[str] = field(default_factory=Counter)
 
 

@@ -90,7 +90,7 @@ def write(
         late=[bucket.key for bucket in waited],
     )
     new_ids = add_streams(connection, _new_streams(plans, accounts))
-    sources = {one.stored_node_id: one.source_id for one in late}
+    sources = {one.stored_node_id: one.source_id for one in late if one.source_id is not None}
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
     fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
     maxima = maxima_of(context, (bucket.key for bucket in (*fresh, *waited)), sources)

@@ -34,11 +34,12 @@ class Charged(NamedTuple):
 class Written(Counts):
     """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
 
-    `held` counts the deltas above a daily maximum.
+    Notes on nodes that no source carries any more are those of None. `held` counts the deltas above
+    a daily maximum.
     """
 
     unresolved: Mapping[str, int] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
 
@@ -70,7 +71,7 @@ def written_of(
         amount=0 - sum((charge.amount_delta for charge in charges), Decimal(0)),
         unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
         notes={
-            source_id: _notes([accounts.problems[uuid] for uuid in sorted(uuids)])
+            source_id: notes_of([accounts.problems[uuid] for uuid in sorted(uuids)])
             for source_id, uuids in usage.problems.items()
             if uuids
         },
@@ -96,7 +97,7 @@ def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) ->
     }
 
 
-def _notes(problems: Sequence[str]) -> list[str]:
+def notes_of(problems: Sequence[str]) -> list[str]:
     """Return the first problems, and how many more there are."""
     rest = len(problems) - NOTES_SHOWN
     more = [f"and {rest} more accounts can't be charged now"] if rest > 0 else []

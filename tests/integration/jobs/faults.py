@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.integration.jobs.world import World
+    from tests.support.story import Story
 
 # A sequence goes on counting when a transaction is rolled back.
 REFUSE_SOME_TIMES = """
@@ -68,7 +69,12 @@ def refuse_node(world: World, source_id: str, sqlstate: str) -> None:
 
 
 def refuse(
-    world: World, table: str, when: str, *, is_deferred: bool = False, sqlstate: str = "P0001"
+    world: World | Story,
+    table: str,
+    when: str,
+    *,
+    is_deferred: bool = False,
+    sqlstate: str = "P0001",
 ) -> None:
     """Let some new and changed rows of a shared table fail, at COMMIT where it is deferred."""
     statement = REFUSE_ROWS.format(
@@ -81,6 +87,6 @@ def refuse(
     world.connection.execute(statement.encode())
 
 
-def accept_again(world: World) -> None:
+def accept_again(world: World | Story) -> None:
     """Take the refusal back."""
     world.connection.execute(ACCEPT_AGAIN)

@@ -61,8 +61,8 @@ def of_today(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let late usage be charged in the region of today, as version 0.2.0 did."""
     monkeypatch.setattr(
         "billing_cli.jobs.step.late_in_recorded_regions",
-        lambda _connection, late, regions: [
-            usage._replace(region=regions[usage.source_id]) for usage in late
+        lambda _connection, late, regions, default_region: [
+            usage._replace(region=regions.get(usage.source_id, default_region)) for usage in late
         ],
     )
 
