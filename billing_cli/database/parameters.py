@@ -78,11 +78,10 @@ def shared_checkpoints(facts: Facts) -> Parameters:
 
 def stale_checkpoints(facts: Facts) -> Parameters:
     """Return nodes and accounts, and whether their shared checkpoint is stale."""
-    return {
-        "stale_nodes": arrays.texts(node for node, _ in facts.stale),
-        "stale_accounts": arrays.plain(account for _, account in facts.stale),
-        "are_stale": arrays.plain(facts.stale.values()),
-    }
+    stale = [
+        {"node": one[0], "account": one[1], "is_stale": facts.stale[one]} for one in facts.stale
+    ]
+    return {"stale": rows_as_json(stale)}
 
 
 def corrected_buckets(facts: Facts) -> Parameters:

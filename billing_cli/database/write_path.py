@@ -193,8 +193,7 @@ SELECT given.node_id, given.account_uuid,
 UPSERT_STALE_CHECKPOINTS = """
 INSERT INTO billing.stale_checkpoints (stored_node_id, account_uuid, is_stale, noted_at)
 SELECT node, account, is_stale, %(now)s
-  FROM unnest(%(stale_nodes)s::text[], %(stale_accounts)s::uuid[], %(are_stale)s::boolean[])
-    AS given (node, account, is_stale)
+  FROM jsonb_to_recordset(%(stale)s::jsonb) AS given (node text, account uuid, is_stale boolean)
  ORDER BY account, node
     ON CONFLICT (stored_node_id, account_uuid) DO UPDATE
    SET is_stale = excluded.is_stale, noted_at = excluded.noted_at
