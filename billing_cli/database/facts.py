@@ -9,6 +9,7 @@ from billing_cli.core.seals import LineDigest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from decimal import Decimal
 
@@ -131,7 +132,7 @@ class Facts:
     assigned: Sequence[tuple[int, str]] = ()
     entries: Entries = Entries()
     checkpoints: Sequence[tuple[str, str, datetime]] = ()
-    stale: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    stale: AbstractSet[tuple[str, str, bool]] = frozenset()
     billed_pending: Sequence[tuple[int, datetime]] = ()
     pending: Sequence[tuple[int, UsageRecord]] = ()
     held: Sequence[tuple[int, HeldDelta]] = ()

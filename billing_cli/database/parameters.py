@@ -78,10 +78,8 @@ def shared_checkpoints(facts: Facts) -> Parameters:
 
 def stale_checkpoints(facts: Facts) -> Parameters:
     """Return nodes and accounts, and whether their shared checkpoint is stale."""
-    stale = [
-        {"node": one[0], "account": one[1], "is_stale": facts.stale[one]} for one in facts.stale
-    ]
-    return {"stale": rows_as_json(stale)}
+    keys = ("node", "account", "is_stale")
+    return {"stale": rows_as_json(dict(zip(keys, one, strict=True)) for one in facts.stale)}
 
 
 def corrected_buckets(facts: Facts) -> Parameters:

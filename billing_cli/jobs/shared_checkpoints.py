@@ -45,8 +45,8 @@ def stale_checkpoints(
     kept: Mapping[str, AbstractSet[str]],
     stale: Iterable[StaleCheckpoint],
     accounts: LockedAccounts,
-) -> Iterator[tuple[tuple[str, str], bool]]:
-    """Yield by node and account whether a shared checkpoint is left to a later run.
+) -> Iterator[tuple[str, str, bool]]:
+    """Yield node and account, and whether their checkpoint is left to a later run.
 
     It is where another session holds the account. What an earlier run left is written now, unless
     the account is still held, or gone.
@@ -54,7 +54,7 @@ def stale_checkpoints(
     held = accounts.problems.keys() - accounts.kept
     for one in stale:
         if one.account_uuid not in held:
-            yield (one.stored_node_id, one.account_uuid), False
+            yield one.stored_node_id, one.account_uuid, False
     for plan in plans:
         for account in kept[plan.source_id] & held:
-            yield (plan.identity.stored, account), True
+            yield plan.identity.stored, account, True

@@ -196,7 +196,7 @@ def _record(
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
         checkpoints=written_checkpoints(plans, kept, stale, usage, accounts),
-        stale=dict(stale_checkpoints(plans, kept, stale, accounts)),
+        stale=set(stale_checkpoints(plans, kept, stale, accounts)),
     )
     return send(connection, RECORD, facts, run), len(facts.streams)
 
