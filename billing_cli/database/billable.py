@@ -22,8 +22,8 @@ RETIRED_AGE = timedelta(days=1)
 #
 # It is billed in its own minute, or in the first that was not pruned. Where an account was deleted
 # and created again, the evidence of its former life stays in the minutes that were charged then,
-# and its entries have their ids: it is billed in the first minute without one, as far as the node
-# has come. The series is told minute by minute, up to the first that is free.
+# and its entries have their ids: it is billed in the newest minute of the node then, as what was
+# held is. Where that was charged in the former life as well, it waits for a newer one.
 READ_BILLABLE_USAGE = f"""
 WITH carried AS MATERIALIZED (
   SELECT source_id, carried.stored_node_id, coalesce(samples_at, watermark) AS samples_at
@@ -65,9 +65,9 @@ SELECT stream.source_id, stream.stream_id, stream.stored_node_id, stream.found_u
        stream.found_uuid IS DISTINCT FROM stream.account_uuid, stream.samples_at,
        (SELECT record.bucket_start
           FROM (SELECT stream.found_uuid AS account_uuid,
-                       generate_series(minute.first, greatest(minute.first, stream.samples_at),
-                                       interval '1 minute') AS bucket_start) AS record
+                       unnest(ARRAY[minute.own, minute.newest]) AS bucket_start) AS record
          WHERE NOT {IS_OF_FORMER_ACCOUNT}
+         ORDER BY bucket_start
          LIMIT 1),
        stream.inbound_tag, stream.sample_uuid::text, pending.reset_epoch,
        pending.from_at, pending.to_at,
@@ -75,9 +75,10 @@ SELECT stream.source_id, stream.stream_id, stream.stored_node_id, stream.found_u
   FROM resolved AS stream
   JOIN billing.pending_usage AS pending USING (stream_id)
  CROSS JOIN LATERAL (
-       SELECT greatest(date_trunc('minute', pending.to_at),
-                       (SELECT max(month) + interval '1 month' FROM billing.pruned))
-                AS first) AS minute
+       SELECT greatest(date_trunc('minute', pending.to_at), kept.since) AS own,
+              date_trunc('minute', greatest(pending.to_at, kept.since, stream.samples_at)) AS newest
+         FROM (SELECT max(month) + interval '1 month' AS since FROM billing.pruned) AS kept)
+      AS minute
  WHERE pending.billed_at IS NULL AND stream.found_uuid IS NOT NULL
    AND (stream.source_id IS NOT NULL
         OR (stream_id, pending.from_at) IN (SELECT stream_id, from_at FROM uncarried))
@@ -94,8 +95,8 @@ class BillableUsage(NamedTuple):
 
     `source_id` is None where no source carries its node any more. `samples_at` is the node's last
     applied snapshot with samples. `region` is that of its minute, else that of the source's
-    configuration, which the database does not know. With `must_wait` each minute that it could be
-    billed in was charged to the former life of its account.
+    configuration, which the database does not know. With `must_wait` its own minute and the newest
+    of its node were charged to the former life of its account.
     """
 
     source_id: str | None

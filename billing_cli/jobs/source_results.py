@@ -67,7 +67,7 @@ def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Wr
             *notes_of(
                 [
                     f"account {uuid} was deleted and created again: what it used in minutes that "
-                    "were charged before waits for the first minute after them"
+                    "were charged before waits for the next minute of its node"
                     for uuid in sorted(waiting)
                 ]
             ),

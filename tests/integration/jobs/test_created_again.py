@@ -92,10 +92,10 @@ def reborn(database_url: str, job_url: str) -> Iterator[Reborn]:
         )
 
 
-def test_late_usage_of_a_minute_that_was_charged_before_is_billed_in_the_next(
+def test_late_usage_of_a_minute_that_was_charged_before_waits_for_the_next(
     reborn: Reborn,
 ) -> None:
-    """It waits until that is over on the node, and a note says so; others are charged as ever."""
+    """A note says so, and others are charged as ever."""
     reborn.charge((reborn.own, 1000, 0), (reborn.proxy, 700, 0))
     reborn.create_again()
 
@@ -113,14 +113,15 @@ def test_late_usage_of_a_minute_that_was_charged_before_is_billed_in_the_next(
 
 
 def test_late_usage_of_a_minute_without_a_charge_is_billed_there(reborn: Reborn) -> None:
-    """So is what flowed in a charged minute: the first without a charge is nearest."""
+    """What flowed in charged ones is billed in the newest of its node, as what was held is."""
     reborn.charge((reborn.own, 1000, 0), (reborn.proxy, 700, 0))
     idle = reborn.charge((reborn.proxy, 30, 0))
+    reborn.charge((reborn.proxy, 2, 0))
     reborn.charge((reborn.own, 1000, 0), (reborn.proxy, 4, 0))
     last = reborn.charge((reborn.own, 0, 0))
     reborn.create_again()
     reborn.story.collect()
-    assert reborn.buckets(reborn.user) == [(idle, 730), (last, 4)]
+    assert reborn.buckets(reborn.user) == [(idle, 30), (idle + MINUTE, 2), (last, 704)]
     assert reborn.story.rows(WAITING) == [(0,)]
 
 
