@@ -31,6 +31,12 @@ SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = 'billing' AND wait_event_type = 'Lock'
 """
 
+# A session that the server has not missed yet may still hold the source.
+COUNT_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = 'billing'
+"""
+
 # What a failed run may leave: that it was there.
 JOURNAL = {"billing.runs", "billing.totals"}
 
@@ -70,6 +76,7 @@ def assert_is_one_clear_line(text: str) -> None:
 
 def assert_heals(world: World) -> None:
     """Once the fault is gone the next run brings everything up to date, each byte once."""
+    eventually(lambda: world.rows(COUNT_SESSIONS) == [(0,)])
     world.run(world.at(MINUTE + 2))
     world.assert_all_is_billed()
 
