@@ -101,13 +101,17 @@ READ_CHANGES_OF = CHANGES.format(
     is_former=IS_FORMER,
 )
 
-# Charges of minutes before these that were written since: corrections, and what had waited.
+# Charges of minutes before these that were written since: corrections, and what had waited. The
+# OFFSET keeps the planner from reading whole months in place of looking at each key.
 LATE_CHARGES = """
   SELECT charge.*
     FROM public.billing_ledger AS entry
-    JOIN billing.charges AS charge
-      ON charge.bucket_start = entry.bucket_start AND charge.account_uuid = entry.account_uuid
-     AND charge.ledger_id = entry.id
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.charges AS one
+          WHERE one.bucket_start = entry.bucket_start AND one.account_uuid = entry.account_uuid
+            AND one.ledger_id = entry.id
+         OFFSET 0) AS charge
    WHERE entry.account_uuid = ANY (%(account_uuids)s::uuid[])
      AND entry.bucket_start < %(since)s AND entry.created_at >= %(since)s
 """
@@ -215,7 +219,7 @@ SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amo
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
          WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
-        SELECT account_uuid, ledger_id, created_at, NULL, NULL, NULL, NULL, balance_before,
+        SELECT account_uuid, ledger_id, created_at, bucket_start, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true
           FROM billing.pruned_charges AS charge
          WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}

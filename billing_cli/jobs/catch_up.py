@@ -82,7 +82,14 @@ def catch_up(
             notes = (*merged[source_id].notes, SINCE_IGNORED)
             merged[source_id] = replace(merged[source_id], notes=notes)
         return result_of(
-            context, JOB, started_at, merged.values(), total, steps=taken, dry_run=dry_run
+            context,
+            JOB,
+            started_at,
+            merged.values(),
+            total,
+            steps=taken,
+            dry_run=dry_run,
+            applied=sum(one.snapshots for one in merged.values()),
         )
 
     def journal(connection: Connection, step: Step) -> None:

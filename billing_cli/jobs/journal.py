@@ -43,16 +43,17 @@ def result_of(
     *,
     steps: int,
     dry_run: bool,
+    applied: int = 0,
 ) -> RunResult:
     """Return the result object of a run that has come this far.
 
     A run whose sources all failed in the end, or are busy, is partial where something of it is
-    stored.
+    stored: `applied` are the snapshots by which its sources have moved.
     """
     ordered = tuple(sorted(sources, key=lambda one: one.source_id))
     status = status_of(ordered)
-    stored = [written.written_minutes, *(one.new_streams + one.corrections for one in ordered)]
-    if status in {"error", "busy"} and any(stored):
+    has_stored = applied or written.written_minutes or any(one.corrections for one in ordered)
+    if status in {"error", "busy"} and has_stored:
         status = "partial"
     error, error_code = _failure_of(ordered) if status == "error" else (None, None)
     return RunResult(

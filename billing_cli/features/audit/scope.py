@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.core.times import minute_of
 from billing_cli.database import arrays
 from billing_cli.database.partitions import read_evidence_since
 from billing_cli.features.audit import queries_positions as positions
@@ -52,7 +53,7 @@ class Scope:
         if self.proven_at is None:
             return None
         first = min(self.since or self.proven_at, self.proven_at)
-        return first - FUNDS_WINDOW, self.last_minute or self.proven_at
+        return minute_of(first - FUNDS_WINDOW), self.last_minute or self.proven_at
 
     def parameters(self, **others: Any) -> dict[str, Any]:
         """Return what statements are filled in with."""

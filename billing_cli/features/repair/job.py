@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from billing_cli.database.arrears import set_arrears
+from billing_cli.database.arrears import record_arrears, set_arrears
 from billing_cli.database.balances import read_account_changes, read_changes_of
 from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
@@ -117,10 +117,13 @@ def _repair(
     for found in read_changes_of(connection, sorted(funds), quota):
         for loss in found.open_losses:
             repair = repair_of(found.account_uuid, loss, funds[found.account_uuid])
-            store.write_repair(connection, repair, reason, context.run_id)
             funds[found.account_uuid] = repair.after
             repairs.append(repair)
     below_zero = {one.account_uuid for one in repairs if funds[one.account_uuid].balance < 0}
+    # Before the balances are written: those that are found tell whose a flag is.
+    record_arrears(connection, below_zero)
+    for repair in repairs:
+        store.write_repair(connection, repair, reason, context.run_id)
     set_arrears(connection, below_zero)
     return repairs, skipped
 

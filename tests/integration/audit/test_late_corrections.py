@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.features.audit.job import audit
+from billing_cli.features.audit.scope import Scope
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.simulator import read_service
 from billing_cli.simulator.books import Funds
@@ -48,9 +49,19 @@ def test_they_are_no_changes_of_others(
     for user in users:
         read_service.top_up(told.connection, user.uuid, Decimal(25), datetime.now(UTC))
         told.top_ups[user.uuid] = Funds()
+    for _ in range(2):
+        report = audit(told.context(), is_full=False)
+        assert (report.is_full, report.findings) == (False, ())
     told.minute(*moves)
     told.collect()
 
     report = audit(told.context(), is_full=False)
 
     assert (report.is_full, report.findings) == (False, ())
+
+
+def test_no_minute_is_read_both_as_new_and_as_late() -> None:
+    """What is read begins with a whole minute, whenever the last audit was."""
+    at = datetime(2026, 5, 2, 12, 0, 30, tzinfo=UTC)
+    first, _ = Scope(proven_at=at).funds_range or (at, at)
+    assert first == datetime(2026, 5, 1, 11, 0, tzinfo=UTC)

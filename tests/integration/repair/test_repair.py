@@ -331,3 +331,21 @@ def test_a_created_again_account_has_lost_nothing(story: Story) -> None:
     )
 
     assert "charge_lost" not in kinds(customer)
+
+
+def test_a_flag_of_another_service_is_not_ours_because_of_a_repair(customer: Customer) -> None:
+    """A payment had failed before the repair took the balance below 0: a top-up leaves the flag."""
+    customer.use(1)
+    with stale_write(customer.connection, customer.uuid):
+        customer.use(3)
+    customer.connection.execute(
+        "UPDATE public.account_quota_states SET arrears = true, throttle_state = 'throttled',"
+        " current_balance = current_balance - 2"
+    )
+    add_row(customer.connection, customer.uuid, Decimal(-2), "manual_adjustment")
+    assert customer.repair().corrections == 1
+    assert customer.funds.balance < 0
+    add_to_balance(customer.connection, customer.uuid, Decimal(25))
+    customer.story.collect()
+    flags = customer.connection.execute("SELECT arrears FROM public.account_quota_states")
+    assert flags.fetchall() == [(True,)]
