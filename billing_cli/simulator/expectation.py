@@ -161,8 +161,14 @@ def _may_be_hidden(restart: Restart, accounts: Mapping[str, str]) -> dict[str, B
     sums_before, sums_after = (_by_account(totals, accounts) for totals in (before, after))
     hidden: defaultdict[str, Bytes] = defaultdict(Bytes)
     for account, earlier in sums_before.items():
-        if not restart.is_with_upgrade or _covers(sums_after.get(account, Bytes()), earlier):
+        now = sums_after.get(account, Bytes())
+        if not restart.is_with_upgrade or _covers(now, earlier):
             hidden[account] = earlier
+        elif restart.visibility == "ambiguous":
+            # One direction fell: it begins at zero alone, and the other goes on.
+            hidden[account] = Bytes(
+                *(had if has >= had else 0 for has, had in zip(now, earlier, strict=True))
+            )
     if restart.visibility == "shown":
         return dict(hidden)
     kept = {
