@@ -58,6 +58,8 @@ READ_QUOTA_STATE = """
 SELECT * FROM public.account_quota_states WHERE account_uuid = %s
 """
 
+LOCK_USER = "SELECT 1 FROM public.users WHERE uuid = %s FOR UPDATE"
+
 LOCK_QUOTA_STATE = """
 SELECT 1 FROM public.account_quota_states WHERE account_uuid = %s FOR UPDATE
 """
@@ -152,6 +154,11 @@ def read_row(connection: Connection[Any], account: str) -> StaleRow:
 def lock_row(connection: Connection[Any], account: str) -> None:
     """Lock a quota state until the connection's transaction ends: a session that is stuck."""
     connection.execute(LOCK_QUOTA_STATE, (account,))
+
+
+def lock_user(connection: Connection[Any], account: str) -> None:
+    """Lock an account's own row likewise, as before a deletion."""
+    connection.execute(LOCK_USER, (account,))
 
 
 def set_column(connection: Connection[Any], account: str, column: str, value: Any) -> None:

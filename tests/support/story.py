@@ -56,14 +56,20 @@ TABLES = (
 
 
 @contextmanager
-def told_story(database_url: str, job_url: str) -> Iterator[Story]:
-    """Serve the fleet of a story as long as the block lasts; its books must agree at the end.
+def open_story(database_url: str, job_url: str) -> Iterator[Story]:
+    """Serve the fleet of a story as long as the block lasts.
 
     Jobs connect to `job_url`, as a role that may do nothing else; `database_url` is the owner's.
     """
     fleet = Fleet(seed=5, start=START)
     with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        story = Story(database_url, job_url, fleet, running, connection)
+        yield Story(database_url, job_url, fleet, running, connection)
+
+
+@contextmanager
+def told_story(database_url: str, job_url: str) -> Iterator[Story]:
+    """Serve the fleet of a story as `open_story` does; its books must agree at the end."""
+    with open_story(database_url, job_url) as story:
         yield story
         assert story.broken_invariants() == []
         assert verify(story.context()).findings == []

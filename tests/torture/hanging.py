@@ -3,7 +3,7 @@
 A round is `billing collect`, as the timer starts it, that has a new minute of the large node to
 charge. The other source keeps it waiting until the fetch deadline. It must commit, charge all
 streams, and take no longer after that than a run does that asks the large node alone, or not much.
-How much of the time that the unit is given it took depends on the machine, and is told.
+The share of the unit's TimeoutStartSec that it took depends on the machine: it is reported.
 """
 
 from __future__ import annotations

@@ -211,12 +211,13 @@ def has_an_unusable_row(ground: Ground, user: User, number: int) -> None:
 
 
 def has_a_locked_row(ground: Ground, user: User, number: int) -> None:
-    """A stuck session holds a quota state during a run, which concerns that account only."""
+    """A stuck session holds a quota state, or the account, during a run: that concerns it only."""
     ground.elapse(61, 30)
     errand = errands.errand(ground, "collect" if number % 2 else "catch-up")
     errand.lock_timeout_seconds = LOCK_SECONDS
     with ground.other.transaction():
-        read_service.lock_row(ground.other, user.uuid)
+        lock = read_service.lock_row if number % 4 < 2 else read_service.lock_user
+        lock(ground.other, user.uuid)
         ground.work(errand)
     failed = (
         [source.error for source in errand.result.sources if source.error] if errand.result else []

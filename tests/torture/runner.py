@@ -45,7 +45,7 @@ def rounds_of(
 def run_all(rounds: Mapping[str, int], seed: int) -> Iterator[tuple[str, Outcome]]:
     """Run the attacks, the longest first; yield what each came to, as soon as it ends.
 
-    One that breaks off is told of, and left out.
+    One that breaks off is reported, and left out.
     """
     longest_first = sorted(rounds, key=lambda name: -_seconds(name, rounds[name]))
     spawn = multiprocessing.get_context("spawn")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 # Accounts that a step may be due for: those below zero, and those that we suspended. Rows that
-# others hold are left to the next run. The time of a flag that another service raised before does
-# not count.
+# others hold are left to the next run. Of a flag that another
+# service raised, only the time since a run saw the balance below 0 counts.
 LOCK_STATES = """
 SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
        CASE WHEN flag.is_flag_ours IS FALSE THEN flag.since

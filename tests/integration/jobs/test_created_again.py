@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from billing_cli.errors import BillingError
@@ -15,9 +14,7 @@ from billing_cli.features.audit.job import audit
 from billing_cli.features.held.job import list_held, release_held
 from billing_cli.features.verify.job import verify
 from billing_cli.simulator.accounts import save_users
-from billing_cli.simulator.server import serve
-from billing_cli.simulator.traffic import Fleet
-from tests.support.story import MINUTE, START, Story
+from tests.support.story import MINUTE, open_story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import RunResult
     from billing_cli.simulator.traffic import Node, Stream, User
+    from tests.support.story import Story
 
 WAITING = "SELECT count(*) FROM billing.pending_usage WHERE billed_at IS NULL"
 NOTE = "was deleted and created again"
@@ -75,9 +73,8 @@ class Reborn:
 @pytest.fixture
 def reborn(database_url: str, job_url: str) -> Iterator[Reborn]:
     """Return an account to be created again; afterwards the books agree, and stay as they are."""
-    fleet = Fleet(seed=5, start=START)
-    with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        told = Reborn(Story(database_url, job_url, fleet, running, connection))
+    with open_story(database_url, job_url) as story:
+        told = Reborn(story)
         yield told
         before = told.story.facts()
         told.story.collect()

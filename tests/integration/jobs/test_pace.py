@@ -219,3 +219,21 @@ def inversions(world: World, *, since: datetime | None = None, run: str | None =
         count += tuple(bucket) < latest.get(account, ())
         latest[account] = max(tuple(bucket), latest.get(account, ()))
     return count
+
+
+def test_a_catch_up_whose_source_fails_after_its_first_step_is_partial(world: World) -> None:
+    """It has moved, though nothing was to be charged: a failed run says that nothing is stored."""
+    node = world.add_node("jp-1", world.add_users(2))
+    node.streams[0].idle = node.streams[1].idle = True
+    world.flow_until(12)
+    world.fetching = replace(world.fetching, step_max_samples=4, page_limit=2)
+
+    def fail(*_: object) -> None:
+        world.running["jp-1"].down = True
+
+    result = world.run_unchecked(world.at(14), catch_up, on_step=fail)
+
+    assert (result.status, result.written_minutes, result.error) == ("partial", 0, None)
+    assert [source.status for source in result.sources] == ["error"]
+    again = world.run_unchecked(world.at(14), catch_up)
+    assert (again.status, again.error_code) == ("error", "sources_unreachable")

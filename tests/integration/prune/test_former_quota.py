@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import psycopg
-
 from billing_cli.database.connecting import Database
 from billing_cli.features.audit.job import audit
 from billing_cli.features.prune.job import prune
 from billing_cli.features.repair.job import repair_balances
 from billing_cli.simulator import read_service
-from billing_cli.simulator.server import serve
-from billing_cli.simulator.traffic import Fleet
-from tests.support.story import START, Story
+from tests.support.story import open_story
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 MONTH = timedelta(days=31)
@@ -22,11 +18,9 @@ MONTH = timedelta(days=31)
 
 def test_they_are_no_lost_charges(database_url: str, job_url: str) -> None:
     """The stored quota was that of the present period, which they did not touch."""
-    fleet = Fleet(seed=5, start=START)
-    with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        story = Story(database_url, job_url, fleet, running, connection)
-        read_service.add_period_columns(connection)
-        connection.execute("GRANT SELECT, UPDATE ON public.account_quota_states TO PUBLIC")
+    with open_story(database_url, job_url) as story:
+        read_service.add_period_columns(story.connection)
+        story.connection.execute("GRANT SELECT, UPDATE ON public.account_quota_states TO PUBLIC")
         story.quota = 1_000
         user, node = story.add_user(), story.add_node("jp-1")
         proxy_uuid = story.fleet.new_uuid()
@@ -35,10 +29,10 @@ def test_they_are_no_lost_charges(database_url: str, job_url: str) -> None:
         story.minute((stream, 400, 0), (late, 50, 0))
         story.collect()
         story.now = MAY + timedelta(hours=12)
-        read_service.renew_quota(connection, user.uuid, 1_000, MAY, MAY + MONTH)
+        read_service.renew_quota(story.connection, user.uuid, 1_000, MAY, MAY + MONTH)
         story.minute((stream, 10, 0))
         story.collect()
-        connection.execute(
+        story.connection.execute(
             "UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s", (proxy_uuid, user.uuid)
         )
         for _ in range(2):

@@ -5,23 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import psycopg
-
 from billing_cli.database.connecting import Database
 from billing_cli.features.audit.job import audit
 from billing_cli.features.prune.job import prune
-from billing_cli.simulator.server import serve
-from billing_cli.simulator.traffic import Fleet
-from tests.support.story import START, Story
+from tests.support.story import open_story
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def test_it_is_charged_in_the_first_minute_that_is_kept(database_url: str, job_url: str) -> None:
     """Nobody knows any more who charged its own minute, and what corrected it."""
-    fleet = Fleet(seed=5, start=START)
-    with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        story = Story(database_url, job_url, fleet, running, connection)
+    with open_story(database_url, job_url) as story:
         user, node = story.add_user(), story.add_node("jp-1")
         proxy_uuid = story.fleet.new_uuid()
         stream, other = node.add_stream(user.uuid, "x"), node.add_stream(proxy_uuid, "x")

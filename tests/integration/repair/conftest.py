@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from billing_cli.features.audit.job import audit
 from billing_cli.features.repair.job import repair_balances
-from billing_cli.simulator.server import serve
-from billing_cli.simulator.traffic import Fleet
-from tests.support.story import START, Story
+from tests.support.story import Story, open_story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +63,7 @@ class Customer:
 @pytest.fixture
 def story(database_url: str, job_url: str) -> Iterator[Story]:
     """Return a story without nodes or users yet, in which other services write as well."""
-    fleet = Fleet(seed=5, start=START)
-    with serve(fleet) as running, psycopg.connect(database_url, autocommit=True) as connection:
-        begun = Story(database_url, job_url, fleet, running, connection)
+    with open_story(database_url, job_url) as begun:
         begun.line_rate = 0
         yield begun
 

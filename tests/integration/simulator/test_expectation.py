@@ -138,6 +138,25 @@ def test_a_restart_is_not_hidden_before_all_streams_are_back() -> None:
     assert restart.visibility == "ambiguous"
 
 
+@pytest.mark.parametrize(("downlink", "low"), [(1, (4, 10)), (9, (4, 9))])
+def test_one_direction_may_go_on_at_an_upgrade_with_a_restart(
+    downlink: int, low: tuple[int, int]
+) -> None:
+    """A direction that passed its former total hides that one; one that fell hides nothing."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    stream = node.add_stream(fleet.add_user().uuid)
+    node.snapshot(fleet.start)
+    node.flow(stream, 2, 9)
+    node.snapshot(fleet.start + MINUTE)
+    node.restart_xray(fleet.start + MINUTE)
+    node.naming = retagged({})
+    node.flow(stream, 4, downlink)
+    node.snapshot(fleet.start + 2 * MINUTE)
+    (expected,) = expected_by_account(fleet, node, node.snapshots).values()
+    assert (expected.low, expected.high) == (Bytes(*low), Bytes(6, 9 + downlink))
+
+
 def test_who_was_absent_since_a_restart_shows_none_that_follows() -> None:
     """An absent stream begins at zero with the others: its former totals are no evidence later."""
     fleet = Fleet()
