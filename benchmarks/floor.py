@@ -95,7 +95,7 @@ SHARED: tuple[LiteralString, ...] = (
     """,
 )
 
-# What `collect` keeps beside them: checkpoints of streams, evidence, progress and journal.
+# What `collect` keeps beside them: checkpoints of streams, evidence, progress and run history.
 OWN: tuple[LiteralString, ...] = (
     """
     UPDATE billing.streams AS stream

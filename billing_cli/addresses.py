@@ -47,7 +47,7 @@ def check_host(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, whatever a resolver says."""
+    """Return whether a host name or address is this machine, whatever a resolver says."""
     address = _address_of(host)
     if address is None:
         return host == "localhost"

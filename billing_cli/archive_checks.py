@@ -141,11 +141,11 @@ def _checked_days(directory: Path, check: ArchiveCheck) -> Iterator[tuple[Sealed
 
 def covering(seals: Mapping[tuple[str, int], Seal]) -> dict[tuple[str, int], tuple[str, int]]:
     """Return which seal covers the facts of each: its own, or that of the prune that cut it."""
-    prunes = [one for one in seals.values() if one.job == PRUNE_JOB]
-    last = max(prunes, key=lambda one: (one.first_bucket, one.created_at), default=None)
+    prunes = [seal for seal in seals.values() if seal.job == PRUNE_JOB]
+    last = max(prunes, key=lambda seal: (seal.first_bucket, seal.created_at), default=None)
     return {
-        key: (last.run_id, last.step) if last and is_cut(one, last) else key
-        for key, one in seals.items()
+        key: (last.run_id, last.step) if last and is_cut(seal, last) else key
+        for key, seal in seals.items()
     }
 
 
@@ -169,7 +169,7 @@ def _check_facts(
     month = datetime.strptime(check.month, "%Y-%m").replace(tzinfo=UTC)
     total = unsealed = 0
     for _, place, row in merge(
-        rows_of(table, 0), rows_of(f"other_{table}", 1), key=lambda one: one[0]
+        rows_of(table, 0), rows_of(f"other_{table}", 1), key=lambda fact: fact[0]
     ):
         run_id, step, *values = row
         is_of_month = (values[0].year, values[0].month) == (month.year, month.month)

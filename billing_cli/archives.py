@@ -102,13 +102,13 @@ TABLES = {
 def fact_row(line: bytes, columns: dict[str, str]) -> tuple[Any, ...]:
     """Return run, step and typed fields of a canonical line that begins with run and step."""
     run_id, step, *fields = line[:-1].decode().split("\t")
-    values = [_value(one, kind) for one, kind in zip(fields, columns.values(), strict=True)]
+    values = [_value(field, kind) for field, kind in zip(fields, columns.values(), strict=True)]
     return (run_id, int(step), *values)
 
 
 def fact_line(values: Sequence[Any], columns: dict[str, str]) -> str:
     """Return the canonical line of typed fields."""
-    fields = (_field(one, kind) for one, kind in zip(values, columns.values(), strict=True))
+    fields = (_field(value, kind) for value, kind in zip(values, columns.values(), strict=True))
     return "\t".join(fields) + "\n"
 
 
@@ -131,8 +131,8 @@ def write_parquet(path: Path, columns: dict[str, str], rows: Iterable[Sequence[A
 
         def flush() -> None:
             arrays = [
-                pa.array([row[place] for row in part], type=one.type)
-                for place, one in enumerate(schema)
+                pa.array([row[place] for row in part], type=column.type)
+                for place, column in enumerate(schema)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             part.clear()

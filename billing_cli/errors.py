@@ -50,8 +50,8 @@ EXIT_CODES = {
 class BillingError(Exception):
     """The run failed and nothing of it is stored. The text is one line and holds no secret.
 
-    `code` is one of EXIT_CODES. Where a run of several transactions had come to some end before,
-    `so_far` tells what of it is stored all the same.
+    `code` is one of EXIT_CODES. Where a run of several transactions committed some of them before,
+    `so_far` says what of it is stored all the same.
 
     Part of a text may be what a server said, and a server may repeat the password that it got;
     so whatever is known as a secret is taken out here, and what can't be printed is escaped,

@@ -47,7 +47,7 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     """Send every event from `level` on to the stream (stderr), and forget the bound run.
 
     `auto` is the coloured console on a terminal and JSON lines elsewhere. What libraries log
-    through the standard library joins in from warning on; below that it is not theirs to tell.
+    through the standard library joins in from warning on; below that their events are dropped.
     """
     stream = sys.stderr if stream is None else stream
     sink = _LineSink(stream)
@@ -97,7 +97,7 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
 
 
 class _LineSink:
-    """Writes lines, each whole, until nobody can read them any more."""
+    """Writes lines, each whole, until the stream has no reader."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -114,7 +114,7 @@ class _LineSink:
                 self._stream.write(f"{prefix}{line}\n")
                 self._stream.flush()
             except BlockingIOError:
-                pass  # A full pipe that nobody waits for: this line is lost, the next may not be.
+                pass  # A full pipe is not waited for: this line is lost, the next may not be.
             except (OSError, ValueError):
                 # The reader is gone, the disk is full, or it was closed.
                 _discard_rest(self._stream)
@@ -232,7 +232,7 @@ def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) ->
 
 
 def _discard_rest(stream: TextIO) -> None:
-    """Let what the stream still holds go nowhere, so that nobody stumbles over it at exit."""
+    """Let what the stream still holds go nowhere, so that flushing it fails nothing at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -240,7 +240,7 @@ def _discard_rest(stream: TextIO) -> None:
 
 
 def _is_journal(stream: TextIO | None) -> bool:
-    """Tell whether the stream is what systemd reads into its journal, and not redirected since."""
+    """Return whether systemd reads the stream into its journal, and it was not redirected since."""
     if stream is None or "JOURNAL_STREAM" not in os.environ:
         return False
     try:

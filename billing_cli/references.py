@@ -53,7 +53,7 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
     path = Path(name) if kind == "file" else Path(environ[CREDENTIALS_DIRECTORY]) / name
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            # Opening a pipe that nobody writes to would wait for ever.
+            # Opening a pipe without a writer would wait for ever.
             raise ValueError(f"{path}: not a regular file")
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_BYTES + 1)

@@ -78,7 +78,7 @@ def signature_problem(note: SignedCheckpoint, keys: Sequence[VerifierKey]) -> st
             is_signed = is_signed or key.name == note.checkpoint.origin
     if is_signed:
         return None
-    names = ", ".join(f"{one.name}+{one.key_id.hex()}" for one in note.signatures)
+    names = ", ".join(f"{signature.name}+{signature.key_id.hex()}" for signature in note.signatures)
     return f"it is signed by {names}, which none of the public keys is"
 
 

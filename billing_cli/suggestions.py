@@ -1,4 +1,4 @@
-"""What somebody may have meant by a misspelt name."""
+"""What a misspelt name may have meant."""
 
 from __future__ import annotations
 

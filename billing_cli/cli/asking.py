@@ -10,7 +10,7 @@ from billing_cli.errors import UsageError
 
 
 def is_attended() -> bool:
-    """Return whether somebody can read a question and answer it."""
+    """Return whether a person can read a question and answer it."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Each field of a job's totals that is a counter: its metric, without `_total`, and what it counts.
 COUNTERS = {
-    "runs": ("billing_runs", "Runs that the journal knows."),
+    "runs": ("billing_runs", "Runs that the run history contains."),
     "failed_runs": ("billing_failed_runs", "Runs of them that failed."),
     "samples": ("billing_samples", "Samples of snapshots that were processed."),
     "written_minutes": ("billing_minute_buckets", "Minute buckets that were written."),
@@ -76,7 +76,7 @@ def metrics_text(
 ) -> bytes:
     """Return the content of the metrics file after a run.
 
-    `stored` is None where the database was not read, `is_database_up` where nobody knows: what is
+    `stored` is None where the database was not read, `is_database_up` where it is unknown: what is
     not known is left out.
     """
     families = [*_own(version, is_database_up), *_runs(run, stored.totals if stored else ())]

@@ -36,7 +36,7 @@ class Observers:
         self._metrics_file: Path | None = None
 
     def begin(self, settings: Settings, context: JobContext, job: str) -> None:
-        """Tell of a run that is about to begin."""
+        """Report a run that is about to begin."""
         if settings.metrics_file is not None:
             self._context, self._metrics_file = context, Path(settings.metrics_file)
         if settings.ping_url is not None and job == PINGING_JOB:
@@ -46,10 +46,10 @@ class Observers:
             self._pinger.begin()
 
     def end(self, result: RunResult, exit_code: int, error: BaseException | None = None) -> None:
-        """Tell how a run ended; `error` is what it was ended by, if anything.
+        """Report how a run ended; `error` is what it was ended by, if anything.
 
         A command line that asks for what can't be is no run. A signal that comes now ends the
-        telling; the run is over, and its exit code stands.
+        report; the run is over, and its exit code stands.
         """
         from billing_cli import logs  # noqa: PLC0415
 

@@ -100,7 +100,7 @@ def _shown(part: Part, shown_on: Terminal | None) -> str:
             return part.empty
         if shown_on is None:
             return plain_text(part)
-        # Imported only where somebody looks.
+        # Imported only for a terminal.
         from billing_cli.cli.rich_tables import fitted  # noqa: PLC0415
 
         return fitted(part, texts_of(part), shown_on)

@@ -116,7 +116,7 @@ def run_job(
 ) -> NoReturn:
     """Run a job, print its result, and exit with the code that the contract gives it.
 
-    `text_of` tells a person what a job did that is not about sources.
+    `text_of` returns as text what a job did that is not about sources.
     """
     from billing_cli.cli.observers import Observers  # noqa: PLC0415
     from billing_cli.core.result import RunResult  # noqa: PLC0415
@@ -220,7 +220,7 @@ def bug_report(error: Exception) -> str:
     place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - pathlib costs time
     return redact(
         f"Error: unexpected {type(error).__name__} at {place}: this is a bug in billing; "
-        "--log-level debug tells more"
+        "--log-level debug adds a traceback"
     )
 
 

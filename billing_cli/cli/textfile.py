@@ -22,7 +22,7 @@ LOCK_PAUSE_SECONDS = 0.02
 
 @contextmanager
 def sole_writer(path: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-    """Keep other runs on this machine from writing the file meanwhile.
+    """Keep other runs on this machine from writing the file during the block.
 
     Whoever reads figures, and writes them down, under this lock can't overwrite newer ones with
     older ones. The lock is on a hidden file next to it that only its owner can open: the directory

@@ -58,7 +58,7 @@ FilePath = Annotated[Text, AfterValidator(check_path)]
 def contradictions(entry: SourceEntry, *, has_shared_token: bool) -> Iterator[tuple[str, str]]:
     """Yield the keys that conflict with others, each with the reason.
 
-    `has_shared_token` tells whether a token is configured for sources that have none of their own.
+    `has_shared_token` says whether a token is configured for sources that have none of their own.
     """
     encrypted = urlsplit(entry.base_url).scheme == "https"
     if not (entry.allow_http or _is_encrypted_or_local(entry.base_url)):

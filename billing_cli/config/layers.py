@@ -83,7 +83,7 @@ class FileSource(TomlConfigSettingsSource):
             if key in found:
                 raise ConfigurationError(f"{key} ({path}): given twice, in two spellings")
             is_blank = isinstance(value, str) and not value.strip()
-            # A blank value is not given, but a key that nobody knows is an error all the same.
+            # A blank value is not given, but an unknown key is an error all the same.
             if not is_blank or key not in self._known:
                 found[key] = value
         return found

@@ -65,7 +65,7 @@ class InvalidConfigurationError(ConfigurationError):
             super().__init__(self.problems[0])
         else:
             count = f"{len(problems)} problems in the configuration:"
-            # The semicolons tell them apart where the text is shown as one line.
+            # The semicolons separate them where the text is shown as one line.
             super().__init__("\n  ".join([count, ";\n  ".join(self.problems)]))
 
 

@@ -24,7 +24,7 @@ FILE_KEYS = ("ca_bundle", "client_cert", "client_key")
 def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
     """Return the sources of a list of tables.
 
-    `has_shared_token` tells whether a token is configured for sources that have none of their
+    `has_shared_token` says whether a token is configured for sources that have none of their
     own. Raises ValueError for what is no list, and ValidationError with every problem of every
     source, each located by the source's place in the list and the key.
     """

@@ -1,4 +1,4 @@
-"""Putting minutes right that are charged already: always new entries, never changed ones.
+"""Corrections of minutes that are charged already: always new entries, never changed ones.
 
 Bytes that were missing are charged at today's price. Bytes that were charged too much go back at
 the price that was charged: what was charged last goes back first, and within a charge the bytes
@@ -70,7 +70,7 @@ def settle(
 ) -> Rating:
     """Return the entries that put the corrections into money, in bucket order.
 
-    A minute that nobody has charged gets its own charge; all else becomes adjustments with ids
+    A minute without a charge gets its own charge; all else becomes adjustments with ids
     that depend on the bucket and its entries so far alone. At most one correction per bucket.
     Bytes that the evidence does not hold can't be given back: that part is left out. Charges of
     `requoted` buckets use what is left of the quota of their period, for the reason given. So do
@@ -115,7 +115,7 @@ def returned_quotas(
 ) -> list[ReturnedQuota]:
     """Return what corrections give back to quotas, by the periods of their minutes.
 
-    Where no renewal is known, minutes since the first corrected one may use it: nothing tells when
+    Where no renewal is known, minutes since the first corrected one may use it: nothing shows when
     the period of that one began.
     """
     first_minutes: dict[str, datetime] = {}

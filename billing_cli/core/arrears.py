@@ -20,7 +20,7 @@ class ArrearsState:
     """An account as read under its row lock.
 
     `arrears_since` is when its balance fell below zero, None where it is not. `is_suspended_by_us`
-    tells that a suspension of ours is open; `released_at` is when the last one ended.
+    means that a suspension of ours is open; `released_at` is when the last one ended.
     """
 
     account_uuid: str

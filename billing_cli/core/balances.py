@@ -1,8 +1,8 @@
 """Explaining every change of an account's balance and quota between our own entries.
 
 Each entry of ours found certain funds and left others. Where the next one finds something else,
-somebody changed the row in between: a recorded top-up or adjustment, a renewed quota, a change
-without any row, or a stale write that restored funds from before our latest charges.
+another writer changed the row in between: a recorded top-up or adjustment, a renewed quota, a
+change without any row, or a stale write that restored funds from before our latest charges.
 
 Balances are compared as the doubles that were stored, with 9 decimal places. Quotas are in bytes.
 """
@@ -43,7 +43,7 @@ def explain_changes(
 ) -> Explanation:
     """Explain an account's changes; `changes` and `entries` are in the order of their stamps.
 
-    The first change is the one that tells how the account began. Without `entries` no loss is
+    The first change is the one that shows how the account began. Without `entries` no loss is
     recognised: what may be one is unexplained then. Runs that wait for each other may stamp their
     entries in another order than they passed the funds on. So where something stays unexplained
     in the order of the stamps, funds that were left and found again elsewhere are set off first.
@@ -59,7 +59,7 @@ def explain_changes(
 
 
 def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> bool:
-    """Tell whether something that rows do not explain may be a loss, so that entries are needed."""
+    """Return whether an unexplained change may be a loss, so that entries are needed."""
     return any(
         change.balance != 0 or not _may_be_renewal(change.change, circumstances)
         for change in explanation.unexplained
@@ -101,7 +101,10 @@ def _explain(
             losses.append(loss)
             quota -= loss.quota
         if quota:
-            losses = [replace(one, is_last_quota=one is loss and loss.quota != 0) for one in losses]
+            losses = [
+                replace(candidate, is_last_quota=candidate is loss and loss.quota != 0)
+                for candidate in losses
+            ]
         if is_renewal:
             quota = 0
         if quota or rest:
@@ -180,7 +183,7 @@ def _set_off(changes: Sequence[Change]) -> list[Change]:
     paired = founds & Counter(change.left for change in left)
     open_found = _without(changes, [change.found for change in changes], paired)
     open_left = _without(left, [change.left for change in left], paired)
-    # The first that nobody left is what the account began with.
+    # The first funds that no entry left are what the account began with.
     return [
         replace(before, found_at=after.found_at, found=after.found)
         for before, after in zip(open_left, open_found[1:], strict=False)
@@ -223,7 +226,7 @@ def _choices(waiting: Sequence[OtherRow], change: Change) -> list[_Rows]:
 
 
 def _is_renewal(change: Change, circumstances: Circumstances) -> bool:
-    """Tell whether the quota was renewed between the entries around a change, or hardly before."""
+    """Return whether the quota was renewed between the entries around a change, or just before."""
     period_start, left_at = circumstances.period_start, change.quota_left_at
     if left_at is None:
         return False
@@ -239,7 +242,7 @@ def _is_renewal(change: Change, circumstances: Circumstances) -> bool:
 
 
 def _may_be_renewal(change: Change, circumstances: Circumstances) -> bool:
-    """Tell whether a quota that was restored may be a renewed one: the smaller charge counts."""
+    """Return whether a quota that was restored may be a renewed one: the smaller charge counts."""
     start, left_at = circumstances.period_start, change.quota_left_at
     if start is not None and left_at is not None and start < left_at:
         return False

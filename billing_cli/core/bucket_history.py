@@ -39,8 +39,8 @@ class BucketHistory:
 def in_order(key: BucketKey, entries: Sequence[PriorEntry]) -> tuple[PriorEntry, ...]:
     """Return a bucket's entries as they followed each other.
 
-    The ids tell, since an adjustment's is made from the number of entries before it. Their stamps
-    may not: a clock can be set back between two runs.
+    The ids show that, since an adjustment's is made from the number of entries before it. Their
+    stamps may not: a clock can be set back between two runs.
     """
     if len(entries) == 1:
         return tuple(entries)

@@ -97,15 +97,23 @@ def begin_again(
 ) -> None:
     """Let absent streams begin at zero that take over from other streams of their account.
 
-    An upgrade is rolled back whose restart nobody noticed: the former names return, with totals
+    An upgrade is rolled back whose restart went unnoticed: the former names return, with totals
     that the names in between counted since, which are gone or fall. Where the former names could
     also go on from their own totals, that is what happens if it charges less (decision 6a).
     """
     own = _by_account(
-        ((one.name, known[one.name].totals) for one in changes.returned if _is_active(one)),
+        (
+            (stream.name, known[stream.name].totals)
+            for stream in changes.returned
+            if _is_active(stream)
+        ),
         account_of,
     )
-    fell = [one for one in changes.changed if one.name in changes.decreased and _is_active(one)]
+    fell = [
+        stream
+        for stream in changes.changed
+        if stream.name in changes.decreased and _is_active(stream)
+    ]
     ended = _by_account(
         [
             *(
@@ -113,12 +121,15 @@ def begin_again(
                 for name, totals in changes.gone.items()
                 if known[name].state == "active"
             ),
-            *((one.name, one.before.totals) for one in fell),
+            *((stream.name, stream.before.totals) for stream in fell),
         ],
         account_of,
     )
     counted = _by_account(
-        [*changes.new.items(), *((one.name, one.totals) for one in (*changes.returned, *fell))],
+        [
+            *changes.new.items(),
+            *((stream.name, stream.totals) for stream in (*changes.returned, *fell)),
+        ],
         account_of,
     )
     began: set[StreamName] = set()
@@ -154,7 +165,7 @@ def account_changes(
     for name, totals in changes.gone.items():
         if known[name].state == "active":
             gone[account_of(name)][name] = totals
-    begun = {account_of(one.name) for one in changes.returned if one.before.totals == ZERO}
+    begun = {account_of(stream.name) for stream in changes.returned if stream.before.totals == ZERO}
     for name, before, totals in changes.known:
         account = account_of(name)
         if before.state != "active":
@@ -164,7 +175,7 @@ def account_changes(
         elif account in new or account in begun:
             gone[account][name] = before.totals
             new[account][name] = totals
-    return [AccountChange(gone[one], new[one], growth[one]) for one in gone]
+    return [AccountChange(gone[account], new[account], growth[account]) for account in gone]
 
 
 def shared_out(
@@ -176,21 +187,25 @@ def shared_out(
     """
     accounts = {
         account_of(side.name)
-        for one in successions
-        if one.kind == "renamed"
-        for side in one.continued
+        for succession in successions
+        if succession.kind == "renamed"
+        for side in succession.continued
     }
     if not accounts:
         return set()
     counted = _by_account(
-        ((name, one) for name, one in snapshot.totals.items() if account_of(name) in accounts),
+        (
+            (name, totals)
+            for name, totals in snapshot.totals.items()
+            if account_of(name) in accounts
+        ),
         account_of,
     )
     sums = {account: total_of(counted[account].values()) for account in accounts}
     return {
         account
         for account, total in sums.items()
-        if all(total_of((one, one)) != total for one in counted[account].values())
+        if all(total_of((totals, totals)) != total for totals in counted[account].values())
     }
 
 

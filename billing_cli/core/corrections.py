@@ -128,10 +128,10 @@ def _compared(cell: Cell, shown: Mapping[datetime, Totals]) -> list[Difference]:
 
 
 def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
-    """Tell whether history lacks what an earlier comparison saw.
+    """Return whether history lacks what an earlier comparison saw.
 
     Further snapshots can only find a counter restart, and with it more bytes. So fewer bytes mean
-    that the snapshots which told of a restart are gone; a minute that has lost all of its bytes
+    that the snapshots which showed a restart are gone; a minute that has lost all of its bytes
     means that those of a corrected cell are.
     """
     is_corrected = len(cell.recorded) > 1

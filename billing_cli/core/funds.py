@@ -21,7 +21,7 @@ ROW_DELAY = timedelta(minutes=10)
 LATEST = timedelta(days=1)
 """How long before the last of them the latest charges may have been written that are lost at once.
 
-Nobody holds a row that was read for longer than that.
+No writer holds a row that it read for longer than that.
 """
 
 
@@ -45,7 +45,7 @@ class Change:
     """Funds that one entry of ours left, and what the next one found in their place.
 
     `after_id` and `left_at` are those of the former entry; all three are None where there is no
-    former one: such a change only tells with which funds the account began. `found_at` is None
+    former one: such a change only shows with which funds the account began. `found_at` is None
     where it is the quota state as it is now that has other funds. Where entries used the quota of a
     former period, the stored one was left by an entry before them, `quota_known_at`.
     """
@@ -92,7 +92,7 @@ class LostCharge(NamedTuple):
 class OwnEntry:
     """What we did to the funds of an account at once: one charge, or one repair of several.
 
-    `is_on_record` tells that the account is still the one of then. The ledger rows of one that was
+    `is_on_record` means that the account is still the one of then. The ledger rows of one that was
     deleted and created again went with it, and its new funds do not follow from them.
     """
 
@@ -141,7 +141,7 @@ class Loss:
 
     Of a row from before an account was created again, they are what it gave back of the charges.
 
-    `is_last_quota` tells that the quota was not renewed or changed by others since.
+    `is_last_quota` means that the quota was not renewed or changed by others since.
     """
 
     change: Change

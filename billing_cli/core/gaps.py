@@ -57,8 +57,14 @@ class Gaps:
             self.found.append(Gap("late", previous_at, at))
         if resets:
             self.found.append(Gap("reset", previous_at, at, streams=resets))
-        unclear = [one for one in successions if one.at == at and one.uncertain_bytes]
+        unclear = [
+            succession
+            for succession in successions
+            if succession.at == at and succession.uncertain_bytes
+        ]
         if unclear or uncertain:
-            streams = sum(len(one.continued) for one in unclear) + len(uncertain)
-            size_bytes = sum(one.uncertain_bytes for one in unclear) + sum(uncertain.values())
+            streams = sum(len(succession.continued) for succession in unclear) + len(uncertain)
+            size_bytes = sum(succession.uncertain_bytes for succession in unclear) + sum(
+                uncertain.values()
+            )
             self.found.append(Gap("uncertain", previous_at, at, streams, size_bytes))

@@ -49,7 +49,7 @@ def read_history(
     walk.apply_all(snapshots, len(snapshots), decide_now=True)
     continued: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
     for at, together in groupby(walk.successions, attrgetter("at")):
-        renamed = (one for one in together if one.kind == "renamed")
+        renamed = (succession for succession in together if succession.kind == "renamed")
         for name, totals in taken_over(renamed).items():
             continued[name][at] = totals
     return History(tuple(walk.applied), walk.restarts, continued)

@@ -26,9 +26,9 @@ def of_present_life(
 ) -> tuple[Sequence[Change], Circumstances]:
     """Return the changes and rows of the account as it was created last.
 
-    The change between its last entry of before and its first one since only tells with which funds
-    it began: a stale write in the same place can't be told from that. Rows around it may have
-    changed the balance before the first entry, or later.
+    The change between its last entry of before and its first one since only shows with which funds
+    it began: a stale write in the same place can't be distinguished from that. Rows around it may
+    have changed the balance before the first entry, or later.
     """
     former = {entry.entry_id for entry in entries if not entry.is_on_record}
     places = [place for place, change in enumerate(changes) if change.after_id in former]
@@ -46,7 +46,7 @@ def of_present_life(
 
 
 def is_former_row(change: Change, before: Sequence[OwnEntry], amount: Decimal) -> bool:
-    """Tell whether what was found is a row of the former account, with `amount` on top.
+    """Return whether what was found is a row of the former account, with `amount` on top.
 
     An entry of the last day found or left these funds, to a place in which doubles are rounded.
     """
@@ -91,5 +91,5 @@ def given_back(
 def _begin(entries: Sequence[OwnEntry]) -> int:
     """Return the place of the first entry of the present account."""
     return max(
-        (place for place, one in enumerate(entries, start=1) if not one.is_on_record), default=0
+        (place for place, entry in enumerate(entries, start=1) if not entry.is_on_record), default=0
     )

@@ -161,7 +161,7 @@ def root_by_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]
 def is_consistent(
     old_size: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Tell whether a proof shows that the tree begins with the older one."""
+    """Return whether a proof shows that the tree begins with the older one."""
     if old_size in {0, size}:
         return not proof and old_root == (root if old_size else EMPTY_ROOT)
     ranges = consistency_ranges(old_size, size)

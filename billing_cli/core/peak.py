@@ -30,7 +30,7 @@ class PeakHours:
         )
 
     def contains(self, moment: datetime) -> bool:
-        """Tell whether an aware moment lies in peak hours."""
+        """Return whether an aware moment lies in peak hours."""
         clock = moment.astimezone(self.timezone).time()
         return any(
             start <= clock < end if start < end else clock >= start or clock < end

@@ -70,11 +70,11 @@ class Limit:
         return max(debt.size_bytes - self.credit(debt.at, at), 0)
 
     def allows(self, debt_bytes: int) -> bool:
-        """Tell whether a debt is within the capacity."""
+        """Return whether a debt is within the capacity."""
         return self.rate <= 0 or debt_bytes <= self.capacity
 
     def is_kept(self, debt_bytes: int) -> bool:
-        """Tell whether a debt matters beyond the next minute."""
+        """Return whether a debt matters beyond the next minute."""
         return debt_bytes > self.rate * KEPT_SECONDS // BITS
 
     def credit(self, since: datetime, until: datetime) -> int:

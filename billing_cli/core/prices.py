@@ -69,10 +69,10 @@ def price_of(profile: ProfileRow, prices: PriceList) -> Price | NoPrice:
             peak_multiplier=_or_one(peak),
             offpeak_multiplier=_or_one(offpeak),
         )
-        dearest = max(price.peak_multiplier, price.offpeak_multiplier, ONE)
-        if max(price.per_byte, price.multiplier, dearest) > LARGEST_PRICE:
+        highest = max(price.peak_multiplier, price.offpeak_multiplier, ONE)
+        if max(price.per_byte, price.multiplier, highest) > LARGEST_PRICE:
             return TOO_LARGE
-        if price.per_byte * price.multiplier * dearest > LARGEST_PRICE:
+        if price.per_byte * price.multiplier * highest > LARGEST_PRICE:
             return TOO_LARGE
     if price.per_byte == 0 and not (is_free or prices.allow_zero_price):
         return NOT_CONFIGURED

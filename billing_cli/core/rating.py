@@ -88,7 +88,7 @@ def bucket_key(usage: BilledUsage) -> BucketKey:
 
 
 def is_balance(value: float | None) -> bool:
-    """Tell whether money can be computed with a stored balance: not with NULL, NaN or infinity."""
+    """Return whether a stored balance can be computed with: not NULL, NaN or infinity."""
     return value is not None and abs(value) < _LARGEST_STORED
 
 

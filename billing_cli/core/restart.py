@@ -141,7 +141,9 @@ def judge_names(
             return single
         begun = {name: snapshot.totals[name] for name in former if name in snapshot.totals}
         counted = _sums(begun, account_of)
-        if not all(covers(had[one], counted[one]) for one in had.keys() & counted.keys()):
+        if not all(
+            covers(had[account], counted[account]) for account in had.keys() & counted.keys()
+        ):
             return single
     return Verdict("disorder", ignored=place) if place else Verdict("wait")
 
@@ -164,7 +166,7 @@ def _first_return(
     """Return the place of the first snapshot in which all are back in one step.
 
     In one step: up to the snapshot before, none was above its earlier totals, as no older reading
-    can be. A stream that is left out tells nothing; where all are, names of their accounts that are
+    can be. A stream that is left out shows nothing; where all are, names of their accounts that are
     new since may hold their totals. 0 where not all are back yet, `NEVER` where they come back one
     by one.
     """
@@ -190,8 +192,8 @@ def _is_renamed(
     decreased: Mapping[StreamName, Totals],
     account_of: Callable[[StreamName], str],
 ) -> bool:
-    """Tell whether the names that a snapshot has beyond an earlier one hold the former totals."""
-    begun = {name: one for name, one in snapshot.totals.items() if name not in earlier.totals}
+    """Return whether the names that a snapshot has beyond an earlier one hold the former totals."""
+    begun = {name: totals for name, totals in snapshot.totals.items() if name not in earlier.totals}
     counted, had = _sums(begun, account_of), _sums(decreased, account_of)
     return all(covers(counted.get(account, ZERO), had[account]) for account in had)
 
@@ -201,7 +203,7 @@ def _is_older(
     decreased: Mapping[StreamName, Totals],
     floor: Mapping[StreamName, Totals],
 ) -> bool:
-    """Tell whether snapshots can be earlier readings of the same process: none is below `floor`."""
+    """Return whether snapshots can be earlier readings of the process: none is below `floor`."""
     return all(
         name in floor
         and any(floor[name])
@@ -212,6 +214,6 @@ def _is_older(
 
 
 def _is_below(totals: Totals, before: Totals) -> bool:
-    """Tell whether both directions are below; one that had counted nothing decides nothing."""
+    """Return whether both directions are below; one that had counted nothing decides nothing."""
     pairs = zip(totals, before, strict=True)
     return all(now < then or not then for now, then in pairs)

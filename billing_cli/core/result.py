@@ -23,9 +23,10 @@ SourceStatus = Literal["ok", "partial", "error", "busy", "skipped"]
 class SourceResult:
     """One source's part of a run.
 
-    `unreachable` tells an outage from a bad answer; `error_code` is that of the ExporterError.
-    `waits_for_successor`: a counter decreased, and the node's next snapshot decides what that
-    means. `charged_bytes` are included in quotas or rated, `amount` is what was charged for them.
+    `unreachable` distinguishes an outage from a bad answer; `error_code` is that of the
+    ExporterError. `waits_for_successor`: a counter decreased, and the node's next snapshot decides
+    what that means. `charged_bytes` are included in quotas or rated, `amount` is what was charged
+    for them.
     """
 
     source_id: str

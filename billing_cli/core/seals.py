@@ -45,7 +45,7 @@ class Seal(NamedTuple):
 
 
 def is_cut(seal: Seal, prune: Seal) -> bool:
-    """Tell whether a prune took facts of a seal. Facts before seals are sealed by month."""
+    """Return whether a prune took facts of a seal. Facts before seals are sealed by month."""
     return seal.first_bucket < prune.first_bucket and seal.created_at <= prune.created_at
 
 
@@ -62,7 +62,7 @@ class SealedDay(NamedTuple):
 
 
 class BookingDays:
-    """Tells whether seals are said to be appended on the days that the log shows.
+    """Checks whether seals are said to be appended on the days that the log shows.
 
     No leaf covers when it was appended. But the leaf of a day comes after all seals of the day, and
     before those of later days.
@@ -85,7 +85,7 @@ class BookingDays:
 class LineDigest:
     """The hash of lines that pass through, and a CRC-32 of each.
 
-    The hash is the proof. The checks only tell which line was changed; whoever changes one may
+    The hash is the proof. The checks only show which line was changed; whoever changes one may
     find another with the same check.
     """
 

@@ -20,7 +20,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def holds(self, source_id: str) -> bool:
-        """Tell whether a source is in this part: every source is in exactly one.
+        """Return whether a source is in this part: every source is in exactly one.
 
         The source's id alone decides, on every host and with every version of Python: the first
         eight bytes of its SHA-256, as a number, modulo `count`.

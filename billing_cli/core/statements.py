@@ -79,7 +79,7 @@ def nodes_of(days: Iterable[Mapping[str, Any]]) -> list[Object]:
 
 
 def is_proven(day: Mapping[str, Any] | None, proof: DayProof) -> bool:
-    """Tell whether a day of a statement is what its leaf was made of."""
+    """Return whether a day of a statement is what its leaf was made of."""
     if day is None:
         return False
     content = {key: value for key, value in day.items() if key != "sealed"}

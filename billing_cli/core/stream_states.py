@@ -81,7 +81,7 @@ class StreamStates:
         self._restarted.clear()
 
     def is_passed(self, snapshot: Snapshot) -> bool:
-        """Tell whether a stream is above its totals before the last restart."""
+        """Return whether a stream is above its totals before the last restart."""
         return any(snapshot.totals[name] != before for name, before in self._returned(snapshot))
 
     def _returned(self, snapshot: Snapshot) -> list[SuccessionSide]:
@@ -123,11 +123,11 @@ class StreamStates:
         least the bytes that were charged since: a counter that passes its former totals as it
         grows makes no such step, and stops at them only where it grows by equal steps. What was
         charged beyond the step is absorbed by later growth. A stream that counted since and is
-        left out of the snapshot tells nothing.
+        left out of the snapshot shows nothing.
         """
         back = self._returned(snapshot)
-        telling = (n in snapshot.totals or not any(self.known[n].totals) for n in self._restarted)
-        if len(back) < sum(telling):
+        decisive = (n in snapshot.totals or not any(self.known[n].totals) for n in self._restarted)
+        if len(back) < sum(decisive):
             return ()
         sides = []
         for name, before in back:
@@ -165,6 +165,6 @@ class StreamStates:
 
 
 def _is_even(totals: Totals, growth: Totals) -> bool:
-    """Tell whether counters can have reached their totals from zero by steps of that growth."""
+    """Return whether counters can have reached their totals from zero by steps of that growth."""
     pairs = zip(totals, growth, strict=True)
     return all(total % step == 0 if step else not total for total, step in pairs)

@@ -92,7 +92,9 @@ def duplicates(
     found = set()
     for (account, _), names in twins.items():
         # Where both are new, the one with the account's own uuid is kept.
-        kept, *others = sorted(names, key=lambda one: (one in new, one.sample_uuid != account, one))
+        kept, *others = sorted(
+            names, key=lambda name: (name in new, name.sample_uuid != account, name)
+        )
         found |= {
             name
             for name in others
@@ -127,19 +129,19 @@ def with_uncertainty(
     """
     tags_left = {name.inbound_tag for name in totals}
     found = []
-    for one in successions:
-        counted = total_of(totals[side.name] for side in one.continued)
-        uncertain_bytes = sum(total_of(side.totals for side in one.continued))
-        if (one.kind == "renamed" and _is_certain(one, tags_left)) or (
+    for succession in successions:
+        counted = total_of(totals[side.name] for side in succession.continued)
+        uncertain_bytes = sum(total_of(side.totals for side in succession.continued))
+        if (succession.kind == "renamed" and _is_certain(succession, tags_left)) or (
             sum(counted) > plausible_bytes
         ):
             uncertain_bytes = 0
-        found.append(replace(one, uncertain_bytes=uncertain_bytes))
+        found.append(replace(succession, uncertain_bytes=uncertain_bytes))
     return found
 
 
 def _is_certain(succession: Succession, tags_left: set[str]) -> bool:
-    """Tell whether the names explain a succession, so that nothing can have started at zero.
+    """Return whether the names explain a succession, so that nothing can have started at zero.
 
     They do where the inbound tags that are gone are gone from the whole node (`tags_left` are
     those that it still has), or where the same tags go on under another uuid.
@@ -159,7 +161,7 @@ def taken_over(successions: Iterable[Succession]) -> dict[StreamName, Totals]:
 
 
 def covers(totals: Totals, others: Totals) -> bool:
-    """Tell whether totals are at or above others in both directions."""
+    """Return whether totals are at or above others in both directions."""
     return totals.uplink >= others.uplink and totals.downlink >= others.downlink
 
 

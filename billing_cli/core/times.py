@@ -77,6 +77,6 @@ def closed_until(now: datetime, settle: timedelta) -> datetime:
 def just_before(at: datetime) -> datetime:
     """Return where the record of a charged first snapshot begins: nothing is known before it.
 
-    Records of a stream are told apart by where they begin, and the next one begins at `at`.
+    Records of a stream are distinguished by where they begin, and the next one begins at `at`.
     """
     return at - min(timedelta.resolution, at - EARLIEST)

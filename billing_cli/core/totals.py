@@ -49,7 +49,7 @@ class JobTotals:
 
 @dataclass(frozen=True, slots=True)
 class StoredMetrics:
-    """What the database tells for metrics: the totals of each job, the state of each source.
+    """What the database holds for metrics: the totals of each job, the state of each source.
 
     `clean_audits` are when the last clean audit began, by what it proved: `new` and `full`.
     """

@@ -66,7 +66,7 @@ class Walk:
         self._policy = policy
         self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
-        self._floor = {name: one.totals for name, one in node.streams.items()}
+        self._floor = {name: checkpoint.totals for name, checkpoint in node.streams.items()}
 
     def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
@@ -190,7 +190,7 @@ class Walk:
         special = taken.keys() | ended | changes.decreased.keys()
         for name, before, totals in changes.known:
             if before.totals == ZERO:
-                # It tells as little of before as a stream that was not there.
+                # It shows as little of before as a stream that was not there.
                 self._floor[name] = totals
             if name not in special:
                 self._step(name, before, snapshot)

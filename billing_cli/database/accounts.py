@@ -56,8 +56,8 @@ SELECT state.account_uuid::text, state.remaining_included_quota, state.current_b
 LOCK_QUOTA_STATES = QUOTA_STATES.format(skip_locked="")
 LOCK_AVAILABLE_QUOTA_STATES = QUOTA_STATES.format(skip_locked=" SKIP LOCKED")
 
-# The first quota states of accounts that have none, if nobody else has locked the account. Where
-# another session was quicker, its row stays.
+# The first quota states of accounts that have none, if no other session has locked the account.
+# Where another session was quicker, its row stays.
 ADD_QUOTA_STATES = """
 INSERT INTO public.account_quota_states
        (account_uuid, remaining_included_quota, current_balance, arrears, throttle_state,
@@ -143,7 +143,7 @@ def lock_accounts(
 
 
 def lock_available_accounts(connection: Connection, wanted: Wanted) -> LockedRows:
-    """Do as `lock_accounts` does with the rows that nobody else holds now."""
+    """Do as `lock_accounts` does with the rows that no other session has locked."""
     with connection.pipeline():
         connection.execute("ROLLBACK TO SAVEPOINT locks")
         kept = {"account_uuids": arrays.plain(wanted.kept)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# The evidence of every entry for the buckets. The range tells the planner which months to look in.
+# The evidence of every entry for the buckets. The range limits the months that are read.
 READ_ENTRIES = """
 SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, charge.region,
        charge.line_code, charge.ledger_id::text, charge.adjusts::text, charge.included_bytes,

@@ -82,7 +82,7 @@ CLEAR_ARREARS_SINCE = "arrears_since = NULL,"
 
 
 def has_arrears_since(connection: Connection) -> bool:
-    """Tell whether this deployment keeps the start of an account's arrears."""
+    """Return whether this deployment keeps the start of an account's arrears."""
     return connection.execute(HAS_ARREARS_SINCE).fetchone() == (True,)
 
 

@@ -108,9 +108,9 @@ LATE_CHARGES = """
     FROM public.billing_ledger AS entry
    CROSS JOIN LATERAL (
          SELECT *
-           FROM billing.charges AS one
-          WHERE one.bucket_start = entry.bucket_start AND one.account_uuid = entry.account_uuid
-            AND one.ledger_id = entry.id
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = entry.bucket_start
+            AND charge.account_uuid = entry.account_uuid AND charge.ledger_id = entry.id
          OFFSET 0) AS charge
    WHERE entry.account_uuid = ANY (%(account_uuids)s::uuid[])
      AND entry.bucket_start < %(since)s AND entry.created_at >= %(since)s
@@ -124,8 +124,8 @@ READ_RECENT_CHANGES_OF = CHANGES.format(
                                       %(until)s::timestamptz, interval '1 minute') AS minute (at)
    CROSS JOIN LATERAL (
          SELECT *
-           FROM billing.charges AS one
-          WHERE one.bucket_start = minute.at AND one.account_uuid = account.uuid
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = minute.at AND charge.account_uuid = account.uuid
          OFFSET 0) AS charge
    UNION ALL {LATE_CHARGES}""",
     is_wanted="account_uuid = ANY (%(account_uuids)s::uuid[])",

@@ -57,7 +57,7 @@ DOUBTFUL_AT_ONCE = 50
 class AccountChanges(NamedTuple):
     """What is to be said of an account's funds.
 
-    `open_losses` are those that no repair has put right. `invalid` is a balance or quota that
+    `open_losses` are those that no repair has corrected. `invalid` is a balance or quota that
     nothing can be computed with, as text.
     """
 
@@ -232,7 +232,10 @@ def _may_be_created_again(
         for change in found
         if change.after_id is not None
     ]
-    wanted = {"account_uuids": [one[0] for one in named], "entry_ids": [one[1] for one in named]}
+    wanted = {
+        "account_uuids": [account for account, _ in named],
+        "entry_ids": [entry_id for _, entry_id in named],
+    }
     rows = connection.execute(READ_WITHOUT_ROWS.encode(), wanted) if named else ()
     return {account for (account,) in rows}
 

@@ -1,7 +1,7 @@
 """The first thing that is sent in every transaction: BEGIN and the settings of the session.
 
 A role, a database or a pooled session may have other defaults. Each setting is LOCAL: it ends with
-the transaction, because behind PgBouncer the session then belongs to somebody else. All of it goes
+the transaction, because behind PgBouncer the session then belongs to another client. All of it goes
 with the first statements of the transaction, where those are sent in a pipeline, else before them
 in one message: a transaction costs no more round trips than a bare BEGIN, or none.
 

@@ -90,7 +90,7 @@ def note_busy_sources(
 
 
 def read_lock_holders(connection: Connection, source_ids: Iterable[str]) -> dict[str, str]:
-    """Return in words who holds each of the sources, as far as somebody does."""
+    """Return in words who holds each of the sources that are locked."""
     rows = connection.execute(READ_LOCK_HOLDERS, {"source_ids": arrays.texts(source_ids)})
     holders: dict[str, list[str]] = {}
     for source_id, role, pid in rows:
@@ -99,6 +99,6 @@ def read_lock_holders(connection: Connection, source_ids: Iterable[str]) -> dict
 
 
 def read_table_lock_holders(connection: Connection) -> str:
-    """Return in words who holds tables of ours locked; empty where nobody does."""
+    """Return in words who holds tables of ours locked; empty where they are not."""
     rows = connection.execute(READ_TABLE_LOCK_HOLDERS)
     return ", ".join(str(LockHolder(role, pid)) for role, pid in rows)

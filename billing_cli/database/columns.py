@@ -23,7 +23,7 @@ def text(name: str, comment: str | None = None) -> Column[str]:
 
 
 def reason(name: str) -> Column[str]:
-    """Return a column of text that is empty until somebody gives a reason."""
+    """Return a column of text that is empty until a reason is given."""
     return Column(name, Text, nullable=False, server_default=sql_text("''"))
 
 

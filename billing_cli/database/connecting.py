@@ -39,7 +39,7 @@ class Database:
 
 
 def connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
-    """Return a connection. Raises ConfigurationError where nobody is let in like this."""
+    """Return a connection. Raises ConfigurationError where the server refuses it for good."""
     # What the connection string says itself goes before our own choice; but texts are sent in this
     # encoding, whatever others of the database like to speak.
     parameters = {

@@ -42,7 +42,7 @@ logging.getLogger("psycopg").addFilter(
     lambda record: not str(record.msg).startswith("error ignored terminating")
 )
 
-# Tells whether the transaction whose COMMIT was never answered became durable.
+# Whether the transaction whose COMMIT was never answered became durable.
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
 
 FATE_UNKNOWN = (
@@ -114,7 +114,7 @@ class Session:
     ) -> Result:
         """Do work that writes nothing, every statement on the same committed state.
 
-        It disturbs nobody, and takes no part in deadlocks. With `is_writing` it may note what it
+        It blocks no session and takes no part in deadlocks. With `is_writing` it may note what it
         found in tables of its own; that is lost where the commit fails. Raises as `read` does.
         """
         return self._read(work, ONE_STATE_AND_NOTES if is_writing else ONE_STATE)
@@ -126,8 +126,8 @@ class Session:
         the server was at fault: serialization failure, deadlock, shutdown, lost connection.
         Where the answer to COMMIT was lost, the server is asked whether it took place before
         anything is repeated. Raises DatabaseUnavailableError where the server can't be reached,
-        ConfigurationError where it lets nobody in like this, SchemaError where its schema is not
-        ours, BillingError for any other database error.
+        ConfigurationError where it refuses the connection for good, SchemaError where its schema is
+        not ours, BillingError for any other database error.
         """
         began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
@@ -220,7 +220,9 @@ class Session:
         """
         for _ in range(COMMIT_CHECKS):
             try:
-                status = self.read(lambda one: _transaction_status(one, transaction_id))
+                status = self.read(
+                    lambda connection: _transaction_status(connection, transaction_id)
+                )
             except DatabaseUnavailableError as error:
                 raise DatabaseUnavailableError(f"{error}; {FATE_UNKNOWN}") from None
             if status != "in progress":

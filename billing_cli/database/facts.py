@@ -156,7 +156,7 @@ class Run:
 
 
 class Attempt(NamedTuple):
-    """What came of a source that took part: where it stands, and its error or an empty text."""
+    """The outcome of a source that took part: where it stands, and its error or an empty text."""
 
     source_id: str
     watermark: datetime | None

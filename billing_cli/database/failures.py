@@ -52,8 +52,8 @@ SCHEMA_MISMATCH = (
     pg.DatatypeMismatch,
 )
 
-# Classes of SQLSTATE that are about data: what it is, or what a check, a trigger or a function of
-# somebody says to it.
+# Classes of SQLSTATE that are about data: what it is, or what a check, or another owner's trigger
+# or function, raises about it.
 DATA_CLASSES = frozenset({"21", "22", "23", "27", "38", "39", "44", "54", "P0"})
 
 # What a server says to a client that it will never let in as it comes. The driver hands over no
@@ -128,24 +128,24 @@ def refusal_for_good(error: psycopg.OperationalError) -> ConfigurationError | No
 
 
 def is_transient(error: psycopg.Error) -> bool:
-    """Tell whether the same transaction may well succeed when it is tried again."""
+    """Return whether the same transaction may well succeed when it is tried again."""
     return isinstance(error, TRANSIENT) or is_lost_connection(error)
 
 
 def is_about_data(error: psycopg.Error) -> bool:
-    """Tell whether the data that a transaction writes is to blame; other data may do well."""
+    """Return whether the data that a transaction writes is to blame; other data may do well."""
     if error.sqlstate is None:
         return False
     try:
         pg.lookup(error.sqlstate)
     except KeyError:
-        # Somebody's trigger has error codes of its own.
+        # Another owner's trigger has error codes of its own.
         return True
     return error.sqlstate[:2] in DATA_CLASSES
 
 
 def is_lost_connection(error: psycopg.Error) -> bool:
-    """Tell whether the line to the server is gone, or never came about."""
+    """Return whether the line to the server is gone, or never came about."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate.startswith("08")

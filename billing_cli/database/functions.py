@@ -110,7 +110,7 @@ END
 $assign$
 """
 
-# The partitions of the evidence for the month of a moment; tells whether any had to be made. Each
+# The partitions of the evidence for the month of a moment; returns whether any had to be made. Each
 # is made first and attached then, so that writers of other months wait for neither. It has the
 # guard of its table, because a statement that names the partition fires no trigger of the parent.
 MAKE_PARTITION = """
@@ -141,9 +141,9 @@ $$
 """
 
 # For the jobs' role, which can create nothing itself: the month before this one, this one and two
-# ahead, by the server's clock. It takes no arguments, waits for nobody longer than a moment, and
-# never fails a run: a month that can't be made now, because somebody reads the rest or rows of it
-# are there, is left to the next call, and its rows go to the rest.
+# ahead, by the server's clock. It takes no arguments, waits half a second at most for a lock,
+# and never fails a run: a month that can't be made now, because another session reads the rest or
+# rows of it are there, is left to the next call, and its rows go to the rest.
 MAKE_PARTITIONS = """
 CREATE FUNCTION billing.make_partitions() RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

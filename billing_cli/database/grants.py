@@ -62,10 +62,10 @@ def _script(
         *(f"{_statement(grant)} TO {name};" for grant in grants),
     ]
     lines += [
-        f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{one.table}'"
-        f"::regclass AND attname = '{one.columns[0]}' AND NOT attisdropped)\n"
-        f"THEN {_statement(one)} TO {name}; END IF; END $grant$;"
-        for one in optional
+        f"DO $grant$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '{grant.table}'"
+        f"::regclass AND attname = '{grant.columns[0]}' AND NOT attisdropped)\n"
+        f"THEN {_statement(grant)} TO {name}; END IF; END $grant$;"
+        for grant in optional
     ]
     return "\n".join(lines) + "\n"
 
@@ -78,9 +78,9 @@ class Grant(NamedTuple):
     columns: tuple[str, ...] = ()
 
 
-def _statement(one: Grant) -> str:
-    columns = f" ({', '.join(one.columns)})" if one.columns else ""
-    return f"GRANT {one.privilege}{columns} ON {one.table}"
+def _statement(grant: Grant) -> str:
+    columns = f" ({', '.join(grant.columns)})" if grant.columns else ""
+    return f"GRANT {grant.privilege}{columns} ON {grant.table}"
 
 
 def _grants(table: str, **columns: str) -> tuple[Grant, ...]:

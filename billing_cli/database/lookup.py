@@ -59,7 +59,7 @@ def find_account(connection: Connection, name: str) -> FoundAccount:
         )
     best = [FoundAccount(*row[:3]) for row in rows if row[3] == rows[0][3]]
     if len(best) > 1:
-        names = ", ".join(one.account_uuid for one in best)
+        names = ", ".join(account.account_uuid for account in best)
         raise UsageError(f"{uuid} is the {best[0].known_by} of several accounts: {names}")
     return best[0]
 

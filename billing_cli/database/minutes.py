@@ -109,7 +109,7 @@ def read_last_minute(
             bucket = row[0] if row else None
             if bucket is not None:
                 break
-    return max((one for one in (bucket, held) if one is not None), default=None)
+    return max((minute for minute in (bucket, held) if minute is not None), default=None)
 
 
 def further_back(end: datetime, first: datetime) -> Iterator[datetime]:

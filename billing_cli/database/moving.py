@@ -66,7 +66,7 @@ def move_progress(connection: Connection, old: str, new: str, node: NodeIdentity
     if node.stored != former_node:
         # What the node was called so far; its history begins with the snapshot that was last.
         known = [*progress["former_nodes"], former_node]
-        progress["former_nodes"] = [one for one in known if one != node.stored]
+        progress["former_nodes"] = [node_id for node_id in known if node_id != node.stored]
         progress["first_snapshot_at"] = progress["samples_at"] or progress["watermark"]
     progress |= {"env": node.env, "node_id": node.node_id, "stored_node_id": node.stored}
     connection.execute(CLEAR_PROGRESS, names)

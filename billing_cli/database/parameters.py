@@ -51,11 +51,11 @@ def changed_streams(facts: Facts) -> Parameters:
             None if stream.absent_since is None else time_text(stream.absent_since)
             for stream in streams
         ),
-        "before_uplinks": arrays.sparse(one and one.uplink for one in before),
-        "before_downlinks": arrays.sparse(one and one.downlink for one in before),
+        "before_uplinks": arrays.sparse(totals and totals.uplink for totals in before),
+        "before_downlinks": arrays.sparse(totals and totals.downlink for totals in before),
         "states": arrays.plain(checkpoint.state for checkpoint in checkpoints),
-        "surplus_uplinks": arrays.sparse(one and one.uplink for one in surplus),
-        "surplus_downlinks": arrays.sparse(one and one.downlink for one in surplus),
+        "surplus_uplinks": arrays.sparse(totals and totals.uplink for totals in surplus),
+        "surplus_downlinks": arrays.sparse(totals and totals.downlink for totals in surplus),
     }
 
 
@@ -79,7 +79,7 @@ def shared_checkpoints(facts: Facts) -> Parameters:
 def stale_checkpoints(facts: Facts) -> Parameters:
     """Return nodes and accounts, and whether their shared checkpoint is stale."""
     keys = ("node", "account", "is_stale")
-    return {"stale": rows_as_json(dict(zip(keys, one, strict=True)) for one in facts.stale)}
+    return {"stale": rows_as_json(dict(zip(keys, row, strict=True)) for row in facts.stale)}
 
 
 def corrected_buckets(facts: Facts) -> Parameters:
@@ -144,15 +144,15 @@ def billed_pending(facts: Facts) -> Parameters:
 
 def pending(facts: Facts) -> Parameters:
     """Return usage that waits for an account."""
-    return {"pending": rows_as_json(_record_row(*one) for one in facts.pending)}
+    return {"pending": rows_as_json(_record_row(*usage) for usage in facts.pending)}
 
 
 def held(facts: Facts) -> Parameters:
     """Return deltas that wait for an operator."""
     return {
         "held": rows_as_json(
-            {**_record_row(stream_id, one.record), "held_reason": one.reason}
-            for stream_id, one in facts.held
+            {**_record_row(stream_id, delta.record), "held_reason": delta.reason}
+            for stream_id, delta in facts.held
         )
     }
 
@@ -166,7 +166,8 @@ def successions(facts: Facts) -> Parameters:
     """Return counters that continue under other names."""
     return {
         "successions": rows_as_json(
-            _succession_row(number, one) for number, one in enumerate(facts.successions, 1)
+            _succession_row(number, succession)
+            for number, succession in enumerate(facts.successions, 1)
         )
     }
 
@@ -205,7 +206,7 @@ def open_gaps(facts: Attempts) -> Parameters:
 
 
 def attempts(facts: Attempts) -> Parameters:
-    """Return what came of each source."""
+    """Return the outcome of each source."""
     return {"attempts": rows_as_json(attempt._asdict() for attempt in facts.attempts)}
 
 
@@ -272,8 +273,8 @@ def _source_row(source: SourceProgress) -> dict[str, Any]:
 
 def _succession_row(number: int, stored: StoredSuccession) -> dict[str, Any]:
     succession = stored.succession
-    sides = [("ended", one) for one in succession.ended]
-    sides += [("continued", one) for one in succession.continued]
+    sides = [("ended", stream) for stream in succession.ended]
+    sides += [("continued", stream) for stream in succession.continued]
     return {
         "number": number,
         "source_id": stored.source_id,
@@ -284,12 +285,12 @@ def _succession_row(number: int, stored: StoredSuccession) -> dict[str, Any]:
         "uncertain_bytes": succession.uncertain_bytes,
         "streams": [
             {
-                "stream_id": stored.stream_ids[one.name],
+                "stream_id": stored.stream_ids[stream.name],
                 "side": side,
-                "uplink_total": one.totals.uplink,
-                "downlink_total": one.totals.downlink,
+                "uplink_total": stream.totals.uplink,
+                "downlink_total": stream.totals.downlink,
             }
-            for side, one in sides
+            for side, stream in sides
         ],
     }
 

@@ -40,7 +40,7 @@ SELECT count(*)
 
 
 def has_priced_profile(connection: Connection, free_packages: Collection[str]) -> bool:
-    """Tell whether some account's profile has a price, or a package that is free."""
+    """Return whether some account's profile has a price, or a package that is free."""
     return bool(_value(connection, HAS_PRICED_PROFILE, free_packages))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-TABLES = tuple(dict.fromkeys(one.table for one in GRANTS))
+TABLES = tuple(dict.fromkeys(grant.table for grant in GRANTS))
 
 # Locks work through functions that run as their owner, who must be able to take them, and to do
 # nothing else: if `public.users` were replaced, the replacement's code would run as that role.
@@ -75,9 +75,10 @@ SELECT wanted.table_name, wanted.privilege, wanted.column_name, wanted.needed
                attname AS column_name, attrelid,
                EXISTS (SELECT FROM unnest(%(grant_tables)s::text[], %(grant_privileges)s::text[],
                                           %(grant_columns)s::text[])
-                           AS one (table_name, privilege, column_name)
-                        WHERE one.table_name = tables.name AND one.privilege = privilege.name
-                          AND one.column_name IN ('', attname)) AS needed
+                           AS permission (table_name, privilege, column_name)
+                        WHERE permission.table_name = tables.name
+                          AND permission.privilege = privilege.name
+                          AND permission.column_name IN ('', attname)) AS needed
           FROM unnest(%(tables)s::text[]) AS tables (name)
           JOIN pg_attribute
             ON attrelid = to_regclass(tables.name) AND attnum > 0 AND NOT attisdropped
@@ -156,9 +157,9 @@ def read_role(connection: Connection[Any], name: str | None = None) -> Role | No
 def read_privileges(connection: Connection[Any], role: Role) -> Privileges:
     """Return what the role may do too little and too much of. The schema must be at head."""
     grants = [
-        (one.table, one.privilege, column)
-        for one in (*GRANTS, *OPTIONAL_GRANTS)
-        for column in one.columns or ("",)
+        (grant.table, grant.privilege, column)
+        for grant in (*GRANTS, *OPTIONAL_GRANTS)
+        for column in grant.columns or ("",)
     ]
     wanted = {
         "role": role.name,

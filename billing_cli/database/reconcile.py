@@ -32,9 +32,9 @@ NODE_RECORDS = """
        %(until)s::timestamptz - interval '1 microsecond', interval '1 minute') AS minute (at)
  CROSS JOIN LATERAL (
        SELECT *
-         FROM billing.usage_records AS one
-        WHERE one.bucket_start = minute.at AND one.stream_id = ANY (node.stream_ids)
-          AND one.bucket_start >= %(since)s
+         FROM billing.usage_records AS record
+        WHERE record.bucket_start = minute.at AND record.stream_id = ANY (node.stream_ids)
+          AND record.bucket_start >= %(since)s
        OFFSET 0) AS record
 """
 
@@ -44,7 +44,7 @@ SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind IN ('delta', 'p
 """
 
 # The chain's records of the range, each stream's in order. The one before a counter restart
-# tells what had been seen until then, unless something that was held or had no account was seen
+# holds the former totals, unless something that was held or had no account was seen
 # after it: the column after the totals is when. Corrections of a record that reaches back to where
 # evidence was pruned may be gone.
 READ_CELLS = f"""
@@ -126,8 +126,8 @@ def read_cells(
     """Return the cells that end in [since, until), and how many can't be compared.
 
     `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
-    history by stamp: what a stream had come to before its counters restarted is looked up there
-    first, else the record before tells it; a cell for which nobody knows is left out, and so is
+    history by stamp: a stream's former total, before its counters restarted, is looked up there
+    first, else in the record before; a cell whose former total is unknown is left out, and so is
     one that began in a month that was pruned. Cells of a deleted account are not counted either.
     """
     node = {"stored_node_id": stored_node_id, "since": since, "until": until}

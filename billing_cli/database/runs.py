@@ -1,4 +1,4 @@
-"""The journal: what each run did."""
+"""The run history: what each run did, one row for each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save_run(
     error: str | None,
     result: Mapping[str, Any],
 ) -> None:
-    """Write a run's journal row, or bring it up to date."""
+    """Write a run's row in the run history, or bring it up to date."""
     connection.execute(
         ADD_RUN,
         {
@@ -56,6 +56,6 @@ def save_run(
 
 
 def read_result(connection: Connection, run_id: str) -> dict[str, Any]:
-    """Return what a run's journal row says of it so far; nothing where there is none yet."""
+    """Return what a run's row in the run history says so far; nothing where there is none yet."""
     row = connection.execute(READ_RESULT, {"run_id": run_id}).fetchone()
     return {} if row is None else row[0]

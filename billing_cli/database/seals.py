@@ -102,7 +102,7 @@ SELECT seal.leaf_number, coalesce(fact.ordinal, 0), {CHARGE_LINE}
 class LogHead(NamedTuple):
     """The head of the log: how many leaves it has, and the newest signed checkpoint, if any.
 
-    `is_adopted` tells whether the facts of earlier versions are sealed.
+    `is_adopted` says whether the facts of earlier versions are sealed.
     """
 
     tree_size: int

@@ -40,7 +40,8 @@ SELECT source_id
 """
 
 # The lock is that of the row, and ends with the transaction: a killed run never leaves one behind.
-# A source without a row is new, and this run is a dry one, or somebody removed it meanwhile.
+# A source has no row where it is new and this is a dry run, or where its row was deleted during
+# the run.
 TRY_LOCK_SOURCES = """
 WITH locked AS MATERIALIZED (
   SELECT source_id
@@ -96,7 +97,7 @@ class SourceState:
     stood that knew the source before us. `samples_at` is the last applied snapshot with samples.
     `former_nodes` are stored node ids whose counters continue under the node's present one; its
     first snapshot, at `first_snapshot_at`, is then the last one of the node before.
-    `is_stalled` tells that a gap which begins at `samples_at` is recorded already.
+    `is_stalled` means that a gap which begins at `samples_at` is recorded already.
     """
 
     source_id: str
@@ -252,7 +253,9 @@ def lock_sources(
         {row[0]: source_state(*row) for row in states},
         {node: source_id for node, source_id, present in carried if node == present},
         _former_owners(carried),
-        tuple(one for row in billable if (one := billable_usage(*row)).source_id in {None, *ours}),
+        tuple(
+            usage for row in billable if (usage := billable_usage(*row)).source_id in {None, *ours}
+        ),
         frozenset(moving_node_ids),
         # An iterator lets go of the rows when it has given the last: what follows takes their place
         # in memory, as it can't take that of the driver's own copy.

@@ -43,7 +43,7 @@ SPANS = SPANS_OF.format(condition="stream.account_uuid = %(account)s")
 FORMER_SPANS = SPANS_OF.format(condition="stream.stream_id = ANY (%(former_streams)s::bigint[])")
 
 # The first and last minute that can hold charges of the account. Where its streams have another
-# account now, its buckets tell.
+# account now, its buckets show them.
 LIFE = f"""
   SELECT min(first_minute) AS first_minute, max(last_minute) AS last_minute
     FROM (SELECT first_minute, last_minute FROM ({SPANS}) AS span
@@ -81,8 +81,8 @@ RECORDS_IN = """
       AS minute (at)
    CROSS JOIN LATERAL (
          SELECT *
-           FROM billing.usage_records AS one
-          WHERE one.bucket_start = minute.at AND one.stream_id = span.stream_id
+           FROM billing.usage_records AS record
+          WHERE record.bucket_start = minute.at AND record.stream_id = span.stream_id
          OFFSET 0) AS record"""
 
 # All records of the streams that the account has now, whichever account was charged.
@@ -116,8 +116,8 @@ CHARGES = f"""
       AS minute (at)
    CROSS JOIN LATERAL (
          SELECT *
-           FROM billing.charges AS one
-          WHERE one.bucket_start = minute.at AND one.account_uuid = %(account)s
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = minute.at AND charge.account_uuid = %(account)s
          OFFSET 0) AS charge
 """
 

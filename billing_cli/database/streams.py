@@ -178,7 +178,7 @@ def resolve_accounts(
         RESOLVE_ACCOUNTS,
         {
             "sample_uuids": arrays.plain(wanted),
-            "last_accounts": arrays.plain(last_accounts[one] for one in wanted),
+            "last_accounts": arrays.plain(last_accounts[uuid] for uuid in wanted),
         },
     )
     return {uuid: uuid if account == uuid else intern(account) for uuid, account in rows}
@@ -207,7 +207,7 @@ def add_streams(
     ids = {}
     for start in range(0, len(streams), STREAMS_AT_ONCE):
         some = streams[start : start + STREAMS_AT_ONCE]
-        names = {one.name: one.name for one in some}
+        names = {stream.name: stream.name for stream in some}
         for node, tag, uuid, stream_id in connection.execute(INSERT_STREAMS, new_streams(some)):
             ids[node, names[StreamName(tag, uuid)]] = stream_id
     return ids

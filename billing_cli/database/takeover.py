@@ -65,7 +65,7 @@ class ChargedCursors(NamedTuple):
     def bytes_by_key(self) -> dict[BucketKey, Totals | None]:
         """Return the buckets that were charged already, whoever did it, and the bytes on record.
 
-        None where there is a ledger row and no bucket: the row tells only the rated bytes.
+        None where there is a ledger row and no bucket: the row holds only the rated bytes.
         """
         charged: dict[BucketKey, Totals | None]
         charged = {self.ids[entry_id]: None for (entry_id,) in self.entries}

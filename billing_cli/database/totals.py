@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Adds what the run's journal row is about to say, minus what it says so far: a run of several
-# steps writes that row at each of them. So the totals are the sum of the journal, whatever is
-# tried again, and stay it when old rows of the journal are cleared away. What a run says never
-# shrinks, but for bytes and money, where a correction may give back: that is counted by itself.
+# Adds what the run's row in the run history is about to say, minus what it says so far: a run of
+# several steps writes that row at each of them. So the totals are the sum of the run history,
+# whatever is tried again, and stay it when old rows of the run history are deleted. What a run says
+# never shrinks, but for bytes and money, where a correction may give back: that is counted by
+# itself.
 ADD_TO_TOTALS = """
 INSERT INTO billing.totals AS own
        (job, last_status, last_started_at, last_finished_at, last_success_at,
@@ -26,7 +27,7 @@ INSERT INTO billing.totals AS own
         resets, gaps, rejected_samples, held_deltas, violations, notices)
 SELECT %(job)s, %(status)s, %(started_at)s, %(finished_at)s,
        CASE WHEN %(status)s IN ('ok', 'partial') THEN %(finished_at)s::timestamptz END,
-       sum(sign), coalesce(sum(sign) FILTER (WHERE one.status = 'error'), 0),
+       sum(sign), coalesce(sum(sign) FILTER (WHERE report.status = 'error'), 0),
        sum(sign * processed_samples), sum(sign * written_minutes), sum(sign * replayed_minutes),
        greatest(sum(sign * included_bytes), 0), greatest(-sum(sign * included_bytes), 0),
        greatest(sum(sign * charged_bytes), 0), greatest(-sum(sign * charged_bytes), 0),
@@ -39,14 +40,14 @@ SELECT %(job)s, %(status)s, %(started_at)s, %(finished_at)s,
   FROM (SELECT 1, %(status)s, %(result)s::jsonb
          UNION ALL
         SELECT -1, status, result FROM billing.runs WHERE run_id = %(run_id)s)
-    AS one (sign, status, result),
-       jsonb_to_record(one.result)
+    AS report (sign, status, result),
+       jsonb_to_record(report.result)
     AS run (processed_samples bigint, written_minutes bigint, replayed_minutes bigint,
             included_bytes numeric, charged_bytes numeric, amount numeric, corrections bigint,
             violations bigint, notices bigint),
        LATERAL (SELECT sum(resets) AS resets, sum(gaps) AS gaps,
                        sum(rejected_samples) AS rejected_samples, sum(held_deltas) AS held_deltas
-                  FROM jsonb_to_recordset(one.result -> 'sources')
+                  FROM jsonb_to_recordset(report.result -> 'sources')
                     AS listed (resets bigint, gaps bigint, rejected_samples bigint,
                                held_deltas bigint)) AS source
     ON CONFLICT (job) DO UPDATE
@@ -85,8 +86,8 @@ SELECT listed.source_id,
        greatest(sum(sign * coalesce(successions, 0)), 0)
   FROM (SELECT 1, %(result)s::jsonb
          UNION ALL
-        SELECT -1, result FROM billing.runs WHERE run_id = %(run_id)s) AS one (sign, result)
- CROSS JOIN jsonb_to_recordset(one.result -> 'sources')
+        SELECT -1, result FROM billing.runs WHERE run_id = %(run_id)s) AS report (sign, result)
+ CROSS JOIN jsonb_to_recordset(report.result -> 'sources')
     AS listed (source_id text, charged_bytes numeric, amount numeric, new_streams bigint,
                successions bigint)
  WHERE listed.source_id IS NOT NULL
@@ -117,7 +118,7 @@ READ_CLEAN_AUDITS = """
 SELECT scope, max(at)
   FROM billing.audits
  CROSS JOIN LATERAL unnest(CASE WHEN is_full THEN ARRAY['full', 'new'] ELSE ARRAY['new'] END)
-    AS one (scope)
+    AS audited (scope)
  WHERE violations = 0
  GROUP BY scope
  ORDER BY scope
@@ -139,7 +140,7 @@ def add_to_totals(
     finished_at: datetime,
     result: Mapping[str, Any],
 ) -> None:
-    """Count a run, before its journal row is written or brought up to date.
+    """Count a run, before its row in the run history is written or brought up to date.
 
     Jobs of one kind wait here for each other, so it comes right before the commit.
     """

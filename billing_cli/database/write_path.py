@@ -1,7 +1,7 @@
 """The statements that write a run, in the order in which they are executed.
 
 Each is set-based, and each fact is inserted with ON CONFLICT DO NOTHING: what exists already is
-never overwritten, and the row counts tell that it was there. Usage records and charges come from
+never overwritten, and the row counts show that it was there. Usage records and charges come from
 the two staging tables, in which they are canonical lines (`core.canonical`); all else is few rows
 or few columns and comes as parameters (`database.parameters`).
 """

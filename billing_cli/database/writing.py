@@ -57,7 +57,7 @@ def stage_usage(connection: Connection, usage: Sequence[StoredUsage]) -> StagedL
     digest = LineDigest()
     lines = map(digest.add, map(usage_line, sorted(usage, key=_usage_key)))
     _stage(connection, "staged_usage", lines)
-    return StagedLines(digest, frozenset(one.record.bucket_start for one in usage))
+    return StagedLines(digest, frozenset(stored.record.bucket_start for stored in usage))
 
 
 def stage_charges(connection: Connection, entries: Entries, run: Run) -> StagedLines:

@@ -18,7 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Endpoint:
     """A checked base address.
 
-    `label` is `host:port`, fit for reasons and notes. `secure` tells that TLS protects it, and
+    `label` is `host:port`, fit for reasons and notes. `secure` means that TLS protects it, and
     `exposed` that nothing does: plain HTTP to another host than loopback, or through a proxy.
     """
 

@@ -49,7 +49,7 @@ class Body:
         self._file.close()
 
     def __del__(self) -> None:
-        """Close the file of an answer that came after the deadline, which nobody reads."""
+        """Close the file of an answer that came after the deadline and is not read."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -99,7 +99,7 @@ def read_credential(ref: str, environ: Mapping[str, str]) -> SecretToken:
     try:
         check_reference(ref)
     except ValueError:
-        # Not repeated: somebody may have put the token itself here.
+        # Not repeated: the token itself may have been put here.
         raise CredentialsError(
             "credential_ref is none of env:NAME, file:/path, credential:NAME"
         ) from None

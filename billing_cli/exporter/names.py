@@ -53,7 +53,7 @@ def canonical_uuid(text: str | None) -> str | None:
 
 
 def all_canonical(uuids: Sequence[str | None]) -> bool:
-    """Tell whether every value is a canonical uuid, in a few passes over one long string.
+    """Return whether every value is a canonical uuid, in a few passes over one long string.
 
     Matching each one takes 30 ms of the 90 ms in which 100,000 samples are decoded, this takes 3.
     """

@@ -111,7 +111,7 @@ def whole_minutes(
 ) -> int:
     """Return how many leading snapshots make up a step of whole minutes; 0 where none do yet.
 
-    `exhausted` tells that no further snapshot will come; otherwise the last minute may lack some
+    `exhausted` means that no further snapshot will come; otherwise the last minute may lack some
     and does not count. The step holds at most `max_samples` samples, but always at least two
     minutes after that of `since`, or else it could stand still for ever: a snapshot in which a
     counter decreased is applied only together with its successor.
@@ -140,7 +140,7 @@ def weight(snapshot: Snapshot) -> int:
 
 
 def is_new(last: Snapshot | None, snapshot: Snapshot) -> bool:
-    """Tell whether a snapshot follows the last one; false where it only repeats it.
+    """Return whether a snapshot follows the last one; false where it only repeats it.
 
     Both ends of a window are inclusive, so a page may begin with the snapshot that the one before
     it ended with. Raises ExporterError where time runs backwards, or where the same instant comes

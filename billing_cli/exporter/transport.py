@@ -195,7 +195,7 @@ class Transport:
 
 
 class _Exchange:
-    """One request on its way: what came of it, and how far it came."""
+    """One request in progress: its outcome, and how far it got."""
 
     def __init__(self) -> None:
         self.outcome: queue.SimpleQueue[Body | BaseException] = queue.SimpleQueue()

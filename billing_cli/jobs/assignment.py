@@ -27,7 +27,7 @@ MOVE = "billing sources move"
 
 
 def expects(source: Source | None, node: NodeIdentity) -> bool:
-    """Tell whether a source is configured to be of this node."""
+    """Return whether a source is configured to be of this node."""
     return (
         source is not None
         and source.expected_node_id == node.node_id

@@ -9,10 +9,10 @@ from billing_cli.core.times import closed_until, minute_of
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
+from billing_cli.jobs.catch_up_window import CatchUpWindow
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.fetching import origin_of
-from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
-from billing_cli.jobs.pace import Pace
+from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.written import Written
 
@@ -89,20 +89,20 @@ def catch_up(
             total,
             steps=taken,
             dry_run=dry_run,
-            applied=sum(one.snapshots for one in merged.values()),
+            applied=sum(result.snapshots for result in merged.values()),
         )
 
-    def journal(connection: Connection, step: Step) -> None:
-        write_journal(context, connection, outcome(step))
+    def record(connection: Connection, step: Step) -> None:
+        record_run(context, connection, outcome(step))
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        failing_on_record(context, session, outcome),
+        recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         if since is not None:
             known = _with_watermark(session, origin.sources)
-        remaining, pace = list(origin.sources), Pace()
+        remaining, window = list(origin.sources), CatchUpWindow()
         while remaining:
             step = take_step(
                 context,
@@ -111,11 +111,11 @@ def catch_up(
                 remaining,
                 until=goal,
                 since=since,
-                pace=pace,
-                journal=journal,
+                window=window,
+                record=record,
             )
             _merge(results, step)
-            written, steps, pace = written.plus(step.written), steps + 1, step.pace
+            written, steps, window = written.plus(step.written), steps + 1, step.window
             if on_step is not None:
                 on_step(results, goal)
             remaining = [source for source in remaining if source.source_id in step.behind]
@@ -130,7 +130,7 @@ def _with_watermark(session: Session, sources: Sequence[Source]) -> frozenset[st
         return read_sources(connection, [source.source_id for source in sources])
 
     states = session.read(read)
-    return frozenset(name for name, one in states.items() if one.watermark is not None)
+    return frozenset(name for name, state in states.items() if state.watermark is not None)
 
 
 def _merge(results: dict[str, SourceResult], step: Step) -> None:
@@ -141,7 +141,7 @@ def _merge(results: dict[str, SourceResult], step: Step) -> None:
             results[latest.source_id] = latest
             continue
         if latest.status == "skipped":
-            # Another run has brought it to the goal meanwhile.
+            # Another run has already brought it to the goal.
             results[latest.source_id] = replace(
                 earlier,
                 last_completed_until=latest.last_completed_until,

@@ -8,7 +8,7 @@ from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.fetching import origin_of
-from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
+from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.written import Written
 
@@ -54,12 +54,12 @@ def collect(
             dry_run=dry_run,
         )
 
-    def journal(connection: Connection, step: Step) -> None:
-        write_journal(context, connection, outcome(step))
+    def record(connection: Connection, step: Step) -> None:
+        record_run(context, connection, outcome(step))
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        failing_on_record(context, session, outcome),
+        recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
@@ -70,6 +70,6 @@ def collect(
             origin.sources,
             until=until,
             respect_intervals=not source_ids and not origin.is_file,
-            journal=journal,
+            record=record,
         )
     return outcome(step)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
-    from billing_cli.jobs.differences import Finding, Stretch
+    from billing_cli.jobs.differences import Finding, HistoryRange
 
 REASON = "reconciled with the exporter's history"
 ABOVE_CREDIT = (
@@ -47,7 +47,7 @@ ABOVE_MAXIMUM = (
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What the comparison did about one source. `skipped` counts what tells nothing certain."""
+    """What the comparison did about one source. `skipped` counts cells that prove nothing."""
 
     corrections: int = 0
     skipped: int = 0
@@ -75,9 +75,9 @@ class Comparison:
 
 
 def compare(
-    context: JobContext, connection: Connection, stretches: Sequence[Stretch]
+    context: JobContext, connection: Connection, history_ranges: Sequence[HistoryRange]
 ) -> Comparison:
-    """Compare the stretches of several sources and append what follows, in the open transaction.
+    """Compare the ranges of several sources and append corrections, in the open transaction.
 
     They are settled together, so that the entries of an account rise in the order of its buckets,
     whichever node they are of. Only where the data of some are refused, each is settled by itself,
@@ -85,42 +85,46 @@ def compare(
     """
     try:
         with connection.transaction():
-            done = _compare_together(context, connection, stretches)
+            done = _compare_together(context, connection, history_ranges)
             connection.execute(CHECK_CONSTRAINTS)
             return done
     except (psycopg.Error, FactConflictError) as error:
         reason = refusal(error)
-        if len(stretches) == 1:
-            return Comparison(failed={stretches[0].source_id: reason})
+        if len(history_ranges) == 1:
+            return Comparison(failed={history_ranges[0].source_id: reason})
     comparison = Comparison()
-    for stretch in stretches:
-        comparison = comparison.plus(compare(context, connection, [stretch]))
+    for history_range in history_ranges:
+        comparison = comparison.plus(compare(context, connection, [history_range]))
     return comparison
 
 
 def _compare_together(
-    context: JobContext, connection: Connection, stretches: Sequence[Stretch]
+    context: JobContext, connection: Connection, history_ranges: Sequence[HistoryRange]
 ) -> Comparison:
-    locked = try_lock_sources(connection, [stretch.source_id for stretch in stretches])
+    locked = try_lock_sources(
+        connection, [history_range.source_id for history_range in history_ranges]
+    )
     findings = [
-        find_differences(connection, stretch)
-        for stretch in stretches
-        if stretch.source_id in locked
+        find_differences(connection, history_range)
+        for history_range in history_ranges
+        if history_range.source_id in locked
     ]
     accounts = {stored.account_uuid for finding in findings for stored, _ in finding.different}
     locked_accounts = lock_accounts(context, connection, accounts)
     chargeable = locked_accounts.chargeable
     refused = spend_credit(
-        connection, [(finding.stretch, finding.different) for finding in findings], chargeable
+        connection, [(finding.history_range, finding.different) for finding in findings], chargeable
     )
-    source_ids = {stretch.stored_node_id: stretch.source_id for stretch in stretches}
+    source_ids = {
+        history_range.stored_node_id: history_range.source_id for history_range in history_ranges
+    }
     above = _above_maximum(context, connection, findings, locked_accounts, refused)
     usage = {
-        finding.stretch.source_id: _corrected_usage(
+        finding.history_range.source_id: _corrected_usage(
             finding,
             chargeable,
-            refused.get(finding.stretch.source_id, set())
-            | above.get(finding.stretch.source_id, set()),
+            refused.get(finding.history_range.source_id, set())
+            | above.get(finding.history_range.source_id, set()),
         )
         for finding in findings
     }
@@ -142,7 +146,7 @@ def _compare_together(
             processed_samples=sum(
                 len(snapshot.totals)
                 for finding in findings
-                for snapshot in finding.stretch.snapshots
+                for snapshot in finding.history_range.snapshots
             ),
             included_bytes=sum(charge.included_bytes for charge in rating.charges),
             charged_bytes=sum(charge.rated_bytes for charge in rating.charges),
@@ -161,10 +165,10 @@ def _compare_together(
             for bucket in buckets
         ),
         by_source={
-            finding.stretch.source_id: Compared(
-                corrections=len(usage[finding.stretch.source_id]),
+            finding.history_range.source_id: Compared(
+                corrections=len(usage[finding.history_range.source_id]),
                 skipped=finding.skipped,
-                resolved_gaps=_resolve_gaps(context, connection, finding.stretch),
+                resolved_gaps=_resolve_gaps(context, connection, finding.history_range),
                 problems=(
                     *(
                         locked_accounts.problems[account]
@@ -173,8 +177,8 @@ def _compare_together(
                         )
                         if account in locked_accounts.problems
                     ),
-                    *[ABOVE_CREDIT] * bool(refused.get(finding.stretch.source_id)),
-                    *[ABOVE_MAXIMUM] * bool(above.get(finding.stretch.source_id)),
+                    *[ABOVE_CREDIT] * bool(refused.get(finding.history_range.source_id)),
+                    *[ABOVE_MAXIMUM] * bool(above.get(finding.history_range.source_id)),
                 ),
             )
             for finding in findings
@@ -192,14 +196,19 @@ def _above_maximum(
     """Return the cells that grow above a daily maximum, by source."""
     growth: defaultdict[BucketKey, int] = defaultdict(int)
     cells: defaultdict[BucketKey, list[tuple[str, CellKey]]] = defaultdict(list)
-    for stretch, different in ((finding.stretch, finding.different) for finding in findings):
-        source_id, node = stretch.source_id, stretch.stored_node_id
+    for history_range, different in (
+        (finding.history_range, finding.different) for finding in findings
+    ):
+        source_id, node = history_range.source_id, history_range.stored_node_id
         for (cell, account, tag, minute), size_bytes in growth_of(different, accounts.chargeable):
             if cell not in refused.get(source_id, ()):
-                key = BucketKey(minute, node, account, stretch.region, tag)
+                key = BucketKey(minute, node, account, history_range.region, tag)
                 growth[key] += size_bytes
                 cells[key].append((source_id, cell))
-    sources = {finding.stretch.stored_node_id: finding.stretch.source_id for finding in findings}
+    sources = {
+        finding.history_range.stored_node_id: finding.history_range.source_id
+        for finding in findings
+    }
     maxima = maxima_of(context, growth, sources)
     above: defaultdict[str, set[CellKey]] = defaultdict(set)
     for key in find_growth_above(context, connection, growth, accounts, maxima):
@@ -238,13 +247,13 @@ def _buckets(
     """Return the buckets' changes, where anything changes."""
     uplink: defaultdict[BucketKey, int] = defaultdict(int)
     downlink: defaultdict[BucketKey, int] = defaultdict(int)
-    for stretch in (finding.stretch for finding in findings):
-        for record, _, account, _, _ in usage[stretch.source_id]:
+    for history_range in (finding.history_range for finding in findings):
+        for record, _, account, _, _ in usage[history_range.source_id]:
             key = BucketKey(
                 record.bucket_start,
-                stretch.stored_node_id,
+                history_range.stored_node_id,
                 account,
-                stretch.region,
+                history_range.region,
                 record.name.inbound_tag,
             )
             uplink[key] += record.uplink_bytes
@@ -255,7 +264,9 @@ def _buckets(
     )
 
 
-def _resolve_gaps(context: JobContext, connection: Connection, stretch: Stretch) -> int:
-    stamps = [snapshot.collected_at for snapshot in stretch.snapshots]
-    until = max(stretch.until, stamps[-1])
-    return resolve_gaps(connection, stretch.source_id, stamps[0], until, stamps, context.clock())
+def _resolve_gaps(context: JobContext, connection: Connection, history_range: HistoryRange) -> int:
+    stamps = [snapshot.collected_at for snapshot in history_range.snapshots]
+    until = max(history_range.until, stamps[-1])
+    return resolve_gaps(
+        connection, history_range.source_id, stamps[0], until, stamps, context.clock()
+    )

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from billing_cli.core.corrections import Difference
     from billing_cli.database.reconcile import StoredCell
-    from billing_cli.jobs.differences import Stretch
+    from billing_cli.jobs.differences import HistoryRange
 
 CellKey = tuple[int, "datetime"]
 
 
 def spend_credit(
     connection: Connection,
-    found: Iterable[tuple[Stretch, Sequence[tuple[StoredCell, Difference]]]],
+    found: Iterable[tuple[HistoryRange, Sequence[tuple[StoredCell, Difference]]]],
     accounts: Collection[str],
 ) -> dict[str, set[CellKey]]:
     """Consume credit for the cells that grow; return those that it does not cover, by source.
@@ -39,10 +39,10 @@ def spend_credit(
     Only cells of the chargeable `accounts` count. The sources are locked.
     """
     refused = {}
-    for stretch, different in found:
+    for history_range, different in found:
         grown = growth_of(different, accounts)
         if grown:
-            refused[stretch.source_id] = _spend(connection, stretch, grown)
+            refused[history_range.source_id] = _spend(connection, history_range, grown)
     return refused
 
 
@@ -60,12 +60,12 @@ def growth_of(
 ) -> list[tuple[GrownCell, int]]:
     """Return the cells of these accounts that grow, and by how many bytes, oldest first."""
     growth: defaultdict[tuple[datetime, GrownCell], int] = defaultdict(int)
-    for stored, one in different:
+    for stored, difference in different:
         record, account = stored.cell.record, stored.account_uuid
         if account in accounts:
             tag, minute = record.name.inbound_tag, minute_of(record.to_at)
             grown = GrownCell(cell_key(stored), account, tag, minute)
-            growth[record.to_at, grown] += sum(one.shown) - sum(one.recorded)
+            growth[record.to_at, grown] += sum(difference.shown) - sum(difference.recorded)
     return [(cell, size) for (_, cell), size in sorted(growth.items()) if size > 0]
 
 
@@ -76,17 +76,21 @@ def cell_key(stored: StoredCell) -> CellKey:
 
 def _spend(
     connection: Connection,
-    stretch: Stretch,
+    history_range: HistoryRange,
     grown: Sequence[tuple[GrownCell, int]],
 ) -> set[CellKey]:
-    state = read_sources(connection, [stretch.source_id])[stretch.source_id]
-    at = state.watermark or stretch.until
-    debts = read_account_debts(connection, stretch.stored_node_id)
-    book = CreditBook(stretch.policy, replace(state.credit, accounts=debts))
+    state = read_sources(connection, [history_range.source_id])[history_range.source_id]
+    at = state.watermark or history_range.until
+    debts = read_account_debts(connection, history_range.stored_node_id)
+    book = CreditBook(history_range.policy, replace(state.credit, accounts=debts))
     refused = {
-        one.cell for one, size_bytes in grown if not book.spend(one.account_uuid, size_bytes, at)
+        cell.cell for cell, size_bytes in grown if not book.spend(cell.account_uuid, size_bytes, at)
     }
     write_debts(
-        connection, stretch.source_id, stretch.stored_node_id, book.spent, book.spent_by_node
+        connection,
+        history_range.source_id,
+        history_range.stored_node_id,
+        book.spent,
+        book.spent_by_node,
     )
     return refused

@@ -1,4 +1,4 @@
-"""Comparing a stretch of evidence with the exporter's history."""
+"""Compares the usage records of a range of minutes with the exporter's history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class HistoryRange:
     """The minutes [at, until) of one source, their snapshots, and what is plausible there.
 
     With `charges_again` cells that `reverse` took back are compared too.
@@ -42,34 +42,34 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Where a stretch's evidence and its history differ."""
+    """Where the usage records of a range and its history differ."""
 
-    stretch: Stretch
+    history_range: HistoryRange
     different: Sequence[tuple[StoredCell, Difference]]
     skipped: int
 
 
-def find_differences(connection: Connection, stretch: Stretch) -> Finding:
+def find_differences(connection: Connection, history_range: HistoryRange) -> Finding:
     """Compare every cell with the snapshots inside it; count those that show nothing certain."""
-    node = stretch.stored_node_id
-    uuids = {name.sample_uuid for snapshot in stretch.snapshots for name in snapshot.totals}
+    node = history_range.stored_node_id
+    uuids = {name.sample_uuid for snapshot in history_range.snapshots for name in snapshot.totals}
     accounts = read_last_accounts(connection, [node], uuids)
-    history = read_history(stretch.snapshots, accounts, stretch.policy)
+    history = read_history(history_range.snapshots, accounts, history_range.policy)
     snapshots = history.snapshots
-    first_from = read_first_from(connection, node, stretch.at, stretch.until)
+    first_from = read_first_from(connection, node, history_range.at, history_range.until)
     stamps = [snapshot.collected_at for snapshot in snapshots]
     cells, skipped = read_cells(
         connection,
         node,
-        stretch.at,
-        stretch.until,
-        minute_of(min(first_from or stretch.at, stretch.at)),
+        history_range.at,
+        history_range.until,
+        minute_of(min(first_from or history_range.at, history_range.at)),
         {snapshot.collected_at: snapshot.totals for snapshot in snapshots},
     )
     different: list[tuple[StoredCell, Difference]] = []
     for stored in cells:
         record = stored.cell.record
-        if stored.cell.is_reversed and not stretch.charges_again:
+        if stored.cell.is_reversed and not history_range.charges_again:
             continue
         after_start = bisect_right(stamps, record.from_at)
         past_end = bisect_right(stamps, record.to_at, lo=after_start)
@@ -84,9 +84,9 @@ def find_differences(connection: Connection, stretch: Stretch) -> Finding:
         ]
         restarts = history.restarts.get(record.name, {})
         continued = history.continued.get(record.name, {})
-        found = differences(stored.cell, seen, restarts, stretch.policy, continued)
+        found = differences(stored.cell, seen, restarts, history_range.policy, continued)
         if found is None:
             skipped += 1
         else:
             different.extend((stored, difference) for difference in found)
-    return Finding(stretch, different, skipped)
+    return Finding(history_range, different, skipped)

@@ -70,7 +70,7 @@ def find_minutes(
 ) -> Minutes:
     """Sort buckets by what is on record of their minutes.
 
-    `fresh` ones are of minutes that nobody should have charged before; `late` ones, of usage that
+    `fresh` ones are of minutes that should not be charged yet; `late` ones, of usage that
     waited for its account, add to minutes that may have been. `on_record` are the bytes of those
     that were charged before, and `usage` is what all of them are the sums of. Raises
     FactConflictError where a minute of `fresh` was charged by us with other figures.
@@ -84,7 +84,9 @@ def find_minutes(
         return Minutes([*fresh, *late])
 
     histories = read_bucket_histories(connection, charged)
-    first_from = first_from_by_bucket((bucket_key(one), one.record.from_at) for one in usage)
+    first_from = first_from_by_bucket(
+        (bucket_key(billed), billed.record.from_at) for billed in usage
+    )
     late_keys = {bucket.key for bucket in late}
     new = []
     replayed: set[BucketKey] = set()
@@ -149,7 +151,7 @@ def write_corrections(
     The corrections' accounts are chargeable; there is at most one correction
     for a bucket. `usage` are the usage records that the corrections follow from. Returns the
     entries that were written. Raises FactConflictError where one of them exists already, and where
-    bytes would come to a minute of an account's former life.
+    bytes would be charged in a minute of an account's former life.
     """
     opened = open_periods(connection, accounts)
     keys = {correction.bucket.key for correction in corrections}
@@ -255,7 +257,7 @@ def _entries(
 
 
 def _is_replay(bucket: Bucket, stored: Totals | None, history: BucketHistory) -> bool:
-    """Tell whether a bucket is on record as it is: its row, and the bytes of its charges."""
+    """Return whether a bucket is on record as it is: its row, and the bytes of its charges."""
     charged_bytes = sum(entry.included_bytes + entry.rated_bytes for entry in history.entries)
     is_charged = charged_bytes == bucket.total_bytes
     return is_charged and stored == (bucket.uplink_bytes, bucket.downlink_bytes)

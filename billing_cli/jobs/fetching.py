@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import Fetched
     from billing_cli.exporter.source import Source
+    from billing_cli.jobs.catch_up_window import CatchUpWindow
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.pace import Pace
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
 
@@ -74,7 +74,7 @@ def origin_of(
         return read_sources(connection, [source.source_id for source in context.sources])
 
     states = session.read(read)
-    carried = {name: one.identity for name, one in states.items() if one.identity is not None}
+    carried = {name: state.identity for name, state in states.items() if state.identity is not None}
     renamed = {former: now for state in states.values() for former, now in state.renamed().items()}
     try:
         with read_file(
@@ -117,7 +117,7 @@ class FetchRound:
     """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
 
     `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
-    asked from. `is_file` tells that it was not the exporters who answered, `is_dry` that nothing is
+    asked from. `is_file` means that a file was read, not the exporters, `is_dry` that nothing is
     to be stored.
     """
 
@@ -138,7 +138,7 @@ def fetch_round(
     states: Mapping[str, SourceState],
     until: datetime,
     since: datetime | None,
-    pace: Pace,
+    window: CatchUpWindow,
     asked_at: datetime,
     *,
     is_dry: bool,
@@ -152,12 +152,12 @@ def fetch_round(
         begin = state.watermark or state.legacy_watermark or first_since
         if begin < until or source.mode != "window":
             begins[source.source_id] = begin
-    bound = pace.bound(begins, until, fetching.step_max_samples)
+    bound = window.bound(begins, until, fetching.step_max_samples)
     waiting = frozenset(
         source_id for source_id, begin in begins.items() if bound < until and begin >= bound
     )
     wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
-    shares = pace.shares((source.source_id for source in wanted), fetching.step_max_samples)
+    shares = window.shares((source.source_id for source in wanted), fetching.step_max_samples)
     outcomes = origin.fetch(
         [
             FetchRequest(

@@ -47,7 +47,7 @@ class Share(NamedTuple):
     is_bare: bool = False
 
     def takes(self, source_id: str | None) -> bool:
-        """Tell whether usage that waited is part of it."""
+        """Return whether usage that waited is part of it."""
         return source_id not in self.refused and not (self.is_bare and source_id is None)
 
 
@@ -118,7 +118,7 @@ def write_isolated(
     """Write all plans, and what waits; where some sources can't be written, all the others.
 
     What waits of accounts without late usage is left to a later run where it can't be written. So
-    is late usage of nodes that no source carries, which a note tells: it is a unit of its own.
+    is late usage of nodes that no source carries, which a note reports: it is a unit of its own.
     Returns what was written and, by source id, why a source was left out. Other errors (lost
     connection, deadlock) are raised.
     """
@@ -129,7 +129,10 @@ def write_isolated(
         return written, {}
     late_ids = {usage.source_id for usage in waiting.late}
     source_ids: list[str | None] = [
-        *sorted({plan.source_id for plan in plans} | {one for one in late_ids if one is not None}),
+        *sorted(
+            {plan.source_id for plan in plans}
+            | {source_id for source_id in late_ids if source_id is not None}
+        ),
         *[None] * (None in late_ids),
     ]
     unused = waiting._replace(late=())
@@ -155,7 +158,7 @@ def write_isolated(
 
 
 def _outcome(written: Written, failed: Mapping[str | None, str]) -> tuple[Written, dict[str, str]]:
-    """Return what was written and why sources failed; of what has no source, a note tells."""
+    """Return what was written and why sources failed; a note reports what has no source."""
     if None in failed:
         note = f"{UNCARRIED} was not charged: {failed[None]}"
         written = replace(written, notes={**written.notes, None: [note]})

@@ -1,4 +1,4 @@
-"""What the database tells for metrics: read at the end of a run, cheaply, or not at all."""
+"""What the database holds for metrics: read at the end of a run, cheaply, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_metrics(context: JobContext) -> StoredMetrics:
     """Return the totals of all jobs and the state of every enabled source, as of one moment.
 
     What it costs depends on neither the number of runs nor that of streams. Raises BillingError
-    where the database can't tell.
+    where the database can't be read.
     """
     database = replace(
         context.database,

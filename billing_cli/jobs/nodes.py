@@ -30,7 +30,9 @@ def nodes_of(
         return None
     states = read_sources(connection, sorted(set(source_ids)))
     configured = {source.source_id for source in context.sources}
-    unknown = [name for name, one in states.items() if not one.identity and name not in configured]
+    unknown = [
+        name for name, state in states.items() if not state.identity and name not in configured
+    ]
     if unknown:
         known = ", ".join(sorted(configured)) or "none"
         hint = did_you_mean(unknown[0], configured)

@@ -1,6 +1,6 @@
-"""Telling a dead-man switch that a run has begun, and with which exit status it ended.
+"""Reporting to a dead-man switch that a run has begun, and with which exit status it ended.
 
-Such a service raises the alarm when nobody calls: when the timer, the machine or the network is
+Such a service raises the alarm when no ping comes: when the timer, the machine or the network is
 down, which is when nothing here could raise one.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 START = "start"
 
 # What a run may wait for at its end, for both pings together. At its begin it waits for nothing.
-# No single operation of the network may take longer either, so that a begin that nobody takes
+# No single operation of the network may take longer either, so that a begin that is not accepted
 # does not keep the end from being reported.
 MAX_WAIT_SECONDS = 1.8
 
@@ -55,7 +55,7 @@ class Pinger:
         self._deadline = 0.0
 
     def begin(self) -> None:
-        """Tell of the begin of a run, without waiting."""
+        """Report the begin of a run, without waiting."""
         # Signals are for the main thread, which at times holds them back: a thread that does
         # not would take them in its stead.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -65,7 +65,7 @@ class Pinger:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def end(self, exit_status: int | None) -> None:
-        """Tell of the end of the run, without waiting; None says nothing about how it ended."""
+        """Report the end of the run, without waiting; None says nothing about how it ended."""
         self._deadline = time.monotonic() + self._max_wait_seconds
         self._statuses.put(exit_status)
 

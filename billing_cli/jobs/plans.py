@@ -97,7 +97,7 @@ def plan(
     touched = {node.source_id: node.touched() for node in nodes}
     last_accounts = _last_accounts(nodes, touched)
     accounts = {uuid: uuid for uuid, last in last_accounts.items() if last == uuid}
-    # An account's own uuid goes on naming it, unless it was deleted: then locking it tells.
+    # An account's own uuid goes on naming it, unless it was deleted: locking it shows that.
     accounts |= resolve_accounts(
         connection, {uuid: last for uuid, last in last_accounts.items() if last != uuid}
     )
@@ -160,7 +160,10 @@ class _Node:
     def totals_at_watermark(self) -> Mapping[StreamName, Totals]:
         """Return the totals in the snapshot at the watermark, if it is among those fetched."""
         snapshots = self.fetched.snapshots
-        return next((one.totals for one in snapshots if one.collected_at == self.watermark), {})
+        return next(
+            (snapshot.totals for snapshot in snapshots if snapshot.collected_at == self.watermark),
+            {},
+        )
 
     def unresolved(self) -> set[StreamName]:
         """Return the known streams without an account so far."""

@@ -99,7 +99,7 @@ def open_periods(connection: Connection, locked: LockedAccounts) -> OpenedPeriod
 
 
 def _is_renewed_since(account: Account, left: QuotasLeft) -> bool:
-    """Tell whether the quota was renewed after our newest entry.
+    """Return whether the quota was renewed after our newest entry.
 
     Where no period was seen before, as after an update of this program, our entries may have used
     the renewed quota already: the stored one is then what the newest entry left.

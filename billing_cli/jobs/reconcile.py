@@ -20,11 +20,11 @@ from billing_cli.database.sources import read_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 from billing_cli.jobs.compare import Comparison, compare
 from billing_cli.jobs.context import check_range, sources_to_work_on
-from billing_cli.jobs.courses import Course
-from billing_cli.jobs.differences import Stretch
+from billing_cli.jobs.differences import HistoryRange
 from billing_cli.jobs.fetching import origin_of
-from billing_cli.jobs.journal import failing_on_record, result_of, write_journal
 from billing_cli.jobs.prices import require_prices
+from billing_cli.jobs.reconcile_progress import ReconcileProgress
+from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.source_results import lag_seconds
 from billing_cli.jobs.written import Written
 
@@ -70,7 +70,7 @@ def reconcile(
     started_at = context.clock()
     check_range(since, until, started_at)
     sources = sources_to_work_on(context, source_ids)
-    courses: list[Course] = []
+    unfinished: list[ReconcileProgress] = []
     results: dict[str, SourceResult] = {}
     found: list[MinuteDifference] = []
     written, corrections, steps = Written(), 0, 0
@@ -78,63 +78,65 @@ def reconcile(
     def outcome(step: Comparison | None = None) -> RunResult:
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
-        merged = results | {course.source.source_id: course.finished() for course in courses}
+        merged = results | {
+            progress.source.source_id: progress.finished() for progress in unfinished
+        }
         result = result_of(
             context, JOB, started_at, merged.values(), total, steps=taken, dry_run=dry_run
         )
         added = step.by_source.values() if step else ()
         return replace(
             result,
-            corrections=corrections + sum(one.corrections for one in added),
+            corrections=corrections + sum(source.corrections for source in added),
             differences=(*found, *(step.differences if step else ())),
         )
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        failing_on_record(context, session, outcome),
+        recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
-        courses, results = _courses(context, session, origin.sources, since, until)
-        while courses:
-            stretches = [
-                replace(stretch, charges_again=since is not None)
-                for stretch in _next_stretches(context, session, origin, courses)
+        unfinished, results = _unfinished(context, session, origin.sources, since, until)
+        while unfinished:
+            history_ranges = [
+                replace(history_range, charges_again=since is not None)
+                for history_range in _next_ranges(context, session, origin, unfinished)
             ]
 
             def work(
-                connection: Connection, stretches: Sequence[Stretch] = stretches
+                connection: Connection, history_ranges: Sequence[HistoryRange] = history_ranges
             ) -> Comparison:
-                step = compare(context, connection, stretches)
-                write_journal(context, connection, outcome(step))
+                step = compare(context, connection, history_ranges)
+                record_run(context, connection, outcome(step))
                 return step
 
-            if stretches:
+            if history_ranges:
                 step = session.transaction(work)
-                _note(courses, stretches, step)
+                _note(unfinished, history_ranges, step)
                 written, steps = written.plus(step.written), steps + 1
-                corrections += sum(one.corrections for one in step.by_source.values())
+                corrections += sum(source.corrections for source in step.by_source.values())
                 found.extend(step.differences)
             results |= {
-                course.source.source_id: course.finished()
-                for course in courses
-                if course.is_finished
+                progress.source.source_id: progress.finished()
+                for progress in unfinished
+                if progress.is_finished
             }
-            courses = [course for course in courses if not course.is_finished]
-            if on_step is not None and courses:
+            unfinished = [progress for progress in unfinished if not progress.is_finished]
+            if on_step is not None and unfinished:
                 on_step(
-                    {course.source.source_id: course.at for course in courses},
-                    max(course.end for course in courses),
+                    {progress.source.source_id: progress.at for progress in unfinished},
+                    max(progress.end for progress in unfinished),
                 )
     return outcome()
 
 
-def _courses(
+def _unfinished(
     context: JobContext,
     session: Session,
     sources: Sequence[Source],
     since: datetime | None,
     until: datetime | None,
-) -> tuple[list[Course], dict[str, SourceResult]]:
+) -> tuple[list[ReconcileProgress], dict[str, SourceResult]]:
     """Return what there is to compare, and the results of sources where there is nothing."""
 
     def read(connection: Connection) -> dict[str, SourceState]:
@@ -145,7 +147,7 @@ def _courses(
 
     states = session.read(read)
     now = context.clock()
-    courses, results = [], {}
+    unfinished, results = [], {}
     for source in sources:
         state = states[source.source_id]
         base = SourceResult(source.source_id, last_completed_until=state.watermark)
@@ -169,70 +171,74 @@ def _courses(
             note = f"nothing is collected after {format_rfc3339(at)}"
             results[source.source_id] = replace(result, notes=(note,))
             continue
-        courses.append(Course(source, state, state.identity, at, end, result))
-    return courses, results
+        unfinished.append(ReconcileProgress(source, state, state.identity, at, end, result))
+    return unfinished, results
 
 
-def _next_stretches(
-    context: JobContext, session: Session, origin: Origin, courses: Sequence[Course]
-) -> list[Stretch]:
-    """Ask every source for what comes next; where it tells nothing, its course says why."""
-    share = max(1, min(STEP_MAX_SAMPLES, context.fetching.step_max_samples) // len(courses))
-    answers = _fetch(context, session, origin, courses, share)
-    stretches = []
-    for course in courses:
-        snapshots, covered = course.usable(answers[course.source.source_id], share)
-        if covered > course.at:
-            stretches.append(
-                Stretch(
-                    source_id=course.source.source_id,
-                    stored_node_id=course.identity.stored,
-                    region=course.source.region or context.tariff.default_region,
-                    at=course.at,
+def _next_ranges(
+    context: JobContext, session: Session, origin: Origin, unfinished: Sequence[ReconcileProgress]
+) -> list[HistoryRange]:
+    """Ask every source for what comes next; where its answer has nothing, its progress says why."""
+    share = max(1, min(STEP_MAX_SAMPLES, context.fetching.step_max_samples) // len(unfinished))
+    answers = _fetch(context, session, origin, unfinished, share)
+    history_ranges = []
+    for progress in unfinished:
+        snapshots, covered = progress.usable(answers[progress.source.source_id], share)
+        if covered > progress.at:
+            history_ranges.append(
+                HistoryRange(
+                    source_id=progress.source.source_id,
+                    stored_node_id=progress.identity.stored,
+                    region=progress.source.region or context.tariff.default_region,
+                    at=progress.at,
                     until=covered,
                     snapshots=snapshots,
-                    policy=context.policy_of(course.source),
+                    policy=context.policy_of(progress.source),
                 )
             )
-    return stretches
+    return history_ranges
 
 
 def _fetch(
     context: JobContext,
     session: Session,
     origin: Origin,
-    courses: Sequence[Course],
+    unfinished: Sequence[ReconcileProgress],
     share: int,
 ) -> Mapping[str, Fetched | ExporterError]:
     def read(connection: Connection) -> list[datetime | None]:
         return [
-            read_first_from(connection, course.identity.stored, course.at, course.end)
-            for course in courses
+            read_first_from(connection, progress.identity.stored, progress.at, progress.end)
+            for progress in unfinished
         ]
 
     requests = [
         FetchRequest(
-            source=course.source,
-            since=min(course.at, first or course.at),
-            until=course.end,
-            max_samples=share * course.factor,
+            source=progress.source,
+            since=min(progress.at, first or progress.at),
+            until=progress.end,
+            max_samples=share * progress.factor,
             page_limit=min(context.fetching.page_limit, MAX_PAGE_SNAPSHOTS),
             has_watermark=True,
-            renamed=course.state.renamed(),
+            renamed=progress.state.renamed(),
         )
-        for course, first in zip(courses, session.read(read), strict=True)
+        for progress, first in zip(unfinished, session.read(read), strict=True)
     ]
     return origin.fetch(requests, context.clock())
 
 
-def _note(courses: Sequence[Course], stretches: Sequence[Stretch], step: Comparison) -> None:
+def _note(
+    unfinished: Sequence[ReconcileProgress],
+    history_ranges: Sequence[HistoryRange],
+    step: Comparison,
+) -> None:
     """Take a step's outcome into the sources' results and move on."""
-    by_id = {course.source.source_id: course for course in courses}
-    for stretch in stretches:
-        course = by_id[stretch.source_id]
-        if stretch.source_id in step.failed:
-            course.fail(ExporterError(step.failed[stretch.source_id]))
-        elif stretch.source_id in step.by_source:
-            course.note(stretch, step.by_source[stretch.source_id])
+    by_id = {progress.source.source_id: progress for progress in unfinished}
+    for history_range in history_ranges:
+        progress = by_id[history_range.source_id]
+        if history_range.source_id in step.failed:
+            progress.fail(ExporterError(step.failed[history_range.source_id]))
+        elif history_range.source_id in step.by_source:
+            progress.note(history_range, step.by_source[history_range.source_id])
         else:
-            course.result = replace(course.result, status="busy")
+            progress.result = replace(progress.result, status="busy")

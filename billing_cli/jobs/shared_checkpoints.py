@@ -28,9 +28,9 @@ def written_checkpoints(
     those that an earlier run left.
     """
     stamps = {
-        (one.stored_node_id, one.account_uuid): one.samples_at
-        for one in stale
-        if one.account_uuid in accounts.kept
+        (checkpoint.stored_node_id, checkpoint.account_uuid): checkpoint.samples_at
+        for checkpoint in stale
+        if checkpoint.account_uuid in accounts.kept
     }
     stamps |= usage.late_at
     for plan in plans:
@@ -52,9 +52,9 @@ def stale_checkpoints(
     the account is still held, or gone.
     """
     held = accounts.problems.keys() - accounts.kept
-    for one in stale:
-        if one.account_uuid not in held:
-            yield one.stored_node_id, one.account_uuid, False
+    for checkpoint in stale:
+        if checkpoint.account_uuid not in held:
+            yield checkpoint.stored_node_id, checkpoint.account_uuid, False
     for plan in plans:
         for account in kept[plan.source_id] & held:
             yield plan.identity.stored, account, True

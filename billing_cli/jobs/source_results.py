@@ -33,7 +33,7 @@ def results_of(
     written: Written,
     now: datetime,
 ) -> list[SourceResult]:
-    """Return what came of each source that was asked, in the order of their ids."""
+    """Return the outcome of each source that was asked, in the order of their ids."""
     results = []
     for source_id in sorted(outcomes):
         state = found.states[source_id]
@@ -164,14 +164,14 @@ def fail_long_busy(
     if not busy:
         return list(results)
     seconds = note_busy_sources(connection, busy, now)
-    late = [one for one in busy if seconds[one] > BUSY_FAILURE_SECONDS]
+    late = [source_id for source_id in busy if seconds[source_id] > BUSY_FAILURE_SECONDS]
     holders = read_lock_holders(connection, late) if late else {}
     return [
         replace(
             result,
             status="error",
             error=f"locked for {seconds[result.source_id] / 60:.0f} minutes, "
-            f"by {holders.get(result.source_id, 'nobody any more')}",
+            f"by {holders.get(result.source_id, 'a transaction that has ended')}",
             error_code="locked",
         )
         if result.source_id in late

@@ -2,7 +2,7 @@
 
 No transaction is open while the network is slow. Because time passes between reading and
 writing, the transaction locks each source and reads its watermark once more; what another
-run has written meanwhile is dropped by comparison.
+run has written in that time is dropped by comparison.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from billing_cli.database.write_path import FINISH, FINISH_BARE
 from billing_cli.database.writing import send
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.jobs.assignment import accept, assign_nodes
+from billing_cli.jobs.catch_up_window import CatchUpWindow, cut_at, end_of_history
 from billing_cli.jobs.fetching import fetch_round
 from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolated
-from billing_cli.jobs.pace import Pace, cut_at, end_of_history
 from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.regions import late_in_recorded_regions
@@ -63,13 +63,13 @@ INTERVAL_TOLERANCE = timedelta(seconds=1)
 class Step:
     """What a step did. `behind` are the sources that are well and not current yet.
 
-    `pace` is that of the step after this one.
+    `window` is that of the step after this one.
     """
 
     sources: tuple[SourceResult, ...]
     written: Written
     behind: frozenset[str]
-    pace: Pace
+    window: CatchUpWindow
 
 
 def take_step(
@@ -80,30 +80,38 @@ def take_step(
     *,
     until: datetime,
     since: datetime | None = None,
-    pace: Pace | None = None,
+    window: CatchUpWindow | None = None,
     respect_intervals: bool = False,
-    journal: Callable[[Connection, Step], None],
+    record: Callable[[Connection, Step], None],
 ) -> Step:
     """Move the sources a bounded step towards `until`, the end of the last closed minute.
 
     `sources` are those of the origin that take part. `since` is where a source begins that has no
-    watermark yet. With a `pace` all sources come equally far: minutes that another one has yet to
+    watermark yet. With a `window` all sources come equally far: minutes that another one has yet to
     reach are left to a later step, and so are sources that are further already. Without one, each
-    comes as far as its share of the samples allows. `journal` is called inside the transaction with
+    comes as far as its share of the samples allows. `record` is called inside the transaction with
     what was done. Raises BillingError where the database fails; what a source does wrong is in its
     result.
     """
     asked_at = context.clock()
     by_id = {source.source_id: source for source in sources}
     is_dry = session.dry_run
-    known = session.read(lambda one: _read(context, one, list(by_id), is_dry=is_dry))
+    known = session.read(lambda connection: _read(context, connection, list(by_id), is_dry=is_dry))
     due = [
         source
         for source in sources
         if not (respect_intervals and _is_early(source, known, asked_at))
     ]
     fetched = fetch_round(
-        context, origin, due, known.states, until, since, pace or Pace(), asked_at, is_dry=is_dry
+        context,
+        origin,
+        due,
+        known.states,
+        until,
+        since,
+        window or CatchUpWindow(),
+        asked_at,
+        is_dry=is_dry,
     )
 
     skipped = [
@@ -115,18 +123,18 @@ def take_step(
         now = context.clock()
         version = context.tariff.pricing_rule_version
         run = Run(context.run_id, now, version, known.has_arrears_since, context.job)
-        refused = {one: ExporterError(reason) for one, reason in share.refused.items()}
-        outcomes = {one: fetched.outcomes[one] for one in share.source_ids}
+        refused = {source_id: ExporterError(reason) for source_id, reason in share.refused.items()}
+        outcomes = {source_id: fetched.outcomes[source_id] for source_id in share.source_ids}
         apart = skipped
         if share.is_bare:
             apart = skipped + [
-                result_without_plan(one, known.states[one], now, error=error)
-                for one, error in refused.items()
+                result_without_plan(source_id, known.states[source_id], now, error=error)
+                for source_id, error in refused.items()
             ]
         else:
             outcomes |= refused
         mine = replace(fetched, outcomes=outcomes)
-        return _write(context, connection, by_id, mine, share, until, pace, run, apart, journal)
+        return _write(context, connection, by_id, mine, share, until, window, run, apart, record)
 
     return transaction_isolated(session, sorted(fetched.outcomes), work)
 
@@ -163,10 +171,10 @@ def _write(
     fetched: FetchRound,
     share: Share,
     until: datetime,
-    pace: Pace | None,
+    window: CatchUpWindow | None,
     run: Run,
     skipped: Sequence[SourceResult],
-    journal: Callable[[Connection, Step], None],
+    record: Callable[[Connection, Step], None],
 ) -> Step:
     """Everything that happens inside the transaction."""
     nodes = _nodes(fetched)
@@ -175,7 +183,7 @@ def _write(
     found = assign_nodes(connection, context.sources, fetched.outcomes, found)
     answers, errors = accept(by_id, fetched.outcomes, found, fetched.known)
     horizon = until
-    if pace is not None:
+    if window is not None:
         # Those that fail or are busy are not waited for: they have no part in this step.
         ends = (end_of_history(answer, fetched.bound) for answer in answers.values())
         horizon = min(ends, default=fetched.bound)
@@ -188,23 +196,31 @@ def _write(
     )
     plans = limited.plans
     errors |= limited.errors
-    accepted = {one: answer for one, answer in accepted.items() if one not in limited.errors}
+    accepted = {
+        source_id: answer
+        for source_id, answer in accepted.items()
+        if source_id not in limited.errors
+    }
     late = late_in_recorded_regions(
         connection,
-        [one for one in found.billable if not one.must_wait and share.takes(one.source_id)],
-        {one.source_id: one.region for one in by_id.values() if one.region},
+        [usage for usage in found.billable if not usage.must_wait and share.takes(usage.source_id)],
+        {source.source_id: source.region for source in by_id.values() if source.region},
         context.tariff.default_region,
     )
     waiting = Waiting(late) if share.is_bare else Waiting(late, found.renewed, found.stale)
     # A source that waits for its node's next snapshot may have nothing to be written.
-    applied = [one for one in plans if one.advance.snapshots]
+    applied = [source_plan for source_plan in plans if source_plan.advance.snapshots]
     written, failed = write_isolated(context, connection, applied, waiting, run)
     written = with_former_lives(written, found.billable)
     errors |= {source_id: ExporterError(reason) for source_id, reason in failed.items()}
     if used := limited.accepted - failed.keys():
         use_accepted(connection, sorted(used))
 
-    advanced = {one.source_id: one for one in plans if one.source_id not in failed}
+    advanced = {
+        source_plan.source_id: source_plan
+        for source_plan in plans
+        if source_plan.source_id not in failed
+    }
     current = {
         source_id
         for source_id, answer in accepted.items()
@@ -224,13 +240,13 @@ def _write(
         (*results, *skipped),
         written,
         behind=fetched.waiting | (accepted.keys() - errors.keys() - current),
-        pace=(pace or Pace()).after(fetched.begins, answers, horizon),
+        window=(window or CatchUpWindow()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
         # Pauses between runs count from when the sources were asked, however long a run takes.
         finish = FINISH_BARE if share.is_bare else FINISH
         _finish(connection, finish, results, stalled, replace(run, now=fetched.asked_at))
-        journal(connection, step)
+        record(connection, step)
     return step
 
 
@@ -246,7 +262,7 @@ def _nodes(fetched: FetchRound) -> dict[str, bool]:
 
 
 def _is_early(source: Source, known: _Known, now: datetime) -> bool:
-    """Tell whether the source asked for longer pauses than this run leaves it."""
+    """Return whether the source asked for longer pauses than this run leaves it."""
     last = known.states[source.source_id].last_attempted_at
     if source.collect_interval_seconds <= 0 or last is None:
         return False

@@ -33,8 +33,10 @@ def billed(plans: Iterable[SourcePlan]) -> Iterator[BilledUsage]:
 
 def billed_late(late: Iterable[BillableUsage]) -> Iterator[BilledUsage]:
     """Yield usage that waited for its account."""
-    for one in late:
-        yield BilledUsage(one.account_uuid, one.stored_node_id, one.region, one.record)
+    for billable in late:
+        yield BilledUsage(
+            billable.account_uuid, billable.stored_node_id, billable.region, billable.record
+        )
 
 
 @dataclass(slots=True)
@@ -76,19 +78,19 @@ def sort_usage(
     records: list[StoredUsage] = []
     for plan in plans:
         records += _add_new(usage, plan, new_ids, accounts, above, replayed)
-    for one in late:
-        account, record = one.account_uuid, one.record
+    for billable in late:
+        account, record = billable.account_uuid, billable.record
         if account not in accounts.chargeable:
             if account in accounts.problems:
-                usage.problems.setdefault(one.source_id, set()).add(account)
+                usage.problems.setdefault(billable.source_id, set()).add(account)
             continue
-        usage.late_at[one.stored_node_id, account] = one.samples_at
-        if one.is_found:
-            usage.assigned[one.stream_id] = account
+        usage.late_at[billable.stored_node_id, account] = billable.samples_at
+        if billable.is_found:
+            usage.assigned[billable.stream_id] = account
         # What is above a maximum goes on waiting.
-        if not any(bucket_key(billed) in above for billed in billed_late([one])):
-            records.append(StoredUsage(record, one.stream_id, account, "pending"))
-            usage.settled.append((one.stream_id, record.from_at))
+        if not any(bucket_key(billed) in above for billed in billed_late([billable])):
+            records.append(StoredUsage(record, billable.stream_id, account, "pending"))
+            usage.settled.append((billable.stream_id, record.from_at))
     return usage, records
 
 

@@ -62,7 +62,7 @@ class Waiting(NamedTuple):
     stale: Sequence[StaleCheckpoint] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether anything waits."""
+        """Return whether anything waits."""
         return any(self)
 
 
@@ -85,12 +85,14 @@ def write(
         context,
         connection,
         {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *waiting.renewed},
-        chain(*kept.values(), (one.account_uuid for one in waiting.stale)),
+        chain(*kept.values(), (checkpoint.account_uuid for checkpoint in waiting.stale)),
         fresh=[bucket.key for bucket in fresh],
         late=[bucket.key for bucket in waited],
     )
     new_ids = add_streams(connection, _new_streams(plans, accounts))
-    sources = {one.stored_node_id: one.source_id for one in late if one.source_id is not None}
+    sources = {
+        usage.stored_node_id: usage.source_id for usage in late if usage.source_id is not None
+    }
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
     fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
     maxima = maxima_of(context, (bucket.key for bucket in (*fresh, *waited)), sources)
@@ -155,7 +157,7 @@ def _new_streams(plans: Iterable[SourcePlan], accounts: LockedAccounts) -> list[
 
 
 def _account_of(plan: SourcePlan, name: StreamName, accounts: LockedAccounts) -> str | None:
-    """Return a stream's account, unless it was deleted meanwhile."""
+    """Return a stream's account, unless it was deleted since."""
     account = plan.accounts.get(name.sample_uuid)
     return account if account in accounts.kept or account in accounts.problems else None
 
@@ -174,7 +176,7 @@ def _absent_since(plan: SourcePlan, checkpoint: Checkpoint) -> datetime | None:
 def _stage_records(
     connection: Connection, sorted_usage: tuple[Usage, Sequence[StoredUsage]]
 ) -> tuple[Usage, StagedLines]:
-    """Stage the usage records, which nobody needs afterwards; return the rest of the usage."""
+    """Stage the usage records, which are not needed afterwards; return the rest of the usage."""
     usage, records = sorted_usage
     return usage, stage_usage(connection, records)
 

@@ -54,7 +54,7 @@ class Funds(NamedTuple):
 class Books:
     """Where the shared tables stood before our first run: what invariants count from.
 
-    `default` are the funds of an account that had no quota state yet, unless its profile tells
+    `default` are the funds of an account that had no quota state yet, unless its profile has
     the quota. `buckets` and `ledger_ids` are another writer's: our evidence knows nothing of them.
     """
 

@@ -1,7 +1,7 @@
 """Which snapshot reports which bytes, and of which bytes none ever can.
 
 No difference of counters is taken to find what flowed: each movement in a stream's log is carried
-by the first snapshot that could tell of it.
+by the first snapshot that could report it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Reason = Literal["baseline", "unseen", "reset", "hidden_reset", "unresolved"]
 """Why bytes are not billed.
 
 baseline: they flowed before the first snapshot that a biller saw of the source.
-unseen: no snapshot within the bounds tells of them yet.
+unseen: no snapshot within the bounds reports them yet.
 reset: they flowed between the last snapshot seen and a restart of the counters.
 hidden_reset: the counters had overtaken their old values when they were next seen, so that the
 restart cannot be noticed and as many bytes as the old totals go missing.
@@ -72,7 +72,7 @@ def follow(
 
 
 def _vanishes_with(stream: Stream, visible: Sequence[Snapshot], restart: int) -> bool:
-    """Tell whether the first snapshot after a restart leaves a stream out that was there before."""
+    """Return whether the first snapshot after a restart leaves out a stream of before."""
     place = next(at for at, snapshot in enumerate(visible) if snapshot.restarts >= restart)
     return visible[place - 1].holds(stream) and not visible[place].holds(stream)
 
@@ -80,7 +80,7 @@ def _vanishes_with(stream: Stream, visible: Sequence[Snapshot], restart: int) ->
 def _carried(
     node: Node, stream: Stream, visible: Sequence[Snapshot]
 ) -> Iterator[tuple[Snapshot | None, dict[Life, Bytes]]]:
-    """Group a stream's movements by the snapshot that tells of them, each by the counters' life.
+    """Group a stream's movements by the snapshot that reports them, each by the counters' life.
 
     A restart is reported as well, by zero bytes: a snapshot at 0 shows it, whatever comes later.
     """

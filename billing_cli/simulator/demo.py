@@ -94,10 +94,10 @@ def play(database_url: str, now: datetime) -> bool:
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
         stage = Stage(connection, _environment(database_url, running))
-        return _tell(stage, demo_fleet)
+        return _run_steps(stage, demo_fleet)
 
 
-def _tell(stage: Stage, demo_fleet: DemoFleet) -> bool:
+def _run_steps(stage: Stage, demo_fleet: DemoFleet) -> bool:
     fleet, middle = demo_fleet.fleet, demo_fleet.middle
     _heading(
         "A database",
@@ -121,9 +121,9 @@ def _tell(stage: Stage, demo_fleet: DemoFleet) -> bool:
     stage.billing("catch-up", *window)
 
     _heading(
-        "A stranger registers",
-        "The uuid that nobody knew becomes an account, and a user's proxy uuid is renewed.\n"
-        "What the stranger has used so far was kept aside: the next run bills it.",
+        "An unknown user registers",
+        "An unresolved uuid becomes an account, and a user's proxy uuid is renewed.\n"
+        "What the new user has used so far is pending usage: the next run bills it.",
     )
     save_users(stage.connection, fleet.users)
     stage.say(f"{len(demo_fleet.known_users)} accounts were known, now {len(fleet.users)} are")
@@ -151,7 +151,7 @@ def _tell(stage: Stage, demo_fleet: DemoFleet) -> bool:
     lines, is_right = report(stage.connection, demo_fleet, before)
     click.echo("\n".join(lines))
     click.secho(
-        "\nEvery byte that a snapshot tells of was billed exactly once."
+        "\nEvery byte that a snapshot reports was billed exactly once."
         if is_right
         else "\nThis is wrong: see above.",
         bold=True,
@@ -239,7 +239,7 @@ class Stage:
             if process is not None and process.poll() is not None:
                 raise DemoError(f"the writer ended by itself, with {process.returncode}")
             if time.monotonic() > deadline:
-                raise DemoError("the writer never came to its ledger entries, or never ended")
+                raise DemoError("the writer did not reach its ledger entries, or did not end")
             time.sleep(0.02)
 
 

@@ -25,7 +25,7 @@ DESCRIPTION = """\
   jp-1  is polled every 15 seconds; after 20 minutes xray restarts and its counters begin at 0
         again; user-001 comes in through two inbounds
   us-1  its exporter is down for six minutes, while traffic flows on
-  de-1  counts by proxy uuid; one of them belongs to nobody yet, another is renewed half-way
+  de-1  counts by proxy uuid; one of them has no account yet, another is renewed half-way
 Exporters answer five snapshots a page. user-002 is idle, user-003 has hardly any money."""
 
 
@@ -60,8 +60,8 @@ def build_fleet(start: datetime, end: datetime) -> DemoFleet:
         us.add_stream(user.uuid, "xhttp", idle=user is idle)
         de.add_stream(user.proxy_uuid, idle=user is idle)
     jp.add_stream(two_inbounds.uuid, "grpc")
-    stranger = fleet.new_uuid()
-    de.add_stream(stranger)
+    unresolved = fleet.new_uuid()
+    de.add_stream(unresolved)
 
     half_time = start + (end - start) // 2
     us.hide(start + 8 * MINUTE, start + 14 * MINUTE)
@@ -77,7 +77,7 @@ def build_fleet(start: datetime, end: datetime) -> DemoFleet:
         stream.idle = stream.idle or stream.name.sample_uuid == renewed.proxy_uuid
     de.add_stream(fleet.renew_proxy(renewed))
     de.run(end)
-    fleet.add_user(proxy_uuid=stranger)
+    fleet.add_user(proxy_uuid=unresolved)
 
     funds = {user.uuid: Funds(Decimal(5), 200 * MIB) for user in users}
     funds[poor.uuid] = Funds(Decimal("0.05"), 0)

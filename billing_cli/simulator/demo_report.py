@@ -108,7 +108,7 @@ def _agreement(
     flowed = sum(oracle.flowed())
     yield f"bytes:  buckets {buckets:,} = charged or included {charged:,}"
     yield f"money:  ledger {amount:f} = change of balances {change:f}"
-    yield f"flow:   {flowed:,} in all, of which no snapshot can tell:"
+    yield f"flow:   {flowed:,} in all, of which no snapshot can report:"
     for reason, count in sorted(unbilled.items()):
         yield f"        {count:,} {WHY.get(reason, reason)}"
 

@@ -247,7 +247,7 @@ class Places(NamedTuple):
         return self.from_zero[0] if self.from_zero else self.there
 
     def hold(self, totals: Totals) -> bool:
-        """Tell whether totals are allowed: one counter of a pair may restart alone."""
+        """Return whether totals are allowed: one counter of a pair may restart alone."""
         if not self.from_zero:
             return totals == self.there
         restarted = [

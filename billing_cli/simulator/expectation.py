@@ -36,7 +36,7 @@ Why = Reason | Literal["held", "uncertain_restart", "uncertain_order"]
 
 held: an account or the node moved more in a minute than is plausible.
 uncertain_restart: new counters are at or above the former ones, though they began at zero.
-uncertain_order: only snapshots out of order, around a restart, tell of them.
+uncertain_order: only snapshots out of order, around a restart, report them.
 """
 
 
@@ -69,7 +69,7 @@ class Expected:
         return self.low == self.high
 
     def allows(self, charged: Bytes) -> bool:
-        """Tell whether the bytes are within the bounds, in each direction."""
+        """Return whether the bytes are within the bounds, in each direction."""
         return all(
             low <= moved <= high
             for low, moved, high in zip(self.low, charged, self.high, strict=True)

@@ -48,7 +48,7 @@ SELECT record.bucket_start, stream.stored_node_id, record.account_uuid::text, st
  GROUP BY 1, 2, 3, 4
 """
 
-# What no line can carry is not charged, as long as nobody released it.
+# Usage above the plausible rate is not charged unless it was released.
 READ_HELD_BYTES = """
 SELECT stream.account_uuid::text,
        sum(held.uplink_end - held.uplink_start)::bigint,
@@ -174,9 +174,9 @@ def compare_with_expected(
     known = {row[0] for row in rows(connection, READ_ACCOUNTS)}
     return [
         f"account {account}: billed {_text(billed.get(account, NOTHING))}, "
-        f"expected {_text(one.low)} to {_text(one.high)}"
-        for account, one in sorted(expected.items())
-        if account in known and not one.allows(billed.get(account, NOTHING))
+        f"expected {_text(bounds.low)} to {_text(bounds.high)}"
+        for account, bounds in sorted(expected.items())
+        if account in known and not bounds.allows(billed.get(account, NOTHING))
     ]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# The transaction that wrote a row tells which rows were written together.
+# The transaction that wrote a row shows which rows were written together.
 READ_LEDGER = """
 SELECT id::text, account_uuid::text, bucket_start, bucket_end, entry_type, rated_bytes,
        amount_delta, balance_after, created_at, xmin::text

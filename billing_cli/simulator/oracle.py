@@ -1,7 +1,7 @@
 """What an honest biller must arrive at, from the true flow of bytes alone.
 
 No difference of counters is taken here: each movement in a stream's log is carried by the first
-snapshot that could tell of it, and is billable in that snapshot's minute unless it is known why
+snapshot that could report it, and is billable in that snapshot's minute unless it is known why
 not. Every byte ends up in exactly one of the two: `bytes_by_bucket` or `unbilled`.
 """
 
@@ -50,7 +50,7 @@ class BucketName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unbilled:
-    """Bytes of a stream that nobody can or should bill, and why.
+    """Bytes of a stream that can't or should not be billed, and why.
 
     `seen_at` is the stamp of the snapshot at which that became final; None while still unseen.
     """
@@ -192,7 +192,7 @@ _Key = TypeVar("_Key")
 def accounts_by_uuid(fleet: Fleet) -> dict[str, str]:
     """Map sample uuids to accounts as billing does: by uuid, else by any proxy uuid they had.
 
-    A proxy uuid that two accounts share tells neither.
+    A proxy uuid that two accounts share identifies neither.
     """
     claims: dict[str, set[str]] = defaultdict(set)
     for user in fleet.users:

@@ -103,7 +103,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={PORT}"
 
     def is_running(self) -> bool:
-        """Tell whether the server is up."""
+        """Return whether the server is up."""
         return self._finish("pg_ctl", "status").returncode == 0
 
     def stop(self) -> None:

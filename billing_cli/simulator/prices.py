@@ -59,7 +59,7 @@ def price_violations(connection: Connection[Any]) -> list[str]:
 
 
 def _problems(bucket: Bucket, entries: Sequence[PricedEntry]) -> Iterator[str]:
-    """Put the entries into the order that their ids tell, and follow each charge through it."""
+    """Put the entries into the order of their ids, and follow each charge through it."""
     charge_id = ledger_id_of(bucket)
     places = {charge_id: -1} | {
         str(uuid.uuid5(uuid.UUID(charge_id), f"adjustment|{place}")): place
@@ -70,7 +70,7 @@ def _problems(bucket: Bucket, entries: Sequence[PricedEntry]) -> Iterator[str]:
     for entry in unknown:
         yield f"{entry.entry_type} {entry.ledger_id} has an id that does not count its entries"
     known = [entry for entry in entries if entry.ledger_id in places]
-    for entry in sorted(known, key=lambda one: places[one.ledger_id]):
+    for entry in sorted(known, key=lambda entry: places[entry.ledger_id]):
         if entry.adjusts is None:
             groups[entry.ledger_id] = [entry]
         elif entry.adjusts in groups:

@@ -43,7 +43,9 @@ def with_uuids(uuids: Mapping[str, str]) -> Naming:
 
 def both(*namings: Naming) -> Naming:
     """Publish each counter once by each naming: every one but the first is a duplicate."""
-    return lambda name: tuple(dict.fromkeys(one for naming in namings for one in naming(name)))
+    return lambda name: tuple(
+        dict.fromkeys(published for naming in namings for published in naming(name))
+    )
 
 
 def in_turn(*namings: Naming) -> Naming:
@@ -52,7 +54,7 @@ def in_turn(*namings: Naming) -> Naming:
     def named(name: StreamName) -> tuple[StreamName, ...]:
         names: tuple[StreamName, ...] = (name,)
         for naming in namings:
-            names = tuple(dict.fromkeys(new for one in names for new in naming(one)))
+            names = tuple(dict.fromkeys(new for former in names for new in naming(former)))
         return names
 
     return named

@@ -70,7 +70,7 @@ def totals_of(snapshot: Snapshot) -> dict[StreamName, Totals]:
 
 
 def covers(totals: Totals, earlier: Totals) -> bool:
-    """Tell whether totals are at or above earlier ones in both directions."""
+    """Return whether totals are at or above earlier ones in both directions."""
     return totals.uplink >= earlier.uplink and totals.downlink >= earlier.downlink
 
 
@@ -116,10 +116,12 @@ def _return_at_once(
 ) -> bool:
     """Whether all that fell are back in one step, as if there had been no restart."""
     names = set(fallen)
-    for one, later in pairwise(following):
+    for snapshot, later in pairwise(following):
         if later.restarts != following[0].restarts:
             return False
-        below, still_below = (names & _fallen(earlier, either).keys() for either in (one, later))
+        below, still_below = (
+            names & _fallen(earlier, either).keys() for either in (snapshot, later)
+        )
         if below != names:
             return False
         if not still_below:

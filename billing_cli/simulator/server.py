@@ -43,7 +43,7 @@ class Endpoint:
 
     What it is: `token` (a Bearer token that it demands), `windowed` (false: it has the latest
     snapshot only), `max_page` (snapshots a page at most), `seam` (how pages join).
-    What is wrong with it: `refused` (nobody listens; read by `sources()`), `down` (connections
+    What is wrong with it: `refused` (nothing listens; read by `sources()`), `down` (connections
     are closed unanswered), `status` (answered instead of content), `latency_seconds`, `body`
     (sent in place of the right one), `rewrite` (changes the right one), `identity` (another
     node's name), `order` (snapshots of a page repeat, or go backwards), `answer` (takes over the
@@ -79,16 +79,16 @@ def serve(
     """Serve the fleet until the block ends; then every socket and thread is gone.
 
     Port 0 of the address is any that is free. With `ssl_context` it speaks HTTPS; `ca_bundle` is
-    then told to the sources. `endpoints` says how the exporters behave, by source id; those it
-    leaves out are without fault.
+    then configured in the sources. `endpoints` says how the exporters behave, by source id; those
+    it leaves out are without fault.
     """
     server = _Server(fleet, ssl_context, dict(endpoints or {}), address)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="simulated-fleet")
     thread.start()
     try:
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
-            yield RunningFleet(server, nobody.getsockname()[1], ca_bundle)
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
+            yield RunningFleet(server, unused.getsockname()[1], ca_bundle)
     finally:
         server.closing.set()
         server.shutdown()

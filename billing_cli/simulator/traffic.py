@@ -41,7 +41,7 @@ class Node:
     Its clock is off by `clock_error`. With `truncates_stamps` it stamps whole minutes. With
     `takes_older_stamps` it goes on when its clock is set back, as real exporters do: a snapshot
     replaces the one of the same stamp, and history is sorted by stamp. Without, it takes no polls
-    until its clock has caught up. `has_statistics` tells that xray counts users at all.
+    until its clock has caught up. `has_statistics` means that xray counts users at all.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class Fleet:
         return user
 
     def remove_user(self, user: User) -> None:
-        """Delete an account; what its streams carry belongs to nobody from here on."""
+        """Delete an account; what its streams carry has no account from here on."""
         self.users.remove(user)
 
     def renew_proxy(self, user: User) -> str:

@@ -23,12 +23,12 @@ Seam = Literal["after", "next", "repeat"]
 
 after: the cursor is the page's last stamp, and the next page begins after it.
 next: the cursor is the next page's first stamp; the last page has none.
-repeat: as `after`, but the next page tells the last snapshot once more (beyond its limit).
+repeat: as `after`, but the next page repeats the last snapshot (beyond its limit).
 """
 
 
 Order = Literal["rising", "twice", "reversed"]
-"""How a page tells its snapshots: oldest first, each of them twice, or newest first."""
+"""How a page lists its snapshots: oldest first, each of them twice, or newest first."""
 
 
 class BadRequestError(Exception):

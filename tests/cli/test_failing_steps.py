@@ -49,7 +49,7 @@ def test_a_catch_up_that_fails_tells_what_its_steps_have_done(
         (result["written_minutes"], result["included_bytes"], result["charged_bytes"])
     ]
     if code == 1:
-        assert_journal_says_the_same(site, result)
+        assert_run_history_says_the_same(site, result)
     accept_again(site.world)
     assert site.billing("catch-up").code == 0
     site.world.assert_all_is_billed()
@@ -114,7 +114,7 @@ def test_a_reconcile_that_fails_tells_what_its_steps_have_done(site: Site) -> No
     assert result["differences"]
     (stored,) = site.world.rows("SELECT count(*) FROM billing.usage_records WHERE revision > 0")
     assert stored == (result["corrections"],)
-    assert_journal_says_the_same(site, result)
+    assert_run_history_says_the_same(site, result)
     accept_again(site.world)
     assert site.billing("reconcile").code == 0
     site.world.check()
@@ -131,7 +131,7 @@ def billed(site: Site) -> list[tuple[int, int, int]]:
     return site.world.rows(READ_BILLED)
 
 
-def assert_journal_says_the_same(site: Site, said: dict[str, Any]) -> None:
+def assert_run_history_says_the_same(site: Site, said: dict[str, Any]) -> None:
     """The run's row has the failure, and the figures that were printed."""
     ((status, error, kept),) = site.world.rows(READ_RUN)
     assert (status, error) == (said["status"], said["error"]["message"])

@@ -54,7 +54,7 @@ def test_a_good_run_is_one_object_with_all_keys(site: Site, job: str) -> None:
     assert {(line["job"], line["run_id"]) for line in finished.log} == {(job, result["run_id"])}
 
 
-def test_the_result_is_what_the_journal_keeps(site: Site) -> None:
+def test_the_result_is_what_the_run_history_keeps(site: Site) -> None:
     """Under the same run id, word for word."""
     site.has_two_nodes()
     result = site.billing("collect", "--json").result

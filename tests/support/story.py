@@ -179,7 +179,7 @@ class Story:
         return OPENING_BALANCE - self.funds(user).balance
 
     def facts(self) -> list[list[str]]:
-        """Return every row but those of the journal, for comparison."""
+        """Return every row but those of the run history, for comparison."""
         query = sql.SQL("SELECT * FROM {}")
         return [
             sorted(map(str, self.connection.execute(query.format(sql.Identifier(*table)))))

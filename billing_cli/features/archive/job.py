@@ -1,6 +1,6 @@
 """`archive`: writes a month's facts, seals and days to a directory, and reads back what it wrote.
 
-The directory appears whole or not at all: files are written beside it, synced, verified, and then
+The directory appears whole or not at all: files are written next to it, synced, verified, and then
 renamed. A run that was killed leaves a hidden directory, which the next one removes.
 """
 
@@ -35,7 +35,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.seals import CHARGES, RECORDS, read_facts, read_head
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.features.archive import queries as store
-from billing_cli.jobs.journal import write_journal
+from billing_cli.jobs.run_history import record_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,11 +100,13 @@ def archive(context: JobContext, month: date, to: Path) -> ArchiveResult:
     with Session(patient) as session, _files(to):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        facts_sha256 = session.read_one_state(lambda one: _write(one, partial, start, end))
+        facts_sha256 = session.read_one_state(
+            lambda connection: _write(connection, partial, start, end)
+        )
         check = check_archive(partial, ())
         if check.problems:
             raise BillingError(
-                f"the files in {partial} do not prove themselves, `billing verify` tells more: "
+                f"the files in {partial} do not prove themselves, `billing verify` shows details: "
                 + "; ".join(check.problems[:3])
             )
         is_new = _publish(partial, target)
@@ -122,7 +124,9 @@ def archive(context: JobContext, month: date, to: Path) -> ArchiveResult:
             days=check.days,
             is_new=is_new,
         )
-        session.transaction(lambda one: _note(context, one, result, start, facts_sha256))
+        session.transaction(
+            lambda connection: _note(context, connection, result, start, facts_sha256)
+        )
     return result
 
 
@@ -197,7 +201,7 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
     write_parquet(
         partial / "between.parquet",
         BETWEEN_COLUMNS,
-        ((one.start, one.end, root) for one, root in between),
+        ((leaf_range.start, leaf_range.end, root) for leaf_range, root in between),
     )
     (partial / CHECKPOINT).write_text(head.note)
     write_manifest(partial, f"{start:%Y-%m}", counts)
@@ -208,7 +212,7 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
 
 
 def _publish(partial: Path, target: Path) -> bool:
-    """Give the directory its name; tell whether that is new.
+    """Give the directory its name; return whether that is new.
 
     A newer checkpoint alone makes no new archive. Raises BillingError where other facts are there.
     """
@@ -265,4 +269,4 @@ def _note(
             "facts_sha256": facts_sha256,
         },
     )
-    write_journal(context, connection, result)
+    record_run(context, connection, result)

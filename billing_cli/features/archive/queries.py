@@ -137,4 +137,4 @@ def read_between(
     """Return the roots of what lies between some leaves of the log."""
     ranges = ranges_between(numbers, size)
     nodes = read_nodes(connection, LOG_TREE, places_of(ranges))
-    return [(one, root_of_range(one, nodes)) for one in ranges]
+    return [(leaf_range, root_of_range(leaf_range, nodes)) for leaf_range in ranges]

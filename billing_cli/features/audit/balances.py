@@ -55,7 +55,7 @@ def _changes_of_many(
         yield from read_account_changes(connection, None, default_quota_bytes)
         return
     changes = read_account_changes(connection, None, default_quota_bytes, minutes[0])
-    doubtful = [one.account_uuid for one in changes if any(_account_findings(one))]
+    doubtful = [account.account_uuid for account in changes if any(_account_findings(account))]
     for start in range(0, len(doubtful), ACCOUNTS_BY_KEY):
         accounts = doubtful[start : start + ACCOUNTS_BY_KEY]
         yield from read_changes_of(connection, accounts, default_quota_bytes, minutes)

@@ -99,7 +99,7 @@ def command(
     exit_code = EXIT_PARTIAL if report.violations else EXIT_OK
     result = audit_result(context, report, started_at)
     if account is None:
-        _journal(context, result)
+        _record(context, result)
     try:
         print_report(output, report, audit_object, audit_parts, findings_table)
     finally:
@@ -107,12 +107,12 @@ def command(
     sys.exit(exit_code)
 
 
-def _journal(context: JobContext, result: AuditResult) -> None:
+def _record(context: JobContext, result: AuditResult) -> None:
     """Note the audit where this role and this server let it: it proved what it proved."""
     from billing_cli import logs  # noqa: PLC0415
-    from billing_cli.features.audit.job import journal_audit  # noqa: PLC0415
+    from billing_cli.features.audit.job import record_audit  # noqa: PLC0415
 
     try:
-        journal_audit(context, result)
+        record_audit(context, result)
     except BillingError as error:
-        logs.get_logger().warning("audit not journaled", error=str(error))
+        logs.get_logger().warning("audit not recorded", error=str(error))

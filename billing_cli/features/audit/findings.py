@@ -83,7 +83,7 @@ class Finding:
 
     @property
     def is_violation(self) -> bool:
-        """Tell a broken invariant from a notice."""
+        """Return whether this is a broken invariant, not a notice."""
         return self.kind not in NOTICES
 
 
@@ -161,7 +161,7 @@ class AuditReport:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult(RunResult):
-    """An audit of all accounts as a run of the journal: how many findings there were."""
+    """An audit of all accounts as a run in the run history: how many findings there were."""
 
     violations: int = 0
     notices: int = 0

@@ -1,6 +1,6 @@
 """`audit`: proves the invariants from the database alone, and changes none of what it checks.
 
-All checks see one state of the database, so that runs which go on meanwhile neither disturb it
+All checks see one state of the database, so that concurrent runs neither disturb it
 nor are disturbed.
 """
 
@@ -31,7 +31,7 @@ from billing_cli.features.audit.queries import (
 )
 from billing_cli.features.audit.scope import scope_of
 from billing_cli.features.audit.sums import read_sums
-from billing_cli.jobs.journal import write_journal
+from billing_cli.jobs.run_history import record_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,10 +117,10 @@ def audit_result(context: JobContext, report: AuditReport, started_at: datetime)
     )
 
 
-def journal_audit(context: JobContext, result: AuditResult) -> None:
-    """Note in the journal that an audit took place. Raises BillingError where that can't be."""
+def record_audit(context: JobContext, result: AuditResult) -> None:
+    """Note in the run history that an audit took place. Raises BillingError where that can't be."""
     with Session(context.database) as session:
-        session.transaction(lambda connection: write_journal(context, connection, result))
+        session.transaction(lambda connection: record_run(context, connection, result))
 
 
 @dataclass(slots=True)

@@ -144,7 +144,7 @@ def read_totals(connection: Connection, scope: Scope) -> Totals:
 def read_accounts(
     connection: Connection, account_uuid: str | None, known: Collection[str], limit: int
 ) -> list[str]:
-    """Return at most `limit` accounts beside the known ones."""
+    """Return at most `limit` accounts in addition to the known ones."""
     rows = connection.execute(
         balances.READ_ACCOUNTS,
         {"account": account_uuid, "known": arrays.plain(known), "limit": limit},

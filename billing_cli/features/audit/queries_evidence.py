@@ -119,8 +119,8 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
 
 # The shared checkpoint knows no inbounds. It waits with the usage of an account that can't be
 # charged for the time being, or that another session held when its streams changed. One that went
-# with a deleted account, as its ledger did, comes again when a stream of the account changes: what
-# was charged when one last did tells, or else whether the ledger reaches back to that.
+# with a deleted account, as its ledger did, comes again when a stream of the account changes: that
+# shows in what was charged when one last did, or else in whether the ledger reaches back to that.
 DIFFERENT_SHARED_CHECKPOINTS = """
 SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_uuid,
        ours.stored_node_id AS "key.node_id",

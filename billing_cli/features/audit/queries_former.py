@@ -1,6 +1,6 @@
 """The streams that an account had before they got another one: no index leads to them.
 
-Their records are missing from minutes of the account. One such minute tells which streams those
+Their records are missing from minutes of the account. One such minute shows which streams those
 are, and with their records the others are complete as a rule.
 """
 
@@ -37,9 +37,9 @@ SELECT bucket_start
         CROSS JOIN LATERAL (
               SELECT uplink_end - uplink_start + downlink_end::numeric - downlink_start
                        AS recorded_bytes
-                FROM billing.usage_records AS one
-               WHERE one.bucket_start = bucket.bucket_start AND one.stream_id = own.stream_id
-                 AND one.account_uuid = %(account)s
+                FROM billing.usage_records AS record
+               WHERE record.bucket_start = bucket.bucket_start AND record.stream_id = own.stream_id
+                 AND record.account_uuid = %(account)s
               OFFSET 0) AS record)
  ORDER BY bucket_start
 """

@@ -32,7 +32,7 @@ HOURS = f"""
            WHERE {{condition}}
            GROUP BY stream_id, reset_epoch, hour) AS part"""
 
-# Where many hours have gaps, as one in the middle tells, that would cost more than it saves. The
+# Where many hours have gaps, as one in the middle shows, that would cost more than it saves. The
 # records of other hours are joined: a hash that is looked up in a filter must fit in memory.
 ALL_LINKS = f"""
 record AS NOT MATERIALIZED (

@@ -42,7 +42,7 @@ WITH late AS MATERIALIZED (
    WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
      AND bucket_start < {KEPT_SINCE}
    GROUP BY 1, 2
-), told AS (
+), sums AS (
   SELECT month, account_uuid, pruned.pruned_at,
          coalesce(pruned.buckets, 0) AS buckets,
          coalesce(pruned.buckets, 0) + coalesce(late.buckets, 0) AS most_buckets,
@@ -62,22 +62,22 @@ WITH late AS MATERIALIZED (
     LEFT JOIN shown USING (month, account_uuid)
     LEFT JOIN entered USING (month, account_uuid)
    WHERE EXISTS (SELECT FROM billing.pruned)
-), {LIVES.format(accounts="SELECT account_uuid FROM told")}
+), {LIVES.format(accounts="SELECT account_uuid FROM sums")}
 SELECT 'pruned_differs' AS kind, account_uuid::text AS account_uuid,
-       told.month AS "key.month", told.most_buckets AS "expected.buckets",
-       told.bucket_bytes AS "expected.bucket_bytes", told.ledger_rows AS "expected.ledger_rows",
-       told.ledger_amount AS "expected.amount_delta",
-       told.charged_bytes AS "expected.recorded_bytes",
-       told.shown_buckets AS "found.buckets", told.shown_bytes AS "found.bucket_bytes",
-       told.entered_rows AS "found.ledger_rows", told.entered_amount AS "found.amount_delta",
-       told.recorded_bytes AS "found.recorded_bytes"
-  FROM told
-  JOIN public.users AS account ON account.uuid = told.account_uuid
+       sums.month AS "key.month", sums.most_buckets AS "expected.buckets",
+       sums.bucket_bytes AS "expected.bucket_bytes", sums.ledger_rows AS "expected.ledger_rows",
+       sums.ledger_amount AS "expected.amount_delta",
+       sums.charged_bytes AS "expected.recorded_bytes",
+       sums.shown_buckets AS "found.buckets", sums.shown_bytes AS "found.bucket_bytes",
+       sums.entered_rows AS "found.ledger_rows", sums.entered_amount AS "found.amount_delta",
+       sums.recorded_bytes AS "found.recorded_bytes"
+  FROM sums
+  JOIN public.users AS account ON account.uuid = sums.account_uuid
   JOIN life USING (account_uuid)
- WHERE (told.shown_buckets NOT BETWEEN told.buckets AND told.most_buckets
-        OR told.bucket_bytes <> told.shown_bytes OR told.ledger_rows <> told.entered_rows
-        OR told.ledger_amount <> told.entered_amount
-        OR told.recorded_bytes <> told.charged_bytes)
-   AND (told.pruned_at IS NULL OR life.begun_at <= told.pruned_at)
+ WHERE (sums.shown_buckets NOT BETWEEN sums.buckets AND sums.most_buckets
+        OR sums.bucket_bytes <> sums.shown_bytes OR sums.ledger_rows <> sums.entered_rows
+        OR sums.ledger_amount <> sums.entered_amount
+        OR sums.recorded_bytes <> sums.charged_bytes)
+   AND (sums.pruned_at IS NULL OR life.begun_at <= sums.pruned_at)
  ORDER BY 2, 3
 """

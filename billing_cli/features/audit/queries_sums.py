@@ -1,6 +1,6 @@
 """What an audit of all accounts compares first: one pass over each large table, without any sort.
 
-Rows that tell the same bytes or the same ledger entry must have the same sums of hashes, hour by
+Rows that hold the same bytes or the same ledger entry must have the same sums of hashes, hour by
 hour. Only hours whose sums differ are looked at row by row, by the statements of `queries_facts`
 and `queries_amounts`, so that a clean audit costs little more than reading. Within an hour, the
 rows of each minute are summed first: the minute is hashed once, not once a row.
@@ -82,7 +82,7 @@ SELECT {HOUR}, sum(rows)::bigint, sum(moved), {HOUR_SUM.format(sum="hash")}, sum
  GROUP BY 1
 """
 
-# What no sum tells: a bucket of no bytes, and one that contradicts itself.
+# What no sum shows: a bucket of no bytes, and one that contradicts itself.
 SUM_BUCKETS = f"""
 SELECT {HOUR}, sum(rows)::bigint, sum(total), {HOUR_SUM.format(sum="hash")},
        {HOUR_SUM.format(sum="region_hash")}, bool_or(is_odd)

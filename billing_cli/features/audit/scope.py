@@ -44,7 +44,7 @@ class Scope:
 
     @property
     def is_incremental(self) -> bool:
-        """Tell whether an earlier audit has proven the rest."""
+        """Return whether an earlier audit has proven the rest."""
         return self.proven_at is not None
 
     @property

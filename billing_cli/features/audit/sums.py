@@ -71,17 +71,19 @@ def read_sums(connection: Connection, scope: Scope) -> Sums:
         _read_ledger(connection, scope, hours, found)
     found.bytes_range = _range_of(
         hour
-        for hour, one in hours.items()
-        if one.is_bucket_odd
-        or (one.recorded - one.buckets) % sums.PRIME
-        or (one.regions - one.charged) % sums.PRIME
+        for hour, hour_sums in hours.items()
+        if hour_sums.is_bucket_odd
+        or (hour_sums.recorded - hour_sums.buckets) % sums.PRIME
+        or (hour_sums.regions - hour_sums.charged) % sums.PRIME
     )
     found.ledger_range = _range_of(
         hour
-        for hour, one in hours.items()
-        if one.is_entry_odd or (one.entries - one.ledger) % sums.ENTRY_PRIME
+        for hour, hour_sums in hours.items()
+        if hour_sums.is_entry_odd or (hour_sums.entries - hour_sums.ledger) % sums.ENTRY_PRIME
     )
-    found.amounts_range = _range_of(hour for hour, one in hours.items() if one.is_amount_odd)
+    found.amounts_range = _range_of(
+        hour for hour, hour_sums in hours.items() if hour_sums.is_amount_odd
+    )
     everything = (scope.first_minute, "infinity")
     if scope.is_incremental:
         found.seals_range = found.accounts_range = everything
@@ -113,8 +115,8 @@ def _read_bytes(
     ):
         found.rows["buckets"] += count
         shown += int(total)
-        one = hours[hour]
-        one.buckets, one.regions, one.is_bucket_odd = hashed, by_region, is_odd
+        hour_sums = hours[hour]
+        hour_sums.buckets, hour_sums.regions, hour_sums.is_bucket_odd = hashed, by_region, is_odd
     found.figures = Figures(recorded, shown)
     found.sealed = (sealed, ZERO)
 
@@ -134,8 +136,12 @@ def _read_charges(
         sealed += seals
         included, rated, amount = included + int(paid), rated + int(billed), amount + money
         first = first_at if first is None else min(first, first_at)
-        one = hours[hour]
-        one.charged, one.entries, one.is_amount_odd = by_region, entries or ZERO, is_odd
+        hour_sums = hours[hour]
+        hour_sums.charged, hour_sums.entries, hour_sums.is_amount_odd = (
+            by_region,
+            entries or ZERO,
+            is_odd,
+        )
     found.figures = replace(
         found.figures, included_bytes=included, rated_bytes=rated, amount=amount
     )
@@ -171,8 +177,8 @@ def _read_new_ledger(
     found.rows["ledger_rows"], found.others = count, tuple(others)
     difference = (hashed or ZERO) - sum(hour.entries for hour in hours.values())
     is_same = not difference % sums.ENTRY_PRIME and not is_odd
-    for one in hours.values():
-        one.ledger, one.is_entry_odd = one.entries, not is_same
+    for hour_sums in hours.values():
+        hour_sums.ledger, hour_sums.is_entry_odd = hour_sums.entries, not is_same
 
 
 def _range_of(hours: Iterable[datetime]) -> tuple[datetime, datetime] | None:

@@ -73,13 +73,15 @@ def findings_table(report: AuditReport) -> Table:
     """Return what was found as rows: violations first, then notices."""
     rows = [
         (
-            "violation" if one.is_violation else "notice",
-            one.kind,
-            one.account_uuid,
-            ", ".join(f"{name} {plain(value)}" for name, value in one.keys.items() if value != ""),
-            "; ".join(_pairs(one.expected, one.found)),
+            "violation" if finding.is_violation else "notice",
+            finding.kind,
+            finding.account_uuid,
+            ", ".join(
+                f"{name} {plain(value)}" for name, value in finding.keys.items() if value != ""
+            ),
+            "; ".join(_pairs(finding.expected, finding.found)),
         )
-        for one in sorted(report.findings, key=lambda one: not one.is_violation)
+        for finding in sorted(report.findings, key=lambda finding: not finding.is_violation)
     ]
     return Table(FINDING_COLUMNS, rows)
 
@@ -97,7 +99,7 @@ def _sums(report: AuditReport) -> list[str]:
 
 def _listed(report: AuditReport, kind: str) -> list[str]:
     found = [finding for finding in report.findings if finding.kind == kind]
-    lines = [f"  {_line(one)}" for one in found]
+    lines = [f"  {_line(finding)}" for finding in found]
     hidden = report.counts[kind] - len(found)
     if hidden:
         lines.append(f"  ... and {hidden:,} more; --limit shows more of them")
@@ -113,7 +115,7 @@ def _line(finding: Finding) -> str:
 
 
 def _pairs(expected: Mapping[str, Value], found: Mapping[str, Value]) -> list[str]:
-    """Say what is there beside what should be, column by column."""
+    """Return each column's found and expected value."""
     pairs = []
     for name in (*found, *(name for name in expected if name not in found)):
         text = f"{_words(name)} {plain(found[name])}" if name in found else f"{_words(name)} none"

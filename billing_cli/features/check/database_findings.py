@@ -24,7 +24,7 @@ MAX_WORDS_SHOWN = 5
 class ServerFacts:
     """How the server was reached, and what it is.
 
-    `place` is `host:port` or a socket's directory. `is_verified` tells that TLS proved whose
+    `place` is `host:port` or a socket's directory. `is_verified` means that TLS proved whose
     server this is. `clock_difference_seconds` is its clock minus ours. `powers` are what the role
     may do beyond any database, in words.
     """
@@ -46,7 +46,7 @@ class ServerFacts:
 class RoleFacts:
     """What the role lacks to run the jobs, and what it could do without, each in words.
 
-    `public_schema` tells who can create objects in schema `public` and should not.
+    `public_schema` says who can create objects in schema `public` and should not.
     """
 
     missing: tuple[str, ...]

@@ -27,7 +27,7 @@ class Finding:
     """One thing that was looked at. `text` is one line without secrets.
 
     `source_id` says which source a finding of the area `source` is about. `is_default`: a setting
-    that nobody set.
+    that is not set.
     """
 
     area: Area

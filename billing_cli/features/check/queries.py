@@ -164,7 +164,7 @@ def read_replication(connection: Connection[Any]) -> ReplicationFacts:
 
 
 def _is_replicated_by(connection: Connection[Any], catalog: str) -> bool:
-    """Tell whether an extension replicates quota states; one that can't be asked may do so."""
+    """Return whether an extension replicates quota states; one that can't be asked may do so."""
     schema = catalog.partition(".")[0]
     query = f"SELECT FROM {catalog} WHERE {REPLICATED_BY_EXTENSION[catalog]}"
     with connection.cursor(row_factory=tuple_row) as cursor:

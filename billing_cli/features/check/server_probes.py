@@ -58,7 +58,7 @@ INSERT INTO probe_rows VALUES (1, 1)
 """
 EXPRESSIONS = """
 WITH given AS MATERIALIZED (
-  SELECT name, place FROM unnest(ARRAY['a', 'b']) WITH ORDINALITY AS one (name, place)
+  SELECT name, place FROM unnest(ARRAY['a', 'b']) WITH ORDINALITY AS listed (name, place)
 )
 SELECT sha256(convert_to(name, 'UTF8')) FROM given ORDER BY name COLLATE "C", place
 """

@@ -40,7 +40,7 @@ class Movement:
 
     `kind` is that of the record. A `correction` has in `start` the bytes of the cell that were on
     record for the minute, in `end` those that are now; all others have the counters' totals.
-    `before` is what the counters had come to before, where they restarted in between.
+    `before` is the counters' former total, where they restarted in between.
     `first_sight` says how the stream's history begins, where it begins with this record.
     `reason` is an operator's, for what was held at first.
     """
@@ -96,7 +96,7 @@ class Entry:
     """A ledger entry and the calculation behind it.
 
     An adjustment with `adjusts` is about that charge: `standing_rated_bytes` of it are left
-    afterwards, and `charged_before` had been charged for it until then. `is_in_ledger` tells
+    afterwards, and `charged_before` had been charged for it until then. `is_in_ledger` says
     whether the ledger row is there.
     """
 

@@ -1,4 +1,4 @@
-"""`explain`: tells what an account was charged for, from the counters to the balance.
+"""`explain`: shows what an account was charged for, from the counters to the balance.
 
 Reads one state of the database, asks no exporter, changes nothing.
 """

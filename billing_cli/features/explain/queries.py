@@ -45,8 +45,8 @@ SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
  CROSS JOIN unnest(%(minutes)s::timestamptz[]) AS minute (at)
  CROSS JOIN LATERAL (
        SELECT *
-         FROM billing.usage_records AS one
-        WHERE one.bucket_start = minute.at AND one.stream_id = stream.stream_id
+         FROM billing.usage_records AS record
+        WHERE record.bucket_start = minute.at AND record.stream_id = stream.stream_id
        OFFSET 0) AS record
   LEFT JOIN billing.held_deltas AS held
     ON record.kind = 'released' AND held.stream_id = record.stream_id
@@ -56,8 +56,8 @@ SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
           record.from_at, record.revision
 """
 
-# What a stream had come to before a link of its chain, as far as a record from `since` on tells
-# it, usage that waits for its account, a held delta, or the end of what was pruned.
+# A stream's former total before a link of its chain, from a record from `since` on, usage that
+# waits for its account, a held delta, or the end of what was pruned.
 READ_LINK_BEFORE = """
 SELECT from_at, uplink_end, downlink_end
   FROM (SELECT reset_epoch, from_at, uplink_end, downlink_end
@@ -95,9 +95,9 @@ SELECT part.stream_id, succession.kind, succession.at, ended.names,
  CROSS JOIN LATERAL (
        SELECT array_agg(concat_ws(' ', nullif(other.inbound_tag, ''), other.sample_uuid::text)
                         ORDER BY other.inbound_tag, other.sample_uuid) AS names
-         FROM billing.succession_streams AS one
+         FROM billing.succession_streams AS former
          JOIN billing.streams AS other USING (stream_id)
-        WHERE one.succession_id = part.succession_id AND one.side = 'ended') AS ended
+        WHERE former.succession_id = part.succession_id AND former.side = 'ended') AS ended
  WHERE stream.account_uuid = %(account)s AND part.side = 'continued'
    AND date_trunc('minute', succession.at) = ANY (%(minutes)s::timestamptz[])
  ORDER BY succession.at, part.succession_id
@@ -248,7 +248,7 @@ def _before(
     minute: datetime,
     from_at: datetime,
 ) -> Totals | None:
-    """Return what a stream of the account had come to before a link; None for its first."""
+    """Return the former total of a stream before a link; None for its first."""
     row = connection.execute(READ_FIRST_MINUTE, {"account": account_uuid}).fetchone()
     first = row[0] if row and row[0] else minute
     found = None

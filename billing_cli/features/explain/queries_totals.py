@@ -29,8 +29,8 @@ life AS (
       AS minute (at)
    CROSS JOIN LATERAL (
          SELECT *
-           FROM billing.charges AS one
-          WHERE one.bucket_start = minute.at AND one.account_uuid = %(account)s
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = minute.at AND charge.account_uuid = %(account)s
          OFFSET 0) AS found
 )
 """

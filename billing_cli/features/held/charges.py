@@ -65,15 +65,15 @@ def _lock_accounts(
     context: JobContext, connection: Connection, deltas: Sequence[HeldDelta]
 ) -> LockedAccounts:
     """Lock the accounts that pay. Raises BillingError where one can't."""
-    for one in deltas:
-        if one.account_uuid is None:
+    for delta in deltas:
+        if delta.account_uuid is None:
             raise BillingError(
-                f"held delta {one.held_id}: the stream of sample {one.record.name.sample_uuid} is "
-                "unresolved, so no account can be charged"
+                f"held delta {delta.held_id}: the stream of sample "
+                f"{delta.record.name.sample_uuid} is unresolved, so no account can be charged"
             )
-        if one.source_id is None:
+        if delta.source_id is None:
             raise BillingError(
-                f"held delta {one.held_id}: no source carries node {one.stored_node_id!r} any "
+                f"held delta {delta.held_id}: no source carries node {delta.stored_node_id!r} any "
                 "more, so there is no minute to charge it in"
             )
     wanted = {delta.account_uuid for delta in deltas if delta.account_uuid is not None}
@@ -111,24 +111,24 @@ def _corrections(
     """Sum the deltas by the bucket that they are charged in."""
     configured = {source.source_id: source.region for source in context.sources}
     by_key: defaultdict[BucketKey, list[HeldDelta]] = defaultdict(list)
-    for one in deltas:
+    for delta in deltas:
         key = BucketKey(
-            minutes[one.stored_node_id],
-            one.stored_node_id,
-            _account(one),
-            configured.get(one.source_id or "") or context.tariff.default_region,
-            one.record.name.inbound_tag,
+            minutes[delta.stored_node_id],
+            delta.stored_node_id,
+            _account(delta),
+            configured.get(delta.source_id or "") or context.tariff.default_region,
+            delta.record.name.inbound_tag,
         )
-        by_key[key].append(one)
+        by_key[key].append(delta)
     regions = read_regions(connection, by_key)
     return [
         Correction(
             Bucket(
                 key._replace(region=regions.get(key, key.region)),
-                sum(one.record.uplink_bytes for one in by_key[key]),
-                sum(one.record.downlink_bytes for one in by_key[key]),
+                sum(delta.record.uplink_bytes for delta in by_key[key]),
+                sum(delta.record.downlink_bytes for delta in by_key[key]),
             ),
-            f"held delta {listed(one.held_id for one in by_key[key])} released: {reason}",
+            f"held delta {listed(delta.held_id for delta in by_key[key])} released: {reason}",
         )
         for key in sorted(by_key)
     ]

@@ -21,8 +21,8 @@ from billing_cli.features.held.charges import charge_held, listed
 from billing_cli.features.held.result import HeldList, HeldResult
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.entries import FactConflictError
-from billing_cli.jobs.journal import in_one_transaction
 from billing_cli.jobs.nodes import nodes_of
+from billing_cli.jobs.run_history import in_one_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -143,7 +143,7 @@ def reject_held(
         found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
         # A run would set the state of a duplicate stream back.
         busy = _lock_sources(
-            connection, _sources(one for one in found if one.held_reason == "duplicate")
+            connection, _sources(delta for delta in found if delta.held_reason == "duplicate")
         )
         if busy:
             return replace(result, status="busy", finished_at=context.clock(), error=busy)
@@ -165,7 +165,7 @@ def _lock_sources(connection: Connection, sources: set[str]) -> str | None:
 
 
 def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:
-    missing = sorted(set(wanted) - {one.held_id for one in found})
+    missing = sorted(set(wanted) - {delta.held_id for delta in found})
     if missing:
         raise UsageError(
             f"there is no held delta {listed(missing)}; `billing held list` shows them"
@@ -205,7 +205,7 @@ def _decide(
     now = context.clock()
     ids = [delta.held_id for delta in deltas]
     if store_held.decide_held_deltas(connection, ids, state, now, reason) != len(ids):
-        raise FactConflictError("some of these held deltas were decided meanwhile")
+        raise FactConflictError("another run decided some of these held deltas")
     duplicates = {delta.stream_id for delta in deltas if delta.held_reason == "duplicate"}
     if duplicates:
         store_held.decide_duplicates(

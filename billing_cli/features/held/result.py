@@ -128,7 +128,7 @@ class HeldResult(RunResult):
     @property
     def details(self) -> Mapping[str, Any]:
         """The deltas that were decided."""
-        return {"held": [held_object(one) for one in self.held]}
+        return {"held": [held_object(delta) for delta in self.held]}
 
 
 def held_list_object(listed: HeldList) -> dict[str, Any]:
@@ -139,15 +139,15 @@ def held_list_object(listed: HeldList) -> dict[str, Any]:
         "error": None,
         "units": [
             {
-                "source_id": one.source_id,
-                "node_id": one.stored_node_id,
-                "minute": format_rfc3339(one.minute),
-                "held_reason": one.held_reason,
-                "account_uuid": one.account_uuid,
-                "total_bytes": one.total_bytes,
-                "held_ids": [delta.held_id for delta in one.deltas],
+                "source_id": unit.source_id,
+                "node_id": unit.stored_node_id,
+                "minute": format_rfc3339(unit.minute),
+                "held_reason": unit.held_reason,
+                "account_uuid": unit.account_uuid,
+                "total_bytes": unit.total_bytes,
+                "held_ids": [delta.held_id for delta in unit.deltas],
             }
-            for one in listed.units
+            for unit in listed.units
         ],
         "held": [held_object(delta) for delta in listed.deltas],
         "uncertain_gaps": [

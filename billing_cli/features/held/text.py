@@ -57,7 +57,7 @@ def held_list_parts(listed: HeldList) -> list[Part]:
     """Return tables of what is decided together, of the deltas, and of uncertain bytes."""
     parts: list[Part] = []
     if listed.units:
-        units = [_unit_row(one) for one in listed.units]
+        units = [_unit_row(unit) for unit in listed.units]
         parts += [Table(UNIT_COLUMNS, units, is_list=False), ""]
     parts.append(_deltas(listed.deltas))
     parts += [

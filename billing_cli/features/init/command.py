@@ -154,13 +154,13 @@ def _report(ctx: click.Context, written: Sequence[Path], as_json: bool) -> None:
             "job": "init",
             "status": "ok",
             "error": None,
-            "files": [str(one) for one in written],
+            "files": [str(file) for file in written],
             "check": json.loads(found),
             "next": following,
         }
         click.echo(json.dumps(result))
         return
-    lines = [*(f"wrote {one}" for one in written), "", found.rstrip(), "", "next:"]
+    lines = [*(f"wrote {file}" for file in written), "", found.rstrip(), "", "next:"]
     click.echo("\n".join([*lines, *(f"  {line}" for line in following)]))
 
 

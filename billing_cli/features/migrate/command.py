@@ -101,7 +101,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_migration_object(done, granting)))
     else:
-        _tell(done, **granting)
+        _print_summary(done, **granting)
 
 
 def _check_usage(check: bool, dry_run: bool, sql: bool, *, is_granting: bool) -> None:
@@ -145,10 +145,10 @@ def _migration_object(done: Migration, granting: dict[str, Any]) -> dict[str, An
     }
 
 
-def _tell(
+def _print_summary(
     done: Migration, grant_to: str | None, grant_suspend_to: str | None, grant_seal_to: str | None
 ) -> None:
-    """Tell a person what was done."""
+    """Print what was done."""
     if done.dry_run:
         click.echo("dry run: all of the following was rolled back")
     if done.created_tables:

@@ -1,4 +1,4 @@
-"""Brings the database's schema to what this version needs, or tells what is wrong with it."""
+"""Brings the database's schema to what this version needs, or reports what is wrong with it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Migration:
 
 
 class NoSharedTablesError(SchemaError):
-    """The database has none of the shared tables, and nobody has agreed to their creation."""
+    """The database has none of the shared tables, and their creation was not confirmed."""
 
     code = "schema"
 

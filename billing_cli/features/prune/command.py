@@ -56,7 +56,7 @@ class MonthsType(click.ParamType[int]):
     "--without-archive",
     "is_archive_waived",
     is_flag=True,
-    help="Also months that are not archived as they are; the journal notes it.",
+    help="Also months that are not archived as they are; the run history says so.",
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would go.")
 @json_option
@@ -74,8 +74,8 @@ def command(
 
     Usage records and charges are detached month by month; each month becomes tables of its own,
     to be archived and dropped. Buckets and ledger stay. What audits need goes into the place of
-    the evidence: sums by account and month, and where each stream's chain goes on. Journal rows
-    and resolved gaps of that time are deleted. Connect as the role that migrates.
+    the evidence: sums by account and month, and where each stream's chain goes on. Rows of the run
+    history and resolved gaps of that time are deleted. Connect as the role that migrates.
 
     \b
     Examples:

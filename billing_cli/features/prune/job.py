@@ -1,7 +1,7 @@
 """`prune`: takes whole months of evidence away, as the role that owns the tables.
 
 Each month goes in a transaction of its own, together with what audits need in its place. Tables
-can't be detached CONCURRENTLY here, as PostgreSQL refuses that beside a default partition and in
+can't be detached CONCURRENTLY here, as PostgreSQL refuses that with a default partition and in
 a transaction; a detachment waits for whoever reads the evidence, and others wait for it no longer
 than the lock timeout.
 """
@@ -21,7 +21,7 @@ from billing_cli.features.prune import queries as store
 from billing_cli.features.prune import queries_rest as rest
 from billing_cli.features.prune.queries_seals import seal_prune
 from billing_cli.features.prune.result import PruneResult, kept_since
-from billing_cli.jobs.journal import write_journal
+from billing_cli.jobs.run_history import record_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 JOB = "prune"
 
-# Summing up a month of millions of records takes its time, and nobody waits for it.
+# Summing up a month of millions of records takes its time, and no other job waits for it.
 STATEMENT_TIMEOUT_SECONDS = 3600.0
 
 NO_FACTS = sha256().digest()
@@ -74,18 +74,20 @@ def prune(
     )
     with Session(patient) as session:
         session.read(
-            lambda one: _require(
-                one,
+            lambda connection: _require(
+                connection,
                 since,
                 is_unproven_meant=is_unproven_meant,
                 is_archive_waived=is_archive_waived,
             )
         )
         if dry_run:
-            return session.read(lambda one: _foreseen(context, one, result, is_dropping))
+            return session.read(
+                lambda connection: _foreseen(context, connection, result, is_dropping)
+            )
         moved = session.transaction(
-            lambda one: _make_room(
-                one,
+            lambda connection: _make_room(
+                connection,
                 context.run_id,
                 is_unproven_meant=is_unproven_meant,
                 is_archive_waived=is_archive_waived,
@@ -114,7 +116,7 @@ def prune(
             elif is_dropping:
                 session.transaction(drop)
                 result = replace(result, dropped_tables=(*result.dropped_tables, *found.tables))
-        return session.transaction(lambda one: _finish(context, one, result, since))
+        return session.transaction(lambda connection: _finish(context, connection, result, since))
 
 
 def _require(
@@ -192,8 +194,8 @@ def _foreseen(
         for month, found in rest.read_rest_months(connection).items()
         if month not in known
     ]
-    months.sort(key=lambda one: one[0].month)
-    older = [one for one in months if one[0].month < since]
+    months.sort(key=lambda month: month[0].month)
+    older = [month for month in months if month[0].month < since]
     return replace(
         result,
         finished_at=context.clock(),
@@ -248,7 +250,7 @@ def _prune(
 def _finish(
     context: JobContext, connection: Connection, result: PruneResult, since: datetime
 ) -> PruneResult:
-    runs, gaps = store.delete_journal(connection, since)
+    runs, gaps = store.delete_run_history(connection, since)
     done = replace(result, finished_at=context.clock(), deleted_runs=runs, deleted_gaps=gaps)
-    write_journal(context, connection, done)
+    record_run(context, connection, done)
     return done

@@ -1,7 +1,7 @@
 """Taking months of evidence away, as the owner of the tables.
 
 What an audit needs to go on proving the rest is kept: each stream's end, sums by account and
-month, and charges that belong into the story of the balances.
+month, and charges that explain the balances.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ SELECT %(month)s, account_uuid, sum(records), sum(recorded), sum(charges), sum(i
         UNION ALL
         SELECT account_uuid, 0, 0, 0, 0, 0, 0, 0, 0, 1, amount_delta::text::numeric
           FROM public.billing_ledger
-         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s) AS told
+         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s) AS fact
  GROUP BY account_uuid
     ON CONFLICT (month, account_uuid) DO UPDATE
    SET records = sums.records + excluded.records,
@@ -200,7 +200,7 @@ def facts_sha256(connection: Connection, month: datetime) -> bytes:
 
 
 def has_rows(connection: Connection, tables: Iterable[str]) -> bool:
-    """Tell whether one of the tables has any row."""
+    """Return whether one of the tables has any row."""
     for table in tables:
         row = connection.execute(f"SELECT EXISTS (SELECT FROM {table})".encode()).fetchone()
         if row and row[0]:
@@ -220,7 +220,7 @@ def keep_sums(
 
 
 def lock_tables(connection: Connection, tables: Iterable[str]) -> None:
-    """Let nobody add to a month while it is read; who writes to others need not wait."""
+    """Block writes to a month while it is read; writers of other months need not wait."""
     for table in tables:
         connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
 
@@ -246,8 +246,8 @@ def drop_tables(connection: Connection, tables: Iterable[str]) -> None:
         connection.execute(f"DROP TABLE {table}".encode())
 
 
-def delete_journal(connection: Connection, kept_since: datetime) -> tuple[int, int]:
-    """Delete older journal rows, and older gaps that are resolved; return how many of each.
+def delete_run_history(connection: Connection, kept_since: datetime) -> tuple[int, int]:
+    """Delete older rows of the run history and older resolved gaps; return how many of each.
 
     Sums of days that have a daily maximum go as well.
     """

@@ -50,7 +50,7 @@ def spread_rest(
     """Give the months of the rest their partitions; return how many rows leave it.
 
     Rows of the `detached` months, which were pruned, came in late: their sums are kept as those of
-    the month were, and they join its tables. Nobody can read or write the evidence meanwhile.
+    the month were, and they join its tables. No other session can use the evidence then.
     """
     # A partition can't be made while rows of its month are in the rest.
     for table in APPEND_ONLY_TABLES:

@@ -78,10 +78,10 @@ def seal_prune(
     }
     seals = [seal_of(row) for row in connection.execute(READ_REACHING, given)]
     owners: dict[Key, Key] = {}
-    for one in seals:
-        owners[_key(one)] = _key(last if last and is_cut(one, last) else one)
-    wanted = {_key(one): one for one in ([*seals, last] if last else seals)}
-    wanted = {key: one for key, one in wanted.items() if key in owners.values()}
+    for seal in seals:
+        owners[_key(seal)] = _key(last if last and is_cut(seal, last) else seal)
+    wanted = {_key(seal): seal for seal in ([*seals, last] if last else seals)}
+    wanted = {key: seal for key, seal in wanted.items() if key in owners.values()}
     given["first"] = min((seal.first_bucket for seal in seals), default=kept_since)
     given["last"] = max((seal.last_bucket for seal in seals), default=kept_since)
     left = {}
@@ -136,6 +136,6 @@ def _compare(
         if hashes[key].digest() != digest and not is_unproven_meant:
             raise BillingError(
                 f"{table.name} of run {key[0]}, which reaches into months that are kept, are not "
-                "what was sealed: `billing verify` tells more; --unproven overrides this"
+                "what was sealed: `billing verify` shows details; --unproven overrides this"
             )
     return left

@@ -43,6 +43,6 @@ def prune_parts(result: PruneResult) -> list[Part]:
     if result.moved_rows:
         parts.append(f"{plural(result.moved_rows, 'row')} got a partition of their month")
     if result.deleted_runs or result.deleted_gaps:
-        runs = plural(result.deleted_runs, "journal row")
+        runs = plural(result.deleted_runs, "run record")
         parts.append(f"deleted {runs}, {plural(result.deleted_gaps, 'resolved gap')}")
     return parts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("repair")
 def command() -> None:
-    """Put right what another service undid.
+    """Repair what another service undid.
 
     \b
     Example:

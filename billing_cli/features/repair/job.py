@@ -17,7 +17,7 @@ from billing_cli.database.lookup import find_account
 from billing_cli.database.schema import require_head
 from billing_cli.features.repair import queries as store
 from billing_cli.features.repair.result import Repair, RepairResult, repair_of
-from billing_cli.jobs.journal import failing_on_record, write_journal
+from billing_cli.jobs.run_history import record_run, recording_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ def repair_balances(
     damaged = _find_damaged(context, account)
     with (
         Session(context.database, dry_run=dry_run) as session,
-        failing_on_record(context, session, outcome),
+        recording_failure(context, session, outcome),
     ):
         for start in range(0, len(damaged), ACCOUNTS_AT_ONCE):
             part = damaged[start : start + ACCOUNTS_AT_ONCE]
@@ -88,12 +88,12 @@ def repair_balances(
             repairs += done
             skipped += missed
             steps += 1
-        session.transaction(lambda connection: _journal(context, connection, outcome()))
+        session.transaction(lambda connection: _record(context, connection, outcome()))
     return outcome()
 
 
 def _find_damaged(context: JobContext, account: str | None) -> list[str]:
-    """Return the accounts that have losses which nobody repaired, in key order."""
+    """Return the accounts that have losses that are not repaired, in key order."""
     quota = context.tariff.initial_included_quota_bytes
 
     def work(connection: Connection) -> list[str]:
@@ -119,8 +119,10 @@ def _repair(
             repair = repair_of(found.account_uuid, loss, funds[found.account_uuid])
             funds[found.account_uuid] = repair.after
             repairs.append(repair)
-    below_zero = {one.account_uuid for one in repairs if funds[one.account_uuid].balance < 0}
-    # Before the balances are written: those that are found tell whose a flag is.
+    below_zero = {
+        repair.account_uuid for repair in repairs if funds[repair.account_uuid].balance < 0
+    }
+    # Before the balances are written: those that are found decide whose a flag is.
     record_arrears(connection, below_zero)
     for repair in repairs:
         store.write_repair(connection, repair, reason, context.run_id)
@@ -128,6 +130,6 @@ def _repair(
     return repairs, skipped
 
 
-def _journal(context: JobContext, connection: Connection, result: RepairResult) -> None:
-    """Write the journal row; the repairs themselves are on record with the run's id."""
-    write_journal(context, connection, replace(result, repairs=()))
+def _record(context: JobContext, connection: Connection, result: RepairResult) -> None:
+    """Write the row in the run history; the repairs themselves are on record with the run's id."""
+    record_run(context, connection, replace(result, repairs=()))

@@ -33,7 +33,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A stale write that is put right: the charges that it undid, and the funds around it.
+    """A stale write that is repaired: the charges that it undid, and the funds around it.
 
     `after_id` is the last entry of ours before the stale write; it names the loss for good.
     """

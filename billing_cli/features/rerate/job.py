@@ -25,9 +25,9 @@ from billing_cli.features.rerate.result import AccountDifference, RerateResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.entries import write_rating
-from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.prices import require_prices
+from billing_cli.jobs.run_history import record_run, recording_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +107,7 @@ def rerate(
 
     with (
         Session(context.database) as session,
-        failing_on_record(context, session, lambda: outcome(done)),
+        recording_failure(context, session, lambda: outcome(done)),
     ):
         scope = session.read(lambda connection: _scope(context, connection, order))
         steps, expected = _survey(context, session, scope, order, step_buckets)
@@ -120,14 +120,14 @@ def rerate(
                 connection: Connection, step: Scope = step, done: _Differences = done
             ) -> _Differences:
                 so_far = _write(context, connection, step, order, done.copy())
-                _journal(context, connection, outcome(so_far))
+                _record(context, connection, outcome(so_far))
                 return so_far
 
             done = session.transaction(work)
             if on_step is not None:
                 on_step(step.until)
         if not steps:
-            session.transaction(lambda connection: _journal(context, connection, outcome(done)))
+            session.transaction(lambda connection: _record(context, connection, outcome(done)))
     return outcome(done)
 
 
@@ -286,6 +286,6 @@ def _count_conflicts(history: BucketHistory, entries: Sequence[Charge], order: O
     return sum(versions[entry.adjusts or ""] == order.pricing_rule_version for entry in entries)
 
 
-def _journal(context: JobContext, connection: Connection, result: RerateResult) -> None:
-    """Write the journal row; who paid how much more is in the ledger, with the run's id."""
-    write_journal(context, connection, replace(result, accounts=()))
+def _record(context: JobContext, connection: Connection, result: RerateResult) -> None:
+    """Write the row in the run history; ledger entries with the run's id hold the differences."""
+    record_run(context, connection, replace(result, accounts=()))

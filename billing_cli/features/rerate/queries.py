@@ -26,7 +26,7 @@ IN_SCOPE = """
    AND (%(account_uuids)s::uuid[] IS NULL OR bucket.account_uuid = ANY (%(account_uuids)s::uuid[]))
 """
 
-# The minute in which a step that begins with the range comes to its last bucket.
+# The minute of the last bucket of a step that begins with the range.
 READ_STEP_END = (
     """
 SELECT bucket.bucket_start

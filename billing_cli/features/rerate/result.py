@@ -1,4 +1,4 @@
-"""What `rerate` tells: how charges changed when they were brought to other prices, as values."""
+"""What `rerate` reports: how charges changed when they were re-rated at other prices, as values."""
 
 from __future__ import annotations
 

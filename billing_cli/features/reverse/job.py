@@ -28,9 +28,9 @@ from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import maxima_of, note_charged
 from billing_cli.jobs.entries import write_corrections
-from billing_cli.jobs.journal import failing_on_record, write_journal
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.regions import in_recorded_regions
+from billing_cli.jobs.run_history import record_run, recording_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -107,14 +107,14 @@ def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> Reve
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        failing_on_record(context, session, lambda: outcome(done)),
+        recording_failure(context, session, lambda: outcome(done)),
     ):
         scope, span = session.read(lambda connection: _survey(context, connection, order))
         for step in _steps(scope, span):
 
             def work(connection: Connection, step: Scope = step, before: _Done = done) -> _Done:
                 so_far = _take_back(context, connection, order, step, before)
-                write_journal(context, connection, outcome(so_far))
+                record_run(context, connection, outcome(so_far))
                 return so_far
 
             try:
@@ -122,9 +122,7 @@ def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> Reve
             except _BusyError as error:
                 return replace(outcome(done), status="busy", error=str(error))
         if span is None:
-            session.transaction(
-                lambda connection: write_journal(context, connection, outcome(done))
-            )
+            session.transaction(lambda connection: record_run(context, connection, outcome(done)))
     return outcome(done)
 
 

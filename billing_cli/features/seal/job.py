@@ -35,7 +35,7 @@ from billing_cli.database.seals import (
 from billing_cli.errors import BillingError, SchemaError
 from billing_cli.features.seal import queries as store
 from billing_cli.features.seal.result import SealResult
-from billing_cli.jobs.journal import in_one_transaction
+from billing_cli.jobs.run_history import in_one_transaction
 from billing_cli.signatures import sign_checkpoint, signature_problem
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _open_log(connection: Connection, head: LogHead, kept: SignedCheckpoint | No
     return log
 
 
-VERIFY = "nothing is signed, `billing verify` tells more"
+VERIFY = "nothing is signed, `billing verify` shows details"
 
 
 def _require_continued(connection: Connection, log: TreeBuilder, kept: Checkpoint) -> None:
@@ -139,9 +139,9 @@ def _append_days(connection: Connection, log: TreeBuilder, now: datetime) -> lis
         nodes = list(levels_of([account.leaf for account in accounts]))
         tree = TreeBuilder()
         salts = sha256()
-        for one in accounts:
-            tree.append(one.leaf)
-            salts.update(salt_line(one.account_uuid, one.salt))
+        for account in accounts:
+            tree.append(account.leaf)
+            salts.update(salt_line(account.account_uuid, account.salt))
         sealed = SealedDay(day, len(accounts), salts.digest(), tree.root())
         add_nodes(connection, tree_of_day(day), nodes)
         store.add_day(
@@ -184,7 +184,7 @@ def _append_seals(connection: Connection, log: TreeBuilder, now: datetime) -> in
         first_leaf = log.size
         nodes = [node for seal in seals for node in log.append(seal_leaf(seal))]
         if store.append(connection, seals, first_leaf, now) != len(seals):
-            raise BillingError("seals were appended meanwhile; run it again")
+            raise BillingError("another run appended seals; run it again")
         add_nodes(connection, LOG_TREE, nodes)
         count += len(seals)
     return count

@@ -88,7 +88,7 @@ class _Runner:
             for account, buckets in recorded.items():
                 self.add(account, buckets)
             start = end
-        accounts = sorted(self.costs.items(), key=lambda one: (-abs(one[1].difference), one[0]))
+        accounts = sorted(self.costs.items(), key=lambda item: (-abs(item[1].difference), item[0]))
         problems = {
             account: terms.reason
             for account, terms in sorted(self.terms.items())

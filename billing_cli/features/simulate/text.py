@@ -32,7 +32,7 @@ def simulation_parts(simulation: Simulation) -> list[Part]:
         others = plural(hidden, "other account")
         parts.append(f"{others} in the total; --output csv lists them all")
     parts += amounts_in(simulation.currency)
-    parts += [f"left out: account {one}: {why}" for one, why in simulation.problems.items()]
+    parts += [f"left out: account {account}: {why}" for account, why in simulation.problems.items()]
     return parts
 
 

@@ -11,7 +11,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.database.stream_limits import accept_one_run
 from billing_cli.jobs.context import select_sources
-from billing_cli.jobs.journal import in_one_transaction
+from billing_cli.jobs.run_history import in_one_transaction
 from billing_cli.jobs.stream_limits import ACCEPTED_FOR
 
 if TYPE_CHECKING:

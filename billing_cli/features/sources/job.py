@@ -24,7 +24,7 @@ from billing_cli.database.sources import (
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.sources.queries import continue_counters, read_node
 from billing_cli.jobs.assignment import former_id_problem
-from billing_cli.jobs.journal import in_one_transaction
+from billing_cli.jobs.run_history import in_one_transaction
 from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:

@@ -219,7 +219,7 @@ def connection_now(connection: Connection) -> datetime:
 
 
 def _without_pairs(entries: Sequence[OtherEntry]) -> list[OtherEntry]:
-    """Leave out unexplained changes that come to nothing within minutes.
+    """Leave out unexplained changes that add up to zero within minutes.
 
     A row came a little late, or runs that waited for each other were stamped in another order.
     """

@@ -47,8 +47,8 @@ SELECT seal.leaf_number, coalesce(fact.ordinal, 0),
                        interval '1 minute') AS minute (at)
  CROSS JOIN LATERAL (
        SELECT *
-         FROM billing.charges AS one
-        WHERE one.bucket_start = minute.at AND one.account_uuid = %(account)s
+         FROM billing.charges AS charge
+        WHERE charge.bucket_start = minute.at AND charge.account_uuid = %(account)s
        OFFSET 0) AS fact
   LEFT JOIN billing.seals AS seal
     ON seal.run_id = fact.run_id AND seal.step = fact.step AND fact.step > 0

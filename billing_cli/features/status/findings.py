@@ -71,7 +71,7 @@ def _problems(source: SourceStatus, max_lag_seconds: float) -> Iterator[Finding]
             f"`billing check {option}` asks the exporter and says what is wrong",
         )
     if source.busy_seconds > BUSY_FAILURE_SECONDS:
-        holder = source.lock_holder or "nobody any more"
+        holder = source.lock_holder or "a transaction that has ended"
         yield Finding(
             "failed",
             name,

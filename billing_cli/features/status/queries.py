@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.features.status.result import PARTS, DayTotals, JournalEntry, LastHour
+from billing_cli.features.status.result import PARTS, DayTotals, LastHour, RunEntry
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,7 +30,7 @@ SELECT run_id::text, job, status, started_at,
 """
 
 
-# What the journal has of each source, in parts of the hour before `now`, 0 the newest.
+# What the run history has of each source, in parts of the hour before `now`, 0 the newest.
 READ_LAST_HOUR = """
 SELECT listed.source_id,
        least(floor(extract(epoch FROM %(now)s - run.finished_at) / %(part_seconds)s),
@@ -69,7 +69,7 @@ def read_day_totals(connection: Connection, since: datetime) -> DayTotals:
     return DayTotals(since, int(included_bytes), int(charged_bytes), amount)
 
 
-def read_last_runs(connection: Connection, limit: int) -> list[JournalEntry]:
+def read_last_runs(connection: Connection, limit: int) -> list[RunEntry]:
     """Return the newest runs, newest first."""
     rows = connection.execute(READ_LAST_RUNS, {"limit": limit})
-    return [JournalEntry(*row) for row in rows]
+    return [RunEntry(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""What `status` tells: the state of each source, the day so far and the last runs, as values."""
+"""What `status` reports: the state of each source, the day so far and the last runs, as values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """A run as the journal has it."""
+class RunEntry:
+    """A run as the run history has it."""
 
     run_id: str
     job: str
@@ -72,7 +72,7 @@ class StatusReport:
 
     checked_at: datetime
     sources: tuple[SourceStatus, ...]
-    runs: tuple[JournalEntry, ...]
+    runs: tuple[RunEntry, ...]
     today: DayTotals
     missing_partitions: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -23,7 +23,7 @@ def list_streams(
 ) -> list[StreamStatus]:
     """Return the streams of the named sources, or of all; only those without account on demand.
 
-    Raises UsageError for a source that nobody knows.
+    Raises UsageError for an unknown source.
     """
 
     def work(connection: Connection) -> list[StreamStatus]:

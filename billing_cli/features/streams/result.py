@@ -1,4 +1,4 @@
-"""What `streams` tells: each counter pair, whose it is and where it stands, as values."""
+"""What `streams` reports: each counter pair, whose it is and where it stands, as values."""
 
 from __future__ import annotations
 

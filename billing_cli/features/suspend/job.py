@@ -13,7 +13,7 @@ from billing_cli.database.arrears import clear_arrears, set_arrears
 from billing_cli.database.schema import require_head
 from billing_cli.features.suspend import queries as store
 from billing_cli.features.suspend.result import SuspendResult
-from billing_cli.jobs.journal import in_one_transaction
+from billing_cli.jobs.run_history import in_one_transaction
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -89,11 +89,11 @@ def check_facts(
             for table in (RECORDS, CHARGES):
                 _read(connection, table, (start, end), open_seals, report, on_facts)
             start = end
-        ended = [key for key, one in open_seals.items() if one.seal.last_bucket < start]
+        ended = [key for key, open_seal in open_seals.items() if open_seal.seal.last_bucket < start]
         for key in ended:
-            one = open_seals.pop(key)
-            if key == _key_of(one.seal):
-                _close(connection, one, report)
+            open_seal = open_seals.pop(key)
+            if key == _key_of(open_seal.seal):
+                _close(connection, open_seal, report)
 
 
 def _opened(
@@ -152,18 +152,18 @@ def _read(
         report.add("inserted", name, detail, run, account.decode())
 
 
-def _close(connection: Connection, one: _Open, report: VerifyReport) -> None:
+def _close(connection: Connection, open_seal: _Open, report: VerifyReport) -> None:
     """Compare the hashes of a seal whose facts were all read."""
-    if not one.is_whole:
+    if not open_seal.is_whole:
         return
-    seal = one.seal
+    seal = open_seal.seal
     report.seals += 1
     for table, count, digest in (
         (RECORDS, seal.records, seal.records_sha256),
         (CHARGES, seal.charges, seal.charges_sha256),
     ):
-        found = one.counts[table.name]
-        if found != count or one.hashes[table.name].digest() != digest:
+        found = open_seal.counts[table.name]
+        if found != count or open_seal.hashes[table.name].digest() != digest:
             _describe(connection, table, seal, (count, found), report)
 
 

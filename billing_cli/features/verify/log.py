@@ -2,7 +2,7 @@
 
 Two trees are built in one pass. The tree of the rows hashes seals and days as they are now. The
 stored tree is built from the leaf hashes that are stored. Where both differ from a checkpoint, the
-log was rewritten; where only the rows differ, the leaf hash tells which row was changed.
+log was rewritten; where only the rows differ, the leaf hash shows which row was changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HEAD = "billing.log_head"
 
 
 class KeptCheckpoint(NamedTuple):
-    """A checkpoint of a file that somebody kept."""
+    """A checkpoint of a file that was kept."""
 
     path: Path
     signed: SignedCheckpoint
@@ -89,7 +89,7 @@ def check_log(
     """Add to the report where the log is not what was appended and signed."""
     head = read_head(connection)
     signed = _parse_head(head, report)
-    checkpoints = [one.signed.checkpoint for one in kept]
+    checkpoints = [file.signed.checkpoint for file in kept]
     sizes = {checkpoint.size for checkpoint in checkpoints} | {head.tree_size}
     if signed is not None:
         sizes.add(signed.checkpoint.size)
@@ -111,7 +111,7 @@ def _read_leaves(connection: Connection, log: _Log, report: VerifyReport) -> Non
     ):
         stored_nodes = StoredNodes(nodes)
         days_of = BookingDays()
-        for leaf in merge(_seal_leaves(seals), _day_leaves(days), key=lambda one: one.number):
+        for leaf in merge(_seal_leaves(seals), _day_leaves(days), key=lambda leaf: leaf.number):
             _append_missing(log, leaf.number, stored_nodes, report)
             if leaf.number < log.rows.size:
                 detail = f"leaf {leaf.number} is taken twice: {leaf.name}"
@@ -254,7 +254,7 @@ def _check_kept(
 ) -> None:
     good: Checkpoint | None = None
     is_reported = False
-    for path, signed in sorted(kept, key=lambda one: one.signed.checkpoint.size):
+    for path, signed in sorted(kept, key=lambda file: file.signed.checkpoint.size):
         checkpoint = signed.checkpoint
         if keys and (problem := signature_problem(signed, keys)) is not None:
             detail = f"{path}: the checkpoint of {checkpoint.size} leaves: {problem}"

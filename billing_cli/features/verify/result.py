@@ -140,7 +140,7 @@ def findings_lines(findings: Sequence[Finding]) -> list[str]:
 def _trust(report: VerifyReport) -> str:
     if not report.checkpoints:
         return (
-            "no kept checkpoint was given: a log that somebody rewrote as a whole looks unchanged; "
+            "no kept checkpoint was given: a log that was rewritten as a whole looks unchanged; "
             "--checkpoint FILE"
         )
     keys = "" if report.keys else "; signatures were not checked: --public-key FILE"

@@ -194,7 +194,7 @@ RESTARTS = (
     ),
     Scenario(
         "restart_idle",
-        "xray restarts when nearly nobody uses the node",
+        "xray restarts when hardly any user is active",
         {10: [restart()], 15: [wake("idle", "xhttp")]},
         quiet=(9, 10, 11, 12),
     ),

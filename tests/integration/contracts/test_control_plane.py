@@ -163,7 +163,7 @@ def test_78_where_the_schema_is_missing(world: World, empty_database_url: str) -
 
 
 def test_143_and_all_as_it_was_after_sigterm(world: World, database_url: str) -> None:
-    """In mid-transaction: what was written is rolled back, the journal included."""
+    """In mid-transaction: what was written is rolled back, the run history included."""
     before = world.tables()
     with psycopg.connect(database_url) as other:
         child = blocked(world, other, start_reconcile)
@@ -252,6 +252,6 @@ def assert_is_reconciled(world: World) -> None:
 
 
 def facts(world: World) -> dict[str, Any]:
-    """Return every row but the journal's."""
-    journal = ("billing.runs", "billing.totals")
-    return {name: rows for name, rows in world.tables().items() if name not in journal}
+    """Return every row but those of the run history."""
+    run_history = ("billing.runs", "billing.totals")
+    return {name: rows for name, rows in world.tables().items() if name not in run_history}

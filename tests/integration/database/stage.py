@@ -82,7 +82,7 @@ def assert_heals(world: World) -> None:
 
 
 def facts(world: World) -> dict[str, Any]:
-    """Return every row but the journal's."""
+    """Return every row but those of the run history."""
     return {name: rows for name, rows in world.tables().items() if name not in JOURNAL}
 
 

@@ -345,7 +345,7 @@ def test_a_release_goes_to_the_region_that_is_on_record(story: Story, jump: Jump
 
 
 @pytest.mark.usefixtures("jump")
-def test_a_decision_is_in_the_journal(story: Story) -> None:
+def test_a_decision_is_in_the_run_history(story: Story) -> None:
     """As every run: what was asked, what came of it, and failures as well."""
     result = release(story)
     with pytest.raises(BillingError):

@@ -128,7 +128,7 @@ def test_pending_usage_that_is_refused_excludes_its_source_alone(world: World) -
 
 
 def test_where_every_source_is_refused_the_run_fails(world: World) -> None:
-    """Its result and its journal row say so, and nothing else of it is stored."""
+    """Its result and its row in the run history say so, and nothing else of it is stored."""
     users = world.add_users(2)
     world.add_node("jp-1", users)
     world.add_node("us-1", users)

@@ -80,7 +80,7 @@ def test_idle_users_have_no_rows(world: World) -> None:
         assert rows == [(users[0].uuid,)], table
 
 
-def test_a_run_with_nothing_new_writes_the_attempt_and_the_journal_alone(world: World) -> None:
+def test_a_run_with_nothing_new_writes_the_attempt_and_its_run_alone(world: World) -> None:
     """Facts, streams and watermarks stay the very same rows."""
     world.add_node("jp-1", world.add_users(3))
     world.flow_until(3)

@@ -63,7 +63,7 @@ def test_a_run_is_seen_from_outside_only_after_its_commit(world: World) -> None:
     }
 
 
-def test_a_run_that_fails_leaves_nothing_but_its_journal_row(world: World) -> None:
+def test_a_run_that_fails_leaves_nothing_but_its_run_history_row(world: World) -> None:
     """What it had written before is rolled back, whatever it was."""
     one_minute_behind(world)
     refuse_some_times(world, "XX000", times=1)
@@ -80,7 +80,7 @@ def test_a_run_that_fails_leaves_nothing_but_its_journal_row(world: World) -> No
 
 
 def test_a_dry_run_leaves_no_trace(world: World) -> None:
-    """Every table, the journal among them, is what it was; the result says what would be."""
+    """Every table, the run history among them, is what it was; the result says what would be."""
     one_minute_behind(world)
     before = world.tables()
     said = world.run_unchecked(world.at(5), dry_run=True)

@@ -26,7 +26,7 @@ from billing_cli.database.connection import Session
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import InterruptedBySignalError
 from billing_cli.jobs import metrics
-from billing_cli.jobs.journal import write_journal
+from billing_cli.jobs.run_history import record_run
 from tests.integration.metrics.support import read, samples_of
 from tests.support.story import START
 from tests.unit.exporter.servers import serving
@@ -175,7 +175,7 @@ def test_an_audit_that_may_not_write_is_an_audit_all_the_same(story: Story, path
     story.connection.execute(revoke)
     done = story.billing("audit", "--json", BILLING_METRICS_FILE=str(path))
     assert (done.exit_code, done.json["status"]) == (0, "ok")
-    assert "audit not journaled" in done.stderr
+    assert "audit not recorded" in done.stderr
     assert read(path)["billing_run_success", "audit"] == 1
 
 
@@ -297,7 +297,7 @@ def test_counters_never_fall_when_runs_end_at_the_same_time(
             result = RunResult("collect", context.run_id, "ok", START, START)
             with Session(context.database) as session:
                 session.transaction(
-                    lambda connection: write_journal(context, connection, result)  # noqa: B023
+                    lambda connection: record_run(context, connection, result)  # noqa: B023
                 )
             observers._write_metrics(path, context, result, None)
 

@@ -1,4 +1,4 @@
-"""The totals of each job: what the journal says of its runs, added up while they are written."""
+"""The totals of each job: the sums over its runs in the run history, kept as they are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from billing_cli.errors import BillingError
 from billing_cli.features.audit.findings import AuditResult
 from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.catch_up import catch_up
-from billing_cli.jobs.journal import journal_failure, write_journal
+from billing_cli.jobs.run_history import record_failure, record_run
 from billing_cli.simulator.publication import merged
 from tests.support.story import START
 
@@ -41,7 +41,7 @@ SELECT job, count(*), sum((result ->> 'processed_samples')::bigint)::bigint,
 RESULT = RunResult("collect", "", "ok", START, START + timedelta(seconds=2))
 
 
-def test_the_totals_are_the_sum_of_the_journal(story: Story) -> None:
+def test_the_totals_are_the_sum_of_the_run_history(story: Story) -> None:
     """Whatever jobs there were, in however many steps, and whether they charged or gave back."""
     story.quota = 500
     user = story.add_user()
@@ -101,14 +101,14 @@ def test_what_was_charged_for_a_source_is_counted(story: Story) -> None:
 def test_a_run_counts_once_however_many_steps_it_takes(story: Story) -> None:
     """Each step writes what the run has come to; the totals grow by what is new in that."""
     source = SourceResult("jp-1", resets=1, gaps=2, rejected_samples=3, held_deltas=4)
-    journal(story, replace(RESULT, processed_samples=10, corrections=1, sources=(source,)))
+    record(story, replace(RESULT, processed_samples=10, corrections=1, sources=(source,)))
     steps = (
         replace(RESULT, run_id="r", processed_samples=5, written_minutes=1),
         replace(RESULT, run_id="r", processed_samples=7, written_minutes=3, sources=(source,)),
     )
     context = story.context()
     for step in steps:
-        journal(story, step, context)
+        record(story, step, context)
     totals = totals_of(story)["collect"]
     assert (totals.runs, totals.samples, totals.written_minutes, totals.corrections) == (
         2,
@@ -126,7 +126,7 @@ def test_what_is_given_back_is_counted_by_itself(story: Story) -> None:
     for amount in (Decimal(5), Decimal("-2.000000001")):
         size = int(amount * 10)
         step = replace(RESULT, amount=amount, charged_bytes=size, included_bytes=-size)
-        journal(story, step, context)
+        record(story, step, context)
     totals = totals_of(story)["collect"]
     assert (totals.charged_amount, totals.returned_amount) == (Decimal(5), Decimal("7.000000001"))
     assert (totals.charged_bytes, totals.returned_charged_bytes) == (50, 70)
@@ -134,12 +134,12 @@ def test_what_is_given_back_is_counted_by_itself(story: Story) -> None:
 
 
 def test_a_failed_run_keeps_what_its_steps_did(story: Story) -> None:
-    """The journal tells of the failure, and still of what stands; so do the totals."""
+    """The run history tells of the failure, and still of what stands; so do the totals."""
     context = story.context()
     done = replace(RESULT, processed_samples=5, charged_bytes=7, amount=Decimal(1))
-    journal(story, done, context)
+    record(story, done, context)
     with Session(context.database) as session:
-        journal_failure(context, session, "collect", START, BillingError("the disk is full"))
+        record_failure(context, session, "collect", START, BillingError("the disk is full"))
     ((status, error, result),) = story.rows("SELECT status, error, result FROM billing.runs")
     assert (status, error) == ("error", "the disk is full")
     assert (result["status"], result["error"]["message"]) == ("error", "the disk is full")
@@ -150,11 +150,11 @@ def test_a_failed_run_keeps_what_its_steps_did(story: Story) -> None:
 
 def test_the_last_success_outlasts_failures_and_busy_runs(story: Story) -> None:
     """A partial run is one: what it did is stored."""
-    journal(story, replace(RESULT, status="partial"))
+    record(story, replace(RESULT, status="partial"))
     statuses: tuple[RunStatus, ...] = ("busy", "error")
     for minutes, status in enumerate(statuses, start=1):
         ended = RESULT.finished_at + timedelta(minutes=minutes)
-        journal(story, replace(RESULT, status=status, finished_at=ended))
+        record(story, replace(RESULT, status=status, finished_at=ended))
     totals = totals_of(story)["collect"]
     assert (totals.last_status, totals.runs, totals.failed_runs) == ("error", 3, 1)
     assert totals.last_success_at == RESULT.finished_at
@@ -166,9 +166,9 @@ def test_a_dry_run_is_not_counted_and_holds_nobody_up(story: Story) -> None:
     context = story.context()
     with Session(context.database, dry_run=True) as trying:
         tried = replace(RESULT, dry_run=True)
-        trying.transaction(lambda connection: write_journal(context, connection, tried))
+        trying.transaction(lambda connection: record_run(context, connection, tried))
         story.lock_timeout_seconds = 0.5
-        journal(story, RESULT)
+        record(story, RESULT)
     assert totals_of(story)["collect"].runs == 1
 
 
@@ -178,7 +178,7 @@ def test_a_run_that_is_undone_is_not_counted(story: Story) -> None:
     attempts = []
 
     def work(connection: psycopg.Connection[Any]) -> None:
-        write_journal(context, connection, replace(RESULT, processed_samples=5))
+        record_run(context, connection, replace(RESULT, processed_samples=5))
         attempts.append(connection)
         if len(attempts) < 3:
             raise psycopg.errors.SerializationFailure
@@ -194,7 +194,7 @@ def test_runs_side_by_side_are_all_counted(story: Story) -> None:
 
     def many() -> None:
         for _ in range(20):
-            journal(story, replace(RESULT, processed_samples=3))
+            record(story, replace(RESULT, processed_samples=3))
 
     hosts = [threading.Thread(target=many) for _ in range(3)]
     for host in hosts:
@@ -208,20 +208,20 @@ def test_runs_side_by_side_are_all_counted(story: Story) -> None:
 def test_the_last_audit_is_kept(story: Story) -> None:
     """What it found stands until the next one; other jobs have no such figure."""
     for violations in (3, 0):
-        journal(
+        record(
             story, AuditResult("audit", "", "ok", START, START, violations=violations, notices=2)
         )
-    journal(story, RESULT)
+    record(story, RESULT)
     totals = totals_of(story)
     assert (totals["audit"].violations, totals["audit"].notices) == (0, 2)
     assert (totals["collect"].violations, totals["collect"].notices) == (None, None)
 
 
-def journal(story: Story, result: RunResult, context: Any = None) -> None:
-    """Write a run's journal row, of a new run where no context is given."""
+def record(story: Story, result: RunResult, context: Any = None) -> None:
+    """Write a run's row in the run history, of a new run where no context is given."""
     given = context or story.context()
     with Session(given.database) as session:
-        session.transaction(lambda connection: write_journal(given, connection, result))
+        session.transaction(lambda connection: record_run(given, connection, result))
 
 
 def totals_of(story: Story) -> dict[str, JobTotals]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from billing_cli.features.audit.job import audit, audit_result, journal_audit
+from billing_cli.features.audit.job import audit, audit_result, record_audit
 from billing_cli.features.prune.job import prune
 from billing_cli.simulator.server import serve
 from tests.integration.audit.full_story import FullStory, copied
@@ -33,10 +33,10 @@ class LongStory(FullStory):
         super().__init__(database_url, job_url, MAY - timedelta(minutes=minutes_of_april))
 
     def prove(self, now: datetime) -> None:
-        """Audit everything, and have the journal say so."""
+        """Audit everything, and have the run history say so."""
 
         def work(context: JobContext) -> Any:
-            journal_audit(context, audit_result(context, audit(context), now))
+            record_audit(context, audit_result(context, audit(context), now))
 
         self.job(work, now)
 

@@ -268,7 +268,7 @@ def test_pruned_minutes_are_told_and_neither_rated_nor_compared_again(story: Lon
     assert kinds(story.audit()) == {}
 
 
-def test_the_journal_resolved_gaps_and_daily_sums_of_that_time_go_as_well(story: LongStory) -> None:
+def test_run_history_resolved_gaps_and_daily_sums_of_that_time_go_as_well(story: LongStory) -> None:
     """What is still open stays, however old it is."""
     story.execute(
         "INSERT INTO billing.gaps (source_id, kind, from_at, to_at, resolved_at)"

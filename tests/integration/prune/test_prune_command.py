@@ -87,6 +87,6 @@ def test_the_result_names_the_months_as_object_and_as_text() -> None:
         "2026-04  1,234,567       89  953.7 MiB  billing.usage_records_2026_04 (detached)",
         "dropped as well: billing.charges_2026_03",
         "7 rows got a partition of their month",
-        "deleted 1,440 journal rows, 1 resolved gap",
+        "deleted 1,440 run records, 1 resolved gap",
     ):
         assert part in text

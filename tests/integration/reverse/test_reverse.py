@@ -13,8 +13,8 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
-from billing_cli.jobs.journal import write_journal
 from billing_cli.jobs.reconcile import reconcile
+from billing_cli.jobs.run_history import record_run
 from billing_cli.simulator import read_service
 from tests.integration.attacks.hostile import HOUR, START, Attack
 from tests.support.story import MINUTE
@@ -108,11 +108,11 @@ def test_the_entries_of_earlier_steps_are_not_kept(
 
     def count_entries(*arguments: object) -> None:
         kept.append(entries())
-        write_journal(*arguments)  # type: ignore[arg-type]
+        record_run(*arguments)  # type: ignore[arg-type]
 
     gc.collect()
     others = entries()
-    monkeypatch.setattr(job, "write_journal", count_entries)
+    monkeypatch.setattr(job, "record_run", count_entries)
     take_back(story)
     assert [count - others for count in kept] == [0, 0, 0]
 

@@ -11,7 +11,7 @@ from billing_cli.core.source_status import SourceStatus
 from billing_cli.features.status.findings import Finding, findings_of
 from billing_cli.features.status.result import (
     DayTotals,
-    JournalEntry,
+    RunEntry,
     StatusReport,
     status_object,
 )
@@ -20,7 +20,7 @@ from tests.unit.core.stories import NOON
 MAX_LAG_SECONDS = 300.0
 TODAY = DayTotals(NOON.replace(hour=0), 1000, 24, Decimal("0.000000072"))
 WELL = SourceStatus("jp-1", watermark=NOON, lag_seconds=45.0)
-RUN = JournalEntry("11111111-2222-3333-4444-555555555555", "collect", "ok", NOON, 0.25, 3, None)
+RUN = RunEntry("11111111-2222-3333-4444-555555555555", "collect", "ok", NOON, 0.25, 3, None)
 
 
 def test_a_source_that_keeps_up_needs_no_look() -> None:

@@ -1,4 +1,4 @@
-"""How far the comparison of one source has come in a `reconcile`, and what came of it."""
+"""How far `reconcile` has compared one source, and with what result."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from billing_cli.exporter.api import Fetched
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.compare import Compared
-    from billing_cli.jobs.differences import Stretch
+    from billing_cli.jobs.differences import HistoryRange
 
 # A record that bridges a long outage can be longer than a step; then a step may grow this far.
 LARGEST_STEP_SAMPLES = 1_000_000
 
 
 @dataclass(slots=True)
-class Course:
-    """How far a source's comparison has come: [at, end) is still to be done."""
+class ReconcileProgress:
+    """How far a source has been compared: [at, end) is left."""
 
     source: Source
     state: SourceState
@@ -38,7 +38,7 @@ class Course:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether nothing is left to be done."""
+        """Return whether nothing is left to be done."""
         return self.at >= self.end or self.result.status not in {"ok", "partial"}
 
     def finished(self) -> SourceResult:
@@ -81,7 +81,7 @@ class Course:
         return (), self.at
 
     def fail(self, error: ExporterError) -> None:
-        """Note why the source takes no part any more."""
+        """Set why the source was left out of the rest of the run."""
         self.result = replace(
             self.result,
             status="error",
@@ -90,22 +90,22 @@ class Course:
             unreachable=error.unreachable,
         )
 
-    def note(self, stretch: Stretch, compared: Compared) -> None:
-        """Note what came of a stretch, and go on after it."""
+    def note(self, history_range: HistoryRange, compared: Compared) -> None:
+        """Add the result of a range, and continue after it."""
         result = self.result
-        begins = stretch.snapshots[0].collected_at
+        begins = history_range.snapshots[0].collected_at
         if minute_of(begins) > self.at and not result.snapshots:
             text = f"history begins at {format_rfc3339(begins)}: nothing before it was compared"
             self.notes[text] = None
         if compared.skipped:
-            text = "some records can't be compared: history tells their ends differently"
+            text = "some records can't be compared: history ends them at other stamps"
             self.notes[text] = None
         self.notes.update(dict.fromkeys(compared.problems))
         self.result = replace(
             result,
             status="partial" if compared.problems or result.status == "partial" else "ok",
-            snapshots=result.snapshots + len(stretch.snapshots),
+            snapshots=result.snapshots + len(history_range.snapshots),
             corrections=result.corrections + compared.corrections,
             resolved_gaps=result.resolved_gaps + compared.resolved_gaps,
         )
-        self.at, self.factor = stretch.until, 1
+        self.at, self.factor = history_range.until, 1

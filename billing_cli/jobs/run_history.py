@@ -1,4 +1,4 @@
-"""Turning steps into a run's result, and the result into its journal row."""
+"""Turning steps into a run's result, and the result into its row in the run history."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def result_of(
     A run whose sources all failed in the end, or are busy, is partial where something of it is
     stored: `applied` are the snapshots by which its sources have moved.
     """
-    ordered = tuple(sorted(sources, key=lambda one: one.source_id))
+    ordered = tuple(sorted(sources, key=lambda result: result.source_id))
     status = status_of(ordered)
-    has_stored = applied or written.written_minutes or any(one.corrections for one in ordered)
+    has_stored = applied or written.written_minutes or any(result.corrections for result in ordered)
     if status in {"error", "busy"} and has_stored:
         status = "partial"
     error, error_code = _failure_of(ordered) if status == "error" else (None, None)
@@ -75,7 +75,7 @@ def result_of(
 def _notes(context: JobContext, ordered: Sequence[SourceResult]) -> tuple[str, ...]:
     if context.shard and not ordered:
         return (f"no source is in shard {context.shard}",)
-    taking_part = {one.source_id for one in ordered}
+    taking_part = {result.source_id for result in ordered}
     unassigned = [
         source.source_id
         for source in context.sources
@@ -109,17 +109,17 @@ def status_of(sources: Iterable[SourceResult]) -> RunStatus:
     return "partial" if found & {"error", "partial"} else "ok"
 
 
-def write_journal(context: JobContext, connection: Connection, result: RunResult) -> None:
-    """Write the run's journal row as part of the open transaction, and count it in the totals."""
+def record_run(context: JobContext, connection: Connection, result: RunResult) -> None:
+    """Write the run's row in the run history in the open transaction; count it in the totals."""
     labelled = replace(result, currency=context.currency)
     _write(context, connection, result, result_object(labelled))
 
 
 @contextmanager
-def failing_on_record(
+def recording_failure(
     context: JobContext, session: Session, so_far: Callable[[], RunResult]
 ) -> Iterator[None]:
-    """Note in the journal why the block failed; let the error tell what is stored all the same.
+    """Note in the run history why the block failed; let the error report what is stored.
 
     `so_far` gives what the run's finished steps did. A command line that asks for what can't be is
     no run, and is not noted.
@@ -131,7 +131,7 @@ def failing_on_record(
         if result.steps:
             error.so_far = replace(result, status="error", error=str(error), error_code=error.code)
         if isinstance(error, BillingError) and not isinstance(error, UsageError):
-            journal_failure(context, session, result.job, result.started_at, error)
+            record_failure(context, session, result.job, result.started_at, error)
         raise
 
 
@@ -143,28 +143,28 @@ def in_one_transaction(
     *,
     dry_run: bool,
 ) -> Result:
-    """Do a job's work and write its journal row in one transaction; return the work's result.
+    """Do a job's work and write its row in the run history in one transaction; return its result.
 
     A failure has a row of its own. A command line that asks for what can't be is no run, and has
     none. Raises as the work does, and BillingError where the database fails.
     """
 
-    def journaled(connection: Connection) -> Result:
+    def recorded(connection: Connection) -> Result:
         result = work(connection)
-        write_journal(context, connection, result)
+        record_run(context, connection, result)
         return result
 
     with Session(context.database, dry_run=dry_run) as session:
         try:
-            return session.transaction(journaled)
+            return session.transaction(recorded)
         except UsageError:
             raise
         except BillingError as error:
-            journal_failure(context, session, job, started_at, error)
+            record_failure(context, session, job, started_at, error)
             raise
 
 
-def journal_failure(
+def record_failure(
     context: JobContext, session: Session, job: str, started_at: datetime, error: BillingError
 ) -> None:
     """Note a run that failed, where the database can still be written; its own writes are undone.
@@ -192,7 +192,7 @@ def journal_failure(
     try:
         session.transaction(work)
     except BillingError:
-        # The failure itself is what the caller reports; a missing journal row adds nothing.
+        # The caller reports the failure itself; a missing row in the run history adds nothing.
         session.close()
 
 

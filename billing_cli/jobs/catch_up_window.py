@@ -24,7 +24,7 @@ BEFORE_ALL_HISTORY = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class CatchUpWindow:
     """How far all sources have come together, and how dense each one's history was of late."""
 
     horizon: datetime = BEFORE_ALL_HISTORY
@@ -33,8 +33,8 @@ class Pace:
     def bound(self, begins: Mapping[str, datetime], until: datetime, max_samples: int) -> datetime:
         """Return the end of what the next step asks for: about `max_samples` from all sources.
 
-        `begins` says where each source goes on from. It is `until` as long as nobody knows how
-        dense their histories are, and then at least one minute after the first that is open.
+        `begins` says where each source goes on from. It is `until` as long as the density
+        of their histories is unknown, and then at least one minute after the first that is open.
         """
         density = sum(self.samples_per_minute.get(source_id, 0.0) for source_id in begins)
         if not density:
@@ -58,13 +58,13 @@ class Pace:
 
     def after(
         self, begins: Mapping[str, datetime], fetched: Mapping[str, Fetched], horizon: datetime
-    ) -> Pace:
-        """Return the pace after a step that got this and came to this horizon."""
+    ) -> CatchUpWindow:
+        """Return the window after a step that got this and reached this horizon."""
         seen = {
             source_id: _samples_per_minute(begins[source_id], answer)
             for source_id, answer in fetched.items()
         }
-        return Pace(horizon, {**self.samples_per_minute, **seen})
+        return CatchUpWindow(horizon, {**self.samples_per_minute, **seen})
 
 
 def end_of_history(fetched: Fetched, bound: datetime) -> datetime:
