@@ -7,7 +7,7 @@ programs read from `error.code` of a JSON result; they never change. docs/errors
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
 from billing_cli.printable import printable
@@ -120,8 +120,3 @@ class InterruptedBySignalError(KeyboardInterrupt):
         super().__init__(f"ended by {name}; what was not committed is rolled back")
         self.signal_number = signal_number
         self.exit_code = EXIT_CODES[self.code] + signal_number
-
-
-def error_object(code: str, message: str) -> dict[str, Any]:
-    """Return what `error` of a JSON result holds where something failed."""
-    return {"code": code, "message": " ".join(message.split())}

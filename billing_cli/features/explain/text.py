@@ -27,6 +27,7 @@ HELD_REASONS = {
     "account_rate": "above the plausible rate of the account",
     "line_rate": "above the plausible rate of the node",
     "duplicate": "another stream counts the same bytes",
+    "daily_charge": "above the maximum of a day",
 }
 
 

@@ -7,6 +7,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from billing_cli.cli.printing import text_of
+from billing_cli.features.explain.job import explain
+from billing_cli.features.explain.text import explain_parts
 from billing_cli.features.held.job import list_held, release_held
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.collect import collect
@@ -46,6 +49,16 @@ def test_usage_above_an_account_s_maximum_is_held_and_can_be_released(attack: At
     release_held(attack.context(tomorrow + 2 * MINUTE), [unit.deltas[0].held_id], "it was a backup")
     assert attack.charged()[1] == Decimal("2.2")
     attack.run(tomorrow)
+
+
+def test_usage_above_a_maximum_is_explained(attack: Attack) -> None:
+    """`explain --minutes` names the reason, and that nothing was charged."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    publish(attack, "jp-1", users, [12 * GB // 10])
+    attack.run(START + 2 * MINUTE)
+    text = text_of(explain_parts(explain(attack.context(START + HOUR), users[0])))
+    assert "above the maximum of a day, not charged, held" in text
 
 
 def test_two_sources_at_once_do_not_exceed_it_together(attack: Attack) -> None:
