@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.api import FetchRequest
-    from billing_cli.exporter.source import Source
 
 _CHUNK_BYTES = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -73,51 +72,20 @@ def read_file(
 def fetched_from_file(
     file: SnapshotFile,
     requests: Sequence[FetchRequest],
-    *,
-    sources: Iterable[Source],
-    carried: Mapping[str, NodeIdentity],
+    claims: Mapping[str, Sequence[NodeIdentity]],
 ) -> dict[str, Fetched | ExporterError]:
     """Return what each request's source has in the file for its step, as `fetch_all` would.
 
-    `sources` are all that are configured, and `carried` the node that each of them, by its id,
-    carried so far. Raises ExporterError (code `file`) where no source claims a node of the file.
+    `claims` are the nodes of the file that each source claims, by its id.
     """
-    claims = claimed_nodes(file.nodes, sources, carried)
     outcomes: dict[str, Fetched | ExporterError] = {}
     for request in requests:
         source_id = request.source.source_id
-        nodes = claims.get(source_id, ())
         try:
-            outcomes[source_id] = file.fetch(request, nodes)
+            outcomes[source_id] = file.fetch(request, claims.get(source_id, ()))
         except ExporterError as error:
             outcomes[source_id] = error.with_traceback(None)
     return outcomes
-
-
-def claimed_nodes(
-    nodes: Iterable[NodeIdentity], sources: Iterable[Source], carried: Mapping[str, NodeIdentity]
-) -> dict[str, list[NodeIdentity]]:
-    """Return the nodes that each source claims, by source id.
-
-    A source claims the node that its `expected_node_id` and `expected_env` name, or else the one
-    that it carried so far. Raises ExporterError (code `file`) that names nodes without a source.
-    """
-    known = list(sources)
-    claims: dict[str, list[NodeIdentity]] = {}
-    unclaimed = []
-    for node in sorted(nodes):
-        claimants = [source for source in known if _claims(source, node, carried)]
-        for source in claimants:
-            claims.setdefault(source.source_id, []).append(node)
-        if not claimants:
-            unclaimed.append(repr(node.stored))
-    if unclaimed:
-        raise ExporterError(
-            f"no source claims the node {', '.join(unclaimed)}; set expected_node_id (and "
-            "expected_env) of the source that it belongs to",
-            code="file",
-        )
-    return claims
 
 
 class _Entry(NamedTuple):
@@ -223,12 +191,6 @@ class SnapshotFile:
         self._samples.write(head.samples)
         self._length += entry.length
         return entry
-
-
-def _claims(source: Source, node: NodeIdentity, carried: Mapping[str, NodeIdentity]) -> bool:
-    if source.expected_node_id is None:
-        return carried.get(source.source_id) == node
-    return source.expected_node_id == node.node_id and source.expected_env in {None, node.env}
 
 
 @contextmanager

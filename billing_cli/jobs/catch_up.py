@@ -71,6 +71,7 @@ def catch_up(
     results: dict[str, SourceResult] = {}
     written, steps = Written(), 0
     known: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
@@ -79,8 +80,8 @@ def catch_up(
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
         for source_id in known & merged.keys():
-            notes = (*merged[source_id].notes, SINCE_IGNORED)
-            merged[source_id] = replace(merged[source_id], notes=notes)
+            noted = (*merged[source_id].notes, SINCE_IGNORED)
+            merged[source_id] = replace(merged[source_id], notes=noted)
         return result_of(
             context,
             JOB,
@@ -90,6 +91,7 @@ def catch_up(
             steps=taken,
             dry_run=dry_run,
             applied=sum(result.snapshots for result in merged.values()),
+            notes=notes,
         )
 
     def record(connection: Connection, step: Step) -> None:
@@ -100,6 +102,7 @@ def catch_up(
         recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
+        notes = origin.notes
         if since is not None:
             known = _with_watermark(session, origin.sources)
         remaining, window = list(origin.sources), CatchUpWindow()

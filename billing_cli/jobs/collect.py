@@ -42,6 +42,7 @@ def collect(
     sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     until = closed_until(started_at, context.settle)
+    notes: tuple[str, ...] = ()
 
     def outcome(step: Step | None = None) -> RunResult:
         return result_of(
@@ -52,6 +53,7 @@ def collect(
             step.written if step else Written(),
             steps=1 if step else 0,
             dry_run=dry_run,
+            notes=notes,
         )
 
     def record(connection: Connection, step: Step) -> None:
@@ -62,6 +64,7 @@ def collect(
         recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
+        notes = origin.notes
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
         step = take_step(
             context,

@@ -41,11 +41,15 @@ class FromFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How snapshots are got, and of which sources."""
+    """How snapshots are got, and of which sources.
+
+    Of a file, `notes` name the nodes that are left out.
+    """
 
     sources: Sequence[Source]
     fetch: Fetch
     is_file: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -67,7 +71,8 @@ def origin_of(
         return
 
     # As late as possible: most runs need none of it.
-    from billing_cli.exporter.file import claimed_nodes, fetched_from_file, read_file  # noqa: PLC0415
+    from billing_cli.exporter.claims import claimed_nodes  # noqa: PLC0415
+    from billing_cli.exporter.file import fetched_from_file, read_file  # noqa: PLC0415
 
     def read(connection: Connection) -> dict[str, SourceState]:
         require_head(connection)
@@ -80,17 +85,20 @@ def origin_of(
         with read_file(
             file.path, now=context.clock(), renamed=renamed, on_progress=file.on_read
         ) as snapshots:
-            claims = claimed_nodes(snapshots.nodes, context.sources, carried)
+            selected = [source.source_id for source in sources]
+            claims = claimed_nodes(snapshots.nodes, context.sources, carried, selected)
 
             def fetch(
                 requests: Sequence[FetchRequest], _: datetime
             ) -> Mapping[str, Fetched | ExporterError]:
-                return fetched_from_file(
-                    snapshots, requests, sources=context.sources, carried=carried
-                )
+                return fetched_from_file(snapshots, requests, claims.nodes)
 
-            wanted = [source for source in sources if are_named or source.source_id in claims]
-            yield Origin(wanted, fetch, is_file=True)
+            yield Origin(
+                [source for source in sources if are_named or source.source_id in claims.nodes],
+                fetch,
+                is_file=True,
+                notes=claims.notes(),
+            )
     except ExporterError as error:
         raise BillingError(error.reason, "file") from None
 

@@ -74,6 +74,7 @@ def reconcile(
     results: dict[str, SourceResult] = {}
     found: list[MinuteDifference] = []
     written, corrections, steps = Written(), 0, 0
+    notes: tuple[str, ...] = ()
 
     def outcome(step: Comparison | None = None) -> RunResult:
         total = written.plus(step.written) if step else written
@@ -82,7 +83,14 @@ def reconcile(
             progress.source.source_id: progress.finished() for progress in unfinished
         }
         result = result_of(
-            context, JOB, started_at, merged.values(), total, steps=taken, dry_run=dry_run
+            context,
+            JOB,
+            started_at,
+            merged.values(),
+            total,
+            steps=taken,
+            dry_run=dry_run,
+            notes=notes,
         )
         added = step.by_source.values() if step else ()
         return replace(
@@ -96,6 +104,7 @@ def reconcile(
         recording_failure(context, session, outcome),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
+        notes = origin.notes
         unfinished, results = _unfinished(context, session, origin.sources, since, until)
         while unfinished:
             history_ranges = [

@@ -44,11 +44,13 @@ def result_of(
     steps: int,
     dry_run: bool,
     applied: int = 0,
+    notes: Sequence[str] = (),
 ) -> RunResult:
     """Return the result object of a run that has come this far.
 
     A run whose sources all failed in the end, or are busy, is partial where something of it is
-    stored: `applied` are the snapshots by which its sources have moved.
+    stored: `applied` are the snapshots by which its sources have moved. `notes` are those of where
+    the snapshots come from.
     """
     ordered = tuple(sorted(sources, key=lambda result: result.source_id))
     status = status_of(ordered)
@@ -68,7 +70,7 @@ def result_of(
         error=error,
         error_code=error_code,
         sources=ordered,
-        notes=(*_notes(context, ordered), *written.notes.get(None, ())),
+        notes=(*notes, *_notes(context, ordered), *written.notes.get(None, ())),
     )
 
 

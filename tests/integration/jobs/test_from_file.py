@@ -170,6 +170,30 @@ def test_a_file_fills_what_a_dead_node_had_not_yet_reported(world: World, tmp_pa
     assert only_source(named).notes == ("the file has no snapshot of this source",)
 
 
+@pytest.mark.parametrize("job", [collect, catch_up, reconcile])
+def test_a_node_that_no_selected_source_takes_is_noted(
+    world: World, tmp_path: Path, job: Job
+) -> None:
+    """It is left out because its source is disabled, not named, or carries another environment."""
+    a_history(world)
+    world.run(world.at(4))
+    without_network(world)
+    world.overrides["jp-1"] = {"expected_env": None}
+    world.overrides["us-1"] = {"enabled": False}
+    other = json.loads(snapshots(world, "jp-1")[0]) | {"env": "test"}
+    content = as_lines([*snapshots(world), json.dumps(other).encode()])
+    file = written(tmp_path / "disk.json", content)
+    result = world.run_unchecked(world.at(12), job, file=file)
+    assert (result.status, only_source(result).source_id) == ("ok", "jp-1")
+    assert result.notes[0] == (
+        "nodes of the file that were left out: 'prod:us-1.svc.plus' (source us-1 is disabled), "
+        "'test:jp-1.svc.plus' (source jp-1 carries 'prod:jp-1.svc.plus')"
+    )
+    world.overrides["us-1"] = {}
+    named = world.run_unchecked(world.at(12), job, file=file, source_ids=["jp-1"])
+    assert "(source us-1 is not selected)" in named.notes[0]
+
+
 def test_reconcile_compares_with_a_file(world: World, tmp_path: Path) -> None:
     """A run that missed snapshots is corrected from the disk of the node."""
     node = world.add_node("jp-1", world.add_users(2))

@@ -13,6 +13,7 @@ import pytest
 
 from billing_cli.core.model import NodeIdentity
 from billing_cli.exporter.api import ExporterError, Fetched
+from billing_cli.exporter.claims import claimed_nodes
 from billing_cli.exporter.file import SnapshotFile, fetched_from_file, read_file
 from billing_cli.exporter.limits import Limits
 from billing_cli.exporter.source import Source
@@ -194,7 +195,9 @@ def fetched_by(
     ]
     requests = [request("http://127.0.0.1", **source) for source in sources]
     with opened(tmp_path, content) as file:
-        return fetched_from_file(file, requests, sources=known, carried=carried)
+        selected = [source.source_id for source in known]
+        claims = claimed_nodes(file.nodes, known, carried, selected)
+        return fetched_from_file(file, requests, claims.nodes)
 
 
 def opened(tmp_path: Path, content: bytes) -> SnapshotFile:
