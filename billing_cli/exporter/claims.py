@@ -17,7 +17,7 @@ NAMED = 10
 
 
 class Claims(NamedTuple):
-    """The nodes that each source claims, by source id, and the nodes that are left out, with why."""
+    """The nodes that each source claims, by source id, and why the others are left out."""
 
     nodes: Mapping[str, Sequence[NodeIdentity]]
     left_out: Mapping[NodeIdentity, str]

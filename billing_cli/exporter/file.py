@@ -114,6 +114,10 @@ class SnapshotFile:
         """The nodes that the file has snapshots of."""
         return frozenset(self._entries)
 
+    def first_stamp(self, node: NodeIdentity) -> datetime | None:
+        """Return the stamp of a node's first snapshot; None where none can be used."""
+        return min(self._entries[node], default=None)
+
     def close(self) -> None:
         """Delete the temporary file."""
         self._samples.close()

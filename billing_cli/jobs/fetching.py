@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import Fetched
+    from billing_cli.exporter.claims import Claims
+    from billing_cli.exporter.file import SnapshotFile
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.catch_up_window import CatchUpWindow
     from billing_cli.jobs.context import JobContext
@@ -43,12 +45,14 @@ class FromFile:
 class Origin:
     """How snapshots are got, and of which sources.
 
-    Of a file, `notes` name the nodes that are left out.
+    Of a file, `first_stamps` are the stamps of the first snapshots, by source id, and `notes` name
+    the nodes that are left out.
     """
 
     sources: Sequence[Source]
     fetch: Fetch
     is_file: bool = False
+    first_stamps: Mapping[str, datetime] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -97,10 +101,19 @@ def origin_of(
                 [source for source in sources if are_named or source.source_id in claims.nodes],
                 fetch,
                 is_file=True,
+                first_stamps=_first_stamps(snapshots, claims),
                 notes=claims.notes(),
             )
     except ExporterError as error:
         raise BillingError(error.reason, "file") from None
+
+
+def _first_stamps(snapshots: SnapshotFile, claims: Claims) -> dict[str, datetime]:
+    found = {
+        source_id: min(filter(None, map(snapshots.first_stamp, nodes)), default=None)
+        for source_id, nodes in claims.nodes.items()
+    }
+    return {source_id: stamp for source_id, stamp in found.items() if stamp is not None}
 
 
 def _over_http(
@@ -152,12 +165,15 @@ def fetch_round(
     is_dry: bool,
 ) -> FetchRound:
     """Ask the origin for what the sources may have new, each from where it stands."""
-    first_since = since or until - context.initial_lookback
     fetching = context.fetching
     begins = {}
     for source in sources:
         state = states[source.source_id]
-        begin = state.watermark or state.legacy_watermark or first_since
+        begin = state.watermark or state.legacy_watermark or since
+        if begin is None:
+            # A file has an end of its own; all of it is wanted.
+            lookback = until - context.initial_lookback
+            begin = origin.first_stamps.get(source.source_id, lookback)
         if begin < until or source.mode != "window":
             begins[source.source_id] = begin
     bound = window.bound(begins, until, fetching.step_max_samples)

@@ -170,6 +170,21 @@ def test_a_file_fills_what_a_dead_node_had_not_yet_reported(world: World, tmp_pa
     assert only_source(named).notes == ("the file has no snapshot of this source",)
 
 
+@pytest.mark.parametrize("job", [collect, catch_up])
+def test_a_source_without_a_watermark_begins_where_its_file_begins(
+    world: World, tmp_path: Path, job: Job
+) -> None:
+    """Days before the time that an exporter is asked for first; with --since, it begins there."""
+    a_history(world)
+    without_network(world)
+    file = written(tmp_path / "disk.json", as_list(snapshots(world)))
+    if job is catch_up:
+        late = world.run(world.at(8_000), job, file=file, since=world.at(7_000), dry_run=True)
+        assert sum(source.snapshots for source in late.sources) == 0
+    assert world.run(world.at(8_000), job, file=file).status == "ok"
+    world.assert_all_is_billed()
+
+
 @pytest.mark.parametrize("job", [collect, catch_up, reconcile])
 def test_a_node_that_no_selected_source_takes_is_noted(
     world: World, tmp_path: Path, job: Job
