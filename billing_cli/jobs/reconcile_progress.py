@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.times import MINUTE, format_rfc3339, minute_of
 from billing_cli.exporter.api import ExporterError
+from billing_cli.jobs.source_results import rejected_notes
+from billing_cli.jobs.written import NOTES_SHOWN
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,7 +27,10 @@ LARGEST_STEP_SAMPLES = 1_000_000
 
 @dataclass(slots=True)
 class ReconcileProgress:
-    """How far a source has been compared: [at, end) is left."""
+    """How far a source has been compared: [at, end) is left.
+
+    `rejected` are the first reasons why samples were rejected.
+    """
 
     source: Source
     state: SourceState
@@ -35,6 +40,7 @@ class ReconcileProgress:
     result: SourceResult
     factor: int = 1
     notes: dict[str, None] = field(default_factory=dict)
+    rejected: list[str] = field(default_factory=list)
 
     @property
     def is_finished(self) -> bool:
@@ -43,7 +49,8 @@ class ReconcileProgress:
 
     def finished(self) -> SourceResult:
         """Return the source's result, with its notes."""
-        return replace(self.result, notes=tuple(self.notes))
+        rejected = rejected_notes(self.rejected, self.result.rejected_samples)
+        return replace(self.result, notes=(*self.notes, *rejected))
 
     def usable(
         self, answer: Fetched | ExporterError, share: int
@@ -101,11 +108,28 @@ class ReconcileProgress:
             text = "some records can't be compared: history ends them at other stamps"
             self.notes[text] = None
         self.notes.update(dict.fromkeys(compared.problems))
+        rejected = self._rejected(history_range)
+        is_partial = rejected or compared.problems or result.status == "partial"
         self.result = replace(
             result,
-            status="partial" if compared.problems or result.status == "partial" else "ok",
+            status="partial" if is_partial else "ok",
+            rejected_samples=result.rejected_samples + rejected,
             snapshots=result.snapshots + len(history_range.snapshots),
             corrections=result.corrections + compared.corrections,
             resolved_gaps=result.resolved_gaps + compared.resolved_gaps,
         )
         self.at, self.factor = history_range.until, 1
+
+    def _rejected(self, history_range: HistoryRange) -> int:
+        """Return how many samples of the range's own minutes were rejected; keep the reasons.
+
+        A range begins with snapshots before its first minute, which the range before it had.
+        """
+        reasons = [
+            reason
+            for snapshot in history_range.snapshots
+            if history_range.at <= snapshot.collected_at < history_range.until
+            for reason in snapshot.rejected
+        ]
+        self.rejected = [*self.rejected, *reasons][:NOTES_SHOWN]
+        return len(reasons)

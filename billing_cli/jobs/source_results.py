@@ -110,13 +110,16 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
         charged_bytes=charged.size_bytes,
         amount=charged.amount,
         waits_for_successor=step.waits_for_successor,
-        notes=(*notes, *_rejected_notes(step.rejected)),
+        notes=(*notes, *rejected_notes(step.rejected, len(step.rejected))),
     )
 
 
-def _rejected_notes(reasons: Sequence[str]) -> list[str]:
-    """Return why samples were rejected: the first reasons, and how many more samples there are."""
-    rest = len(reasons) - NOTES_SHOWN
+def rejected_notes(reasons: Sequence[str], count: int) -> list[str]:
+    """Return why samples were rejected: the first reasons, and how many more of `count` there are.
+
+    Of `reasons`, the first NOTES_SHOWN are enough.
+    """
+    rest = count - NOTES_SHOWN
     more = [f"and {rest} more samples that can't be used"] if rest > 0 else []
     return [*dict.fromkeys(reasons[:NOTES_SHOWN]), *more]
 

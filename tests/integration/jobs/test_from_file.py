@@ -15,6 +15,7 @@ from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.fetching import FromFile
 from billing_cli.jobs.reconcile import reconcile
+from billing_cli.jobs.written import NOTES_SHOWN
 from billing_cli.simulator.wire import encode_snapshot
 from tests.integration.jobs.world import only_source, serving_world
 
@@ -225,6 +226,31 @@ def test_reconcile_compares_with_a_file(world: World, tmp_path: Path) -> None:
     world.assert_all_is_billed()
     again = world.run_unchecked(world.at(12), reconcile, file=file, since=world.at(0))
     assert (again.status, again.corrections) == ("ok", 0)
+
+
+@pytest.mark.parametrize("step_max_samples", [4, 1000])
+def test_reconcile_counts_each_rejected_sample_once(
+    world: World, tmp_path: Path, step_max_samples: int
+) -> None:
+    """Also where a step begins with snapshots that the step before it ended with."""
+    world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    world.run(world.at(12))
+    without_network(world)
+    world.fetching = replace(world.fetching, step_max_samples=step_max_samples)
+    taken = [json.loads(encoded) for encoded in snapshots(world)]
+    for snapshot in taken:
+        snapshot["samples"].append(snapshot["samples"][0] | {"uuid": "no uuid"})
+    file = written(tmp_path / "disk.json", json.dumps(taken).encode())
+    result = world.run(world.at(12), reconcile, file=file, since=world.at(0))
+    source = only_source(result)
+    assert (result.steps > 1) == (step_max_samples == 4)
+    assert (result.status, source.status) == ("partial", "partial")
+    assert source.rejected_samples == len(taken)
+    assert source.notes == (
+        "sample 3: uuid 'no uuid' is not a UUID",
+        f"and {len(taken) - NOTES_SHOWN} more samples that can't be used",
+    )
 
 
 def test_a_node_that_no_source_claims_is_named_and_nothing_is_written(
