@@ -11,7 +11,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.jobs.catch_up_window import CatchUpWindow
 from billing_cli.jobs.context import check_range, sources_to_work_on
-from billing_cli.jobs.fetching import origin_of
+from billing_cli.jobs.fetching import ending_at, origin_of
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.written import Written
@@ -103,6 +103,8 @@ def catch_up(
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         notes = origin.notes
+        if until is not None:
+            origin = ending_at(origin, minute_of(until))
         if since is not None:
             known = _with_watermark(session, origin.sources)
         remaining, window = list(origin.sources), CatchUpWindow()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from billing_cli.jobs.context import JobContext
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
+
+NOT_BEFORE_UNTIL = "the only snapshot that the exporter offers is not before --until"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,26 @@ def origin_of(
             )
     except ExporterError as error:
         raise BillingError(error.reason, "file") from None
+
+
+def ending_at(origin: Origin, end: datetime) -> Origin:
+    """Return the origin without the snapshots at or after `end` that `latest` offers."""
+
+    def ended(answer: Fetched | ExporterError) -> Fetched | ExporterError:
+        if isinstance(answer, ExporterError) or answer.contract != "latest":
+            return answer
+        kept = tuple(snapshot for snapshot in answer.snapshots if snapshot.collected_at < end)
+        if len(kept) == len(answer.snapshots):
+            return answer
+        return replace(answer, snapshots=kept, notes=(*answer.notes, NOT_BEFORE_UNTIL))
+
+    def fetch(
+        requests: Sequence[FetchRequest], now: datetime
+    ) -> Mapping[str, Fetched | ExporterError]:
+        answers = origin.fetch(requests, now)
+        return {source_id: ended(answer) for source_id, answer in answers.items()}
+
+    return replace(origin, fetch=fetch)
 
 
 def _first_stamps(snapshots: SnapshotFile, claims: Claims) -> dict[str, datetime]:

@@ -226,8 +226,13 @@ def _write(
         for source_id, answer in accepted.items()
         if answer.complete and fetched.bound == until and source_id not in failed
     }
-    # A file says nothing of how its exporter is.
-    answering = set() if fetched.is_file else current
+    # A file says nothing of how its exporter is, nor does a snapshot that is not wanted yet.
+    answering = {
+        source_id
+        for source_id in current
+        if not fetched.is_file
+        and (accepted[source_id].contract == "window" or accepted[source_id].snapshots)
+    }
     stalled = _stalled(context, answering, advanced, found.states, until)
     results = results_of(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
     if not fetched.is_dry:

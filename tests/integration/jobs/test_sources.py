@@ -14,6 +14,7 @@ from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.errors import ConfigurationError, UsageError
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
+from billing_cli.jobs.fetching import NOT_BEFORE_UNTIL
 from billing_cli.simulator.invariants import violations
 from tests.integration.jobs.world import only_source
 
@@ -89,6 +90,26 @@ def test_a_source_that_hangs_does_not_keep_a_large_node_from_being_charged(world
     assert result.processed_samples == 3 * MANY_STREAMS
     assert result.written_minutes > MANY_STREAMS
     world.running["us-1"].latency_seconds = 0
+
+
+def test_a_latest_snapshot_after_until_is_not_applied(world: World) -> None:
+    """A note says so, and the source is not stalled; with a later --until it is applied."""
+    world.add_node("jp-1", world.add_users(2))
+    world.running["jp-1"].windowed = False
+    world.overrides["jp-1"] = {"mode": "latest"}
+    world.unknown_buckets = True
+    world.flow_until(60)
+    world.collect_every_minute(0, 2)
+    reached = dict(world.watermarks)
+    result = world.run(world.at(60), catch_up, until=world.at(50))
+    assert reached.keys() == {"jp-1"}
+    assert world.watermarks == reached
+    source = only_source(result)
+    assert (result.status, source.snapshots, source.gaps) == ("ok", 0, 0)
+    assert source.notes == (NOT_BEFORE_UNTIL,)
+    world.run(world.at(61), catch_up, until=world.at(62))
+    assert world.watermarks["jp-1"] == world.at(60)
+    world.assert_all_is_billed()
 
 
 def test_two_sources_that_claim_one_node_are_both_refused(world: World) -> None:
