@@ -41,6 +41,9 @@ SINCE_IGNORED = (
     "--since is ignored: the source goes on from its watermark; `billing reconcile --since` reads "
     "its history again"
 )
+SINCE_IGNORED_FOR_LEGACY = (
+    "--since is ignored: the source goes on from where the legacy writer stopped"
+)
 
 
 def catch_up(
@@ -70,7 +73,7 @@ def catch_up(
         goal = min(goal, minute_of(until))
     results: dict[str, SourceResult] = {}
     written, steps = Written(), 0
-    known: frozenset[str] = frozenset()
+    ignored: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
 
     def outcome(step: Step | None = None) -> RunResult:
@@ -79,8 +82,8 @@ def catch_up(
             _merge(merged, step)
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
-        for source_id in known & merged.keys():
-            noted = (*merged[source_id].notes, SINCE_IGNORED)
+        for source_id in ignored.keys() & merged.keys():
+            noted = (*merged[source_id].notes, ignored[source_id])
             merged[source_id] = replace(merged[source_id], notes=noted)
         return result_of(
             context,
@@ -100,13 +103,12 @@ def catch_up(
     with (
         Session(context.database, dry_run=dry_run) as session,
         recording_failure(context, session, outcome),
-        origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
+        origin_of(context, session, sources, file, are_named=bool(source_ids)) as opened,
     ):
+        origin = opened if until is None else ending_at(opened, minute_of(until))
         notes = origin.notes
-        if until is not None:
-            origin = ending_at(origin, minute_of(until))
         if since is not None:
-            known = _with_watermark(session, origin.sources)
+            ignored = _ignoring_since(session, origin.sources)
         remaining, window = list(origin.sources), CatchUpWindow()
         while remaining:
             step = take_step(
@@ -127,15 +129,18 @@ def catch_up(
     return outcome()
 
 
-def _with_watermark(session: Session, sources: Sequence[Source]) -> frozenset[str]:
-    """Return the sources that go on from a watermark."""
+def _ignoring_since(session: Session, sources: Sequence[Source]) -> dict[str, str]:
+    """Return a note for each source that goes on from a watermark, ours or the legacy writer's."""
 
     def read(connection: Connection) -> dict[str, SourceState]:
         require_head(connection)
         return read_sources(connection, [source.source_id for source in sources])
 
-    states = session.read(read)
-    return frozenset(name for name, state in states.items() if state.watermark is not None)
+    return {
+        name: SINCE_IGNORED if state.watermark is not None else SINCE_IGNORED_FOR_LEGACY
+        for name, state in session.read(read).items()
+        if state.watermark is not None or state.legacy_watermark is not None
+    }
 
 
 def _merge(results: dict[str, SourceResult], step: Step) -> None:

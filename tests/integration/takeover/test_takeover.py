@@ -12,6 +12,7 @@ import pytest
 
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
+from billing_cli.jobs.catch_up import SINCE_IGNORED_FOR_LEGACY
 from billing_cli.simulator.oracle import Oracle
 from tests.integration.reconcile.conftest import World, world
 
@@ -163,6 +164,19 @@ def test_a_backlog_after_the_older_writer_is_caught_up(world: World, older: Olde
 
     world.catch_up(world.minutes(61))
 
+    assert_everything_is_billed_once(world)
+
+
+def test_since_is_ignored_with_a_note_after_the_legacy_writer(
+    world: World, older: OlderWriter
+) -> None:
+    """The source goes on from where the legacy writer stopped, as without `--since`."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    older.play(world.minutes(30))
+
+    result = world.catch_up(world.minutes(61), since=world.minutes(50))
+
+    assert SINCE_IGNORED_FOR_LEGACY in result.sources[0].notes
     assert_everything_is_billed_once(world)
 
 
