@@ -6,6 +6,7 @@ fails the whole answer, so that nothing of it is used.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -22,6 +23,7 @@ from billing_cli.exporter.names import checked_name, quoted
 from billing_cli.exporter.wire import (
     WirePage,
     WireSnapshot,
+    names_in,
     page_of,
     snapshot_of,
     usable_samples,
@@ -116,6 +118,16 @@ class Decoder:
         if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
             return [snapshot_of(value, where, self.limits.page_objects)]
         return _page_snapshots(page)
+
+    def nodes_named_in(self, value: bytes) -> list[NodeIdentity]:
+        """Return the nodes that a page or snapshot speaks for that can't be used."""
+        nodes = []
+        for node_id, env in names_in(value):
+            with suppress(ExporterError):
+                identity = NodeIdentity(checked_name(env, "env"), checked_name(node_id, "node_id"))
+                if identity.node_id:
+                    nodes.append(self.renamed.get(identity.stored, identity))
+        return nodes
 
     def identity(self, wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
         """Return the node that a page or a snapshot speaks for, by its present name."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.api import FetchRequest
+    from billing_cli.exporter.wire import WireSnapshot
 
 _CHUNK_BYTES = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -134,28 +135,49 @@ class SnapshotFile:
         self.close()
 
     def add_all(self, values: Iterable[bytes]) -> None:
-        """Take in pages and bare snapshots; raises ExporterError for what is neither."""
+        """Take in pages and bare snapshots.
+
+        What is wrong with one fails the nodes that it names. Raises ExporterError where it names
+        none, and for more snapshots than the limit.
+        """
         count = 0
         for number, value in enumerate(values, 1):
             where = f"value {number}"
-            for wire in self._decoder.page_or_snapshot(value, where):
+            for wire in self._wires(value, where):
                 count += 1
                 if count > self._limits.file_snapshots:
                     raise ExporterError(f"more than {self._limits.file_snapshots} snapshots")
-                identity = self._decoder.identity(wire, where)
-                entries = self._entries.setdefault(identity, {})
-                try:
-                    head = self._decoder.head(wire, where)
-                except ExporterError as error:
-                    if not identity.node_id:
-                        raise
-                    # A fault of this node, which the other nodes do not share.
-                    self._failures.setdefault(identity, error.with_traceback(None))
-                else:
-                    entries[head.collected_at] = self._stored(head)
+                self._add(wire, where)
         self._sorted = {
             identity: sorted(entries.values()) for identity, entries in self._entries.items()
         }
+
+    def _wires(self, value: bytes, where: str) -> list[WireSnapshot]:
+        try:
+            return self._decoder.page_or_snapshot(value, where)
+        except ExporterError as error:
+            nodes = self._decoder.nodes_named_in(value)
+            if not nodes:
+                raise
+            for identity in nodes:
+                self._fail(identity, error)
+            return []
+
+    def _add(self, wire: WireSnapshot, where: str) -> None:
+        identity = self._decoder.identity(wire, where)
+        try:
+            head = self._decoder.head(wire, where)
+        except ExporterError as error:
+            if not identity.node_id:
+                raise
+            self._fail(identity, error)
+        else:
+            self._entries.setdefault(identity, {})[head.collected_at] = self._stored(head)
+
+    def _fail(self, identity: NodeIdentity, error: ExporterError) -> None:
+        """Keep a fault of a node, which the other nodes do not share."""
+        self._entries.setdefault(identity, {})
+        self._failures.setdefault(identity, error.with_traceback(None))
 
     def fetch(self, request: FetchRequest, nodes: Sequence[NodeIdentity]) -> Fetched:
         """Return the step of a source that claims these nodes; raises ExporterError."""

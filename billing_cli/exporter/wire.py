@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -76,6 +77,15 @@ class WirePage(msgspec.Struct, gc=False):
     next_cursor: str | None = None
 
 
+class _WireNames(msgspec.Struct, gc=False):
+    """Who speaks in a page or snapshot that can't be used; everything else may be wrong."""
+
+    node_id: msgspec.Raw = msgspec.Raw(b"null")
+    env: msgspec.Raw = msgspec.Raw(b"null")
+    snapshots: msgspec.Raw = msgspec.Raw(b"null")
+    items: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _Wire = TypeVar("_Wire")
 _Usable = tuple[list[WireSample], tuple[str, ...]]
 
@@ -84,6 +94,10 @@ _SNAPSHOT = msgspec.json.Decoder(WireSnapshot)
 _SAMPLES = msgspec.json.Decoder(list[WireSample] | None)
 _SAMPLES_ANY_UUID = msgspec.json.Decoder(list[WireSampleAnyUuid] | None)
 _STRING = msgspec.json.Decoder(str)
+_UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_NAMES = msgspec.json.Decoder(_WireNames)
+_NAMES_LIST = msgspec.json.Decoder(list[_WireNames])
+_NAME = msgspec.json.Decoder(str | None)
 
 
 def page_of(body: bytes, where: str, max_objects: int) -> WirePage:
@@ -97,6 +111,25 @@ def page_of(body: bytes, where: str, max_objects: int) -> WirePage:
 def snapshot_of(body: bytes, where: str, max_objects: int) -> WireSnapshot:
     """Return the one bare snapshot that a body holds; raises as `page_of` does."""
     return _decoded(_SNAPSHOT, body, where, max_objects)
+
+
+def names_in(body: bytes) -> list[tuple[str | None, str | None]]:
+    """Return the (node_id, env) of each page and snapshot in a body that can't be used otherwise.
+
+    Those whose names are not text are left out; there are none where the body is no JSON.
+    """
+    try:
+        wires = [_NAMES.decode(body)]
+    except _UNDECODABLE:
+        return []
+    for listed in (wires[0].snapshots, wires[0].items):
+        with suppress(*_UNDECODABLE):
+            wires.extend(_NAMES_LIST.decode(listed))
+    names = []
+    for wire in wires:
+        with suppress(*_UNDECODABLE):
+            names.append((_NAME.decode(wire.node_id), _NAME.decode(wire.env)))
+    return names
 
 
 def usable_samples(raw: bytes | msgspec.Raw, where: str) -> _Usable:

@@ -122,13 +122,19 @@ def test_a_source_that_claims_two_nodes_fails_alone(tmp_path: Path) -> None:
         ("value 3: samples[0].uplink_bytes_total: expected int >= 0", {"samples": [sample(up=-1)]}),
         ("value 3: collected_at", {"collected_at": "2026-04-08T13:00:00Z"}),
         ("value 3: the stream", {"samples": [sample(), sample()]}),
+        ("value 3: a string holds a NUL", {"samples": [sample(email="a\0")]}),
+        ("value 3: object missing required field samples", {"samples": ...}),
+        ("value 3.collected_at: expected str, got int", {"collected_at": 5}),
+        ("value 3.snapshots[0]: ", {"node_id": None, "snapshots": [{"node_id": "us-2"}]}),
     ],
 )
 def test_a_node_with_a_bad_snapshot_fails_alone(
     tmp_path: Path, why: str, bad: dict[str, Any]
 ) -> None:
     """As over HTTP, the other nodes go on."""
-    shots = [*minutes(2), snapshot(START + MINUTE, node_id="us-2") | bad, *minutes(3)[2:]]
+    changed = snapshot(START + MINUTE, node_id="us-2") | bad
+    shot = {key: value for key, value in changed.items() if value is not ...}
+    shots = [*minutes(2), shot, *minutes(3)[2:]]
     outcomes = fetched_by(
         tmp_path,
         lines(shots),
@@ -149,6 +155,7 @@ def test_a_node_with_a_bad_snapshot_fails_alone(
         ("value 1 has no node_id", b'{"samples":[],"collected_at":"2026-04-08T12:00:00Z"}'),
         ("value 1: object missing required field", b'{"error": "not found"}'),
         ("value 1: a string holds a NUL", lines([snapshot(node_id="a\0")])),
+        ("value 1.node_id: expected str | null, got int", lines([snapshot(node_id=5)])),
         ("ends within value 2", lines(minutes(2))[:-30]),
         ("the content is no JSON object", b"<html>"),
         ("gzip data is broken or cut short", gzip.compress(lines(minutes(9)))[:-20]),
