@@ -18,6 +18,7 @@ from billing_cli.errors import EXIT_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
@@ -52,6 +53,24 @@ def test_a_good_run_is_one_object_with_all_keys(site: Site, job: str) -> None:
     assert result["sources"][0]["env"] == "prod"
     assert finished.log[-1]["event"] == "run finished"
     assert {(line["job"], line["run_id"]) for line in finished.log} == {(job, result["run_id"])}
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("migrate --sql --json", "--json and --sql exclude each other"),
+        ("seal --json keygen --out {}/key", "options of `billing seal keygen` after its name"),
+        ("statement a@b.c --month 2026-04 --json --format csv", "--json and --format csv exclude"),
+    ],
+)
+def test_json_with_what_prints_no_object_is_a_usage_error(
+    site: Site, tmp_path: Path, command: str, reason: str
+) -> None:
+    """That error is the one object; nothing is written."""
+    finished = site.billing(*command.format(tmp_path).split())
+    assert finished.code == 2
+    assert reason in finished.result["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_result_is_what_the_run_history_keeps(site: Site) -> None:

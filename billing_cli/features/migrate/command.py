@@ -88,7 +88,7 @@ def command(
         "grant_suspend_to": grant_suspend_to,
         "grant_seal_to": grant_seal_to,
     }
-    _check_usage(check, dry_run, sql, is_granting=any(granting.values()))
+    _check_usage(check, dry_run, sql, as_json, is_granting=any(granting.values()))
     if sql:
         click.echo(migrate("", sql=True, **granting).script)
         return
@@ -104,11 +104,14 @@ def command(
         _print_summary(done, **granting)
 
 
-def _check_usage(check: bool, dry_run: bool, sql: bool, *, is_granting: bool) -> None:
+def _check_usage(
+    check: bool, dry_run: bool, sql: bool, as_json: bool, *, is_granting: bool
+) -> None:
     for first, second, is_both in (
         ("--check", "--sql", check and sql),
         ("--check", "--dry-run", check and dry_run),
         ("--dry-run", "--sql", dry_run and sql),
+        ("--json", "--sql", as_json and sql),
     ):
         if is_both:
             raise UsageError(f"{first} and {second} exclude each other")

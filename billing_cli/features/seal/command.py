@@ -52,7 +52,9 @@ def command(
       billing seal --key-ref file:/etc/billing/seal.key --to /var/lib/billing-seal/checkpoints
       billing seal --key-ref credential:seal.key --json
     """
-    if context.invoked_subcommand is not None:
+    if subcommand := context.invoked_subcommand:
+        if key_ref or file_path or as_json:
+            raise UsageError(f"write the options of `billing seal {subcommand}` after its name")
         return
     if key_ref is None:
         raise UsageError("name the private key by --key-ref; `billing seal keygen` makes one")

@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     "--format",
     "style",
     type=click.Choice(["text", "json", "csv", "html"]),
-    default="text",
-    show_default=True,
-    help="JSON and HTML carry what proves them.",
+    help="JSON and HTML carry what proves them. [default: text]",
 )
-@click.option("--json", "style", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The same as --format json; with --out, also print one JSON object to stdout.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -46,7 +49,13 @@ if TYPE_CHECKING:
 )
 @click.pass_obj
 def command(
-    options: Options, account: str, month: date, style: str, out: Path | None, is_by_email: bool
+    options: Options,
+    account: str,
+    month: date,
+    style: str | None,
+    as_json: bool,
+    out: Path | None,
+    is_by_email: bool,
 ) -> None:
     """Show what an account was charged in a month, so that its customer can verify it.
 
@@ -62,30 +71,39 @@ def command(
       billing statement 11111111-1111-1111-1111-111111111111 --month 2026-11
       billing statement user@example.com --month 2026-11 --format csv
     """
-    from billing_cli.cli.statement_html import statement_html  # noqa: PLC0415
     from billing_cli.features.statement.job import statement  # noqa: PLC0415
+
+    if is_by_email and "@" not in account:
+        raise UsageError(f"{account!r} is no e-mail address")
+    if as_json and style not in {None, "json"}:
+        raise UsageError(f"--json and --format {style} exclude each other")
+    style = "json" if as_json else style or "text"
+    context = open_context(options, "statement", str(uuid.uuid4()), files_checked=False)
+    text = _in_style(statement(context, account, month), style, is_for_file=out is not None)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    _write(out, text)
+    if as_json:
+        done = {"job": "statement", "status": "ok", "error": None, "file": str(out)}
+        click.echo(json.dumps(done))
+
+
+def _in_style(made: dict[str, Any], style: str, *, is_for_file: bool) -> str:
+    from billing_cli.cli.statement_html import statement_html  # noqa: PLC0415
     from billing_cli.features.statement.text import (  # noqa: PLC0415
         statement_csv,
         statement_text,
     )
 
-    if is_by_email and "@" not in account:
-        raise UsageError(f"{account!r} is no e-mail address")
-    context = open_context(options, "statement", str(uuid.uuid4()), files_checked=False)
-    made = statement(context, account, month)
     if style == "json":
-        text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
-    else:
-        text = {
-            "text": lambda: statement_text(made, terminal() if out is None else None),
-            "csv": lambda: statement_csv(made),
-            "html": lambda: statement_html(made),
-        }[style]()
-        text = text.rstrip("\n") + "\n"
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        _write(out, text)
+        return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+    text = {
+        "text": lambda: statement_text(made, None if is_for_file else terminal()),
+        "csv": lambda: statement_csv(made),
+        "html": lambda: statement_html(made),
+    }[style]()
+    return text.rstrip("\n") + "\n"
 
 
 def _write(path: Path, text: str) -> None:

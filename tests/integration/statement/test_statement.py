@@ -61,6 +61,16 @@ def test_a_customer_verifies_it_without_any_access(month: Month) -> None:
         assert len(report["unsealed_days"]) == 1
 
 
+def test_json_names_the_file_that_was_written(month: Month, tmp_path: Path) -> None:
+    """One object on stdout, the statement in the file; without --json, stdout stays empty."""
+    file = tmp_path / "statement.json"
+    asked = ("statement", month.account, "--month", "2026-11", "--out", str(file))
+    done = month.story.billing(*asked, "--json")
+    assert done.json == {"job": "statement", "status": "ok", "error": None, "file": str(file)}
+    assert json.loads(file.read_text())["account_uuid"] == month.account
+    assert month.story.billing(*asked, "--format", "json").stdout == ""
+
+
 @pytest.mark.parametrize("kind", ["json_file", "html_file"])
 def test_every_altered_number_is_found(month: Month, tmp_path: Path, kind: str) -> None:
     """One after the other, wherever it stands in the file: also in times, names and hashes."""
