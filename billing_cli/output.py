@@ -70,10 +70,14 @@ def _open_what_is_closed() -> None:
 
 
 def _text_stream(file: io.FileIO, before: TextIO | None) -> io.TextIOWrapper:
-    """Return a text stream like the one before, where there was one."""
+    """Return a text stream like the one before, where there was one.
+
+    What its encoding lacks, such as Japanese in Latin-1, is escaped instead of an error.
+    """
+    errors = before.errors if before else None
     return io.TextIOWrapper(
         io.BufferedWriter(file),
         encoding=before.encoding if before else "utf-8",
-        errors=before.errors if before else "backslashreplace",
+        errors="backslashreplace" if errors in {None, "strict"} else errors,
         line_buffering=True,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.cli.running import bug_report
+from billing_cli.core.model import NodeIdentity
 from tests.cli.command import PYTHON_PATH, TIMEOUT_SECONDS, Finished, command_line
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def test_a_committed_run_ends_with_0_whoever_listens(site: Site, script: str) ->
     site.has_two_nodes()
     assert redirected(site, script, "--log-level", "debug", "collect").code == 0
     assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+def test_what_the_encoding_of_stdout_lacks_is_escaped(site: Site) -> None:
+    """An error that quotes a Japanese name does not make a committed run end as one that failed."""
+    site.has_two_nodes()
+    site.world.running["jp-1"].identity = NodeIdentity("prod", "東京")
+    site.extra["PYTHONIOENCODING"] = "latin-1"
+    finished = redirected(site, '"$@"', "collect")
+    assert (finished.code, "\\u6771\\u4eac" in finished.stdout) == (3, True), finished
 
 
 @pytest.mark.parametrize("arguments", [["--log-level=debug"], ["--log-level", "DEBUG"]])

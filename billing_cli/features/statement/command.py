@@ -97,7 +97,8 @@ def _in_style(made: dict[str, Any], style: str, *, is_for_file: bool) -> str:
     )
 
     if style == "json":
-        return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+        # Standard output may have an encoding that is not UTF-8.
+        return json.dumps(made, ensure_ascii=not is_for_file, indent=1) + "\n"
     text = {
         "text": lambda: statement_text(made, None if is_for_file else terminal()),
         "csv": lambda: statement_csv(made),
