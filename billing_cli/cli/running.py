@@ -266,6 +266,9 @@ def open_settings(
     logs.bind_run(run_id, job)
     for line in ignored_variables(os.environ, variables_of(type(settings))):
         logs.get_logger().warning(line)
+    if ignored := settings.ignored_parameters():
+        names = ", ".join(dict.fromkeys(ignored))
+        logs.get_logger().warning(f"DATABASE_URL: parameters of Go drivers are ignored: {names}")
     return settings
 
 

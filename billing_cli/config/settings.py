@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     InstanceOf,
     PrivateAttr,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_serializer,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from billing_cli.config.connection_string import without_driver_parameters
 from billing_cli.config.entry import SecretUrl, check_exporter_url
 from billing_cli.config.fields import (
     Amount,
@@ -68,8 +70,6 @@ from billing_cli.references import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from pydantic import SecretStr
 
 MAX_LATENESS_SECONDS = 30 * 86_400
 MAX_BURST_HOURS = 168
@@ -225,12 +225,21 @@ class Settings(BaseSettings):
         return self._origins.get(key, DEFAULT)
 
     def require_database_url(self) -> SecretStr:
-        """Return the connection string. Raises ConfigurationError where there is none."""
+        """Return the connection string as libpq takes it.
+
+        Raises ConfigurationError where there is none.
+        """
         if self.database_url is None:
             raise ConfigurationError(
                 "DATABASE_URL is not set; `billing init` writes a configuration"
             )
-        return self.database_url
+        return SecretStr(without_driver_parameters(self.database_url.get_secret_value()).text)
+
+    def ignored_parameters(self) -> tuple[str, ...]:
+        """Return the names of the connection string's parameters that are ignored."""
+        if self.database_url is None:
+            return ()
+        return without_driver_parameters(self.database_url.get_secret_value()).ignored
 
     def delta_policy(self) -> DeltaPolicy:
         """Return what the delta computation may assume."""

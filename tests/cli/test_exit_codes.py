@@ -87,6 +87,19 @@ def test_2_where_the_usage_is_wrong(site: Site, arguments: tuple[str, ...], reas
     assert reason in " ".join(finished.stderr.split())
 
 
+def test_a_database_url_of_services_in_go_is_used(site: Site) -> None:
+    """With a warning that names what is ignored; a misspelt parameter is refused."""
+    site.has_two_nodes()
+    url = site.world.database_url
+    mark = "&" if "?" in url else "?"
+    site.extra["DATABASE_URL"] = f"{url}{mark}pool_max_conns=10&TimeZone=Asia%2FShanghai"
+    finished = site.billing("collect")
+    assert finished.code == 0
+    assert "are ignored: pool_max_conns, TimeZone" in finished.stderr
+    site.extra["DATABASE_URL"] = f"{url}{mark}pool_max_cons=10"
+    assert site.billing("status").code == 78
+
+
 def test_3_where_status_sees_what_needs_a_look(site: Site) -> None:
     """A source that nothing was collected from yet; 0 once it is."""
     site.has_two_nodes()
