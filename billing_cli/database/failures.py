@@ -78,6 +78,13 @@ UNUSABLE_FILE = re.compile(r"(?:certificate|private key|certificate revocation l
 INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value)\b")
 
 
+# The innermost function of a procedural language, in the server's language: where it failed.
+PROCEDURAL = re.compile(r"^PL/\S+ \S+ [\"„«“]?(?P<name>[^\s(\"“»”]+)", re.MULTILINE)
+QUALIFY_HINT = (
+    "our search_path is pg_catalog alone: in that function, write tables and functions with their "
+    "schema, or give it a search_path (ALTER FUNCTION ... SET search_path)"
+)
+
 REACH_HINT = "; check that it runs and can be reached, and DATABASE_URL"
 
 QUOTED = re.compile(r'"[^"]*"')
@@ -96,7 +103,7 @@ def translate(error: psycopg.Error) -> BillingError:
         code = "database_constraint" if is_constraint else "database_failed"
         return DataRefusedError(f"database: {detail}{table}", code=code)
     if isinstance(error, SCHEMA_MISMATCH):
-        return SchemaError(f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}")
+        return _schema_mismatch(error, detail)
     if isinstance(error, pg.InsufficientPrivilege):
         return SchemaError(f"the database role may not do this: {detail}", code="privileges")
     if isinstance(error, pg.ReadOnlySqlTransaction):
@@ -110,6 +117,25 @@ def translate(error: psycopg.Error) -> BillingError:
         return DatabaseUnavailableError(f"database: {detail}{hint}")
     code = "database_timeout" if isinstance(error, TIMEOUTS) else "database_failed"
     return BillingError(f"database: {detail}", code=code)
+
+
+def _schema_mismatch(error: psycopg.Error, detail: str) -> SchemaError:
+    function = function_of_others(error)
+    if function is None:
+        text = f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}"
+    else:
+        text = (
+            f"database: a trigger of another owner failed: {detail}, in {function}; {QUALIFY_HINT}"
+        )
+    return SchemaError(text)
+
+
+def function_of_others(error: psycopg.Error) -> str | None:
+    """Return the function in which an error was raised, where it is not one of ours."""
+    found = PROCEDURAL.search(error.diag.context or "")
+    if found is None or found["name"].startswith("billing."):
+        return None
+    return found["name"]
 
 
 def table_of(error: psycopg.Error) -> str:

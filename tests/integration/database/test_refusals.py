@@ -75,6 +75,36 @@ def test_each_error_of_the_server_has_its_exit_code(world: World, exit_code: int
     assert_heals(world)
 
 
+UNQUALIFIED = """
+CREATE FUNCTION public.count_buckets() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN {body}; RETURN NEW; END $$;
+CREATE TRIGGER counting AFTER INSERT ON public.traffic_minute_buckets
+FOR EACH ROW EXECUTE FUNCTION public.count_buckets()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "missing"),
+    [
+        ("INSERT INTO bucket_counts VALUES (1)", 'relation "bucket_counts" does not exist'),
+        ("PERFORM count_bucket(1)", "function count_bucket(integer) does not exist"),
+    ],
+)
+def test_a_trigger_of_others_is_not_taken_for_our_schema(
+    world: World, body: str, missing: str
+) -> None:
+    """The line names its function, and what to change there in place of `billing migrate`."""
+    world.connection.execute(UNQUALIFIED.format(body=body).encode())
+    failure = failure_of(world, lambda: collect_through(world))
+    assert failure.exit_code == EXIT_CONFIG
+    text = f"database: a trigger of another owner failed: {missing}, in public.count_buckets; "
+    assert str(failure).startswith(text)
+    assert "SET search_path" in str(failure)
+    assert "billing migrate" not in str(failure)
+    world.connection.execute("DROP FUNCTION public.count_buckets CASCADE")
+    assert_heals(world)
+
+
 def test_a_port_where_nobody_listens_is_unreachable(world: World) -> None:
     """The line says where, which is no secret."""
     with socket.socket() as nobody:
