@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StreamName,
         StreamOrigin,
         Succession,
+        Totals,
         UsageRecord,
     )
 
@@ -39,6 +40,8 @@ class NodeState:
     `watermark` is the stamp of the last snapshot that was applied, `samples_at` of the last one
     that held samples. `streams` that were present there carry `samples_at` as their `seen_at`,
     absent ones an earlier stamp. Absent streams not seen since `restarted_at` start from zero.
+    `earlier` are totals of LONGEST_DISORDER before the watermark, of streams whose checkpoint may
+    be a reading of another clock; they are needed only for streams that were `unsure` without.
     """
 
     watermark: datetime | None = None
@@ -46,6 +49,7 @@ class NodeState:
     streams: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
     restarted_at: datetime | None = None
     credit: NodeCredit = FULL_CREDIT
+    earlier: Mapping[StreamName, Totals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Advance:
     decides. `checkpoints` holds only streams whose row must change; one whose `seen_at` is before
     `samples_at` is absent. `origins` says how each new stream began. `differences` counts streams
     whose totals in the snapshot at the old watermark are not those that were applied.
-    With `waits_for_successor` it stopped before a snapshot in which a counter decreased.
+    With `waits_for_successor` it stopped before a snapshot in which a counter decreased. `unsure`
+    are streams that were taken for restarted, unless their `earlier` totals say otherwise.
     """
 
     watermark: datetime | None
@@ -77,6 +82,7 @@ class Advance:
     restarted_at: datetime | None = None
     credit: NodeCredit = FULL_CREDIT
     waits_for_successor: bool = False
+    unsure: frozenset[StreamName] = frozenset()
 
 
 def advance(
@@ -87,13 +93,15 @@ def advance(
     *,
     continuity_expected: bool = True,
     decide_now: bool = False,
+    is_cut: bool = False,
 ) -> Advance:
     """Apply the snapshots that are newer than the watermark, oldest first.
 
     `snapshots` are strictly rising. `accounts` gives the account of each sample uuid that has one.
     With `continuity_expected` the snapshot at the watermark must be among them; where it is not, a
     `history_lost` gap says so. With `decide_now` a decreased counter is not left to the node's
-    next snapshot, but where it can be an earlier reading to the next run.
+    next snapshot, but where it can be an earlier reading to the next run. Where history `is_cut`,
+    the next step has more of it: what the snapshots at its end do not decide is left to that.
 
     A snapshot in the watermark's own minute is skipped: that minute is closed and written, and
     the counters carry its bytes into the next one. For the same reason a minute whose last
@@ -108,7 +116,7 @@ def advance(
     end = len(fresh)
     while True:
         walk = Walk(node, accounts, policy, is_lost=is_lost)
-        stopped = walk.apply_all(fresh, end, decide_now=decide_now)
+        stopped = walk.apply_all(fresh, end, decide_now=decide_now, is_cut=is_cut)
         if stopped == end:
             break
         minute = minute_of(fresh[stopped].collected_at)
@@ -172,6 +180,7 @@ def _advance_of(
             restarted_at=node.restarted_at,
             credit=node.credit,
             waits_for_successor=waits_for_successor,
+            unsure=frozenset(walk.unsure),
         )
     watermark = walk.applied[-1].collected_at
     return Advance(
@@ -192,4 +201,5 @@ def _advance_of(
         restarted_at=walk.restarted_at,
         credit=walk.minutes.credit.state(watermark),
         waits_for_successor=waits_for_successor,
+        unsure=frozenset(walk.unsure),
     )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import NodeState
@@ -29,27 +30,33 @@ class History:
 
     `restarts` are the stamps at which each stream's counters were found to have restarted, with
     what they go on from: zero, but for a direction that did not restart with the other.
-    `continued` are those at which a stream was found to go on from counters of other names.
+    `continued` are those at which a stream was found to go on from counters of other names. The
+    restarts of `unsure` streams are none, if their totals of before the history say so.
     """
 
     snapshots: tuple[Snapshot, ...]
     restarts: Mapping[StreamName, Mapping[datetime, Totals]]
     continued: Mapping[StreamName, Mapping[datetime, Totals]]
+    unsure: frozenset[StreamName] = frozenset()
 
 
 def read_history(
-    snapshots: Sequence[Snapshot], accounts: Mapping[str, str], policy: DeltaPolicy
+    snapshots: Sequence[Snapshot],
+    accounts: Mapping[str, str],
+    policy: DeltaPolicy,
+    earlier: Mapping[StreamName, Totals] = MappingProxyType({}),
 ) -> History:
     """Return a node's history, from its snapshots oldest first.
 
-    The last one decides alone, as what comes after it is not known here. Where it can be an earlier
+    `earlier` are totals of LONGEST_DISORDER before, needed for `unsure` streams only. The last
+    snapshot decides alone, as what comes after it is not known here. Where it can be an earlier
     reading, it is left out.
     """
-    walk = Walk(NodeState(), accounts, policy, is_lost=False)
+    walk = Walk(NodeState(earlier=earlier), accounts, policy, is_lost=False)
     walk.apply_all(snapshots, len(snapshots), decide_now=True)
     continued: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
     for at, together in groupby(walk.successions, attrgetter("at")):
         renamed = (succession for succession in together if succession.kind == "renamed")
         for name, totals in taken_over(renamed).items():
             continued[name][at] = totals
-    return History(tuple(walk.applied), walk.restarts, continued)
+    return History(tuple(walk.applied), walk.restarts, continued, frozenset(walk.unsure))

@@ -8,6 +8,7 @@ wrongly. The snapshots after it decide, never the one snapshot alone.
 from __future__ import annotations
 
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from billing_cli.core.succession import ZERO, covers, total_of
@@ -51,13 +52,18 @@ def judge(
     account_of: Callable[[StreamName], str],
     *,
     decide_now: bool,
+    has_more: bool = False,
+    earlier: Mapping[StreamName, Totals] = MappingProxyType({}),
 ) -> Verdict:
     """Decide about the first one of the node's snapshots by the next, up to MOST_SUCCESSORS.
 
-    `decreased` are the earlier totals of the streams of which a counter decreased; `floor` are
+    `decreased` are the former totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
-    snapshot. With `decide_now` the snapshot decides alone where it has no successor, unless it can
-    be an earlier reading: the next run, whose `floor` are the totals before it, decides then.
+    snapshot. The floor may be a reading of another clock itself: where all counters are back at
+    once, totals that are `earlier` than any such reading take its place. With `decide_now` the
+    snapshot decides alone where it has no successor, unless it can be an earlier reading: the next
+    run, whose `floor` are the totals before it, decides then. With `has_more` a later step can see
+    more successors, and decides where these do not suffice.
     """
     snapshot, *successors = history
     if not successors and not decide_now:
@@ -65,12 +71,11 @@ def judge(
     returned_at = _first_return(history, decreased, account_of)
     if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
-    if returned_at != NEVER and _is_older(history[: returned_at or None], decreased, floor):
-        if returned_at:
-            return Verdict("disorder", ignored=returned_at)
-        covered = history[-1].collected_at - snapshot.collected_at
-        if len(successors) < MOST_SUCCESSORS and covered < LONGEST_DISORDER:
-            return Verdict("wait")
+    if returned_at > 1 and _is_older(history[:returned_at], decreased, {**floor, **earlier}):
+        return Verdict("disorder", ignored=returned_at)
+    has_more = has_more or _is_older(history, decreased, floor)
+    if returned_at == 0 and has_more and _can_be_longer(history):
+        return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(
         _is_below(witness.totals.get(name) or snapshot.totals[name], before)
@@ -78,6 +83,21 @@ def judge(
     )
     # A counter that an exporter reports wrongly restarts alone: most of the others grow with it.
     return Verdict("restart" if fell and len(decreased) >= grown else "single")
+
+
+def may_be_earlier(
+    history: Sequence[Snapshot],
+    decreased: Mapping[StreamName, Totals],
+    account_of: Callable[[StreamName], str],
+) -> bool:
+    """Return whether a restart would be none if the totals of before were known to be smaller."""
+    return _first_return(history, decreased, account_of) > 1
+
+
+def _can_be_longer(history: Sequence[Snapshot]) -> bool:
+    """Return whether earlier readings can last longer than these snapshots."""
+    covered = history[-1].collected_at - history[0].collected_at
+    return len(history) <= MOST_SUCCESSORS and covered < LONGEST_DISORDER
 
 
 def former_names(
@@ -117,6 +137,7 @@ def judge_names(
     account_of: Callable[[StreamName], str],
     *,
     decide_now: bool,
+    has_more: bool = False,
 ) -> Verdict:
     """Decide about the first one of several snapshots by which streams are `lost`, none decreased.
 
@@ -133,7 +154,7 @@ def judge_names(
         is_back = all(covers(after.totals.get(name, ZERO), lost[name]) for name in lost)
         if lasts > LONGEST_DISORDER or not is_back:
             return single
-    elif decide_now or len(history) > 1:
+    elif not (has_more and _can_be_longer(history)) and (decide_now or len(history) > 1):
         return single
     had = _sums(lost, account_of)
     for snapshot in history[: place or None]:

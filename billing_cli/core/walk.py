@@ -22,6 +22,7 @@ from billing_cli.core.restart import (
     judge,
     judge_names,
     lost_behind,
+    may_be_earlier,
 )
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
@@ -34,7 +35,7 @@ from billing_cli.core.succession import (
     total_of,
     with_uncertainty,
 )
-from billing_cli.core.times import just_before
+from billing_cli.core.times import just_before, minute_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,11 +68,16 @@ class Walk:
         self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
         self._floor = {name: checkpoint.totals for name, checkpoint in node.streams.items()}
+        self._earlier = dict(node.earlier)
+        self.unsure: set[StreamName] = set()
 
-    def apply_all(self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool) -> int:
+    def apply_all(
+        self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool, is_cut: bool = False
+    ) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
 
-        The snapshots from `end` on are known as successors, and not applied.
+        The snapshots from `end` on are known as successors, and not applied. Where the history
+        `is_cut`, the next step sees more of it, but the first minute is decided in this one.
         """
         place = 0
         while place < end:
@@ -79,7 +85,12 @@ class Walk:
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             history = fresh[place : place + 1 + MOST_SUCCESSORS]
-            verdict, lost = self._judge(changes, successions, history, decide_now=decide_now)
+            has_more = is_cut and minute_of(snapshot.collected_at) > minute_of(
+                fresh[0].collected_at
+            )
+            verdict, lost = self._judge(
+                changes, successions, history, decide_now=decide_now, has_more=has_more
+            )
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
@@ -115,12 +126,25 @@ class Walk:
         history: Sequence[Snapshot],
         *,
         decide_now: bool,
+        has_more: bool,
     ) -> tuple[Verdict, Mapping[StreamName, Totals]]:
         """Decide whether and how the first one of several snapshots applies; say what it lost."""
         lost, account_of = changes.decreased, self._account
         if lost:
-            grown, floor = changes.grown, self._floor
-            return judge(history, lost, floor, grown, account_of, decide_now=decide_now), lost
+            verdict = judge(
+                history,
+                lost,
+                self._floor,
+                changes.grown,
+                account_of,
+                decide_now=decide_now,
+                has_more=has_more,
+                earlier=self._earlier,
+            )
+            is_restart = verdict.kind in {"restart", "single"}
+            if is_restart and may_be_earlier(history, lost, account_of):
+                self.unsure.update(lost)
+            return verdict, lost
         if changes.gone:
             known = self._streams.known
             former = former_names(changes, known, self._streams.absent)
@@ -128,8 +152,16 @@ class Walk:
         if not lost:
             return Verdict("single"), lost
         # Names that were never read before are hardly those of an older reading: no need to wait.
-        decide_now = decide_now or not former.keys() <= known.keys()
-        return judge_names(history, lost, former, account_of, decide_now=decide_now), lost
+        is_new = not former.keys() <= known.keys()
+        verdict = judge_names(
+            history,
+            lost,
+            former,
+            account_of,
+            decide_now=decide_now or is_new,
+            has_more=has_more and not is_new,
+        )
+        return verdict, lost
 
     def _account(self, name: StreamName) -> str:
         """Return whose a stream's bytes are: its account's, or its uuid's without one."""
@@ -202,6 +234,7 @@ class Walk:
                 start = restarted_from(start, totals)
                 epoch += 1
                 reset[name] = start
+                self._earlier.pop(name, None)
             start = total_of((start, taken.get(name, ZERO)))
             known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
@@ -231,7 +264,7 @@ class Walk:
             self._step(name, start._replace(before_restart=None), snapshot)
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
-        self._floor = dict(snapshot.totals)
+        self._floor, self._earlier = dict(snapshot.totals), {}
         self._end(snapshot, changes, {stream.name: ZERO for stream in changes.changed})
 
     def _apply_new(

@@ -74,12 +74,15 @@ def end_of_history(fetched: Fetched, bound: datetime) -> datetime:
     return minute_of(fetched.snapshots[-1].collected_at) + MINUTE
 
 
-def cut_at(fetched: Fetched, horizon: datetime) -> Fetched:
-    """Leave out what lies after the horizon; what was left out is still on offer."""
+def cut_at(fetched: Fetched, horizon: datetime, *, is_last: bool) -> Fetched:
+    """Leave out what lies after the horizon; what was left out is still on offer.
+
+    The result is `complete` where the source has nothing more before the goal, which is known only
+    of the last step: those before it ask for what lies before their own bound.
+    """
     kept = bisect_left(fetched.snapshots, horizon, key=lambda snapshot: snapshot.collected_at)
-    if kept == len(fetched.snapshots):
-        return fetched
-    return replace(fetched, snapshots=fetched.snapshots[:kept], complete=False)
+    is_complete = fetched.complete and is_last and kept == len(fetched.snapshots)
+    return replace(fetched, snapshots=fetched.snapshots[:kept], complete=is_complete)
 
 
 def _samples_per_minute(begin: datetime, fetched: Fetched) -> float:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.corrections import differences
 from billing_cli.core.history import read_history
+from billing_cli.core.restart import LONGEST_DISORDER
 from billing_cli.core.times import minute_of
+from billing_cli.database.earlier_totals import read_earlier_totals
 from billing_cli.database.reconcile import read_cells, read_first_from
 from billing_cli.database.streams import read_last_accounts
 
@@ -55,6 +57,10 @@ def find_differences(connection: Connection, history_range: HistoryRange) -> Fin
     uuids = {name.sample_uuid for snapshot in history_range.snapshots for name in snapshot.totals}
     accounts = read_last_accounts(connection, [node], uuids)
     history = read_history(history_range.snapshots, accounts, history_range.policy)
+    if history.unsure:
+        since = minute_of(history_range.snapshots[0].collected_at) - LONGEST_DISORDER
+        earlier = read_earlier_totals(connection, node, history.unsure, since, history_range.at)
+        history = read_history(history_range.snapshots, accounts, history_range.policy, earlier)
     snapshots = history.snapshots
     first_from = read_first_from(connection, node, history_range.at, history_range.until)
     stamps = [snapshot.collected_at for snapshot in snapshots]

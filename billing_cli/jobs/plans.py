@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover, not_yet_applied
-from billing_cli.database.streams import (
-    NodeStreams,
-    read_last_accounts,
-    read_last_seen,
-    read_streams,
-    resolve_accounts,
-)
+from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover
+from billing_cli.core.restart import LONGEST_DISORDER
+from billing_cli.core.times import minute_of
+from billing_cli.database.earlier_totals import read_earlier_totals
+from billing_cli.database.streams import read_last_accounts, read_streams, resolve_accounts
 from billing_cli.jobs.assignment import MOVE
-from billing_cli.jobs.takeover import end_of_legacy_writer, take_over
+from billing_cli.jobs.moving_nodes import moving_nodes
+from billing_cli.jobs.takeover import take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Checkpoint, NodeIdentity, Snapshot, StreamName, Totals
-    from billing_cli.database.sources import LockedSources, SourceState
+    from billing_cli.core.model import Checkpoint, NodeIdentity, StreamName
+    from billing_cli.database.sources import LockedSources
     from billing_cli.database.streams import StreamRow
     from billing_cli.exporter.api import Fetched
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.moving_nodes import MovingNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,15 @@ def plan(
     by_id: Mapping[str, Source],
     accepted: Mapping[str, Fetched],
     found: LockedSources,
+    until: datetime,
 ) -> list[SourcePlan]:
     """Plan what each source's new snapshots amount to, from the streams as they are now.
 
-    A source without new snapshots has no plan.
+    A source without new snapshots has no plan. `until` is the end of what the run applies.
     """
     nodes = [
         node
-        for node in _moving(connection, accepted, found)
+        for node in moving_nodes(connection, accepted, found)
         # Another one seemed to have nothing new when it was fetched: it is left to the next run.
         if node.identity.stored in found.moving
     ]
@@ -122,112 +123,33 @@ def plan(
     return [
         _plan(
             context,
+            connection,
             by_id[node.source_id],
             node,
             touched[node.source_id],
             accounts,
             taken_over.get(node.identity.stored, {}),
+            decide_now=_decides_now(context, node, until),
         )
         for node in nodes
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """The node of a source that has new snapshots, and how far it was applied.
+def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool:
+    """Return whether the node's last snapshot decides alone what a decreased counter means.
 
-    `is_taken` from a source that only claimed it, in this run.
+    The next snapshot decides it otherwise. A run waits for that a limited time, and only where
+    nothing more is on offer: not in a step before the last, or where `--until` lies in the past.
     """
-
-    source_id: str
-    identity: NodeIdentity
-    fetched: Fetched
-    state: SourceState
-    watermark: datetime | None
-    samples_at: datetime | None
-    is_followed: bool
-    is_taken: bool
-    fresh: Sequence[Snapshot]
-    streams: NodeStreams = field(default_factory=NodeStreams)
-
-    def names(self) -> dict[StreamName, StreamName]:
-        """Return the names in the snapshots; each is kept once."""
-        names: dict[StreamName, StreamName] = {}
-        for snapshot in self.fresh:
-            names.update(zip(snapshot.totals, snapshot.totals, strict=True))
-        return names
-
-    def totals_at_watermark(self) -> Mapping[StreamName, Totals]:
-        """Return the totals in the snapshot at the watermark, if it is among those fetched."""
-        snapshots = self.fetched.snapshots
-        return next(
-            (snapshot.totals for snapshot in snapshots if snapshot.collected_at == self.watermark),
-            {},
-        )
-
-    def unresolved(self) -> set[StreamName]:
-        """Return the known streams without an account so far."""
-        return {name for name, row in self.streams.rows.items() if row.account_uuid is None}
-
-    def touched(self) -> set[StreamName]:
-        """Return the streams that are new, changed, gone, or without an account so far."""
-        known = self.streams.checkpoints
-        touched = self.unresolved()
-        for snapshot in self.fresh:
-            for name, totals in snapshot.totals.items():
-                checkpoint = known.get(name)
-                if checkpoint is None or checkpoint.totals != totals:
-                    touched.add(name)
-            if snapshot.totals:
-                touched.update(known.keys() - snapshot.totals.keys())
-        return touched
-
-
-def _moving(
-    connection: Connection, accepted: Mapping[str, Fetched], found: LockedSources
-) -> list[_Node]:
-    """Return the nodes that have snapshots to be applied."""
-    states = found.states
-    identified = {
-        source_id: fetched.identity
-        for source_id, fetched in accepted.items()
-        if fetched.identity is not None
-    }
-    # A node that its source did not carry lately, or that had another one, is known as well.
-    unfollowed = [
-        identity.stored
-        for source_id, identity in identified.items()
-        if states[source_id].watermark is None or states[source_id].identity != identity
-    ]
-    last_seen = read_last_seen(connection, unfollowed)
-    nodes = []
-    for source_id, identity in identified.items():
-        state, fetched = states[source_id], accepted[source_id]
-        is_followed = state.watermark is not None and state.identity == identity
-        watermark, samples_at = state.watermark, state.samples_at
-        if not is_followed:
-            samples_at = last_seen.get(identity.stored)
-            watermark = samples_at or end_of_legacy_writer(state.legacy_watermark)
-        fresh = not_yet_applied(watermark, fetched.snapshots)
-        if fresh:
-            nodes.append(
-                _Node(
-                    source_id,
-                    identity,
-                    fetched,
-                    state,
-                    watermark,
-                    samples_at,
-                    is_followed,
-                    source_id in found.taken,
-                    fresh,
-                )
-            )
-    return nodes
+    if node.fetched.contract == "latest" or node.is_taken:
+        return True
+    now, last = context.clock(), node.fresh[-1].collected_at
+    is_newest = node.fetched.complete and now - until <= context.stalled_after
+    return is_newest and now - last > context.stalled_after
 
 
 def _last_accounts(
-    nodes: Iterable[_Node], touched: Mapping[str, Iterable[StreamName]]
+    nodes: Iterable[MovingNode], touched: Mapping[str, Iterable[StreamName]]
 ) -> dict[str, str | None]:
     """Return the last account of each sample uuid, None where it never had one."""
     accounts: dict[str, str | None] = {}
@@ -244,32 +166,41 @@ def _last_accounts(
 
 def _plan(
     context: JobContext,
+    connection: Connection,
     source: Source,
-    node: _Node,
+    node: MovingNode,
     touched: Iterable[StreamName],
     accounts: Mapping[str, str],
     taken_over: Mapping[StreamName, Checkpoint],
+    *,
+    decide_now: bool,
 ) -> SourcePlan:
     fetched, state = node.fetched, node.state
     known = node.streams.checkpoints
     credit = replace(state.credit, accounts=node.streams.debts)
-    # The next snapshot decides what a decreased counter means, but the run waits a limited time.
-    waiting_since = node.fresh[-1].collected_at
-    is_overdue = fetched.complete and context.clock() - waiting_since > context.stalled_after
-    step = advance(
-        NodeState(
-            node.watermark,
-            node.samples_at,
-            {**known, **taken_over} if taken_over else known,
-            state.restarted_at if node.is_followed else None,
-            credit,
-        ),
-        fetched.snapshots,
-        node.streams.accounts_with(accounts),
-        context.policy_of(source),
-        continuity_expected=node.is_followed and fetched.contract == "window",
-        decide_now=fetched.contract == "latest" or is_overdue or node.is_taken,
+    before = NodeState(
+        node.watermark,
+        node.samples_at,
+        {**known, **taken_over} if taken_over else known,
+        state.restarted_at if node.is_followed else None,
+        credit,
     )
+    apply = partial(
+        advance,
+        snapshots=fetched.snapshots,
+        accounts=node.streams.accounts_with(accounts),
+        policy=context.policy_of(source),
+        continuity_expected=node.is_followed and fetched.contract == "window",
+        decide_now=decide_now,
+        is_cut=not fetched.complete,
+    )
+    step = apply(before)
+    if step.unsure and node.watermark is not None:
+        # The checkpoints may be readings of another clock: then the ones before that decide.
+        since = minute_of(node.watermark) - LONGEST_DISORDER
+        stored = node.identity.stored
+        earlier = read_earlier_totals(connection, stored, step.unsure, since, node.watermark)
+        step = apply(replace(before, earlier=earlier))
     if node.is_taken and node.watermark is not None:
         step = hold_takeover(step, fetched.snapshots, node.watermark)
     return SourcePlan(
@@ -291,7 +222,7 @@ def _plan(
     )
 
 
-def _other_node(node: _Node) -> Iterator[str]:
+def _other_node(node: MovingNode) -> Iterator[str]:
     """Yield what the operator should know who configured another node for a source."""
     former = node.state.identity
     if former is not None and former != node.identity and node.samples_at is None:

@@ -189,10 +189,14 @@ def _write(
         horizon = min(ends, default=fetched.bound)
     accepted = answers
     if horizon < until:
-        accepted = {source_id: cut_at(answer, horizon) for source_id, answer in answers.items()}
+        is_last = fetched.bound == until
+        accepted = {
+            source_id: cut_at(answer, horizon, is_last=is_last)
+            for source_id, answer in answers.items()
+        }
 
     limited = within_stream_limits(
-        context, connection, by_id, plan(context, connection, by_id, accepted, found)
+        context, connection, by_id, plan(context, connection, by_id, accepted, found, until)
     )
     plans = limited.plans
     errors |= limited.errors
@@ -224,7 +228,7 @@ def _write(
     current = {
         source_id
         for source_id, answer in accepted.items()
-        if answer.complete and fetched.bound == until and source_id not in failed
+        if answer.complete and source_id not in failed
     }
     # A file says nothing of how its exporter is, nor does a snapshot that is not wanted yet.
     answering = {

@@ -143,6 +143,42 @@ def test_steps_take_about_as_many_samples_as_they_may(world: World) -> None:
     assert result.steps <= samples[-1] / most + 3
 
 
+@pytest.mark.parametrize("most", [40, 100, 10_000])
+def test_earlier_readings_of_a_backlog_are_no_restart_wherever_a_step_ends(
+    world: World, most: int
+) -> None:
+    """A clock was set back: by their stamps, readings of before come after larger ones."""
+    node = world.add_node("jp-1", world.add_users(3))
+    world.flow_until(2)
+    world.run(world.at(3))
+    node.run(world.at(12), 20, 1e5)
+    node.takes_older_stamps, node.clock_error = True, timedelta(minutes=-4)
+    node.run(world.at(24), 20, 1e5)
+    node.snapshot(world.at(24))
+    world.unknown_buckets = True
+    result = catch_up_in_small_steps(world, most)
+    assert (result.steps > 2) == (most < 10_000)
+    world.assert_all_is_billed()
+    kinds = world.rows("SELECT DISTINCT kind FROM billing.gaps WHERE kind <> 'stalled'")
+    assert kinds == [("disorder",)]
+
+
+def test_a_wrong_reading_right_before_until_is_left_to_the_next_run(world: World) -> None:
+    """What follows it is on offer, but not part of this run."""
+    node = world.add_node("jp-1", world.add_users(1))
+    world.flow_until(5)
+    world.run(world.at(5) + timedelta(seconds=40))
+    world.flow_until(6)
+    wrong = node.snapshots[-1].totals
+    wrong[0], wrong[1] = wrong[0] // 2, wrong[1] // 2
+    node.run(world.at(20), 60, 1e5)
+    node.snapshot(world.at(20))
+    world.unknown_buckets = True
+    world.run(world.at(END), catch_up, until=world.at(7))
+    world.run(world.at(END), catch_up)
+    world.assert_all_is_billed()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_any_fleet_is_caught_up_with_in_bucket_order(world: World, seed: int) -> None:
     """Nodes polled often and seldom, with outages, by both contracts, begun before or not."""
