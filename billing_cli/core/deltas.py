@@ -39,6 +39,7 @@ class NodeState:
     `watermark` is the stamp of the last snapshot that was applied, `samples_at` of the last one
     that held samples. `streams` that were present there carry `samples_at` as their `seen_at`,
     absent ones an earlier stamp. Absent streams not seen since `restarted_at` start from zero.
+    With `awaits_baseline` no sample of the snapshots up to the watermark could be used.
     """
 
     watermark: datetime | None = None
@@ -46,6 +47,7 @@ class NodeState:
     streams: Mapping[StreamName, Checkpoint] = field(default_factory=dict)
     restarted_at: datetime | None = None
     credit: NodeCredit = FULL_CREDIT
+    awaits_baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

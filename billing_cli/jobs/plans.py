@@ -253,16 +253,18 @@ def _plan(
     fetched, state = node.fetched, node.state
     known = node.streams.checkpoints
     credit = replace(state.credit, accounts=node.streams.debts)
+    awaits_baseline = node.is_followed and state.is_without_samples and not known
     # The next snapshot decides what a decreased counter means, but the run waits a limited time.
     waiting_since = node.fresh[-1].collected_at
     is_overdue = fetched.complete and context.clock() - waiting_since > context.stalled_after
     step = advance(
         NodeState(
             node.watermark,
-            node.samples_at,
+            None if awaits_baseline else node.samples_at,
             {**known, **taken_over} if taken_over else known,
             state.restarted_at if node.is_followed else None,
             credit,
+            awaits_baseline,
         ),
         fetched.snapshots,
         node.streams.accounts_with(accounts),
