@@ -196,6 +196,11 @@ def _write(
     accepted = answers
     if horizon < until:
         accepted = {source_id: cut_at(answer, horizon) for source_id, answer in answers.items()}
+    if fetched.bound < until:
+        # The node's next snapshot is one of the next step: nothing is decided without it.
+        accepted = {
+            source_id: replace(answer, complete=False) for source_id, answer in accepted.items()
+        }
 
     limited = within_stream_limits(
         context, connection, by_id, plan(context, connection, by_id, accepted, found)

@@ -67,3 +67,19 @@ def publish(
         at = second - second % 60 + 10 + second % 60 if second else 0
         total = 3 * MB if at <= 60 else early.get(at, later)
         node.snapshots[START + timedelta(seconds=at)] = [(user, "tcp", total) for user in users]
+
+
+@pytest.mark.parametrize("minute", range(5, 12))
+def test_a_step_that_ends_at_a_decrease_does_not_decide_alone(attack: Attack, minute: int) -> None:
+    """A denser history ended: the next step has the snapshot that shows another clock."""
+    node, users = attack.node("jp-1"), attack.users(2)
+    stamps = [*range(0, 300, 15), *range(300, 1500, 60)]
+    for second in stamps:
+        total = 1 if second == minute * 60 else 3 * MB + second
+        at = START + timedelta(seconds=second)
+        node.snapshots[at] = [(user, "tcp", total) for user in users]
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=24)
+    attack.run(START + 3 * HOUR, catch_up)
+    assert attack.charged()[0] == 2 * stamps[-1]
+    kinds = attack.connection.execute("SELECT kind FROM billing.gaps WHERE kind <> 'stalled'")
+    assert kinds.fetchall() == [("disorder",)]
