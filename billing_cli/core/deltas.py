@@ -42,6 +42,7 @@ class NodeState:
     absent ones an earlier stamp. Absent streams not seen since `restarted_at` start from zero.
     `earlier` are totals of LONGEST_DISORDER before the watermark, of streams whose checkpoint may
     be a reading of another clock; they are needed only for streams that were `unsure` without.
+    With `awaits_baseline` no sample of the snapshots up to the watermark could be used.
     """
 
     watermark: datetime | None = None
@@ -50,6 +51,7 @@ class NodeState:
     restarted_at: datetime | None = None
     credit: NodeCredit = FULL_CREDIT
     earlier: Mapping[StreamName, Totals] = field(default_factory=dict)
+    awaits_baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Walk:
         self.gaps = Gaps(policy, node.watermark, is_lost=is_lost)
         self.successions: list[Succession] = []
         self.restarts: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
+        self._is_first = node.watermark is None or node.awaits_baseline
         self._policy = policy
         self._streams = StreamStates(node.streams, node.samples_at)
         # Totals that are known to be older than those of any snapshot to come.
@@ -293,7 +294,7 @@ class Walk:
             epoch = former.reset_epoch
         else:
             epoch = 0
-            is_baseline = self.gaps.previous_at is None and not self._policy.charge_first_snapshot
+            is_baseline = self._is_first and not self._policy.charge_first_snapshot
             self.origins[name] = "baseline" if is_baseline else "new", Checkpoint(at, totals)
             if is_baseline:
                 start = totals
@@ -308,11 +309,12 @@ class Walk:
         self._streams.leave(changes.gone, self.samples_at or at)
         for name in reset:
             self.restarts[name][at] = reset[name]
-        if self.gaps.previous_at is None and not self._policy.charge_first_snapshot:
+        if self._is_first and not self._policy.charge_first_snapshot:
             self.minutes.credit.start(at)
+        if snapshot.totals or (self.gaps.previous_at is None and not snapshot.rejected):
+            # Without a usable sample the counters' begin is not known: the next one is the first.
+            self.samples_at, self._is_first = at, False
         self.gaps.applied(at, len(reset), self.successions, changes.uncertain)
-        if snapshot.totals:
-            self.samples_at = at
         self.applied.append(snapshot)
 
     def _step(self, name: StreamName, before: Checkpoint, snapshot: Snapshot) -> None:

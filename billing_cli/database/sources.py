@@ -63,7 +63,8 @@ SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
        own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
        CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END,
-       shared.last_attempted_at, stalled.gap_id IS NOT NULL
+       shared.last_attempted_at, stalled.gap_id IS NOT NULL,
+       own.watermark IS NOT NULL AND own.samples_at IS NULL
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
@@ -97,7 +98,8 @@ class SourceState:
     stood that knew the source before us. `samples_at` is the last applied snapshot with samples.
     `former_nodes` are stored node ids whose counters continue under the node's present one; its
     first snapshot, at `first_snapshot_at`, is then the last one of the node before.
-    `is_stalled` means that a gap which begins at `samples_at` is recorded already.
+    `is_stalled` means that a gap which begins at `samples_at` is recorded already. With
+    `is_without_samples` no usable sample was applied; `samples_at` is then the watermark.
     """
 
     source_id: str
@@ -112,6 +114,7 @@ class SourceState:
     legacy_watermark: datetime | None = None
     last_attempted_at: datetime | None = None
     is_stalled: bool = False
+    is_without_samples: bool = False
 
     def renamed(self) -> dict[str, NodeIdentity]:
         """Return the present identity of the node by each stored id that it had before."""
@@ -153,6 +156,7 @@ def source_state(
     shared_until: datetime | None,
     attempted_at: datetime | None,
     is_stalled: bool,
+    is_without_samples: bool,
 ) -> SourceState:
     """Return the state in a row of READ_SOURCES."""
     return SourceState(
@@ -170,6 +174,7 @@ def source_state(
         legacy_watermark=shared_until if watermark is None else None,
         last_attempted_at=attempted_at,
         is_stalled=is_stalled,
+        is_without_samples=is_without_samples,
     )
 
 

@@ -12,6 +12,8 @@ from billing_cli.database.sources import read_sources
 from billing_cli.jobs.catch_up_window import CatchUpWindow
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.fetching import ending_at, origin_of
+from billing_cli.jobs.larger_shares import LargerShares
+from billing_cli.jobs.merging import merge_step
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.written import Written
@@ -30,13 +32,6 @@ if TYPE_CHECKING:
     from billing_cli.jobs.step import Step
 
 JOB = "catch-up"
-# The figures of a source that are those of all its steps together.
-SUMMED = (
-    *("snapshots", "samples", "resets", "gaps", "rejected_samples", "held_deltas"),
-    *("successions", "new_streams", "charged_bytes", "amount"),
-)
-# Of all steps of a source together: the row of the run is written with each.
-MOST_NOTES = 50
 SINCE_IGNORED = (
     "--since is ignored: the source goes on from its watermark; `billing reconcile --since` reads "
     "its history again"
@@ -79,7 +74,7 @@ def catch_up(
     def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
         if step is not None:
-            _merge(merged, step)
+            merge_step(merged, step)
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
         for source_id in ignored.keys() & merged.keys():
@@ -110,6 +105,7 @@ def catch_up(
         if since is not None:
             ignored = _ignoring_since(session, origin.sources)
         remaining, window = list(origin.sources), CatchUpWindow()
+        shares = LargerShares()
         while remaining:
             step = take_step(
                 context,
@@ -119,13 +115,16 @@ def catch_up(
                 until=goal,
                 since=since,
                 window=window,
+                factors=shares.factors,
                 record=record,
             )
-            _merge(results, step)
+            merge_step(results, step)
             written, steps, window = written.plus(step.written), steps + 1, step.window
+            shares = shares.after(step.still)
             if on_step is not None:
                 on_step(results, goal)
-            remaining = [source for source in remaining if source.source_id in step.behind]
+            left = step.behind - shares.stopped
+            remaining = [source for source in remaining if source.source_id in left]
     return outcome()
 
 
@@ -141,27 +140,3 @@ def _ignoring_since(session: Session, sources: Sequence[Source]) -> dict[str, st
         for name, state in session.read(read).items()
         if state.watermark is not None or state.legacy_watermark is not None
     }
-
-
-def _merge(results: dict[str, SourceResult], step: Step) -> None:
-    """Add a step's counts to each source's; its status is the worst that it had."""
-    for latest in step.sources:
-        earlier = results.get(latest.source_id)
-        if earlier is None:
-            results[latest.source_id] = latest
-            continue
-        if latest.status == "skipped":
-            # Another run has already brought it to the goal.
-            results[latest.source_id] = replace(
-                earlier,
-                last_completed_until=latest.last_completed_until,
-                lag_seconds=latest.lag_seconds,
-            )
-            continue
-        was_partial = "partial" in {earlier.status, latest.status}
-        results[latest.source_id] = replace(
-            latest,
-            status="partial" if latest.status == "ok" and was_partial else latest.status,
-            **{name: getattr(earlier, name) + getattr(latest, name) for name in SUMMED},
-            notes=tuple(dict.fromkeys([*earlier.notes, *latest.notes]))[:MOST_NOTES],
-        )

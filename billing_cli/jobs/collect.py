@@ -8,6 +8,8 @@ from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.fetching import origin_of
+from billing_cli.jobs.larger_shares import LargerShares
+from billing_cli.jobs.merging import merge_step
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
 from billing_cli.jobs.written import Written
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.result import RunResult
+    from billing_cli.core.result import RunResult, SourceResult
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import FromFile
     from billing_cli.jobs.step import Step
@@ -35,7 +37,8 @@ def collect(
     """Take one step with the named sources, or with all; with `dry_run` undo it at the end.
 
     With a `file` its snapshots are taken in place of the exporters', and of all sources only those
-    take part that it has snapshots of.
+    take part that it has snapshots of. Sources whose share of the samples is too small to move them
+    take further steps.
     Raises BillingError (with its exit code) where the run as a whole failed; nothing of it is
     stored then.
     """
@@ -44,14 +47,20 @@ def collect(
     until = closed_until(started_at, context.settle)
     notes: tuple[str, ...] = ()
 
+    results: dict[str, SourceResult] = {}
+    written, steps = Written(), 0
+
     def outcome(step: Step | None = None) -> RunResult:
+        merged = dict(results)
+        if step is not None:
+            merge_step(merged, step)
         return result_of(
             context,
             JOB,
             started_at,
-            step.sources if step else (),
-            step.written if step else Written(),
-            steps=1 if step else 0,
+            merged.values(),
+            written.plus(step.written) if step else written,
+            steps=steps + 1 if step else steps,
             dry_run=dry_run,
             notes=notes,
         )
@@ -65,14 +74,23 @@ def collect(
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         notes = origin.notes
+        remaining, shares = list(origin.sources), LargerShares()
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
-        step = take_step(
-            context,
-            session,
-            origin,
-            origin.sources,
-            until=until,
-            respect_intervals=not source_ids and not origin.is_file,
-            record=record,
-        )
-    return outcome(step)
+        respect_intervals = not source_ids and not origin.is_file
+        while remaining or not steps:
+            step = take_step(
+                context,
+                session,
+                origin,
+                remaining,
+                until=until,
+                factors=shares.factors,
+                respect_intervals=respect_intervals,
+                record=record,
+            )
+            merge_step(results, step)
+            written, steps = written.plus(step.written), steps + 1
+            # Those that can't move within their share are asked again, alone and for more.
+            shares, respect_intervals = shares.after(step.still), False
+            remaining = [source for source in remaining if source.source_id in shares.factors]
+    return outcome()

@@ -184,9 +184,13 @@ def fetch_round(
     window: CatchUpWindow,
     asked_at: datetime,
     *,
+    factors: Mapping[str, int],
     is_dry: bool,
 ) -> FetchRound:
-    """Ask the origin for what the sources may have new, each from where it stands."""
+    """Ask the origin for what the sources may have new, each from where it stands.
+
+    The shares of single sources are multiplied by their `factors`.
+    """
     fetching = context.fetching
     begins = {}
     for source in sources:
@@ -210,7 +214,7 @@ def fetch_round(
                 source=source,
                 since=begins[source.source_id],
                 until=max(bound, begins[source.source_id]),
-                max_samples=shares[source.source_id],
+                max_samples=shares[source.source_id] * factors.get(source.source_id, 1),
                 page_limit=fetching.page_limit,
                 has_watermark=states[source.source_id].watermark is not None,
                 renamed=states[source.source_id].renamed(),

@@ -178,12 +178,14 @@ def _plan(
     fetched, state = node.fetched, node.state
     known = node.streams.checkpoints
     credit = replace(state.credit, accounts=node.streams.debts)
+    awaits_baseline = node.is_followed and state.is_without_samples and not known
     before = NodeState(
         node.watermark,
-        node.samples_at,
+        None if awaits_baseline else node.samples_at,
         {**known, **taken_over} if taken_over else known,
         state.restarted_at if node.is_followed else None,
         credit,
+        awaits_baseline=awaits_baseline,
     )
     apply = partial(
         advance,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from billing_cli.core.quota_periods import begin_period
 from billing_cli.database import quota_periods as store
 from billing_cli.database.adjustments import read_bucket_histories
+from billing_cli.database.early_renewals import EarlyRenewal, read_early_renewals
 from billing_cli.database.quota_periods import SeenPeriod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
 
     from psycopg import Connection
 
@@ -27,12 +30,13 @@ class OpenedPeriods:
     """Accounts with all their quota periods, before anything is charged to them.
 
     `histories` are those of the buckets to be re-rated, `seen` by account the periods that no run
-    has seen before this one.
+    has seen before this one; the quotas of `moved` ones change with that.
     """
 
     accounts: Mapping[str, Account]
     histories: Mapping[BucketKey, BucketHistory] = field(default_factory=dict)
     seen: Mapping[str, SeenPeriod] = field(default_factory=dict)
+    moved: AbstractSet[str] = frozenset()
 
     def seen_with(self, charged: Mapping[str, Account]) -> list[SeenPeriod]:
         """Return the new periods with what the charges of this run leave of the former quotas."""
@@ -68,46 +72,71 @@ def open_periods(connection: Connection, locked: LockedAccounts) -> OpenedPeriod
         return OpenedPeriods(locked.chargeable)
     starts = {account: period.period_start for account, period in locked.renewed.items()}
     left = store.read_quotas_left(connection, starts)
-    renewed = {
-        account: period.period_start
-        for account, period in locked.renewed.items()
-        if account in left and _is_renewed_since(locked.chargeable[account], left[account])
+    kept = {
+        account for account, quotas in left.items() if _is_kept(locked.chargeable[account], quotas)
     }
-    histories = read_bucket_histories(connection, store.read_affected_buckets(connection, renewed))
-    included_before: defaultdict[str, int] = defaultdict(int)
-    for key, history in histories.items():
-        if key.bucket_start >= renewed[key.account_uuid]:
-            included_before[key.account_uuid] += sum(
-                entry.included_bytes for entry in history.entries
-            )
+    unclear = {
+        account: locked.renewed[account]
+        for account in kept
+        if not _is_certain(locked.chargeable[account], left[account], locked.renewed[account])
+    }
+    early = read_early_renewals(connection, unclear)
+    renewed = {account: starts[account] for account in left.keys() - kept | early.keys()}
+    risen = {account: renewal.risen_at for account, renewal in early.items()}
+    affected = store.read_affected_buckets(connection, renewed, risen)
+    histories = read_bucket_histories(connection, affected)
+    included_before = _included_since(renewed, histories)
 
-    accounts, seen = dict(locked.chargeable), {}
-    for account, quotas in left.items():
-        period = locked.renewed[account]
-        former_quota = _former_quota(quotas, period, is_renewed=account in renewed)
-        included = included_before[account]
-        opened = begin_period(accounts[account], period.period_start, former_quota, included)
-        accounts[account] = opened
-        seen[account] = SeenPeriod(
-            account,
-            period.period_start,
-            opened.remaining_included_quota,
+    accounts, seen, moved = dict(locked.chargeable), {}, set()
+    for account in sorted(left.keys() - (unclear.keys() - early.keys())):
+        start, included = starts[account], included_before[account]
+        former_quota, moving, _ = early.get(account) or EarlyRenewal(
+            _former_quota(left[account], locked.renewed[account], is_renewed=account in renewed),
             included,
-            opened.renewals[-1].former_quota,
         )
-    return OpenedPeriods(accounts, histories, seen)
+        opened = begin_period(accounts[account], start, former_quota, moving)
+        accounts[account] = opened
+        if moving:
+            moved.add(account)
+        quota, former = opened.remaining_included_quota, opened.renewals[-1].former_quota
+        seen[account] = SeenPeriod(account, start, quota, included, former)
+    return OpenedPeriods(accounts, histories, seen, moved)
 
 
-def _is_renewed_since(account: Account, left: QuotasLeft) -> bool:
-    """Return whether the quota was renewed after our newest entry.
+def _included_since(
+    starts: Mapping[str, datetime], histories: Mapping[BucketKey, BucketHistory]
+) -> Counter[str]:
+    """Return the included bytes of each account's buckets since a start."""
+    included: Counter[str] = Counter()
+    for key, history in histories.items():
+        if key.bucket_start >= starts[key.account_uuid]:
+            included[key.account_uuid] += sum(entry.included_bytes for entry in history.entries)
+    return included
 
-    Where no period was seen before, as after an update of this program, our entries may have used
-    the renewed quota already: the stored one is then what the newest entry left.
+
+def _is_kept(account: Account, left: QuotasLeft) -> bool:
+    """Return whether the quota is the one that we left: our entries since may have used it.
+
+    Where no period was seen before, as after an update of this program, those of the new period
+    may have used the renewed one already.
     """
-    return left.is_previous_seen or left.newest != account.remaining_included_quota
+    newest = left.previous if left.newest is None else left.newest
+    return newest == account.remaining_included_quota
+
+
+def _is_certain(account: Account, left: QuotasLeft, period: NewPeriod) -> bool:
+    """Return whether a period that begins with the quota that we left can be recorded.
+
+    Otherwise its renewal may still come, as it is written in two statements. Until then, or until
+    another period begins, the minutes before and after its start share one quota.
+    """
+    if not left.is_previous_seen or left.newest is None:
+        return True
+    return period.full_quota == account.remaining_included_quota
 
 
 def _former_quota(left: QuotasLeft, period: NewPeriod, *, is_renewed: bool) -> int:
     """Return what was left of the former quota: all of it where nothing was charged to it."""
-    candidates = (left.newest, left.previous) if is_renewed else (left.former,)
+    is_on_record = is_renewed or left.is_previous_seen
+    candidates = (left.newest, left.previous) if is_on_record else (left.former,)
     return next((candidate for candidate in candidates if candidate is not None), period.full_quota)

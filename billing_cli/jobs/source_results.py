@@ -50,6 +50,7 @@ def results_of(
                     error=errors.get(source_id),
                     fetched=accepted.get(source_id),
                     problems=written.notes.get(source_id, ()),
+                    held=written.held.get(source_id, 0),
                 )
             )
     return results
@@ -133,13 +134,15 @@ def result_without_plan(
     error: ExporterError | None = None,
     fetched: Fetched | None = None,
     problems: Sequence[str] = (),
+    held: int = 0,
 ) -> SourceResult:
     """Return the result of a source that did not move; an error makes it one that failed.
 
-    `problems` are those of accounts whose pending usage could not be charged.
+    `problems` are those of accounts whose pending usage could not be charged; `held` counts what of
+    it is above a daily maximum.
     """
     identity = state.identity or (fetched.identity if fetched else None)
-    if problems and status == "ok":
+    if (problems or held) and status == "ok":
         status = "partial"
     return SourceResult(
         source_id=source_id,
@@ -149,6 +152,7 @@ def result_without_plan(
         contract=(fetched.contract if fetched else state.contract) or "",
         last_completed_until=state.watermark,
         lag_seconds=lag_seconds(state.watermark, now),
+        held_deltas=held,
         notes=(*(fetched.notes if fetched else ()), *problems),
         error=error.reason if error else None,
         error_code=error.code if error else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import not_yet_applied
@@ -27,6 +28,7 @@ from billing_cli.jobs.assignment import accept, assign_nodes
 from billing_cli.jobs.catch_up_window import CatchUpWindow, cut_at, end_of_history
 from billing_cli.jobs.fetching import fetch_round
 from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolated
+from billing_cli.jobs.larger_shares import standing_still
 from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.regions import late_in_recorded_regions
@@ -63,12 +65,14 @@ INTERVAL_TOLERANCE = timedelta(seconds=1)
 class Step:
     """What a step did. `behind` are the sources that are well and not current yet.
 
-    `window` is that of the step after this one.
+    `still` are sources that could not move, as `standing_still` returns them. `window` is that of
+    the step after this one.
     """
 
     sources: tuple[SourceResult, ...]
     written: Written
     behind: frozenset[str]
+    still: Mapping[str, int | None]
     window: CatchUpWindow
 
 
@@ -81,6 +85,7 @@ def take_step(
     until: datetime,
     since: datetime | None = None,
     window: CatchUpWindow | None = None,
+    factors: Mapping[str, int] = MappingProxyType({}),
     respect_intervals: bool = False,
     record: Callable[[Connection, Step], None],
 ) -> Step:
@@ -89,9 +94,9 @@ def take_step(
     `sources` are those of the origin that take part. `since` is where a source begins that has no
     watermark yet. With a `window` all sources come equally far: minutes that another one has yet to
     reach are left to a later step, and so are sources that are further already. Without one, each
-    comes as far as its share of the samples allows. `record` is called inside the transaction with
-    what was done. Raises BillingError where the database fails; what a source does wrong is in its
-    result.
+    comes as far as its share of the samples allows; `factors` multiply shares. `record` is called
+    inside the transaction with what was done. Raises BillingError where the database fails; what a
+    source does wrong is in its result.
     """
     asked_at = context.clock()
     by_id = {source.source_id: source for source in sources}
@@ -111,6 +116,7 @@ def take_step(
         since,
         window or CatchUpWindow(),
         asked_at,
+        factors=factors,
         is_dry=is_dry,
     )
 
@@ -245,11 +251,14 @@ def _write(
         replace(result, gaps=result.gaps + 1) if result.source_id in stalled else result
         for result in results
     ]
+    behind = fetched.waiting | (accepted.keys() - errors.keys() - current)
+    still = standing_still(answers, accepted, advanced)
     step = Step(
         (*results, *skipped),
         written,
-        behind=fetched.waiting | (accepted.keys() - errors.keys() - current),
-        window=(window or CatchUpWindow()).after(fetched.begins, answers, horizon),
+        behind,
+        {source_id: samples for source_id, samples in still.items() if source_id in behind},
+        (window or CatchUpWindow()).after(fetched.begins, answers, horizon),
     )
     with connection.pipeline():
         # Pauses between runs count from when the sources were asked, however long a run takes.

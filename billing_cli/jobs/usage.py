@@ -43,7 +43,7 @@ def billed_late(late: Iterable[BillableUsage]) -> Iterator[BilledUsage]:
 class Usage:
     """Usage by what becomes of it.
 
-    What is charged is stored as records; `settled` is the key of each late row among it.
+    What is charged is stored as records; `settled` is the key of each late row among it, or held.
     `assigned` are streams that found their account, and `late_at` the nodes and accounts of late
     ones. `pending` usage waits, because its stream has no account that can be charged now.
     `waiting` are names of such streams and `problems` the accounts that are to blame, by source,
@@ -58,7 +58,7 @@ class Usage:
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
     problems: dict[str | None, set[str]] = field(default_factory=dict)
-    above: Counter[str] = field(default_factory=Counter)
+    above: Counter[str | None] = field(default_factory=Counter)
 
 
 def sort_usage(
@@ -87,10 +87,13 @@ def sort_usage(
         usage.late_at[billable.stored_node_id, account] = billable.samples_at
         if billable.is_found:
             usage.assigned[billable.stream_id] = account
-        # What is above a maximum goes on waiting.
-        if not any(bucket_key(billed) in above for billed in billed_late([billable])):
+        usage.settled.append((billable.stream_id, record.from_at))
+        # Its day may be over, so that no later run could charge what is above a maximum.
+        if any(bucket_key(billed) in above for billed in billed_late([billable])):
+            usage.held.append((billable.stream_id, HeldDelta(record, "daily_charge")))
+            usage.above[billable.source_id] += 1
+        else:
             records.append(StoredUsage(record, billable.stream_id, account, "pending"))
-            usage.settled.append((billable.stream_id, record.from_at))
     return usage, records
 
 

@@ -34,14 +34,14 @@ class Charged(NamedTuple):
 class Written(Counts):
     """What was written. `unresolved`, `notes`, `charged` and `held` are by source id.
 
-    Notes on nodes that no source carries any more are those of None. `held` counts the deltas above
+    What is of nodes that no source carries any more is that of None. `held` counts the deltas above
     a daily maximum.
     """
 
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str | None, int] = field(default_factory=dict)
 
     def plus(self, other: Written) -> Written:
         """Return both together."""

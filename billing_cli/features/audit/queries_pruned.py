@@ -12,6 +12,9 @@ from billing_cli.database.spans import CHARGED_RECORDS, CHARGES, KEPT_SINCE, LIV
 #
 # What an account had before it was deleted and created again went with it: no fact that it has is
 # as old as the sums. Where nothing was pruned, nothing is read.
+#
+# Rows of others, such as refunds, may come at any time. Sums of earlier versions hold those that
+# were there then: where the ledger has other rows than charges, these count too.
 CHANGED_SINCE_PRUNED = f"""
 WITH late AS MATERIALIZED (
   SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid,
@@ -36,11 +39,23 @@ WITH late AS MATERIALIZED (
      AND bucket_start < {KEPT_SINCE}
    GROUP BY 1, 2
 ), entered AS (
-  SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid, count(*) AS ledger_rows,
-         sum(amount_delta::text::numeric) AS ledger_amount
-    FROM public.billing_ledger
-   WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
-     AND bucket_start < {KEPT_SINCE}
+  SELECT month, account_uuid,
+         count(*) FILTER (WHERE is_traffic) AS ledger_rows,
+         coalesce(sum(amount) FILTER (WHERE is_traffic), 0) AS ledger_amount,
+         count(*) FILTER (WHERE NOT is_traffic AND was_there) AS other_rows,
+         coalesce(sum(amount) FILTER (WHERE NOT is_traffic AND was_there), 0) AS other_amount
+    FROM (SELECT date_trunc('month', bucket_start, 'UTC') AS month, account_uuid,
+                 amount_delta::text::numeric AS amount, created_at,
+                 entry_type IN ('traffic_charge', 'traffic_adjustment') AS is_traffic
+            FROM public.billing_ledger
+           WHERE (%(account)s::uuid IS NULL OR account_uuid = %(account)s)
+             AND bucket_start < {KEPT_SINCE}) AS entry
+    LEFT JOIN (SELECT month, account_uuid, pruned_at,
+                      (ledger_rows, ledger_amount) IS DISTINCT FROM (charges, amount_delta)
+                        AS has_others
+                 FROM billing.pruned) AS pruned USING (month, account_uuid)
+   CROSS JOIN LATERAL (
+         SELECT coalesce(has_others AND created_at <= pruned_at, false) AS was_there) AS earlier
    GROUP BY 1, 2
 ), sums AS (
   SELECT month, account_uuid, pruned.pruned_at,
@@ -53,6 +68,8 @@ WITH late AS MATERIALIZED (
          coalesce(shown.bucket_bytes, 0) AS shown_bytes,
          coalesce(entered.ledger_rows, 0) AS entered_rows,
          coalesce(entered.ledger_amount, 0) AS entered_amount,
+         coalesce(entered.other_rows, 0) AS other_rows,
+         coalesce(entered.other_amount, 0) AS other_amount,
          coalesce(late.bucket_bytes, 0) AS charged_bytes,
          coalesce(recorded.recorded_bytes, 0) AS recorded_bytes
     FROM (SELECT * FROM billing.pruned
@@ -75,8 +92,10 @@ SELECT 'pruned_differs' AS kind, account_uuid::text AS account_uuid,
   JOIN public.users AS account ON account.uuid = sums.account_uuid
   JOIN life USING (account_uuid)
  WHERE (sums.shown_buckets NOT BETWEEN sums.buckets AND sums.most_buckets
-        OR sums.bucket_bytes <> sums.shown_bytes OR sums.ledger_rows <> sums.entered_rows
-        OR sums.ledger_amount <> sums.entered_amount
+        OR sums.bucket_bytes <> sums.shown_bytes
+        OR (sums.ledger_rows, sums.ledger_amount) NOT IN (
+             (sums.entered_rows, sums.entered_amount),
+             (sums.entered_rows + sums.other_rows, sums.entered_amount + sums.other_amount))
         OR sums.recorded_bytes <> sums.charged_bytes)
    AND (sums.pruned_at IS NULL OR life.begun_at <= sums.pruned_at)
  ORDER BY 2, 3

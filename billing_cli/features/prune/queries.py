@@ -66,7 +66,7 @@ FORGET_DAILY_CHARGES = """
 DELETE FROM billing.daily_charges WHERE day < (%(kept_since)s AT TIME ZONE 'UTC')::date
 """
 
-# What accounts have in the month on all sides, added to what an earlier run took of it.
+# What accounts have of traffic in the month on all sides, added to what an earlier run took of it.
 SAVE_SUMS = """
 INSERT INTO billing.pruned AS sums
        (month, account_uuid, records, recorded_bytes, charges, included_bytes, rated_bytes,
@@ -88,7 +88,8 @@ SELECT %(month)s, account_uuid, sum(records), sum(recorded), sum(charges), sum(i
         UNION ALL
         SELECT account_uuid, 0, 0, 0, 0, 0, 0, 0, 0, 1, amount_delta::text::numeric
           FROM public.billing_ledger
-         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s) AS fact
+         WHERE bucket_start >= %(month)s AND bucket_start < %(end)s
+           AND entry_type IN ('traffic_charge', 'traffic_adjustment')) AS fact
  GROUP BY account_uuid
     ON CONFLICT (month, account_uuid) DO UPDATE
    SET records = sums.records + excluded.records,

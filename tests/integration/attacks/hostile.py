@@ -151,7 +151,8 @@ class Attack:
     def run(self, now: datetime, job: Any = catch_up, **options: Any) -> RunResult:
         """Run a job a little after `now`; the audit must find nothing wrong afterwards."""
         result: RunResult = job(self.context(now + 2 * MINUTE), **options)
-        assert audit(self.context(now + 2 * MINUTE)).violations == 0
+        report = audit(self.context(now + 2 * MINUTE))
+        assert report.violations == 0, report.findings
         return result
 
     def charged(self) -> tuple[int, Decimal]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import pytest
 
 from billing_cli.cli.printing import text_of
 from billing_cli.features.explain.job import explain
@@ -99,21 +100,45 @@ def test_a_source_s_own_maximum_goes_before_that_of_all(attack: Attack) -> None:
     ]
 
 
-def test_late_usage_above_it_goes_on_waiting(attack: Attack) -> None:
-    """Until the maximum is raised: it is in its own minute then."""
+@pytest.mark.parametrize("is_carried", [True, False])
+def test_late_usage_above_it_is_held(attack: Attack, is_carried: bool) -> None:
+    """It is listed once, is not pending any more, and is charged when it is released."""
     attack.tariff = {"max_daily_charge": MAXIMUM}
     user = attack.users()[0]
     proxy = "99999999-9999-4999-8999-999999999999"
-    publish(attack, "jp-1", [proxy], [2 * GB])
-    attack.run(START + MINUTE)
+    publish(attack, "jp-1", [proxy], [GB // 2, 2 * GB])
+    attack.run(START + 2 * MINUTE)
     attack.connection.execute(
         "UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s", (proxy, user)
     )
-    attack.run(START + 2 * MINUTE)
-    assert attack.charged()[0] == 0
-    attack.tariff = {}
-    attack.run(START + 2 * MINUTE + timedelta(seconds=1))
-    assert attack.charged()[0] == 2 * GB
+    if not is_carried:
+        del attack.nodes["jp-1"]
+        publish(attack, "us-1", [user], [])
+    result = attack.run(START + 27 * HOUR, collect)
+    if is_carried:
+        assert (result.status, only(result).status, only(result).held_deltas) == (
+            *("partial", "partial"),
+            1,
+        )
+    assert attack.charged()[0] == GB // 2
+    assert pending_rows(attack) == 0
+    (unit,) = list_held(attack.context(START + 28 * HOUR)).units
+    assert (unit.held_reason, unit.total_bytes) == ("daily_charge", 2 * GB)
+    attack.run(START + 28 * HOUR, collect)
+    assert attack.count("billing.held_deltas") == 1
+    if is_carried:
+        held_id = unit.deltas[0].held_id
+        release_held(attack.context(START + 29 * HOUR), [held_id], "it was a backup")
+        assert attack.charged()[0] == 5 * GB // 2
+        attack.run(START + 29 * HOUR)
+
+
+def pending_rows(attack: Attack) -> int:
+    """Return how many rows of usage wait for an account."""
+    row = attack.connection.execute(
+        "SELECT count(*) FROM billing.pending_usage WHERE billed_at IS NULL"
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def test_what_is_reversed_makes_room_for_what_really_flowed(attack: Attack) -> None:

@@ -215,6 +215,95 @@ def test_a_renewal_leaves_minutes_of_earlier_periods_alone(renewing: World) -> N
     assert_audit_is_clean(world)
 
 
+@pytest.mark.parametrize("left", [400_000_000, 50_000_000], ids=["more than used", "less"])
+def test_a_period_that_begins_without_a_new_quota_takes_nothing_twice(
+    renewing: World, left: int
+) -> None:
+    """A change of the plan keeps the quota: minutes before and after it share what is left."""
+    world = renewing
+    begin_first_period(world, left + 100_000_000)
+    funds, charges = read_funds(world.connection), world.rows("SELECT * FROM billing.charges")
+    move_period(world, world.at(10))
+    world.run(world.at(20), collect)
+    assert read_funds(world.connection) == funds
+    assert world.rows("SELECT * FROM billing.charges") == charges
+    world.flow_until(30)
+    world.run(world.at(32))
+    ((included,),) = world.rows("SELECT sum(included_bytes)::bigint FROM billing.charges")
+    expected = sum(
+        min(left + 100_000_000, before)
+        for before, _ in bytes_by_period(world, world.at(100)).values()
+    )
+    assert included == expected
+    renew(world, world.at(30), 200_000_000)
+    world.flow_until(40)
+    world.run(world.at(42))
+    assert_exact(world, world.at(30), left + 100_000_000, 200_000_000)
+    assert_audit_is_clean(world)
+
+
+@pytest.mark.parametrize("former", [150_000_000, 900_000_000], ids=["used up", "left"])
+@pytest.mark.parametrize("run_at", [16, 20], ids=["before it", "in the period"])
+def test_a_quota_that_is_written_after_its_period_is_exact(
+    renewing: World, former: int, run_at: int
+) -> None:
+    """A run between the two statements charges minutes of the former period, or of the new one."""
+    world, start = renewing, renewing.at(run_at - 3 if run_at > 16 else run_at)
+    begin_first_period(world, former)
+    move_period(world, start)
+    world.flow_until(run_at)
+    world.run_unchecked(world.at(run_at + 1.7))
+    set_quota(world, 700_000_000)
+    world.flow_until(24)
+    world.run(world.at(26))
+    assert_exact(world, start, former, 700_000_000)
+    assert_audit_is_clean(world)
+
+
+@pytest.mark.parametrize("former", [150_000_000, 900_000_000], ids=["used up", "left"])
+@pytest.mark.parametrize("run_at", [16, 20], ids=["before it", "in the period"])
+def test_a_quota_that_is_written_before_its_period_is_exact(
+    renewing: World, former: int, run_at: int
+) -> None:
+    """What a run between the two statements took from it for the former period returns."""
+    world, start = renewing, renewing.at(run_at - 3 if run_at > 16 else run_at)
+    world.quota = 700_000_000
+    begin_first_period(world, former)
+    set_quota(world, 700_000_000)
+    world.flow_until(run_at)
+    world.run_unchecked(world.at(run_at + 1.7))
+    move_period(world, start)
+    world.flow_until(24)
+    world.run(world.at(26))
+    assert_exact(world, start, former, 700_000_000)
+
+
+def begin_first_period(world: World, quota: int) -> None:
+    """Let two users use the quota of a period that a run has seen, up to minute 14."""
+    world.add_node("jp-1", world.add_users(2))
+    world.flow_until(2)
+    world.run(world.at(3))
+    renew(world, world.at(0), quota)
+    world.run(world.at(3))
+    world.flow_until(14)
+    world.run(world.at(15.7))
+
+
+def move_period(world: World, start: datetime) -> None:
+    """Write the start of a period without a quota."""
+    world.connection.execute(
+        "UPDATE public.account_quota_states SET period_start = %s, period_end = %s",
+        (start, start + MONTH),
+    )
+
+
+def set_quota(world: World, quota: int) -> None:
+    """Write a quota without the start of its period."""
+    world.connection.execute(
+        "UPDATE public.account_quota_states SET remaining_included_quota = %s", (quota,)
+    )
+
+
 def renew(world: World, start: datetime, quota: int) -> None:
     """Renew the quotas of all accounts, as the read service does."""
     for user in world.fleet.users:

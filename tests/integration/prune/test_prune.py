@@ -36,6 +36,19 @@ SELECT (SELECT count(*) FROM billing.usage_records), (SELECT count(*) FROM billi
 """
 COUNT_APRIL = "SELECT count(*) FROM billing.charges WHERE bucket_start < '2026-05-01T00:00:00Z'"
 
+# A refund of an earlier month, and the sums of a version that counted it with the traffic.
+REFUND = """
+INSERT INTO public.billing_ledger
+       (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
+        balance_after, created_at)
+SELECT gen_random_uuid(), account_uuid, '2026-04-30T12:00:00Z', '2026-04-30T12:00:00Z', 'refund',
+       0, 0.5, current_balance, clock_timestamp()
+  FROM public.account_quota_states
+"""
+EARLIER_SUMS = """
+UPDATE billing.pruned SET ledger_rows = ledger_rows + 1, ledger_amount = ledger_amount + 0.5
+"""
+
 # What is done behind the back of the database, and what an audit calls it.
 DAMAGES = (
     (
@@ -237,6 +250,22 @@ def test_damage_is_found_after_pruning_as_well(
     story.prune(JUNE)
     story.damage(statements)
     assert kind in kinds(story.audit())
+
+
+@pytest.mark.parametrize("sums", ["", EARLIER_SUMS], ids=["traffic", "of an earlier version"])
+def test_rows_of_others_in_a_pruned_month_are_no_damage(story: LongStory, sums: str) -> None:
+    """Some were there when it was pruned, others come afterwards; traffic still counts."""
+    story.execute(REFUND)
+    story.prune(JUNE)
+    if sums:
+        story.execute(sums)
+    story.execute(REFUND)
+    assert "pruned_differs" not in kinds(story.audit())
+    story.damage(
+        "DELETE FROM public.billing_ledger WHERE entry_type = 'traffic_charge'"
+        " AND bucket_start < '2026-05-01T00:00:00Z'"
+    )
+    assert "pruned_differs" in kinds(story.audit())
 
 
 def test_a_top_up_is_all_that_is_told_of_the_balances(story: LongStory) -> None:

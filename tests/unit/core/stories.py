@@ -107,7 +107,11 @@ class Ledger:
         node = replace(self.node, streams=self.checkpoints(snapshots))
         step = advance(node, snapshots, self.accounts, self.policy, decide_now=decide_now)
         self.node = NodeState(
-            step.watermark, step.samples_at, restarted_at=step.restarted_at, credit=step.credit
+            step.watermark,
+            step.samples_at,
+            restarted_at=step.restarted_at,
+            credit=step.credit,
+            awaits_baseline=step.watermark is not None and step.samples_at is None,
         )
         for name, checkpoint in step.checkpoints.items():
             self.rows[name] = checkpoint

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from billing_cli.core.model import MAX_TOTAL, Checkpoint, DeltaPolicy, Totals
 from tests.unit.core.stories import (
     ALICE,
@@ -100,6 +102,37 @@ def test_a_stream_that_appears_later_is_charged_from_zero() -> None:
     assert step.records == (record(ALICE, ("00:00", "01:00"), (0, 0), (30, 40)),)
     origin, first = step.origins[ALICE]
     assert (origin, first.totals) == ("new", Totals(30, 40))
+
+
+@pytest.mark.parametrize("is_empty_between", [False, True])
+def test_a_snapshot_without_a_usable_sample_leaves_the_baseline_open(
+    is_empty_between: bool,
+) -> None:
+    """An exporter that is configured wrongly at first: what was counted before is not charged."""
+    books = Ledger()
+    between = [snapshot("02:00", {})] if is_empty_between else []
+    books.live(
+        snapshot("00:00", {}, rejected=("uuid 'a@b.c' is no UUID",)),
+        snapshot("01:00", {}, rejected=("uuid 'a@b.c' is no UUID",)),
+        *between,
+        alice("03:00", 10**9, 10**9),
+        alice("04:00", 10**9 + 5, 10**9 + 7),
+        snapshot("05:00", {ALICE: (10**9 + 5, 10**9 + 7), BOB: (3, 4)}),
+    )
+    assert books.charged() == (5 + 3, 7 + 4)
+    assert books.origins[ALICE][0] == "baseline"
+    assert books.origins[BOB][0] == "new"
+
+
+def test_a_first_snapshot_that_is_empty_is_the_baseline() -> None:
+    """Nobody uses the node yet: who comes is charged, also where samples are rejected later."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {}),
+        snapshot("01:00", {}, rejected=("uuid 'a@b.c' is no UUID",)),
+        alice("02:00", 30, 40),
+    )
+    assert books.charged() == (30, 40)
 
 
 def test_a_stream_that_appears_with_zero_totals_has_no_record() -> None:

@@ -1,0 +1,85 @@
+"""A decrease within a minute that an hour of snapshots decides, where a step takes in less."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from billing_cli.jobs.catch_up import catch_up
+from billing_cli.jobs.collect import collect
+from billing_cli.jobs.context import FetchPolicy
+from tests.integration.attacks.hostile import HOUR, MINUTE, START, Attack
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+MB = 10**6
+USERS = 10
+JOBS = pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
+
+
+@JOBS
+@pytest.mark.parametrize("share", [200, 1_000, 100_000])
+def test_a_small_share_decides_as_the_whole_history_does(
+    attack: Attack, job: Any, share: int
+) -> None:
+    """The process restarts between two snapshots of a minute, and then is idle."""
+    totals = {70: 40 * MB, 85: 40 * MB, 100: 5 * MB}
+    end = START + 2 * HOUR
+    publish(attack, "jp-1", totals, 6 * MB, end)
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=share)
+    for minute in range(3):
+        attack.run(end + minute * MINUTE, job)
+    assert attack.charged()[0] == USERS * (37 * MB + 6 * MB)
+
+
+@JOBS
+def test_other_sources_go_on_beside_one_that_stands_still(attack: Attack, job: Any) -> None:
+    """Every source is current at the end, whatever its share of a step."""
+    end = START + 2 * HOUR
+    publish(attack, "jp-1", {70: 40 * MB, 85: 40 * MB, 100: 5 * MB}, 6 * MB, end)
+    publish(attack, "us-1", {70: 4 * MB, 85: 5 * MB, 100: 6 * MB}, 7 * MB, end)
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=1_000)
+    runs = 40 if job is collect else 1
+    for number in range(runs):
+        attack.run(end + number * timedelta(seconds=1), job)
+    assert attack.charged()[0] == USERS * (43 * MB + 4 * MB)
+
+
+@JOBS
+def test_a_decrease_without_an_hour_of_history_is_waited_for(attack: Attack, job: Any) -> None:
+    """All that the node has is asked for, and not yet enough."""
+    end = START + HOUR // 2
+    publish(attack, "jp-1", {70: 40 * MB, 85: 40 * MB, 100: 5 * MB}, 6 * MB, end)
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=200)
+    result = attack.run(end, job)
+    assert (attack.charged()[0], result.sources[0].waits_for_successor) == (0, True)
+
+
+def publish(
+    attack: Attack, source_id: str, early: dict[int, int], later: int, end: datetime
+) -> None:
+    """Publish 3 MB for each user, then totals by second, then the same for all of the time."""
+    node, users = attack.node(source_id), attack.users(USERS)
+    for second in range(0, int((end - START).total_seconds()) + 1, 15):
+        at = second - second % 60 + 10 + second % 60 if second else 0
+        total = 3 * MB if at <= 60 else early.get(at, later)
+        node.snapshots[START + timedelta(seconds=at)] = [(user, "tcp", total) for user in users]
+
+
+@pytest.mark.parametrize("minute", range(5, 12))
+def test_a_step_that_ends_at_a_decrease_does_not_decide_alone(attack: Attack, minute: int) -> None:
+    """A denser history ended: the next step has the snapshot that shows another clock."""
+    node, users = attack.node("jp-1"), attack.users(2)
+    stamps = [*range(0, 300, 15), *range(300, 1500, 60)]
+    for second in stamps:
+        total = 1 if second == minute * 60 else 3 * MB + second
+        at = START + timedelta(seconds=second)
+        node.snapshots[at] = [(user, "tcp", total) for user in users]
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=24)
+    attack.run(START + 3 * HOUR, catch_up)
+    assert attack.charged()[0] == 2 * stamps[-1]
+    kinds = attack.connection.execute("SELECT kind FROM billing.gaps WHERE kind <> 'stalled'")
+    assert kinds.fetchall() == [("disorder",)]
