@@ -50,16 +50,22 @@ class LargerShares:
     stopped: frozenset[str] = frozenset()
 
     def after(self, still: Mapping[str, int | None]) -> LargerShares:
-        """Return the shares after a step: twice as large, as long as that brings more samples."""
+        """Return the shares after a step: twice as large, as long as that brings more samples.
+
+        All of them together stay within the largest step: the other sources are left to a later
+        step or run.
+        """
         factors: dict[str, int] = {}
         samples: dict[str, int] = {}
         stopped = set()
+        room = LARGEST_STEP_SAMPLES
         for source_id, got in still.items():
             factor, before = self.factors.get(source_id, 1), self.samples.get(source_id, 0)
             if got is None:
                 factors[source_id], samples[source_id] = factor, before
-            elif before * 5 // 4 < got < LARGEST_STEP_SAMPLES:
-                factors[source_id], samples[source_id] = factor * 2, got
-            else:
+            elif got <= before * 5 // 4 or got >= LARGEST_STEP_SAMPLES:
                 stopped.add(source_id)
+            elif (wanted := min(2 * got, LARGEST_STEP_SAMPLES)) <= room:
+                factors[source_id], samples[source_id] = factor * 2, got
+                room -= wanted
         return LargerShares(factors, samples, frozenset(stopped))

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import not_yet_applied
-from billing_cli.core.model import Gap
 from billing_cli.database import arrays
 from billing_cli.database.arrears import HAS_ARREARS_SINCE
 from billing_cli.database.facts import Attempt, Attempts, Run
@@ -38,6 +37,7 @@ from billing_cli.jobs.source_results import (
     results_of,
     with_former_lives,
 )
+from billing_cli.jobs.stalled import stalled_sources
 from billing_cli.jobs.stream_limits import within_stream_limits
 from billing_cli.jobs.write import Waiting
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.core.model import Gap
     from billing_cli.core.result import SourceResult
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import FetchRound, Origin
-    from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.written import Written
 
 # A timer that fires a little early must not make a source wait for one more round.
@@ -243,7 +243,7 @@ def _write(
         if not fetched.is_file
         and (accepted[source_id].contract == "window" or accepted[source_id].snapshots)
     }
-    stalled = _stalled(context, answering, advanced, found.states, until)
+    stalled = stalled_sources(context, answering, advanced, found.states, until)
     results = results_of(fetched.outcomes, found, accepted, advanced, errors, written, run.now)
     if not fetched.is_dry:
         results = fail_long_busy(connection, results, run.now)
@@ -285,33 +285,6 @@ def _is_early(source: Source, known: _Known, now: datetime) -> bool:
     if source.collect_interval_seconds <= 0 or last is None:
         return False
     return now - last < timedelta(seconds=source.collect_interval_seconds) - INTERVAL_TOLERANCE
-
-
-def _stalled(
-    context: JobContext,
-    current: Iterable[str],
-    advanced: Mapping[str, SourcePlan],
-    states: Mapping[str, SourceState],
-    until: datetime,
-) -> dict[str, Gap]:
-    """Return a gap for each source that has reported all it has, and no counters for too long.
-
-    It has either no new snapshots, or only snapshots without samples.
-    """
-    gaps = {}
-    for source_id in sorted(current):
-        state = states[source_id]
-        watermark, samples_at = state.watermark, state.samples_at
-        if source_id in advanced:
-            step = advanced[source_id].advance
-            watermark, samples_at = step.watermark, step.samples_at
-            if samples_at == watermark:
-                continue
-        if samples_at is None or (state.is_stalled and samples_at == state.samples_at):
-            continue
-        if until - samples_at > context.stalled_after:
-            gaps[source_id] = Gap("stalled", samples_at, until)
-    return gaps
 
 
 def _finish(

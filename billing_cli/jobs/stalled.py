@@ -1,0 +1,42 @@
+"""Sources that have reported all they have, and no counters for too long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.model import Gap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from billing_cli.database.sources import SourceState
+    from billing_cli.jobs.context import JobContext
+    from billing_cli.jobs.plans import SourcePlan
+
+
+def stalled_sources(
+    context: JobContext,
+    current: Iterable[str],
+    advanced: Mapping[str, SourcePlan],
+    states: Mapping[str, SourceState],
+    until: datetime,
+) -> dict[str, Gap]:
+    """Return a gap for each source that has reported all it has, and no counters for too long.
+
+    It has either no new snapshots, or only snapshots without samples.
+    """
+    gaps = {}
+    for source_id in sorted(current):
+        state = states[source_id]
+        watermark, samples_at = state.watermark, state.samples_at
+        if source_id in advanced:
+            step = advanced[source_id].advance
+            watermark, samples_at = step.watermark, step.samples_at
+            if samples_at == watermark:
+                continue
+        if samples_at is None or (state.is_stalled and samples_at == state.samples_at):
+            continue
+        if until - samples_at > context.stalled_after:
+            gaps[source_id] = Gap("stalled", samples_at, until)
+    return gaps
