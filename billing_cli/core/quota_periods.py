@@ -64,8 +64,7 @@ def begin_period(
 
     `former_quota` is what our charges had left when the renewal replaced it. `included_before` are
     the included bytes of minutes of the new period that were charged until then. They move to the
-    new quota, which may be below 0 until those charges are adjusted. Below 0, they move back from
-    it: it was renewed before its period began, and used by minutes of the former one.
+    new quota, which may be below 0 until those charges are adjusted.
     """
     renewal = Renewal(period_start, former_quota + included_before)
     return account._replace(

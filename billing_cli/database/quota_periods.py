@@ -100,17 +100,14 @@ SELECT renewed.account_uuid::text, previous.period_start IS NOT NULL, previous.q
 """
 
 # The buckets of the new period that were charged to the former quota, and those of the former
-# period that were charged since then and went beyond their quota, or to the new quota. The quotas
-# of earlier periods do not change, and a run may not have read them.
+# period that were charged since then and went beyond their quota. The quotas of earlier periods do
+# not change, and a run may not have read them.
 READ_AFFECTED_BUCKETS = """
-WITH renewed AS (
-  SELECT *
-    FROM unnest(%(account_uuids)s::uuid[], %(period_starts)s::timestamptz[],
-                %(risen_at)s::timestamptz[]) AS renewed (account_uuid, period_start, risen_at)
-), early AS MATERIALIZED (
-  SELECT charge.account_uuid, charge.bucket_start, charge.stored_node_id,
+WITH early AS MATERIALIZED (
+  SELECT charge.account_uuid, renewed.period_start, charge.bucket_start, charge.stored_node_id,
          charge.region, charge.line_code, entry.created_at
-    FROM renewed
+    FROM unnest(%(account_uuids)s::uuid[], %(period_starts)s::timestamptz[])
+      AS renewed (account_uuid, period_start)
     JOIN billing.charges AS charge USING (account_uuid)
     JOIN public.billing_ledger AS entry ON entry.id = charge.ledger_id
    WHERE charge.bucket_start >= %(first_start)s AND charge.bucket_start >= renewed.period_start
@@ -120,10 +117,8 @@ SELECT bucket_start, stored_node_id, account_uuid::text, region, line_code
  UNION
 SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, charge.region,
        charge.line_code
-  FROM (SELECT renewed.account_uuid, renewed.period_start, renewed.risen_at,
-               least(renewed.risen_at, (SELECT min(created_at) FROM early
-                                         WHERE early.account_uuid = renewed.account_uuid)) AS since
-          FROM renewed) AS first
+  FROM (SELECT account_uuid, period_start, min(created_at) AS since
+          FROM early GROUP BY account_uuid, period_start) AS first
   JOIN public.billing_ledger AS entry
     ON entry.account_uuid = first.account_uuid AND entry.created_at >= first.since
    AND entry.bucket_start < first.period_start
@@ -133,7 +128,7 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
   JOIN billing.charges AS charge
     ON charge.ledger_id = entry.id AND charge.account_uuid = entry.account_uuid
    AND charge.bucket_start = entry.bucket_start
- WHERE charge.rated_bytes > 0 OR entry.created_at >= first.risen_at
+ WHERE charge.rated_bytes > 0
 """
 
 
@@ -228,18 +223,12 @@ def read_quotas_left(
 
 
 def read_affected_buckets(
-    connection: Connection, renewed: Mapping[str, datetime], risen: Mapping[str, datetime | None]
+    connection: Connection, renewed: Mapping[str, datetime]
 ) -> Sequence[BucketKey]:
-    """Return the buckets whose charges may use another quota after the renewals.
-
-    Where quotas were renewed before their periods began, `risen` says when.
-    """
+    """Return the buckets whose charges may use another quota after the renewals."""
     if not renewed:
         return ()
-    parameters = _parameters(renewed) | {
-        "first_start": min(renewed.values()),
-        "risen_at": arrays.moments(risen.get(account) for account in renewed),
-    }
+    parameters = _parameters(renewed) | {"first_start": min(renewed.values())}
     rows = connection.execute(READ_AFFECTED_BUCKETS, parameters)
     return [BucketKey(*row) for row in rows]
 

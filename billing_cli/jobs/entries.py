@@ -245,7 +245,7 @@ def _entries(
 ) -> Entries:
     multipliers = {charge.key: charge.multiplier for charge in rating.charges} if added else {}
     charged = {charge.key.account_uuid for charge in rating.charges}
-    charged |= opened.moved
+    charged.update(account for account, period in opened.seen.items() if period.included_before)
     return Entries(
         charges=rating.charges,
         buckets={bucket.key: bucket for bucket in new},

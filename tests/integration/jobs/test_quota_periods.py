@@ -242,42 +242,6 @@ def test_a_period_that_begins_without_a_new_quota_takes_nothing_twice(
     assert_audit_is_clean(world)
 
 
-@pytest.mark.parametrize("former", [150_000_000, 900_000_000], ids=["used up", "left"])
-@pytest.mark.parametrize("run_at", [16, 20], ids=["before it", "in the period"])
-def test_a_quota_that_is_written_after_its_period_is_exact(
-    renewing: World, former: int, run_at: int
-) -> None:
-    """A run between the two statements charges minutes of the former period, or of the new one."""
-    world, start = renewing, renewing.at(run_at - 3 if run_at > 16 else run_at)
-    begin_first_period(world, former)
-    move_period(world, start)
-    world.flow_until(run_at)
-    world.run_unchecked(world.at(run_at + 1.7))
-    set_quota(world, 700_000_000)
-    world.flow_until(24)
-    world.run(world.at(26))
-    assert_exact(world, start, former, 700_000_000)
-    assert_audit_is_clean(world)
-
-
-@pytest.mark.parametrize("former", [150_000_000, 900_000_000], ids=["used up", "left"])
-@pytest.mark.parametrize("run_at", [16, 20], ids=["before it", "in the period"])
-def test_a_quota_that_is_written_before_its_period_is_exact(
-    renewing: World, former: int, run_at: int
-) -> None:
-    """What a run between the two statements took from it for the former period returns."""
-    world, start = renewing, renewing.at(run_at - 3 if run_at > 16 else run_at)
-    world.quota = 700_000_000
-    begin_first_period(world, former)
-    set_quota(world, 700_000_000)
-    world.flow_until(run_at)
-    world.run_unchecked(world.at(run_at + 1.7))
-    move_period(world, start)
-    world.flow_until(24)
-    world.run(world.at(26))
-    assert_exact(world, start, former, 700_000_000)
-
-
 def begin_first_period(world: World, quota: int) -> None:
     """Let two users use the quota of a period that a run has seen, up to minute 14."""
     world.add_node("jp-1", world.add_users(2))
@@ -294,13 +258,6 @@ def move_period(world: World, start: datetime) -> None:
     world.connection.execute(
         "UPDATE public.account_quota_states SET period_start = %s, period_end = %s",
         (start, start + MONTH),
-    )
-
-
-def set_quota(world: World, quota: int) -> None:
-    """Write a quota without the start of its period."""
-    world.connection.execute(
-        "UPDATE public.account_quota_states SET remaining_included_quota = %s", (quota,)
     )
 
 
