@@ -6,7 +6,7 @@ Each statement returns what is wrong, one row each: `kind`, `account_uuid`, and 
 
 from __future__ import annotations
 
-from billing_cli.database.spans import RECORDS
+from billing_cli.database.spans import KEPT_SINCE, RECORDS
 
 # A correction belongs to a cell, the record of its stream that begins where it does. What it starts
 # from is what was on record for that minute of the cell: the correction before it, else the record
@@ -119,9 +119,10 @@ SELECT 'watermark_differs' AS kind, NULL AS account_uuid,
 
 # The shared checkpoint knows no inbounds. It waits with the usage of an account that can't be
 # charged for the time being, or that another session held when its streams changed. One that went
-# with a deleted account, as its ledger did, comes again when a stream of the account changes: that
-# shows in what was charged when one last did, or else in whether the ledger reaches back to that.
-DIFFERENT_SHARED_CHECKPOINTS = """
+# with a deleted account, as its ledger did, comes again when a stream of the account changes on the
+# node: that shows in a charge of the node whose ledger row is there, or, where charges were
+# pruned, in a ledger row of that time.
+DIFFERENT_SHARED_CHECKPOINTS = f"""
 SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_uuid,
        ours.stored_node_id AS "key.node_id",
        least(ours.uplink, 9223372036854775807)::bigint AS "expected.last_uplink_total",
@@ -149,14 +150,14 @@ SELECT 'shared_checkpoint_differs' AS kind, ours.account_uuid::text AS account_u
                     WHERE stale.account_uuid = ours.account_uuid
                       AND stale.stored_node_id = ours.stored_node_id AND stale.is_stale)
    AND (shared.account_uuid IS NOT NULL
-        OR coalesce((SELECT bool_and(entry.id IS NOT NULL)
-                       FROM billing.charges AS charge
-                       LEFT JOIN public.billing_ledger AS entry ON entry.id = charge.ledger_id
-                      WHERE charge.bucket_start = date_trunc('minute', ours.seen_at)
-                        AND charge.account_uuid = ours.account_uuid
-                        AND charge.stored_node_id = ours.stored_node_id),
-                    EXISTS (SELECT FROM public.billing_ledger AS entry
-                             WHERE entry.account_uuid = ours.account_uuid
-                               AND entry.bucket_start <= ours.seen_at)))
+        OR EXISTS (SELECT FROM public.billing_ledger AS entry
+                     JOIN billing.charges AS charge
+                       ON charge.ledger_id = entry.id AND charge.account_uuid = entry.account_uuid
+                      AND charge.bucket_start = entry.bucket_start
+                    WHERE entry.account_uuid = ours.account_uuid
+                      AND charge.stored_node_id = ours.stored_node_id)
+        OR EXISTS (SELECT FROM public.billing_ledger AS entry
+                    WHERE entry.account_uuid = ours.account_uuid
+                      AND entry.bucket_start < least(ours.seen_at, {KEPT_SINCE})))
  ORDER BY 2, 3
 """

@@ -11,7 +11,7 @@ import pytest
 
 from billing_cli.errors import BillingError
 from billing_cli.features.audit.job import audit
-from billing_cli.features.held.job import list_held, release_held
+from billing_cli.features.held.job import list_held, reject_held, release_held
 from billing_cli.features.verify.job import verify
 from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, open_story
@@ -151,3 +151,20 @@ def test_a_held_delta_is_released_after_the_minutes_that_were_charged_before(
     reborn.charge((reborn.others, 5, 0))
     release_held(reborn.story.context(), [held.held_id], "an upgrade")
     assert reborn.buckets(reborn.user) == [(reborn.story.now, 10_000_000)]
+
+
+def test_a_checkpoint_that_went_with_the_former_life_is_not_missed(reborn: Reborn) -> None:
+    """Another node's usage may be billed in minutes of before the deletion since."""
+    other_node = reborn.story.add_node("us-1")
+    late = other_node.add_stream(reborn.user.uuid, "x")
+    reborn.charge()
+    at = reborn.story.minute((late, 50, 0), (reborn.own, 10_000_000, 0))
+    other_node.withhold(at, at + MINUTE, at + 3 * MINUTE)
+    reborn.story.collect()
+    (held,) = list_held(reborn.story.context()).deltas
+    reject_held(reborn.story.context(), [held.held_id], "a leap")
+    reborn.create_again()
+    reborn.story.now += 3 * MINUTE
+    reborn.story.fleet.present = reborn.story.now + 2 * MINUTE
+    reborn.story.collect()
+    assert reborn.buckets(reborn.user) == [(at, 50)]
