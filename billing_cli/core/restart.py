@@ -53,6 +53,7 @@ def judge(
     *,
     decide_now: bool,
     has_more: bool = False,
+    is_cut: bool = False,
     earlier: Mapping[StreamName, Totals] = MappingProxyType({}),
 ) -> Verdict:
     """Decide about the first one of the node's snapshots by the next, up to MOST_SUCCESSORS.
@@ -60,10 +61,10 @@ def judge(
     `decreased` are the former totals of the streams of which a counter decreased; `floor` are
     totals that are known to be older than these; `grown` counts the streams that grew in the same
     snapshot. The floor may be a reading of another clock itself: where all counters are back at
-    once, totals that are `earlier` than any such reading take its place. With `decide_now` the
-    snapshot decides alone where it has no successor, unless it can be an earlier reading: the next
-    run, whose `floor` are the totals before it, decides then. With `has_more` a later step can see
-    more successors, and decides where these do not suffice.
+    once, or the history `is_cut` before that, totals that are `earlier` than any such reading take
+    its place. With `decide_now` the snapshot decides alone where it has no successor, unless it can
+    be an earlier reading: the next run, whose `floor` are the totals before it, decides then. With
+    `has_more` a later step can see more successors, and decides where these do not suffice.
     """
     snapshot, *successors = history
     if not successors and not decide_now:
@@ -71,10 +72,11 @@ def judge(
     returned_at = _first_return(history, decreased, account_of)
     if returned_at == 1:
         return Verdict("disorder", ignored=returned_at)
-    if returned_at > 1 and _is_older(history[:returned_at], decreased, {**floor, **earlier}):
+    before = {**floor, **earlier}
+    if returned_at > 1 and _is_older(history[:returned_at], decreased, before):
         return Verdict("disorder", ignored=returned_at)
-    has_more = has_more or _is_older(history, decreased, floor)
-    if returned_at == 0 and has_more and _can_be_longer(history):
+    may_return = has_more or _is_older(history, decreased, before if is_cut else floor)
+    if returned_at == 0 and may_return and _can_be_longer(history):
         return Verdict("wait")
     witness = successors[0] if successors else snapshot
     fell = sum(
@@ -89,9 +91,12 @@ def may_be_earlier(
     history: Sequence[Snapshot],
     decreased: Mapping[StreamName, Totals],
     account_of: Callable[[StreamName], str],
+    *,
+    is_cut: bool,
 ) -> bool:
     """Return whether a restart would be none if the totals of before were known to be smaller."""
-    return _first_return(history, decreased, account_of) > 1
+    returned_at = _first_return(history, decreased, account_of)
+    return returned_at > 1 or (returned_at == 0 and is_cut)
 
 
 def _can_be_longer(history: Sequence[Snapshot]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.changes import (
     account_changes,
@@ -46,10 +46,18 @@ if TYPE_CHECKING:
     from billing_cli.core.model import DeltaPolicy, Snapshot, StreamOrigin, StreamState
 
 
+class Outlook(NamedTuple):
+    """What is known of the snapshots after those at hand: see `core.restart.judge`."""
+
+    decide_now: bool
+    is_cut: bool
+    has_more: bool
+
+
 class Walk:
     """One pass over a node's snapshots; `core.deltas.advance` reads the outcome.
 
-    `apply_all` is the course of it; everything else serves a single snapshot.
+    `apply_all` goes through them; everything else serves a single snapshot.
     """
 
     def __init__(
@@ -86,12 +94,9 @@ class Walk:
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
             history = fresh[place : place + 1 + MOST_SUCCESSORS]
-            has_more = is_cut and minute_of(snapshot.collected_at) > minute_of(
-                fresh[0].collected_at
-            )
-            verdict, lost = self._judge(
-                changes, successions, history, decide_now=decide_now, has_more=has_more
-            )
+            is_later = minute_of(snapshot.collected_at) > minute_of(fresh[0].collected_at)
+            outlook = Outlook(decide_now, is_cut, has_more=is_cut and is_later)
+            verdict, lost = self._judge(changes, successions, history, outlook)
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
@@ -125,9 +130,7 @@ class Walk:
         changes: Changes,
         successions: Sequence[Succession],
         history: Sequence[Snapshot],
-        *,
-        decide_now: bool,
-        has_more: bool,
+        outlook: Outlook,
     ) -> tuple[Verdict, Mapping[StreamName, Totals]]:
         """Decide whether and how the first one of several snapshots applies; say what it lost."""
         lost, account_of = changes.decreased, self._account
@@ -138,12 +141,13 @@ class Walk:
                 self._floor,
                 changes.grown,
                 account_of,
-                decide_now=decide_now,
-                has_more=has_more,
+                decide_now=outlook.decide_now,
+                has_more=outlook.has_more,
+                is_cut=outlook.is_cut,
                 earlier=self._earlier,
             )
             is_restart = verdict.kind in {"restart", "single"}
-            if is_restart and may_be_earlier(history, lost, account_of):
+            if is_restart and may_be_earlier(history, lost, account_of, is_cut=outlook.is_cut):
                 self.unsure.update(lost)
             return verdict, lost
         if changes.gone:
@@ -159,8 +163,8 @@ class Walk:
             lost,
             former,
             account_of,
-            decide_now=decide_now or is_new,
-            has_more=has_more and not is_new,
+            decide_now=outlook.decide_now or is_new,
+            has_more=outlook.has_more and not is_new,
         )
         return verdict, lost
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover
 from billing_cli.core.restart import LONGEST_DISORDER
-from billing_cli.core.times import minute_of
+from billing_cli.core.times import closed_until, minute_of
 from billing_cli.database.earlier_totals import read_earlier_totals
 from billing_cli.database.streams import read_last_accounts, read_streams, resolve_accounts
 from billing_cli.jobs.assignment import MOVE
@@ -144,8 +144,8 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
     if node.fetched.contract == "latest" or node.is_taken:
         return True
     now, last = context.clock(), node.fresh[-1].collected_at
-    is_newest = node.fetched.complete and now - until <= context.stalled_after
-    return is_newest and now - last > context.stalled_after
+    is_newest = closed_until(now, context.settle) - until <= context.stalled_after
+    return node.fetched.complete and is_newest and now - last > context.stalled_after
 
 
 def _last_accounts(

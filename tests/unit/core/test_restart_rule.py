@@ -17,6 +17,7 @@ from billing_cli.core.restart import (
     judge,
     judge_names,
     lost_behind,
+    may_be_earlier,
 )
 from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
 
@@ -194,6 +195,60 @@ def test_a_snapshot_that_has_to_decide_alone_waits_where_it_may_be_an_older_read
     assert found == WAIT
     found = judge(history(alone(400)), decreased, decreased, 0, account_of, decide_now=True)
     assert found == RESTART
+
+
+@pytest.mark.parametrize(
+    ("story", "earlier", "verdict"),
+    [
+        pytest.param(alone(400, 410, 600), 300, Verdict("disorder", 2), id="back at once"),
+        pytest.param(alone(400, 410, 600), 405, RESTART, id="below the earlier totals"),
+        pytest.param(alone(400, 410), 300, WAIT, id="not back yet"),
+        pytest.param(alone(400, 410), 405, RESTART, id="not back, below the earlier totals"),
+    ],
+)
+def test_totals_of_before_replace_a_floor_that_may_be_of_another_clock(
+    story: Story, earlier: int, verdict: Verdict
+) -> None:
+    """A step begins among readings of two clocks; the history goes on after it."""
+    decreased = totals_of({ALICE: (500, 500)})
+    before = totals_of({ALICE: (earlier, earlier)})
+    found = judge(
+        history(story),
+        decreased,
+        decreased,
+        0,
+        account_of,
+        decide_now=False,
+        is_cut=True,
+        earlier=before,
+    )
+    assert found == verdict
+    assert (
+        judge(history(story), decreased, decreased, 0, account_of, decide_now=False, is_cut=True)
+        == RESTART
+    )
+    assert may_be_earlier(history(story), decreased, account_of, is_cut=True)
+
+
+def test_what_the_end_of_a_step_leaves_open_is_left_to_the_next() -> None:
+    """But not longer than earlier readings can last."""
+    decreased = totals_of({ALICE: (500, 500)})
+    verdicts = [
+        judge(
+            history(story),
+            decreased,
+            decreased,
+            0,
+            account_of,
+            decide_now=False,
+            has_more=True,
+        )
+        for story in (
+            alone(40, 50),
+            [*alone(40, 50), ("60:00", {ALICE: (60, 60)})],
+        )
+    ]
+    assert verdicts == [WAIT, RESTART]
 
 
 @pytest.mark.parametrize(("grown", "verdict"), [(1, RESTART), (2, SINGLE)])
