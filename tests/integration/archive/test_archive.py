@@ -74,6 +74,24 @@ def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> No
     assert not _archive(sealing, tmp_path / "to").is_new
 
 
+def test_an_archive_made_before_its_last_day_was_sealed_is_not_kept(
+    sealing: Sealing, tmp_path: Path
+) -> None:
+    """Once the day is sealed, archiving again says that it is missing there."""
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    sealing.story.minute((node.streams[0], 1, 1))
+    sealing.story.collect()
+    sealing.seal(2 * DAY)
+    early = _archive(sealing, tmp_path / "to")
+    sealing.seal(3 * DAY)
+
+    with pytest.raises(BillingError, match="lacks days that were sealed since: move it away"):
+        _archive(sealing, tmp_path / "to")
+    (tmp_path / "to" / "2026-04").rename(tmp_path / "early")
+    again = _archive(sealing, tmp_path / "to")
+    assert (again.is_new, again.days) == (True, early.days + 1)
+
+
 @pytest.mark.parametrize(
     ("table", "column"),
     [
