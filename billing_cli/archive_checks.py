@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from billing_cli.core.notes import VerifierKey
+    from billing_cli.core.notes import Checkpoint, VerifierKey
 
 PRUNE_JOB = "prune"
 ADOPTION_RUN = "00000000-0000-0000-0000-000000000000"
@@ -89,27 +89,51 @@ def _check_contents(directory: Path, check: ArchiveCheck, keys: Sequence[Verifie
     problem = signature_problem(signed, keys) if keys else None
     if problem is not None:
         check.problems.append(f"checkpoint: {problem}")
-    seals = {}
-    leaves: dict[int, bytes] = {}
-    for *values, leaf_number in read_parquet(directory / "seals.parquet", SEAL_COLUMNS):
-        seal = Seal(*values)
-        seals[seal.run_id, seal.step] = seal
-        leaves[leaf_number] = seal_leaf(seal)
-        check.seals += 1
-    for day, leaf_number in _checked_days(directory, check):
-        leaves[leaf_number] = day_leaf(day)
-    between = {
-        LeafRange(start, end): root
-        for start, end, root in read_parquet(directory / "between.parquet", BETWEEN_COLUMNS)
-    }
-    if root_of_parts(leaves, between, signed.checkpoint.size) != signed.checkpoint.root:
-        check.problems.append("seals and days are not those of the log that was signed")
+    seals = _checked_seals(directory, check, signed.checkpoint)
     for table, columns in (("usage_records", USAGE_COLUMNS), ("charges", CHARGE_COLUMNS)):
         count = _check_facts(directory, table, columns, seals, check)
         if table == "charges":
             check.charges = count
         else:
             check.records = count
+
+
+def _checked_seals(
+    directory: Path, check: ArchiveCheck, signed: Checkpoint
+) -> dict[tuple[str, int], Seal]:
+    """Return the seals, which are compared with the log that was signed, as the days are.
+
+    Only the checkpoint is signed: a seal counts for nothing unless its leaf is in the root.
+    """
+    seals: dict[tuple[str, int], Seal] = {}
+    leaves: dict[int, bytes] = {}
+
+    def add(leaf_number: int, leaf: bytes) -> None:
+        if leaf_number in leaves:
+            check.problems.append(f"two seals or days have the leaf number {leaf_number}")
+        leaves[leaf_number] = leaf
+
+    for *values, leaf_number in read_parquet(directory / "seals.parquet", SEAL_COLUMNS):
+        seal = Seal(*values)
+        if (seal.run_id, seal.step) in seals:
+            check.problems.append(f"run {seal.run_id} step {seal.step} has two seals")
+        seals[seal.run_id, seal.step] = seal
+        add(leaf_number, seal_leaf(seal))
+        check.seals += 1
+    for day, leaf_number in _checked_days(directory, check):
+        add(leaf_number, day_leaf(day))
+    between = {
+        LeafRange(start, end): root
+        for start, end, root in read_parquet(directory / "between.parquet", BETWEEN_COLUMNS)
+    }
+    try:
+        is_signed = root_of_parts(leaves, between, signed.size) == signed.root
+    except ValueError as error:
+        check.problems.append(f"seals, days and between: {error}")
+    else:
+        if not is_signed:
+            check.problems.append("seals and days are not those of the log that was signed")
+    return seals
 
 
 def _checked_days(directory: Path, check: ArchiveCheck) -> Iterator[tuple[SealedDay, int]]:

@@ -36,8 +36,15 @@ def root_of_parts(
 ) -> bytes:
     """Return the root of a tree from some of its leaf hashes and the roots between them.
 
-    Raises KeyError where one is missing.
+    Each leaf is hashed into it: raises ValueError for one outside of the tree, or within a range
+    whose root is given. Raises KeyError where one is missing.
     """
+    numbers = sorted(leaves)
+    if numbers and not 0 <= numbers[0] <= numbers[-1] < size:
+        raise ValueError(f"a leaf number is outside of the log, which has {size} leaves")
+    for start, end in between:
+        if bisect_left(numbers, start) != bisect_left(numbers, end):
+            raise ValueError(f"the root of leaves {start} to {end - 1} is in place of a leaf")
 
     def root(start: int, end: int) -> bytes:
         known = between.get(LeafRange(start, end))

@@ -155,7 +155,10 @@ def parse_checkpoints(text: str) -> list[SignedCheckpoint]:
         if not lines[at]:
             at += 1
             continue
-        body_end = lines.index("", at) if "" in lines[at:] else len(lines)
+        try:
+            body_end = lines.index("", at)
+        except ValueError:
+            body_end = len(lines)
         end = body_end + 1
         while end < len(lines) and lines[end].startswith("\u2014 "):
             end += 1

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# One row a configured source. Whether it waits for a successor is in the last run's result. Each
+# One row a configured source. Of a node that was renamed, what is held or was found under its
+# former ids counts as well. Whether it waits for a successor is in the last run's result. Each
 # count is taken once for all sources and costs as much as is open, except for the streams by
 # account, which are all counted (some 40 ms for 100,000): with a metrics file this is asked every
 # minute.
@@ -27,13 +28,17 @@ WITH open_gaps AS (
            WHERE resolved_at IS NULL
            GROUP BY source_id, kind) AS counted
    GROUP BY source_id
+), carried AS (
+  SELECT source_id, unnest(array_append(former_nodes, stored_node_id)) AS stored_node_id
+    FROM billing.sources
 ), held AS (
-  SELECT stream.stored_node_id, count(*) AS found,
+  SELECT carried.source_id, count(*) AS found,
          sum(uplink_end - uplink_start::numeric + downlink_end - downlink_start) AS size_bytes
     FROM billing.held_deltas AS held
     JOIN billing.streams AS stream USING (stream_id)
+    JOIN carried USING (stored_node_id)
    WHERE held.state = 'held'
-   GROUP BY stream.stored_node_id
+   GROUP BY carried.source_id
 ), unresolved AS (
   SELECT stored_node_id, count(*) AS found
     FROM billing.streams
@@ -47,10 +52,11 @@ WITH open_gaps AS (
            GROUP BY stored_node_id, coalesce(account_uuid, sample_uuid)) AS by_account
    GROUP BY stored_node_id
 ), recent AS (
-  SELECT stored_node_id, count(*) AS found, sum(uncertain_bytes) AS uncertain_bytes
+  SELECT carried.source_id, count(*) AS found, sum(uncertain_bytes) AS uncertain_bytes
     FROM billing.successions
+    JOIN carried USING (stored_node_id)
    WHERE found_at >= now() - interval '24 hours'
-   GROUP BY stored_node_id
+   GROUP BY carried.source_id
 ), last_run AS (
   SELECT result
     FROM billing.runs
@@ -78,10 +84,10 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
   LEFT JOIN open_gaps USING (source_id)
-  LEFT JOIN held USING (stored_node_id)
+  LEFT JOIN held USING (source_id)
   LEFT JOIN unresolved USING (stored_node_id)
   LEFT JOIN crowded USING (stored_node_id)
-  LEFT JOIN recent USING (stored_node_id)
+  LEFT JOIN recent USING (source_id)
   LEFT JOIN waiting USING (source_id)
   LEFT JOIN billing.source_totals AS totals USING (source_id)
   LEFT JOIN billing.busy_sources AS busy

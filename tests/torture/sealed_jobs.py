@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,11 +23,12 @@ from billing_cli.archive_checks import check_archive
 from billing_cli.core.notes import format_signer_key
 from billing_cli.database.connecting import Database
 from billing_cli.errors import EXIT_OK
+from billing_cli.features.seal.job import seal
 from billing_cli.features.verify.job import verify
 from billing_cli.signatures import read_public_keys
 from tests.integration.database.stage import eventually
 from tests.support.relay import relayed
-from tests.support.sealing import Sealing
+from tests.support.sealing import DAY, Sealing
 from tests.support.story import told_story
 from tests.torture.kills import Strike
 from tests.torture.tally import Tally
@@ -37,6 +39,7 @@ from tests.torture.writers import Fork
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from billing_cli.core.notes import SignerKey, VerifierKey
     from billing_cli.jobs.context import JobContext
     from tests.support.relay import Severance, Side
     from tests.torture.arena import Arena, Place
@@ -60,6 +63,7 @@ class _Bench:
     directory: Path
     environment: Mapping[str, str]
     context: JobContext
+    keys: tuple[SignerKey, VerifierKey]
 
     @property
     def checkpoints(self) -> Path:
@@ -135,6 +139,7 @@ def _prepared(
             _done(bench, "seal", sealed) as sealing,
             arena.database(copy_of=sealed) as archived,
             _done(bench, "archive", archived) as archiving,
+            _day_sealed(bench, archived),
             arena.database(copy_of=archived) as pruned,
             _done(bench, "prune", pruned) as pruning,
         ):
@@ -159,7 +164,7 @@ def _bill(place: Place, directory: Path) -> _Bench:
         for _ in range(6):
             story.minute(*((stream, 10, 20) for stream in streams))
         story.collect()
-        return _Bench(directory, story.environment(), story.context())
+        return _Bench(directory, story.environment(), story.context(), sealing.keys)
 
 
 @contextmanager
@@ -172,6 +177,20 @@ def _done(bench: _Bench, job: str, place: Place) -> Iterator[tuple[Mapping[Side,
 
 
 @contextmanager
+def _day_sealed(bench: _Bench, place: Place) -> Iterator[None]:
+    """Give the block a place whose day of booking is sealed, which `prune` waits for."""
+    tomorrow = datetime.now(UTC) + DAY
+    context = replace(
+        bench.context,
+        run_id=str(uuid.uuid4()),
+        clock=lambda: tomorrow,
+        database=Database(place.database_url),
+    )
+    seal(context, bench.keys)
+    yield
+
+
+@contextmanager
 def _copied(bench: _Bench, job: str) -> Iterator[_Bench]:
     """Give the block files of its own, as they were before the job."""
     with tempfile.TemporaryDirectory() as name:
@@ -179,7 +198,7 @@ def _copied(bench: _Bench, job: str) -> Iterator[_Bench]:
             shutil.copy(bench.directory / file, name)
         kept = "earlier" if job == "seal" else "checkpoints"
         shutil.copy(bench.directory / kept, Path(name) / "checkpoints")
-        yield _Bench(Path(name), bench.environment, bench.context)
+        yield replace(bench, directory=Path(name))
 
 
 def _strike(rng: random.Random, messages: Mapping[Side, int], seconds: float) -> Strike:

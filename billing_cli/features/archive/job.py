@@ -214,22 +214,29 @@ def _write(connection: Connection, partial: Path, start: datetime, end: datetime
 def _publish(partial: Path, target: Path) -> bool:
     """Give the directory its name; return whether that is new.
 
-    A newer checkpoint alone makes no new archive. Raises BillingError where other facts are there.
+    A newer checkpoint alone makes no new archive. Raises BillingError where other facts or days are
+    there: nothing is replaced.
     """
     if target.exists():
-        names = ("usage_records.parquet", "charges.parquet", "seals.parquet")
-        if (target / MANIFEST).is_file() and all(
-            _digest(target / name) == _digest(partial / name) for name in names
-        ):
-            check = check_archive(target, ())
-            if check.problems:
-                raise BillingError(f"{target} was damaged, move it away: {check.problems[0]}")
-            shutil.rmtree(partial)
-            return False
-        raise BillingError(
-            f"{target} holds other facts, as before late minutes came in: archive to another "
-            "directory, or move it away"
-        )
+
+        def is_same(name: str) -> bool:
+            return _digest(target / name) == _digest(partial / name)
+
+        facts = ("usage_records.parquet", "charges.parquet", "seals.parquet")
+        if not (target / MANIFEST).is_file() or not all(map(is_same, facts)):
+            raise BillingError(
+                f"{target} holds other facts, as before late minutes came in: archive to another "
+                "directory, or move it away"
+            )
+        check = check_archive(target, ())
+        if check.problems:
+            raise BillingError(f"{target} was damaged, move it away: {check.problems[0]}")
+        if not is_same("days.parquet"):
+            raise BillingError(
+                f"{target} lacks days that were sealed since: move it away, and archive again"
+            )
+        shutil.rmtree(partial)
+        return False
     partial.rename(target)
     _sync(target.parent)
     return True

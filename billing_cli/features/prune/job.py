@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from billing_cli.cli.units import plural
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_evidence_since
@@ -101,6 +102,7 @@ def prune(
             def work(connection: Connection, found: PrunedMonth = found) -> PrunedMonth:
                 end = kept_since(found.month, -1)
                 store.lock_tables(connection, found.tables)
+                _require_sealed_days(connection, end)
                 _require_same(connection, found.month, is_waived=is_archive_waived)
                 seal_prune(connection, context.run_id, end, is_unproven_meant=is_unproven_meant)
                 return _prune(connection, found, end, is_dropping)
@@ -135,6 +137,7 @@ def _require(
             f"{waiting} held deltas of months that would go wait for a decision, the first of "
             f"{format_rfc3339(first)}: release or reject them, see `billing held list`"
         )
+    _require_sealed_days(connection, since)
     if not is_archive_waived:
         _require_archives(connection, since)
     if is_unproven_meant:
@@ -148,6 +151,18 @@ def _require(
         raise BillingError(
             f"the last audit found {last[1]} violations, which the evidence may be needed for: "
             "see to them first, or say --unproven"
+        )
+
+
+def _require_sealed_days(connection: Connection, end: datetime) -> None:
+    """Raise where charges before `end` were booked on a day whose leaf is still to be made.
+
+    The leaf is made of the charges that are there then: it would lack them, and statements too.
+    """
+    if runs := store.count_unsealed_bookings(connection, end):
+        raise BillingError(
+            f"{plural(runs, 'run')} booked charges of months that would go on a day that is not "
+            "sealed yet: run `billing seal` after midnight UTC, then prune"
         )
 
 

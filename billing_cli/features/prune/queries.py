@@ -34,6 +34,17 @@ SELECT count(*), min(bucket_start)
  WHERE state = 'held' AND bucket_start < %(kept_since)s
 """
 
+# Runs with charges of earlier minutes whose day of booking has no leaf yet. Only `seal` with a key
+# makes such leaves.
+COUNT_UNSEALED_BOOKINGS = """
+SELECT count(*)
+  FROM billing.seals AS seal
+ WHERE seal.first_bucket < %(kept_since)s AND seal.charges > 0
+   AND seal.job NOT IN ('adoption', 'prune')
+   AND coalesce(seal.leaf_number > (SELECT max(leaf_number) FROM billing.sealed_days), true)
+   AND EXISTS (SELECT FROM billing.log_head WHERE note IS NOT NULL)
+"""
+
 # The last audit of everything: whether it found nothing, and after the last month that is to go.
 READ_LAST_AUDIT = """
 SELECT last_started_at, violations FROM billing.totals WHERE job = 'audit'
@@ -170,6 +181,12 @@ def read_waiting(connection: Connection, kept_since: datetime) -> tuple[int, dat
     """Return how many held deltas of earlier minutes wait for a decision, and the first minute."""
     row = connection.execute(READ_WAITING, {"kept_since": kept_since}).fetchone()
     return (row[0], row[1]) if row else (0, None)
+
+
+def count_unsealed_bookings(connection: Connection, kept_since: datetime) -> int:
+    """Return how many runs charged earlier minutes on a day that is to be sealed, and is not."""
+    row = connection.execute(COUNT_UNSEALED_BOOKINGS, {"kept_since": kept_since}).fetchone()
+    return row[0] if row else 0
 
 
 def read_last_audit(connection: Connection) -> tuple[datetime, int] | None:

@@ -5,6 +5,7 @@ Charges are of the day on which they were booked, as the leaves of sealed days a
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -171,42 +172,70 @@ def _balances(
     bookings: Sequence[Booking],
     is_over: bool,
 ) -> tuple[Decimal, Decimal, list[OtherEntry]]:
-    """Return opening and closing balance, and everything but charges that lies between them.
-
-    What entries don't explain is an entry of its own, in the place where it was found: before the
-    next charge. So is the balance that the account began with.
-    """
+    """Return opening and closing balance, and everything but charges that lies between them."""
     start, end = month
     first_at = bookings[0].at if bookings else end
     left = store.read_left_before(connection, account, min(first_at, end))
     others = store.read_others(connection, account, left[0] if left else "-infinity", end)
-    balance = left[1] if left else ZERO
-    earlier = [other for other in others if other.at < start]
-    opening = balance + sum((entry.amount for entry in earlier), ZERO)
-    balance, shown, rounding = opening, [], ZERO
-    waiting = [other for other in others if other.at >= start]
-    for number, booking in enumerate(bookings):
+    found = left[1] if left else ZERO
+    opening = found + sum((other.amount for other in others if other.at < start), ZERO)
+    replay = _Replay(found, start, is_new=left is None)
+    waiting = deque(others)
+    for booking in bookings:
         while waiting and waiting[0].at <= booking.at:
-            balance += waiting[0].amount
-            shown.append(waiting.pop(0))
-        difference = booking.balance_before - balance
-        if float(booking.balance_before) == float(balance):
-            # The same double, of which the shared table keeps 15 digits.
-            rounding += difference
-        else:
-            kind = "unexplained_change" if left or number else "initial_balance"
-            shown.append(OtherEntry(booking.at, kind, difference, ""))
-        balance = booking.balance_before + booking.amount
-    shown += waiting
-    balance += sum((entry.amount for entry in waiting), ZERO)
+            replay.add(waiting.popleft())
+        replay.compare(booking.balance_before, booking.at)
+        replay.balance += booking.amount
+    for other in waiting:
+        replay.add(other)
     now = None if is_over else store.read_balance(connection, account)
-    if now is not None and now != balance:
-        kind = "unexplained_change" if left or bookings else "initial_balance"
-        shown.append(OtherEntry(connection_now(connection), kind, now - balance, ""))
-        balance = now
-    if rounding:
-        shown.append(OtherEntry(bookings[-1].at, "rounding", rounding, ""))
-    return opening, balance, _without_pairs(shown)
+    if now is not None:
+        replay.compare(now, connection_now(connection))
+    return opening, replay.balance, replay.entries()
+
+
+class _Replay:
+    """A balance as it went, from what our newest entry before the first booking left.
+
+    Charges that were written before `start` may be booked after it, where they were sealed late. So
+    entries of others before `start` are applied in their place, but listed in another statement.
+    """
+
+    def __init__(self, balance: Decimal, start: datetime, *, is_new: bool) -> None:
+        self.balance = balance
+        self._start = start
+        self._is_new = is_new
+        self._shown: list[OtherEntry] = []
+        self._rounding = ZERO
+        self._rounded_at = start
+
+    def add(self, other: OtherEntry) -> None:
+        """Apply an entry that is no charge of ours."""
+        self.balance += other.amount
+        if other.at >= self._start:
+            self._shown.append(other)
+
+    def compare(self, balance: Decimal, at: datetime) -> None:
+        """Go on with the balance that was found there.
+
+        What entries don't explain is an entry of its own, in the place where it was found. So is
+        the balance that the account began with.
+        """
+        difference = balance - self.balance
+        if float(balance) == float(self.balance):
+            # The same double, of which the shared table keeps 15 digits.
+            self._rounding += difference
+            self._rounded_at = at if difference else self._rounded_at
+        else:
+            kind = "initial_balance" if self._is_new else "unexplained_change"
+            self._shown.append(OtherEntry(at, kind, difference, ""))
+        self.balance = balance
+        self._is_new = False
+
+    def entries(self) -> list[OtherEntry]:
+        """Return what is listed, with the sum of what was rounded."""
+        rounding = OtherEntry(self._rounded_at, "rounding", self._rounding, "")
+        return _without_pairs([*self._shown, *([rounding] if self._rounding else [])])
 
 
 def connection_now(connection: Connection) -> datetime:

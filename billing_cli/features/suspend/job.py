@@ -29,8 +29,9 @@ JOB = "suspend"
 def suspend(context: JobContext, after: timedelta, *, dry_run: bool = False) -> SuspendResult:
     """Suspend accounts that have been below zero for `after`; release those that are settled.
 
-    Arrears flags of ours follow the balances. An account that another session holds is skipped,
-    which makes the run partial. Raises BillingError where the database refuses.
+    Arrears flags of ours follow the balances. An account that another session holds, or whose
+    balance is no amount, is skipped, which makes the run partial. Raises BillingError where the
+    database refuses.
     """
     started_at = context.clock()
 
@@ -45,7 +46,7 @@ def _suspend(
     context: JobContext, connection: Connection, after: timedelta, *, dry_run: bool
 ) -> SuspendResult:
     now = context.clock()
-    states, skipped = store.lock_states(connection, now)
+    states, problems, skipped = store.lock_states(connection, now)
     steps: defaultdict[str | None, list[ArrearsState]] = defaultdict(list)
     for state in states:
         steps[next_step(state, now, after)].append(state)
@@ -57,15 +58,17 @@ def _suspend(
         store.release_accounts(connection, steps["release"], now, context.run_id)
     if steps["close"]:
         store.close_suspensions(connection, steps["close"], now, None)
-    note = f"{skipped} accounts are locked by other sessions; the next run looks at them"
+    notes = list(problems)
+    if skipped:
+        notes.append(f"{skipped} accounts are locked by other sessions; the next run looks at them")
     return SuspendResult(
         job=JOB,
         run_id=context.run_id,
-        status="partial" if skipped else "ok",
+        status="partial" if notes else "ok",
         started_at=now,
         finished_at=context.clock(),
         dry_run=dry_run,
-        notes=(note,) if skipped else (),
+        notes=tuple(notes),
         suspended=tuple(steps["suspend"]),
         released=tuple(steps["release"]),
         closed=tuple(steps["close"]),

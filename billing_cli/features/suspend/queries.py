@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.arrears import ACTIVE, SUSPENDED, ArrearsState
 from billing_cli.core.rating import balance_of
@@ -30,9 +30,8 @@ SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
   LEFT JOIN LATERAL (SELECT max(released_at) AS released_at
                        FROM billing.suspensions AS former
                       WHERE former.account_uuid = state.account_uuid) AS closed ON true
- WHERE state.current_balance < 0 AND state.current_balance > '-Infinity'
-    OR state.current_balance >= 0 AND state.current_balance < 'Infinity'
-       AND open.suspension_id IS NOT NULL
+ WHERE state.current_balance < 0
+    OR state.current_balance >= 0 AND open.suspension_id IS NOT NULL
  ORDER BY state.account_uuid
    FOR UPDATE OF state SKIP LOCKED
 """
@@ -40,9 +39,8 @@ SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
 COUNT_STATES = """
 SELECT count(*)
   FROM public.account_quota_states AS state
- WHERE state.current_balance < 0 AND state.current_balance > '-Infinity'
-    OR state.current_balance >= 0 AND state.current_balance < 'Infinity'
-       AND EXISTS (SELECT FROM billing.suspensions AS open
+ WHERE state.current_balance < 0
+    OR state.current_balance >= 0 AND EXISTS (SELECT FROM billing.suspensions AS open
                     WHERE open.account_uuid = state.account_uuid AND open.released_at IS NULL)
 """
 
@@ -69,18 +67,30 @@ UPDATE billing.suspensions AS open
 """
 
 
-def lock_states(connection: Connection, now: datetime) -> tuple[list[ArrearsState], int]:
-    """Lock and return the accounts that a step may be due for, and how many others hold."""
+class LockedStates(NamedTuple):
+    """Locked accounts; why others can't be decided about; how many other sessions hold."""
+
+    states: list[ArrearsState]
+    problems: list[str]
+    skipped: int
+
+
+def lock_states(connection: Connection, now: datetime) -> LockedStates:
+    """Lock and return the accounts that a step may be due for.
+
+    One whose balance money can't be computed with is a problem of that account, never an error.
+    """
     column = "state.arrears_since," if has_arrears_since(connection) else ""
     statement = LOCK_STATES.format(arrears_since=column)
     row = connection.execute(COUNT_STATES).fetchone()
-    states = [
-        ArrearsState(account, balance_of(balance), suspend_state, since, is_ours, released_at)
-        for account, balance, suspend_state, since, is_ours, released_at in connection.execute(
-            statement.encode(), {"now": now}
-        )
-    ]
-    return states, max((row[0] if row else 0) - len(states), 0)
+    states, problems = [], []
+    for account, balance, *others in connection.execute(statement.encode(), {"now": now}):
+        try:
+            states.append(ArrearsState(account, balance_of(balance), *others))
+        except ValueError as error:
+            problems.append(f"account {account} can't be suspended or released: {error}")
+    skipped = (row[0] if row else 0) - len(states) - len(problems)
+    return LockedStates(states, problems, max(skipped, 0))
 
 
 def suspend_accounts(

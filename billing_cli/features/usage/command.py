@@ -61,7 +61,8 @@ def command(
     """Show bytes and money of a range by day, hour, node, inbound tag or account.
 
     Bytes are those of the minute buckets, whoever wrote them. Included and rated bytes and the
-    amount are those of our charges, corrections included. Reads only.
+    amount are those of our charges, corrections included. Where charges were pruned, only bytes are
+    shown, and a note says so. Reads only.
 
     \b
     Examples:
@@ -72,7 +73,11 @@ def command(
     """
     from billing_cli.features.usage.job import usage  # noqa: PLC0415
     from billing_cli.features.usage.result import usage_object  # noqa: PLC0415
-    from billing_cli.features.usage.text import usage_parts, usage_table  # noqa: PLC0415
+    from billing_cli.features.usage.text import (  # noqa: PLC0415
+        usage_notes,
+        usage_parts,
+        usage_table,
+    )
 
     context = open_context(options, "usage", str(uuid.uuid4()), files_checked=False)
     report = usage(context, by, since=since, until=until, account=account, top=top)
@@ -81,3 +86,6 @@ def command(
         return usage_parts(found, has_bars=shows_blocks())
 
     print_report(output, report, usage_object, parts_of, usage_table)
+    if output == "csv":
+        for note in usage_notes(report):
+            click.echo(note, err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.times import minute_of
 from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
+from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
 from billing_cli.features.usage.queries import read_usage
 from billing_cli.features.usage.result import TIMES, UsageReport, sum_of
@@ -54,7 +55,18 @@ def usage(
         shown = rows if top is None else rows[:top]
         rest = rows[len(shown) :]
         others = sum_of("others", rest) if rest else None
-        return UsageReport(by, since, until, uuid, tuple(shown), others, total, context.currency)
+        kept_since = read_evidence_since(connection)
+        return UsageReport(
+            by,
+            since,
+            until,
+            uuid,
+            tuple(shown),
+            others,
+            total,
+            context.currency,
+            kept_since if kept_since is not None and since < kept_since else None,
+        )
 
     with Session(context.database) as session:
         return session.read_one_state(work)

@@ -39,7 +39,10 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The groups in the order to be shown; `others` is the sum of those that --top left out."""
+    """The groups in the order to be shown; `others` is the sum of those that --top left out.
+
+    `evidence_since` is where the charges that were kept begin, if that is within the range.
+    """
 
     by: By
     since: datetime
@@ -49,6 +52,7 @@ class UsageReport:
     others: Usage | None
     total: Usage
     currency: str = ""
+    evidence_since: datetime | None = None
 
 
 def sum_of(key: str, rows: Iterable[Usage]) -> Usage:
@@ -70,7 +74,7 @@ def usage_object(report: UsageReport) -> dict[str, Any]:
         "job": "usage",
         "status": "ok",
         "error": None,
-        **attributes(report, "by since until account_uuid"),
+        **attributes(report, "by since until account_uuid evidence_since"),
         "currency": report.currency or None,
         "rows": [row_object(row) for row in report.rows],
         "others": row_object(report.others) if report.others else None,

@@ -35,7 +35,15 @@ def usage_parts(report: UsageReport, *, has_bars: bool = False) -> list[Part]:
     columns = (_key(report), *COLUMNS, *((Column("share", is_extra=True),) if has_bars else ()))
     none = f"no usage from {since} to {until}"
     shown = Table(columns, cells if report.rows else (), empty=none)
-    return [shown, *amounts_in(report.currency if report.rows else "")]
+    return [shown, *amounts_in(report.currency if report.rows else ""), *usage_notes(report)]
+
+
+def usage_notes(report: UsageReport) -> list[str]:
+    """Return what the amounts don't cover."""
+    if report.evidence_since is None:
+        return []
+    since = format_rfc3339(report.evidence_since)
+    return [f"note: charges of minutes before {since} were pruned: of those only bytes are shown"]
 
 
 def usage_table(report: UsageReport) -> Table:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sealing(database_url: str, job_url: str, tmp_path: Path) -> Iterator[Sealing]:
-    """Return a story of six minutes in April, sealed on two days."""
+    """Return a story of six minutes in April, booked on two days, which are sealed."""
     with told_story(database_url, job_url) as story:
         made = Sealing(story, tmp_path, database_url)
         node = story.add_node("jp-1")
@@ -28,4 +28,5 @@ def sealing(database_url: str, job_url: str, tmp_path: Path) -> Iterator[Sealing
                 story.minute(*((stream, 10, 20) for stream in streams))
                 story.collect()
             made.seal(later)
+        made.seal(2 * DAY)
         yield made

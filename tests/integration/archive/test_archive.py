@@ -19,8 +19,11 @@ from billing_cli.features.archive import job as archive_job
 from billing_cli.features.archive.job import archive
 from billing_cli.features.audit.job import audit
 from billing_cli.features.prune.job import prune
+from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.features.statement.job import statement
 from billing_cli.features.verify.archive import archive_findings, verify_archive
 from tests.support.sealing import DAY, tamper
+from tests.support.story import MINUTE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +52,7 @@ def test_an_archive_proves_itself_without_a_database(sealing: Sealing, tmp_path:
 
     assert check.problems == []
     facts = sealing.story.rows("SELECT count(*) FROM billing.usage_records")[0][0]
-    assert (check.records, check.charges, check.seals, check.days) == (facts, facts, 6, 1)
+    assert (check.records, check.charges, check.seals, check.days) == (facts, facts, 6, 2)
     assert (result.records, result.is_new) == (facts, True)
 
 
@@ -69,6 +72,24 @@ def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> No
     _archive(sealing, tmp_path / "to")
 
     assert not _archive(sealing, tmp_path / "to").is_new
+
+
+def test_an_archive_made_before_its_last_day_was_sealed_is_not_kept(
+    sealing: Sealing, tmp_path: Path
+) -> None:
+    """Once the day is sealed, archiving again says that it is missing there."""
+    node = next(iter(sealing.story.fleet.nodes.values()))
+    sealing.story.minute((node.streams[0], 1, 1))
+    sealing.story.collect()
+    sealing.seal(2 * DAY)
+    early = _archive(sealing, tmp_path / "to")
+    sealing.seal(3 * DAY)
+
+    with pytest.raises(BillingError, match="lacks days that were sealed since: move it away"):
+        _archive(sealing, tmp_path / "to")
+    (tmp_path / "to" / "2026-04").rename(tmp_path / "early")
+    again = _archive(sealing, tmp_path / "to")
+    assert (again.is_new, again.days) == (True, early.days + 1)
 
 
 @pytest.mark.parametrize(
@@ -191,12 +212,38 @@ def test_a_month_that_changed_since_is_not_pruned(
     node = next(iter(sealing.story.fleet.nodes.values()))
     sealing.story.minute((node.streams[0], 1, 1))
     sealing.story.collect()
+    for later in (2 * DAY, 3 * DAY):
+        sealing.seal(later)
     context = _context(sealing, database_url)
 
     with pytest.raises(BillingError, match="not archived as it is"):
         prune(context, 1, is_unproven_meant=True)
     waived = prune(context, 1, is_unproven_meant=True, is_archive_waived=True)
     assert waived.details["without_archive"] is True
+
+
+def test_charges_stay_until_the_day_on_which_they_were_booked_is_sealed(
+    sealing: Sealing, tmp_path: Path, database_url: str
+) -> None:
+    """Otherwise the leaf of the day would prove a statement that lacks them."""
+    story = sealing.story
+    story.broken_invariants = list  # type: ignore[method-assign]
+    back = Order("jp-1", story.now - MINUTE, story.now, None, "money back")
+    reversed_at = replace(story.context(), job="reverse")
+    assert reverse(reversed_at, back).corrections
+    may = datetime(2026, 5, 31, 8, tzinfo=UTC) - story.now
+    sealing.seal(may)
+    _archive(sealing, tmp_path / "to")
+    context = _context(sealing, database_url)
+    for dry_run in (True, False):
+        with pytest.raises(BillingError, match="not sealed yet: run `billing seal` after midnight"):
+            prune(context, 1, is_unproven_meant=True, is_archive_waived=True, dry_run=dry_run)
+    sealing.seal(may + DAY)
+    ((account,),) = story.rows("SELECT max(account_uuid::text) FROM billing.charges")
+    assert Decimal(statement(context, account, MAY.date())["amount"]) > 0
+    assert prune(context, 1, is_unproven_meant=True).months
+    with pytest.raises(UsageError, match="booked on 2026-05-31 are not there"):
+        statement(context, account, MAY.date())
 
 
 @pytest.mark.parametrize("is_dropping", [False, True], ids=["detached", "dropped"])
@@ -212,7 +259,8 @@ def test_late_minutes_of_a_pruned_month_go_only_into_an_archive_of_their_own(
     for _ in range(3):
         sealing.story.minute(*((stream, 10, 20) for stream in node.streams))
     sealing.story.collect()
-    sealing.seal(2 * DAY)
+    for later in (2 * DAY, 3 * DAY):
+        sealing.seal(later)
     count = "SELECT (SELECT count(*) FROM billing.usage_records), count(*) FROM billing.charges"
     ((records, charges),) = sealing.story.rows(count)
 
@@ -229,7 +277,7 @@ def test_late_minutes_of_a_pruned_month_go_only_into_an_archive_of_their_own(
     for to, made in (("to", before), ("late", late)):
         (check,) = verify_archive(tmp_path / to, [sealing.key_file])
         assert (check.problems, check.records) == ([], made.records)
-    sealing.seal(3 * DAY)
+    sealing.seal(4 * DAY)
     assert sealing.findings() == []
     assert audit(context).violations == 0
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.times import format_rfc3339
+from billing_cli.database.connecting import Database
+from billing_cli.features.seal.job import seal
+from billing_cli.signatures import generate_key
 from tests.support.sealing import DAY, Sealing
 from tests.support.story import MINUTE, START
 from tools.json_reference import json_page
@@ -95,8 +100,19 @@ def printed(story: Story, line: tuple[str, ...]) -> list[Any]:
     """Run a command as the owner of the tables; return the object that it printed, if any."""
     if line[0] == "rerate":
         story.price *= 2
+    if line[0] == "prune":
+        seal_today(story)
     done = story.billing(*line, "--json", DATABASE_URL=story.database_url)
     assert done.exit_code in {0, 3}, (line, done.stdout, done.stderr)
     if line[0] == "rerate":
         story.version = "v2"
     return [json.loads(done.stdout)] if done.stdout else []
+
+
+def seal_today(story: Story) -> None:
+    """Seal the day on which the commands booked their charges, which `prune` waits for."""
+    tomorrow = datetime.now(UTC) + DAY
+    context = replace(
+        story.context(), clock=lambda: tomorrow, database=Database(story.database_url)
+    )
+    seal(context, generate_key("example.com/billing"))

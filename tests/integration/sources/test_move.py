@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from billing_cli.database.source_status import read_source_status
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.held.job import list_held, release_held, select_held
@@ -333,6 +334,27 @@ def test_held_deltas_of_the_old_id_are_selected_by_source(moving: Moving) -> Non
     listed = moving.run(9, lambda context: list_held(context, ["jp-1"])).deltas
     selected = moving.run(9, lambda context: select_held(context, "jp-1", moving.world.at(0)))
     assert selected == [delta.held_id for delta in listed] != []
+
+
+def test_what_a_former_id_held_is_counted_under_the_source(moving: Moving) -> None:
+    """In `status`, metrics and alerts; successions found under that id as well."""
+    world, node = moving.world, moving.node
+    node.flow(node.streams[0], 10**12, 10**12)
+    moving.flow(8)
+    moving.run(8)
+    world.connection.execute(
+        "INSERT INTO billing.successions (source_id, stored_node_id, at, kind, uncertain_bytes,"
+        " run_id) VALUES ('jp-1', %s, now(), 'renamed', 7, gen_random_uuid())",
+        (moving.stored,),
+    )
+    (before,) = read_source_status(world.connection, ["jp-1"])
+    assert before.held_bytes >= 2 * 10**12
+    node.rename("b")
+    moved = moving.move("jp-1", "prod:b", is_same_counters=True)
+
+    (after,) = read_source_status(world.connection, ["jp-1"])
+    assert (after.held_deltas, after.held_bytes) == (before.held_deltas, before.held_bytes)
+    assert (after.successions, after.succession_uncertain_bytes) == (1 + moved.streams, 7)
 
 
 def test_another_node_does_not_inherit_the_former_ids(moving: Moving) -> None:

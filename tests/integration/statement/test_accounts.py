@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,6 +50,23 @@ def _grow(story: Story) -> None:
     for _ in range(2):
         story.minute(*((stream, 10, 20) for stream in node.streams))
         story.collect()
+
+
+@pytest.mark.parametrize("balance", [12345678.9012345, 87654321.123456, 123456789012.125])
+def test_a_large_balance_is_rounded_and_not_unexplained(story: Story, balance: float) -> None:
+    """A double keeps fewer digits than the charges have, also at the end of the present month."""
+    story.broken_invariants = list  # type: ignore[method-assign]
+    user = _user(story)
+    given = {"account": user.uuid, "kind": "topup", "amount": balance}
+    story.connection.execute(TOP_UP, given)
+    story.connection.execute(ADD, given)
+    story.price = Decimal("0.000000371")
+    for _ in range(3):
+        _grow(story)
+        made = _statement(story, user.uuid)
+        kinds = {one["kind"] for one in made["other_entries"]}
+        assert kinds <= {"initial_balance", "topup", "rounding"}
+        assert float(made["closing_balance"]) == float(story.funds(user).balance)
 
 
 def _user(story: Story) -> User:

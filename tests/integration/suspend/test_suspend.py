@@ -143,14 +143,30 @@ def test_an_account_that_is_locked_is_left_to_the_next_run(arrears: Arrears) -> 
     assert [one.account_uuid for one in result.suspended] == [other]
 
 
-@pytest.mark.parametrize("balance", ["NaN", "-Infinity"])
+@pytest.mark.parametrize("balance", ["-Infinity", "-1e15", "-2e300"])
 def test_what_is_no_balance_suspends_nobody(arrears: Arrears, balance: str) -> None:
-    """The others are looked at as ever."""
-    arrears.account(float(balance))
+    """The others are looked at as ever; a note names the account."""
+    wrong = arrears.account(float(balance))
     account = arrears.account(-1)
     arrears.suspend()
+    result = arrears.suspend(15)
 
-    assert [one.account_uuid for one in arrears.suspend(15).suspended] == [account]
+    assert [one.account_uuid for one in result.suspended] == [account]
+    assert (result.status, len(result.notes)) == ("partial", 1)
+    assert result.notes[0].startswith(f"account {wrong} can't be suspended or released: ")
+
+
+@pytest.mark.parametrize("balance", ["NaN", "Infinity", "1e15"])
+def test_what_is_no_balance_releases_nobody(arrears: Arrears, balance: str) -> None:
+    """The account stays suspended, and a note names it."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.suspend(15)
+    arrears.set(account, current_balance=float(balance))
+    result = arrears.suspend(16)
+
+    assert (result.status, result.released) == ("partial", ())
+    assert result.notes[0].startswith(f"account {account} can't be suspended or released: ")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from billing_cli.core.notes import (
@@ -88,3 +90,25 @@ def test_a_damaged_key_is_refused() -> None:
     assert signer.seed.hex() not in repr(signer)
     with pytest.raises(ValueError, match="no spaces"):
         generate_key("two words")
+
+
+def test_many_checkpoints_are_read_without_copying_the_rest_for_each() -> None:
+    """The work grows with the length of the file, however many checkpoints are in it."""
+    copied = 0
+
+    class Lines(list[str]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal copied
+            found = super().__getitem__(place)
+            copied += len(found) if isinstance(place, slice) else 0
+            return found
+
+    class Text(str):
+        __slots__ = ()
+
+        def split(self, *arguments: Any) -> Any:
+            return Lines(super().split(*arguments))
+
+    text = Text(NOTES[0] * 200)
+    assert len(parse_checkpoints(text)) == 200
+    assert copied <= len(text.split("\n"))
