@@ -64,7 +64,7 @@ def publish(
     """Publish 3 MB for each user, then totals by second, then the same for all of the time."""
     node, users = attack.node(source_id), attack.users(USERS)
     for second in range(0, int((end - START).total_seconds()) + 1, 15):
-        at = second - second % 60 + 10 + second % 60 if second else 0
+        at = second + 10 if second else 0
         total = 3 * MB if at <= 60 else early.get(at, later)
         node.snapshots[START + timedelta(seconds=at)] = [(user, "tcp", total) for user in users]
 
