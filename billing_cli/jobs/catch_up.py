@@ -112,7 +112,7 @@ def catch_up(
                 context,
                 session,
                 origin,
-                remaining,
+                [source for source in remaining if source.source_id not in shares.waiting],
                 until=goal,
                 since=since,
                 window=window,
@@ -124,7 +124,7 @@ def catch_up(
             shares = shares.after(step.still)
             if on_step is not None:
                 on_step(results, goal)
-            left = step.behind - shares.stopped
+            left = shares.left(step.behind)
             remaining = [source for source in remaining if source.source_id in left]
     return outcome()
 

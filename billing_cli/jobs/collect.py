@@ -94,7 +94,7 @@ def collect(
                 context,
                 session,
                 origin,
-                remaining,
+                [source for source in remaining if source.source_id not in shares.waiting],
                 until=until,
                 wanted=shares.wanted,
                 respect_intervals=respect_intervals,
@@ -103,6 +103,6 @@ def collect(
             merge_step(results, step)
             written, steps, shares = written.plus(step.written), steps + 1, following
             # Those that can't move within their share are asked again, alone and for more.
-            left, respect_intervals = step.still.keys() - shares.stopped, False
+            left, respect_intervals = shares.left(step.still), False
             remaining = [source for source in remaining if source.source_id in left]
     return outcome()

@@ -13,7 +13,7 @@ from billing_cli.exporter.steps import weight
 from billing_cli.jobs.reconcile_progress import LARGEST_STEP_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from billing_cli.core.result import SourceResult
     from billing_cli.exporter.api import Fetched
@@ -48,37 +48,47 @@ def standing_still(
 class LargerShares:
     """How many samples are `wanted` in the next step of sources that stand still, by source id.
 
-    Those in `stopped` are not asked again in this run.
+    Those in `waiting` want so many as well, and take no part in the step, for want of room: else
+    none could pass another, and all their hours would be in memory at once. Those in `stopped` are
+    not asked again in this run.
     """
 
     wanted: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
 
     def after(self, still: Mapping[str, int | None], *, is_last: bool = False) -> LargerShares:
         """Return the shares after a step, or after the last one that a run takes.
 
         A source is asked for twice what it got, or was asked for where the next minute alone was
-        larger, up to the largest step. All of them together stay within it: those with the most
-        come first, and the others begin anew once there is room.
+        larger, up to the largest step. All of them together stay within that: those that want most
+        come first, so that they are done first.
         """
         if is_last:
-            return LargerShares({}, self.stopped | still.keys())
-        wanted: dict[str, int] = {}
+            return LargerShares(stopped=self.stopped | still.keys() | self.waiting.keys())
+        asks = dict(self.waiting)
         stopped = set()
         for source_id, got in still.items():
             asked = self.wanted.get(source_id, 0)
             if got is None:
-                wanted[source_id] = asked
+                asks[source_id] = asked
             elif max(got, asked) >= LARGEST_STEP_SAMPLES:
                 stopped.add(source_id)
             else:
-                wanted[source_id] = min(2 * max(got, asked), LARGEST_STEP_SAMPLES)
-        room, fitting = LARGEST_STEP_SAMPLES, {}
-        for source_id in sorted(wanted, key=lambda name: (-wanted[name], name)):
-            if 0 < wanted[source_id] <= room:
-                fitting[source_id] = wanted[source_id]
-                room -= wanted[source_id]
-        return LargerShares(fitting, self.stopped | stopped)
+                asks[source_id] = min(2 * max(got, asked), LARGEST_STEP_SAMPLES)
+        room = LARGEST_STEP_SAMPLES
+        wanted, waiting = {}, {}
+        for source_id in sorted(asks, key=lambda name: (-asks[name], name)):
+            if asks[source_id] <= room:
+                wanted[source_id] = asks[source_id]
+                room -= asks[source_id]
+            else:
+                waiting[source_id] = asks[source_id]
+        return LargerShares(wanted, waiting, self.stopped | stopped)
+
+    def left(self, source_ids: Iterable[str]) -> frozenset[str]:
+        """Return which of the sources are to be asked again, with those that took no part."""
+        return frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
 
     def note_stopped(self, results: dict[str, SourceResult]) -> None:
         """Make sources that were stopped partial, and say what to do."""

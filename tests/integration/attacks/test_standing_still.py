@@ -82,6 +82,25 @@ def test_a_source_that_can_t_be_moved_is_partial(
     assert attack.run(end + MINUTE, job).status == "ok"
 
 
+@pytest.mark.parametrize("largest", [1_000, 3_000, 6_000, 12_000])
+def test_a_catch_up_of_sources_that_stand_still_together_ends(
+    attack: Attack, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their hours do not fit into one step, they are charged, or partial with a note."""
+    monkeypatch.setattr(larger_shares, "LARGEST_STEP_SAMPLES", largest)
+    end = START + 2 * HOUR
+    for source_id in ("jp-1", "us-1"):
+        publish(attack, source_id, {70: 40 * MB, 85: 40 * MB, 100: 5 * MB}, 6 * MB, end)
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=200)
+    result = attack.run(end)
+    moved = [source for source in result.sources if source.status == "ok"]
+    assert attack.charged()[0] == len(moved) * USERS * (37 * MB + 6 * MB)
+    assert result.status == ("ok" if len(moved) == 2 else "partial")
+    monkeypatch.undo()
+    assert [attack.run(end, source_ids=[name]).status for name in ("jp-1", "us-1")] == ["ok", "ok"]
+    assert attack.charged()[0] == 2 * USERS * (37 * MB + 6 * MB)
+
+
 @pytest.mark.parametrize("minutes", [0, 1])
 def test_a_collect_ends_before_the_next_one_begins(attack: Attack, minutes: int) -> None:
     """It takes no more further steps once its time to fetch is over, and says so."""
@@ -96,6 +115,21 @@ def test_a_collect_ends_before_the_next_one_begins(attack: Attack, minutes: int)
     assert (result.status, result.steps > 1) == (
         ("ok", True) if not minutes else ("partial", False)
     )
+
+
+@pytest.mark.parametrize(("further", "status"), [(1, "partial"), (4, "ok")])
+def test_a_collect_takes_few_further_steps(
+    attack: Attack, further: int, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that they do not move is partial; the steps of the next run begin anew."""
+    monkeypatch.setattr("billing_cli.jobs.collect.MOST_FURTHER_STEPS", further)
+    end = START + 2 * HOUR
+    publish(attack, "jp-1", {70: 40 * MB, 85: 40 * MB, 100: 5 * MB}, 6 * MB, end)
+    attack.fetching = FetchPolicy(page_limit=50, step_max_samples=200)
+    attack.run(end, collect)
+    result = attack.run(end, collect)
+    assert (result.status, result.sources[0].status) == (status, status)
+    assert result.steps <= 1 + further
 
 
 def publish(
