@@ -63,14 +63,15 @@ SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
        own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
        CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END,
-       shared.last_attempted_at, stalled.gap_id IS NOT NULL,
+       shared.last_attempted_at,
+       EXISTS (SELECT FROM billing.gaps AS stalled
+                WHERE stalled.source_id = own.source_id AND stalled.kind = 'stalled'
+                  AND stalled.from_at IN (coalesce(own.samples_at, own.watermark),
+                                          coalesce(own.samples_at, own.first_snapshot_at))),
        own.watermark IS NOT NULL AND own.samples_at IS NULL
   FROM unnest(%(source_ids)s::text[]) AS wanted (source_id)
   LEFT JOIN billing.sources AS own USING (source_id)
   LEFT JOIN public.billing_source_sync_state AS shared USING (source_id)
-  LEFT JOIN billing.gaps AS stalled
-    ON stalled.source_id = own.source_id AND stalled.kind = 'stalled'
-   AND stalled.from_at = coalesce(own.samples_at, own.watermark)
 """
 
 # Which source a node belongs to already, and which one's node was called so before.
@@ -99,7 +100,8 @@ class SourceState:
     `former_nodes` are stored node ids whose counters continue under the node's present one; its
     first snapshot, at `first_snapshot_at`, is then the last one of the node before.
     `is_stalled` means that a gap which begins at `samples_at` is recorded already. With
-    `is_without_samples` no usable sample was applied; `samples_at` is then the watermark.
+    `is_without_samples` no usable sample was applied: `samples_at` is then the watermark, and such
+    a gap may begin at the first snapshot too.
     """
 
     source_id: str

@@ -26,6 +26,7 @@ from billing_cli.exporter.wire import (
     names_in,
     page_of,
     snapshot_of,
+    snapshots_in,
     usable_samples,
 )
 
@@ -118,6 +119,32 @@ class Decoder:
         if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
             return [snapshot_of(value, where, self.limits.page_objects)]
         return _page_snapshots(page)
+
+    def usable_snapshots(
+        self, value: bytes, where: str, refusal: ExporterError
+    ) -> tuple[list[WireSnapshot], dict[NodeIdentity, ExporterError]]:
+        """Return the usable snapshots of a page that was refused, and why its nodes fail.
+
+        Each other snapshot fails the node that it names; all nodes of the page fail where it names
+        none, or where the page itself is wrong. Raises ExporterError where the page names none.
+        """
+        usable: list[WireSnapshot] = []
+        failed: dict[NodeIdentity, ExporterError] = {}
+        for place, part in snapshots_in(value):
+            try:
+                usable.append(snapshot_of(part, f"{where}.{place}", self.limits.page_objects))
+            except ExporterError as error:
+                named = self.nodes_named_in(part)
+                failed |= dict.fromkeys(named, error)
+                if not named:
+                    failed = {}
+                    break
+        if failed:
+            return usable, failed
+        failed = dict.fromkeys(self.nodes_named_in(value), refusal)
+        if not failed:
+            raise refusal
+        return [], failed
 
     def nodes_named_in(self, value: bytes) -> list[NodeIdentity]:
         """Return the nodes that a page or snapshot speaks for that can't be used."""

@@ -137,8 +137,9 @@ class SnapshotFile:
     def add_all(self, values: Iterable[bytes]) -> None:
         """Take in pages and bare snapshots.
 
-        What is wrong with one fails the nodes that it names. Raises ExporterError where it names
-        none, and for more snapshots than the limit.
+        What is wrong with a snapshot fails the node that it names, and what is wrong with a page
+        all nodes of it. Raises ExporterError where none is named, and for more snapshots than the
+        limit.
         """
         count = 0
         for number, value in enumerate(values, 1):
@@ -156,12 +157,10 @@ class SnapshotFile:
         try:
             return self._decoder.page_or_snapshot(value, where)
         except ExporterError as error:
-            nodes = self._decoder.nodes_named_in(value)
-            if not nodes:
-                raise
-            for identity in nodes:
-                self._fail(identity, error)
-            return []
+            usable, failed = self._decoder.usable_snapshots(value, where, error)
+        for identity, why in failed.items():
+            self._fail(identity, why)
+        return usable
 
     def _add(self, wire: WireSnapshot, where: str) -> None:
         identity = self._decoder.identity(wire, where)

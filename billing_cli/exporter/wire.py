@@ -98,6 +98,7 @@ _UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _NAMES = msgspec.json.Decoder(_WireNames)
 _NAMES_LIST = msgspec.json.Decoder(list[_WireNames])
 _NAME = msgspec.json.Decoder(str | None)
+_RAW_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def page_of(body: bytes, where: str, max_objects: int) -> WirePage:
@@ -130,6 +131,18 @@ def names_in(body: bytes) -> list[tuple[str | None, str | None]]:
         with suppress(*_UNDECODABLE):
             names.append((_NAME.decode(wire.node_id), _NAME.decode(wire.env)))
     return names
+
+
+def snapshots_in(body: bytes) -> list[tuple[str, bytes]]:
+    """Return where each snapshot of a page is, and its JSON; none where that can't be found."""
+    found: list[tuple[str, bytes]] = []
+    with suppress(*_UNDECODABLE):
+        wire = _NAMES.decode(body)
+        for name, listed in (("snapshots", wire.snapshots), ("items", wire.items)):
+            with suppress(*_UNDECODABLE):
+                raws = enumerate(_RAW_LIST.decode(listed))
+                found.extend((f"{name}[{place}]", bytes(raw)) for place, raw in raws)
+    return found
 
 
 def usable_samples(raw: bytes | msgspec.Raw, where: str) -> _Usable:

@@ -70,6 +70,7 @@ def catch_up(
     written, steps = Written(), 0
     ignored: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
+    shares = LargerShares()
 
     def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
@@ -80,6 +81,7 @@ def catch_up(
         for source_id in ignored.keys() & merged.keys():
             noted = (*merged[source_id].notes, ignored[source_id])
             merged[source_id] = replace(merged[source_id], notes=noted)
+        (shares.after(step.still) if step else shares).note_stopped(merged)
         return result_of(
             context,
             JOB,
@@ -105,17 +107,16 @@ def catch_up(
         if since is not None:
             ignored = _ignoring_since(session, origin.sources)
         remaining, window = list(origin.sources), CatchUpWindow()
-        shares = LargerShares()
         while remaining:
             step = take_step(
                 context,
                 session,
                 origin,
-                remaining,
+                [source for source in remaining if source.source_id not in shares.waiting],
                 until=goal,
                 since=since,
                 window=window,
-                factors=shares.factors,
+                wanted=shares.wanted,
                 record=record,
             )
             merge_step(results, step)
@@ -123,7 +124,7 @@ def catch_up(
             shares = shares.after(step.still)
             if on_step is not None:
                 on_step(results, goal)
-            left = step.behind - shares.stopped
+            left = shares.left(step.behind)
             remaining = [source for source in remaining if source.source_id in left]
     return outcome()
 

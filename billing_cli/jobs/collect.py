@@ -1,7 +1,11 @@
-"""`collect`: one bounded step forward from each source's watermark, every minute."""
+"""`collect`: one bounded step forward from each source's watermark, every minute.
+
+Sources that can't move within their share of the samples take further steps, one transaction each.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from billing_cli.core.times import closed_until
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from billing_cli.jobs.step import Step
 
 JOB = "collect"
+# A run should end before the timer starts the next one.
+MOST_FURTHER_STEPS = 10
 
 
 def collect(
@@ -37,10 +43,10 @@ def collect(
     """Take one step with the named sources, or with all; with `dry_run` undo it at the end.
 
     With a `file` its snapshots are taken in place of the exporters', and of all sources only those
-    take part that it has snapshots of. Sources whose share of the samples is too small to move them
-    take further steps.
-    Raises BillingError (with its exit code) where the run as a whole failed; nothing of it is
-    stored then.
+    take part that it has snapshots of. Sources that can't move because their share of the samples
+    is too small take further steps, as long as the run's time to fetch lasts. Each step is one
+    transaction. Raises BillingError (with its exit code) where a step failed; the steps before it
+    stand, and the error's `so_far` is what they did.
     """
     sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
@@ -49,11 +55,14 @@ def collect(
 
     results: dict[str, SourceResult] = {}
     written, steps = Written(), 0
+    shares = following = LargerShares()
+    deadline = started_at + timedelta(seconds=context.fetching.deadline_seconds)
 
     def outcome(step: Step | None = None) -> RunResult:
         merged = dict(results)
         if step is not None:
             merge_step(merged, step)
+        (following if step else shares).note_stopped(merged)
         return result_of(
             context,
             JOB,
@@ -66,6 +75,9 @@ def collect(
         )
 
     def record(connection: Connection, step: Step) -> None:
+        nonlocal following
+        is_last = steps == MOST_FURTHER_STEPS or context.clock() >= deadline
+        following = shares.after(step.still, is_last=is_last)
         record_run(context, connection, outcome(step))
 
     with (
@@ -74,7 +86,7 @@ def collect(
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         notes = origin.notes
-        remaining, shares = list(origin.sources), LargerShares()
+        remaining = list(origin.sources)
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
         respect_intervals = not source_ids and not origin.is_file
         while remaining or not steps:
@@ -82,15 +94,15 @@ def collect(
                 context,
                 session,
                 origin,
-                remaining,
+                [source for source in remaining if source.source_id not in shares.waiting],
                 until=until,
-                factors=shares.factors,
+                wanted=shares.wanted,
                 respect_intervals=respect_intervals,
                 record=record,
             )
             merge_step(results, step)
-            written, steps = written.plus(step.written), steps + 1
+            written, steps, shares = written.plus(step.written), steps + 1, following
             # Those that can't move within their share are asked again, alone and for more.
-            shares, respect_intervals = shares.after(step.still), False
-            remaining = [source for source in remaining if source.source_id in shares.factors]
+            left, respect_intervals = shares.left(step.still), False
+            remaining = [source for source in remaining if source.source_id in left]
     return outcome()

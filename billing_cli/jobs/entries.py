@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LATE_REASON = "usage whose account was not known before"
 TAKEOVER_REASON = "beyond what the legacy writer charged"
+UNLEDGERED_REASON = "the legacy writer left its bucket without a charge"
 
 
 class FactConflictError(BillingError):
@@ -51,6 +52,8 @@ class Minutes:
     and what is beyond the legacy writer's charge. `replayed` are those that we charged before,
     `taken_over` those that the legacy writer charged, both with the same bytes. `uncharged` ones
     are of its charges without a bucket: they get their bucket, and nothing more is charged.
+    `entered` are the bytes of its buckets without a charge: their corrections charge the whole
+    minute, and bring the bucket to that.
     """
 
     new: Sequence[Bucket]
@@ -59,6 +62,21 @@ class Minutes:
     replayed: frozenset[BucketKey] = frozenset()
     taken_over: frozenset[BucketKey] = frozenset()
     uncharged: Sequence[Bucket] = ()
+    entered: Mapping[BucketKey, Totals] = field(default_factory=dict)
+
+    def added(self) -> list[Bucket]:
+        """Return what is added to the bucket rows that exist; bytes may be negative."""
+        buckets = [correction.bucket for correction in self.corrections]
+        rows = [
+            bucket._replace(
+                uplink_bytes=bucket.uplink_bytes - entered.uplink,
+                downlink_bytes=bucket.downlink_bytes - entered.downlink,
+            )
+            if (entered := self.entered.get(bucket.key))
+            else bucket
+            for bucket in buckets
+        ]
+        return [*rows, *self.uncharged]
 
 
 def find_minutes(
@@ -93,6 +111,7 @@ def find_minutes(
     taken_over: set[BucketKey] = set()
     corrections = []
     uncharged = []
+    entered: dict[BucketKey, Totals] = {}
     for bucket in (*fresh, *late):
         key, stored = bucket.key, charged.get(bucket.key)
         if key not in charged:
@@ -103,6 +122,11 @@ def find_minutes(
                 taken_over.add(key)
                 continue
             overlap, surplus = beyond_charged(bucket, stored, first_from[key])
+            if overlap != "added" and not histories[key].is_charged:
+                # It writes the ledger row after the bucket, and died in between.
+                corrections.append(Correction(bucket, UNLEDGERED_REASON))
+                entered[key] = stored
+                continue
             corrections.append(Correction(surplus, TAKEOVER_REASON))
             if overlap == "identical":
                 taken_over.add(key)
@@ -116,7 +140,9 @@ def find_minutes(
                 "charged before with other figures"
             )
     needed = [correction for correction in corrections if correction.bucket.total_bytes]
-    return Minutes(new, needed, histories, frozenset(replayed), frozenset(taken_over), uncharged)
+    return Minutes(
+        new, needed, histories, frozenset(replayed), frozenset(taken_over), uncharged, entered
+    )
 
 
 def charge(
@@ -135,8 +161,7 @@ def charge(
         )
     else:
         rating = rate(minutes.new, opened.accounts, peak_hours)
-    added = [*(correction.bucket for correction in minutes.corrections), *minutes.uncharged]
-    return _entries(rating, minutes.new, added, opened)
+    return _entries(rating, minutes.new, minutes.added(), opened)
 
 
 def write_corrections(

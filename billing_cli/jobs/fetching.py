@@ -184,12 +184,12 @@ def fetch_round(
     window: CatchUpWindow,
     asked_at: datetime,
     *,
-    factors: Mapping[str, int],
+    wanted: Mapping[str, int],
     is_dry: bool,
 ) -> FetchRound:
     """Ask the origin for what the sources may have new, each from where it stands.
 
-    The shares of single sources are multiplied by their `factors`.
+    Of the sources in `wanted`, at least so many samples are asked.
     """
     fetching = context.fetching
     begins = {}
@@ -206,20 +206,20 @@ def fetch_round(
     waiting = frozenset(
         source_id for source_id, begin in begins.items() if bound < until and begin >= bound
     )
-    wanted = [source for source in sources if source.source_id in begins.keys() - waiting]
-    shares = window.shares((source.source_id for source in wanted), fetching.step_max_samples)
+    asked = [source for source in sources if source.source_id in begins.keys() - waiting]
+    shares = window.shares((source.source_id for source in asked), fetching.step_max_samples)
     outcomes = origin.fetch(
         [
             FetchRequest(
                 source=source,
                 since=begins[source.source_id],
                 until=max(bound, begins[source.source_id]),
-                max_samples=shares[source.source_id] * factors.get(source.source_id, 1),
+                max_samples=max(shares[source.source_id], wanted.get(source.source_id, 0)),
                 page_limit=fetching.page_limit,
                 has_watermark=states[source.source_id].watermark is not None,
                 renamed=states[source.source_id].renamed(),
             )
-            for source in wanted
+            for source in asked
         ],
         context.clock(),
     )

@@ -6,17 +6,23 @@ After a decrease that can be an earlier reading, up to an hour of snapshots deci
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from billing_cli.exporter.steps import weight
 from billing_cli.jobs.reconcile_progress import LARGEST_STEP_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from billing_cli.core.result import SourceResult
     from billing_cli.exporter.api import Fetched
     from billing_cli.jobs.plans import SourcePlan
+
+STOPPED = (
+    "stands still: a decrease is decided by more snapshots than this run could read; run `billing "
+    "catch-up --source {}`, with a larger BILLING_STEP_MAX_SAMPLES where that is not enough"
+)
 
 
 def standing_still(
@@ -40,32 +46,56 @@ def standing_still(
 
 @dataclass(frozen=True, slots=True)
 class LargerShares:
-    """By what the shares of sources that stand still are multiplied in the next step.
+    """How many samples are `wanted` in the next step of sources that stand still, by source id.
 
-    `samples` are what they got of late. The shares of those in `stopped` can't grow any more.
+    Those in `waiting` want so many as well, and take no part in the step, for want of room: else
+    none could pass another, and all their hours would be in memory at once. Those in `stopped` are
+    not asked again in this run.
     """
 
-    factors: Mapping[str, int] = field(default_factory=dict)
-    samples: Mapping[str, int] = field(default_factory=dict)
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
 
-    def after(self, still: Mapping[str, int | None]) -> LargerShares:
-        """Return the shares after a step: twice as large, as long as that brings more samples.
+    def after(self, still: Mapping[str, int | None], *, is_last: bool = False) -> LargerShares:
+        """Return the shares after a step, or after the last one that a run takes.
 
-        All of them together stay within the largest step: the other sources are left to a later
-        step or run.
+        A source is asked for twice what it got, or was asked for where the next minute alone was
+        larger, up to the largest step. All of them together stay within that: those that want most
+        come first, so that they are done first.
         """
-        factors: dict[str, int] = {}
-        samples: dict[str, int] = {}
+        if is_last:
+            return LargerShares(stopped=self.stopped | still.keys() | self.waiting.keys())
+        asks = dict(self.waiting)
         stopped = set()
-        room = LARGEST_STEP_SAMPLES
         for source_id, got in still.items():
-            factor, before = self.factors.get(source_id, 1), self.samples.get(source_id, 0)
+            asked = self.wanted.get(source_id, 0)
             if got is None:
-                factors[source_id], samples[source_id] = factor, before
-            elif got <= before * 5 // 4 or got >= LARGEST_STEP_SAMPLES:
+                asks[source_id] = asked
+            elif max(got, asked) >= LARGEST_STEP_SAMPLES:
                 stopped.add(source_id)
-            elif (wanted := min(2 * got, LARGEST_STEP_SAMPLES)) <= room:
-                factors[source_id], samples[source_id] = factor * 2, got
-                room -= wanted
-        return LargerShares(factors, samples, frozenset(stopped))
+            else:
+                asks[source_id] = min(2 * max(got, asked), LARGEST_STEP_SAMPLES)
+        room = LARGEST_STEP_SAMPLES
+        wanted, waiting = {}, {}
+        for source_id in sorted(asks, key=lambda name: (-asks[name], name)):
+            if asks[source_id] <= room:
+                wanted[source_id] = asks[source_id]
+                room -= asks[source_id]
+            else:
+                waiting[source_id] = asks[source_id]
+        return LargerShares(wanted, waiting, self.stopped | stopped)
+
+    def left(self, source_ids: Iterable[str]) -> frozenset[str]:
+        """Return which of the sources are to be asked again, with those that took no part."""
+        return frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
+
+    def note_stopped(self, results: dict[str, SourceResult]) -> None:
+        """Make sources that were stopped partial, and say what to do."""
+        for source_id in self.stopped & results.keys():
+            result = results[source_id]
+            results[source_id] = replace(
+                result,
+                status="partial" if result.status == "ok" else result.status,
+                notes=(*result.notes, STOPPED.format(source_id)),
+            )

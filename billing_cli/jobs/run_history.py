@@ -49,13 +49,16 @@ def result_of(
     """Return the result object of a run that has come this far.
 
     A run whose sources all failed in the end, or are busy, is partial where something of it is
-    stored: `applied` are the snapshots by which its sources have moved. `notes` are those of where
-    the snapshots come from.
+    stored: `applied` are the snapshots by which its sources have moved. So is one that left usage
+    of nodes without a source. `notes` are those of where the snapshots come from.
     """
     ordered = tuple(sorted(sources, key=lambda result: result.source_id))
     status = status_of(ordered)
     has_stored = applied or written.written_minutes or any(result.corrections for result in ordered)
     if status in {"error", "busy"} and has_stored:
+        status = "partial"
+    uncarried = written.notes.get(None, ())
+    if status == "ok" and uncarried:
         status = "partial"
     error, error_code = _failure_of(ordered) if status == "error" else (None, None)
     return RunResult(
@@ -70,7 +73,7 @@ def result_of(
         error=error,
         error_code=error_code,
         sources=ordered,
-        notes=(*notes, *_notes(context, ordered), *written.notes.get(None, ())),
+        notes=(*notes, *_notes(context, ordered), *uncarried),
     )
 
 

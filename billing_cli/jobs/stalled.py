@@ -30,12 +30,18 @@ def stalled_sources(
     for source_id in sorted(current):
         state = states[source_id]
         watermark, samples_at = state.watermark, state.samples_at
+        is_recorded = state.is_stalled
         if source_id in advanced:
             step = advanced[source_id].advance
             watermark, samples_at = step.watermark, step.samples_at
             if samples_at == watermark:
                 continue
-        if samples_at is None or (state.is_stalled and samples_at == state.samples_at):
+            if samples_at is None:
+                # No snapshot had a usable sample: since its first one it has none.
+                samples_at = state.first_snapshot_at or step.first_at
+            else:
+                is_recorded = is_recorded and samples_at == state.samples_at
+        if samples_at is None or is_recorded:
             continue
         if until - samples_at > context.stalled_after:
             gaps[source_id] = Gap("stalled", samples_at, until)

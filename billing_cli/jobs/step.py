@@ -85,7 +85,7 @@ def take_step(
     until: datetime,
     since: datetime | None = None,
     window: CatchUpWindow | None = None,
-    factors: Mapping[str, int] = MappingProxyType({}),
+    wanted: Mapping[str, int] = MappingProxyType({}),
     respect_intervals: bool = False,
     record: Callable[[Connection, Step], None],
 ) -> Step:
@@ -94,9 +94,9 @@ def take_step(
     `sources` are those of the origin that take part. `since` is where a source begins that has no
     watermark yet. With a `window` all sources come equally far: minutes that another one has yet to
     reach are left to a later step, and so are sources that are further already. Without one, each
-    comes as far as its share of the samples allows; `factors` multiply shares. `record` is called
-    inside the transaction with what was done. Raises BillingError where the database fails; what a
-    source does wrong is in its result.
+    comes as far as its share of the samples allows; `wanted` are larger shares, in samples.
+    `record` is called inside the transaction with what was done. Raises BillingError where the
+    database fails; what a source does wrong is in its result.
     """
     asked_at = context.clock()
     by_id = {source.source_id: source for source in sources}
@@ -116,7 +116,7 @@ def take_step(
         since,
         window or CatchUpWindow(),
         asked_at,
-        factors=factors,
+        wanted=wanted,
         is_dry=is_dry,
     )
 

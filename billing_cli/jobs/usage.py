@@ -48,7 +48,8 @@ class Usage:
     ones. `pending` usage waits, because its stream has no account that can be charged now.
     `waiting` are names of such streams and `problems` the accounts that are to blame, by source,
     None where no source carries the node any more; `above` counts what is held because of a daily
-    maximum.
+    maximum. Late usage above one on a node without a source goes on waiting, since what is held
+    could not be released: `left` are its accounts.
     """
 
     settled: list[tuple[int, datetime]] = field(default_factory=list)
@@ -58,7 +59,8 @@ class Usage:
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
     waiting: dict[str, set[StreamName]] = field(default_factory=dict)
     problems: dict[str | None, set[str]] = field(default_factory=dict)
-    above: Counter[str | None] = field(default_factory=Counter)
+    above: Counter[str] = field(default_factory=Counter)
+    left: set[str] = field(default_factory=set)
 
 
 def sort_usage(
@@ -71,8 +73,8 @@ def sort_usage(
 ) -> tuple[Usage, list[StoredUsage]]:
     """Sort usage; return with it the records to be stored.
 
-    That of buckets `above` a daily maximum is held, `replayed` ones are stored. `new_ids` are of
-    the streams that had no row, by node and name.
+    That of buckets `above` a daily maximum is held, or left waiting on nodes without a source;
+    `replayed` ones are stored. `new_ids` are of the streams that had no row, by node and name.
     """
     usage = Usage()
     records: list[StoredUsage] = []
@@ -84,12 +86,16 @@ def sort_usage(
             if account in accounts.problems:
                 usage.problems.setdefault(billable.source_id, set()).add(account)
             continue
+        is_above = any(bucket_key(billed) in above for billed in billed_late([billable]))
+        if is_above and billable.source_id is None:
+            usage.left.add(account)
+            continue
         usage.late_at[billable.stored_node_id, account] = billable.samples_at
         if billable.is_found:
             usage.assigned[billable.stream_id] = account
         usage.settled.append((billable.stream_id, record.from_at))
         # Its day may be over, so that no later run could charge what is above a maximum.
-        if any(bucket_key(billed) in above for billed in billed_late([billable])):
+        if is_above and billable.source_id is not None:
             usage.held.append((billable.stream_id, HeldDelta(record, "daily_charge")))
             usage.above[billable.source_id] += 1
         else:

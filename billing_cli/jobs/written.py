@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # and counts the others.
 NOTES_SHOWN = 10
 
+ABOVE_WITHOUT_SOURCE = (
+    "account {}: late usage on a node that no source carries any more is above a daily maximum, "
+    "and stays pending; a run with a higher maximum charges it"
+)
+
 
 class Charged(NamedTuple):
     """What was charged for a source: bytes, included in quotas or rated, and money."""
@@ -41,7 +46,7 @@ class Written(Counts):
     unresolved: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     charged: Mapping[str, Charged] = field(default_factory=dict)
-    held: Mapping[str | None, int] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
 
     def plus(self, other: Written) -> Written:
         """Return both together."""
@@ -70,16 +75,24 @@ def written_of(
         charged_bytes=sum(charge.rated_bytes for charge in charges),
         amount=0 - sum((charge.amount_delta for charge in charges), Decimal(0)),
         unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
-        notes={
-            source_id: notes_of([accounts.problems[uuid] for uuid in sorted(uuids)])
-            for source_id, uuids in usage.problems.items()
-            if uuids
-        },
+        notes=_notes(usage, accounts),
         charged=_charged_by_source(
             charges, {plan.identity.stored: plan.source_id for plan in plans}
         ),
         held=usage.above,
     )
+
+
+def _notes(usage: Usage, accounts: LockedAccounts) -> dict[str | None, Sequence[str]]:
+    """Return why usage was left to a later run, by source id."""
+    problems: dict[str | None, list[str]] = {
+        source_id: [accounts.problems[uuid] for uuid in sorted(uuids)]
+        for source_id, uuids in usage.problems.items()
+        if uuids
+    }
+    if usage.left:
+        problems.setdefault(None, []).extend(map(ABOVE_WITHOUT_SOURCE.format, sorted(usage.left)))
+    return {source_id: notes_of(found) for source_id, found in problems.items()}
 
 
 def _charged_by_source(charges: Iterable[Charge], sources: Mapping[str, str]) -> dict[str, Charged]:

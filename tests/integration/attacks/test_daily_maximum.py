@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from billing_cli.cli.printing import text_of
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_parts
@@ -100,9 +98,8 @@ def test_a_source_s_own_maximum_goes_before_that_of_all(attack: Attack) -> None:
     ]
 
 
-@pytest.mark.parametrize("is_carried", [True, False])
-def test_late_usage_above_it_is_held(attack: Attack, is_carried: bool) -> None:
-    """It is listed once, is not pending any more, and is charged when it is released."""
+def publish_late(attack: Attack) -> str:
+    """Let a user's node report 2.5 GB under an unknown uuid, then add the uuid to the account."""
     attack.tariff = {"max_daily_charge": MAXIMUM}
     user = attack.users()[0]
     proxy = "99999999-9999-4999-8999-999999999999"
@@ -111,26 +108,42 @@ def test_late_usage_above_it_is_held(attack: Attack, is_carried: bool) -> None:
     attack.connection.execute(
         "UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s", (proxy, user)
     )
-    if not is_carried:
-        del attack.nodes["jp-1"]
-        publish(attack, "us-1", [user], [])
+    return user
+
+
+def test_late_usage_above_it_is_held(attack: Attack) -> None:
+    """It is listed once, is not pending any more, and is charged when it is released."""
+    publish_late(attack)
     result = attack.run(START + 27 * HOUR, collect)
-    if is_carried:
-        assert (result.status, only(result).status, only(result).held_deltas) == (
-            *("partial", "partial"),
-            1,
-        )
+    assert (result.status, only(result).status, only(result).held_deltas) == (
+        *("partial", "partial"),
+        1,
+    )
     assert attack.charged()[0] == GB // 2
     assert pending_rows(attack) == 0
     (unit,) = list_held(attack.context(START + 28 * HOUR)).units
     assert (unit.held_reason, unit.total_bytes) == ("daily_charge", 2 * GB)
     attack.run(START + 28 * HOUR, collect)
     assert attack.count("billing.held_deltas") == 1
-    if is_carried:
-        held_id = unit.deltas[0].held_id
-        release_held(attack.context(START + 29 * HOUR), [held_id], "it was a backup")
-        assert attack.charged()[0] == 5 * GB // 2
-        attack.run(START + 29 * HOUR)
+    release_held(attack.context(START + 29 * HOUR), [unit.deltas[0].held_id], "it was a backup")
+    assert attack.charged()[0] == 5 * GB // 2
+    attack.run(START + 29 * HOUR)
+
+
+def test_late_usage_above_it_waits_where_no_source_carries_its_node(attack: Attack) -> None:
+    """It could not be released: a note names the account, until a higher maximum charges it."""
+    user = publish_late(attack)
+    del attack.nodes["jp-1"]
+    publish(attack, "us-1", [user], [])
+    for at in (START + 27 * HOUR, START + 28 * HOUR):
+        result = attack.run(at, collect)
+        assert (result.status, only(result).status) == ("partial", "ok")
+        assert any(user in note and "daily maximum" in note for note in result.notes)
+        assert (attack.charged()[0], pending_rows(attack)) == (GB // 2, 1)
+    assert attack.count("billing.held_deltas") == 0
+    attack.tariff = {"max_daily_charge": Decimal(0)}
+    assert attack.run(START + 29 * HOUR, collect).status == "ok"
+    assert (attack.charged()[0], pending_rows(attack)) == (5 * GB // 2, 0)
 
 
 def pending_rows(attack: Attack) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
+from billing_cli.features.audit.job import audit
 from billing_cli.jobs.catch_up import SINCE_IGNORED_FOR_LEGACY
 from billing_cli.simulator.oracle import Oracle
 from tests.integration.reconcile.conftest import World, world
@@ -213,6 +214,40 @@ def test_a_charge_without_a_bucket_is_not_charged_again(world: World, older: Old
 
     assert result.replayed_minutes == 1
     assert_everything_is_billed_once(world)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 1.5])
+def test_a_bucket_without_a_ledger_row_is_charged(
+    world: World, older: OlderWriter, share: float
+) -> None:
+    """The older writer died between the two: our bytes count, whatever its bucket holds."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    older.play(world.minutes(30))
+    at, accounts = older.readings(world.minutes(31), since=world.minutes(30))[0]
+    busy = [one for one in sorted(accounts) if accounts[one] != older.totals[one]]
+    older.charge(at, busy[0], accounts[busy[0]])
+    execute: Callable[..., Any] = older.connection.execute
+    execute(
+        "WITH died AS (DELETE FROM billing_ledger WHERE bucket_start ="
+        "  (SELECT max(bucket_start) FROM billing_ledger) RETURNING account_uuid, amount_delta)"
+        " UPDATE account_quota_states AS state"
+        " SET current_balance = round((current_balance - amount_delta)::numeric, 9)"
+        " FROM died WHERE state.account_uuid = died.account_uuid"
+    )
+    execute(
+        "UPDATE traffic_minute_buckets SET uplink_bytes = uplink_bytes * %(share)s,"
+        " downlink_bytes = downlink_bytes * %(share)s, total_bytes ="
+        " (uplink_bytes * %(share)s)::bigint + (downlink_bytes * %(share)s)::bigint"
+        " WHERE bucket_start = (SELECT max(bucket_start) FROM traffic_minute_buckets)",
+        {"share": share},
+    )
+
+    result = world.catch_up(world.minutes(61))
+
+    assert result.replayed_minutes == 0
+    assert_everything_is_billed_once(world)
+    report: Any = world.job(audit, world.minutes(62))
+    assert report.violations == 0, report.findings
 
 
 def test_checkpoints_ahead_of_the_watermark_are_kept(world: World, older: OlderWriter) -> None:

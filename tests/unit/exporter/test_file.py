@@ -148,6 +148,35 @@ def test_a_node_with_a_bad_snapshot_fails_alone(
     assert why in error.reason
 
 
+@pytest.mark.parametrize("key", ["snapshots", "items"])
+@pytest.mark.parametrize(
+    ("bad", "why", "failed"),
+    [
+        ({"collected_at": 5}, "[2].collected_at: expected str, got int", {"us-2"}),
+        ({"samples": [sample(email="a\0")]}, "[2]: a string holds a NUL", {"us-2"}),
+        ({"node_id": None, "collected_at": 5}, "[2].collected_at", {"jp-1"}),
+    ],
+)
+def test_a_bad_snapshot_of_a_page_with_several_nodes_fails_its_node_alone(
+    tmp_path: Path, key: str, bad: dict[str, Any], why: str, failed: set[str]
+) -> None:
+    """One that names no node fails all nodes that its page names."""
+    shots = [*minutes(2), snapshot(START, node_id="us-2") | bad, *minutes(3)[2:]]
+    other = snapshot(START, node_id="us-2")
+    outcomes = fetched_by(
+        tmp_path,
+        lines([other, {"node_id": "", key: shots}]),
+        {"source_id": "jp-1", "expected_node_id": "jp-1"},
+        {"source_id": "us-2", "expected_node_id": "us-2"},
+        carried={},
+    )
+    errors = {name: one for name, one in outcomes.items() if isinstance(one, ExporterError)}
+    assert errors.keys() == failed
+    assert all(f"value 2.{key}{why}" in error.reason for error in errors.values())
+    answer = outcomes["jp-1"]
+    assert isinstance(answer, ExporterError) or len(answer.snapshots) == 3
+
+
 @pytest.mark.parametrize(
     ("why", "content"),
     [
