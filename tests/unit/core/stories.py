@@ -102,10 +102,12 @@ class Ledger:
     successions: list[Succession] = field(default_factory=list)
     resets: int = 0
 
-    def run(self, *snapshots: Snapshot, decide_now: bool = False) -> Advance:
+    def run(self, *snapshots: Snapshot, decide_now: bool = False, is_cut: bool = False) -> Advance:
         """Apply the snapshots as a run does, keep what it leaves, and return what it did."""
         node = replace(self.node, streams=self.checkpoints(snapshots))
-        step = advance(node, snapshots, self.accounts, self.policy, decide_now=decide_now)
+        step = advance(
+            node, snapshots, self.accounts, self.policy, decide_now=decide_now, is_cut=is_cut
+        )
         self.node = NodeState(
             step.watermark,
             step.samples_at,

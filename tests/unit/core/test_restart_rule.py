@@ -230,6 +230,30 @@ def test_totals_of_before_replace_a_floor_that_may_be_of_another_clock(
     assert may_be_earlier(history(story), decreased, account_of, is_cut=True)
 
 
+def test_earlier_totals_decide_nothing_about_a_history_that_goes_on_to_now() -> None:
+    """A run that waited for each restart of a busy node would charge it an hour late."""
+    decreased, before = totals_of({ALICE: (500, 500)}), totals_of({ALICE: (300, 300)})
+    story = history(alone(400, 410))
+    found = judge(story, decreased, decreased, 0, account_of, decide_now=False, earlier=before)
+    assert found == RESTART
+
+
+@pytest.mark.parametrize(
+    ("story", "is_cut", "may_be"),
+    [
+        pytest.param(alone(400, 410, 600), False, True, id="back later"),
+        pytest.param(alone(400, 600), False, False, id="back in the next one"),
+        pytest.param(alone(400, 410), False, False, id="not back"),
+        pytest.param(alone(400, 410), True, True, id="not back, and cut"),
+        pytest.param(both((400, 400), (501, 410), (600, 600)), True, False, id="one by one"),
+    ],
+)
+def test_what_totals_of_before_can_tell_about(story: Story, is_cut: bool, may_be: bool) -> None:
+    """Only counters that are back at once later, or may be."""
+    decreased = totals_of({ALICE: (500, 500), BOB: (500, 500)})
+    assert may_be_earlier(history(story), decreased, account_of, is_cut=is_cut) == may_be
+
+
 def test_what_the_end_of_a_step_leaves_open_is_left_to_the_next() -> None:
     """But not longer than earlier readings can last."""
     decreased = totals_of({ALICE: (500, 500)})
@@ -377,3 +401,14 @@ def test_former_names_do_not_wait_where_it_is_decided_now() -> None:
     lost = totals_of(BACK)
     found = judge_names(history([("00:00", OLD)]), lost, {ALICE, BOB}, account_of, decide_now=True)
     assert found == SINGLE
+
+
+@pytest.mark.parametrize(("last", "verdict"), [("59:59", WAIT), ("60:00", SINGLE)])
+def test_former_names_at_the_end_of_a_step_are_left_to_the_next(
+    last: str, verdict: Verdict
+) -> None:
+    """But not longer than earlier readings can last."""
+    lost = totals_of(BACK)
+    story = history([("00:00", OLD), (last, OLD)])
+    found = judge_names(story, lost, {ALICE, BOB}, account_of, decide_now=False, has_more=True)
+    assert found == verdict

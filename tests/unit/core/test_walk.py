@@ -103,6 +103,18 @@ def test_former_names_that_wait_are_applied_where_it_is_decided_now() -> None:
     assert (step.waits_for_successor, step.watermark) == (False, after_noon("02:00"))
 
 
+def test_a_decrease_at_the_end_of_a_cut_history_is_left_to_the_next_step() -> None:
+    """That begins with it, and decides: else a step could not move."""
+    books = Ledger()
+    books.live(alice("00:00", 500, 500))
+    fallen = (alice("02:00", 5, 5), alice("03:00", 6, 6))
+    step = books.run(alice("01:00", 510, 510), *fallen, is_cut=True)
+    assert (step.waits_for_successor, step.watermark) == (True, after_noon("01:00"))
+    step = books.run(*fallen, is_cut=True)
+    assert (step.waits_for_successor, step.watermark) == (False, after_noon("03:00"))
+    assert step.unsure == {ALICE}
+
+
 def test_a_restart_that_only_an_absent_stream_shows_confirms_an_earlier_one() -> None:
     """That can't be revoked any more: a later step is charged as a whole."""
     books = Ledger()
