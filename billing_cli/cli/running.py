@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
 
-
 Result = TypeVar("Result", bound="RunResult")
 
 
@@ -267,8 +266,7 @@ def open_settings(
     for line in ignored_variables(os.environ, variables_of(type(settings))):
         logs.get_logger().warning(line)
     if ignored := settings.ignored_parameters():
-        names = ", ".join(dict.fromkeys(ignored))
-        logs.get_logger().warning(f"DATABASE_URL: parameters of Go drivers are ignored: {names}")
+        logs.get_logger().warning(f"DATABASE_URL: parameters of Go drivers are ignored: {ignored}")
     return settings
 
 

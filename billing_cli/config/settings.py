@@ -235,11 +235,12 @@ class Settings(BaseSettings):
             )
         return SecretStr(without_driver_parameters(self.database_url.get_secret_value()).text)
 
-    def ignored_parameters(self) -> tuple[str, ...]:
-        """Return the names of the connection string's parameters that are ignored."""
+    def ignored_parameters(self) -> str:
+        """Return the names of the connection string's parameters that are ignored, with commas."""
         if self.database_url is None:
-            return ()
-        return without_driver_parameters(self.database_url.get_secret_value()).ignored
+            return ""
+        text = self.database_url.get_secret_value()
+        return ", ".join(dict.fromkeys(without_driver_parameters(text).ignored))
 
     def delta_policy(self) -> DeltaPolicy:
         """Return what the delta computation may assume."""

@@ -166,8 +166,7 @@ def successions(facts: Facts) -> Parameters:
     """Return counters that continue under other names."""
     return {
         "successions": rows_as_json(
-            _succession_row(number, succession)
-            for number, succession in enumerate(facts.successions, 1)
+            _succession_row(number, stored) for number, stored in enumerate(facts.successions, 1)
         )
     }
 

@@ -75,6 +75,7 @@ def collect(
         )
 
     def record(connection: Connection, step: Step) -> None:
+        # Decided once: what the row of the run says, the loop below does.
         nonlocal following
         is_last = steps == MOST_FURTHER_STEPS or context.clock() >= deadline
         following = shares.after(step.still, is_last=is_last)

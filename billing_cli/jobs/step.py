@@ -206,11 +206,7 @@ def _write(
     )
     plans = limited.plans
     errors |= limited.errors
-    accepted = {
-        source_id: answer
-        for source_id, answer in accepted.items()
-        if source_id not in limited.errors
-    }
+    accepted = {name: answer for name, answer in accepted.items() if name not in limited.errors}
     late = late_in_recorded_regions(
         connection,
         [usage for usage in found.billable if not usage.must_wait and share.takes(usage.source_id)],

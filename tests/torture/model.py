@@ -130,7 +130,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "pages small, repeated, or out of order": ("pages",),
     "clock of an exporter or of billing set": ("clock",),
     "history late, forgotten, or without a stream": ("late", "late again", "forgotten", "left out"),
-    "counter leaps that no line can carry": ("leap",),
+    "counter leaps above the plausible rate": ("leap",),
     "users renewed, renamed, deleted, late, new, with new lines": (
         "renewed",
         "renamed",

@@ -12,7 +12,6 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.units import plural
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import read_evidence_since
@@ -161,8 +160,8 @@ def _require_sealed_days(connection: Connection, end: datetime) -> None:
     """
     if runs := store.count_unsealed_bookings(connection, end):
         raise BillingError(
-            f"{plural(runs, 'run')} booked charges of months that would go on a day that is not "
-            "sealed yet: run `billing seal` after midnight UTC, then prune"
+            f"charges of months that would go were booked (by {runs} of the runs) on a day that is "
+            "not sealed yet: run `billing seal` after midnight UTC, then prune"
         )
 
 

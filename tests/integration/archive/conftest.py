@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sealing(database_url: str, job_url: str, tmp_path: Path) -> Iterator[Sealing]:
-    """Return a story of six minutes in April, booked on two days, which are sealed."""
+    """Return a history of six minutes in April, booked on two days, which are sealed."""
     with told_story(database_url, job_url) as story:
         made = Sealing(story, tmp_path, database_url)
         node = story.add_node("jp-1")

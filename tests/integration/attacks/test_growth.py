@@ -83,7 +83,7 @@ def test_a_tag_that_is_renamed_with_each_snapshot_leaves_a_bounded_number_of_row
 
 
 def test_samples_without_uuid_are_counted_and_not_listed(attack: Attack) -> None:
-    """Else each run would leave a row in the run history of megabytes."""
+    """Else each run would leave megabytes in the run history."""
     node = attack.node()
     for minute in range(3):
         node.snapshots[START + minute * MINUTE] = [(f"{n:0200d}", "t", 1) for n in range(5000)]

@@ -37,7 +37,7 @@ ADD = "UPDATE public.account_quota_states SET current_balance = current_balance 
 
 @pytest.fixture
 def sealing(database_url: str, job_url: str, tmp_path: Path) -> Iterator[Sealing]:
-    """Return a story of one account, with a minute in April that was sealed in time."""
+    """Return the history of one account, with a minute in April that was sealed in time."""
     with told_story(database_url, job_url) as story:
         story.broken_invariants = list  # type: ignore[method-assign]
         made = Sealing(story, tmp_path, database_url)

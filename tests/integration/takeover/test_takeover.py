@@ -184,7 +184,7 @@ def test_since_is_ignored_with_a_note_after_the_legacy_writer(
 def test_a_minute_that_was_charged_before_the_crash_is_not_charged_again(
     world: World, older: OlderWriter
 ) -> None:
-    """The older writer died between a minute's charge and its checkpoint, for some accounts."""
+    """The legacy writer died between a minute's charge and its checkpoint, for some accounts."""
     world.node.run(world.minutes(60), poll_seconds=60)
     older.play(world.minutes(30))
     at, accounts = older.readings(world.minutes(31), since=world.minutes(30))[0]
@@ -220,7 +220,7 @@ def test_a_charge_without_a_bucket_is_not_charged_again(world: World, older: Old
 def test_a_bucket_without_a_ledger_row_is_charged(
     world: World, older: OlderWriter, share: float
 ) -> None:
-    """The older writer died between the two: our bytes count, whatever its bucket holds."""
+    """The legacy writer died between the two: our bytes count, whatever its bucket holds."""
     world.node.run(world.minutes(60), poll_seconds=60)
     older.play(world.minutes(30))
     at, accounts = older.readings(world.minutes(31), since=world.minutes(30))[0]
@@ -251,7 +251,7 @@ def test_a_bucket_without_a_ledger_row_is_charged(
 
 
 def test_checkpoints_ahead_of_the_watermark_are_kept(world: World, older: OlderWriter) -> None:
-    """The older writer died after some checkpoints and before its watermark."""
+    """The legacy writer died after some checkpoints and before its watermark."""
     world.node.run(world.minutes(60), poll_seconds=60)
     older.play(world.minutes(30))
     for at, accounts in older.readings(world.minutes(33), since=world.minutes(30)):
