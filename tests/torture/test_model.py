@@ -203,6 +203,22 @@ def test_a_deleted_account_under_its_other_uuid_again_is_judged_as_a_new_user(ar
         ground.check()
 
 
+def test_a_proxy_uuid_that_was_renewed_unread_belongs_to_nobody(arena: Arena) -> None:
+    """What it counted waits for ever; under the account's uuid the counter begins at zero."""
+    with opened_ground(arena, seed=7) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.proxy_uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        node.flow(stream, 1_000, 1_000)
+        ground.elapse(150, 60)
+        node.naming = with_uuids({user.proxy_uuid: user.uuid})
+        ground.fleet.renew_proxy(user)
+        ground.save(user)
+        ground.elapse(150, 60)
+        errands.settle(ground)
+
+
 def _dearer(ground: Ground) -> Decimal:
     return ground.price + Decimal("1e-12")
 
