@@ -19,7 +19,7 @@ from billing_cli.simulator.carriers import Reason, follow, total
 from billing_cli.simulator.limits import Limits, held_minutes
 from billing_cli.simulator.oracle import accounts_by_uuid
 from billing_cli.simulator.process import Bytes
-from billing_cli.simulator.restarts import covers, restarts_in, totals_of
+from billing_cli.simulator.restarts import covers, restarts_in, returns_in, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from billing_cli.core.model import StreamName
     from billing_cli.simulator.history import Snapshot
     from billing_cli.simulator.process import Stream
-    from billing_cli.simulator.restarts import Restart
+    from billing_cli.simulator.restarts import Restart, Return
     from billing_cli.simulator.traffic import Fleet, Node
 
-Why = Reason | Literal["held", "uncertain_restart", "uncertain_order"]
+Why = Reason | Literal["held", "uncertain_restart", "uncertain_return", "uncertain_order"]
 """Why bytes may be missing. In addition to the reasons of `carriers`:
 
 held: an account or the node moved more in a minute than is plausible.
 uncertain_restart: new counters are at or above the former ones, though they began at zero.
+uncertain_return: former names return above their former totals, though they began at zero.
 uncertain_order: only snapshots out of order, around a restart, report them.
 """
 
@@ -124,6 +125,11 @@ def expected_by_account(
         for account, moved in _may_be_hidden(restart, accounts).items():
             uncertain = Exemption("uncertain_restart", account, moved, is_certain=False)
             exemptions[account].append(uncertain)
+    for returned in returns_in(in_order):
+        for account, moved in _may_continue(returned, accounts).items():
+            exemptions[account].append(
+                Exemption("uncertain_return", account, moved, is_certain=False)
+            )
     for account, moved in held_minutes(limits, read, moved_in):
         exemptions[account].append(Exemption("held", account, moved, is_certain=True))
     return {account: _expected(flowed[account], exemptions[account]) for account in flowed}
@@ -179,6 +185,15 @@ def _may_be_hidden(restart: Restart, accounts: Mapping[str, str]) -> dict[str, B
     for account, earlier in _by_account(kept, accounts).items():
         hidden.setdefault(account, earlier)
     return dict(hidden)
+
+
+def _may_continue(returned: Return, accounts: Mapping[str, str]) -> dict[str, Bytes]:
+    """Return what names that return conceal by account, if they go on from their own totals."""
+    ended = _by_account(returned.ended, accounts)
+    return {
+        account: Bytes(*(max(0, had) for had in earlier.minus(ended.get(account, Bytes()))))
+        for account, earlier in _by_account(returned.earlier, accounts).items()
+    }
 
 
 def _by_account(

@@ -58,6 +58,42 @@ def restarts_in(visible: Sequence[Snapshot]) -> Iterator[Restart]:
             yield restart
 
 
+class Return(NamedTuple):
+    """Names that an upgrade gives back, and that were read last before a restart (decision 6a).
+
+    Between two snapshots that were read one after the other, without a restart. Nothing shows that
+    the counters of these names began at zero: they are at or above `earlier`, their last totals.
+    `ended` are the last totals of the names that are gone.
+    """
+
+    earlier: Mapping[StreamName, Totals]
+    ended: Mapping[StreamName, Totals]
+
+
+def returns_in(visible: Sequence[Snapshot]) -> Iterator[Return]:
+    """Yield the returns of former names among snapshots that were read, in true order."""
+    if len({snapshot.restarts for snapshot in visible}) < 2:  # noqa: PLR2004 - one and another
+        return
+    shown = {
+        restart.after.index for restart in restarts_in(visible) if restart.visibility == "shown"
+    }
+    known: dict[StreamName, tuple[int, Totals]] = {}
+    for before, after in pairwise(visible):
+        last, now = totals_of(before), totals_of(after)
+        known.update((name, (before.restarts, totals)) for name, totals in last.items())
+        if after.index in shown:
+            known.clear()
+        elif before.naming is not after.naming and before.restarts == after.restarts:
+            earlier = {
+                name: totals
+                for name, (restarts, totals) in known.items()
+                if restarts < after.restarts and name in now and covers(now[name], totals)
+            }
+            ended = {name: totals for name, totals in last.items() if name not in now}
+            if earlier:
+                yield Return(earlier, ended)
+
+
 def noticed_restarts(visible: Sequence[Snapshot]) -> frozenset[int]:
     """Return the numbers of the restarts that show."""
     shown = (restart for restart in restarts_in(visible) if restart.visibility == "shown")

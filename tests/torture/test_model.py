@@ -219,6 +219,27 @@ def test_a_proxy_uuid_that_was_renewed_unread_belongs_to_nobody(arena: Arena) ->
         errands.settle(ground)
 
 
+def test_former_names_that_return_above_their_totals_may_go_on_from_them(arena: Arena) -> None:
+    """They began at zero under other names, which nobody noticed: the smaller amount is charged."""
+    with opened_ground(arena, seed=7) as ground:
+        node = ground.fleet.add_node("jp-1")
+        user = ground.add_user()
+        stream = node.add_stream(user.proxy_uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        for naming, size_bytes in (
+            (as_counted, 1_000),
+            (with_uuids({user.proxy_uuid: user.uuid}), 500),
+            (as_counted, 600),
+        ):
+            if naming is not as_counted:
+                node.restart_xray(ground.now)
+            node.naming = naming
+            node.flow(stream, size_bytes, size_bytes)
+            ground.elapse(150, 60)
+            ground.work(errands.errand(ground, "collect"))
+        errands.settle(ground)
+
+
 def _dearer(ground: Ground) -> Decimal:
     return ground.price + Decimal("1e-12")
 

@@ -157,6 +157,28 @@ def test_one_direction_may_go_on_at_an_upgrade_with_a_restart(
     assert (expected.low, expected.high) == (Bytes(*low), Bytes(6, 9 + downlink))
 
 
+@pytest.mark.parametrize(("between", "low"), [((5, 5), (9 + 6, 9 + 6)), ((2, 8), (9 + 3, 9 + 9))])
+def test_names_that_return_above_their_former_totals_may_go_on_from_them(
+    between: tuple[int, int], low: tuple[int, int]
+) -> None:
+    """What they had counted is charged again at most; what was charged in between is known."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    stream = node.add_stream(fleet.add_user().uuid)
+    node.snapshot(fleet.start)
+    node.flow(stream, 9, 9)
+    node.snapshot(fleet.start + MINUTE)
+    node.restart_xray(fleet.start + MINUTE)
+    node.naming = retagged({stream.name.inbound_tag: "other"})
+    node.flow(stream, *between)
+    node.snapshot(fleet.start + 2 * MINUTE)
+    node.naming = as_counted
+    node.flow(stream, *(10 - moved for moved in between))
+    node.snapshot(fleet.start + 3 * MINUTE)
+    (expected,) = expected_by_account(fleet, node, node.snapshots).values()
+    assert (expected.low, expected.high) == (Bytes(*low), Bytes(19, 19))
+
+
 def test_who_was_absent_since_a_restart_shows_none_that_follows() -> None:
     """An absent stream begins at zero with the others: its former totals are no evidence later."""
     fleet = Fleet()
