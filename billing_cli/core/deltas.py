@@ -182,7 +182,6 @@ def _advance_of(
             restarted_at=node.restarted_at,
             credit=node.credit,
             waits_for_successor=waits_for_successor,
-            unsure=frozenset(walk.unsure),
         )
     watermark = walk.applied[-1].collected_at
     return Advance(

@@ -53,7 +53,7 @@ def read_history(
     reading, it is left out.
     """
     walk = Walk(NodeState(earlier=earlier), accounts, policy, is_lost=False)
-    walk.apply_all(snapshots, len(snapshots), decide_now=True)
+    walk.apply_all(snapshots, len(snapshots), decide_now=True, is_cut=False)
     continued: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
     for at, together in groupby(walk.successions, attrgetter("at")):
         renamed = (succession for succession in together if succession.kind == "renamed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from billing_cli.core.changes import (
     account_changes,
@@ -13,17 +13,10 @@ from billing_cli.core.changes import (
     shared_out,
 )
 from billing_cli.core.gaps import Gaps
+from billing_cli.core.judging import Judging, Outlook
 from billing_cli.core.minutes import Minutes
 from billing_cli.core.model import Checkpoint, StreamName, Succession, Totals, UsageRecord
-from billing_cli.core.restart import (
-    MOST_SUCCESSORS,
-    Verdict,
-    former_names,
-    judge,
-    judge_names,
-    lost_behind,
-    may_be_earlier,
-)
+from billing_cli.core.restart import MOST_SUCCESSORS
 from billing_cli.core.stream_states import StreamStates
 from billing_cli.core.succession import (
     ZERO,
@@ -44,14 +37,6 @@ if TYPE_CHECKING:
     from billing_cli.core.changes import Changes
     from billing_cli.core.deltas import NodeState
     from billing_cli.core.model import DeltaPolicy, Snapshot, StreamOrigin, StreamState
-
-
-class Outlook(NamedTuple):
-    """What is known of the snapshots after those at hand: see `core.restart.judge`."""
-
-    decide_now: bool
-    is_cut: bool
-    has_more: bool
 
 
 class Walk:
@@ -75,13 +60,10 @@ class Walk:
         self._is_first = node.watermark is None or node.awaits_baseline
         self._policy = policy
         self._streams = StreamStates(node.streams, node.samples_at)
-        # Totals that are known to be older than those of any snapshot to come.
-        self._floor = {name: checkpoint.totals for name, checkpoint in node.streams.items()}
-        self._earlier = dict(node.earlier)
-        self.unsure: set[StreamName] = set()
+        self._judging = Judging(self._streams, node.earlier, self._account)
 
     def apply_all(
-        self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool, is_cut: bool = False
+        self, fresh: Sequence[Snapshot], end: int, *, decide_now: bool, is_cut: bool
     ) -> int:
         """Apply `fresh[:end]`; return the place before which it stopped to wait, or `end`.
 
@@ -96,7 +78,7 @@ class Walk:
             history = fresh[place : place + 1 + MOST_SUCCESSORS]
             is_later = minute_of(snapshot.collected_at) > minute_of(fresh[0].collected_at)
             outlook = Outlook(decide_now, is_cut, has_more=is_cut and is_later)
-            verdict, lost = self._judge(changes, successions, history, outlook)
+            verdict, lost = self._judging.judge(changes, successions, history, outlook)
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
@@ -117,6 +99,11 @@ class Walk:
         return place
 
     @property
+    def unsure(self) -> set[StreamName]:
+        """The streams whose restart is none, if their totals of before the walk say so."""
+        return self._judging.unsure
+
+    @property
     def resets(self) -> int:
         """How often a stream's counters restarted."""
         return sum(map(len, self.restarts.values()))
@@ -124,49 +111,6 @@ class Walk:
     def checkpoints(self) -> dict[StreamName, Checkpoint]:
         """Return the checkpoints of all streams that were changed."""
         return self._streams.changed(self.samples_at)
-
-    def _judge(
-        self,
-        changes: Changes,
-        successions: Sequence[Succession],
-        history: Sequence[Snapshot],
-        outlook: Outlook,
-    ) -> tuple[Verdict, Mapping[StreamName, Totals]]:
-        """Decide whether and how the first one of several snapshots applies; say what it lost."""
-        lost, account_of = changes.decreased, self._account
-        if lost:
-            verdict = judge(
-                history,
-                lost,
-                self._floor,
-                changes.grown,
-                account_of,
-                decide_now=outlook.decide_now,
-                has_more=outlook.has_more,
-                is_cut=outlook.is_cut,
-                earlier=self._earlier,
-            )
-            is_restart = verdict.kind in {"restart", "single"}
-            if is_restart and may_be_earlier(history, lost, account_of, is_cut=outlook.is_cut):
-                self.unsure.update(lost)
-            return verdict, lost
-        if changes.gone:
-            known = self._streams.known
-            former = former_names(changes, known, self._streams.absent)
-            lost = lost_behind(former, changes, successions, known, account_of)
-        if not lost:
-            return Verdict("single"), lost
-        # Names that were never read before are hardly those of an older reading: no need to wait.
-        is_new = not former.keys() <= known.keys()
-        verdict = judge_names(
-            history,
-            lost,
-            former,
-            account_of,
-            decide_now=outlook.decide_now or is_new,
-            has_more=outlook.has_more and not is_new,
-        )
-        return verdict, lost
 
     def _account(self, name: StreamName) -> str:
         """Return whose a stream's bytes are: its account's, or its uuid's without one."""
@@ -228,7 +172,7 @@ class Walk:
         for name, before, totals in changes.known:
             if before.totals == ZERO:
                 # It shows as little of before as a stream that was not there.
-                self._floor[name] = totals
+                self._judging.begun({name: totals})
             if name not in special:
                 self._step(name, before, snapshot)
                 continue
@@ -239,7 +183,7 @@ class Walk:
                 start = restarted_from(start, totals)
                 epoch += 1
                 reset[name] = start
-                self._earlier.pop(name, None)
+                self._judging.reset(name, totals)
             start = total_of((start, taken.get(name, ZERO)))
             known = self._streams.known[name]._replace(state=before.state, reset_epoch=epoch)
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
@@ -251,7 +195,7 @@ class Walk:
                 is_begun = name in self._streams.known and self._account(name) in begun
                 since = taken.get(name, ZERO if is_begun else None)
                 self._apply_new(name, snapshot, since, is_duplicate=name in twins)
-            self._floor.update(changes.new)
+            self._judging.begun(changes.new)
         self._end(snapshot, changes, reset)
 
     def _apply_restart(self, snapshot: Snapshot, changes: Changes) -> None:
@@ -269,7 +213,7 @@ class Walk:
             self._step(name, start._replace(before_restart=None), snapshot)
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)
-        self._floor, self._earlier = dict(snapshot.totals), {}
+        self._judging.restarted(snapshot)
         self._end(snapshot, changes, {stream.name: ZERO for stream in changes.changed})
 
     def _apply_new(

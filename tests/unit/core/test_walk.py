@@ -28,6 +28,14 @@ def test_a_new_stream_counts_since_the_last_snapshot_with_samples() -> None:
     assert [(one.name, one.from_at) for one in books.records] == [(BOB, after_noon("00:00"))]
 
 
+def test_a_new_stream_counts_since_a_snapshot_of_which_no_sample_could_be_used() -> None:
+    """That one was read, though nothing of it is known."""
+    books = Ledger(DeltaPolicy(0, 0, charge_first_snapshot=True))
+    books.run(snapshot("00:00", {}, rejected=("a sample without a tag",)))
+    step = books.run(snapshot("00:00", {}), alice("01:00", 5, 5))
+    assert [record.from_at for record in step.records] == [after_noon("00:00")]
+
+
 def test_a_name_that_takes_over_again_stays_in_its_epoch() -> None:
     """Its counter did not restart."""
     books = Ledger()
@@ -82,6 +90,14 @@ def test_the_first_snapshot_is_older_than_all_others_of_a_first_run() -> None:
     )
     assert books.charged() == (200, 200)
     assert books.resets == 0
+
+
+def test_a_new_stream_of_a_known_node_begins_at_zero() -> None:
+    """Only the first totals of a node are a baseline."""
+    known = Checkpoint(after_noon("00:00"), Totals(5, 5))
+    both = snapshot("01:00", {ALICE: (5, 5), BOB: (7, 7)})
+    step = next_run("00:00", {ALICE: known}, alice("00:00", 5, 5), both)
+    assert [(record.name, record.end) for record in step.records] == [(BOB, Totals(7, 7))]
 
 
 def test_an_ignored_stream_is_neither_charged_nor_held() -> None:

@@ -31,8 +31,16 @@ MODULES = {
         *("test_succession.py", "test_histories.py"),
     ),
     "walk": (
-        *("test_walk.py", "test_deltas.py", "test_continuity.py", "test_restart.py"),
-        *("test_succession.py", "test_histories.py"),
+        *("test_walk.py", "test_judging.py", "test_deltas.py", "test_continuity.py"),
+        *("test_restart.py", "test_succession.py", "test_histories.py"),
+    ),
+    "judging": (
+        *("test_judging.py", "test_walk.py", "test_deltas.py", "test_continuity.py"),
+        *("test_restart.py", "test_succession.py", "test_histories.py"),
+    ),
+    "history": (
+        *("test_judging.py", "test_hidden_restarts.py", "test_corrections.py"),
+        "test_restart.py",
     ),
     "changes": (
         *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
