@@ -151,17 +151,20 @@ def account_changes(
     changes: Changes,
     known: Mapping[StreamName, Checkpoint],
     account_of: Callable[[StreamName], str],
+    uncharged: Collection[StreamName] = (),
 ) -> list[AccountChange]:
     """Group the streams that can be part of a succession by account, where any is gone.
 
     A stream of which a counter fell, in an account with streams that begin, may be gone and new
-    under the same name: its counter was split. Streams that are not charged take no part.
+    under the same name: its counter was split. Streams that are not charged take no part, nor do
+    the new ones that continue them (`uncharged`).
     """
     gone: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
     new: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
     growth: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
     for name, totals in changes.new.items():
-        new[account_of(name)][name] = totals
+        if name not in uncharged:
+            new[account_of(name)][name] = totals
     for name, totals in changes.gone.items():
         if known[name].state == "active":
             gone[account_of(name)][name] = totals
@@ -188,7 +191,7 @@ def shared_out(
     accounts = {
         account_of(side.name)
         for succession in successions
-        if succession.kind == "renamed"
+        if succession.kind == "renamed" and succession.state == "active"
         for side in succession.continued
     }
     if not accounts:

@@ -149,7 +149,8 @@ class Succession:
     The totals of `ended` and of `continued` have the same sum in each direction. A stream of
     `continued` takes its part over at `at`: its next usage record starts higher by those totals.
     A revoked restart has the same streams on both sides: what they had counted before it. With
-    `is_surplus` it was revoked earlier, and growth is absorbed that it had charged.
+    `is_surplus` it was revoked earlier, and growth is absorbed that it had charged. `state` is that
+    of the streams which it ends.
     """
 
     kind: Literal["renamed", "restart_revoked"]
@@ -158,6 +159,7 @@ class Succession:
     continued: tuple[SuccessionSide, ...]
     uncertain_bytes: int = 0
     is_surplus: bool = False
+    state: StreamState = "active"
 
 
 HeldReason = Literal["account_rate", "line_rate", "duplicate", "daily_charge"]

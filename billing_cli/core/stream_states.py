@@ -34,6 +34,7 @@ class StreamStates:
         self._with_surplus = {
             n for n, checkpoint in self.known.items() if checkpoint.surplus is not None
         }
+        self._owed: dict[StreamName, Totals] = {}
         # In the order in which they were changed first; some more than once.
         self._changed: list[StreamName] = []
 
@@ -61,6 +62,28 @@ class StreamStates:
                 checkpoint = checkpoint._replace(seen_at=samples_at)
             checkpoints[name] = checkpoint
         return checkpoints
+
+    def end(self, succession: Succession) -> None:
+        """Mark streams as continued; `hand_over_surplus` passes on what they were charged beyond.
+
+        The first stream that continues them gets it, once it is applied.
+        """
+        for name, _ in succession.ended:
+            stream = self.known[name]
+            if stream.surplus is not None and succession.continued:
+                heir = succession.continued[0].name
+                self._owed[heir] = total_of((self._owed.get(heir, ZERO), stream.surplus))
+                stream = stream._replace(surplus=None)
+            self.set(name, stream._replace(state="continued"))
+
+    def hand_over_surplus(self) -> None:
+        """Let growth of the streams that continue others absorb what those were charged beyond."""
+        for name, owed in self._owed.items():
+            stream = self.known[name]
+            surplus = total_of((stream.surplus or ZERO, owed))
+            self.set(name, stream._replace(surplus=surplus))
+            self._with_surplus.add(name)
+        self._owed.clear()
 
     # ------------------------------------------------------------------------------- restarts
 

@@ -61,18 +61,31 @@ def distribute(
 ) -> dict[StreamName, Totals]:
     """Return which part of the totals that are gone each candidate takes over, exact in sum.
 
-    One to one where that fits: by inbound tag, else by size. Otherwise the largest candidates
-    take over as much as they hold, each direction by itself.
+    One to one where that fits. Otherwise the largest candidates take over as much as they hold,
+    each direction by itself.
     """
-    for paired in (_by_tag(gone, candidates), _by_size(gone, candidates)):
-        if paired and all(covers(candidates[name], totals) for name, totals in paired.items()):
-            return paired
+    pairs = one_to_one(gone, candidates)
+    if pairs:
+        return {name: gone[former] for name, former in pairs.items()}
     left = total_of(gone.values())
     parts = {}
     for name in sorted(candidates, key=lambda name: (-sum(candidates[name]), name)):
         parts[name] = smaller(candidates[name], left)
         left = minus(left, parts[name])
     return parts
+
+
+def one_to_one(
+    gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
+) -> dict[StreamName, StreamName]:
+    """Return which stream that is gone each candidate continues, by inbound tag, else by size.
+
+    Nothing where they are not as many, or where a candidate is below the one that it continues.
+    """
+    for pairs in (_by_tag(gone, candidates), _by_size(gone, candidates)):
+        if all(covers(candidates[name], gone[former]) for name, former in pairs.items()) and pairs:
+            return pairs
+    return {}
 
 
 def duplicates(
@@ -201,21 +214,21 @@ def _largest(growth: Mapping[StreamName, Totals]) -> dict[StreamName, Totals]:
 
 def _by_tag(
     gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
-) -> dict[StreamName, Totals] | None:
+) -> dict[StreamName, StreamName]:
     """Pair streams of equal tags, where each tag is there once on both sides."""
-    by_tag = {name.inbound_tag: totals for name, totals in gone.items()}
+    by_tag = {name.inbound_tag: name for name in gone}
     tags = {name.inbound_tag for name in candidates}
     if len(by_tag) != len(gone) or len(tags) != len(candidates) or tags != by_tag.keys():
-        return None
+        return {}
     return {name: by_tag[name.inbound_tag] for name in candidates}
 
 
 def _by_size(
     gone: Mapping[StreamName, Totals], candidates: Mapping[StreamName, Totals]
-) -> dict[StreamName, Totals] | None:
+) -> dict[StreamName, StreamName]:
     """Pair streams in the order of their totals, where there are as many on both sides."""
     if len(gone) != len(candidates):
-        return None
-    ended = sorted(gone.values(), key=sum)
+        return {}
+    ended = sorted(gone, key=lambda name: (sum(gone[name]), name))
     names = sorted(candidates, key=lambda name: (sum(candidates[name]), name))
     return dict(zip(names, ended, strict=True))

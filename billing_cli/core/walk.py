@@ -29,6 +29,7 @@ from billing_cli.core.succession import (
     with_uncertainty,
 )
 from billing_cli.core.times import just_before, minute_of
+from billing_cli.core.uncharged import uncharged_successions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,21 +126,24 @@ class Walk:
 
     def _successions(self, snapshot: Snapshot, changes: Changes) -> list[Succession]:
         """Return the successions in a snapshot; what they explain is no decrease any more."""
+        known, at = self._streams.known, snapshot.collected_at
         found: list[Succession] = []
+        uncharged: list[Succession] = []
+        if changes.gone and changes.new:
+            uncharged = uncharged_successions(changes, known, self._account, at)
         if self.samples_at is not None and (
             changes.gone or (changes.decreased and (changes.new or changes.returned))
         ):
-            for change in account_changes(changes, self._streams.known, self._account):
-                succession = succession_of(change, snapshot.collected_at)
+            for change in account_changes(changes, known, self._account, taken_over(uncharged)):
+                succession = succession_of(change, at)
                 if succession is not None:
                     found.append(succession)
         found += self._streams.regained(snapshot, changes, taken_over(found))
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
-        if not found:
-            return []
-        plausible = self.gaps.plausible_bytes(snapshot.collected_at)
-        return with_uncertainty(found, snapshot.totals, plausible)
+        if found:
+            found = with_uncertainty(found, snapshot.totals, self.gaps.plausible_bytes(at))
+        return [*found, *uncharged]
 
     def _take_over(
         self, successions: Sequence[Succession]
@@ -152,9 +156,8 @@ class Walk:
                 if self._streams.revoke(succession):
                     self.restarted_at = None
                 continue
-            for name, _ in succession.ended:
-                ended.add(name)
-                self._streams.set(name, self._streams.known[name]._replace(state="continued"))
+            ended.update(side.name for side in succession.ended)
+            self._streams.end(succession)
         return taken_over(successions), ended
 
     def _apply(
@@ -191,10 +194,17 @@ class Walk:
             twins = duplicates(snapshot.totals, changes.new, self._account)
             begun = restarted_accounts(changes, self._streams.known, self._account)
             begun |= shared_out(successions, snapshot, self._account)
+            states = {
+                side.name: succession.state
+                for succession in successions
+                for side in succession.continued
+            }
             for name in changes.new:
                 is_begun = name in self._streams.known and self._account(name) in begun
                 since = taken.get(name, ZERO if is_begun else None)
-                self._apply_new(name, snapshot, since, is_duplicate=name in twins)
+                is_duplicate = since is None and name in twins
+                state = states.get(name, "duplicate" if is_duplicate else "active")
+                self._apply_new(name, snapshot, since, state)
             self._judging.begun(changes.new)
         self._end(snapshot, changes, reset)
 
@@ -221,10 +231,9 @@ class Walk:
         name: StreamName,
         snapshot: Snapshot,
         start: Totals | None,
-        *,
-        is_duplicate: bool = False,
+        state: StreamState = "active",
     ) -> None:
-        """Charge a new stream from what it takes over, else from zero, unless it is a duplicate."""
+        """Charge an active new stream from what it takes over, else from zero."""
         totals, at = snapshot.totals[name], snapshot.collected_at
         former = self._streams.known.get(name)
         if former is not None and start is None:
@@ -237,7 +246,6 @@ class Walk:
                 )
                 self._step(name, began, snapshot)
             return
-        state: StreamState = "duplicate" if is_duplicate and start is None else "active"
         if former is not None:
             epoch = former.reset_epoch
         else:
@@ -255,6 +263,7 @@ class Walk:
         """Note what is gone, which streams were reset, the gaps, and that it is applied."""
         at = snapshot.collected_at
         self._streams.leave(changes.gone, self.samples_at or at)
+        self._streams.hand_over_surplus()
         for name in reset:
             self.restarts[name][at] = reset[name]
         if self._is_first and not self._policy.charge_first_snapshot:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase
 
 from billing_cli.core.times import MINUTE
-from billing_cli.simulator.publication import as_counted, with_uuids
+from billing_cli.simulator.publication import as_counted, both, merged, retagged, with_uuids
 from tests.torture import errands, model, neighbour
 from tests.torture.findings import WrongBooksError
 from tests.torture.ground import START, opened_ground
@@ -235,6 +235,26 @@ def test_former_names_that_return_above_their_totals_may_go_on_from_them(arena: 
                 node.restart_xray(ground.now)
             node.naming = naming
             node.flow(stream, size_bytes, size_bytes)
+            ground.elapse(150, 60)
+            ground.work(errands.errand(ground, "collect"))
+        errands.settle(ground)
+
+
+def test_a_duplicate_that_gets_another_name_with_its_original_is_charged_once(arena: Arena) -> None:
+    """It stays held through an upgrade and the way back."""
+    both_renamed = both(retagged({"x": "y"}), retagged({"x": "z"}))
+    with opened_ground(arena, seed=7) as ground:
+        node = ground.fleet.add_node("jp-1")
+        stream = node.add_stream(ground.add_user().uuid, "x", idle=True)
+        ground.elapse(61, 60)
+        for naming in (
+            as_counted,
+            both(as_counted, merged),
+            both_renamed,
+            both(as_counted, merged),
+        ):
+            node.naming = naming
+            node.flow(stream, 1_000, 1_000)
             ground.elapse(150, 60)
             ground.work(errands.errand(ground, "collect"))
         errands.settle(ground)

@@ -31,8 +31,8 @@ MODULES = {
         *("test_succession.py", "test_histories.py"),
     ),
     "walk": (
-        *("test_walk.py", "test_judging.py", "test_deltas.py", "test_continuity.py"),
-        *("test_restart.py", "test_succession.py", "test_histories.py"),
+        *("test_walk.py", "test_judging.py", "test_uncharged.py", "test_deltas.py"),
+        *("test_continuity.py", "test_restart.py", "test_succession.py", "test_histories.py"),
     ),
     "judging": (
         *("test_judging.py", "test_walk.py", "test_deltas.py", "test_continuity.py"),
@@ -42,13 +42,22 @@ MODULES = {
         *("test_judging.py", "test_hidden_restarts.py", "test_corrections.py"),
         "test_restart.py",
     ),
+    "uncharged": ("test_uncharged.py", "test_succession.py"),
     "changes": (
-        *("test_changes.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
+        *("test_changes.py", "test_uncharged.py", "test_continuity.py", "test_restart.py"),
+        *("test_succession.py", "test_histories.py"),
+    ),
+    "succession": (
+        "test_succession.py",
+        "test_uncharged.py",
+        "test_any_totals.py",
         "test_histories.py",
     ),
-    "succession": ("test_succession.py", "test_any_totals.py", "test_histories.py"),
     "restart": ("test_restart_rule.py", "test_restart.py", "test_histories.py"),
-    "stream_states": ("test_stream_states.py", "test_restart.py", "test_histories.py"),
+    "stream_states": (
+        *("test_stream_states.py", "test_uncharged.py", "test_restart.py"),
+        "test_histories.py",
+    ),
     "gaps": ("test_gaps.py", "test_continuity.py", "test_restart.py", "test_succession.py"),
     "minutes": ("test_minutes.py", "test_plausibility.py", "test_succession.py"),
     "plausibility": ("test_plausibility.py", "test_credit_state.py"),
