@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from billing_cli.core.succession import ZERO, AccountChange, covers, minus, total_of
+from billing_cli.core.succession import ZERO, AccountChange, covers, minus, smaller, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -143,7 +143,7 @@ def begin_again(
             changes.uncertain[account] = sum(before) - sum(between)
     for place, stream in enumerate(changes.returned):
         if stream.name in began:
-            changes.returned[place] = stream._replace(before=_from_zero(stream.before))
+            changes.returned[place] = stream._replace(before=from_zero(stream.before))
             changes.decreased.pop(stream.name, None)
 
 
@@ -243,14 +243,18 @@ def _compare_returned(changes: Changes, stream: Changed, restarted_at: datetime 
         return
     was_restarted = restarted_at is not None and before.seen_at < restarted_at
     if was_restarted and before.before_restart is None and totals != before.totals:
-        before = _from_zero(before)
+        before = from_zero(before)
     changes.returned.append(Changed(name, before, totals))
 
 
-def _from_zero(before: Checkpoint) -> Checkpoint:
+def from_zero(before: Checkpoint) -> Checkpoint:
+    """Return a stream whose counter restarted: its user is owed at most what it has charged."""
     if before.totals == ZERO:
         return before
-    return before._replace(totals=ZERO, reset_epoch=before.reset_epoch + 1)
+    owed = smaller(before.surplus or ZERO, before.totals)
+    return before._replace(
+        totals=ZERO, reset_epoch=before.reset_epoch + 1, surplus=owed if any(owed) else None
+    )
 
 
 def _is_active(stream: Changed) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from billing_cli.core.changes import Changes
+    from billing_cli.core.changes import Changed, Changes
     from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
 
 
@@ -62,6 +62,12 @@ class StreamStates:
                 checkpoint = checkpoint._replace(seen_at=samples_at)
             checkpoints[name] = checkpoint
         return checkpoints
+
+    def begin_again(self, returned: Iterable[Changed]) -> None:
+        """Note what is still owed to the users of streams that return."""
+        for name, before, _ in returned:
+            if before.surplus != self.known[name].surplus:
+                self.set(name, self.known[name]._replace(surplus=before.surplus))
 
     def end(self, succession: Succession) -> None:
         """Mark streams as continued; `hand_over_surplus` passes on what they were charged beyond.
@@ -128,7 +134,7 @@ class StreamStates:
         found = [Succession("restart_revoked", at, revoked, revoked)] if revoked else []
         names = {side.name for side in revoked}
         for name, before, totals in changes.known if self._with_surplus else ():
-            surplus = self.known[name].surplus
+            surplus = before.surplus
             start = total_of((before.totals, taken.get(name, ZERO)))
             if surplus is None or name in names or not covers(totals, start):
                 continue

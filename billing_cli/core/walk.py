@@ -9,6 +9,7 @@ from billing_cli.core.changes import (
     account_changes,
     begin_again,
     compare,
+    from_zero,
     restarted_accounts,
     shared_out,
 )
@@ -169,6 +170,7 @@ class Walk:
             # Streams come back one by one: the process did restart.
             self._streams.confirm_restart()
             changes = self._compare(snapshot)
+        self._streams.begin_again(changes.returned)
         taken, ended = self._take_over(successions)
         reset: dict[StreamName, Totals] = {}
         special = taken.keys() | ended | changes.decreased.keys()
@@ -217,9 +219,7 @@ class Walk:
         for name, _, _ in changes.changed:
             self._step(name, self._streams.known[name], snapshot)
         for name, before, totals in changes.returned:
-            start = before
-            if before.totals not in (ZERO, totals):
-                start = before._replace(totals=ZERO, reset_epoch=before.reset_epoch + 1)
+            start = before if before.totals == totals else from_zero(before)
             self._step(name, start._replace(before_restart=None), snapshot)
         for name in changes.new:
             self._apply_new(name, snapshot, ZERO)

@@ -333,6 +333,27 @@ def test_a_user_who_is_idle_from_then_on_makes_no_restart_of_a_clock_that_was_se
     assert kinds(books) == ["disorder", "late"]
 
 
+@pytest.mark.parametrize("since", [5, 300])
+def test_a_user_who_is_left_out_until_a_later_restart_is_owed_what_was_charged_since(
+    since: int,
+) -> None:
+    """The totals of before the first restart, which was none, are of no counter any more."""
+    books = Ledger()
+    books.run_after_each(
+        snapshot("00:00", {ALICE: (1_000, 1_000), BOB: (1_000, 1_000), CAROL: (1_000, 1_000)}),
+        snapshot("01:00", {ALICE: (10, 10), BOB: (10, 10), CAROL: (since, since)}),
+        snapshot("02:00", {ALICE: (15, 15), BOB: (16, 16)}),
+        snapshot("03:00", {ALICE: (1_100, 1_100), BOB: (1_100, 1_100)}),
+        snapshot("04:00", {ALICE: (3, 3), BOB: (4, 4)}),
+        snapshot("05:00", {ALICE: (5, 5), BOB: (6, 6)}),
+        snapshot("06:00", {ALICE: (5, 5), BOB: (6, 6), CAROL: (600, 600)}),
+        snapshot("07:00", {ALICE: (5, 5), BOB: (6, 6), CAROL: (1_300, 1_300)}),
+    )
+    charged = sum(record.uplink_bytes for record in books.records if record.name == CAROL)
+    assert charged == 1_300
+    assert books.rows[CAROL].surplus is None
+
+
 def test_a_user_who_is_left_out_makes_no_restart_of_a_clock_that_was_set_back() -> None:
     """Bob is missing from the snapshot in which Alice is back, and from an older one."""
     books = Ledger()
