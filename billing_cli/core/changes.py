@@ -101,7 +101,7 @@ def begin_again(
     that the names in between counted since, which are gone or fall. Where the former names could
     also go on from their own totals, that is what happens if it charges less (decision 6a).
     """
-    own = _by_account(
+    own = by_account(
         (
             (stream.name, known[stream.name].totals)
             for stream in changes.returned
@@ -114,7 +114,7 @@ def begin_again(
         for stream in changes.changed
         if stream.name in changes.decreased and _is_active(stream)
     ]
-    ended = _by_account(
+    ended = by_account(
         [
             *(
                 (name, totals)
@@ -125,7 +125,7 @@ def begin_again(
         ],
         account_of,
     )
-    counted = _by_account(
+    counted = by_account(
         [
             *changes.new.items(),
             *((stream.name, stream.totals) for stream in (*changes.returned, *fell)),
@@ -196,7 +196,7 @@ def shared_out(
     }
     if not accounts:
         return set()
-    counted = _by_account(
+    counted = by_account(
         (
             (name, totals)
             for name, totals in snapshot.totals.items()
@@ -261,9 +261,10 @@ def _is_active(stream: Changed) -> bool:
     return stream.before.state == "active"
 
 
-def _by_account(
+def by_account(
     streams: Iterable[tuple[StreamName, Totals]], account_of: Callable[[StreamName], str]
 ) -> dict[str, dict[StreamName, Totals]]:
+    """Group streams with their totals by account."""
     accounts: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
     for name, totals in streams:
         accounts[account_of(name)][name] = totals

@@ -76,11 +76,11 @@ class StreamStates:
         """
         for name, _ in succession.ended:
             stream = self.known[name]
-            if stream.surplus is not None and succession.continued:
+            if stream.surplus is not None:
                 heir = succession.continued[0].name
                 self._owed[heir] = total_of((self._owed.get(heir, ZERO), stream.surplus))
-                stream = stream._replace(surplus=None)
-            self.set(name, stream._replace(state="continued"))
+                self._with_surplus.discard(name)
+            self.set(name, stream._replace(state="continued", surplus=None))
 
     def hand_over_surplus(self) -> None:
         """Let growth of the streams that continue others absorb what those were charged beyond."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from billing_cli.core.changes import by_account
 from billing_cli.core.model import Succession, SuccessionSide
 from billing_cli.core.succession import one_to_one
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.changes import Changes
-    from billing_cli.core.model import Checkpoint, StreamName, Totals
+    from billing_cli.core.model import Checkpoint, StreamName
 
 UNCHARGED = {"duplicate", "ignored"}
 
@@ -29,14 +29,9 @@ def uncharged_successions(
     All streams of their account that are gone, charged or not, are paired with all that are new.
     Where they do not pair one to one, nobody can tell which names go on uncharged.
     """
-    gone: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
-    new: defaultdict[str, dict[StreamName, Totals]] = defaultdict(dict)
-    uncharged = {name for name in changes.gone if known[name].state in UNCHARGED}
-    accounts = {account_of(name) for name in uncharged}
-    for streams, by_account in ((changes.gone, gone), (changes.new, new)) if accounts else ():
-        for name, totals in streams.items():
-            if account_of(name) in accounts:
-                by_account[account_of(name)][name] = totals
+    uncharged = [name for name in changes.gone if known[name].state in UNCHARGED]
+    gone = by_account(changes.gone.items(), account_of)
+    new = by_account(changes.new.items(), account_of)
     return [
         Succession(
             kind="renamed",
@@ -45,7 +40,7 @@ def uncharged_successions(
             continued=(SuccessionSide(name, changes.gone[former]),),
             state=known[former].state,
         )
-        for account in accounts
-        for name, former in one_to_one(gone[account], new[account]).items()
+        for account in dict.fromkeys(map(account_of, uncharged))
+        for name, former in one_to_one(gone[account], new.get(account, {})).items()
         if former in uncharged and any(changes.gone[former])
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from billing_cli.core.model import StreamName
-from tests.unit.core.stories import ALICE, BELIEVE_ALL, Ledger, alice, snapshot
+from tests.unit.core.stories import ALICE, BELIEVE_ALL, BOB, Ledger, alice, snapshot
 
 ACCOUNT = ALICE.sample_uuid
 PROXY = "99999999-9999-9999-9999-999999999999"
 IN, ALL, X_IN, X_ALL = (StreamName(tag, ACCOUNT) for tag in ("in", "all", "x-in", "x-all"))
+BOB_IN = StreamName("in", BOB.sample_uuid)
 SECOND, X_SECOND = (StreamName(tag, ACCOUNT) for tag in ("second", "x-second"))
 
 Streams = dict[StreamName, int]
@@ -42,6 +43,32 @@ def test_a_duplicate_that_is_renamed_with_the_one_that_is_charged_is_held() -> N
     assert books.charged() == (130, 130)
     assert sum(held.record.uplink_bytes for held in books.held) == 1_030
     assert sorted(books.rows[name].state for name in (X_IN, X_ALL)) == ["active", "duplicate"]
+    assert {(one.kind, one.state) for one in books.successions} == {
+        ("renamed", "active"),
+        ("renamed", "duplicate"),
+    }
+
+
+def test_a_rename_beside_one_that_is_rejected_can_still_be_uncertain() -> None:
+    """Another user's counter has the tag that is gone."""
+    books = Ledger()
+    first = snapshot(*even("00:00", {IN: 50, ALL: 5_000, BOB_IN: 7}))
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot(*even("01:00", {X_IN: 55, X_ALL: 5_010, BOB_IN: 7})))
+    assert books.charged() == (5, 5)
+    assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [("uncertain", 100)]
+
+
+def test_a_rejected_stream_that_counted_in_one_direction_stays_rejected() -> None:
+    """It may be an upload alone."""
+    books = Ledger()
+    first = snapshot("00:00", {IN: (10, 10), ALL: (0, 5_000)})
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot("01:00", {IN: (10, 10), X_ALL: (0, 5_010)}))
+    assert books.charged() == (0, 0)
+    assert books.rows[X_ALL].state == "ignored"
 
 
 @pytest.mark.parametrize(
@@ -104,3 +131,15 @@ def test_what_was_charged_beyond_goes_to_an_existing_counter_too() -> None:
         snapshot(*even("05:00", {SECOND: 1_605})),
     )
     assert books.charged() == (600, 600)
+
+
+def test_what_two_counters_were_charged_beyond_is_absorbed_by_the_one_that_stays() -> None:
+    """Both are owed to the same user."""
+    books = Ledger()
+    books.live(
+        *(snapshot(*even(f"0{at}:00", {ALICE: total, SECOND: total})) for at, total in REVOKED),
+        snapshot(*even("04:00", {SECOND: 2_200})),
+        snapshot(*even("05:00", {SECOND: 2_700})),
+    )
+    assert books.charged() == (2 * 310 + 500 - 2 * 210, 2 * 310 + 500 - 2 * 210)
+    assert books.rows[SECOND].surplus is None
