@@ -29,7 +29,9 @@ def uncharged_successions(
     All streams of their account that are gone, charged or not, are paired with all that are new.
     Where they do not pair one to one, nobody can tell which names go on uncharged.
     """
-    uncharged = [name for name in changes.gone if known[name].state in UNCHARGED]
+    accounts = dict.fromkeys(
+        account_of(name) for name in changes.gone if known[name].state in UNCHARGED
+    )
     gone = by_account(changes.gone.items(), account_of)
     new = by_account(changes.new.items(), account_of)
     return [
@@ -40,7 +42,7 @@ def uncharged_successions(
             continued=(SuccessionSide(name, changes.gone[former]),),
             state=known[former].state,
         )
-        for account in dict.fromkeys(map(account_of, uncharged))
+        for account in accounts
         for name, former in one_to_one(gone[account], new.get(account, {})).items()
-        if former in uncharged and any(changes.gone[former])
+        if known[former].state in UNCHARGED and any(changes.gone[former])
     ]
