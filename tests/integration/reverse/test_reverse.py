@@ -201,6 +201,24 @@ def test_a_clean_history_is_charged_in_place_of_an_invented_one(attack: Attack) 
     assert attack.run(START + HOUR, reconcile, since=START).corrections == 0
 
 
+def test_what_was_taken_over_is_not_charged_again(attack: Attack) -> None:
+    """An upgrade merged two counters; then a restart that was none, read from after it."""
+    node, (user,) = attack.node(), attack.users()
+    totals = [(100, 50), (110, 50), (170,), (180,), (9,), (15,), (250,), (260,)]
+    for minute, counted in enumerate(totals):
+        tags = zip(("tcp", "xhttp"), counted, strict=False)
+        node.snapshots[START + minute * MINUTE] = [(user, tag, total) for tag, total in tags]
+    attack.run(START + HOUR)
+    before = attack.charged()
+    assert before[0] == 10 + 10 + 10 + 9 + 6 + 55 + 10
+    reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert attack.charged() == (0, Decimal(0))
+    attack.run(START + HOUR, reconcile, since=START + 6 * MINUTE)
+    assert attack.charged()[0] == 55 + 10
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged() == before
+
+
 def test_the_command_prints_one_object(story: Story) -> None:
     """With what each account got back; an account's explanation shows the reason."""
     users = billed(story)
