@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class HistoryRange:
     """The minutes [at, until) of one source, their snapshots, and what is plausible there.
 
-    With `charges_again` cells that `reverse` took back are compared too.
+    With `charges_again` cells that `reverse` took back, or a part of, are compared too.
     """
 
     source_id: str
@@ -75,7 +75,8 @@ def find_differences(connection: Connection, history_range: HistoryRange) -> Fin
     different: list[tuple[StoredCell, Difference]] = []
     for stored in cells:
         record = stored.cell.record
-        if stored.cell.is_reversed and not history_range.charges_again:
+        is_taken_back = stored.cell.is_reversed or stored.has_reversal
+        if is_taken_back and not history_range.charges_again:
             continue
         after_start = bisect_right(stamps, record.from_at)
         past_end = bisect_right(stamps, record.to_at, lo=after_start)
