@@ -33,18 +33,20 @@ class Cell:
 
     `before` differs from the record's `start` where a counter restarted: the record starts at
     zero then, but the stream had been seen at `before`. `recorded` are the bytes of the record
-    and of all corrections to it so far.
+    and of all corrections to it so far; with `has_reversal` the newest one of a minute took
+    bytes back.
     """
 
     record: UsageRecord
     before: Totals
     recorded: Mapping[datetime, Totals]
+    has_reversal: bool = False
 
     @property
     def is_reversed(self) -> bool:
-        """Whether all of its bytes were taken back."""
+        """Whether bytes of it were taken back, some or all."""
         has_bytes = self.record.start != self.record.end
-        return has_bytes and not any(map(any, self.recorded.values()))
+        return has_bytes and (self.has_reversal or not any(map(any, self.recorded.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,16 +100,12 @@ UPDATE billing.sources
 
 @dataclass(frozen=True, slots=True)
 class StoredCell:
-    """A cell, the stream's database id, whose it is, and the newest revision by minute.
-
-    `has_reversal` says that `reverse` wrote the newest revision of one of its minutes.
-    """
+    """A cell, the stream's database id, whose it is, and the newest revision by minute."""
 
     stream_id: int
     account_uuid: str
     cell: Cell
     revisions: Mapping[datetime, int]
-    has_reversal: bool = False
 
 
 def read_first_from(
@@ -170,8 +166,8 @@ def read_cells(
         recorded.update({at: amount for at, (_, amount, _) in changes.items()})
         revisions = {at: revision for at, (revision, _, _) in changes.items()}
         has_reversal = any(is_reversal for _, _, is_reversal in changes.values())
-        cell = Cell(record, before, recorded)
-        cells.append(StoredCell(stream_id, account, cell, revisions, has_reversal))
+        cell = Cell(record, before, recorded, has_reversal)
+        cells.append(StoredCell(stream_id, account, cell, revisions))
     return cells, skipped
 
 

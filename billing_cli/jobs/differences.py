@@ -75,8 +75,7 @@ def find_differences(connection: Connection, history_range: HistoryRange) -> Fin
     different: list[tuple[StoredCell, Difference]] = []
     for stored in cells:
         record = stored.cell.record
-        is_taken_back = stored.cell.is_reversed or stored.has_reversal
-        if is_taken_back and not history_range.charges_again:
+        if stored.cell.is_reversed and not history_range.charges_again:
             continue
         after_start = bisect_right(stamps, record.from_at)
         past_end = bisect_right(stamps, record.to_at, lo=after_start)
