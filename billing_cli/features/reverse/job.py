@@ -167,7 +167,7 @@ def _take_back(
     reason = f"source {order.source_id} reversed: {order.reason}"
     configured = {source.source_id: source.region for source in context.sources}
     region = configured.get(order.source_id) or context.tariff.default_region
-    reversals, legacy_bytes = find_reversals(connection, usage, region)
+    reversals, legacy_bytes = find_reversals(connection, usage)
     rating = write_corrections(
         context,
         connection,

@@ -5,13 +5,12 @@ The rest was charged by the legacy writer. Its ledger row stays, and so do bucke
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.canonical import StoredUsage
 from billing_cli.core.model import Bucket, BucketKey, Totals
-from billing_cli.core.succession import ZERO
-from billing_cli.database.adjustments import read_bucket_histories
+from billing_cli.jobs.own_charges import own_bytes
 from billing_cli.jobs.regions import in_recorded_regions
 
 if TYPE_CHECKING:
@@ -41,18 +40,13 @@ class Reversal(NamedTuple):
 
 
 def find_reversals(
-    connection: Connection, usage: Sequence[StandingUsage], region: str
+    connection: Connection, usage: Sequence[StandingUsage]
 ) -> tuple[list[Reversal], int]:
     """Return what is taken back, and the bytes of the usage that the legacy writer charged."""
-    buckets = buckets_of(connection, [Reversal(standing, ZERO) for standing in usage], region)
-    histories = read_bucket_histories(connection, [bucket.key for bucket in buckets])
-    own: Counter[BucketKey] = Counter()
-    for key, history in histories.items():
-        charged = sum(entry.included_bytes + entry.rated_bytes for entry in history.entries)
-        own[key._replace(region=region)] += charged
+    own = own_bytes(connection, {_key(standing, "") for standing in usage})
     reversals, left = [], 0
     for standing in usage:
-        key, (uplink, downlink) = _key(standing, region), standing.record.end
+        key, (uplink, downlink) = _key(standing, ""), standing.record.end
         up = min(uplink, own[key])
         down = min(downlink, own[key] - up)
         own[key] -= up + down

@@ -236,6 +236,27 @@ def test_what_the_older_writer_charged_is_not_taken_back(
     assert_everything_is_billed_once(world)
 
 
+def test_bytes_stay_in_the_minute_in_which_the_older_writer_charged_them(
+    world: World, older: OlderWriter
+) -> None:
+    """A snapshot that comes late shows that they flowed earlier: they are not charged there too."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    world.node.withhold(world.minutes(30), world.minutes(31), world.minutes(61.5))
+    older.play(world.minutes(30))
+    at, accounts = older.readings(world.minutes(32), since=world.minutes(31))[0]
+    for account in accounts:
+        older.charge(at, account, accounts[account])
+    result = world.catch_up(world.minutes(61))
+    assert result.replayed_minutes > 0
+    assert_everything_is_billed_once(world)
+
+    result = world.reconcile(world.minutes(62), since=world.minutes(30))
+
+    assert result.corrections == 0
+    assert any("can't be compared" in note for note in result.sources[0].notes)
+    assert_everything_is_billed_once(world)
+
+
 def test_a_charge_without_a_bucket_is_not_charged_again(world: World, older: OlderWriter) -> None:
     """Its ledger row tells no bytes: nothing more is charged, and the bucket is entered."""
     world.node.run(world.minutes(60), poll_seconds=60)
