@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Totals
 from billing_cli.core.plausibility import plausible_bytes
-from billing_cli.core.succession import ZERO, covers
+from billing_cli.core.succession import ZERO, covers, minus, total_of
 from billing_cli.core.times import minute_of
 
 if TYPE_CHECKING:
@@ -33,18 +33,20 @@ class Cell:
 
     `before` differs from the record's `start` where a counter restarted: the record starts at
     zero then, but the stream had been seen at `before`. `recorded` are the bytes of the record
-    and of all corrections to it so far.
+    and of all corrections to it so far; with `has_reversal` the newest one of a minute took
+    bytes back.
     """
 
     record: UsageRecord
     before: Totals
     recorded: Mapping[datetime, Totals]
+    has_reversal: bool = False
 
     @property
     def is_reversed(self) -> bool:
-        """Whether all of its bytes were taken back."""
+        """Whether bytes of it were taken back, some or all."""
         has_bytes = self.record.start != self.record.end
-        return has_bytes and not any(map(any, self.recorded.values()))
+        return has_bytes and (self.has_reversal or not any(map(any, self.recorded.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,10 @@ def differences(
     """Compare a cell with the snapshots that history holds of its stream, oldest first.
 
     Of a cell that was taken back, history alone says what flowed in it: what it has at both ends.
+    Only what the record took over stays taken over where history has the record's end.
 
     `restarts` are the stamps at which the stream's counters restarted, as history shows it, with
-    what they go on from; `continued` those at which it goes on from counters of other names. A
+    what they go on from; `continued` those at which it takes over totals in addition to its own. A
     cell that begins at zero may not know of that.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
     history shows a step above the plausible rate, a decrease that is no restart, or other totals
@@ -111,12 +114,37 @@ def _charged_again(
     within = [(at, totals) for at, totals in history if begin <= at <= end]
     if not within or within[-1][0] != end:
         return None
-    is_start_known = within[0][0] == begin
-    if not is_start_known:
-        within = [(begin, cell.before), *within]
-    start, rest = within[0], within[1:]
-    shown = _minutes_shown(start, rest, restarts, policy, continued, is_start_known=is_start_known)
+    if within[0][0] != begin:
+        start, rest = (begin, cell.before), within
+        shown = _minutes_shown(start, rest, restarts, policy, continued, is_start_known=False)
+    else:
+        (_, totals), *rest = within
+        owed = _still_taken_over(cell, within, continued)
+        shown = _minutes_shown(
+            (begin, total_of((totals, owed))),
+            rest,
+            restarts,
+            policy,
+            continued,
+            is_start_known=owed == ZERO,
+            takes_over=True,
+        )
     return None if shown is None else _compared(cell, shown)
+
+
+def _still_taken_over(
+    cell: Cell,
+    within: Sequence[tuple[datetime, Totals]],
+    continued: Mapping[datetime, Totals],
+) -> Totals:
+    """Return what the record took over at its start beyond what history shows inside the cell."""
+    start, end = cell.record.start, cell.record.end
+    (_, seen), *rest = within
+    if within[-1][1] != end or not covers(start, seen):
+        return ZERO
+    shown = total_of(continued[at] for at, _ in rest if at in continued)
+    left = minus(minus(start, seen), shown)
+    return Totals(max(0, left.uplink), max(0, left.downlink))
 
 
 def _compared(cell: Cell, shown: Mapping[datetime, Totals]) -> list[Difference]:
@@ -154,11 +182,13 @@ def _minutes_shown(
     continued: Mapping[datetime, Totals],
     *,
     is_start_known: bool,
+    takes_over: bool = False,
 ) -> dict[datetime, Totals] | None:
     """Return the bytes of each minute; None where nothing can be concluded.
 
     `is_start_known` says that history has the start too. Where it has not, the restart that it
     shows in the first step may have been before the start: a total above it is then no restart.
+    Without `takes_over`, the start holds what is `continued` before the first restart.
     """
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
@@ -166,9 +196,9 @@ def _minutes_shown(
     for next_at, next_totals in rest:
         before = totals
         if next_at in restarts and (is_start_known or not covers(next_totals, totals)):
-            before = restarts[next_at]
-        elif totals == ZERO:
-            before = continued.get(next_at, ZERO)
+            before, takes_over = restarts[next_at], True
+        if takes_over or before == ZERO:
+            before = total_of((before, continued.get(next_at, ZERO)))
         if not covers(next_totals, before):
             return None
         up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink

@@ -30,8 +30,9 @@ class History:
 
     `restarts` are the stamps at which each stream's counters were found to have restarted, with
     what they go on from: zero, but for a direction that did not restart with the other.
-    `continued` are those at which a stream was found to go on from counters of other names. The
-    restarts of `unsure` streams are none, if their totals of before the history say so.
+    `continued` are those at which a stream was found to go on from more than its own totals: from
+    counters of other names, or from before a restart that was none. The restarts of `unsure`
+    streams are none, if their totals of before the history say so.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -56,7 +57,6 @@ def read_history(
     walk.apply_all(snapshots, len(snapshots), decide_now=True, is_cut=False)
     continued: defaultdict[StreamName, dict[datetime, Totals]] = defaultdict(dict)
     for at, together in groupby(walk.successions, attrgetter("at")):
-        renamed = (succession for succession in together if succession.kind == "renamed")
-        for name, totals in taken_over(renamed).items():
+        for name, totals in taken_over(together).items():
             continued[name][at] = totals
     return History(tuple(walk.applied), walk.restarts, continued, frozenset(walk.unsure))

@@ -66,10 +66,13 @@ SELECT stream.stream_id, stream.inbound_tag, stream.sample_uuid::text,
  ORDER BY stream.stream_id, record.from_at
 """
 
-# What earlier comparisons have changed about these records, newest revision last.
+# What earlier comparisons and `reverse` have changed about these records, newest revision last.
+# The run of a reversal is kept as long as the minutes that were reversed.
 READ_CORRECTIONS = f"""
 SELECT record.stream_id, record.from_at, record.bucket_start, record.revision,
-       record.uplink_end, record.downlink_end
+       record.uplink_end, record.downlink_end,
+       EXISTS (SELECT FROM billing.runs AS run
+                WHERE run.run_id = record.run_id AND run.job = 'reverse')
   FROM {NODE_RECORDS}
  WHERE record.kind = 'correction'
  ORDER BY record.revision
@@ -131,12 +134,12 @@ def read_cells(
     one that began in a month that was pruned. Cells of a deleted account are not counted either.
     """
     node = {"stored_node_id": stored_node_id, "since": since, "until": until}
-    corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals]]] = {}
-    for stream_id, from_at, minute, revision, up, down in connection.execute(
+    corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals, bool]]] = {}
+    for stream_id, from_at, minute, revision, up, down, is_reversal in connection.execute(
         READ_CORRECTIONS, {**node, "since": first}
     ):
         minutes = corrected.setdefault((stream_id, from_at), {})
-        minutes[minute] = revision, Totals(up, down)
+        minutes[minute] = revision, Totals(up, down), is_reversal
 
     cells, skipped = [], 0
     previous: tuple[int, datetime | None, Totals] = (0, None, ZERO)
@@ -160,9 +163,11 @@ def read_cells(
         record = UsageRecord(name, minute, epoch, from_at, to_at, start, end)
         changes = corrected.get((stream_id, from_at), {})
         recorded = {minute: Totals(record.uplink_bytes, record.downlink_bytes)}
-        recorded.update({at: amount for at, (_, amount) in changes.items()})
-        revisions = {at: revision for at, (revision, _) in changes.items()}
-        cells.append(StoredCell(stream_id, account, Cell(record, before, recorded), revisions))
+        recorded.update({at: amount for at, (_, amount, _) in changes.items()})
+        revisions = {at: revision for at, (revision, _, _) in changes.items()}
+        has_reversal = any(is_reversal for _, _, is_reversal in changes.values())
+        cell = Cell(record, before, recorded, has_reversal)
+        cells.append(StoredCell(stream_id, account, cell, revisions))
     return cells, skipped
 
 

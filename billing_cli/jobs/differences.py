@@ -13,6 +13,7 @@ from billing_cli.core.times import minute_of
 from billing_cli.database.earlier_totals import read_earlier_totals
 from billing_cli.database.reconcile import read_cells, read_first_from
 from billing_cli.database.streams import read_last_accounts
+from billing_cli.jobs.own_charges import without_legacy_charges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class HistoryRange:
     """The minutes [at, until) of one source, their snapshots, and what is plausible there.
 
-    With `charges_again` cells that `reverse` took back are compared too.
+    With `charges_again` cells that `reverse` took back, or a part of, are compared too.
     """
 
     source_id: str
@@ -95,4 +96,4 @@ def find_differences(connection: Connection, history_range: HistoryRange) -> Fin
             skipped += 1
         else:
             different.extend((stored, difference) for difference in found)
-    return Finding(history_range, different, skipped)
+    return without_legacy_charges(connection, Finding(history_range, different, skipped))

@@ -13,8 +13,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
-from billing_cli.core.canonical import StoredUsage
-from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.core.result import SourceResult
 from billing_cli.core.times import MINUTE
 from billing_cli.database.connection import Session
@@ -22,6 +20,7 @@ from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.reverse.own_charges import buckets_of, find_reversals
 from billing_cli.features.reverse.queries import Scope, read_span, read_standing_usage
 from billing_cli.features.reverse.result import AccountReversal, ReverseResult
 from billing_cli.jobs.accounts import lock_accounts
@@ -29,7 +28,6 @@ from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import maxima_of, note_charged
 from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.nodes import nodes_of
-from billing_cli.jobs.regions import in_recorded_regions
 from billing_cli.jobs.run_history import record_run, recording_failure
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.model import Charge
-    from billing_cli.features.reverse.queries import StandingUsage
     from billing_cli.jobs.context import JobContext
 
 JOB = "reverse"
@@ -72,9 +69,12 @@ class _Done:
     included_bytes: int = 0
     rated_bytes: int = 0
     problems: dict[str, None] = field(default_factory=dict)
+    legacy_bytes: int = 0
     steps: int = 0
 
-    def plus_step(self, charges: Sequence[Charge], problems: Iterable[str]) -> _Done:
+    def plus_step(
+        self, charges: Sequence[Charge], problems: Iterable[str], legacy_bytes: int
+    ) -> _Done:
         """Return the same with a step that wrote these entries."""
         corrections, amounts = self.corrections.copy(), self.amounts.copy()
         for charge in charges:
@@ -87,12 +87,13 @@ class _Done:
             self.included_bytes + sum(charge.included_bytes for charge in charges),
             self.rated_bytes + sum(charge.rated_bytes for charge in charges),
             self.problems | dict.fromkeys(problems),
+            self.legacy_bytes + legacy_bytes,
             self.steps + 1,
         )
 
 
 def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> ReverseResult:
-    """Take back what the source charged.
+    """Take back what the source charged, without what the legacy writer did.
 
     Raises UsageError for an unknown source, BillingError where a step failed; the steps before it
     stand, and the error's `so_far` is what they did. The status is `busy` where another run holds
@@ -164,48 +165,27 @@ def _take_back(
     accounts = lock_accounts(context, connection, {record.account_uuid for record in found})
     usage = [record for record in found if record.account_uuid in accounts.chargeable]
     reason = f"source {order.source_id} reversed: {order.reason}"
+    configured = {source.source_id: source.region for source in context.sources}
+    region = configured.get(order.source_id) or context.tariff.default_region
+    reversals, legacy_bytes = find_reversals(connection, usage)
     rating = write_corrections(
         context,
         connection,
-        [Correction(bucket, reason) for bucket in _buckets(context, connection, order, usage)],
+        [Correction(bucket, reason) for bucket in buckets_of(connection, reversals, region)],
         accounts,
-        [
-            StoredUsage(
-                standing.record._replace(start=standing.record.end, end=standing.record.start),
-                standing.stream_id,
-                standing.account_uuid,
-                "correction",
-                standing.revision + 1,
-            )
-            for standing in usage
-        ],
+        [reversal.correction() for reversal in reversals],
     )
     sources = dict.fromkeys(step.stored_node_ids, order.source_id)
     charged = [charge.key for charge in rating.charges]
     note_charged(connection, rating.charges, maxima_of(context, charged, sources))
-    return before.plus_step(rating.charges, accounts.problems.values())
-
-
-def _buckets(
-    context: JobContext, connection: Connection, order: Order, usage: Sequence[StandingUsage]
-) -> list[Bucket]:
-    """Sum what is taken out of each bucket."""
-    configured = {source.source_id: source.region for source in context.sources}
-    region = configured.get(order.source_id) or context.tariff.default_region
-    sums: defaultdict[BucketKey, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for standing in usage:
-        record, node = standing.record, standing.stored_node_id
-        tag = record.name.inbound_tag
-        key = BucketKey(record.bucket_start, node, standing.account_uuid, region, tag)
-        uplink, downlink = sums[key]
-        sums[key] = uplink - record.uplink_bytes, downlink - record.downlink_bytes
-    return in_recorded_regions(connection, (Bucket(key, *sums[key]) for key in sums))
+    return before.plus_step(rating.charges, accounts.problems.values(), legacy_bytes)
 
 
 def _result(
     context: JobContext, order: Order, started_at: datetime, done: _Done, *, dry_run: bool
 ) -> ReverseResult:
     corrections = done.corrections.total()
+    legacy = f"{done.legacy_bytes} bytes were charged by the legacy writer: they are not taken back"
     return ReverseResult(
         job=JOB,
         run_id=context.run_id,
@@ -220,7 +200,7 @@ def _result(
         steps=done.steps,
         dry_run=dry_run,
         sources=(SourceResult(order.source_id, corrections=corrections),),
-        notes=tuple(done.problems),
+        notes=(*done.problems, *[legacy] * bool(done.legacy_bytes)),
         reason=order.reason,
         accounts=tuple(
             AccountReversal(account, count, done.amounts[account])

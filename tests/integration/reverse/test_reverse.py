@@ -201,6 +201,55 @@ def test_a_clean_history_is_charged_in_place_of_an_invented_one(attack: Attack) 
     assert attack.run(START + HOUR, reconcile, since=START).corrections == 0
 
 
+@pytest.mark.parametrize(
+    ("since", "until"), [(13, None), (0, 13)], ids=["the later minute", "the earlier minute"]
+)
+def test_a_record_that_was_taken_back_in_part_is_left_alone(
+    attack: Attack, since: int, until: int | None
+) -> None:
+    """A reconcile had moved some of its bytes to another minute, which stays charged."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, total in ((0, 0), (10, 100), (16, 700)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    node.snapshots[START + 12 * MINUTE] = [(user, "tcp", 400)]
+    attack.run(START + HOUR, reconcile)
+    end = until and START + until * MINUTE
+    order = Order("jp-1", START + since * MINUTE, end or None, None, WHY)
+    assert reverse(attack.context(START + HOUR), order).written_minutes == (2 if until else 1)
+    before = attack.charged()
+    assert before[0] == (300 if until else 400)
+    node.snapshots[START + 14 * MINUTE] = [(user, "tcp", 500)]
+    assert attack.run(START + HOUR, reconcile).corrections == 0
+    assert attack.charged() == before
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged()[0] == 700
+    del node.snapshots[START + 14 * MINUTE]
+    node.snapshots[START + 15 * MINUTE] = [(user, "tcp", 500)]
+    node.snapshots[START + 14 * MINUTE] = [(user, "tcp", 500)]
+    node.snapshots[START + 13 * MINUTE] = [(user, "tcp", 450)]
+    assert attack.run(START + HOUR, reconcile).corrections == 2
+    assert attack.charged()[0] == 700
+
+
+def test_what_was_taken_over_is_not_charged_again(attack: Attack) -> None:
+    """An upgrade merged two counters; then a restart that was none, read from after it."""
+    node, (user,) = attack.node(), attack.users()
+    totals = [(100, 50), (110, 50), (170,), (180,), (9,), (15,), (250,), (260,)]
+    for minute, counted in enumerate(totals):
+        tags = zip(("tcp", "xhttp"), counted, strict=False)
+        node.snapshots[START + minute * MINUTE] = [(user, tag, total) for tag, total in tags]
+    attack.run(START + HOUR)
+    before = attack.charged()
+    assert before[0] == 10 + 10 + 10 + 9 + 6 + 55 + 10
+    reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert attack.charged() == (0, Decimal(0))
+    attack.run(START + HOUR, reconcile, since=START + 6 * MINUTE)
+    assert attack.charged()[0] == 55 + 10
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged() == before
+
+
 def test_the_command_prints_one_object(story: Story) -> None:
     """With what each account got back; an account's explanation shows the reason."""
     users = billed(story)

@@ -13,6 +13,7 @@ import pytest
 from billing_cli.core.model import BucketKey
 from billing_cli.core.rating import ledger_id
 from billing_cli.features.audit.job import audit
+from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.catch_up import SINCE_IGNORED_FOR_LEGACY
 from billing_cli.simulator.oracle import Oracle
 from tests.integration.reconcile.conftest import World, world
@@ -195,6 +196,64 @@ def test_a_minute_that_was_charged_before_the_crash_is_not_charged_again(
     result = world.catch_up(world.minutes(61))
 
     assert result.replayed_minutes == 1
+    assert_everything_is_billed_once(world)
+
+
+@pytest.mark.parametrize(("share", "replayed"), [(1, 1), (2, 0)], ids=["all", "half of it"])
+def test_what_the_older_writer_charged_is_not_taken_back(
+    world: World, older: OlderWriter, share: int, replayed: int
+) -> None:
+    """Nor is it charged again afterwards."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    older.play(world.minutes(30))
+    at, accounts = older.readings(world.minutes(31), since=world.minutes(30))[0]
+    busy = next(one for one in sorted(accounts) if accounts[one] != older.totals[one])
+    before = older.totals[busy]
+    moved = [(now - then) // share for now, then in zip(accounts[busy], before, strict=True)]
+    older.charge(at, busy, (before[0] + moved[0], before[1] + moved[1]))
+    assert world.catch_up(world.minutes(61)).replayed_minutes == replayed
+    assert_everything_is_billed_once(world)
+
+    order = Order("jp-1", world.minutes(30), world.minutes(32), None, "the node was compromised")
+    result = world.job(reverse, world.minutes(62), order=order)
+
+    note = f"{sum(moved)} bytes were charged by the legacy writer: they are not taken back"
+    assert (result.status, result.notes) == ("ok", (note,))
+    assert result.corrections > 0
+    with psycopg.connect(world.database_url) as connection:
+        left = connection.execute(
+            "SELECT account_uuid::text, total_bytes FROM traffic_minute_buckets"
+            " WHERE bucket_start BETWEEN %s AND %s AND total_bytes > 0",
+            (world.minutes(30), world.minutes(31)),
+        ).fetchall()
+    assert left == [(busy, sum(moved))]
+    report: Any = world.job(audit, world.minutes(62))
+    assert report.violations == 0, report.findings
+    again = world.job(reverse, world.minutes(62), order=order)
+    assert (again.corrections, again.notes) == (0, (note,))
+    assert world.reconcile(world.minutes(62)).corrections == 0
+    world.reconcile(world.minutes(62), since=world.minutes(30))
+    assert_everything_is_billed_once(world)
+
+
+def test_bytes_stay_in_the_minute_in_which_the_older_writer_charged_them(
+    world: World, older: OlderWriter
+) -> None:
+    """A snapshot that comes late shows that they flowed earlier: they are not charged there too."""
+    world.node.run(world.minutes(60), poll_seconds=60)
+    world.node.withhold(world.minutes(30), world.minutes(31), world.minutes(61.5))
+    older.play(world.minutes(30))
+    at, accounts = older.readings(world.minutes(32), since=world.minutes(31))[0]
+    for account in accounts:
+        older.charge(at, account, accounts[account])
+    result = world.catch_up(world.minutes(61))
+    assert result.replayed_minutes > 0
+    assert_everything_is_billed_once(world)
+
+    result = world.reconcile(world.minutes(62), since=world.minutes(30))
+
+    assert result.corrections == 0
+    assert any("can't be compared" in note for note in result.sources[0].notes)
     assert_everything_is_billed_once(world)
 
 

@@ -139,10 +139,11 @@ def test_the_last_snapshot_of_a_history_decides_alone() -> None:
     assert list(history.restarts[ALICE]) == [after_noon("02:00")]
 
 
-def test_a_restart_that_was_none_continues_no_other_name() -> None:
-    """History shows a step back to the former totals: no counter took another one over."""
+def test_a_restart_that_was_none_continues_its_former_totals() -> None:
+    """History shows a step back to them: what is read of it goes on from there."""
     story = [
         *(alice("00:00", 600, 600), alice("01:00", 5, 5), alice("02:00", 6, 6)),
         alice("03:00", 700, 700),
     ]
-    assert read_history(story, {}, BELIEVE_ALL).continued == {}
+    continued = read_history(story, {}, BELIEVE_ALL).continued
+    assert continued == {ALICE: {after_noon("03:00"): Totals(600, 600)}}

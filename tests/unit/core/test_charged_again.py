@@ -1,0 +1,138 @@
+"""What was taken back is charged again as it was collected, also where totals were taken over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from billing_cli.core.corrections import Cell, differences
+from billing_cli.core.history import read_history
+from billing_cli.core.model import Totals
+from tests.unit.core.stories import (
+    ALICE,
+    ALICE_TCP,
+    BELIEVE_ALL,
+    Ledger,
+    after_noon,
+    alice,
+    record,
+    snapshot,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from billing_cli.core.model import Snapshot, UsageRecord
+
+
+def both(clock: str, xhttp: int, tcp: int) -> Snapshot:
+    """Return a snapshot with two streams of Alice, the same in both directions."""
+    return snapshot(clock, {ALICE: (xhttp, xhttp), ALICE_TCP: (tcp, tcp)})
+
+
+def one(clock: str, total: int) -> Snapshot:
+    """Return a snapshot with one stream of Alice, the same in both directions."""
+    return alice(clock, total, total)
+
+
+MERGED = [both("00:00", 90, 50), both("01:00", 100, 50), one("02:00", 160), one("03:00", 165)]
+REVOKED = [
+    *(one("00:00", 1_000), one("01:00", 10), one("02:00", 15), one("03:00", 1_100)),
+    one("04:00", 1_103),
+]
+ABSORBED = [
+    *(one("00:00", 1_000), one("01:00", 10), one("02:00", 955), one("03:00", 1_000)),
+    *(one("04:00", 1_900), one("05:00", 1_990), one("06:00", 1_997)),
+]
+RENAMED = [one("00:00", 500), snapshot("01:00", {ALICE_TCP: (520, 520)})]
+RESTARTED = [one("00:00", 500), one("01:00", 20), one("02:00", 30)]
+
+
+def collected(story: Sequence[Snapshot]) -> list[UsageRecord]:
+    """Return the records of a run over a story."""
+    books = Ledger()
+    books.run(story[0])
+    books.run(*story, decide_now=True)
+    return books.records
+
+
+def charged_again(taken_back: UsageRecord, history: Sequence[Snapshot]) -> dict[str, int] | None:
+    """Return the uplink bytes by minute that history shows of a record that was taken back."""
+    read = read_history(history, {}, BELIEVE_ALL)
+    with_it = (told for told in history if taken_back.name in told.totals)
+    seen = [(told.collected_at, told.totals[taken_back.name]) for told in with_it]
+    before = next((totals for at, totals in seen if at == taken_back.from_at), taken_back.start)
+    is_restarted = taken_back.reset_epoch and not all(taken_back.start)
+    cell = Cell(taken_back, before if is_restarted else taken_back.start, {})
+    found = differences(
+        cell,
+        seen,
+        read.restarts.get(taken_back.name, {}),
+        BELIEVE_ALL,
+        read.continued.get(taken_back.name, {}),
+    )
+    return None if found is None else {f"{part.minute:%M:%S}": part.shown.uplink for part in found}
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(MERGED, id="a counter merged into another one"),
+        pytest.param(RENAMED, id="a counter renamed"),
+        pytest.param(REVOKED, id="a restart that was none"),
+        pytest.param(ABSORBED, id="growth that absorbs what was charged beyond"),
+        pytest.param(RESTARTED, id="a restart"),
+    ],
+)
+def test_a_record_that_was_taken_back_is_charged_again_as_collected(
+    story: list[Snapshot],
+) -> None:
+    """Whatever of the history before it is still read."""
+    records = collected(story)
+    assert records
+    for of in records:
+        for begin in range(len(story)):
+            history = story[begin:]
+            if history[0].collected_at <= of.from_at:
+                charged = {f"{of.bucket_start:%M:%S}": of.uplink_bytes}
+                assert charged_again(of, history) == charged
+
+
+def test_a_late_snapshot_moves_what_was_taken_over_to_its_minute() -> None:
+    """The counter goes on by itself first, and is merged afterwards."""
+    (_, merged, _) = collected(MERGED)
+    history = [*MERGED[:2], both("01:30", 102, 50), *MERGED[2:]]
+    assert charged_again(merged, history) == {"01:00": 2, "02:00": 8}
+
+
+def test_nothing_is_concluded_where_history_does_not_show_when_it_was_taken_over() -> None:
+    """The restart that was revoked is before what is read of the history."""
+    revoked = collected(REVOKED)[2]
+    assert charged_again(revoked, [REVOKED[2], one("02:30", 20), *REVOKED[3:]]) is None
+    whole = [*REVOKED[:3], one("02:30", 20), *REVOKED[3:]]
+    assert charged_again(revoked, whole) == {"02:00": 5, "03:00": 80}
+
+
+def test_a_history_with_another_end_says_itself_what_was_taken_over() -> None:
+    """It is of other counters than those that were collected."""
+    merged = record(ALICE, ("01:00", "02:00"), (150, 150), (160, 160))
+    assert charged_again(merged, [one("01:00", 100), one("02:00", 170)]) == {"02:00": 70}
+    assert charged_again(merged, [both("01:00", 100, 50), one("02:00", 170)]) == {"02:00": 20}
+
+
+def test_a_hidden_restart_that_was_none_adds_no_bytes_twice() -> None:
+    """Inside a record that stands, its former totals are not charged again either."""
+    stands = record(ALICE, ("00:00", "03:00"), (1_000, 1_000), (1_100, 1_100))
+    cell = Cell(stands, stands.start, {after_noon("03:00"): Totals(100, 100)})
+    for low in (0, 10):
+        history = [one("00:00", 1_000), one("01:00", low), one("02:00", low), one("03:00", 1_100)]
+        read = read_history(history, {}, BELIEVE_ALL)
+        found = differences(
+            cell,
+            [(told.collected_at, told.totals[ALICE]) for told in history],
+            read.restarts[ALICE],
+            BELIEVE_ALL,
+            read.continued[ALICE],
+        )
+        assert [part.shown.uplink for part in found or []] == ([10, 90] if low else [])
