@@ -126,7 +126,8 @@ def reject_held(
     """Decide that the held deltas are never charged, all of them or none, and note why.
 
     All that waits of a duplicate stream is decided together, and the stream is ignored from then
-    on. Raises as `release_held` does.
+    on. What was held in a restart that was revoked is no surplus of the stream any more. Raises as
+    `release_held` does.
     """
     wanted = sorted(set(held_ids))
     started_at = context.clock()
@@ -140,6 +141,7 @@ def reject_held(
         if busy:
             return replace(result, status="busy", finished_at=context.clock(), error=busy)
         decided = _decide(context, connection, deltas, "rejected", reason)
+        store_held.cut_surplus(connection, [delta.held_id for delta in decided])
         return replace(result, finished_at=context.clock(), held=decided)
 
     return in_one_transaction(context, REJECT_JOB, started_at, work, dry_run=dry_run)
