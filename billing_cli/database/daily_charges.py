@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.daily_maximum import Payer
+from billing_cli.database import arrays
 from billing_cli.database.parameters import rows_as_json
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.daily_maximum import Amounts
+    from billing_cli.core.model import Charge
 
 READ_DAILY_CHARGES = """
 SELECT own.kind, own.name, own.day, own.amount
@@ -22,13 +24,36 @@ SELECT own.kind, own.name, own.day, own.amount
   JOIN billing.daily_charges AS own USING (day, kind, name)
 """
 
+# No sum falls below 0: what is given back may be from before the maximum was configured.
 ADD_DAILY_CHARGES = """
+WITH added AS (
+  SELECT day, kind, name, amount
+    FROM jsonb_to_recordset(%(amounts)s::jsonb)
+      AS added (day date, kind text, name text, amount numeric)
+), returned AS (
+  UPDATE billing.daily_charges AS own
+     SET amount = greatest(own.amount + added.amount, 0)
+    FROM added
+   WHERE own.day = added.day AND own.kind = added.kind AND own.name = added.name
+     AND added.amount < 0
+)
 INSERT INTO billing.daily_charges AS own (day, kind, name, amount)
 SELECT day, kind, name, amount
-  FROM jsonb_to_recordset(%(amounts)s::jsonb)
-    AS added (day date, kind text, name text, amount numeric)
+  FROM added
+ WHERE amount > 0
  ORDER BY day, kind, name
     ON CONFLICT (day, kind, name) DO UPDATE SET amount = own.amount + excluded.amount
+"""
+
+# The range limits the months that are read.
+READ_RELEASED = """
+SELECT charge.ledger_id::text
+  FROM unnest(%(buckets)s::timestamptz[], %(account_uuids)s::uuid[], %(ids)s::uuid[])
+    AS wanted (bucket_start, account_uuid, ledger_id)
+  JOIN billing.charges AS charge USING (bucket_start, account_uuid, ledger_id)
+  JOIN billing.seals AS seal USING (run_id, step)
+ WHERE seal.job = 'held-release'
+   AND charge.bucket_start BETWEEN %(first_bucket)s AND %(last_bucket)s
 """
 
 
@@ -49,6 +74,21 @@ def add_daily_charges(connection: Connection, amounts: Amounts) -> None:
     ]
     if rows:
         connection.execute(ADD_DAILY_CHARGES, {"amounts": rows_as_json(rows)})
+
+
+def read_released(connection: Connection, charges: Iterable[Charge]) -> set[str]:
+    """Return the ledger ids of what `held release` charged, of all that the entries adjust."""
+    adjusting = [charge for charge in charges if charge.adjusts]
+    if not adjusting:
+        return set()
+    minutes = [charge.key.bucket_start for charge in adjusting]
+    given = {
+        **arrays.bucket_keys([charge.key for charge in adjusting]),
+        "ids": arrays.plain(charge.adjusts for charge in adjusting),
+        "first_bucket": min(minutes),
+        "last_bucket": max(minutes),
+    }
+    return {ledger_id for (ledger_id,) in connection.execute(READ_RELEASED, given)}
 
 
 def _key(payer: Payer, day: date) -> dict[str, str]:

@@ -110,7 +110,7 @@ GRANTS = (
         select="bucket_start node_id account_uuid region line_code uplink_bytes downlink_bytes"
         " total_bytes created_at",
         insert="bucket_start node_id account_uuid region line_code uplink_bytes downlink_bytes"
-        " total_bytes multiplier rating_status source_revision",
+        " total_bytes multiplier rating_status source_revision created_at",
         update="uplink_bytes downlink_bytes total_bytes multiplier source_revision updated_at",
     ),
     *_grants(
@@ -174,7 +174,7 @@ GRANTS = (
     *_grants(
         "billing.seals",
         select="",
-        insert="run_id step job first_bucket last_bucket records records_sha256 charges"
+        insert="run_id step job created_at first_bucket last_bucket records records_sha256 charges"
         " charges_sha256 record_checks charge_checks",
     ),
     *_grants("billing.sealed_days", select=""),

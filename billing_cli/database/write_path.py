@@ -24,23 +24,37 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_usage (
   downlink_start bigint, downlink_end bigint, account_uuid uuid, kind text
 ) ON COMMIT DROP
 """,
-    # After the line of the charge: its place among the ledger's new rows, and the bytes of the new
-    # bucket that it is for (NULL where an existing bucket is corrected).
+    # After the line of the charge: its place among the ledger's new rows, the bytes of the new
+    # bucket that it is for (NULL where an existing bucket is corrected), and when it was staged.
     """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_charge (
   bucket_start timestamptz, account_uuid uuid, ledger_id uuid, entry_type text, adjusts uuid,
   stored_node_id text, region text, line_code text, included_bytes bigint, rated_bytes bigint,
   price_per_byte numeric, multiplier numeric, amount_delta numeric, quota_before bigint,
   balance_before numeric, pricing_rule_version text, reason text,
-  ordinal integer, uplink_bytes bigint, downlink_bytes bigint
+  ordinal integer, uplink_bytes bigint, downlink_bytes bigint,
+  written_at timestamptz DEFAULT statement_timestamp()
 ) ON COMMIT DROP
 """,
     # All steps of a dry run share one transaction.
     "TRUNCATE pg_temp.staged_usage, pg_temp.staged_charge",
 )
 
+# What is copied into the second one: all but the stamp.
+STAGED_CHARGE: LiteralString = """
+staged_charge (
+  bucket_start, account_uuid, ledger_id, entry_type, adjusts, stored_node_id, region, line_code,
+  included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta, quota_before,
+  balance_before, pricing_rule_version, reason, ordinal, uplink_bytes, downlink_bytes)
+"""
+
 # The number of this transaction among those of its run: the seal, inserted after the facts, has it.
 STEP = "(SELECT coalesce(max(step), 0) + 1 FROM billing.seals WHERE run_id = %(run_id)s)"
+
+# The stamp of what this transaction writes. Charges are staged while their accounts are locked, so
+# that stamps rise in the order in which balances were passed on, whichever transaction began first.
+WRITTEN_AT = """
+       coalesce((SELECT min(written_at) FROM pg_temp.staged_charge), statement_timestamp())"""
 
 INSERT_USAGE_RECORDS = f"""
 INSERT INTO billing.usage_records
@@ -108,9 +122,10 @@ UPDATE billing.streams AS stream
 INSERT_BUCKETS = """
 INSERT INTO public.traffic_minute_buckets
        (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-        total_bytes, multiplier, rating_status, source_revision)
+        total_bytes, multiplier, rating_status, source_revision, created_at)
 SELECT bucket_start, stored_node_id, account_uuid, region, line_code, uplink_bytes,
-       downlink_bytes, uplink_bytes + downlink_bytes, multiplier, 'rated', pricing_rule_version
+       downlink_bytes, uplink_bytes + downlink_bytes, multiplier, 'rated', pricing_rule_version,
+       written_at
   FROM pg_temp.staged_charge
  WHERE uplink_bytes IS NOT NULL
  ORDER BY ordinal
@@ -118,12 +133,12 @@ SELECT bucket_start, stored_node_id, account_uuid, region, line_code, uplink_byt
 """
 
 # A bucket row is brought to the corrected figure; it is the one fact that is not append-only.
-ADJUST_BUCKETS = """
+ADJUST_BUCKETS = f"""
 INSERT INTO public.traffic_minute_buckets AS bucket
        (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-        total_bytes, multiplier, rating_status, source_revision)
+        total_bytes, multiplier, rating_status, source_revision, created_at)
 SELECT bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
-       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s
+       uplink_bytes + downlink_bytes, multiplier, 'rated', %(pricing_rule_version)s, {WRITTEN_AT}
   FROM unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
               %(regions)s::text[], %(lines)s::text[], %(uplinks)s::bigint[],
               %(downlinks)s::bigint[], %(multipliers)s::double precision[])
@@ -141,23 +156,24 @@ INSERT_CHARGES = f"""
 INSERT INTO billing.charges
        (ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
         line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-        quota_before, balance_before, pricing_rule_version, run_id, reason, step, ordinal)
+        quota_before, balance_before, pricing_rule_version, run_id, reason, step, ordinal,
+        created_at)
 SELECT ledger_id, entry_type, adjusts, bucket_start, stored_node_id, account_uuid, region,
        line_code, included_bytes, rated_bytes, price_per_byte, multiplier, amount_delta,
-       quota_before, balance_before, pricing_rule_version, %(run_id)s, reason, {STEP}, ordinal
+       quota_before, balance_before, pricing_rule_version, %(run_id)s, reason, {STEP}, ordinal,
+       written_at
   FROM pg_temp.staged_charge
     ON CONFLICT (bucket_start, account_uuid, ledger_id) DO NOTHING
 """
 
-# Created-at rises in bucket order, because readers take the newest entries by it. It counts from
-# the statement, not from the transaction, which may have waited for another one's entries.
+# Created-at rises in bucket order, because readers take the newest entries by it.
 INSERT_LEDGER_ENTRIES = """
 INSERT INTO public.billing_ledger
        (id, account_uuid, bucket_start, bucket_end, entry_type, rated_bytes, amount_delta,
         balance_after, pricing_rule_version, created_at)
 SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute', entry_type,
        rated_bytes, amount_delta, balance_before + amount_delta, pricing_rule_version,
-       statement_timestamp() + ordinal * interval '1 microsecond'
+       written_at + ordinal * interval '1 microsecond'
   FROM pg_temp.staged_charge
  ORDER BY ordinal
     ON CONFLICT (id) DO NOTHING
@@ -227,10 +243,12 @@ ARREARS_SINCE = """
 """
 
 # A renewal is seen once: by the first run that locks the quota state after it.
-INSERT_QUOTA_PERIODS = """
+INSERT_QUOTA_PERIODS = f"""
 INSERT INTO billing.quota_periods
-       (account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, run_id)
-SELECT account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, %(run_id)s
+       (account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, run_id,
+        seen_at)
+SELECT account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, %(run_id)s,
+       {WRITTEN_AT}
   FROM jsonb_to_recordset(%(quota_periods)s::jsonb)
     AS given (account_uuid uuid, period_start timestamptz, quota_bytes bigint,
               included_before bigint, former_quota_bytes bigint)
@@ -359,11 +377,11 @@ SELECT added.succession_id, stream.stream_id, side, uplink_total, downlink_total
 # A transaction that wrote no facts has no seal.
 INSERT_SEAL = f"""
 INSERT INTO billing.seals
-       (run_id, step, job, first_bucket, last_bucket, records, records_sha256, charges,
+       (run_id, step, job, created_at, first_bucket, last_bucket, records, records_sha256, charges,
         charges_sha256, record_checks, charge_checks)
-SELECT %(run_id)s, {STEP}, %(job)s, %(first_bucket)s, %(last_bucket)s, %(sealed_records)s,
-       %(records_sha256)s, %(sealed_charges)s, %(charges_sha256)s, %(record_checks)s,
-       %(charge_checks)s
+SELECT %(run_id)s, {STEP}, %(job)s, {WRITTEN_AT}, %(first_bucket)s, %(last_bucket)s,
+       %(sealed_records)s, %(records_sha256)s, %(sealed_charges)s, %(charges_sha256)s,
+       %(record_checks)s, %(charge_checks)s
  WHERE %(first_bucket)s::timestamptz IS NOT NULL
 """
 

@@ -10,7 +10,7 @@ from billing_cli.core.canonical import NO_VALUE, charge_line, usage_line
 from billing_cli.core.seals import LineDigest
 from billing_cli.database.arrears import CLEAR_ARREARS_SINCE
 from billing_cli.database.facts import StagedLines
-from billing_cli.database.write_path import ARREARS_SINCE, STAGING_TABLES
+from billing_cli.database.write_path import ARREARS_SINCE, STAGED_CHARGE, STAGING_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ def stage_usage(connection: Connection, usage: Sequence[StoredUsage]) -> StagedL
 def stage_charges(connection: Connection, entries: Entries, run: Run) -> StagedLines:
     """Stage the canonical lines of charges, in key order."""
     digest = LineDigest()
-    _stage(connection, "staged_charge", _charge_lines(entries, run.pricing_rule_version, digest))
+    _stage(connection, STAGED_CHARGE, _charge_lines(entries, run.pricing_rule_version, digest))
     return StagedLines(digest, frozenset(charge.key.bucket_start for charge in entries.charges))
 
 

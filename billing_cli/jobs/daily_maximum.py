@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from billing_cli.core.daily_maximum import Payer, above_maximum, amounts_of, payers
 from billing_cli.core.model import Bucket
 from billing_cli.database.adjustments import read_bucket_histories
-from billing_cli.database.daily_charges import add_daily_charges, read_daily_charges
+from billing_cli.database.daily_charges import (
+    add_daily_charges,
+    read_daily_charges,
+    read_released,
+)
+from billing_cli.database.sources import read_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,6 +89,24 @@ def find_growth_above(
 
 
 def note_charged(connection: Connection, charges: Iterable[Charge], maxima: Maxima) -> None:
-    """Count what was charged to those that have a maximum; what was given back makes room."""
-    if maxima:
-        add_daily_charges(connection, amounts_of(charges, maxima))
+    """Count what was charged to those that have a maximum; what was given back makes room.
+
+    What `held release` charged does not count, nor what adjusts it: a person decided about it.
+    """
+    if not maxima:
+        return
+    entries = list(charges)
+    released = read_released(connection, entries)
+    counted = (charge for charge in entries if charge.adjusts not in released)
+    add_daily_charges(connection, amounts_of(counted, maxima))
+
+
+def sources_by_node(context: JobContext, connection: Connection) -> dict[str, str]:
+    """Return the configured sources' ids by the stored ids of their nodes, former ones included."""
+    states = read_sources(connection, sorted(source.source_id for source in context.sources))
+    return {
+        node: source_id
+        for source_id, state in states.items()
+        if state.identity is not None
+        for node in (state.identity.stored, *state.former_nodes)
+    }

@@ -14,6 +14,7 @@ from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey
 from billing_cli.database.adjustments import read_regions
 from billing_cli.errors import BillingError
 from billing_cli.jobs.accounts import lock_accounts
+from billing_cli.jobs.daily_maximum import maxima_of, note_charged
 from billing_cli.jobs.entries import write_corrections
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ def charge_held(
     with _must_fit_into_a_minute([delta.held_id for delta in deltas]):
         corrections = _corrections(context, connection, deltas, minutes, reason)
         usage = _usage(deltas, minutes)
-        return len(corrections), write_corrections(
-            context, connection, corrections, accounts, usage
-        )
+        rating = write_corrections(context, connection, corrections, accounts, usage)
+    sources = {delta.stored_node_id: delta.source_id or "" for delta in deltas}
+    changed = [charge for charge in rating.charges if charge.adjusts]
+    maxima = maxima_of(context, (charge.key for charge in changed), sources)
+    note_charged(connection, changed, maxima)
+    return len(corrections), rating
 
 
 @contextmanager

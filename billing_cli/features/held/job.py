@@ -107,14 +107,10 @@ def release_held(
         result = HeldResult(
             RELEASE_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
         )
-        # The sources' locks come first, as in every run that writes what they are about.
-        found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
-        sources = _sources(found)
-        busy = _lock_sources(connection, sources)
+        deltas, busy = _lock(connection, wanted)
         if busy:
             return replace(result, status="busy", finished_at=context.clock(), error=busy)
-        deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
-        minutes = _watermark_minutes(connection, sources)
+        minutes = _watermark_minutes(connection, _sources(deltas))
         written, rating = charge_held(context, connection, deltas, minutes, reason)
         decided = _decide(context, connection, deltas, "released", reason)
         return _charged(
@@ -130,7 +126,8 @@ def reject_held(
     """Decide that the held deltas are never charged, all of them or none, and note why.
 
     All that waits of a duplicate stream is decided together, and the stream is ignored from then
-    on. Raises as `release_held` does.
+    on. What was held in a restart that was revoked is no surplus of the stream any more. Raises as
+    `release_held` does.
     """
     wanted = sorted(set(held_ids))
     started_at = context.clock()
@@ -140,15 +137,11 @@ def reject_held(
         result = HeldResult(
             REJECT_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
         )
-        found = _known(wanted, store_held.read_named_held_deltas(connection, wanted))
-        # A run would set the state of a duplicate stream back.
-        busy = _lock_sources(
-            connection, _sources(delta for delta in found if delta.held_reason == "duplicate")
-        )
+        deltas, busy = _lock(connection, wanted)
         if busy:
             return replace(result, status="busy", finished_at=context.clock(), error=busy)
-        deltas = _undecided(store_held.lock_held_deltas(connection, wanted))
         decided = _decide(context, connection, deltas, "rejected", reason)
+        store_held.cut_surplus(connection, [delta.held_id for delta in decided])
         return replace(result, finished_at=context.clock(), held=decided)
 
     return in_one_transaction(context, REJECT_JOB, started_at, work, dry_run=dry_run)
@@ -158,10 +151,18 @@ def _sources(deltas: Iterable[HeldDelta]) -> set[str]:
     return {delta.source_id for delta in deltas if delta.source_id is not None}
 
 
-def _lock_sources(connection: Connection, sources: set[str]) -> str | None:
-    """Lock the sources; return in words which of them another run holds, if any."""
+def _lock(connection: Connection, wanted: Sequence[int]) -> tuple[list[HeldDelta], str | None]:
+    """Lock the deltas and their sources; return them, or in words which source is busy, if any.
+
+    The sources' locks come first, as in every run that writes what they are about: a run that goes
+    on would set the state of a stream back.
+    """
+    sources = _sources(_known(wanted, store_held.read_named_held_deltas(connection, wanted)))
     busy = sources - try_lock_sources(connection, sorted(sources)) if sources else sources
-    return f"another run holds the source {', '.join(sorted(busy))}" if busy else None
+    deltas = [] if busy else _undecided(store_held.lock_held_deltas(connection, wanted))
+    # A node may have been moved to another source since they were read.
+    busy = busy or _sources(deltas) - sources
+    return deltas, f"another run holds the source {', '.join(sorted(busy))}" if busy else None
 
 
 def _known(wanted: Sequence[int], found: list[HeldDelta]) -> list[HeldDelta]:

@@ -93,6 +93,32 @@ UPDATE billing.held_deltas
  WHERE held_id = ANY (%(held_ids)s::bigint[]) AND state = 'held'
 """
 
+# Bytes of a life that was no restart, of which later growth is a part. They were never charged, so
+# that growth has to be. A stream's surplus moves with its node.
+CUT_SURPLUS = """
+UPDATE billing.streams AS stream
+   SET surplus_uplink = greatest(stream.surplus_uplink - rejected.uplink, 0)::bigint,
+       surplus_downlink = greatest(stream.surplus_downlink - rejected.downlink, 0)::bigint
+  FROM (SELECT present.stream_id, sum(held.uplink_end - held.uplink_start) AS uplink,
+               sum(held.downlink_end - held.downlink_start) AS downlink
+          FROM billing.held_deltas AS held
+          JOIN billing.streams AS own
+            ON own.stream_id = held.stream_id AND own.reset_epoch = held.reset_epoch
+          LEFT JOIN billing.sources AS source
+            ON own.state = 'continued' AND own.stored_node_id = ANY (source.former_nodes)
+          JOIN billing.streams AS present
+            ON present.stored_node_id = coalesce(source.stored_node_id, own.stored_node_id)
+           AND present.inbound_tag = own.inbound_tag AND present.sample_uuid = own.sample_uuid
+         WHERE held.held_id = ANY (%(held_ids)s::bigint[])
+           AND EXISTS (SELECT
+                         FROM billing.succession_streams AS part
+                         JOIN billing.successions AS revoked USING (succession_id)
+                        WHERE part.stream_id = held.stream_id AND revoked.at >= held.to_at
+                          AND revoked.kind = 'restart_revoked')
+         GROUP BY 1) AS rejected
+ WHERE stream.stream_id = rejected.stream_id AND stream.surplus_uplink IS NOT NULL
+"""
+
 
 def read_held_deltas(
     connection: Connection, stored_node_ids: Iterable[str] | None, *, is_decided_shown: bool
@@ -162,6 +188,11 @@ def decide_held_deltas(
             "reason": reason,
         },
     ).rowcount
+
+
+def cut_surplus(connection: Connection, held_ids: Iterable[int]) -> None:
+    """Take rejected deltas out of what later growth of their streams is not charged for."""
+    connection.execute(CUT_SURPLUS, {"held_ids": arrays.plain(held_ids)})
 
 
 def decide_duplicates(

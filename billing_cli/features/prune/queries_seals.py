@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Those that reach over the new end, and those that reached over the last one.
 REACHING: LiteralString = f"""
-   ({REACHES_OVER.format(kept_since="%(kept_since)s", pruned_at="now()")}
+   ({REACHES_OVER.format(kept_since="%(kept_since)s", pruned_at="%(pruned_at)s")}
     OR {REACHES_OVER.format(kept_since="%(before)s::timestamptz", pruned_at="%(before_at)s")})"""
 
 READ_REACHING: LiteralString = f"""
@@ -53,12 +53,15 @@ SELECT fact.run_id, fact.step, {{line}}
 """
 
 ADD_SEAL = """
-INSERT INTO billing.seals (run_id, step, job, first_bucket, last_bucket, records, records_sha256,
-                           record_checks, charges, charges_sha256, charge_checks)
-SELECT %(run_id)s, 1 + count(*), %(job)s, %(kept_since)s, %(last)s, %(records)s,
+INSERT INTO billing.seals (run_id, step, job, created_at, first_bucket, last_bucket, records,
+                           records_sha256, record_checks, charges, charges_sha256, charge_checks)
+SELECT %(run_id)s, 1 + count(*), %(job)s, %(pruned_at)s, %(kept_since)s, %(last)s, %(records)s,
        %(records_sha256)s, %(record_checks)s, %(charges)s, %(charges_sha256)s, %(charge_checks)s
   FROM billing.seals WHERE run_id = %(run_id)s
 """
+
+# After the locks: whoever wrote into what goes was stamped before.
+READ_NOW = "SELECT clock_timestamp()"
 
 Key = tuple[str, int]
 
@@ -66,13 +69,15 @@ Key = tuple[str, int]
 def seal_prune(
     connection: Connection, run_id: str, kept_since: datetime, *, is_unproven_meant: bool
 ) -> None:
-    """Seal that facts before `kept_since` go, while they are still there.
+    """Seal that facts before `kept_since` go, while they are still there and their tables locked.
 
     Raises BillingError where runs that reach over it are not what was sealed, unless that is meant.
     """
+    ((pruned_at,),) = connection.execute(READ_NOW)
     last = read_last_prune(connection)
     given: dict[str, Any] = {
         "kept_since": kept_since,
+        "pruned_at": pruned_at,
         "before": last.first_bucket if last else None,
         "before_at": last.created_at if last else None,
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.printing import text_of
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_parts
-from billing_cli.features.held.job import list_held, release_held
+from billing_cli.features.held.job import RELEASE_JOB, list_held, release_held
+from billing_cli.features.rerate.job import Order as NewPrices
+from billing_cli.features.rerate.job import rerate
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.collect import collect
 from tests.integration.attacks.hostile import HOUR, MINUTE, START, Attack, only
@@ -165,3 +168,64 @@ def test_what_is_reversed_makes_room_for_what_really_flowed(attack: Attack) -> N
     publish(attack, "us-1", users, [9 * GB // 10])
     assert attack.run(START + MINUTE).status == "ok"
     assert attack.charged() == (9 * GB // 10, Decimal("0.9"))
+
+
+def release_all(attack: Attack, minute: int) -> None:
+    """Release what is held."""
+    units = list_held(attack.context(START + HOUR)).units
+    held_ids = [delta.held_id for unit in units for delta in unit.deltas]
+    context = replace(attack.context(START + minute * MINUTE), job=RELEASE_JOB)
+    release_held(context, held_ids, "it was a backup")
+
+
+def take_back(attack: Attack, minute: int) -> Decimal:
+    """Take the charges of a minute of the first node back; return how much."""
+    since = START + minute * MINUTE
+    order = Order("jp-1", since, since + MINUTE, None, "no traffic of theirs")
+    return reverse(attack.context(START + 10 * MINUTE), order).amount
+
+
+def test_what_was_released_makes_no_room_when_it_is_reversed(attack: Attack) -> None:
+    """It was charged beyond the maximum, by decision; the rest of its minute makes room."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    publish(attack, "jp-1", users, [7 * GB // 10, 5 * GB // 10, 3 * GB // 10])
+    attack.run(START + 3 * MINUTE)
+    assert attack.charged()[1] == MAXIMUM
+    release_all(attack, 4)
+    assert attack.charged()[1] == Decimal("1.5")
+    assert take_back(attack, 3) == Decimal("-0.8")
+    publish(attack, "us-1", users, [5 * GB // 10, 3 * GB // 10])
+    attack.run(START + 5 * MINUTE)
+    assert attack.charged()[1] == MAXIMUM
+
+
+def test_what_was_charged_before_a_maximum_makes_no_more_room_than_it(attack: Attack) -> None:
+    """The sum of the day does not fall below 0."""
+    users = attack.users()
+    publish(attack, "jp-1", users, [8 * GB // 10])
+    attack.run(START + MINUTE)
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    assert take_back(attack, 1) == Decimal("-0.8")
+    publish(attack, "us-1", users, [9 * GB // 10, 2 * GB // 10])
+    attack.run(START + 3 * MINUTE)
+    assert attack.charged()[1] == Decimal("0.9")
+
+
+def test_new_prices_count_for_it(attack: Attack) -> None:
+    """What they add uses it up, and makes room only when it is given back."""
+    attack.tariff = {"max_daily_charge": MAXIMUM}
+    users = attack.users()
+    publish(attack, "jp-1", users, [5 * GB // 10])
+    attack.run(START + MINUTE)
+    context = attack.context(START + 10 * MINUTE)
+    tariff = replace(context.tariff, price_per_byte=2 * context.tariff.price_per_byte)
+    new_prices = NewPrices(START, START + 2 * MINUTE, "v2", "agreed")
+    assert rerate(replace(context, tariff=tariff), new_prices).corrections == 1
+    publish(attack, "us-1", users, [GB // 10])
+    attack.run(START + MINUTE)
+    assert attack.charged()[1] == MAXIMUM
+    assert take_back(attack, 1) == -MAXIMUM
+    publish(attack, "de-1", users, [9 * GB // 10, 2 * GB // 10])
+    attack.run(START + 2 * MINUTE)
+    assert attack.charged()[1] == Decimal("0.9")

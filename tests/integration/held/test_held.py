@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from billing_cli.database.sources import try_lock_sources
+from billing_cli.database.moving import move_progress
+from billing_cli.database.sources import add_sources, try_lock_sources
 from billing_cli.errors import BillingError, UsageError
+from billing_cli.features.held import job
 from billing_cli.features.held.job import list_held, reject_held, release_held
 from billing_cli.features.held.result import HeldResult
 from billing_cli.jobs.context import JobContext
@@ -277,6 +279,28 @@ def test_a_release_does_not_disturb_a_running_collect(story: Story, jump: Jump) 
     assert story.facts() == before
     assert release(story).charged_bytes == JUMP
     assert story.paid(jump.user) == (JUMP + 100) * story.price
+
+
+@pytest.mark.parametrize("decide", DECISIONS)
+@pytest.mark.usefixtures("jump")
+def test_a_node_that_is_moved_meanwhile_is_busy(
+    story: Story, monkeypatch: pytest.MonkeyPatch, decide: Decision
+) -> None:
+    """Its new source is not locked; the next try finds it."""
+    (delta,) = waiting(story)
+
+    def lock_after_a_move(connection: Any, source_ids: list[str]) -> set[str]:
+        add_sources(story.connection, ["tokyo-1"])
+        identity = story.fleet.nodes["jp-1"].identity
+        move_progress(story.connection, "jp-1", "tokyo-1", identity)
+        return try_lock_sources(connection, source_ids)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "try_lock_sources", lock_after_a_move)
+        result = decide(story.context(), [delta.held_id], WHY)
+    assert (result.status, result.held) == ("busy", ())
+    assert result.error == "another run holds the source tokyo-1"
+    assert decide(story.context(), [delta.held_id], WHY).status == "ok"
 
 
 def test_two_releases_at_the_same_moment_charge_once(story: Story, jump: Jump) -> None:

@@ -10,9 +10,11 @@ import psycopg
 import pytest
 
 from billing_cli.cli.printing import text_of
+from billing_cli.database.connecting import Database
 from billing_cli.errors import BillingError, ConfigurationError, UsageError
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.text import explain_parts
+from billing_cli.features.prune import queries as store
 from billing_cli.features.prune.job import prune
 from billing_cli.features.prune.result import kept_since, months_of
 from billing_cli.features.rerate.job import Order, rerate
@@ -346,3 +348,28 @@ def test_months_are_counted_back_from_this_one() -> None:
     for wrong in ("18", "0mo", "-1mo", "1y", "18 mo"):
         with pytest.raises(ValueError, match="no number of months such as 18mo"):
             months_of(wrong)
+
+
+def test_what_is_charged_while_prune_waits_for_its_locks_goes_too(
+    story: LongStory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as pruned, not as lost."""
+    lock_tables = store.lock_tables
+
+    def lock_late(connection: psycopg.Connection, tables: Any) -> None:
+        monkeypatch.undo()
+        connection.execute("SELECT now()")
+        order = Order(MAY - timedelta(minutes=5), MAY, "v2", "a test")
+        assert story.job(dearer, JUNE, order=order).corrections
+        lock_tables(connection, tables)
+
+    def dearer(context: JobContext, order: Order) -> Any:
+        tariff = replace(context.tariff, price_per_byte=2 * context.tariff.price_per_byte)
+        jobs = Database(told_job_url)
+        return rerate(replace(context, tariff=tariff, database=jobs), order)
+
+    told_job_url = story.job_url
+    monkeypatch.setattr(store, "lock_tables", lock_late)
+    story.prune(JUNE)
+    assert story.rows(COUNT_APRIL) == [(0,)]
+    assert story.job(verify, JUNE).findings == []

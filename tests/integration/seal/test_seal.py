@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -11,12 +11,17 @@ from psycopg.errors import InsufficientPrivilege, RestrictViolation
 
 from billing_cli.core.notes import format_verifier_key, parse_checkpoints
 from billing_cli.errors import BillingError
+from billing_cli.features.statement.job import statement as make_statement
+from billing_cli.jobs import write
+from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.catch_up import catch_up
+from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy
 from billing_cli.signatures import generate_key
 from tests.support.sealing import DAY, tamper
 
 if TYPE_CHECKING:
+    from billing_cli.jobs.context import JobContext
     from tests.support.sealing import Sealing
     from tests.support.story import Story
 
@@ -161,3 +166,32 @@ def test_another_key_signs_the_same_head(story: Story, sealing: Sealing) -> None
     with sealing.key_file.open("a") as file:
         file.write(format_verifier_key(sealing.keys[1]) + "\n")
     assert sealing.findings() == []
+
+
+def test_leaves_are_in_the_order_in_which_balances_were_passed_on(
+    story: Story, sealing: Sealing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a run that began first waited for the account of one that began later."""
+    user = story.add_user()
+    first, second = (story.add_node(name).add_stream(user.uuid, name) for name in ("jp-1", "us-1"))
+    story.minute()
+    story.collect()
+    story.minute((first, 1_000, 2_000), (second, 2_000, 3_000))
+    run_ids = []
+
+    def overtaken(context: JobContext, *arguments: Any, **options: Any) -> Any:
+        run_ids.append(context.run_id)
+        if len(run_ids) == 1:
+            collect(story.context(), ["us-1"])
+        return lock_accounts(context, *arguments, **options)
+
+    monkeypatch.setattr(write, "lock_accounts", overtaken)
+    collect(story.context(), ["jp-1"])
+    sealing.seal()
+    found = story.rows("SELECT run_id::text FROM billing.seals ORDER BY leaf_number")
+    assert [run_id for (run_id,) in found] == run_ids[::-1]
+    later = replace(story.context(), clock=lambda: story.now + 40 * DAY)
+    made = make_statement(later, user.uuid, story.now.date())
+    assert [one["kind"] for one in made["other_entries"]] == ["initial_balance"]
+    assert float(made["closing_balance"]) == float(story.funds(user).balance)
+    assert made["days"][0]["balance_after"] == made["closing_balance"]
