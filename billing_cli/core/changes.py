@@ -191,7 +191,7 @@ def shared_out(
     accounts = {
         account_of(side.name)
         for succession in successions
-        if succession.kind == "renamed" and succession.state == "active"
+        if succession.kind == "renamed"
         for side in succession.continued
     }
     if not accounts:

@@ -10,6 +10,7 @@ from billing_cli.core.changes import (
     account_changes,
     begin_again,
     compare,
+    from_zero,
     restarted_accounts,
     shared_out,
 )
@@ -293,3 +294,22 @@ def test_former_names_below_their_totals_show_that_counters_restarted(
     gone = totals_of({MERGED: (9, 9), BOB: (9, 9)})
     changes = Changes(new=totals_of({**former, BOB_MERGED: (1, 1)}), gone=gone)
     assert restarted_accounts(changes, known, account_of) == accounts
+
+
+@pytest.mark.parametrize(
+    ("surplus", "totals", "owed"),
+    [
+        pytest.param((1_000, 1_000), (5, 7), (5, 7), id="no more than it charged"),
+        pytest.param((5, 0), (7, 7), (5, 0), id="one direction"),
+        pytest.param((5, 0), (0, 7), None, id="nothing of the other one"),
+        pytest.param(None, (7, 7), None, id="nothing"),
+    ],
+)
+def test_what_is_owed_after_a_restart_was_charged(
+    surplus: Counts | None, totals: Counts, owed: Counts | None
+) -> None:
+    """The totals of before an earlier restart are of no counter any more."""
+    stream = known_at(totals)._replace(surplus=surplus and Totals(*surplus))
+    begun = from_zero(stream)
+    assert (begun.totals, begun.reset_epoch) == ((0, 0), stream.reset_epoch + 1)
+    assert begun.surplus == owed
