@@ -149,8 +149,8 @@ class Succession:
     The totals of `ended` and of `continued` have the same sum in each direction. A stream of
     `continued` takes its part over at `at`: its next usage record starts higher by those totals.
     A revoked restart has the same streams on both sides: what they had counted before it. With
-    `is_surplus` it was revoked earlier, and growth is absorbed that it had charged. `state` is that
-    of the streams which it ends.
+    `is_surplus` it was revoked earlier, and growth is absorbed that it had charged. The
+    `continued` are of that `state`, where they are new.
     """
 
     kind: Literal["renamed", "restart_revoked"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.changes import Changed, Changes
-    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, StreamState, Totals
 
 
 class StreamStates:
@@ -34,7 +34,9 @@ class StreamStates:
         self._with_surplus = {
             n for n, checkpoint in self.known.items() if checkpoint.surplus is not None
         }
-        self._owed: dict[StreamName, Totals] = {}
+        # What ended in the snapshot at hand, and the largest one of those that continue it.
+        self._ended: dict[StreamName, StreamName] = {}
+        self._alone: set[StreamName] = set()
         # In the order in which they were changed first; some more than once.
         self._changed: list[StreamName] = []
 
@@ -70,26 +72,49 @@ class StreamStates:
                 self.set(name, self.known[name]._replace(surplus=before.surplus))
 
     def end(self, succession: Succession) -> None:
-        """Mark streams as continued; `hand_over_surplus` passes on what they were charged beyond.
+        """Mark streams as continued; one that is not charged stays so under its former name.
 
-        The first stream that continues them gets it, once it is applied.
+        What a restart charged beyond goes to the largest of the streams that continue them, with
+        `hand_over`.
         """
+        heir = max(succession.continued, key=lambda side: sum(side.totals)).name
+        known = self.known.get(heir)
+        if len(succession.continued) == 1 and (known is None or known.state == "continued"):
+            self._alone.add(heir)
         for name, _ in succession.ended:
             stream = self.known[name]
-            if stream.surplus is not None:
-                heir = succession.continued[0].name
-                self._owed[heir] = total_of((self._owed.get(heir, ZERO), stream.surplus))
-                self._with_surplus.discard(name)
-            self.set(name, stream._replace(state="continued", surplus=None))
+            if name != heir:
+                self._ended[name] = heir
+            state: StreamState = "continued" if stream.state == "active" else stream.state
+            self.set(name, stream._replace(state=state))
 
-    def hand_over_surplus(self) -> None:
-        """Let growth of the streams that continue others absorb what those were charged beyond."""
-        for name, owed in self._owed.items():
-            stream = self.known[name]
-            surplus = total_of((stream.surplus or ZERO, owed))
-            self.set(name, stream._replace(surplus=surplus))
-            self._with_surplus.add(name)
-        self._owed.clear()
+    def hand_over(self) -> None:
+        """Let the streams that continue others inherit what those were charged beyond.
+
+        One that continues them alone also inherits what they had before a restart that can still be
+        revoked.
+        """
+        before: dict[StreamName, Totals] = {}
+        for name, heir in self._ended.items():
+            stream, other = self.known[name], self.known[heir]
+            if stream.surplus is not None:
+                surplus = total_of((other.surplus or ZERO, stream.surplus))
+                self.set(heir, other._replace(surplus=surplus))
+                self._with_surplus.add(heir)
+            had = stream.before_restart or stream.totals
+            before[heir] = total_of((before.get(heir, ZERO), had))
+        for heir in self._alone:
+            if any(
+                self.known[n].before_restart for n, other in self._ended.items() if other == heir
+            ):
+                self.set(heir, self.known[heir]._replace(before_restart=before[heir]))
+                self._restarted.add(heir)
+        for name in self._ended:
+            self.set(name, self.known[name]._replace(surplus=None, before_restart=None))
+            self._with_surplus.discard(name)
+            self._restarted.discard(name)
+        self._ended.clear()
+        self._alone.clear()
 
     # ------------------------------------------------------------------------------- restarts
 

@@ -26,8 +26,9 @@ def uncharged_successions(
 ) -> list[Succession]:
     """Return how duplicate and ignored streams that are gone continue.
 
-    All streams of their account that are gone, charged or not, are paired with all that are new.
-    Where they do not pair one to one, nobody can tell which names go on uncharged.
+    All streams of their account that are gone, charged or not, are paired with all that are new,
+    where they are as many. Under the same inbound tag, a stream stays what it was. Where only the
+    sizes pair them, an operator decides: what it counts from then on is held as a duplicate.
     """
     accounts = dict.fromkeys(
         account_of(name) for name in changes.gone if known[name].state in UNCHARGED
@@ -40,7 +41,7 @@ def uncharged_successions(
             at=at,
             ended=(SuccessionSide(former, changes.gone[former]),),
             continued=(SuccessionSide(name, changes.gone[former]),),
-            state=known[former].state,
+            state=known[former].state if name.inbound_tag == former.inbound_tag else "duplicate",
         )
         for account in accounts
         for name, former in one_to_one(gone[account], new.get(account, {})).items()

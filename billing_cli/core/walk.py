@@ -142,9 +142,10 @@ class Walk:
         found += self._streams.regained(snapshot, changes, taken_over(found))
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
-        if found:
-            found = with_uncertainty(found, snapshot.totals, self.gaps.plausible_bytes(at))
-        return [*found, *uncharged]
+        found += uncharged
+        if not found:
+            return []
+        return with_uncertainty(found, snapshot.totals, self.gaps.plausible_bytes(at))
 
     def _take_over(
         self, successions: Sequence[Succession]
@@ -263,7 +264,7 @@ class Walk:
         """Note what is gone, which streams were reset, the gaps, and that it is applied."""
         at = snapshot.collected_at
         self._streams.leave(changes.gone, self.samples_at or at)
-        self._streams.hand_over_surplus()
+        self._streams.hand_over()
         for name in reset:
             self.restarts[name][at] = reset[name]
         if self._is_first and not self._policy.charge_first_snapshot:

@@ -116,6 +116,8 @@ class Ledger:
             awaits_baseline=step.watermark is not None and step.samples_at is None,
         )
         for name, checkpoint in step.checkpoints.items():
+            if checkpoint.state == "continued":
+                assert checkpoint.surplus is checkpoint.before_restart is None, name
             self.rows[name] = checkpoint
             if step.samples_at is not None and checkpoint.seen_at < step.samples_at:
                 self.absent.add(name)

@@ -10,7 +10,7 @@ from tests.unit.core.stories import ALICE, BELIEVE_ALL, BOB, Ledger, alice, snap
 ACCOUNT = ALICE.sample_uuid
 PROXY = "99999999-9999-9999-9999-999999999999"
 IN, ALL, X_IN, X_ALL = (StreamName(tag, ACCOUNT) for tag in ("in", "all", "x-in", "x-all"))
-BOB_IN = StreamName("in", BOB.sample_uuid)
+BOB_IN, BOB_ALL = (StreamName(tag, BOB.sample_uuid) for tag in ("in", "all"))
 SECOND, X_SECOND = (StreamName(tag, ACCOUNT) for tag in ("second", "x-second"))
 
 Streams = dict[StreamName, int]
@@ -68,7 +68,7 @@ def test_a_rejected_stream_that_counted_in_one_direction_stays_rejected() -> Non
     rejected(books, ALL)
     books.run(first, snapshot("01:00", {IN: (10, 10), X_ALL: (0, 5_010)}))
     assert books.charged() == (0, 0)
-    assert books.rows[X_ALL].state == "ignored"
+    assert books.rows[X_ALL].state == "duplicate"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_rejected_stream_that_counted_in_one_direction_stays_rejected() -> Non
         pytest.param({IN: 1_000, ALL: 0}, ALL, {IN: 1_005, X_ALL: 70}, 75, id="it never counted"),
     ],
 )
-def test_a_rejected_stream_that_is_renamed_stays_rejected(
+def test_a_rejected_stream_that_is_renamed_is_not_charged(
     before: Streams, ignored: StreamName, after: Streams, charged: int
 ) -> None:
     """All that is gone is paired with all that is new; below its totals, a counter began."""
@@ -106,6 +106,53 @@ def test_a_rejected_stream_that_is_renamed_stays_rejected(
     rejected(books, ignored)
     books.run(first, snapshot(*even("01:00", after)))
     assert books.charged() == (charged, charged)
+
+
+def test_a_rejected_stream_stays_rejected_under_the_other_uuid_of_its_account() -> None:
+    """The same tag goes on. Under another tag, an operator decides."""
+    books = Ledger(BELIEVE_ALL, {PROXY: ACCOUNT, ACCOUNT: ACCOUNT})
+    first = snapshot(*even("00:00", {IN: 1_000, ALL: 5_000}))
+    books.run(first)
+    rejected(books, ALL)
+    proxied = {name: name._replace(sample_uuid=PROXY) for name in (IN, ALL)}
+    second = snapshot(*even("01:00", {proxied[IN]: 1_005, proxied[ALL]: 5_010}))
+    books.run(first, second)
+    assert books.rows[proxied[ALL]].state == "ignored"
+    third = snapshot(*even("02:00", {proxied[IN]: 1_006, X_ALL: 5_020}))
+    books.run(second, third)
+    assert books.rows[X_ALL].state == "duplicate"
+    assert [held.record.uplink_bytes for held in books.held] == [10]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_rejected_stream_that_returns_to_its_former_name_is_rejected(
+    *, is_restarted: bool
+) -> None:
+    """The upgrade was rolled back, with a restart or without."""
+    books = Ledger()
+    first = snapshot(*even("00:00", {IN: 1_000, ALL: 5_000}))
+    books.run(first)
+    rejected(books, ALL)
+    renamed = snapshot(*even("01:00", {X_IN: 1_005, X_ALL: 5_010}))
+    books.run(first, renamed)
+    totals = {IN: 7, ALL: 8} if is_restarted else {IN: 1_010, ALL: 5_020}
+    back = snapshot(*even("02:00", totals))
+    later = snapshot(*even("03:00", {IN: totals[IN] + 3, ALL: totals[ALL] + 900}))
+    books.run(renamed, back, later)
+    assert books.charged() == ((5 + 7 + 3,) * 2 if is_restarted else (13, 13))
+    assert books.rows[ALL].state == "ignored"
+
+
+def test_a_new_inbound_beside_a_rejected_one_that_is_gone_is_held_with_a_gap() -> None:
+    """It may be that one under another tag, or begin at zero: an operator decides."""
+    books = Ledger()
+    first = snapshot(*even("00:00", {IN: 1_000, ALL: 10, BOB_ALL: 7}))
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot(*even("01:00", {IN: 1_000, X_IN: 5_000, BOB_ALL: 7})))
+    assert books.charged() == (0, 0)
+    assert [held.record.uplink_bytes for held in books.held] == [4_990]
+    assert [(gap.kind, gap.uncertain_bytes) for gap in books.gaps] == [("uncertain", 20)]
 
 
 def test_what_a_user_was_charged_beyond_goes_with_the_counter_to_another_name() -> None:
@@ -143,3 +190,47 @@ def test_what_two_counters_were_charged_beyond_is_absorbed_by_the_one_that_stays
     )
     assert books.charged() == (2 * 310 + 500 - 2 * 210, 2 * 310 + 500 - 2 * 210)
     assert books.rows[SECOND].surplus is None
+
+
+def test_what_was_charged_beyond_goes_to_the_largest_counter() -> None:
+    """An idle one would never absorb it."""
+    books = Ledger()
+    books.live(
+        *(snapshot(*even(f"0{at}:00", {IN: total, SECOND: 10})) for at, total in REVOKED),
+        snapshot(*even("04:00", {X_IN: 1_100, X_SECOND: 10})),
+        snapshot(*even("05:00", {X_IN: 1_600, X_SECOND: 10})),
+    )
+    assert books.charged() == (600, 600)
+
+
+@pytest.mark.parametrize("renamed_at", [2, 3])
+def test_a_restart_is_revoked_for_a_counter_that_got_another_name_since(renamed_at: int) -> None:
+    """What it had before the restart goes with it, or what it is owed in the same snapshot."""
+    books = Ledger()
+    books.live(
+        *(
+            snapshot(*even(f"0{at}:00", {X_IN if at >= renamed_at else IN: total, BOB: total}))
+            for at, total in REVOKED
+        ),
+        snapshot(*even("04:00", {X_IN: 1_600, BOB: 1_600})),
+        snapshot(*even("05:00", {X_IN: 2_600, BOB: 2_600})),
+    )
+    charged = {
+        name: sum(one.uplink_bytes for one in books.records if one.name in name)
+        for name in ((IN, X_IN), (BOB,))
+    }
+    assert charged == {(IN, X_IN): 1_600, (BOB,): 1_600}
+
+
+def test_a_restart_is_not_revoked_for_counters_that_were_split_since() -> None:
+    """Nobody knows which of them had what; they do not hold up the others."""
+    books = Ledger()
+    books.live(
+        snapshot(*even("00:00", {IN: 1_000, BOB: 1_000})),
+        snapshot(*even("01:00", {IN: 300, BOB: 300})),
+        snapshot(*even("02:00", {X_IN: 200, X_SECOND: 110, BOB: 310})),
+        snapshot(*even("03:00", {X_IN: 800, X_SECOND: 300, BOB: 1_100})),
+        snapshot(*even("04:00", {X_IN: 800, X_SECOND: 300, BOB: 1_600})),
+    )
+    assert sum(one.uplink_bytes for one in books.records if one.name == BOB) == 600
+    assert all(row.before_restart is None for row in books.rows.values())
