@@ -143,6 +143,17 @@ def test_a_rejected_stream_that_returns_to_its_former_name_is_rejected(
     assert books.rows[ALL].state == "ignored"
 
 
+def test_a_rejected_stream_that_vanishes_beside_a_new_one_of_another_user_ends() -> None:
+    """Only streams of one account continue each other."""
+    books = Ledger()
+    first = snapshot(*even("00:00", {IN: 1_000, ALL: 10}))
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot(*even("01:00", {IN: 1_000, BOB_ALL: 50})))
+    assert books.charged() == (50, 50)
+    assert books.successions == []
+
+
 def test_a_new_inbound_beside_a_rejected_one_that_is_gone_is_held_with_a_gap() -> None:
     """It may be that one under another tag, or begin at zero: an operator decides."""
     books = Ledger()
