@@ -79,7 +79,8 @@ class StreamStates:
         """
         heir = max(succession.continued, key=lambda side: sum(side.totals)).name
         known = self.known.get(heir)
-        if len(succession.continued) == 1 and (known is None or known.state == "continued"):
+        is_present = known is not None and known.state != "continued"
+        if len(succession.continued) == 1 and (not is_present or heir in self._restarted):
             self._alone.add(heir)
         for name, _ in succession.ended:
             stream = self.known[name]
@@ -92,7 +93,7 @@ class StreamStates:
         """Let the streams that continue others inherit what those were charged beyond.
 
         One that continues them alone also inherits what they had before a restart that can still be
-        revoked.
+        revoked, if it began with it or after it.
         """
         before: dict[StreamName, Totals] = {}
         for name, heir in self._ended.items():
@@ -101,8 +102,8 @@ class StreamStates:
                 surplus = total_of((other.surplus or ZERO, stream.surplus))
                 self.set(heir, other._replace(surplus=surplus))
                 self._with_surplus.add(heir)
-            had = stream.before_restart or stream.totals
-            before[heir] = total_of((before.get(heir, ZERO), had))
+            had = before.get(heir, other.before_restart or ZERO)
+            before[heir] = total_of((had, stream.before_restart or stream.totals))
         for heir in self._alone:
             if any(
                 self.known[n].before_restart for n, other in self._ended.items() if other == heir

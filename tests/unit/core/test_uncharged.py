@@ -245,3 +245,29 @@ def test_a_restart_is_not_revoked_for_counters_that_were_split_since() -> None:
     )
     assert sum(one.uplink_bytes for one in books.records if one.name == BOB) == 600
     assert all(row.before_restart is None for row in books.rows.values())
+
+
+def test_a_restart_is_revoked_for_a_counter_that_was_merged_into_another_since() -> None:
+    """Both restarted, so that both are back when the sum of both is."""
+    books = Ledger()
+    books.live(
+        snapshot(*even("00:00", {IN: 1_000, SECOND: 500, BOB: 1_000})),
+        snapshot(*even("01:00", {IN: 300, SECOND: 100, BOB: 300})),
+        snapshot(*even("02:00", {SECOND: 420, BOB: 310})),
+        snapshot(*even("03:00", {SECOND: 1_600, BOB: 1_100})),
+        snapshot(*even("04:00", {SECOND: 2_600, BOB: 2_100})),
+    )
+    charged = sum(one.uplink_bytes for one in books.records if one.name in {IN, SECOND})
+    assert charged == 2_600 - 1_500
+    assert all(row.before_restart is None for row in books.rows.values())
+
+
+def test_a_counter_that_did_not_restart_inherits_no_totals_of_before_one() -> None:
+    """It would seem to be below them."""
+    books = Ledger()
+    books.live(
+        snapshot(*even("00:00", {IN: 1_000, SECOND: 7, BOB: 1_000})),
+        snapshot(*even("01:00", {IN: 300, SECOND: 7, BOB: 300})),
+        snapshot(*even("02:00", {SECOND: 320, BOB: 310})),
+    )
+    assert books.rows[SECOND].before_restart is None
