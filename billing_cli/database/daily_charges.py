@@ -18,31 +18,39 @@ if TYPE_CHECKING:
     from billing_cli.core.daily_maximum import Amounts
     from billing_cli.core.model import Charge
 
-READ_DAILY_CHARGES = """
+# The sum of a node and day without one is 0 from then on: so it can be locked.
+LOCK_DAILY_CHARGES = """
+WITH wanted AS (
+  SELECT kind, name, day
+    FROM jsonb_to_recordset(%(wanted)s::jsonb) AS wanted (kind text, name text, day date)
+), of_node AS (
+  INSERT INTO billing.daily_charges AS own (day, kind, name, amount)
+  SELECT day, kind, name, 0
+    FROM wanted
+   WHERE kind = 'node'
+   ORDER BY day, kind, name
+      ON CONFLICT (day, kind, name) DO UPDATE SET amount = own.amount
+  RETURNING kind, name, day, amount
+)
+SELECT kind, name, day, amount FROM of_node
+ UNION ALL
 SELECT own.kind, own.name, own.day, own.amount
-  FROM jsonb_to_recordset(%(wanted)s::jsonb) AS wanted (kind text, name text, day date)
+  FROM wanted
   JOIN billing.daily_charges AS own USING (day, kind, name)
+ WHERE own.kind = 'account'
 """
 
-# No sum falls below 0: what is given back may be from before the maximum was configured.
+# No sum falls below 0: what is given back may be from before the maximum was configured. Sums that
+# rise and those that fall are changed in one order, so that jobs side by side don't deadlock.
 ADD_DAILY_CHARGES = """
-WITH added AS (
-  SELECT day, kind, name, amount
-    FROM jsonb_to_recordset(%(amounts)s::jsonb)
-      AS added (day date, kind text, name text, amount numeric)
-), returned AS (
-  UPDATE billing.daily_charges AS own
-     SET amount = greatest(own.amount + added.amount, 0)
-    FROM added
-   WHERE own.day = added.day AND own.kind = added.kind AND own.name = added.name
-     AND added.amount < 0
-)
 INSERT INTO billing.daily_charges AS own (day, kind, name, amount)
-SELECT day, kind, name, amount
-  FROM added
- WHERE amount > 0
+SELECT day, kind, name, added.amount
+  FROM jsonb_to_recordset(%(amounts)s::jsonb)
+    AS added (day date, kind text, name text, amount numeric)
+  LEFT JOIN billing.daily_charges AS known USING (day, kind, name)
+ WHERE added.amount > 0 OR known.amount IS NOT NULL
  ORDER BY day, kind, name
-    ON CONFLICT (day, kind, name) DO UPDATE SET amount = own.amount + excluded.amount
+    ON CONFLICT (day, kind, name) DO UPDATE SET amount = greatest(own.amount + excluded.amount, 0)
 """
 
 # The range limits the months that are read.
@@ -57,17 +65,21 @@ SELECT charge.ledger_id::text
 """
 
 
-def read_daily_charges(
+def lock_daily_charges(
     connection: Connection, wanted: Iterable[tuple[Payer, date]]
 ) -> Mapping[tuple[Payer, date], Decimal]:
-    """Return what was charged by payer and day. The payers' accounts and sources are locked."""
+    """Return what was charged by payer and day, in the currency of the ledger.
+
+    The caller has locked the accounts, which their sums stay with. Those of nodes are locked here,
+    until the transaction ends: `rerate` changes them without the source.
+    """
     rows = [_key(payer, day) for payer, day in sorted(set(wanted))]
-    found = connection.execute(READ_DAILY_CHARGES, {"wanted": rows_as_json(rows)})
+    found = connection.execute(LOCK_DAILY_CHARGES, {"wanted": rows_as_json(rows)})
     return {(Payer(kind, name), day): amount for kind, name, day, amount in found}
 
 
 def add_daily_charges(connection: Connection, amounts: Amounts) -> None:
-    """Add what a run charged."""
+    """Add what a run charged; the accounts are locked."""
     rows = [
         {**_key(payer, day), "amount": f"{amount:f}"}
         for (payer, day), amount in sorted(amounts.items())

@@ -9,7 +9,7 @@ from billing_cli.core.model import Bucket
 from billing_cli.database.adjustments import read_bucket_histories
 from billing_cli.database.daily_charges import (
     add_daily_charges,
-    read_daily_charges,
+    lock_daily_charges,
     read_released,
 )
 from billing_cli.database.sources import read_sources
@@ -54,7 +54,10 @@ def find_above(
     accounts: LockedAccounts,
     maxima: Maxima,
 ) -> set[BucketKey]:
-    """Return the buckets above a maximum. The accounts and the sources are locked."""
+    """Return the buckets above a maximum.
+
+    The accounts and the sources are locked; the sums of the nodes' days are from here on.
+    """
     if not maxima:
         return set()
     growth = {bucket.key: bucket.total_bytes for bucket in (*fresh, *late)}
@@ -73,7 +76,8 @@ def find_growth_above(
 ) -> set[BucketKey]:
     """Return the minutes to which bytes can't be added below a maximum.
 
-    `growth` are the bytes that were found later. The accounts and the sources are locked.
+    `growth` are the bytes that were found later. The accounts and the sources are locked; the sums
+    of the nodes' days are from here on.
     """
     if not maxima:
         return set()
@@ -82,7 +86,7 @@ def find_growth_above(
     return above_maximum(
         buckets,
         accounts.chargeable,
-        read_daily_charges(connection, days),
+        lock_daily_charges(connection, days),
         maxima,
         context.tariff.peak_hours,
     )
@@ -102,7 +106,12 @@ def note_charged(connection: Connection, charges: Iterable[Charge], maxima: Maxi
 
 
 def sources_by_node(context: JobContext, connection: Connection) -> dict[str, str]:
-    """Return the configured sources' ids by the stored ids of their nodes, former ones included."""
+    """Return the configured sources' ids by the stored ids of their nodes, former ones included.
+
+    None where no source has a maximum of its own: nothing is read then.
+    """
+    if all(source.max_daily_charge is None for source in context.sources):
+        return {}
     states = read_sources(connection, sorted(source.source_id for source in context.sources))
     return {
         node: source_id

@@ -94,29 +94,44 @@ UPDATE billing.held_deltas
 """
 
 # Bytes of a life that was no restart, of which later growth is a part. They were never charged, so
-# that growth has to be. A stream's surplus moves with its node.
+# that growth has to be. A surplus goes with its counter to other names and node ids, which may
+# come back; of the streams that it can have reached, the one with the most is cut.
 CUT_SURPLUS = """
+WITH RECURSIVE reached AS (
+  SELECT held.held_id, held.stream_id, revoked.at
+    FROM billing.held_deltas AS held
+    JOIN billing.streams AS own USING (stream_id, reset_epoch)
+    JOIN billing.succession_streams AS part USING (stream_id)
+    JOIN billing.successions AS revoked USING (succession_id)
+   WHERE held.held_id = ANY (%(held_ids)s::bigint[])
+     AND revoked.kind = 'restart_revoked' AND revoked.at >= held.to_at
+   UNION
+  SELECT reached.held_id, heir.stream_id, renamed.at
+    FROM reached
+    JOIN billing.succession_streams AS ended USING (stream_id)
+    JOIN billing.successions AS renamed USING (succession_id)
+    JOIN billing.succession_streams AS heir USING (succession_id)
+   WHERE renamed.kind = 'renamed' AND renamed.at >= reached.at
+     AND ended.side = 'ended' AND heir.side = 'continued'
+), bearer AS (
+  SELECT DISTINCT ON (reached.held_id) reached.held_id, stream.stream_id
+    FROM reached
+    JOIN billing.streams AS stream USING (stream_id)
+   WHERE stream.surplus_uplink IS NOT NULL
+   ORDER BY reached.held_id, stream.surplus_uplink + stream.surplus_downlink::numeric DESC,
+         stream.stream_id
+), rejected AS (
+  SELECT bearer.stream_id, sum(held.uplink_end - held.uplink_start) AS uplink,
+         sum(held.downlink_end - held.downlink_start) AS downlink
+    FROM bearer
+    JOIN billing.held_deltas AS held USING (held_id)
+   GROUP BY bearer.stream_id
+)
 UPDATE billing.streams AS stream
    SET surplus_uplink = greatest(stream.surplus_uplink - rejected.uplink, 0)::bigint,
        surplus_downlink = greatest(stream.surplus_downlink - rejected.downlink, 0)::bigint
-  FROM (SELECT present.stream_id, sum(held.uplink_end - held.uplink_start) AS uplink,
-               sum(held.downlink_end - held.downlink_start) AS downlink
-          FROM billing.held_deltas AS held
-          JOIN billing.streams AS own
-            ON own.stream_id = held.stream_id AND own.reset_epoch = held.reset_epoch
-          LEFT JOIN billing.sources AS source
-            ON own.state = 'continued' AND own.stored_node_id = ANY (source.former_nodes)
-          JOIN billing.streams AS present
-            ON present.stored_node_id = coalesce(source.stored_node_id, own.stored_node_id)
-           AND present.inbound_tag = own.inbound_tag AND present.sample_uuid = own.sample_uuid
-         WHERE held.held_id = ANY (%(held_ids)s::bigint[])
-           AND EXISTS (SELECT
-                         FROM billing.succession_streams AS part
-                         JOIN billing.successions AS revoked USING (succession_id)
-                        WHERE part.stream_id = held.stream_id AND revoked.at >= held.to_at
-                          AND revoked.kind = 'restart_revoked')
-         GROUP BY 1) AS rejected
- WHERE stream.stream_id = rejected.stream_id AND stream.surplus_uplink IS NOT NULL
+  FROM rejected
+ WHERE stream.stream_id = rejected.stream_id
 """
 
 
