@@ -13,6 +13,7 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.features.sources.job import move_source
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.run_history import record_run
 from billing_cli.simulator import read_service
@@ -247,6 +248,42 @@ def test_what_was_taken_over_is_not_charged_again(attack: Attack) -> None:
     attack.run(START + HOUR, reconcile, since=START + 6 * MINUTE)
     assert attack.charged()[0] == 55 + 10
     attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged() == before
+
+
+def test_a_total_that_history_corrects_moves_its_bytes_to_the_later_minute(
+    attack: Attack,
+) -> None:
+    """The stored total of minute 1 was too high: nothing of it was taken over."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, total in enumerate((100, 5_000, 5_100)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert attack.charged() == (0, Decimal(0))
+    node.snapshots[START + MINUTE] = [(user, "tcp", 500)]
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged()[0] == 400 + 4_600
+    assert attack.run(START + HOUR, reconcile, since=START).corrections == 0
+
+
+def test_totals_of_a_former_node_id_are_not_taken_over_twice(attack: Attack) -> None:
+    """The node is given another id right where two of its counters were merged."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, counted in enumerate([(100, 50), (110, 50), (170,)]):
+        tags = zip(("tcp", "xhttp"), counted, strict=False)
+        node.snapshots[START + minute * MINUTE] = [(user, tag, total) for tag, total in tags]
+    attack.run(START + HOUR)
+    move_source(attack.context(START + HOUR), "jp-1", "prod:b", is_same_counters=True)
+    node.node_id = "b"
+    for minute, total in ((3, 180), (4, 190)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    before = attack.charged()
+    assert before[0] == 10 + 10 + 20
+    since = START + 3 * MINUTE
+    reverse(attack.context(START + HOUR), Order("jp-1", since, None, None, WHY))
+    attack.run(START + HOUR, reconcile, since=since)
     assert attack.charged() == before
 
 
