@@ -287,6 +287,42 @@ def test_totals_of_a_former_node_id_are_not_taken_over_twice(attack: Attack) -> 
     assert attack.charged() == before
 
 
+DAMAGES = {
+    "deleted": "DELETE FROM public.traffic_minute_buckets",
+    "moved to a region before": "UPDATE public.traffic_minute_buckets SET region = 'aa'",
+    "moved to a region after": "UPDATE public.traffic_minute_buckets SET region = 'zz'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_buckets_that_others_damaged_hinder_no_reversal(attack: Attack, damage: str) -> None:
+    """Our own charges say what goes back, and in which region."""
+    node, (user,) = attack.node(), attack.users()
+    node.limits["region"] = "jp"
+    for minute, total in enumerate((0, 100, 300)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    assert attack.charged()[0] == 300
+    attack.connection.execute(damage.encode())
+    result = reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert (result.corrections, result.notes) == (2, ())
+    assert attack.charged() == (0, Decimal(0))
+    again = reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert (again.corrections, again.notes) == (0, ())
+
+
+def test_reconcile_moves_bytes_out_of_a_minute_whose_bucket_others_deleted(attack: Attack) -> None:
+    """The legacy writer charged nothing there: the charge is ours."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, total in ((0, 0), (10, 100), (16, 700)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    attack.connection.execute("DELETE FROM public.traffic_minute_buckets")
+    node.snapshots[START + 12 * MINUTE] = [(user, "tcp", 400)]
+    result = reconcile(attack.context(START + HOUR))
+    assert (result.corrections, attack.charged()[0]) == (2, 700)
+
+
 def test_the_command_prints_one_object(story: Story) -> None:
     """With what each account got back; an account's explanation shows the reason."""
     users = billed(story)
