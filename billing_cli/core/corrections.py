@@ -34,13 +34,15 @@ class Cell:
     `before` differs from the record's `start` where a counter restarted: the record starts at
     zero then, but the stream had been seen at `before`. `recorded` are the bytes of the record
     and of all corrections to it so far; with `has_reversal` the newest one of a minute took
-    bytes back.
+    bytes back. `taken_over` is what the record's `start` holds by successions found after
+    `from_at`, up to `to_at`: totals of other counters, or of before a restart that was none.
     """
 
     record: UsageRecord
     before: Totals
     recorded: Mapping[datetime, Totals]
     has_reversal: bool = False
+    taken_over: Totals = ZERO
 
     @property
     def is_reversed(self) -> bool:
@@ -137,13 +139,11 @@ def _still_taken_over(
     within: Sequence[tuple[datetime, Totals]],
     continued: Mapping[datetime, Totals],
 ) -> Totals:
-    """Return what the record took over at its start beyond what history shows inside the cell."""
-    start, end = cell.record.start, cell.record.end
-    (_, seen), *rest = within
-    if within[-1][1] != end or not covers(start, seen):
+    """Return what the record took over beyond what history shows inside the cell."""
+    if within[-1][1] != cell.record.end:
         return ZERO
-    shown = total_of(continued[at] for at, _ in rest if at in continued)
-    left = minus(minus(start, seen), shown)
+    shown = total_of(continued[at] for at, _ in within[1:] if at in continued)
+    left = minus(cell.taken_over, shown)
     return Totals(max(0, left.uplink), max(0, left.downlink))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from billing_cli.core.bucket_history import BucketHistory, PriorEntry, in_order
@@ -32,6 +32,19 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.account_uuid::text, ch
 
 # Minutes that have their charge, whoever wrote it.
 READ_CHARGED = "SELECT id::text FROM public.billing_ledger WHERE id = ANY (%(ids)s::uuid[])"
+
+# The bytes that we charged of minutes, by region, whether or not their buckets are there still.
+READ_OWN_BYTES = """
+SELECT bucket_start, stored_node_id, account_uuid::text, region, line_code,
+       sum(included_bytes + rated_bytes)::bigint
+  FROM billing.charges AS charge
+  JOIN unnest(%(buckets)s::timestamptz[], %(nodes)s::text[], %(account_uuids)s::uuid[],
+              %(lines)s::text[])
+    AS wanted (bucket_start, stored_node_id, account_uuid, line_code)
+ USING (account_uuid, bucket_start, stored_node_id, line_code)
+ WHERE charge.bucket_start BETWEEN %(first_bucket)s AND %(last_bucket)s
+ GROUP BY 1, 2, 3, 4, 5
+"""
 
 # The buckets of minutes whatever their regions: a source's region may have changed.
 READ_RECORDED = """
@@ -66,6 +79,23 @@ def read_bucket_histories(
         for (identifier,) in connection.execute(READ_CHARGED, {"ids": arrays.plain(ids)})
     }
     return {key: BucketHistory(in_order(key, entries[key]), key in charged) for key in wanted}
+
+
+def read_own_bytes(connection: Connection, keys: Iterable[BucketKey]) -> Counter[BucketKey]:
+    """Return the bytes that we charged of minutes, in all their regions, by bucket.
+
+    The regions of the keys do not matter.
+    """
+    wanted = sorted({key._replace(region="") for key in keys})
+    if not wanted:
+        return Counter()
+    parameters = {
+        **arrays.bucket_keys(wanted),
+        "first_bucket": wanted[0].bucket_start,
+        "last_bucket": wanted[-1].bucket_start,
+    }
+    rows = connection.execute(READ_OWN_BYTES, parameters)
+    return Counter({BucketKey(*row[:5]): row[5] for row in rows})
 
 
 def read_regions(connection: Connection, keys: Iterable[BucketKey]) -> dict[BucketKey, str]:

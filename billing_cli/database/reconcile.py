@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from billing_cli.core.corrections import Cell
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.plausibility import Debt
-from billing_cli.core.succession import ZERO
+from billing_cli.core.succession import ZERO, total_of
 from billing_cli.database import arrays
 from billing_cli.database.parameters import rows_as_json
 from billing_cli.database.spans import IS_OF_FORMER_ACCOUNT, KEPT_SINCE
@@ -78,6 +79,20 @@ SELECT record.stream_id, record.from_at, record.bucket_start, record.revision,
  ORDER BY record.revision
 """
 
+# What streams were found to take over. Not where the node was given another id: those totals were
+# seen before under the former one.
+READ_TAKEN_OVER = """
+SELECT part.stream_id, succession.at, part.uplink_total, part.downlink_total
+  FROM billing.successions AS succession
+  JOIN billing.succession_streams AS part USING (succession_id)
+ WHERE succession.stored_node_id = %(stored_node_id)s AND part.side = 'continued'
+   AND succession.at >= %(since)s AND succession.at < %(until)s
+   AND NOT EXISTS (SELECT FROM billing.succession_streams AS former
+                     JOIN billing.streams AS owner USING (stream_id)
+                    WHERE former.succession_id = succession.succession_id
+                      AND owner.stored_node_id <> succession.stored_node_id)
+"""
+
 # Late and reset gaps are closed where history now shows snapshots inside them; lost history where
 # the snapshot that was missed is there again.
 RESOLVE_GAPS = """
@@ -128,10 +143,11 @@ def read_cells(
 ) -> tuple[list[StoredCell], int]:
     """Return the cells that end in [since, until), and how many can't be compared.
 
-    `first` is the earliest minute that corrections of these cells may be in. `totals_at` is the
-    history by stamp: a stream's former total, before its counters restarted, is looked up there
-    first, else in the record before; a cell whose former total is unknown is left out, and so is
-    one that began in a month that was pruned. Cells of a deleted account are not counted either.
+    `first` is the earliest minute that cells begin in, or that corrections of them are in.
+    `totals_at` is the history by stamp: a stream's former total, before its counters restarted, is
+    looked up there first, else in the record before; a cell whose former total is unknown is left
+    out, and so is one that began in a month that was pruned. Cells of a deleted account are not
+    counted either.
     """
     node = {"stored_node_id": stored_node_id, "since": since, "until": until}
     corrected: dict[tuple[int, datetime], dict[datetime, tuple[int, Totals, bool]]] = {}
@@ -140,6 +156,10 @@ def read_cells(
     ):
         minutes = corrected.setdefault((stream_id, from_at), {})
         minutes[minute] = revision, Totals(up, down), is_reversal
+
+    moved: defaultdict[int, list[tuple[datetime, Totals]]] = defaultdict(list)
+    for stream_id, at, up, down in connection.execute(READ_TAKEN_OVER, {**node, "since": first}):
+        moved[stream_id].append((at, Totals(up, down)))
 
     cells, skipped = [], 0
     previous: tuple[int, datetime | None, Totals] = (0, None, ZERO)
@@ -166,7 +186,8 @@ def read_cells(
         recorded.update({at: amount for at, (_, amount, _) in changes.items()})
         revisions = {at: revision for at, (revision, _, _) in changes.items()}
         has_reversal = any(is_reversal for _, _, is_reversal in changes.values())
-        cell = Cell(record, before, recorded, has_reversal)
+        inside = (amount for at, amount in moved.get(stream_id, ()) if from_at < at <= to_at)
+        cell = Cell(record, before, recorded, has_reversal, total_of(inside))
         cells.append(StoredCell(stream_id, account, cell, revisions))
     return cells, skipped
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import BucketKey
-from billing_cli.database.adjustments import read_bucket_histories, read_recorded_buckets
+from billing_cli.database.adjustments import read_own_bytes
 from billing_cli.jobs.credit import cell_key
 
 if TYPE_CHECKING:
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
 def own_bytes(connection: Connection, keys: Iterable[BucketKey]) -> Counter[BucketKey]:
     """Return the bytes that we charged of minutes in all regions, by their keys without region."""
-    recorded = read_recorded_buckets(connection, keys)
-    buckets = [bucket.key for found in recorded.values() for bucket in found]
     own: Counter[BucketKey] = Counter()
-    for key, history in read_bucket_histories(connection, buckets).items():
-        charged = sum(entry.included_bytes + entry.rated_bytes for entry in history.entries)
-        own[key._replace(region="")] += charged
+    for key, size_bytes in read_own_bytes(connection, keys).items():
+        own[key._replace(region="")] += size_bytes
     return own
 
 

@@ -6,11 +6,12 @@ that they were charged in.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Bucket, BucketKey
 from billing_cli.database.adjustments import (
-    read_bucket_histories,
+    read_own_bytes,
     read_recorded_buckets,
     read_regions,
 )
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.bucket_history import BucketHistory
     from billing_cli.database.billable import BillableUsage
 
 
@@ -54,33 +54,36 @@ def late_in_recorded_regions(
 def in_recorded_regions(connection: Connection, changes: Iterable[Bucket]) -> list[Bucket]:
     """Return changes of buckets under the regions that are on record of their minutes.
 
-    Of a minute with several regions, each bucket gives back at most what was charged for it.
+    Of a minute with several regions, each bucket gives back at most what was charged for it. A
+    bucket that is gone, or under another region by now, gives back what we charged.
     """
     changes = sorted(changes)
     recorded = read_recorded_buckets(connection, [change.key for change in changes])
-    several = [buckets for buckets in recorded.values() if len(buckets) > 1]
-    histories = read_bucket_histories(
-        connection, [bucket.key for buckets in several for bucket in buckets]
-    )
+    own = read_own_bytes(connection, [change.key for change in changes])
+    own_by_minute: defaultdict[BucketKey, list[Bucket]] = defaultdict(list)
+    for key, charged in own.items():
+        own_by_minute[key._replace(region="")].append(Bucket(key, charged, charged))
     placed = []
     for change in changes:
-        buckets = recorded.get(change.key, [Bucket(change.key, 0, 0)])
-        if len(buckets) == 1:
-            placed.append(change._replace(key=buckets[0].key))
+        buckets = recorded.get(change.key, [])
+        if change.total_bytes < 0:
+            known = {bucket.key for bucket in buckets}
+            charged_in = own_by_minute[change.key._replace(region="")]
+            gone = (one for one in charged_in if one.uplink_bytes > 0 and one.key not in known)
+            buckets = sorted([*buckets, *gone])
+        if len(buckets) > 1:
+            placed += _split(change, buckets, own)
         else:
-            placed += _split(change, buckets, histories)
+            placed.append(change._replace(key=buckets[0].key) if buckets else change)
     return placed
 
 
-def _split(
-    change: Bucket, buckets: Sequence[Bucket], histories: Mapping[BucketKey, BucketHistory]
-) -> list[Bucket]:
+def _split(change: Bucket, buckets: Sequence[Bucket], own: Mapping[BucketKey, int]) -> list[Bucket]:
     """Split a change of a minute over its buckets; the last takes what the others do not."""
     uplink, downlink = change.uplink_bytes, change.downlink_bytes
     parts = []
     for bucket in buckets[:-1]:
-        entries = histories[bucket.key].entries
-        charged = sum(entry.included_bytes + entry.rated_bytes for entry in entries)
+        charged = own.get(bucket.key, 0)
         up = _taken(uplink, min(bucket.uplink_bytes, charged))
         down = _taken(downlink, min(bucket.downlink_bytes, charged + up))
         parts.append(Bucket(bucket.key, up, down))

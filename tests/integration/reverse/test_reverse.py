@@ -13,6 +13,7 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.features.sources.job import move_source
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.run_history import record_run
 from billing_cli.simulator import read_service
@@ -248,6 +249,78 @@ def test_what_was_taken_over_is_not_charged_again(attack: Attack) -> None:
     assert attack.charged()[0] == 55 + 10
     attack.run(START + HOUR, reconcile, since=START)
     assert attack.charged() == before
+
+
+def test_a_total_that_history_corrects_moves_its_bytes_to_the_later_minute(
+    attack: Attack,
+) -> None:
+    """The stored total of minute 1 was too high: nothing of it was taken over."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, total in enumerate((100, 5_000, 5_100)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert attack.charged() == (0, Decimal(0))
+    node.snapshots[START + MINUTE] = [(user, "tcp", 500)]
+    attack.run(START + HOUR, reconcile, since=START)
+    assert attack.charged()[0] == 400 + 4_600
+    assert attack.run(START + HOUR, reconcile, since=START).corrections == 0
+
+
+def test_totals_of_a_former_node_id_are_not_taken_over_twice(attack: Attack) -> None:
+    """The node is given another id right where two of its counters were merged."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, counted in enumerate([(100, 50), (110, 50), (170,)]):
+        tags = zip(("tcp", "xhttp"), counted, strict=False)
+        node.snapshots[START + minute * MINUTE] = [(user, tag, total) for tag, total in tags]
+    attack.run(START + HOUR)
+    move_source(attack.context(START + HOUR), "jp-1", "prod:b", is_same_counters=True)
+    node.node_id = "b"
+    for minute, total in ((3, 180), (4, 190)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    before = attack.charged()
+    assert before[0] == 10 + 10 + 20
+    since = START + 3 * MINUTE
+    reverse(attack.context(START + HOUR), Order("jp-1", since, None, None, WHY))
+    attack.run(START + HOUR, reconcile, since=since)
+    assert attack.charged() == before
+
+
+DAMAGES = {
+    "deleted": "DELETE FROM public.traffic_minute_buckets",
+    "moved to a region before": "UPDATE public.traffic_minute_buckets SET region = 'aa'",
+    "moved to a region after": "UPDATE public.traffic_minute_buckets SET region = 'zz'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_buckets_that_others_damaged_hinder_no_reversal(attack: Attack, damage: str) -> None:
+    """Our own charges say what goes back, and in which region."""
+    node, (user,) = attack.node(), attack.users()
+    node.limits["region"] = "jp"
+    for minute, total in enumerate((0, 100, 300)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    assert attack.charged()[0] == 300
+    attack.connection.execute(damage.encode())
+    result = reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert (result.corrections, result.notes) == (2, ())
+    assert attack.charged() == (0, Decimal(0))
+    again = reverse(attack.context(START + HOUR), Order("jp-1", START, None, None, WHY))
+    assert (again.corrections, again.notes) == (0, ())
+
+
+def test_reconcile_moves_bytes_out_of_a_minute_whose_bucket_others_deleted(attack: Attack) -> None:
+    """The legacy writer charged nothing there: the charge is ours."""
+    node, (user,) = attack.node(), attack.users()
+    for minute, total in ((0, 0), (10, 100), (16, 700)):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    attack.run(START + HOUR)
+    attack.connection.execute("DELETE FROM public.traffic_minute_buckets")
+    node.snapshots[START + 12 * MINUTE] = [(user, "tcp", 400)]
+    result = reconcile(attack.context(START + HOUR))
+    assert (result.corrections, attack.charged()[0]) == (2, 700)
 
 
 def test_the_command_prints_one_object(story: Story) -> None:

@@ -9,6 +9,7 @@ import pytest
 from billing_cli.core.corrections import Cell, differences
 from billing_cli.core.history import read_history
 from billing_cli.core.model import Totals
+from billing_cli.core.succession import ZERO, taken_over
 from tests.unit.core.stories import (
     ALICE,
     ALICE_TCP,
@@ -23,7 +24,7 @@ from tests.unit.core.stories import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from billing_cli.core.model import Snapshot, UsageRecord
+    from billing_cli.core.model import Snapshot, Succession, UsageRecord
 
 
 def both(clock: str, xhttp: int, tcp: int) -> Snapshot:
@@ -49,22 +50,30 @@ RENAMED = [one("00:00", 500), snapshot("01:00", {ALICE_TCP: (520, 520)})]
 RESTARTED = [one("00:00", 500), one("01:00", 20), one("02:00", 30)]
 
 
-def collected(story: Sequence[Snapshot]) -> list[UsageRecord]:
-    """Return the records of a run over a story."""
+def collected(story: Sequence[Snapshot]) -> tuple[list[UsageRecord], list[Succession]]:
+    """Return the records of a run over a story, and the successions that it found."""
     books = Ledger()
     books.run(story[0])
     books.run(*story, decide_now=True)
-    return books.records
+    return books.records, books.successions
 
 
-def charged_again(taken_back: UsageRecord, history: Sequence[Snapshot]) -> dict[str, int] | None:
+def charged_again(
+    taken_back: UsageRecord, history: Sequence[Snapshot], successions: Sequence[Succession] = ()
+) -> dict[str, int] | None:
     """Return the uplink bytes by minute that history shows of a record that was taken back."""
+    inside = (one for one in successions if taken_back.from_at < one.at <= taken_back.to_at)
     read = read_history(history, {}, BELIEVE_ALL)
     with_it = (told for told in history if taken_back.name in told.totals)
     seen = [(told.collected_at, told.totals[taken_back.name]) for told in with_it]
     before = next((totals for at, totals in seen if at == taken_back.from_at), taken_back.start)
     is_restarted = taken_back.reset_epoch and not all(taken_back.start)
-    cell = Cell(taken_back, before if is_restarted else taken_back.start, {})
+    cell = Cell(
+        taken_back,
+        before if is_restarted else taken_back.start,
+        {},
+        taken_over=taken_over(inside).get(taken_back.name, ZERO),
+    )
     found = differences(
         cell,
         seen,
@@ -89,36 +98,66 @@ def test_a_record_that_was_taken_back_is_charged_again_as_collected(
     story: list[Snapshot],
 ) -> None:
     """Whatever of the history before it is still read."""
-    records = collected(story)
+    records, successions = collected(story)
     assert records
     for of in records:
         for begin in range(len(story)):
             history = story[begin:]
             if history[0].collected_at <= of.from_at:
                 charged = {f"{of.bucket_start:%M:%S}": of.uplink_bytes}
-                assert charged_again(of, history) == charged
+                assert charged_again(of, history, successions) == charged
 
 
 def test_a_late_snapshot_moves_what_was_taken_over_to_its_minute() -> None:
     """The counter goes on by itself first, and is merged afterwards."""
-    (_, merged, _) = collected(MERGED)
+    (_, merged, _), successions = collected(MERGED)
     history = [*MERGED[:2], both("01:30", 102, 50), *MERGED[2:]]
-    assert charged_again(merged, history) == {"01:00": 2, "02:00": 8}
+    assert charged_again(merged, history, successions) == {"01:00": 2, "02:00": 8}
 
 
 def test_nothing_is_concluded_where_history_does_not_show_when_it_was_taken_over() -> None:
     """The restart that was revoked is before what is read of the history."""
-    revoked = collected(REVOKED)[2]
-    assert charged_again(revoked, [REVOKED[2], one("02:30", 20), *REVOKED[3:]]) is None
+    (_, _, revoked, *_), successions = collected(REVOKED)
+    cut = [REVOKED[2], one("02:30", 20), *REVOKED[3:]]
+    assert charged_again(revoked, cut, successions) is None
     whole = [*REVOKED[:3], one("02:30", 20), *REVOKED[3:]]
-    assert charged_again(revoked, whole) == {"02:00": 5, "03:00": 80}
+    assert charged_again(revoked, whole, successions) == {"02:00": 5, "03:00": 80}
 
 
 def test_a_history_with_another_end_says_itself_what_was_taken_over() -> None:
     """It is of other counters than those that were collected."""
-    merged = record(ALICE, ("01:00", "02:00"), (150, 150), (160, 160))
-    assert charged_again(merged, [one("01:00", 100), one("02:00", 170)]) == {"02:00": 70}
-    assert charged_again(merged, [both("01:00", 100, 50), one("02:00", 170)]) == {"02:00": 20}
+    (_, merged, _), successions = collected(MERGED)
+    alone = [one("01:00", 100), one("02:00", 170)]
+    assert charged_again(merged, alone, successions) == {"02:00": 70}
+    with_both = [both("01:00", 100, 50), one("02:00", 170)]
+    assert charged_again(merged, with_both, successions) == {"02:00": 20}
+
+
+def test_a_start_that_history_corrects_is_nothing_that_was_taken_over() -> None:
+    """The bytes between the two totals of that moment move to the later minute."""
+    corrected = [one("00:00", 100), one("01:00", 500), one("02:00", 5_100)]
+    first = record(ALICE, ("00:00", "01:00"), (100, 100), (5_000, 5_000))
+    assert charged_again(first, corrected) == {"01:00": 400}
+    second = record(ALICE, ("01:00", "02:00"), (5_000, 5_000), (5_100, 5_100))
+    assert charged_again(second, corrected) == {"02:00": 4_600}
+
+
+def test_a_corrected_start_keeps_what_was_taken_over_after_it() -> None:
+    """History does not show by itself that 50 were taken over: the evidence does."""
+    (_, merged, _), successions = collected(MERGED)
+    assert merged.start == Totals(150, 150)
+    for start, charged in ((100, 10), (80, 30)):
+        history = [one("01:00", start), one("02:00", 160)]
+        assert charged_again(merged, history, successions) == {"02:00": charged}
+        shown = [both("01:00", start, 50), one("02:00", 160)]
+        assert charged_again(merged, shown, successions) == {"02:00": charged}
+
+
+def test_history_may_show_more_that_was_taken_over_than_was_collected() -> None:
+    """It is believed, and gives nothing back to the start."""
+    (_, merged, _), successions = collected(MERGED)
+    history = [both("01:00", 100, 55), one("02:00", 160)]
+    assert charged_again(merged, history, successions) == {"02:00": 5}
 
 
 def test_a_hidden_restart_that_was_none_adds_no_bytes_twice() -> None:
