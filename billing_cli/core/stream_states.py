@@ -194,7 +194,7 @@ class StreamStates:
                 return ()
             owed = total_of((before, stream.surplus or ZERO))
             sides.append(SuccessionSide(name, smaller(growth, owed)))
-        return tuple(sides)
+        return tuple(sorted(sides))
 
     def revoke(self, succession: Succession) -> bool:
         """Give streams their totals before the restart back; keep what was charged beyond.
