@@ -22,7 +22,7 @@ from tests.unit.core.stories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from billing_cli.core.model import Snapshot, Succession, UsageRecord
 
@@ -61,7 +61,10 @@ def collected(story: Sequence[Snapshot]) -> tuple[list[UsageRecord], list[Succes
 def charged_again(
     taken_back: UsageRecord, history: Sequence[Snapshot], successions: Sequence[Succession] = ()
 ) -> dict[str, int] | None:
-    """Return the uplink bytes by minute that history shows of a record that was taken back."""
+    """Return the uplink bytes by minute that history shows of a record that was taken back.
+
+    Those of the downlink are as many.
+    """
     inside = (one for one in successions if taken_back.from_at < one.at <= taken_back.to_at)
     read = read_history(history, {}, BELIEVE_ALL)
     with_it = (told for told in history if taken_back.name in told.totals)
@@ -81,6 +84,7 @@ def charged_again(
         BELIEVE_ALL,
         read.continued.get(taken_back.name, {}),
     )
+    assert all(part.shown.uplink == part.shown.downlink for part in found or ())
     return None if found is None else {f"{part.minute:%M:%S}": part.shown.uplink for part in found}
 
 
@@ -158,6 +162,53 @@ def test_history_may_show_more_that_was_taken_over_than_was_collected() -> None:
     (_, merged, _), successions = collected(MERGED)
     history = [both("01:00", 100, 55), one("02:00", 160)]
     assert charged_again(merged, history, successions) == {"02:00": 5}
+
+
+def shown_of(
+    cell: Cell,
+    totals: Mapping[str, int],
+    restarted: Sequence[str] = (),
+    continued: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Return what history shows of a cell, by totals, restarts and continuations by clock."""
+    found = differences(
+        cell,
+        [(after_noon(clock), Totals(total, total)) for clock, total in totals.items()],
+        {after_noon(clock): ZERO for clock in restarted},
+        BELIEVE_ALL,
+        {after_noon(clock): Totals(part, part) for clock, part in (continued or {}).items()},
+    )
+    return {f"{part.minute:%M:%S}": part.shown.uplink for part in found or ()}
+
+
+def test_what_was_continued_where_the_record_begins_is_in_its_first_total() -> None:
+    """It is none of what was taken over after that."""
+    (_, merged, _), _ = collected(MERGED)
+    cell = Cell(merged, merged.start, {}, taken_over=Totals(50, 50))
+    continued = {"01:00": 30}
+    assert shown_of(cell, {"01:00": 100, "02:00": 160}, continued=continued) == {"02:00": 10}
+
+
+def test_a_restart_is_believed_where_history_has_the_begin_and_nothing_was_taken_over() -> None:
+    """Else it may have been before; a total above the first one is no restart then."""
+    restarted = record(ALICE, ("01:00", "02:00"), (0, 0), (600, 600), 1)
+    cell = Cell(restarted, Totals(500, 500), {})
+    assert shown_of(cell, {"01:00": 500, "02:00": 600}, ["02:00"]) == {"02:00": 600}
+    (_, merged, _), _ = collected(MERGED)
+    cell = Cell(merged, merged.start, {}, taken_over=Totals(50, 50))
+    assert shown_of(cell, {"01:00": 100, "02:00": 160}, ["02:00"]) == {"02:00": 10}
+    plain = record(ALICE, ("01:00", "02:00"), (100, 100), (160, 160))
+    cell = Cell(plain, plain.start, {})
+    only_inside = {"01:30": 130, "02:00": 160}
+    assert shown_of(cell, only_inside, ["01:30"]) == {"01:00": 30, "02:00": 30}
+
+
+def test_a_record_that_was_taken_back_in_part_is_reversed() -> None:
+    """Also where bytes of it are left in a minute."""
+    moved = record(ALICE, ("01:00", "02:00"), (0, 0), (60, 60))
+    left = {after_noon("02:00"): Totals(20, 20)}
+    assert Cell(moved, moved.start, left, has_reversal=True).is_reversed
+    assert not Cell(moved, moved.start, left).is_reversed
 
 
 def test_a_hidden_restart_that_was_none_adds_no_bytes_twice() -> None:

@@ -75,7 +75,10 @@ MODULES = {
     ),
     "funds": ("test_balances.py", "test_balances_properties.py", "test_lives.py"),
     "lives": ("test_lives.py",),
-    "corrections": ("test_corrections.py", "test_known_history.py", "test_hidden_restarts.py"),
+    "corrections": (
+        *("test_charged_again.py", "test_corrections.py", "test_known_history.py"),
+        "test_hidden_restarts.py",
+    ),
     "takeover": ("test_takeover.py",),
     "canonical": ("test_canonical.py", "test_sealing_page.py"),
     "merkle": ("test_merkle.py", "test_sealing_page.py", "test_statement_size.py"),
