@@ -271,3 +271,25 @@ def test_a_counter_that_did_not_restart_inherits_no_totals_of_before_one() -> No
         snapshot(*even("02:00", {SECOND: 320, BOB: 310})),
     )
     assert books.rows[SECOND].before_restart is None
+
+
+def test_a_rename_without_a_restart_leaves_nothing_to_revoke() -> None:
+    """Also where it is the last snapshot that is read."""
+    books = Ledger()
+    books.live(snapshot(*even("00:00", {IN: 50})), snapshot(*even("01:00", {X_IN: 60})))
+    assert all(row.before_restart is None for row in books.rows.values())
+
+
+def test_a_split_that_keeps_a_name_keeps_what_is_owed() -> None:
+    """The largest part has the former name: growth of it absorbs what was charged beyond."""
+    books = Ledger()
+    books.live(
+        *(snapshot(*even(f"0{at}:00", {IN: total, BOB: total})) for at, total in REVOKED),
+        snapshot(*even("04:00", {IN: 900, SECOND: 210, BOB: 1_110})),
+        snapshot(*even("05:00", {IN: 1_400, SECOND: 210, BOB: 1_610})),
+    )
+    charged = [
+        sum(one.uplink_bytes for one in books.records if one.name.sample_uuid == name.sample_uuid)
+        for name in (IN, BOB)
+    ]
+    assert charged == [610, 610]
