@@ -96,24 +96,23 @@ class StreamStates:
         revoked, if it began with it or after it.
         """
         before: dict[StreamName, Totals] = {}
+        restarted: set[StreamName] = set()
         for name, heir in self._ended.items():
             stream, other = self.known[name], self.known[heir]
             if stream.surplus is not None:
                 surplus = total_of((other.surplus or ZERO, stream.surplus))
                 self.set(heir, other._replace(surplus=surplus))
                 self._with_surplus.add(heir)
+            if stream.before_restart is not None:
+                restarted.add(heir)
             had = before.get(heir, other.before_restart or ZERO)
             before[heir] = total_of((had, stream.before_restart or stream.totals))
-        for heir in self._alone:
-            if any(
-                self.known[n].before_restart for n, other in self._ended.items() if other == heir
-            ):
-                self.set(heir, self.known[heir]._replace(before_restart=before[heir]))
-                self._restarted.add(heir)
-        for name in self._ended:
-            self.set(name, self.known[name]._replace(surplus=None, before_restart=None))
+            self.set(name, stream._replace(surplus=None, before_restart=None))
             self._with_surplus.discard(name)
             self._restarted.discard(name)
+        for heir in restarted & self._alone:
+            self.set(heir, self.known[heir]._replace(before_restart=before[heir]))
+            self._restarted.add(heir)
         self._ended.clear()
         self._alone.clear()
 

@@ -61,6 +61,7 @@ def in_recorded_regions(connection: Connection, changes: Iterable[Bucket]) -> li
     recorded = read_recorded_buckets(connection, [change.key for change in changes])
     own = read_own_bytes(connection, [change.key for change in changes])
     own_by_minute: defaultdict[BucketKey, list[Bucket]] = defaultdict(list)
+    # Charges have no direction: either may be as much as all.
     for key, charged in own.items():
         own_by_minute[key._replace(region="")].append(Bucket(key, charged, charged))
     placed = []
