@@ -7,7 +7,7 @@ import pytest
 from billing_cli.core.changes import Changed, Changes
 from billing_cli.core.model import Checkpoint, StreamName, Succession, SuccessionSide, Totals
 from billing_cli.core.stream_states import StreamStates
-from tests.unit.core.stories import ALICE, BOB, after_noon, snapshot
+from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
 
 Counts = tuple[int, int]
 
@@ -182,3 +182,47 @@ def test_present_streams_were_seen_with_the_last_samples_absent_ones_before() ->
     states.leave([ALICE], START)
     assert states.changed(NOW) == {ALICE: checkpoint((6, 6))}
     assert states.absent == {ALICE}
+
+
+def pass_on(states: StreamStates, ended: StreamName, heir: StreamName, totals: Counts) -> None:
+    """Apply a snapshot in which one stream continues another, and now has `totals`."""
+    before = states.known.get(heir, checkpoint((0, 0)))
+    side = SuccessionSide(heir, Totals(*totals))
+    states.end(Succession("renamed", NOW, (SuccessionSide(ended, Totals(1, 1)),), (side,)))
+    states.set(heir, before._replace(totals=Totals(*totals), state="active"))
+    states.hand_over()
+
+
+def test_a_former_name_that_comes_back_takes_over_what_can_be_revoked() -> None:
+    """The stream was continued under another name, which restarted, and is continued by it."""
+    former = checkpoint((20, 20))._replace(state="continued")
+    states = StreamStates({ALICE: checkpoint((30, 30), (500, 500)), ALICE_TCP: former}, START)
+    pass_on(states, ALICE, ALICE_TCP, (31, 31))
+    assert states.known[ALICE_TCP].before_restart == Totals(500, 500)
+    assert states.known[ALICE].before_restart is None
+    assert states.is_passed(snapshot("05:00", {ALICE_TCP: (501, 501)}))
+
+
+def test_a_name_that_was_given_up_shows_nothing_of_a_restart() -> None:
+    """It is published again, beside the one that continues it."""
+    states = StreamStates({ALICE: checkpoint((30, 30), (500, 500))}, START)
+    pass_on(states, ALICE, ALICE_TCP, (31, 31))
+    assert not states.is_passed(snapshot("05:00", {ALICE: (40, 40), ALICE_TCP: (50, 50)}))
+
+
+def test_a_renamed_stream_that_a_restarted_one_joins_later_has_nothing_to_go_back_to() -> None:
+    """It did not restart itself, whatever it continued alone before."""
+    streams = {BOB: checkpoint((40, 40)), ALICE: checkpoint((30, 30), (500, 500))}
+    states = StreamStates(streams, START)
+    pass_on(states, BOB, ALICE_TCP, (41, 41))
+    pass_on(states, ALICE, ALICE_TCP, (72, 72))
+    assert states.known[ALICE_TCP].before_restart is None
+
+
+def test_what_is_given_back_is_in_the_order_of_the_names() -> None:
+    """Runs over the same snapshots write alike."""
+    names = [StreamName(f"in-{number}", ALICE.sample_uuid) for number in range(10, 40)]
+    states = StreamStates({name: checkpoint((30, 30), (500, 500)) for name in names}, START)
+    now = snapshot("05:00", dict.fromkeys(names, (600, 600)))
+    (found,) = states.regained(now, Changes(), {})
+    assert [side.name for side in found.ended] == names

@@ -185,3 +185,17 @@ def test_former_names_show_a_restart_though_nothing_continues() -> None:
     )
     assert books.charged() == (307, 307)
     assert books.held == []
+
+
+def test_a_former_name_whose_counter_began_again_is_no_duplicate() -> None:
+    """That it has as much as another counter of the account is chance."""
+    tcp = StreamName("tcp", ALICE.sample_uuid)
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {ALICE: (900, 900), tcp: (90, 90)}),
+        snapshot("01:00", {MERGED: (1_000, 1_000), tcp: (100, 100)}),
+        snapshot("02:00", {ALICE: (300, 300), tcp: (300, 300)}),
+        snapshot("03:00", {ALICE: (310, 310), tcp: (300, 300)}),
+    )
+    assert books.charged() == (100 + 10 + 310 + 200, 100 + 10 + 310 + 200)
+    assert books.held == []
