@@ -32,12 +32,14 @@ class PriceList:
     """The prices that are configured for all accounts.
 
     `price_per_byte` counts where a profile has none, and is 0 where it is not configured. Packages
-    in `free_packages` cost nothing. `allow_zero_price` makes 0 a price like any other.
+    in `free_packages` cost nothing. `allow_zero_price` makes 0 a price like any other. Multipliers
+    for peak and off-peak hours count only where there are such hours.
     """
 
     price_per_byte: Decimal = ZERO
     free_packages: frozenset[str] = frozenset()
     allow_zero_price: bool = False
+    has_peak_hours: bool = True
 
 
 class NoPrice(NamedTuple):
@@ -46,6 +48,7 @@ class NoPrice(NamedTuple):
     reason: str
 
 
+FREE = Price(ZERO, ONE, ONE, ONE)
 NOT_CONFIGURED = NoPrice("no price in its profile or in the configuration")
 TOO_LARGE = NoPrice(f"a price or multiplier, or their product, above {LARGEST_PRICE:f}")
 
@@ -59,8 +62,8 @@ def price_of(profile: ProfileRow, prices: PriceList) -> Price | NoPrice:
     """
     with localcontext(EXACT):
         base = exact_decimal(profile.base_price_per_byte)
-        peak = exact_decimal(profile.peak_multiplier)
-        offpeak = exact_decimal(profile.offpeak_multiplier)
+        by_hour = (profile.peak_multiplier, profile.offpeak_multiplier)
+        peak, offpeak = map(exact_decimal, by_hour if prices.has_peak_hours else (None, None))
         is_free = profile.package_name in prices.free_packages
         price = Price(
             per_byte=ZERO if is_free else base if base > 0 else prices.price_per_byte,
@@ -70,10 +73,9 @@ def price_of(profile: ProfileRow, prices: PriceList) -> Price | NoPrice:
             offpeak_multiplier=_or_one(offpeak),
         )
         highest = max(price.peak_multiplier, price.offpeak_multiplier, ONE)
-        if max(price.per_byte, price.multiplier, highest) > LARGEST_PRICE:
-            return TOO_LARGE
-        if price.per_byte * price.multiplier * highest > LARGEST_PRICE:
-            return TOO_LARGE
+        is_too_large = max(price.per_byte, price.multiplier, highest) > LARGEST_PRICE
+        if is_too_large or price.per_byte * price.multiplier * highest > LARGEST_PRICE:
+            return FREE if is_free else TOO_LARGE
     if price.per_byte == 0 and not (is_free or prices.allow_zero_price):
         return NOT_CONFIGURED
     return price

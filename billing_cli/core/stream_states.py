@@ -188,6 +188,8 @@ class StreamStates:
             stream = self.known[name]
             start = total_of((stream.totals, taken.get(name, ZERO)))
             growth = minus(snapshot.totals[name], start)
+            if not covers(growth, ZERO):
+                return ()
             is_stop = snapshot.totals[name] == before and not _is_even(stream.totals, growth)
             if not is_stop and not covers(growth, stream.totals):
                 return ()

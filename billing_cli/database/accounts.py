@@ -47,7 +47,8 @@ SELECT state.account_uuid::text, state.remaining_included_quota, state.current_b
        state.period_start
   FROM (VALUES (NULL::timestamptz)) AS outer_query (period_start)
  CROSS JOIN LATERAL (
-       SELECT account_uuid, remaining_included_quota, current_balance, period_start
+       SELECT account_uuid, remaining_included_quota, current_balance,
+              period_start::timestamptz AS period_start
          FROM public.account_quota_states
         WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
         ORDER BY account_uuid

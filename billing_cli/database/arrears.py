@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# Newer deployments keep the start of an account's arrears as well.
+# Newer deployments keep the start of an account's arrears as well. Where the column came after the
+# last `billing migrate --grant-to`, it is not ours to keep: `check` says so.
 HAS_ARREARS_SINCE = """
 SELECT EXISTS (SELECT FROM pg_attribute
                 WHERE attrelid = 'public.account_quota_states'::regclass
-                  AND attname = 'arrears_since' AND NOT attisdropped)
+                  AND attname = 'arrears_since' AND NOT attisdropped
+                  AND has_column_privilege(attrelid, attnum, 'UPDATE'))
 """
 
 # Accounts whose balance this transaction leaves below zero; as a rule they have their row already.

@@ -206,7 +206,7 @@ def _circumstances(
     quotas = dict(_rows(connection, READ_PROFILE_QUOTAS, accounts))
     row = connection.execute(HAS_PERIODS).fetchone()
     has_periods = bool(row and row[0])
-    periods = PERIODS.format(period_start="period_start") if has_periods else ""
+    periods = PERIODS.format(period_start="period_start::timestamptz") if has_periods else ""
     starts = dict(_rows(connection, periods, accounts)) if has_periods else {}
     seen: dict[str, list[datetime]] = {account: [] for account in accounts}
     for account, seen_at in _rows(connection, READ_RENEWALS_SEEN, accounts):

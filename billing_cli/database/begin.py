@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.abc import Buffer
 
+# Moments that others stored are moved into these bounds, so that one of them, such as infinity, is no
+# error of all rows that are read with it. Between them, Python adds and subtracts years.
+FIRST_MOMENT = datetime(1000, 1, 1, tzinfo=UTC)
+LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
+
 READ_COMMITTED = "READ COMMITTED"
 ONE_STATE = "REPEATABLE READ, READ ONLY"
 """Every statement sees the same committed state, and none may write."""
@@ -100,20 +105,25 @@ class UtcLoader(Loader):
     """
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment. Raises DataError for one that Python can't hold."""
+        """Return the moment; for infinity or one that Python can't hold, the nearest of ours."""
         text = bytes(data).decode()
         try:
-            return datetime.fromisoformat(text).astimezone(UTC)
-        except ValueError:
-            raise DataError(f"timestamp too large (after year 10K) or BC: {text!r}") from None
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return FIRST_MOMENT if text.startswith("-") or text.endswith("BC") else LAST_MOMENT
+        return min(max(moment, FIRST_MOMENT), LAST_MOMENT)
 
 
 class UtcBinaryLoader(TimestamptzBinaryLoader):
-    """Loads a `timestamptz` that was sent in binary."""
+    """Loads a `timestamptz` that was sent in binary: signed microseconds, big-endian."""
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment. Raises DataError for one that Python can't hold."""
-        return super().load(data).astimezone(UTC)
+        """Return the moment; for infinity or one that Python can't hold, the nearest of ours."""
+        try:
+            moment = super().load(data).astimezone(UTC)
+        except (DataError, OverflowError):
+            return FIRST_MOMENT if bytes(data)[0] & 0x80 else LAST_MOMENT
+        return min(max(moment, FIRST_MOMENT), LAST_MOMENT)
 
 
 def _milliseconds(seconds: float) -> str:

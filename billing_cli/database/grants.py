@@ -122,8 +122,7 @@ GRANTS = (
     ),
     *_grants(
         "public.account_quota_states",
-        select="account_uuid remaining_included_quota current_balance arrears throttle_state"
-        " last_rated_bucket_at",
+        select="",
         insert="account_uuid remaining_included_quota current_balance arrears throttle_state"
         " suspend_state effective_at updated_at",
         update="remaining_included_quota current_balance arrears throttle_state"
@@ -224,8 +223,7 @@ GRANTS = (
 
 # Columns that only newer deployments of the accounts service have, one in each grant.
 OPTIONAL_GRANTS = (
-    *_grants("public.account_quota_states", select="arrears_since", update="arrears_since"),
-    *_grants("public.account_quota_states", select="period_start"),
+    *_grants("public.account_quota_states", update="arrears_since"),
     *_grants("public.users", select="email"),
 )
 

@@ -43,7 +43,7 @@ READ_RENEWED_ACCOUNTS = """
 SELECT state.account_uuid::text
   FROM (VALUES (NULL::timestamptz)) AS outer_query (period_start)
  CROSS JOIN LATERAL (
-       SELECT account_uuid, period_start
+       SELECT account_uuid, period_start::timestamptz AS period_start
          FROM public.account_quota_states
         WHERE period_start >= %(renewed_since)s) AS state
  WHERE NOT EXISTS (SELECT FROM billing.quota_periods AS seen

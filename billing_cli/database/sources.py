@@ -62,8 +62,9 @@ READ_SOURCES = """
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
        own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
-       CASE WHEN own.moved_to IS NULL THEN shared.last_completed_until END,
-       shared.last_attempted_at,
+       CASE WHEN own.moved_to IS NULL AND isfinite(shared.last_completed_until)
+            THEN shared.last_completed_until END,
+       CASE WHEN isfinite(shared.last_attempted_at) THEN shared.last_attempted_at END,
        EXISTS (SELECT FROM billing.gaps AS stalled
                 WHERE stalled.source_id = own.source_id AND stalled.kind = 'stalled'
                   AND stalled.from_at IN (coalesce(own.samples_at, own.watermark),

@@ -439,7 +439,8 @@ SELECT source_id, watermark, %(now)s, CASE WHEN error = '' THEN %(now)s::timesta
     AS given (source_id text, watermark timestamptz, error text)
  ORDER BY source_id
     ON CONFLICT (source_id) DO UPDATE
-   SET last_completed_until = greatest(shared.last_completed_until, excluded.last_completed_until),
+   SET last_completed_until = greatest(nullif(shared.last_completed_until, 'infinity'),
+                                       excluded.last_completed_until),
        last_attempted_at = excluded.last_attempted_at,
        last_succeeded_at = coalesce(excluded.last_succeeded_at, shared.last_succeeded_at),
        last_error = excluded.last_error,

@@ -11,6 +11,7 @@ from billing_cli.core.model import Account
 from billing_cli.core.prices import NoPrice, price_of
 from billing_cli.core.rating import balance_of
 from billing_cli.database import accounts as store
+from billing_cli.database.begin import FIRST_MOMENT, LAST_MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -146,6 +147,8 @@ def _account(
     if isinstance(price, NoPrice):
         raise ValueError(price.reason)  # noqa: TRY004 - it is about the account's figures
     balance, start = balance_of(state.current_balance), state.period_start
+    if start in {FIRST_MOMENT, LAST_MOMENT}:
+        raise ValueError("a quota period without a begin")
     renewals = seen and tuple(
         renewal for renewal in seen if start is not None and renewal.period_start <= start
     )

@@ -48,7 +48,12 @@ class Tariff:
     @property
     def prices(self) -> PriceList:
         """The part of it that decides about an account's price."""
-        return PriceList(self.price_per_byte, self.free_packages, self.allow_zero_price)
+        return PriceList(
+            self.price_per_byte,
+            self.free_packages,
+            self.allow_zero_price,
+            has_peak_hours=self.peak_hours is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

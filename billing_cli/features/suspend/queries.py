@@ -36,6 +36,8 @@ SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
    FOR UPDATE OF state SKIP LOCKED
 """
 
+ARREARS_SINCE = "CASE WHEN isfinite(state.arrears_since) THEN state.arrears_since END,"
+
 COUNT_STATES = """
 SELECT count(*)
   FROM public.account_quota_states AS state
@@ -80,8 +82,8 @@ def lock_states(connection: Connection, now: datetime) -> LockedStates:
 
     One whose balance money can't be computed with is a problem of that account, never an error.
     """
-    column = "state.arrears_since," if has_arrears_since(connection) else ""
-    statement = LOCK_STATES.format(arrears_since=column)
+    since = ARREARS_SINCE if has_arrears_since(connection) else ""
+    statement = LOCK_STATES.format(arrears_since=since)
     row = connection.execute(COUNT_STATES).fetchone()
     states, problems = [], []
     for account, balance, *others in connection.execute(statement.encode(), {"now": now}):

@@ -39,6 +39,20 @@ def test_a_top_up_is_a_notice_with_its_amount(billed: FullStory) -> None:
     assert account.opening_balance == 5
 
 
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+def test_a_row_of_no_time_stops_no_audit(billed: FullStory, moment: str) -> None:
+    """It explains no change of a balance, and takes nothing from the other accounts."""
+    charged = billed.users[0].uuid
+    billed.execute(
+        "INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,"
+        " rated_bytes, amount_delta, balance_after, created_at)"
+        f" SELECT gen_random_uuid(), '{charged}', now(), now(), 'topup', 0, 1, 0, '{moment}'"
+    )
+    report = billed.audit()
+    assert len(report.accounts) == len(billed.users)
+    assert {finding.account_uuid for finding in report.findings} <= {charged}
+
+
 def test_a_renewed_quota_is_a_notice_with_its_bytes(billed: FullStory) -> None:
     """A quota that someone else changed is told."""
     billed.execute("UPDATE public.account_quota_states SET remaining_included_quota = 7")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from billing_cli.core.model import DeltaPolicy
+from billing_cli.jobs.reconcile import reconcile
+from billing_cli.simulator import read_service
 from tests.integration.jobs.world import only_source
 
 if TYPE_CHECKING:
@@ -71,6 +74,65 @@ def test_a_quota_state_without_figures_affects_its_account_alone(
     restore(world, before[0])
     world.run_unchecked(world.at(10))
     assert pending_accounts(world) == set()
+    world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("start", ["infinity", "-infinity", "0044-03-15 BC"])
+def test_a_period_that_begins_at_no_time_affects_its_account_alone(
+    world: World, start: str
+) -> None:
+    """The columns came after the grants to the role of the jobs."""
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 8)
+    read_service.add_period_columns(world.connection)
+    world.run(world.at(4))
+    set_start = "UPDATE account_quota_states SET period_start = %s WHERE account_uuid = %s"
+    world.connection.execute(set_start, (start, users[0].uuid))
+
+    result = world.run_unchecked(world.at(6))
+
+    assert result.status == "partial"
+    assert "a quota period without a begin" in only_source(result).notes[0]
+    assert pending_accounts(world) == {users[0].uuid}
+
+    world.connection.execute(set_start, (None, users[0].uuid))
+    world.run_unchecked(world.at(10))
+    world.assert_all_is_billed()
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp"])
+def test_a_period_may_begin_at_a_date_or_a_moment_without_a_zone(world: World, kind: str) -> None:
+    """Both are of UTC."""
+    all_move(world, world.add_node("jp-1", world.add_users(2)), 8)
+    world.run(world.at(4))
+    add = f"ALTER TABLE account_quota_states ADD period_start {kind}"
+    world.connection.execute(add.encode())
+    world.connection.execute("UPDATE account_quota_states SET period_start = '2026-04-01'")
+    assert world.run_unchecked(world.at(10)).status == "ok"
+    assert world.run_unchecked(world.at(10), reconcile).status == "ok"
+    assert set(world.rows("SELECT period_start FROM billing.quota_periods")) == {
+        (datetime(2026, 4, 1, tzinfo=UTC),)
+    }
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+def test_moments_of_the_sync_state_that_are_none_stop_no_source(world: World, moment: str) -> None:
+    """Neither their own, nor another one."""
+    users = world.add_users(2)
+    world.add_node("jp-1", users)
+    world.add_node("us-1", users)
+    world.flow_until(6)
+    world.connection.execute(
+        "INSERT INTO billing_source_sync_state (source_id, last_completed_until,"
+        " last_attempted_at, last_succeeded_at) VALUES ('us-1', %s, %s, %s)",
+        (moment,) * 3,
+    )
+    assert world.run(world.at(3)).status == "ok"
+    world.connection.execute(
+        "UPDATE billing_source_sync_state SET last_completed_until = %s, last_attempted_at = %s",
+        (moment,) * 2,
+    )
+    assert world.run(world.at(8)).status == "ok"
     world.assert_all_is_billed()
 
 

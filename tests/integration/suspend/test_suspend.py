@@ -54,6 +54,19 @@ def test_arrears_begin_when_the_deployment_says_so(arrears: Arrears) -> None:
     assert [one.account_uuid for one in arrears.suspend().suspended] == [account]
 
 
+@pytest.mark.parametrize("since", ["infinity", "-infinity"])
+def test_arrears_since_no_time_begin_when_a_run_sees_them(arrears: Arrears, since: str) -> None:
+    """The others are suspended as always."""
+    account, other = arrears.account(-1), arrears.account(-1)
+    arrears.set(other, arrears_since=arrears.now - timedelta(days=20))
+    arrears.connection.execute(
+        "UPDATE public.account_quota_states SET arrears_since = %s WHERE account_uuid = %s",
+        (since, account),
+    )
+    assert [one.account_uuid for one in arrears.suspend().suspended] == [other]
+    assert [one.account_uuid for one in arrears.suspend(14.1).suspended] == [account]
+
+
 def test_without_that_column_our_own_record_counts(arrears: Arrears) -> None:
     """Since the first run that saw the balance below zero."""
     arrears.connection.execute("ALTER TABLE public.account_quota_states DROP arrears_since")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Context, Decimal, localcontext
 
 import pytest
@@ -58,6 +59,15 @@ def test_a_free_package_costs_nothing_whatever_else_is_configured() -> None:
         assert priced(ProfileRow("trial", base), prices).per_byte == 0
     assert priced(ProfileRow("basic"), prices).per_byte == NANO_PRICE
     assert priced(ProfileRow("Trial"), prices).per_byte == NANO_PRICE
+    for unusable in (ProfileRow("trial", math.inf), ProfileRow("trial", None, math.inf)):
+        assert priced(unusable, prices).per_byte == 0
+
+
+def test_multipliers_by_the_hour_count_only_where_there_are_such_hours() -> None:
+    """One that can't be computed with is no reason to charge nothing."""
+    profile = NO_PROFILE._replace(peak_multiplier=math.inf, offpeak_multiplier=2.0)
+    assert price_of(profile, DEFAULT) == TOO_LARGE
+    assert priced(profile, replace(DEFAULT, has_peak_hours=False)).offpeak_multiplier == 1
 
 
 def test_an_account_without_any_price_has_none() -> None:

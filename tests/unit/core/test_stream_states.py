@@ -54,6 +54,7 @@ def regained(
         pytest.param((450, 450), (500, 500), None, id="equal steps lead there"),
         pytest.param((450, 470), (500, 500), (50, 30), id="equal steps of one direction"),
         pytest.param((450, 500), (500, 500), (50, 0), id="one direction can't have stood still"),
+        pytest.param((30, 900), (500, 500), None, id="back, but one direction fell to it"),
     ],
 )
 def test_a_restart_is_revoked_by_a_step_that_no_growth_makes(

@@ -293,3 +293,67 @@ def test_a_split_that_keeps_a_name_keeps_what_is_owed() -> None:
         for name in (IN, BOB)
     ]
     assert charged == [610, 610]
+
+
+UNPAIRED = {
+    "in the other order of sizes": (
+        {IN: (500, 500), SECOND: (200, 810)},
+        {X_IN: (505, 520), X_SECOND: (205, 812)},
+        (10, 22),
+    ),
+    "beside counters that were merged": (
+        {IN: (500, 500), SECOND: (200, 810)},
+        {X_IN: (705, 1_320)},
+        (5, 10),
+    ),
+    "beside an idle one that is gone": (
+        {IN: (500, 500), SECOND: (0, 0)},
+        {X_IN: (505, 520)},
+        (5, 20),
+    ),
+    "beside one that is new": (
+        {IN: (500, 500)},
+        {X_IN: (505, 520), X_SECOND: (5, 5)},
+        (10, 25),
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "charged"), UNPAIRED.values(), ids=list(UNPAIRED))
+def test_a_rejected_stream_stays_uncharged_where_the_others_can_not_be_paired(
+    before: dict[StreamName, tuple[int, int]],
+    after: dict[StreamName, tuple[int, int]],
+    charged: tuple[int, int],
+) -> None:
+    """It has more than any of them, and so continues under the only name that has as much."""
+    books = Ledger()
+    first = snapshot("00:00", {**before, ALL: (2_500, 2_500)})
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot("01:00", {**after, X_ALL: (2_505, 2_505)}))
+    assert books.charged() == charged
+    assert books.rows[X_ALL].state == "duplicate"
+
+
+def test_a_stream_is_not_taken_for_a_rejected_one_that_what_is_charged_needs() -> None:
+    """The rejected one is gone: both of the others are needed for what was charged."""
+    books = Ledger()
+    first = snapshot("00:00", {IN: (500, 500), SECOND: (200, 810), ALL: (10, 10)})
+    books.run(first)
+    rejected(books, ALL)
+    books.run(first, snapshot("01:00", {X_IN: (505, 520), X_SECOND: (205, 812)}))
+    assert books.charged() == (10, 22)
+    assert {books.rows[name].state for name in (X_IN, X_SECOND)} == {"active"}
+
+
+def test_several_rejected_streams_are_paired_the_largest_first() -> None:
+    """The same inbound tag decides before the size does, and is still rejected."""
+    proxy_all = StreamName("all", PROXY)
+    books = Ledger(accounts={PROXY: ACCOUNT})
+    first = snapshot("00:00", {IN: (500, 500), ALL: (2_500, 2_500), SECOND: (900, 900)})
+    books.run(first)
+    rejected(books, ALL, SECOND)
+    after = {X_IN: (505, 520), proxy_all: (2_600, 2_600), X_ALL: (2_550, 2_550)}
+    books.run(first, snapshot("01:00", {**after, X_SECOND: (905, 905), BOB_IN: (0, 0)}))
+    assert books.rows[proxy_all].state == "ignored"
+    assert books.rows[X_SECOND].state == "duplicate"
