@@ -20,6 +20,7 @@ class SourceStatus:
 
     `gaps` counts those not resolved, by kind, and `uncertain_bytes` sums what they state as not
     charged. `held_deltas`, `unresolved_streams` count what waits for an operator or an account.
+    `uncharged_accounts` are those whose usage waits although they exist.
     `most_account_streams` is the highest number of streams that one account has on the node.
     `successions` are those of the last 24 hours; what ends in `_total` is of all runs.
     `waits_for_successor`: a counter decreased, and the next snapshot decides what that means.
@@ -42,6 +43,7 @@ class SourceStatus:
     held_deltas: int = 0
     held_bytes: int = 0
     unresolved_streams: int = 0
+    uncharged_accounts: int = 0
     successions: int = 0
     succession_uncertain_bytes: int = 0
     waits_for_successor: bool = False

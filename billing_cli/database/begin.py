@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.abc import Buffer
 
-# Moments that others stored are moved into these bounds, so that one of them, such as infinity, is no
-# error of all rows that are read with it. Between them, Python adds and subtracts years.
+# Moments that others stored are moved into these bounds, so that one of them, such as infinity, is
+# no error of all rows that are read with it. Between them, Python adds and subtracts years.
 FIRST_MOMENT = datetime(1000, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
 

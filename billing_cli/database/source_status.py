@@ -44,6 +44,14 @@ WITH open_gaps AS (
     FROM billing.streams
    WHERE account_uuid IS NULL AND absent_since IS NULL
    GROUP BY stored_node_id
+), uncharged AS (
+  SELECT carried.source_id, count(DISTINCT stream.account_uuid) AS found
+    FROM billing.pending_usage AS pending
+    JOIN billing.streams AS stream USING (stream_id)
+    JOIN carried USING (stored_node_id)
+    JOIN public.users AS account ON account.uuid = stream.account_uuid
+   WHERE pending.billed_at IS NULL AND pending.to_at < now() - interval '5 minutes'
+   GROUP BY carried.source_id
 ), crowded AS (
   SELECT stored_node_id, max(found) AS found
     FROM (SELECT stored_node_id, count(*) AS found
@@ -73,6 +81,7 @@ WITH open_gaps AS (
 SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
        shared.last_attempted_at, shared.last_succeeded_at, coalesce(shared.last_error, ''),
        coalesce(open_gaps.by_kind, '{}'), coalesce(held.found, 0), coalesce(unresolved.found, 0),
+       coalesce(uncharged.found, 0),
        coalesce(open_gaps.uncertain_by_kind, '{}'), coalesce(held.size_bytes, 0),
        coalesce(recent.found, 0), coalesce(recent.uncertain_bytes, 0),
        waiting.source_id IS NOT NULL,
@@ -86,6 +95,7 @@ SELECT wanted.source_id, own.node_id, own.env, own.contract, own.watermark,
   LEFT JOIN open_gaps USING (source_id)
   LEFT JOIN held USING (source_id)
   LEFT JOIN unresolved USING (stored_node_id)
+  LEFT JOIN uncharged USING (source_id)
   LEFT JOIN crowded USING (stored_node_id)
   LEFT JOIN recent USING (source_id)
   LEFT JOIN waiting USING (source_id)
@@ -113,6 +123,7 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             gaps=gaps,
             held_deltas=held,
             unresolved_streams=unresolved,
+            uncharged_accounts=uncharged,
             uncertain_bytes=uncertain,
             held_bytes=int(held_bytes),
             successions=successions,
@@ -137,6 +148,7 @@ def read_source_status(connection: Connection, source_ids: Sequence[str]) -> lis
             gaps,
             held,
             unresolved,
+            uncharged,
             uncertain,
             held_bytes,
             successions,

@@ -116,6 +116,13 @@ def _problems(source: SourceStatus, max_lag_seconds: float) -> Iterator[Finding]
             f"`billing held list {option}` shows why; then `billing held release` or "
             "`billing held reject`",
         )
+    if source.uncharged_accounts:
+        yield Finding(
+            "warning",
+            name,
+            f"{plural(source.uncharged_accounts, 'account')} can't be charged: usage is pending",
+            f"`billing collect {option}` says why, and charges it once that is put right",
+        )
 
 
 def _notes(source: SourceStatus) -> Iterator[Finding]:

@@ -118,7 +118,8 @@ def _source_object(report: StatusReport, source: SourceStatus) -> dict[str, Any]
             source,
             """source_id enabled node_id env contract lag_seconds last_attempted_at
             last_succeeded_at gaps uncertain_bytes held_deltas held_bytes unresolved_streams
-            successions succession_uncertain_bytes waits_for_successor busy_seconds""",
+            uncharged_accounts successions succession_uncertain_bytes waits_for_successor
+            busy_seconds""",
         ),
         "severity": report.severity_of(source),
         "last_completed_until": plain(source.watermark),

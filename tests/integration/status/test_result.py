@@ -90,6 +90,12 @@ def test_what_is_worth_knowing_is_a_note_with_what_to_do() -> None:
             "1 delta of 77 B held",
             "billing held list --source jp-1",
         ),
+        (
+            replace(WELL, uncharged_accounts=2),
+            "warning",
+            "2 accounts can't be charged: usage is pending",
+            "billing collect --source jp-1",
+        ),
     ],
 )
 def test_each_reason_has_a_severity_and_a_command(

@@ -104,6 +104,24 @@ def test_what_waits_for_somebody_is_counted(story: Story) -> None:
     assert only(report_of(story)).gaps == {}
 
 
+def test_an_account_that_can_not_be_charged_needs_a_look(story: Story) -> None:
+    """One that does not exist any more waits without that."""
+    stream = story.add_node("jp-1").add_stream(story.add_user().uuid, "xhttp")
+    story.minute()
+    story.minute((stream, 10, 0))
+    story.collect()
+    story.connection.execute("UPDATE public.account_quota_states SET current_balance = 'NaN'")
+    story.minute((stream, 10, 0))
+    story.collect()
+    report = report_of(story)
+    assert report.needs_attention
+    assert [finding.text for finding in report.findings] == [
+        "1 account can't be charged: usage is pending"
+    ]
+    story.connection.execute("DELETE FROM public.users")
+    assert not report_of(story).needs_attention
+
+
 def test_successions_are_counted_for_a_day(story: Story) -> None:
     """With their uncertain bytes, by source; the line below the table says what they are."""
     user, node = story.add_user(), story.add_node("jp-1")

@@ -357,3 +357,35 @@ def test_several_rejected_streams_are_paired_the_largest_first() -> None:
     books.run(first, snapshot("01:00", {**after, X_SECOND: (905, 905), BOB_IN: (0, 0)}))
     assert books.rows[proxy_all].state == "ignored"
     assert books.rows[X_SECOND].state == "duplicate"
+
+
+def after_rejecting(
+    before: Streams, after: Streams, *names: StreamName
+) -> tuple[tuple[int, int], int]:
+    """Return the bytes charged and held where some streams were rejected, and all got new names."""
+    books = Ledger()
+    first = snapshot(*even("00:00", before))
+    books.run(first)
+    rejected(books, *names)
+    second = snapshot(*even("01:00", after))
+    books.run(first, second)
+    books.run(second, snapshot(*even("02:00", {name: n + 1 for name, n in after.items()})))
+    return books.charged(), sum(held.record.uplink_bytes for held in books.held)
+
+
+def test_as_many_streams_keep_the_order_of_their_sizes() -> None:
+    """The rejected one does not take the smallest that covers it, which is the other one's."""
+    found = after_rejecting({IN: 900, ALL: 950}, {X_IN: 1_000, X_ALL: 1_010}, ALL)
+    assert found == ((101, 101), 61)
+
+
+def test_a_rejected_stream_may_be_smaller_than_one_that_is_charged() -> None:
+    """An idle counter that is gone is all that keeps them from being paired."""
+    before = {IN: 700, SECOND: 0, ALL: 600}
+    assert after_rejecting(before, {X_IN: 710, X_ALL: 605}, ALL) == ((11, 11), 6)
+
+
+def test_the_largest_rejected_stream_continues_where_not_all_of_them_do() -> None:
+    """The smaller one would leave the lifetime of the larger one to be decided about."""
+    before = {IN: 500, SECOND: 900, ALL: 2_500}
+    assert after_rejecting(before, {X_IN: 505, X_ALL: 2_505}, SECOND, ALL) == ((6, 6), 6)
