@@ -132,11 +132,13 @@ def hold_takeover(step: Advance, snapshots: Iterable[Snapshot], watermark: datet
     """Hold what a node's counters differ by from those that another source reported of it.
 
     `snapshots` are those of the source that takes over. Where the one at the `watermark` has the
-    totals that were applied, the counters go on, and nothing is held.
+    totals that were applied, the counters go on, and nothing is held. One without samples shows
+    nothing.
     """
-    goes_on = (
-        any(snapshot.collected_at == watermark for snapshot in snapshots) and not step.differences
+    has_totals = any(
+        snapshot.collected_at == watermark and snapshot.totals for snapshot in snapshots
     )
+    goes_on = has_totals and not step.differences
     first = [record for record in step.records if record.from_at <= watermark]
     if goes_on or not first:
         return step

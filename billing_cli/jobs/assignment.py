@@ -53,7 +53,7 @@ def assign_nodes(
 
     Only while the claimant is configured and free, and nothing was collected from the other one:
     else `billing sources move` says what is meant. What the claimant collected stays as it is. The
-    node is given away together with a new snapshot, which shows whether the counters go on.
+    node is given away together with new samples, which show whether the counters go on.
     """
     configured = {source.source_id: source for source in sources}
     assigned = dict(found.node_owners)
@@ -71,8 +71,11 @@ def assign_nodes(
             or not expects(configured[source_id], node)
             or expects(configured[owner], node)
             or not (owner in found.locked or try_lock_sources(connection, [owner]))
-            or not not_yet_applied(
-                read_sources(connection, [owner])[owner].watermark, answer.snapshots
+            or not any(
+                snapshot.totals
+                for snapshot in not_yet_applied(
+                    read_sources(connection, [owner])[owner].watermark, answer.snapshots
+                )
             )
         ):
             continue

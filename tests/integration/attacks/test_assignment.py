@@ -86,6 +86,23 @@ def test_lifetime_totals_are_not_charged_when_a_node_is_taken_over(
     assert attack.count("billing.held_deltas") == 1
 
 
+def test_a_snapshot_without_samples_gives_no_node_away(attack: Attack) -> None:
+    """It does not show whether the counters go on: the lifetime totals would come afterwards."""
+    (user,) = attack.users()
+    honest, claimant = attack.node("zz-honest", NODE), attack.node("aa-claimant", NODE)
+    honest.expected_node_id = NODE
+    for minute in range(6):
+        at = START + minute * MINUTE
+        claimant.snapshots[at] = [(user, "tcp", 1000 + minute)]
+        honest.snapshots[at] = [(user, "tcp", 10**10 + minute * 1000)] if minute != 2 else []
+    attack.run(START + MINUTE, collect, source_ids=["aa-claimant"])
+    attack.run(START + 2 * MINUTE, collect)
+    attack.run(START + 3 * MINUTE, collect)
+    attack.run(START + 5 * MINUTE)
+    assert attack.charged()[0] == 2 + 2000
+    assert attack.count("billing.held_deltas") == 1
+
+
 def test_a_restart_is_judged_the_same_when_a_node_is_taken_over(attack: Attack) -> None:
     """Both read one node. It restarts as it is taken over, and the restart is revoked later."""
     (user,) = attack.users()

@@ -212,13 +212,14 @@ BEFORE, LATER = (
         pytest.param((("00:00", 1), ("01:00", 4), ("02:00", 9)), False, id="the counters go on"),
         pytest.param((("01:00", 4), ("02:00", 9)), True, id="the watermark is not there"),
         pytest.param((("00:00", 2), ("01:00", 4), ("02:00", 9)), True, id="it tells otherwise"),
+        pytest.param((("00:00", None), ("01:00", 4), ("02:00", 9)), True, id="it tells nothing"),
     ],
 )
 def test_a_takeover_holds_what_differs_from_the_other_source(
-    story: tuple[tuple[str, int], ...], *, is_held: bool
+    story: tuple[tuple[str, int | None], ...], *, is_held: bool
 ) -> None:
     """Up to the first snapshot of the new source; from there on its own counters are charged."""
-    snapshots = [alice(*one) for one in story]
+    snapshots = [snapshot(at, {}) if total is None else alice(at, total) for at, total in story]
     step = next_run("00:00", {ALICE: Checkpoint(after_noon("00:00"), Totals(1, 0))}, *snapshots)
     assert step.records == (BEFORE, LATER)
     earlier = HeldDelta(BEFORE._replace(name=BOB), "duplicate")
