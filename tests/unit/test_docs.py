@@ -103,6 +103,13 @@ def test_a_command_of_the_pages_exists_with_its_options(command: str) -> None:
     assert shown.exit_code == 0, shown.output
 
 
+def test_commands_that_decide_on_a_source_say_since_when() -> None:
+    """They are refused without; --help does not tell."""
+    decided = [one for one in COMMANDS if re.match(r"held (release|reject) .*--source", one)]
+    assert decided
+    assert [one for one in decided if "--since" not in one] == []
+
+
 def test_the_pages_tell_how_to_use_the_commands() -> None:
     """The pattern above has found them."""
     found = {" ".join(command.split()[:1]) for command in COMMANDS}
