@@ -21,6 +21,8 @@ from billing_cli.errors import (
 from billing_cli.output import guard_standard_streams
 from billing_cli.printable import printable
 
+BEFORE_THE_COMMAND = {option for parameter in cli.params for option in parameter.opts}
+
 
 def main() -> None:
     """Run the command line and exit with the code that the contract gives the outcome."""
@@ -72,6 +74,8 @@ def _run() -> int:
 
 def _usage_message(error: click.ClickException) -> str:
     """Return in one line what is wrong with the command line, and which help page says more."""
+    if isinstance(error, click.NoSuchOption) and error.option_name in BEFORE_THE_COMMAND:
+        return f"{error.option_name} goes before the command; see `billing --help`"
     context = error.ctx if isinstance(error, click.UsageError) else None
     page = context.command_path if context else "billing"
     return f"{_what_is_wrong(error, context)}; see `{page} --help`"
