@@ -19,7 +19,7 @@ from pathlib import Path
 
 MODULES = (
     "psycopg",
-    "billing_cli.__main__",
+    "billing_cli.cli.entry",
     "billing_cli.config.settings",
     "billing_cli.cli.observers",
     "billing_cli.exporter.fleet",

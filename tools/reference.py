@@ -116,9 +116,10 @@ def context_of(command: click.Command, name: str | None = None) -> click.Context
 
 
 def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command that does something, by its full name."""
-    if not isinstance(command, click.Group):
+    """Yield every command that does something, by its full name; a group may be one, too."""
+    if not isinstance(command, click.Group) or command.invoke_without_command:
         yield name, command
+    if not isinstance(command, click.Group):
         return
     context = context_of(command)
     for part in command.list_commands(context):

@@ -48,13 +48,15 @@ def manual(name: str, command: click.Command) -> str:
     for option, meaning in filter(None, records):
         lines += [".TP", f"\\fB{quoted(option)}\\fP", quoted(" ".join(meaning.split()))]
     if isinstance(command, click.Group):
-        lines += [".SH COMMANDS", *overview(command)]
+        lines += [".SH COMMANDS", *overview(command, name.partition("-")[2])]
     return "\n".join(lines) + "\n"
 
 
-def overview(group: click.Group) -> Iterator[str]:
-    """Yield a line for each command."""
-    for name, command in leaves(group, ""):
+def overview(group: click.Group, group_name: str) -> Iterator[str]:
+    """Yield a line for each command within a group."""
+    for name, command in leaves(group, group_name):
+        if command is group:
+            continue
         short = quoted(command.get_short_help_str(200))
         yield from (".TP", f"\\fBbilling-{name.replace(' ', '-')}\\fP(1)", short)
 

@@ -202,7 +202,7 @@ def _print_failure(
     if as_json or result.steps:
         _print(result, as_json, text_of)
     if not as_json:
-        click.echo(f"Error: {printable(result.error or '')}", err=True)
+        click.echo(f"Error: {printable(result.error or '', keep=chr(10))}", err=True)
 
 
 def bug_report(error: Exception) -> str:

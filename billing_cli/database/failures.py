@@ -10,7 +10,7 @@ import re
 import psycopg
 from psycopg import errors as pg
 
-from billing_cli.database.schema import MIGRATE_HINT
+from billing_cli.database.schema import MIGRATE_HINT, RESTORE_HINT
 from billing_cli.errors import (
     BillingError,
     ConfigurationError,
@@ -122,7 +122,9 @@ def translate(error: psycopg.Error) -> BillingError:
 def _schema_mismatch(error: psycopg.Error, detail: str) -> SchemaError:
     function = function_of_others(error)
     if function is None:
-        text = f"the database's schema is not this version's: {detail}; {MIGRATE_HINT}"
+        is_shared = isinstance(error, pg.UndefinedTable) and 'relation "public.' in detail
+        hint = RESTORE_HINT if is_shared else MIGRATE_HINT
+        text = f"the database's schema is not this version's: {detail}; {hint}"
     else:
         text = (
             f"database: a trigger of another owner failed: {detail}, in {function}; {QUALIFY_HINT}"

@@ -37,6 +37,8 @@ APPEND_ONLY_TABLES = ("usage_records", "charges")
 MAKE_PARTITIONS_NOW = "SELECT billing.make_partitions()"
 
 MIGRATE_HINT = "run `billing migrate`"
+# Only the first migration creates what is missing of the shared tables.
+RESTORE_HINT = "the tables in public belong to accounts.svc.plus: restore what is missing"
 
 # Any number will do that nothing else in the database locks: these are the letters of "billing".
 # The lock belongs to the transaction, not the session, which a pooler may hand to someone else.

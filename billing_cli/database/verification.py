@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.database.privileges import function_problem
-from billing_cli.database.schema import APPEND_ONLY_TABLES, SCHEMA, require_head
+from billing_cli.database.schema import APPEND_ONLY_TABLES, RESTORE_HINT, SCHEMA, require_head
 from billing_cli.database.shape import (
     TableShape,
     differences,
@@ -50,12 +50,15 @@ def require_tables(connection: psycopg.Connection, names: Iterable[str]) -> None
 
 def require_shapes(expected: Mapping[str, TableShape], found: Mapping[str, TableShape]) -> None:
     """Raise SchemaError that names the first differences between tables and their declaration."""
-    problems = [f"{name} is missing, or is no table" for name in expected if name not in found]
+    missing = [name for name in expected if name not in found]
+    problems = [f"{name} is missing, or is no table" for name in missing]
     for name in found:
         problems += differences(expected[name], found[name])
     if len(problems) > MAX_DIFFERENCES_SHOWN:
         more = len(problems) - MAX_DIFFERENCES_SHOWN
         problems = [*problems[:MAX_DIFFERENCES_SHOWN], f"and {more} more"]
+    if not all(name.startswith(f"{SCHEMA}.") for name in missing):
+        problems.append(RESTORE_HINT)
     if problems:
         raise SchemaError("; ".join(problems))
 

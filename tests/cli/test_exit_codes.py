@@ -148,6 +148,20 @@ def test_78_where_the_schema_is_missing(empty_database_url: str, command: str) -
     )
 
 
+def test_78_where_a_shared_table_was_lost(site: Site, database_url: str) -> None:
+    """Migrations do not make it again, so the next step is another one."""
+    site.has_two_nodes()
+    with psycopg.connect(database_url) as owner:
+        owner.execute("DROP TABLE public.account_quota_states")
+    finished = site.billing("collect")
+    assert finished.code == 78
+    *_, line = finished.stderr.splitlines()
+    assert "public.account_quota_states" in line
+    assert line.endswith(
+        "the tables in public belong to accounts.svc.plus: restore what is missing"
+    )
+
+
 DISABLED = '[{"source_id": "a", "base_url": "https://a.test", "enabled": false}]'
 
 
@@ -172,3 +186,13 @@ def test_78_where_the_configuration_is_wrong(
     assert finished.code == 78
     assert reason in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("command", ["collect", "catch-up", "reconcile", "status"])
+def test_78_with_a_line_for_each_of_several_problems(command: str) -> None:
+    """Below a first one that counts them."""
+    finished = billing(command, environment={"PRICE_PER_BYTE": "abc", "BILLING_PAGE_LIMT": "5"})
+    assert finished.code == 78
+    first, *problems = finished.stderr.splitlines()
+    assert first == "Error: 2 problems in the configuration:"
+    assert [line.split()[0] for line in problems] == ["PRICE_PER_BYTE", "BILLING_PAGE_LIMT"]

@@ -92,6 +92,7 @@ def test_nothing_is_overwritten(tmp_path: Path, existing: str) -> None:
         (("--price", "1", "--source", "us-1=http://10.0.0.1"), "http is for loopback hosts only"),
         (("--price", "1", "--token-file", "fra-1=/etc/hostname"), "there is no --source"),
         (("--price", "1", "--token-file", "jp-1=/nowhere"), "No such file"),
+        (("--price", "1", "--token-file", "jp-1=/dev/null"), "--token-file /dev/null: empty"),
     ],
 )
 def test_wrong_answers_write_nothing(

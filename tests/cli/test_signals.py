@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import psycopg
 import pytest
 
 from billing_cli.database.schema import WAIT_FOR_OTHER_MIGRATIONS
-from tests.cli.command import ended, wait_until
+from tests.cli.command import PYTHON_PATH, ended, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +101,32 @@ def test_other_commands_end_as_well(
         finished = ended(process)
     assert finished.code == 128 + number
     assert "Traceback" not in finished.stderr
+
+
+# Ctrl-C in the middle of the imports.
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from billing_cli.__main__ import main
+main()
+"""
+
+
+def test_a_signal_during_the_imports_is_told_in_one_line() -> None:
+    """Whoever changes their mind at once sees no traceback."""
+    finished = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-c", INTERRUPTED, "status"],
+        env=PYTHON_PATH,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout) == (128 + INT, "")
+    assert finished.stderr == "Error: ended by SIGINT; nothing was done\n"
 
 
 def wait_for_sessions_to_end(site: Site) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "billing_cli.__main__",
+        "billing_cli.cli.entry",
         "billing_cli.features.catch_up.command",
         "billing_cli.features.collect.command",
         "billing_cli.features.reconcile.command",

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -101,6 +102,37 @@ def test_a_command_of_the_pages_exists_with_its_options(command: str) -> None:
     """The options are read before the help is shown, so one that is unknown would be told."""
     shown = CliRunner().invoke(cli, [*shlex.split(command), "--help"])
     assert shown.exit_code == 0, shown.output
+
+
+def test_commands_that_decide_on_a_source_say_since_when() -> None:
+    """They are refused without; --help does not tell."""
+    decided = [one for one in COMMANDS if re.match(r"held (release|reject) .*--source", one)]
+    assert decided
+    assert [one for one in decided if "--since" not in one] == []
+
+
+@pytest.mark.parametrize("page", [*OPERATORS, WRAPPER], ids=lambda page: page.name)
+def test_options_that_a_text_names_exist(page: Path) -> None:
+    """As in `status --max-lag`, or `seal keygen --out`. The list of errors has misspelt ones."""
+    if page.name == "errors.md":
+        return
+    text = page.read_text("utf-8")
+    for names, option in re.findall(r"(?<![/\w-])([a-z-]+(?: [a-z]+)?) (--[a-z-]+)", text):
+        command: click.Command | None = cli
+        for name in names.removeprefix("billing ").split():
+            if isinstance(command, click.Group):
+                command = command.get_command(click.Context(command), name)
+        if command is not None and command is not cli:
+            known = {one for parameter in command.params for one in parameter.opts} | {"--help"}
+            assert option in known, (names, option)
+
+
+def test_the_pages_prune_as_the_owner_and_sign_with_the_one_key() -> None:
+    """The wrapper connects as the role of the jobs, which may delete nothing."""
+    text = "".join(page.read_text("utf-8") for page in OPERATORS)
+    assert not re.search(r"^billing prune", text, re.MULTILINE)
+    keys = re.findall(r"(?:--key-ref file:|keygen --out )(\S+)", text)
+    assert set(keys) == {"/etc/billing/credentials/seal.key"}
 
 
 def test_the_pages_tell_how_to_use_the_commands() -> None:

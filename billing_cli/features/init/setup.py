@@ -110,6 +110,8 @@ def sources_of(urls: Sequence[str], token_files: Sequence[str]) -> tuple[NewSour
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise UsageError(f"--token-file {path}: {reason}") from None
+        if not tokens[source_id]:
+            raise UsageError(f"--token-file {path}: empty")
     sources = [
         NewSource(source_id, url, tokens.pop(source_id, None))
         for source_id, url in _pairs(urls, "--source", "ID=URL")

@@ -63,8 +63,8 @@ def command(
     """Bring the database schema to this version, all of it or nothing.
 
     Our own tables live in the schema `billing`. The shared tables in `public` are verified where
-    they exist. Where only some are missing they are created; where none exists, which may be the
-    wrong database, only with --create-shared-tables.
+    they exist. The first migration creates those that are missing; where none exists, which may be
+    the wrong database, only with --create-shared-tables. Later ones create none.
 
     Connect as the owner of the shared tables. The jobs then run as a role of their own, which can
     change no table, delete no row, and touch no entry once it is written: name it by --grant-to,

@@ -190,10 +190,12 @@ def _upgrade(connection: psycopg.Connection, *, create_shared_tables: bool) -> M
     # Before any of them is read: reading a view runs code of its owner as the role that migrates.
     require_tables(connection, shared)
     found = read_shapes(connection, shared)
-    if not found and not create_shared_tables:
+    if not found and revision is None and not create_shared_tables:
         raise NoSharedTablesError(connection.info.dbname)
     # Before anything is created: a foreign key to a wrong table would fail with less to say.
-    require_shapes({name: shared[name] for name in found}, found)
+    # Missing ones are created by the first migration only.
+    expected = shared if revision else {name: shared[name] for name in found}
+    require_shapes(expected, found)
     if revision is None:
         for name in read_shapes(connection, own_shapes()):
             raise SchemaError(f"{name} exists, but was not made by a migration")

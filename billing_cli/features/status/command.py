@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -34,11 +35,24 @@ DEFAULT_WATCH_SECONDS = 5.0
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
+class SecondsType(click.FloatRange):
+    """A number of seconds, without `nan` and `inf`: no lag would be longer than that."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail as a usage error."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 @click.command("status")
 @click.option(
     "--max-lag",
     "max_lag_seconds",
-    type=click.FloatRange(min=0),
+    type=SecondsType(min=0),
     default=DEFAULT_MAX_LAG_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -49,7 +63,7 @@ HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
     "watch_seconds",
     is_flag=False,
     flag_value=DEFAULT_WATCH_SECONDS,
-    type=click.FloatRange(min=0.1),
+    type=SecondsType(min=0.1),
     metavar="[SECONDS]",
     help="Show it again and again, on a terminal, until Ctrl-C. [default: every 5 seconds]",
 )

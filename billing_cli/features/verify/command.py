@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from billing_cli.cli.root import Options
     from billing_cli.features.verify.result import VerifyReport
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+# What can't be used is refused where it is read, with the exit code of a configuration.
+FILE = click.Path(path_type=Path, readable=False)
 
 
 @click.command("verify")

@@ -47,6 +47,9 @@ def attempts(story: Story, directory: Path, name: str) -> list[str]:
     """Run a page's examples until one succeeds; return nothing then, else what each said."""
     sources = json.loads(story.environment()["EXPORTER_SOURCES_JSON"])
     sources.append({"source_id": "tokyo-1", "base_url": "https://127.0.0.1:9"})
+    # Of its own: pages make files of the same names.
+    directory = directory / name.replace(" ", "-")
+    directory.mkdir()
     said = []
     for example in examples(name):
         done = run_forked(

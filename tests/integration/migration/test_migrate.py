@@ -193,6 +193,19 @@ def test_check_finds_what_was_changed_by_hand(database_url: str, damage: str, pr
         migrate(database_url, check=True)
 
 
+@pytest.mark.parametrize("create_shared_tables", [True, False])
+@pytest.mark.parametrize("missing", ["account_quota_states", "ALL"])
+def test_shared_tables_that_are_lost_later_are_to_be_restored(
+    database_url: str, missing: str, *, create_shared_tables: bool
+) -> None:
+    """Only the first migration creates them, because they were not empty."""
+    with psycopg.connect(database_url) as connection:
+        names = missing if missing != "ALL" else ", ".join(SHARED_TABLES)
+        connection.execute(f"DROP TABLE {names} CASCADE".encode())
+    with pytest.raises(SchemaError, match=r"accounts\.svc\.plus: restore what is missing$"):
+        migrate(database_url, create_shared_tables=create_shared_tables)
+
+
 def test_every_form_of_connection_string_works(empty_database_url: str) -> None:
     """Both schemes of a URI, and libpq's keywords."""
     parts = conninfo_to_dict(empty_database_url).items()

@@ -12,6 +12,8 @@ from tests.support.sealing import tamper
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from tests.support.sealing import Sealing
     from tests.support.story import Story
 
@@ -67,13 +69,19 @@ def test_seal_prints_the_newest_checkpoint_and_verify_proves_it(
     tamper(story.database_url, change.replace("- 1", "+ 1").format("amount_delta", row[1]))
 
 
-def test_files_that_can_not_be_used_exit_with_78(story: Story, tmp_path: Path) -> None:
+def test_files_that_can_not_be_used_exit_with_78(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before anything is read or signed."""
     wrong = tmp_path / "wrong"
     wrong.write_text("nothing of the kind\n")
+    # Root may read everything.
+    monkeypatch.setattr("os.access", lambda *_: False)
     for arguments in (
         ("verify", "--checkpoint", str(wrong)),
         ("verify", "--public-key", str(wrong)),
+        ("verify", "--statement", str(wrong)),
+        ("verify", "--statement", str(tmp_path)),
         ("verify", "--public-key", str(tmp_path / "missing")),
         ("seal", "--key-ref", f"file:{wrong}"),
         ("seal", "--key-ref", "credential:missing"),
