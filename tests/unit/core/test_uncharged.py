@@ -385,7 +385,13 @@ def test_a_rejected_stream_may_be_smaller_than_one_that_is_charged() -> None:
     assert after_rejecting(before, {X_IN: 710, X_ALL: 605}, ALL) == ((11, 11), 6)
 
 
+def test_what_is_charged_takes_no_name_from_a_rejected_stream() -> None:
+    """A new counter is all that keeps them from being paired."""
+    after = {X_IN: 310, X_ALL: 255, X_SECOND: 100}
+    assert after_rejecting({IN: 300, ALL: 250}, after, ALL) == ((112, 112), 6)
+
+
 def test_the_largest_rejected_stream_continues_where_not_all_of_them_do() -> None:
     """The smaller one would leave the lifetime of the larger one to be decided about."""
-    before = {IN: 500, SECOND: 900, ALL: 2_500}
-    assert after_rejecting(before, {X_IN: 505, X_ALL: 2_505}, SECOND, ALL) == ((6, 6), 6)
+    before = {IN: 500, SECOND: 2_500, ALL: 900}
+    assert after_rejecting(before, {X_IN: 505, X_SECOND: 2_505}, SECOND, ALL) == ((6, 6), 6)
