@@ -72,11 +72,12 @@ def read_secret(reference: str, environ: Mapping[str, str]) -> str:
 def with_credentials_directory(environ: Mapping[str, str], file: str) -> Mapping[str, str]:
     """Return the environment with $CREDENTIALS_DIRECTORY, as far as one is known.
 
-    `file` is the path of the configuration file, empty where there is none.
+    `file` is the path of the configuration file, empty where there is none. Its directory need not
+    exist: an error about a credential then names where it was looked for.
     """
-    directory = Path(file).absolute().parent / "credentials"
-    if environ.get(CREDENTIALS_DIRECTORY) or not file or not directory.is_dir():
+    if environ.get(CREDENTIALS_DIRECTORY) or not file:
         return environ
+    directory = Path(file).absolute().parent / "credentials"
     return {**environ, CREDENTIALS_DIRECTORY: str(directory)}
 
 

@@ -127,7 +127,7 @@ def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping
     key, *within = error["loc"]
     key = str(key)
     origin = origins.get(key, DEFAULT)
-    reason = _reason_of(error)
+    reason = reason_of(error)
     is_unknown = error["type"] == UNKNOWN_KEY
     if key != "sources" or not within:
         if is_unknown:
@@ -152,7 +152,7 @@ def _hint(key: str, variables: Mapping[str, str]) -> str:
     return did_you_mean(key, variables)
 
 
-def _reason_of(error: ErrorDetails) -> str:
+def reason_of(error: ErrorDetails) -> str:
     """Return the reason. Only numbers, switches and choices are repeated.
 
     What stands in any other place may be a secret that went astray.

@@ -69,7 +69,7 @@ from billing_cli.references import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_LATENESS_SECONDS = 30 * 86_400
 MAX_BURST_HOURS = 168
@@ -89,7 +89,7 @@ def load_settings(
     variables = variables_of(Settings)
     followed = ("database_url", "ping_url") if files_checked else ("database_url",)
     sources = sources_for(Settings, config_path, environ)
-    file = next((source.path for source in sources if isinstance(source, FileSource)), "")
+    file = _file_of(sources)
     environ = with_credentials_directory(environ, file)
     secrets = SecretSource(Settings, environ, followed)
     secrets.file = file
@@ -110,6 +110,16 @@ def load_settings(
     if files_checked:
         _register_tokens(settings.sources, environ)
     return settings
+
+
+def credentials_environ(config_path: str | None, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment in which a reference to a secret is read, as in `load_settings`."""
+    sources = sources_for(Settings, config_path, environ)
+    return with_credentials_directory(environ, _file_of(sources))
+
+
+def _file_of(sources: Iterable[object]) -> str:
+    return next((source.path for source in sources if isinstance(source, FileSource)), "")
 
 
 class Settings(BaseSettings):

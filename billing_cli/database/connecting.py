@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from billing_cli.database.begin import load_moments_as_utc
-from billing_cli.database.failures import refusal_for_good
+from billing_cli.database.failures import refusal_for_good, refusal_of_parameter
 from billing_cli.database.patience import PatientConnection
 from billing_cli.errors import ConfigurationError
 
@@ -51,12 +51,13 @@ def connect(database: Database) -> PatientConnection[tuple[Any, ...]]:
         connection = PatientConnection[tuple[Any, ...]].connect(
             **parameters, autocommit=True, prepare_threshold=None
         )
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(UNREADABLE_DSN) from None
+    except psycopg.ProgrammingError as error:
+        refusal = refusal_of_parameter(error) or ConfigurationError(UNREADABLE_DSN)
+        raise refusal from None
     except psycopg.OperationalError as error:
-        refusal = refusal_for_good(error)
-        if refusal is not None:
-            raise refusal from None
+        permanent = refusal_for_good(error)
+        if permanent is not None:
+            raise permanent from None
         raise
     load_moments_as_utc(connection)
     connection.patience_seconds = database.statement_timeout_seconds + database.grace_seconds
@@ -72,8 +73,9 @@ def _parameters(dsn: str) -> dict[str, Any]:
     """
     try:
         given = {name: value for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except psycopg.ProgrammingError:
-        raise ConfigurationError(UNREADABLE_DSN) from None
+    except psycopg.ProgrammingError as error:
+        refusal = refusal_of_parameter(error) or ConfigurationError(UNREADABLE_DSN)
+        raise refusal from None
     hosts = str(given.get("host", "")).split(",")
     ports = str(given.get("port", "")).split(",")
     # A socket's directory stands for a host, and a name that begins with @ for an abstract one.

@@ -180,7 +180,7 @@ class Session:
 
     def _failure(self, error: psycopg.Error) -> BillingError:
         """Return the failure for an error; where a lock was waited for, with who holds it."""
-        failure = translate(error)
+        failure = translate(error, self.database.application_name)
         if not isinstance(error, psycopg.errors.LockNotAvailable):
             return failure
         try:

@@ -9,6 +9,7 @@ import re
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.pq import Conninfo
 
 from billing_cli.database.schema import MIGRATE_HINT, RESTORE_HINT
 from billing_cli.errors import (
@@ -17,6 +18,7 @@ from billing_cli.errors import (
     DatabaseUnavailableError,
     SchemaError,
 )
+from billing_cli.suggestions import nearest_of
 
 # The same transaction may well succeed on a new connection, a moment later.
 TRANSIENT = (
@@ -75,8 +77,26 @@ REFUSED_FOR_GOOD = re.compile(
 UNUSABLE_FILE = re.compile(r"(?:certificate|private key|certificate revocation list) file ")
 # A parameter that the driver makes no sense of. Its value is not shown: where a password with
 # special characters took the string apart, it is a part of it.
-INVALID_VALUE = re.compile(r"\binvalid (?:[\w-]+ value|port number|integer value)\b")
+INVALID_VALUE = re.compile(
+    r"""
+    \b(?: invalid\ integer\ value\ ".*"\ for\ connection\ option\ "(\w+)"
+      | invalid\ "?([\w-]+)"?\ value\b
+      | invalid\ (port)\ number\b
+      | bad\ value\ for\ (\w+) )
+    """,
+    re.VERBOSE,
+)
+UNKNOWN_PARAMETER = re.compile(r'^invalid (?:connection option|URI query parameter:) "([^"]+)"')
+# How much of an unknown parameter's name must be that of a known one to be shown: any other may be
+# a piece of a password.
+MISSPELT = 0.75
 
+# The role that a job needs, where it is not the one of all others; who migrates needs none.
+GRANT_OPTIONS = {
+    "billing suspend": "--grant-suspend-to",
+    "billing seal": "--grant-seal-to",
+    "billing migrate": "",
+}
 
 # The innermost function of a procedural language, in the server's language: where it failed.
 PROCEDURAL = re.compile(r"^PL/\S+ \S+ [\"„«“]?(?P<name>[^\s(\"“»”]+)", re.MULTILINE)
@@ -94,8 +114,11 @@ class DataRefusedError(BillingError):
     """The database refused data that was to be written; a source of the run may be to blame."""
 
 
-def translate(error: psycopg.Error) -> BillingError:
-    """Return the one-line failure for a database error; its text holds no DSN and no row data."""
+def translate(error: psycopg.Error, application_name: str = "billing") -> BillingError:
+    """Return the one-line failure for a database error; its text holds no DSN and no row data.
+
+    `application_name` is that of the session: it says which privileges are needed.
+    """
     detail = one_line(error)
     if is_about_data(error):
         is_constraint = isinstance(error, pg.IntegrityError)
@@ -105,7 +128,13 @@ def translate(error: psycopg.Error) -> BillingError:
     if isinstance(error, SCHEMA_MISMATCH):
         return _schema_mismatch(error, detail)
     if isinstance(error, pg.InsufficientPrivilege):
-        return SchemaError(f"the database role may not do this: {detail}", code="privileges")
+        option = GRANT_OPTIONS.get(application_name, "--grant-to")
+        is_ours = option and function_of_others(error) is None
+        hint = f"; let the owner of the tables run `billing migrate {option} ROLE`"
+        return SchemaError(
+            f"the database role may not do this: {detail}{hint if is_ours else ''}",
+            code="privileges",
+        )
     if isinstance(error, pg.ReadOnlySqlTransaction):
         # Whoever takes writes is elsewhere for now: a failover moves us back without a change.
         return DatabaseUnavailableError(
@@ -147,11 +176,27 @@ def table_of(error: psycopg.Error) -> str:
 
 def refusal_for_good(error: psycopg.OperationalError) -> ConfigurationError | None:
     """Return the failure where a connection can't come about as it is configured."""
+    if refusal := refusal_of_parameter(error):
+        return refusal
     detail = one_line(error)
-    if INVALID_VALUE.search(detail):
-        return ConfigurationError("DATABASE_URL: a parameter has a value that means nothing")
     if UNUSABLE_FILE.search(detail) or REFUSED_FOR_GOOD.search(detail):
         return ConfigurationError(f"DATABASE_URL: {detail}")
+    return None
+
+
+def refusal_of_parameter(error: psycopg.Error) -> ConfigurationError | None:
+    """Return the failure where a parameter, or its value, makes no sense to the driver."""
+    detail = one_line(error)
+    known = [option.keyword.decode() for option in Conninfo.get_defaults()]
+    if found := INVALID_VALUE.search(detail):
+        name = next((name for name in found.groups() if name in known), "a parameter")
+        return ConfigurationError(f"DATABASE_URL: {name} has a value that means nothing")
+    found = UNKNOWN_PARAMETER.search(detail)
+    nearest = nearest_of(found[1], known, MISSPELT) if found else None
+    if found and nearest:
+        return ConfigurationError(
+            f"DATABASE_URL: unknown parameter {found[1]!r} (did you mean {nearest!r}?)"
+        )
     return None
 
 

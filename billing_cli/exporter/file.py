@@ -234,6 +234,7 @@ def _chunks(
     stream: IO[bytes], limits: Limits, on_progress: Callable[[int], None] | None
 ) -> Iterator[bytes]:
     received = 0
+    is_blank = True
     while chunk := stream.read(_CHUNK_BYTES):
         if not received:
             chunk = chunk.removeprefix(codecs.BOM_UTF8)
@@ -242,4 +243,7 @@ def _chunks(
             raise ExporterError(f"longer than {limits.file_bytes} bytes", code="too_large")
         if on_progress is not None:
             on_progress(received)
+        is_blank = is_blank and not chunk.strip()
         yield chunk
+    if is_blank:
+        raise ExporterError("is empty: it holds no snapshot")

@@ -13,7 +13,13 @@ import psycopg
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.demo import DemoError, demo
 from billing_cli.simulator.exporter import ACCOUNTS, accounts_of, run_exporters
-from billing_cli.simulator.postgres import EmbeddedPostgresError, start_postgres, stop_postgres
+from billing_cli.simulator.postgres import (
+    EmbeddedPostgresError,
+    placed_elsewhere,
+    start_postgres,
+    stop_postgres,
+)
+from billing_cli.simulator.server import ListenError
 
 accounts_option = click.option(
     "--accounts", default=ACCOUNTS, show_default=True, help="How many accounts use each node."
@@ -45,16 +51,25 @@ def demo_command(keep: Path | None) -> None:
 def postgres_command(directory: Path) -> None:
     """Start a PostgreSQL server in a directory, in the background, and print its URL."""
     try:
+        elsewhere = placed_elsewhere(directory)
         server = start_postgres(directory)
     except EmbeddedPostgresError as error:
         raise click.ClickException(str(error)) from None
+    if elsewhere is not None:
+        click.echo(f"the database is in {elsewhere}, to which {directory} is a link", err=True)
     click.echo(server.url())
 
 
 @cli.command("exporter")
 @click.option("--node", "nodes", multiple=True, default=("jp-1",), help="A node to simulate.")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="The port to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="The port to listen on.",
+)
 @click.option(
     "--history-minutes", default=10, show_default=True, help="How old the first snapshot is."
 )
@@ -63,14 +78,17 @@ def exporter_command(
     nodes: tuple[str, ...], bind: str, port: int, history_minutes: int, accounts: int
 ) -> None:
     """Serve exporters whose counters grow, each under its own path, until Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        run_exporters(
-            nodes,
-            accounts,
-            timedelta(minutes=history_minutes),
-            (bind, port),
-            lambda url: click.echo(f"serving {url}"),
-        )
+    try:
+        with suppress(KeyboardInterrupt):
+            run_exporters(
+                nodes,
+                accounts,
+                timedelta(minutes=history_minutes),
+                (bind, port),
+                lambda url: click.echo(f"serving {url}"),
+            )
+    except ListenError as error:
+        raise click.ClickException(f"{error}; choose another by --port or --bind") from None
 
 
 @cli.command("accounts")
@@ -79,8 +97,11 @@ def exporter_command(
 def accounts_command(database_url: str, accounts: int) -> None:
     """Add the accounts that use the simulated nodes, as accounts.svc.plus does; print them."""
     users = accounts_of(accounts)
-    with psycopg.connect(database_url) as connection:
-        save_users(connection, users)
+    try:
+        with psycopg.connect(database_url, connect_timeout=10) as connection:
+            save_users(connection, users)
+    except psycopg.Error as error:
+        raise click.ClickException(_advice(error)) from None
     for user in users:
         click.echo(user.uuid)
 
@@ -93,6 +114,15 @@ def stop_command(directory: Path) -> None:
         stop_postgres(directory)
     except EmbeddedPostgresError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _advice(error: psycopg.Error) -> str:
+    """Return what to do about a failure of the database, without its connection string."""
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        return "there is no table of accounts yet: run `billing migrate --create-shared-tables`"
+    if error.sqlstate is None and isinstance(error, psycopg.ProgrammingError):
+        return "DATABASE_URL is no connection string, such as postgresql://user@host/database"
+    return f"{str(error).splitlines()[0]}; check that the server runs, and DATABASE_URL"
 
 
 if __name__ == "__main__":

@@ -53,9 +53,15 @@ def start_postgres(directory: Path, *, durable: bool = True) -> EmbeddedPostgres
     """Start a server whose data live in the directory, or join the one that runs there.
 
     The directory is made if need be, and becomes the server's own. Raises EmbeddedPostgresError
-    where it holds something else, where the package is missing, or where the server won't start.
+    where it holds something else or may not be used, where the package is missing, or where the
+    server won't start.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()
+    with _usable(directory):
+        return _started(directory, durable=durable)
+
+
+def _started(directory: Path, *, durable: bool) -> EmbeddedPostgres:
     _take_over(directory)
     server = EmbeddedPostgres(directory, _programs(directory))
     if not (server.data / "PG_VERSION").exists():
@@ -72,10 +78,11 @@ def start_postgres(directory: Path, *, durable: bool = True) -> EmbeddedPostgres
 
 def stop_postgres(directory: Path) -> None:
     """Stop the server of the directory, if one runs there, whoever started it."""
-    directory = directory.absolute()
+    directory = directory.resolve()
     # Where none ever ran the unprivileged user owns nothing, and may not even enter.
-    if (directory / "data").is_dir():
-        EmbeddedPostgres(directory, _programs(directory)).stop()
+    with _usable(directory):
+        if (directory / "data").is_dir():
+            EmbeddedPostgres(directory, _programs(directory)).stop()
 
 
 class EmbeddedPostgresError(Exception):
@@ -139,17 +146,47 @@ class EmbeddedPostgres:
         return Path((self.data / "postmaster.pid").read_text().splitlines()[4])
 
 
+def placed_elsewhere(directory: Path) -> Path | None:
+    """Where the server could not enter a new directory, make it a link to one below /tmp.
+
+    Return the directory that it now leads to, or None where nothing had to be done.
+    """
+    if directory.exists() or os.geteuid() != 0 or _closed_parent(directory.resolve()) is None:
+        return None
+    with _usable(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.unlink(missing_ok=True)  # A link to what was removed.
+        elsewhere = Path(tempfile.mkdtemp(prefix="billing-", dir="/tmp"))
+        directory.symlink_to(elsewhere)
+    return elsewhere
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    """Raise EmbeddedPostgresError where the block may not use the directory."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.filename or directory}: {error.strerror}"
+        raise EmbeddedPostgresError(f"{reason}: choose another directory") from None
+
+
+def _closed_parent(directory: Path) -> Path | None:
+    """Return the directory above that the unprivileged user may not enter, if there is one."""
+    existing = (parent for parent in directory.parents if parent.exists())
+    return next((parent for parent in existing if not parent.stat().st_mode & 0o001), None)
+
+
 def _take_over(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()) and not (directory / "data").is_dir():
         raise EmbeddedPostgresError(f"{directory} is not empty, and no database of ours")
     if os.geteuid() == 0:
-        for parent in directory.parents:
-            if not parent.stat().st_mode & 0o001:
-                raise EmbeddedPostgresError(
-                    f"started by root, PostgreSQL runs as {UNPRIVILEGED_USER}, "
-                    f"who may not enter {parent}: choose another directory"
-                )
+        if closed := _closed_parent(directory):
+            raise EmbeddedPostgresError(
+                f"started by root, PostgreSQL runs as {UNPRIVILEGED_USER}, "
+                f"who may not enter {closed}: choose another directory"
+            )
         shutil.chown(directory, UNPRIVILEGED_USER)
 
 

@@ -67,6 +67,10 @@ class Endpoint:
     requests: list[str] = field(default_factory=list)
 
 
+class ListenError(Exception):
+    """Nobody can be served at the address. The text says why."""
+
+
 @contextmanager
 def serve(
     fleet: Fleet,
@@ -80,9 +84,13 @@ def serve(
 
     Port 0 of the address is any that is free. With `ssl_context` it speaks HTTPS; `ca_bundle` is
     then configured in the sources. `endpoints` says how the exporters behave, by source id; those
-    it leaves out are without fault.
+    it leaves out are without fault. Raises ListenError where the address can't be had.
     """
-    server = _Server(fleet, ssl_context, dict(endpoints or {}), address)
+    try:
+        server = _Server(fleet, ssl_context, dict(endpoints or {}), address)
+    except OSError as error:
+        host, port = address
+        raise ListenError(f"can't listen on {host}, port {port}: {error.strerror}") from None
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="simulated-fleet")
     thread.start()
     try:

@@ -52,6 +52,12 @@ def test_what_it_writes_collects_and_charges(site: Site, tmp_path: Path) -> None
     assert billed[0][0] < 0
 
 
+def test_a_wrong_connection_string_is_that_of_the_option(tmp_path: Path) -> None:
+    """Not of the files that were tried and are gone."""
+    done = init(tmp_path, "--price", "1", "--database-url", "nonsense")
+    assert (done.code, done.stderr) == (2, "Error: --database-url: must be a postgresql:// URL\n")
+
+
 def test_secrets_are_files_for_their_owner_alone(tmp_path: Path) -> None:
     """The configuration refers to them, and holds none."""
     (tmp_path / "given").write_text("t0ken\n")

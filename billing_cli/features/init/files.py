@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.config.settings import load_settings
 from billing_cli.errors import ConfigurationError, UsageError
+from billing_cli.features.init.setup import DATABASE_CREDENTIAL
 
 if TYPE_CHECKING:
     from billing_cli.features.init.setup import Setup
@@ -20,6 +21,7 @@ CREDENTIALS = "credentials"
 
 # In an error, where a value stands; a part of the path may be masked like a secret.
 _TEMPORARY_FILE = re.compile(r"\(/[^()]*billing\.toml\)")
+_DATABASE_URL = re.compile(rf"\bdatabase_url \([^()]*, credential:{DATABASE_CREDENTIAL}\)")
 
 
 def write_setup(setup: Setup, directory: Path) -> list[Path]:
@@ -54,6 +56,7 @@ def _validate(setup: Setup, directory: Path) -> None:
             load_settings(str(Path(name) / FILE), {})
         except ConfigurationError as error:
             reason = _TEMPORARY_FILE.sub(f"({directory / FILE})", str(error))
+            reason = _DATABASE_URL.sub("--database-url", reason)
         else:
             return
     raise UsageError(reason)

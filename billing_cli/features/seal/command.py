@@ -62,13 +62,14 @@ def command(
 
 
 def _seal(options: Options, key_ref: str, file_path: Path | None, as_json: bool) -> None:
+    from billing_cli.config.settings import credentials_environ  # noqa: PLC0415
     from billing_cli.features.seal.file import open_checkpoints  # noqa: PLC0415
     from billing_cli.features.seal.job import JOB, seal  # noqa: PLC0415
     from billing_cli.features.seal.result import seal_parts  # noqa: PLC0415
     from billing_cli.signatures import read_signer_key  # noqa: PLC0415
 
     def work(context: JobContext) -> SealResult:
-        keys = read_signer_key(key_ref, os.environ)
+        keys = read_signer_key(key_ref, credentials_environ(options.config_path, os.environ))
         with open_checkpoints(file_path) if file_path else nullcontext() as file:
             result = seal(context, keys, kept=file.newest if file else None)
             if file:

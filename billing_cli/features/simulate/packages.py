@@ -10,9 +10,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from billing_cli.config.fields import PricePerByte, Whole
+from billing_cli.config.problems import UNKNOWN_KEY, reason_of
 from billing_cli.core.model import MAX_TOTAL
 from billing_cli.core.simulation import Package
 from billing_cli.errors import UsageError
+from billing_cli.suggestions import did_you_mean
 
 BYTES_IN_A_GIB = 2**30
 Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,12 +45,20 @@ def read_packages(path: str) -> dict[str, Package]:
 
 
 def _package(path: str, name: str, table: object) -> Package:
+    if not isinstance(table, dict):
+        raise UsageError(f"--packages {path}: {name}: must be in the table of a package: [NAME]")
     try:
         entry = _Entry.model_validate(table)
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        key = ".".join([name, *(str(part) for part in found["loc"][:1])])
-        raise UsageError(f"--packages {path}: {key}: {found['msg']}") from None
+        # Unknown keys first, as in the configuration.
+        found = min(
+            error.errors(include_url=False), key=lambda detail: detail["type"] != UNKNOWN_KEY
+        )
+        key = str(found["loc"][0])
+        is_unknown = found["type"] == UNKNOWN_KEY
+        hint = did_you_mean(key, _Entry.model_fields) if is_unknown else ""
+        reason = f"{reason_of(found)}{hint}"
+        raise UsageError(f"--packages {path}: {name}.{key}: {reason}") from None
     if entry.price_per_byte is not None and entry.price_per_gib is not None:
         raise UsageError(f"--packages {path}: {name}: price_per_byte or price_per_gib, not both")
     values = entry.model_dump(exclude={"price_per_gib"})

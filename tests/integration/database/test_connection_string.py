@@ -48,6 +48,29 @@ def test_a_string_that_makes_no_sense_is_a_wrong_configuration(dsn: str) -> None
     assert_is_one_clear_line(str(error))
 
 
+@pytest.mark.parametrize(
+    ("dsn", "reason"),
+    [
+        ("host=127.0.0.1 port=1 sslmode=foo", "sslmode has a value that means nothing"),
+        (f"postgresql://{NOBODY}/a?connect_timeout=soon", "connect_timeout has a value that"),
+        (f"postgresql://{NOBODY}/a?keepalives_idle=x", "keepalives_idle has a value that"),
+        ("postgresql://127.0.0.1:70000/account", "port has a value that means nothing"),
+        ("host=127.0.0.1 prt=1", "unknown parameter 'prt' (did you mean 'port'?)"),
+        (f"postgresql://{NOBODY}/a?ssl_mode=no", "'ssl_mode' (did you mean 'sslmode'?)"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_named(dsn: str, reason: str) -> None:
+    """By a name that the driver knows, or nearly knows."""
+    assert reason in str(error_of(dsn))
+
+
+@pytest.mark.parametrize("dsn", ["host=h password=half {}=1", "postgresql://u:half/x?{}=1@h/a"])
+def test_a_piece_of_a_password_is_no_parameter(dsn: str) -> None:
+    """What the driver takes for a name, and is not like one."""
+    assert "percent-encoded" in str(error_of(dsn.format("oth3r")))
+    assert "oth3r" not in str(error_of(dsn.format("oth3r")))
+
+
 def test_a_good_string_with_nobody_behind_it_is_an_outage() -> None:
     """Special characters that are encoded do no harm."""
     error = error_of(f"postgresql://billing:{PASSWORD}%40%2F%3F%23@{NOBODY}/account")

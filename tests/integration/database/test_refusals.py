@@ -233,6 +233,7 @@ def test_a_role_without_privileges_is_a_wrong_configuration(world: World) -> Non
         world.connection.execute(f"DROP ROLE {role}".encode())
     assert failure.exit_code == EXIT_CONFIG
     assert "permission denied for schema billing" in str(failure)
+    assert "`billing migrate --grant-to ROLE`" in str(failure)
 
 
 def test_too_many_connections_are_an_outage(world: World) -> None:

@@ -49,6 +49,12 @@ def test_seal_prints_the_newest_checkpoint_and_verify_proves_it(
     done = story.billing(*seal, **credentials)
     assert (done.exit_code, done.stdout) == (0, kept.read_text()), done.stderr
     assert parse_checkpoint(done.stdout).checkpoint.size == 3
+    # Or from the directory `credentials` next to the configuration file.
+    (tmp_path / "billing.toml").touch()
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials/seal.key").write_bytes(key.read_bytes())
+    credentials["CREDENTIALS_DIRECTORY"] = ""
+    credentials["BILLING_CONFIG"] = str(tmp_path / "billing.toml")
     again = story.billing(*seal, "--json", **credentials)
     assert (again.json["appended_seals"], again.json["checkpoint"]) == (0, done.stdout)
 

@@ -51,4 +51,5 @@ def test_the_role_of_the_jobs_is_refused(arrears: Arrears, job_url: str) -> None
 
     assert done.code == 78
     assert "permission denied" in done.stderr
+    assert "`billing migrate --grant-suspend-to ROLE`" in done.stderr
     assert arrears.state(account) == (False, "normal", "active")

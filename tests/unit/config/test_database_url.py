@@ -8,7 +8,7 @@ import pytest
 
 from billing_cli.config.settings import load_settings
 from billing_cli.errors import ConfigurationError
-from tests.unit.config.support import error_of, from_environment, from_file
+from tests.unit.config.support import error_of, from_environment, from_file, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +77,15 @@ def test_a_reference_that_leads_nowhere_is_an_error(
     text = error_of(None, {"BILLING_DATABASE_URL_REF": reference.format(directory=tmp_path)})
     expected = reason.format(directory=tmp_path)
     assert text == f"BILLING_DATABASE_URL_REF (environment): {expected}"
+
+
+def test_a_credential_is_looked_for_next_to_the_file(tmp_path: Path) -> None:
+    """Where the service manager names no directory, and also where there is none yet."""
+    path = written(tmp_path, 'database_url_ref = "credential:dsn"')
+    directory = tmp_path / "credentials"
+    assert error_of(str(path), {}) == (
+        f"database_url_ref ({path}): {directory}/dsn: No such file or directory"
+    )
 
 
 def test_what_a_reference_leads_to_is_checked(tmp_path: Path) -> None:
