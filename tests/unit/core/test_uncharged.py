@@ -393,5 +393,5 @@ def test_what_is_charged_takes_no_name_from_a_rejected_stream() -> None:
 
 def test_the_largest_rejected_stream_continues_where_not_all_of_them_do() -> None:
     """The smaller one would leave the lifetime of the larger one to be decided about."""
-    before = {IN: 500, SECOND: 2_500, ALL: 900}
+    before = {IN: 500, ALL: 900, SECOND: 2_500}
     assert after_rejecting(before, {X_IN: 505, X_SECOND: 2_505}, SECOND, ALL) == ((6, 6), 6)
