@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,7 +82,12 @@ def terms_of(
     quota = others.pop("included_quota_bytes", None)
     if price_per_byte is not None:
         others["base_price_per_byte"] = None
-        prices = PriceList(price_per_byte, allow_zero_price=True)
+        prices = replace(
+            prices,
+            price_per_byte=price_per_byte,
+            free_packages=frozenset(),
+            allow_zero_price=True,
+        )
     price = price_of(profile._replace(**others), prices)
     if isinstance(price, NoPrice) or quota is None:
         return price if isinstance(price, NoPrice) else Terms(price)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from billing_cli.core.changes import by_account
 from billing_cli.core.model import Succession, SuccessionSide
-from billing_cli.core.succession import covers, minus, one_to_one, total_of
+from billing_cli.core.succession import covers, minus, one_to_one, smaller, total_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,28 +54,60 @@ def _pairs(
     new: Mapping[StreamName, Totals],
     known: Mapping[StreamName, Checkpoint],
 ) -> dict[StreamName, StreamName]:
-    """Return which new stream of an account continues which one that is gone.
+    """Return which stream of an account that is gone each new one continues.
 
-    All of them are paired, charged or not, where they are as many. Else those that are not charged
-    are, the largest first: each with the smallest stream that covers it, if the other new ones
-    cover what is charged. A stream of the same inbound tag comes first.
+    All of them are paired, charged or not, where they are as many. Else those of a tag that is
+    there once on both sides are, and what is left and not charged by size.
     """
     pairs = one_to_one(gone, new)
     if pairs:
         return pairs
+    pairs = _of_one_tag(gone, new)
+    paired = set(pairs.values())
+    ended = {name: totals for name, totals in gone.items() if name not in paired}
+    begun = {name: totals for name, totals in new.items() if name not in pairs}
+    return pairs | _by_size(ended, begun, known)
+
+
+def _of_one_tag(
+    gone: Mapping[StreamName, Totals], new: Mapping[StreamName, Totals]
+) -> dict[StreamName, StreamName]:
+    ended, begun = (Counter(name.inbound_tag for name in names) for names in (gone, new))
+    formers = {name.inbound_tag: name for name in gone if ended[name.inbound_tag] == 1}
+    return {
+        name: formers[name.inbound_tag]
+        for name, totals in new.items()
+        if name.inbound_tag in formers
+        and begun[name.inbound_tag] == 1
+        and covers(totals, gone[formers[name.inbound_tag]])
+    }
+
+
+def _by_size(
+    gone: Mapping[StreamName, Totals],
+    new: Mapping[StreamName, Totals],
+    known: Mapping[StreamName, Checkpoint],
+) -> dict[StreamName, StreamName]:
+    """Pair what is not charged, the largest first.
+
+    Each goes on in the smallest stream that covers it and has not doubled since, if the other new
+    ones cover what is charged.
+    """
     charged = total_of(totals for name, totals in gone.items() if known[name].state == "active")
     uncharged = [name for name in gone if known[name].state in UNCHARGED]
+    pairs: dict[StreamName, StreamName] = {}
     left = dict(new)
     for former in sorted(uncharged, key=lambda name: (-sum(gone[name]), name)):
+        before = gone[former]
+        doubled = total_of((before, before))
         others = minus(total_of(left.values()), charged)
         found = [
             name
             for name, totals in left.items()
-            if covers(totals, gone[former]) and covers(others, totals)
+            if covers(totals, before) and covers(smaller(doubled, others), totals)
         ]
         if found:
-            tag = former.inbound_tag
-            name = min(found, key=lambda name: (name.inbound_tag != tag, sum(left[name]), name))
+            name = min(found, key=lambda name: (sum(left[name]), name))
             pairs[name] = former
             del left[name]
     return pairs

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import DataError
 from psycopg.adapt import Loader
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.abc import Buffer
 
-# Moments that others stored are moved into these bounds, so that one of them, such as infinity, is
-# no error of all rows that are read with it. Between them, Python adds and subtracts years.
+# What is loaded for a moment that Python can't hold, such as infinity, BC or the year 10000: it is
+# no error of all rows that are read with it. `IS_MOMENT` excludes these in a statement.
 FIRST_MOMENT = datetime(1000, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
+IS_MOMENT: LiteralString = "BETWEEN '0001-01-01Z' AND '9999-12-31Z'"
 
 READ_COMMITTED = "READ COMMITTED"
 ONE_STATE = "REPEATABLE READ, READ ONLY"
@@ -105,25 +106,23 @@ class UtcLoader(Loader):
     """
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment; for infinity or one that Python can't hold, the nearest of ours."""
+        """Return the moment, or FIRST_MOMENT or LAST_MOMENT where Python can't hold it."""
         text = bytes(data).decode()
         try:
-            moment = datetime.fromisoformat(text).astimezone(UTC)
+            return datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
             return FIRST_MOMENT if text.startswith("-") or text.endswith("BC") else LAST_MOMENT
-        return min(max(moment, FIRST_MOMENT), LAST_MOMENT)
 
 
 class UtcBinaryLoader(TimestamptzBinaryLoader):
     """Loads a `timestamptz` that was sent in binary: signed microseconds, big-endian."""
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment; for infinity or one that Python can't hold, the nearest of ours."""
+        """Return the moment, or FIRST_MOMENT or LAST_MOMENT where Python can't hold it."""
         try:
-            moment = super().load(data).astimezone(UTC)
+            return super().load(data).astimezone(UTC)
         except (DataError, OverflowError):
             return FIRST_MOMENT if bytes(data)[0] & 0x80 else LAST_MOMENT
-        return min(max(moment, FIRST_MOMENT), LAST_MOMENT)
 
 
 def _milliseconds(seconds: float) -> str:

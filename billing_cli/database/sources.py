@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from billing_cli.core.model import NodeIdentity
 from billing_cli.core.plausibility import FULL_CREDIT, Debt, NodeCredit
 from billing_cli.database import arrays
+from billing_cli.database.begin import IS_MOMENT
 from billing_cli.database.billable import (
     MAX_BILLABLE_RECORDS,
     READ_BILLABLE_USAGE,
@@ -58,13 +59,13 @@ SELECT source_id
 """
 
 # The state of the named sources. A source that only the legacy writer knew has sync state alone.
-READ_SOURCES = """
+READ_SOURCES = f"""
 SELECT wanted.source_id, own.env, own.node_id, own.contract, own.watermark,
        coalesce(own.samples_at, own.watermark), own.restarted_at,
        own.debt_bytes, own.debt_at, own.credit_since, own.former_nodes, own.first_snapshot_at,
-       CASE WHEN own.moved_to IS NULL AND isfinite(shared.last_completed_until)
+       CASE WHEN own.moved_to IS NULL AND shared.last_completed_until {IS_MOMENT}
             THEN shared.last_completed_until END,
-       CASE WHEN isfinite(shared.last_attempted_at) THEN shared.last_attempted_at END,
+       CASE WHEN shared.last_attempted_at {IS_MOMENT} THEN shared.last_attempted_at END,
        EXISTS (SELECT FROM billing.gaps AS stalled
                 WHERE stalled.source_id = own.source_id AND stalled.kind = 'stalled'
                   AND stalled.from_at IN (coalesce(own.samples_at, own.watermark),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from billing_cli.database import parameters
 from billing_cli.database.arrears import CLEAR_ARREARS, RECORD_ARREARS
+from billing_cli.database.begin import IS_MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -429,7 +430,7 @@ SELECT stored_node_id, account_key, debt_bytes, as_of
 """
 
 # What accounts.svc.plus sees of a source: attempts and errors always, progress only forward.
-UPSERT_SYNC_STATE = """
+UPSERT_SYNC_STATE = f"""
 INSERT INTO public.billing_source_sync_state AS shared
        (source_id, last_completed_until, last_attempted_at, last_succeeded_at, last_error,
         updated_at)
@@ -439,8 +440,9 @@ SELECT source_id, watermark, %(now)s, CASE WHEN error = '' THEN %(now)s::timesta
     AS given (source_id text, watermark timestamptz, error text)
  ORDER BY source_id
     ON CONFLICT (source_id) DO UPDATE
-   SET last_completed_until = greatest(nullif(shared.last_completed_until, 'infinity'),
-                                       excluded.last_completed_until),
+   SET last_completed_until = greatest(
+         CASE WHEN shared.last_completed_until {IS_MOMENT} THEN shared.last_completed_until END,
+         excluded.last_completed_until),
        last_attempted_at = excluded.last_attempted_at,
        last_succeeded_at = coalesce(excluded.last_succeeded_at, shared.last_succeeded_at),
        last_error = excluded.last_error,

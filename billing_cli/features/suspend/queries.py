@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from billing_cli.core.arrears import ACTIVE, SUSPENDED, ArrearsState
 from billing_cli.core.rating import balance_of
 from billing_cli.database.arrears import has_arrears_since
+from billing_cli.database.begin import IS_MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
    FOR UPDATE OF state SKIP LOCKED
 """
 
-ARREARS_SINCE = "CASE WHEN isfinite(state.arrears_since) THEN state.arrears_since END,"
+ARREARS_SINCE = f"CASE WHEN state.arrears_since {IS_MOMENT} THEN state.arrears_since END,"
 
 COUNT_STATES = """
 SELECT count(*)

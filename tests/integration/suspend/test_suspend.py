@@ -54,7 +54,7 @@ def test_arrears_begin_when_the_deployment_says_so(arrears: Arrears) -> None:
     assert [one.account_uuid for one in arrears.suspend().suspended] == [account]
 
 
-@pytest.mark.parametrize("since", ["infinity", "-infinity"])
+@pytest.mark.parametrize("since", ["infinity", "-infinity", "0044-03-15 BC", "20000-01-01Z"])
 def test_arrears_since_no_time_begin_when_a_run_sees_them(arrears: Arrears, since: str) -> None:
     """The others are suspended as always."""
     account, other = arrears.account(-1), arrears.account(-1)

@@ -338,7 +338,7 @@ def test_a_rejected_stream_stays_uncharged_where_the_others_can_not_be_paired(
 def test_a_stream_is_not_taken_for_a_rejected_one_that_what_is_charged_needs() -> None:
     """The rejected one is gone: both of the others are needed for what was charged."""
     books = Ledger()
-    first = snapshot("00:00", {IN: (500, 500), SECOND: (200, 810), ALL: (10, 10)})
+    first = snapshot("00:00", {IN: (500, 500), SECOND: (200, 810), ALL: (190, 800)})
     books.run(first)
     rejected(books, ALL)
     books.run(first, snapshot("01:00", {X_IN: (505, 520), X_SECOND: (205, 812)}))
@@ -393,5 +393,58 @@ def test_what_is_charged_takes_no_name_from_a_rejected_stream() -> None:
 
 def test_the_largest_rejected_stream_continues_where_not_all_of_them_do() -> None:
     """The smaller one would leave the lifetime of the larger one to be decided about."""
-    before = {IN: 500, ALL: 900, SECOND: 2_500}
-    assert after_rejecting(before, {X_IN: 505, X_SECOND: 2_505}, SECOND, ALL) == ((6, 6), 6)
+    before = {IN: 500, ALL: 900, SECOND: 1_000}
+    assert after_rejecting(before, {X_IN: 505, X_SECOND: 1_005}, SECOND, ALL) == ((6, 6), 6)
+
+
+def test_a_rejected_stream_continues_in_the_smallest_that_has_as_much() -> None:
+    """Whatever the names."""
+    after = {X_ALL: 1_500, X_IN: 1_005, X_SECOND: 310}
+    assert after_rejecting({IN: 300, ALL: 1_000}, after, ALL) == ((1_512, 1_512), 6)
+
+
+FORMER = "88888888-8888-8888-8888-888888888888"
+A, B = StreamName("a", PROXY), StreamName("b", PROXY)
+FORMER_A = StreamName("a", FORMER)
+OWN_A, OWN_B, OWN_C, OWN_D = (StreamName(tag, ACCOUNT) for tag in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused", "charged", "held"),
+    [
+        pytest.param(
+            {A: 100, B: 50}, {OWN_A: 100, OWN_C: 200, OWN_D: 300}, [B], 503, 0, id="a charged one"
+        ),
+        pytest.param(
+            {A: 1_000, B: 10}, {OWN_B: 11, OWN_C: 1_500, OWN_D: 20}, [A, B], 21, 501, id="another"
+        ),
+        pytest.param(
+            {A: 100, B: 1_000}, {OWN_A: 110, OWN_B: 5, OWN_D: 1_001}, [B], 17, 2, id="its former"
+        ),
+        pytest.param({B: 1}, {OWN_C: 200, OWN_D: 300}, [B], 502, 0, id="one that is much larger"),
+        pytest.param(
+            {FORMER_A: 1_000, A: 100},
+            {OWN_A: 1_005, OWN_C: 105, OWN_D: 7},
+            [FORMER_A],
+            14,
+            0,
+            id="a tag of two that are gone",
+        ),
+        pytest.param(
+            {A: 1_000}, {FORMER_A: 1_010, OWN_A: 1_005}, [A], 1_011, 0, id="a tag of two new ones"
+        ),
+    ],
+)
+def test_a_rejected_stream_takes_no_name_that_something_else_explains(
+    before: Streams, after: Streams, refused: list[StreamName], charged: int, held: int
+) -> None:
+    """The account's uuid takes the place of the proxy's: equal tags go on, whatever the sizes."""
+    books = Ledger(accounts={PROXY: ACCOUNT, FORMER: ACCOUNT})
+    first = snapshot(*even("00:00", before))
+    books.run(first)
+    rejected(books, *refused)
+    second = snapshot(*even("01:00", after))
+    books.run(first, second)
+    books.run(second, snapshot(*even("02:00", {name: n + 1 for name, n in after.items()})))
+    assert books.charged() == (charged, charged)
+    assert sum(one.record.uplink_bytes for one in books.held) == held
