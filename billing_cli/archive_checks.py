@@ -164,11 +164,16 @@ def _checked_days(directory: Path, check: ArchiveCheck) -> Iterator[tuple[Sealed
 
 
 def covering(seals: Mapping[tuple[str, int], Seal]) -> dict[tuple[str, int], tuple[str, int]]:
-    """Return which seal covers the facts of each: its own, or that of the prune that cut it."""
+    """Return which seal covers the facts of each: its own, or that of the prune that cut it.
+
+    A prune cuts seals that reach over it. One that ends before has no facts that it could cover.
+    """
     prunes = [seal for seal in seals.values() if seal.job == PRUNE_JOB]
     last = max(prunes, key=lambda seal: (seal.first_bucket, seal.created_at), default=None)
     return {
-        key: (last.run_id, last.step) if last and is_cut(seal, last) else key
+        key: (last.run_id, last.step)
+        if last and is_cut(seal, last) and seal.last_bucket >= last.first_bucket
+        else key
         for key, seal in seals.items()
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover
 from billing_cli.core.restart import LONGEST_DISORDER
-from billing_cli.core.times import closed_until, minute_of
+from billing_cli.core.times import MINUTE, closed_until, minute_of
 from billing_cli.database.earlier_totals import read_earlier_totals
 from billing_cli.database.streams import read_last_accounts, read_streams, resolve_accounts
 from billing_cli.jobs.assignment import MOVE
@@ -138,14 +138,15 @@ def plan(
 def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool:
     """Return whether the node's last snapshot decides alone what a decreased counter means.
 
-    The next snapshot decides it otherwise. A run waits for that a limited time, and only where
-    nothing more is on offer: not in a step before the last, or where `--until` lies in the past.
+    The next snapshot decides it otherwise. A run waits for that a limited time, counted to `until`:
+    later snapshots may be there, and are not asked for yet. It decides only where nothing more is
+    on offer: not in a step before the last, or where `--until` lies in the past.
     """
     if node.fetched.contract == "latest" or node.is_taken:
         return True
-    now, last = context.clock(), node.fresh[-1].collected_at
-    is_newest = closed_until(now, context.settle) - until <= context.stalled_after
-    return node.fetched.complete and is_newest and now - last > context.stalled_after
+    last = node.fresh[-1].collected_at
+    is_newest = closed_until(context.clock(), context.settle) - until <= MINUTE
+    return node.fetched.complete and is_newest and until - last > context.stalled_after
 
 
 def _last_accounts(

@@ -266,21 +266,26 @@ def _write(
 
 def _nodes(fetched: FetchRound) -> dict[str, bool]:
     """Return the nodes that answered, and whether they have snapshots that may be new."""
-    return {
-        answer.identity.stored: bool(
-            not_yet_applied(fetched.known[source_id].watermark, answer.snapshots)
-        )
-        for source_id, answer in fetched.outcomes.items()
-        if isinstance(answer, Fetched) and answer.identity is not None
-    }
+    nodes: dict[str, bool] = {}
+    for source_id, answer in fetched.outcomes.items():
+        if isinstance(answer, Fetched) and answer.identity is not None:
+            # Two sources may answer for one node, and one of them with nothing new.
+            has_news = bool(not_yet_applied(fetched.known[source_id].watermark, answer.snapshots))
+            node = answer.identity.stored
+            nodes[node] = nodes.get(node, False) or has_news
+    return nodes
 
 
 def _is_early(source: Source, known: _Known, now: datetime) -> bool:
-    """Return whether the source asked for longer pauses than this run leaves it."""
+    """Return whether the source asked for longer pauses than this run leaves it.
+
+    An attempt in the future is that of a wrong clock, and no reason to wait for it.
+    """
     last = known.states[source.source_id].last_attempted_at
     if source.collect_interval_seconds <= 0 or last is None:
         return False
-    return now - last < timedelta(seconds=source.collect_interval_seconds) - INTERVAL_TOLERANCE
+    pause = timedelta(seconds=source.collect_interval_seconds) - INTERVAL_TOLERANCE
+    return timedelta(0) <= now - last < pause
 
 
 def _finish(

@@ -71,8 +71,9 @@ def seal(
                 "facts of an earlier version are not sealed yet; run `billing migrate`"
             )
         log = _open_log(connection, head, kept)
-        days = _append_days(connection, log, _now(context, connection))
-        seals = _append_seals(connection, log, _now(context, connection))
+        now = _now(context, connection)  # One for both: at midnight a day must have ended in both.
+        days = _append_days(connection, log, now)
+        seals = _append_seals(connection, log, now)
         note = _sign(head, log, keys)
         if note != head.note:
             store.update_head(connection, log.size, note, context.clock())

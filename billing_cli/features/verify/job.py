@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.schema import require_head
 from billing_cli.database.seals import read_last_prune
@@ -56,40 +57,51 @@ def verify(
         require_head(connection)
         report = VerifyReport()
         check_log(connection, kept, keys, report)
-        check_days(connection, since, report)
         prune = read_last_prune(connection)
-        scan_start = _scan_start(connection, since, prune, report)
+        if prune is not None:
+            _note_prune(connection, prune, report)
+        scan_start = _scan_start(connection, since, report)
         if scan_start is not None:
             start, total = scan_start
             check_facts(
                 connection, start, prune, report, lambda count: on_facts and on_facts(count, total)
             )
+        check_days(connection, since, prune, report)
         return report
 
     with Session(patient) as session:
         return session.read_one_state(work)
 
 
+def _note_prune(connection: Connection, prune: Seal, report: VerifyReport) -> None:
+    """Note what is gone by the last prune; the log has to say so.
+
+    Else whoever may write seals could say that facts were pruned.
+    """
+    report.pruned_before = prune.first_bucket
+    row = connection.execute(store.READ_PRUNED, prune._asdict()).fetchone()
+    report.pruned, is_in_log = row or (0, None)
+    if not is_in_log:
+        before = format_rfc3339(prune.first_bucket)
+        detail = f"facts before {before}, and the log does not say so yet: run `billing seal`"
+        report.add("deleted", "billing.seals", detail, prune.run_id)
+
+
 def _scan_start(
-    connection: Connection, since: datetime | None, prune: Seal | None, report: VerifyReport
+    connection: Connection, since: datetime | None, report: VerifyReport
 ) -> tuple[datetime, int] | None:
     """Return the first minute whose facts are verified, and how many facts there are; or None.
 
-    What was pruned is what the log says of it: other tables could be written by whoever deletes
-    facts. Minutes that came in late are read, although their month was pruned.
+    Minutes before a prune are read as well: facts that came in late have a seal of their own, and
+    others must be gone.
     """
     start = FIRST[0]
-    if prune is not None:
-        report.pruned_before = start = prune.first_bucket
-        parameters = {"pruned_before": start, "pruned_at": prune.created_at}
-        row = connection.execute(store.READ_PRUNED, parameters).fetchone()
-        report.pruned, first_late = row or (0, None)
-        start = first_late or start
     if since is not None:
         row = connection.execute(store.READ_SCAN_START, {"since": since}).fetchone()
         if row is None or row[0] is None:
             return None
-        start = max(start, row[0])
-    row = connection.execute(store.READ_COUNTS, {"scan_start": start}).fetchone()
+        start = row[0]
+    kept_since = max(start, report.pruned_before or start)
+    row = connection.execute(store.READ_COUNTS, {"scan_start": kept_since}).fetchone()
     report.waiting, total = row or (0, 0)
     return start, total

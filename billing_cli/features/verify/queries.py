@@ -54,10 +54,11 @@ SELECT position, account_uuid::text, salt FROM billing.day_leaves WHERE day = %(
 """
 
 READ_DAY_BOUNDS = """
-SELECT min(first_bucket), max(last_bucket), min(leaf_number), max(leaf_number)
+SELECT (appended_at AT TIME ZONE 'UTC')::date, min(first_bucket), max(last_bucket),
+       min(leaf_number), max(leaf_number)
   FROM billing.seals
- WHERE (appended_at AT TIME ZONE 'UTC')::date = %(day)s AND charges > 0
-   AND job NOT IN ('adoption', 'prune')
+ WHERE appended_at IS NOT NULL AND charges > 0 AND job NOT IN ('adoption', 'prune')
+ GROUP BY 1
 """
 
 READ_SEALS: LiteralString = f"""
@@ -75,12 +76,12 @@ READ_SCAN_START = """
 SELECT min(first_bucket) FROM billing.seals WHERE created_at >= %(since)s AND job <> 'prune'
 """
 
-# Seals whose facts are gone, in part at least; and the first minute that came in late.
+# Seals whose facts are gone, in part at least; and whether the log says so.
 READ_PRUNED = """
-SELECT count(*) FILTER (WHERE created_at <= %(pruned_at)s),
-       min(first_bucket) FILTER (WHERE created_at > %(pruned_at)s)
+SELECT count(*) FILTER (WHERE first_bucket < %(first_bucket)s AND created_at <= %(created_at)s
+                          AND job <> 'prune'),
+       bool_or(leaf_number IS NOT NULL) FILTER (WHERE run_id = %(run_id)s AND step = %(step)s)
   FROM billing.seals
- WHERE first_bucket < %(pruned_before)s AND job <> 'prune'
 """
 
 READ_COUNTS = """
@@ -189,11 +190,13 @@ def read_accounts_without(
     return [account for (account,) in rows]
 
 
-def read_day_bounds(connection: Connection, day: date) -> dict[str, object]:
-    """Return where the charges that were booked in a day are."""
-    row = connection.execute(READ_DAY_BOUNDS, {"day": day}).fetchone()
+def read_day_bounds(connection: Connection) -> dict[date, dict[str, Any]]:
+    """Return, by day of booking, where the charges are that were booked then."""
     names = ("first_bucket", "last_bucket", "first_leaf", "last_leaf")
-    return dict(zip(names, row or (), strict=True))
+    return {
+        day: dict(zip(names, bounds, strict=True))
+        for day, *bounds in connection.execute(READ_DAY_BOUNDS)
+    }
 
 
 def _bounds(seal: Seal, *, any_run: bool = False) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.errors import InsufficientPrivilege, RestrictViolation
 
 from billing_cli.core.notes import format_verifier_key, parse_checkpoints
 from billing_cli.errors import BillingError
+from billing_cli.features.seal.job import seal
 from billing_cli.features.statement.job import statement as make_statement
 from billing_cli.jobs import write
 from billing_cli.jobs.accounts import lock_accounts
@@ -70,6 +72,24 @@ def test_a_day_gets_its_leaf_when_it_has_ended(story: Story, sealing: Sealing) -
     assert sealing.seal(3 * DAY).tree_size == 7
     report = sealing.verify()
     assert (report.findings, report.days) == ([], 2)
+
+
+def test_a_run_over_midnight_books_everything_on_one_day(story: Story, sealing: Sealing) -> None:
+    """The day that ends meanwhile gets its leaf before any seal of the next one."""
+    grow(story)
+    sealing.seal()
+    grow(story, 1)
+    before = story.now.replace(hour=23, minute=59, second=59, microsecond=900_000)
+    readings = iter([before, before])
+    over_midnight = replace(
+        sealing.context(), clock=lambda: next(readings, before + timedelta(seconds=1))
+    )
+    assert seal(over_midnight, sealing.keys).appended_seals == 1
+    grow(story, 1)
+    assert len(sealing.seal(2 * DAY).sealed_days) == 1
+    grow(story, 1)
+    sealing.seal(4 * DAY)
+    assert sealing.findings() == []
 
 
 def test_no_collector_waits_for_a_seal(story: Story, sealing: Sealing) -> None:

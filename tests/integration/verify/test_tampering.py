@@ -96,6 +96,10 @@ SELECT bucket_start, stream_id, from_at, 9, reset_epoch, to_at, uplink_start, up
 """
 
 TAMPERINGS = {
+    "leaves of a day said to be at other places": tampering(
+        "UPDATE billing.day_leaves SET position = position + 100",
+        ("changed", "billing.tree_nodes", None, True),
+    ),
     "a byte moved between two minutes, consistently in every table": tampering(
         BYTE_MOVED,
         ("changed", "billing.usage_records", 1, True),
@@ -321,7 +325,10 @@ def test_a_seal_rewritten_with_matching_rows_is_found(sealed: Sealed) -> None:
     tamper(sealed.url, f"UPDATE billing.charges SET amount_delta = 0 WHERE ledger_id = {CHARGE}")
     reseal(sealed.url, 1)
     found = sealed.verify(sealed.earlier).findings
-    assert {(one.kind, one.table) for one in found} == {("changed", "billing.seals")}
+    assert {(one.kind, one.table) for one in found} == {
+        ("changed", "billing.seals"),
+        ("changed", "billing.tree_nodes"),  # The day's leaves are not those of these charges.
+    }
     assert "leaf 1 is not what the log hashes" in found[0].detail
 
 
@@ -384,3 +391,42 @@ SELECT run_id, 1, 'collect', bucket_start, bucket_start, 1, sha256(''), 0, sha25
     )
     report = sealed.verify(sealed.every)
     assert (report.findings, report.waiting) == ([], 1)
+
+
+FORGED_PRUNE = """
+INSERT INTO billing.seals (run_id, step, job, created_at, first_bucket, last_bucket, records,
+                           records_sha256, charges, charges_sha256)
+SELECT gen_random_uuid(), 1, 'prune', now(), {kept_since}, {kept_since}, 0, sha256(''), 0,
+       sha256('')
+"""
+
+
+def test_a_prune_that_never_was_hides_nothing(sealed: Sealed) -> None:
+    """Neither before it is signed, by whoever is led to do so, nor afterwards."""
+    after = "(SELECT max(bucket_start) + interval '1 day' FROM billing.charges)"
+    tamper(
+        sealed.url,
+        f"UPDATE billing.charges SET amount_delta = 0 WHERE ledger_id = {CHARGE}",
+        FORGED_PRUNE.format(kept_since=after),
+    )
+    found = sealed.verify(sealed.every).findings
+    assert {(one.kind, one.table) for one in found} == {
+        ("deleted", "billing.seals"),
+        ("inserted", "billing.usage_records"),
+        ("inserted", "billing.charges"),
+    }
+    seal(sealed.context(), sealed.keys)
+    found = sealed.verify(sealed.every).findings
+    assert {one.kind for one in found} == {"inserted"}
+
+
+def test_a_day_that_was_sealed_from_other_charges_is_found(sealed: Sealed) -> None:
+    """They were changed while `seal` made the leaves of the day, and put back afterwards."""
+    change = "UPDATE billing.charges SET amount_delta = amount_delta {} 1 WHERE run_id ="
+    change += " (SELECT run_id FROM billing.seals WHERE job = 'rerate')"
+    tamper(sealed.url, change.format("-"))
+    seal(sealed.context(), sealed.keys)
+    tamper(sealed.url, change.format("+"))
+    found = sealed.verify().findings
+    assert {(one.kind, one.table) for one in found} == {("changed", "billing.tree_nodes")}
+    assert all(one.account_uuid for one in found)
