@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from billing_cli.jobs.context import JobContext
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
+
+# An older writer may have stored the end of a window that it asked for by a wrong clock.
+FUTURE_TOLERANCE = timedelta(minutes=5)
+LEGACY_AHEAD = (
+    "the watermark that the legacy writer left is in the future; nothing would be charged until "
+    "then: correct last_completed_until in public.billing_source_sync_state"
+)
 
 NOT_BEFORE_UNTIL = "the only snapshot that the exporter offers is not before --until"
 
@@ -193,8 +201,13 @@ def fetch_round(
     """
     fetching = context.fetching
     begins = {}
+    ahead: dict[str, ExporterError] = {}
     for source in sources:
         state = states[source.source_id]
+        if state.watermark is None and _is_ahead(state.legacy_watermark, context.clock()):
+            begins[source.source_id] = until
+            ahead[source.source_id] = ExporterError(LEGACY_AHEAD)
+            continue
         begin = state.watermark or state.legacy_watermark or since
         if begin is None:
             # A file has an end of its own; all of it is wanted.
@@ -206,7 +219,9 @@ def fetch_round(
     waiting = frozenset(
         source_id for source_id, begin in begins.items() if bound < until and begin >= bound
     )
-    asked = [source for source in sources if source.source_id in begins.keys() - waiting]
+    asked = [
+        source for source in sources if source.source_id in begins.keys() - waiting - ahead.keys()
+    ]
     shares = window.shares((source.source_id for source in asked), fetching.step_max_samples)
     outcomes = origin.fetch(
         [
@@ -223,4 +238,17 @@ def fetch_round(
         ],
         context.clock(),
     )
-    return FetchRound(begins, states, bound, outcomes, waiting, asked_at, origin.is_file, is_dry)
+    return FetchRound(
+        begins,
+        states,
+        bound,
+        {**outcomes, **ahead},
+        waiting - ahead.keys(),
+        asked_at,
+        origin.is_file,
+        is_dry,
+    )
+
+
+def _is_ahead(legacy_watermark: datetime | None, now: datetime) -> bool:
+    return legacy_watermark is not None and legacy_watermark > now + FUTURE_TOLERANCE

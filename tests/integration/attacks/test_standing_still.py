@@ -157,3 +157,20 @@ def test_a_step_that_ends_at_a_decrease_does_not_decide_alone(attack: Attack, mi
     assert attack.charged()[0] == 2 * stamps[-1]
     kinds = attack.connection.execute("SELECT kind FROM billing.gaps WHERE kind <> 'stalled'")
     assert kinds.fetchall() == [("disorder",)]
+
+
+@pytest.mark.parametrize("settle_seconds", [30, 300])
+def test_a_lower_reading_waits_for_the_next_one_however_late_minutes_are_settled(
+    attack: Attack, settle_seconds: int
+) -> None:
+    """The exporter has it already, and the run that settles its minute decides."""
+    (user,) = attack.users()
+    node = attack.node()
+    totals = (10**9, 9 * 10**8, 10**9 + 1000, 10**9 + 2000, 10**9 + 3000)
+    for minute, total in enumerate(totals):
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
+    settle = timedelta(seconds=settle_seconds)
+    for minute in range(6):
+        now = START + minute * MINUTE + settle + timedelta(seconds=40)
+        collect(replace(attack.context(now), settle=settle))
+    assert attack.charged()[0] == 3000

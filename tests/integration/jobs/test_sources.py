@@ -209,6 +209,37 @@ def test_a_source_is_left_alone_until_its_interval_is_over(world: World) -> None
     assert statuses(world.run(early)) == {"jp-1": "ok", "us-1": "ok"}
 
 
+def test_an_attempt_in_the_future_keeps_no_source_waiting(world: World) -> None:
+    """A run whose clock was ten days ahead has noted it."""
+    two_nodes(world)
+    world.overrides["us-1"] = {"collect_interval_seconds": 180}
+    world.run(world.at(2))
+    world.connection.execute(
+        "UPDATE billing_source_sync_state SET last_attempted_at = %s", (world.at(14_400),)
+    )
+    assert statuses(world.run(world.at(3)))["us-1"] == "ok"
+
+
+@pytest.mark.parametrize("mode", ["auto", "window", "latest"])
+def test_a_legacy_watermark_in_the_future_is_an_error_of_its_source(
+    world: World, mode: str
+) -> None:
+    """Nothing would be charged until then, and nobody would see why."""
+    two_nodes(world)
+    world.overrides["us-1"] = {"mode": mode}
+    world.connection.execute(
+        "INSERT INTO billing_source_sync_state (source_id, last_completed_until) VALUES (%s, %s)",
+        ("us-1", world.at(14_400)),
+    )
+    result = world.run(world.at(3))
+    assert statuses(result) == {"jp-1": "ok", "us-1": "error"}
+    assert "correct last_completed_until" in str(result.sources[1].error)
+    world.connection.execute(
+        "UPDATE billing_source_sync_state SET last_completed_until = NULL WHERE source_id = 'us-1'"
+    )
+    assert world.run_unchecked(world.at(5)).status == "ok"
+
+
 def test_an_interval_counts_from_the_start_of_a_run(world: World) -> None:
     """A fetch of 4 s does not turn every minute into every second one."""
     two_nodes(world)
