@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.deltas import Advance, NodeState, advance, hold_takeover
 from billing_cli.core.restart import LONGEST_DISORDER
-from billing_cli.core.times import MINUTE, closed_until, minute_of
+from billing_cli.core.times import closed_until, minute_of
 from billing_cli.database.earlier_totals import read_earlier_totals
 from billing_cli.database.streams import read_last_accounts, read_streams, resolve_accounts
 from billing_cli.jobs.assignment import MOVE
@@ -145,7 +145,7 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
     if node.fetched.contract == "latest" or node.is_taken:
         return True
     last = node.fresh[-1].collected_at
-    is_newest = closed_until(context.clock(), context.settle) - until <= MINUTE
+    is_newest = closed_until(context.clock(), context.settle) - until <= context.stalled_after
     return node.fetched.complete and is_newest and until - last > context.stalled_after
 
 

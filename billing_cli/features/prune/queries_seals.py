@@ -71,13 +71,10 @@ def seal_prune(
 ) -> None:
     """Seal that facts before `kept_since` go, while they are still there and their tables locked.
 
-    Where an earlier prune reached further, as where late minutes go, this one reaches as far.
     Raises BillingError where runs that reach over it are not what was sealed, unless that is meant.
     """
     ((pruned_at,),) = connection.execute(READ_NOW)
     last = read_last_prune(connection)
-    if last is not None:
-        kept_since = max(kept_since, last.first_bucket)
     given: dict[str, Any] = {
         "kept_since": kept_since,
         "pruned_at": pruned_at,

@@ -6,6 +6,7 @@ are not what was sealed, that is found by itself, and the leaves say nothing mor
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from billing_cli.features.verify import queries as store
 from billing_cli.features.verify.log import NODES, StoredNodes
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date
 
     from psycopg import Connection
 
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     from billing_cli.features.verify.result import FindingKind, VerifyReport
 
 LEAVES = "billing.day_leaves"
+
+# Where the charges are of a day on which no seal with any was appended.
+NOTHING_BOOKED: dict[str, Any] = {
+    "first_bucket": datetime.max.replace(tzinfo=UTC),
+    "last_bucket": datetime.max.replace(tzinfo=UTC),
+    "first_leaf": 0,
+    "last_leaf": -1,
+}
 
 
 def check_days(
@@ -45,10 +54,8 @@ def check_days(
     bounds = store.read_day_bounds(connection)
     are_charges_right = all(finding.table != CHARGES.name for finding in report.findings)
     for day in days:
-        booked = bounds.get(day.day)
-        are_kept = booked is not None and (
-            prune is None or booked["first_bucket"] >= prune.first_bucket
-        )
+        booked = bounds.get(day.day, NOTHING_BOOKED)
+        are_kept = prune is None or booked["first_bucket"] >= prune.first_bucket
         _check_day(connection, day, booked if are_charges_right and are_kept else None, report)
     report.days = len(days)
 

@@ -430,3 +430,13 @@ def test_a_day_that_was_sealed_from_other_charges_is_found(sealed: Sealed) -> No
     found = sealed.verify().findings
     assert {(one.kind, one.table) for one in found} == {("changed", "billing.tree_nodes")}
     assert all(one.account_uuid for one in found)
+
+
+def test_a_day_on_which_nothing_was_booked_is_found(sealed: Sealed) -> None:
+    """Whoever leads `seal` to it has a charge that is not there proven by the log."""
+    forged = "UPDATE billing.seals SET appended_at = appended_at + interval '7 days' WHERE job ="
+    tamper(sealed.url, f"{forged} 'rerate'")
+    seal(sealed.context(), sealed.keys)
+    tamper(sealed.url, f"{forged.replace('+', '-')} 'rerate'")
+    found = sealed.verify().findings
+    assert ("inserted", "billing.day_leaves") in {(one.kind, one.table) for one in found}
