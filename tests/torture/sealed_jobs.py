@@ -29,7 +29,7 @@ from billing_cli.signatures import read_public_keys
 from tests.integration.database.stage import eventually
 from tests.support.relay import relayed
 from tests.support.sealing import DAY, Sealing
-from tests.support.story import told_story
+from tests.support.story import told_story, unexplained
 from tests.torture.kills import Strike
 from tests.torture.tally import Tally
 from tests.torture.trial import COUNT_RUNNING, chances, count
@@ -232,6 +232,6 @@ def _verify(bench: _Bench, place: Place, verdict: Verdict) -> None:
     context = replace(bench.context, database=Database(place.job_url))
     key_file = bench.directory / "key.pub"
     report = verify(context, checkpoint_files=[bench.checkpoints], key_files=[key_file])
-    verdict.problems += [finding.detail for finding in report.findings]
+    verdict.problems += [finding.detail for finding in unexplained(report)]
     if bench.archive.exists():
         verdict.problems += check_archive(bench.archive, read_public_keys([key_file])).problems
