@@ -190,7 +190,7 @@ class Judge:
         Nobody knows whose they were (docs: "what cannot be told apart"): under another name, such
         a counter begins at zero.
         """
-        owners = accounts_by_uuid(self.fleet)
+        owners = self._owners()
         unassigned: defaultdict[tuple[str, str], Bytes] = defaultdict(Bytes)
         for stored, sample, *moved in self._rows(READ_UNASSIGNED):
             if sample in owners:
