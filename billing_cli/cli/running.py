@@ -202,7 +202,8 @@ def _print_failure(
     if as_json or result.steps:
         _print(result, as_json, text_of)
     if not as_json:
-        click.echo(f"Error: {printable(result.error or '', keep=chr(10))}", err=True)
+        message = printable(result.error or "", keep="\n")
+        click.echo(f"Error: {message}", err=True)
 
 
 def bug_report(error: Exception) -> str:

@@ -8,10 +8,11 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from billing_cli.core.deltas import not_yet_applied
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.errors import BillingError
-from billing_cli.exporter.api import ExporterError, FetchRequest
+from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
-    from billing_cli.exporter.api import Fetched
     from billing_cli.exporter.claims import Claims
     from billing_cli.exporter.file import SnapshotFile
     from billing_cli.exporter.source import Source
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
 
-# An older writer may have stored the end of a window that it asked for by a wrong clock.
+# How far the legacy writer's clock may be ahead: it may have stored the end of its last window.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 LEGACY_AHEAD = (
     "the watermark that the legacy writer left is in the future; nothing would be charged until "
@@ -181,6 +181,16 @@ class FetchRound:
     is_file: bool
     is_dry: bool
 
+    def nodes(self) -> dict[str, bool]:
+        """Return the nodes that answered, and whether a source has snapshots that may be new."""
+        nodes: dict[str, bool] = {}
+        for source_id, answer in self.outcomes.items():
+            if isinstance(answer, Fetched) and answer.identity is not None:
+                fresh = not_yet_applied(self.known[source_id].watermark, answer.snapshots)
+                node = answer.identity.stored
+                nodes[node] = nodes.get(node, False) or bool(fresh)
+        return nodes
+
 
 def fetch_round(
     context: JobContext,
@@ -204,7 +214,8 @@ def fetch_round(
     ahead: dict[str, ExporterError] = {}
     for source in sources:
         state = states[source.source_id]
-        if state.watermark is None and _is_ahead(state.legacy_watermark, context.clock()):
+        legacy = state.legacy_watermark if state.watermark is None else None
+        if legacy is not None and legacy > context.clock() + FUTURE_TOLERANCE:
             begins[source.source_id] = until
             ahead[source.source_id] = ExporterError(LEGACY_AHEAD)
             continue
@@ -248,7 +259,3 @@ def fetch_round(
         origin.is_file,
         is_dry,
     )
-
-
-def _is_ahead(legacy_watermark: datetime | None, now: datetime) -> bool:
-    return legacy_watermark is not None and legacy_watermark > now + FUTURE_TOLERANCE

@@ -12,7 +12,6 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from billing_cli.core.deltas import not_yet_applied
 from billing_cli.database import arrays
 from billing_cli.database.arrears import HAS_ARREARS_SINCE
 from billing_cli.database.facts import Attempt, Attempts, Run
@@ -22,7 +21,7 @@ from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources
 from billing_cli.database.stream_limits import use_accepted
 from billing_cli.database.write_path import FINISH, FINISH_BARE
 from billing_cli.database.writing import send
-from billing_cli.exporter.api import ExporterError, Fetched
+from billing_cli.exporter.api import ExporterError
 from billing_cli.jobs.assignment import accept, assign_nodes
 from billing_cli.jobs.catch_up_window import CatchUpWindow, cut_at, end_of_history
 from billing_cli.jobs.fetching import fetch_round
@@ -183,7 +182,7 @@ def _write(
     record: Callable[[Connection, Step], None],
 ) -> Step:
     """Everything that happens inside the transaction."""
-    nodes = _nodes(fetched)
+    nodes = fetched.nodes()
     moving = [node for node, has_news in nodes.items() if has_news]
     found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, run.now)
     found = assign_nodes(connection, context.sources, fetched.outcomes, found)
@@ -262,18 +261,6 @@ def _write(
         _finish(connection, finish, results, stalled, replace(run, now=fetched.asked_at))
         record(connection, step)
     return step
-
-
-def _nodes(fetched: FetchRound) -> dict[str, bool]:
-    """Return the nodes that answered, and whether they have snapshots that may be new."""
-    nodes: dict[str, bool] = {}
-    for source_id, answer in fetched.outcomes.items():
-        if isinstance(answer, Fetched) and answer.identity is not None:
-            # Two sources may answer for one node, and one of them with nothing new.
-            has_news = bool(not_yet_applied(fetched.known[source_id].watermark, answer.snapshots))
-            node = answer.identity.stored
-            nodes[node] = nodes.get(node, False) or has_news
-    return nodes
 
 
 def _is_early(source: Source, known: _Known, now: datetime) -> bool:

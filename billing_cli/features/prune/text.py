@@ -45,4 +45,9 @@ def prune_parts(result: PruneResult) -> list[Part]:
     if result.deleted_runs or result.deleted_gaps:
         runs = plural(result.deleted_runs, "run record")
         parts.append(f"deleted {runs}, {plural(result.deleted_gaps, 'resolved gap')}")
+    if result.months and not result.dry_run:
+        parts.append(
+            "where there is a log of seals, run `billing seal`: until then `billing verify` reports "
+            "what was pruned as deleted"
+        )
     return parts

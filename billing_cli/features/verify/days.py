@@ -6,7 +6,6 @@ are not what was sealed, that is found by itself, and the leaves say nothing mor
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from billing_cli.features.verify import queries as store
 from billing_cli.features.verify.log import NODES, StoredNodes
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from psycopg import Connection
 
@@ -32,14 +31,6 @@ if TYPE_CHECKING:
     from billing_cli.features.verify.result import FindingKind, VerifyReport
 
 LEAVES = "billing.day_leaves"
-
-# Where the charges are of a day on which no seal with any was appended.
-NOTHING_BOOKED: dict[str, Any] = {
-    "first_bucket": datetime.max.replace(tzinfo=UTC),
-    "last_bucket": datetime.max.replace(tzinfo=UTC),
-    "first_leaf": 0,
-    "last_leaf": -1,
-}
 
 
 def check_days(
@@ -54,16 +45,21 @@ def check_days(
     bounds = store.read_day_bounds(connection)
     are_charges_right = all(finding.table != CHARGES.name for finding in report.findings)
     for day in days:
-        booked = bounds.get(day.day, NOTHING_BOOKED)
-        are_kept = prune is None or booked["first_bucket"] >= prune.first_bucket
-        _check_day(connection, day, booked if are_charges_right and are_kept else None, report)
+        booked = bounds.get(day.day)
+        are_kept = not booked or prune is None or booked["first_bucket"] >= prune.first_bucket
+        _check_day(connection, day, booked, report, are_compared=are_charges_right and are_kept)
     report.days = len(days)
 
 
 def _check_day(
-    connection: Connection, day: SealedDay, booked: dict[str, Any] | None, report: VerifyReport
+    connection: Connection,
+    day: SealedDay,
+    booked: dict[str, Any] | None,
+    report: VerifyReport,
+    *,
+    are_compared: bool,
 ) -> None:
-    """Check a day; `booked` is where its charges are, None where they can't be compared."""
+    """Check a day; `booked` is where its charges are, None where no seal of the day has any."""
     salts = sha256()
     accounts = 0
     are_in_order, last = True, ""
@@ -86,7 +82,7 @@ def _check_day(
         detail = f"day {day.day} has {accounts} accounts, the log has {day.accounts}"
         report.add(kind, LEAVES, detail)
     named = 0
-    if booked is not None:
+    if are_compared:
         table = NODES if are_salts_right else LEAVES
         named = _name_accounts(connection, day.day, booked, report, table)
     if not named and not (are_salts_right and is_tree_right and are_in_order):
@@ -94,7 +90,11 @@ def _check_day(
 
 
 def _name_accounts(
-    connection: Connection, day: date, booked: dict[str, Any], report: VerifyReport, table: str
+    connection: Connection,
+    day: date,
+    booked: dict[str, Any] | None,
+    report: VerifyReport,
+    table: str,
 ) -> int:
     """Report accounts whose leaf is not the one that salt and charges give; count them."""
     with store.rows_of(connection, store.READ_DAY_LEAVES, {"day": day}) as rows:
@@ -108,9 +108,8 @@ def _name_accounts(
         named += 1
         report.add(kind, where, f"day {day}: {what}", None, account_uuid)
 
-    for account_uuid, charges in groupby(
-        read_booked(connection, booked), key=lambda charge: charge[0]
-    ):
+    charged = read_booked(connection, booked) if booked else ()
+    for account_uuid, charges in groupby(charged, key=lambda charge: charge[0]):
         totals = AccountDay(account_uuid, day)
         for _, place, line in charges:
             totals.add(line, place)

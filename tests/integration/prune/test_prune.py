@@ -25,7 +25,6 @@ from billing_cli.jobs.reconcile import reconcile
 from billing_cli.signatures import generate_key
 from tests.integration.audit.full_story import kinds
 from tests.integration.prune.conftest import JULY, JUNE, MAY, told_long_story
-from tests.support.story import unexplained
 
 if TYPE_CHECKING:
     from typing import Any
@@ -164,7 +163,7 @@ def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: Lon
     story.catch_up(story.minutes(21), since=story.start)
     assert story.rows(COUNT_APRIL) != [(0,)]
     assert kinds(story.audit()) == {}
-    assert unexplained(story.job(verify, JUNE)) == []
+    assert story.job(verify, JUNE).findings == []
     for user in story.users:
         assert kinds(story.audit(account=user.uuid)) == {}
 
@@ -174,7 +173,7 @@ def test_late_minutes_of_a_pruned_month_are_billed_audited_and_pruned(story: Lon
     assert story.rows(COUNT_APRIL) == [(0,)]
     assert story.rows("SELECT sum(bucket_bytes) FROM billing.pruned") > pruned
     assert kinds(story.audit()) == {}
-    assert unexplained(story.job(verify, JUNE)) == []
+    assert story.job(verify, JUNE).findings == []
     assert story.prune(JUNE).moved_rows == 0
 
 
@@ -373,4 +372,4 @@ def test_what_is_charged_while_prune_waits_for_its_locks_goes_too(
     monkeypatch.setattr(store, "lock_tables", lock_late)
     story.prune(JUNE)
     assert story.rows(COUNT_APRIL) == [(0,)]
-    assert unexplained(story.job(verify, JUNE)) == []
+    assert story.job(verify, JUNE).findings == []

@@ -88,5 +88,6 @@ def test_the_result_names_the_months_as_object_and_as_text() -> None:
         "dropped as well: billing.charges_2026_03",
         "7 rows got a partition of their month",
         "deleted 1,440 run records, 1 resolved gap",
+        "run `billing seal`: until then `billing verify` reports what was pruned as deleted",
     ):
         assert part in text
