@@ -47,7 +47,7 @@ def prune_parts(result: PruneResult) -> list[Part]:
         parts.append(f"deleted {runs}, {plural(result.deleted_gaps, 'resolved gap')}")
     if result.months and not result.dry_run:
         parts.append(
-            "where there is a log of seals, run `billing seal`: until then `billing verify` reports "
-            "what was pruned as deleted"
+            "where there is a log of seals, run `billing seal`: until then `billing verify` "
+            "reports what was pruned as deleted"
         )
     return parts
