@@ -77,8 +77,8 @@ def differences(
     what they go on from; `continued` those at which it takes over totals in addition to its own. A
     cell that begins at zero may not know of that.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
-    history shows a step above the plausible rate, a decrease that is no restart, or other totals
-    at the cell's own end.
+    history shows a step above a full burst of the plausible rate, a decrease that is no restart, or
+    other totals at the cell's own end.
 
     Where history holds nothing inside the cell, or less than an earlier comparison was made with,
     the record stands: what is known is never forgotten again.
@@ -96,8 +96,9 @@ def differences(
     if not inside:
         return []
     ends = (*inside, (cell.record.to_at, cell.record.end))
-    start = cell.record.from_at, cell.before
-    shown = _minutes_shown(start, ends, restarts, policy, continued, is_start_known=is_start_known)
+    shown = _minutes_shown(
+        cell.before, ends, restarts, policy, continued, is_start_known=is_start_known
+    )
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -117,13 +118,14 @@ def _charged_again(
     if not within or within[-1][0] != end:
         return None
     if within[0][0] != begin:
-        start, rest = (begin, cell.before), within
-        shown = _minutes_shown(start, rest, restarts, policy, continued, is_start_known=False)
+        shown = _minutes_shown(
+            cell.before, within, restarts, policy, continued, is_start_known=False
+        )
     else:
         (_, totals), *rest = within
         owed = _still_taken_over(cell, within, continued)
         shown = _minutes_shown(
-            (begin, total_of((totals, owed))),
+            total_of((totals, owed)),
             rest,
             restarts,
             policy,
@@ -175,7 +177,7 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
 
 
 def _minutes_shown(
-    start: tuple[datetime, Totals],
+    start: Totals,
     rest: Sequence[tuple[datetime, Totals]],
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
@@ -192,7 +194,7 @@ def _minutes_shown(
     """
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
-    at, totals = start
+    totals = start
     for next_at, next_totals in rest:
         before = totals
         if next_at in restarts and (is_start_known or not covers(next_totals, totals)):
@@ -202,11 +204,13 @@ def _minutes_shown(
         if not covers(next_totals, before):
             return None
         up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink
-        if up + down > plausible_bytes(policy, at, next_at):
+        # xray counts a spliced connection when it closes: hours of credit can be used in one step.
+        # What the cell gains is charged only as far as there is credit left.
+        if up + down > plausible_bytes(policy, None, next_at):
             return None
         if up or down:
             minute = minute_of(next_at)
             uplink[minute] += up
             downlink[minute] += down
-        at, totals, is_start_known = next_at, next_totals, True
+        totals, is_start_known = next_totals, True
     return {minute: Totals(uplink[minute], downlink[minute]) for minute in uplink}

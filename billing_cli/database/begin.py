@@ -46,6 +46,7 @@ SETTINGS = {
     "DateStyle": "ISO, YMD",
     "client_encoding": "UTF8",
     "extra_float_digits": "1",
+    "array_nulls": "on",
 }
 
 # Rows of a hundred thousand streams fit into this; with PostgreSQL's own 4 MB they would go through

@@ -44,6 +44,20 @@ READ_FIRST_FROM = f"""
 SELECT min(record.from_at) FROM {NODE_RECORDS} WHERE record.kind IN ('delta', 'pending')
 """
 
+# The records that end at the edge or later, and of which usage in the range was taken back by
+# `reverse` and not charged again.
+READ_REVERSED = f"""
+SELECT DISTINCT newest.stream_id, newest.from_at, newest.to_at
+  FROM (SELECT DISTINCT ON (record.stream_id, record.from_at, record.bucket_start)
+               record.stream_id, record.from_at, record.to_at, record.run_id
+          FROM {NODE_RECORDS}
+         WHERE record.kind = 'correction' AND record.to_at >= %(edge)s
+         ORDER BY record.stream_id, record.from_at, record.bucket_start, record.revision DESC
+       ) AS newest
+  JOIN billing.runs AS run USING (run_id)
+ WHERE run.job = 'reverse'
+"""
+
 # The chain's records of the range, each stream's in order. The one before a counter restart
 # holds the former totals, unless something that was held or had no account was seen
 # after it: the column after the totals is when. Corrections of a record that reaches back to where
@@ -131,6 +145,18 @@ def read_first_from(
         READ_FIRST_FROM, {"stored_node_id": stored_node_id, "since": since, "until": until}
     ).fetchone()
     return row[0] if row else None
+
+
+def read_reversed(
+    connection: Connection, stored_node_id: str, since: datetime, until: datetime, edge: datetime
+) -> dict[tuple[int, datetime], datetime]:
+    """Return the records of which usage in [since, until) was taken back, with their ends.
+
+    They are named by stream and begin; only those that end at the `edge` or later.
+    """
+    given = {"stored_node_id": stored_node_id, "since": since, "until": until, "edge": edge}
+    rows = connection.execute(READ_REVERSED, given)
+    return {(stream_id, from_at): to_at for stream_id, from_at, to_at in rows}
 
 
 def read_cells(

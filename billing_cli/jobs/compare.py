@@ -17,10 +17,11 @@ from billing_cli.database.reconcile import resolve_gaps
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.credit import cell_key, growth_of, spend_credit
-from billing_cli.jobs.daily_maximum import find_growth_above, maxima_of, note_charged
+from billing_cli.jobs.daily_maximum import find_growth_above, note_charged
 from billing_cli.jobs.differences import find_differences
 from billing_cli.jobs.entries import FactConflictError, write_corrections
 from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
+from billing_cli.jobs.quota_periods import open_periods
 from billing_cli.jobs.regions import in_recorded_regions
 from billing_cli.jobs.written import Written
 
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
     from billing_cli.jobs.differences import Finding, HistoryRange
+    from billing_cli.jobs.quota_periods import OpenedPeriods
 
 REASON = "reconciled with the exporter's history"
 ABOVE_CREDIT = (
@@ -118,7 +119,8 @@ def _compare_together(
     source_ids = {
         history_range.stored_node_id: history_range.source_id for history_range in history_ranges
     }
-    above = _above_maximum(context, connection, findings, locked_accounts, refused)
+    opened = open_periods(connection, locked_accounts)
+    above = _above_maximum(context, connection, findings, opened, refused)
     usage = {
         finding.history_range.source_id: _corrected_usage(
             finding,
@@ -133,11 +135,10 @@ def _compare_together(
         context,
         connection,
         [Correction(bucket, REASON) for bucket in buckets],
-        locked_accounts,
+        opened,
         [row for rows in usage.values() for row in rows],
     )
-    charged = [charge.key for charge in rating.charges]
-    note_charged(connection, rating.charges, maxima_of(context, charged, source_ids))
+    note_charged(context, connection, rating.charges)
     amounts: defaultdict[BucketKey, Decimal] = defaultdict(Decimal)
     for charge in rating.charges:
         amounts[charge.key] += charge.amount_delta
@@ -190,7 +191,7 @@ def _above_maximum(
     context: JobContext,
     connection: Connection,
     findings: Sequence[Finding],
-    accounts: LockedAccounts,
+    opened: OpenedPeriods,
     refused: Mapping[str, Collection[CellKey]],
 ) -> dict[str, set[CellKey]]:
     """Return the cells that grow above a daily maximum, by source."""
@@ -200,7 +201,7 @@ def _above_maximum(
         (finding.history_range, finding.different) for finding in findings
     ):
         source_id, node = history_range.source_id, history_range.stored_node_id
-        for (cell, account, tag, minute), size_bytes in growth_of(different, accounts.chargeable):
+        for (cell, account, tag, minute), size_bytes in growth_of(different, opened.accounts):
             if cell not in refused.get(source_id, ()):
                 key = BucketKey(minute, node, account, history_range.region, tag)
                 growth[key] += size_bytes
@@ -209,9 +210,8 @@ def _above_maximum(
         finding.history_range.stored_node_id: finding.history_range.source_id
         for finding in findings
     }
-    maxima = maxima_of(context, growth, sources)
     above: defaultdict[str, set[CellKey]] = defaultdict(set)
-    for key in find_growth_above(context, connection, growth, accounts, maxima):
+    for key in find_growth_above(context, connection, growth, opened, sources):
         for source_id, cell in cells[key]:
             above[source_id].add(cell)
     return above

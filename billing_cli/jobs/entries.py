@@ -21,7 +21,7 @@ from billing_cli.database.quota_periods import read_rated_buckets
 from billing_cli.database.write_path import CORRECT
 from billing_cli.database.writing import write_facts
 from billing_cli.errors import BillingError
-from billing_cli.jobs.quota_periods import OpenedPeriods, open_periods
+from billing_cli.jobs.quota_periods import OpenedPeriods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import Bucket, BucketKey, Rating, Totals
     from billing_cli.core.rating import BilledUsage
-    from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
 
 LATE_REASON = "usage whose account was not known before"
@@ -145,11 +144,8 @@ def find_minutes(
     )
 
 
-def charge(
-    context: JobContext, connection: Connection, minutes: Minutes, accounts: LockedAccounts
-) -> Entries:
+def charge(context: JobContext, minutes: Minutes, opened: OpenedPeriods) -> Entries:
     """Charge minutes to their accounts. Nothing is written yet."""
-    opened = open_periods(connection, accounts)
     peak_hours = context.tariff.peak_hours
     if minutes.histories or opened.histories:
         rating = settle(
@@ -168,17 +164,16 @@ def write_corrections(
     context: JobContext,
     connection: Connection,
     corrections: Sequence[Correction],
-    accounts: LockedAccounts,
+    opened: OpenedPeriods,
     usage: Sequence[StoredUsage] = (),
 ) -> Rating:
     """Bring buckets to their corrected figures and settle the difference as new entries.
 
-    The corrections' accounts are chargeable; there is at most one correction
+    The corrections' accounts are among the `opened` ones; there is at most one correction
     for a bucket. `usage` are the usage records that the corrections follow from. Returns the
     entries that were written. Raises FactConflictError where one of them exists already, and where
     bytes would be charged in a minute of an account's former life.
     """
-    opened = open_periods(connection, accounts)
     keys = {correction.bucket.key for correction in corrections}
     histories = {**opened.histories, **read_bucket_histories(connection, keys)}
     _require_own_minutes(corrections, histories)

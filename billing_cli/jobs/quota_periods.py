@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from billing_cli.core.adjustments import RENEWAL_REASON, settle
 from billing_cli.core.quota_periods import begin_period
 from billing_cli.database import quota_periods as store
 from billing_cli.database.adjustments import read_bucket_histories
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.core.bucket_history import BucketHistory
-    from billing_cli.core.model import Account, BucketKey, Renewal
+    from billing_cli.core.model import Account, BucketKey, Rating, Renewal
+    from billing_cli.core.peak import PeakHours
     from billing_cli.database.quota_periods import QuotasLeft
     from billing_cli.jobs.accounts import LockedAccounts, NewPeriod
 
@@ -107,6 +109,12 @@ def open_periods(connection: Connection, locked: LockedAccounts) -> OpenedPeriod
         )
     requoted = {key: history for key, history in histories.items() if key.account_uuid in renewed}
     return OpenedPeriods(accounts, requoted, seen)
+
+
+def requote(opened: OpenedPeriods, peak_hours: PeakHours | None) -> Rating:
+    """Return what the renewals alone change: charges of before that use another quota now."""
+    reasons = dict.fromkeys(opened.histories, RENEWAL_REASON)
+    return settle((), opened.histories, opened.accounts, peak_hours, reasons)
 
 
 def _is_renewed_since(account: Account, left: QuotasLeft) -> bool:

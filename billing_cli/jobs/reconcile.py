@@ -14,7 +14,7 @@ from billing_cli.core.result import MinuteDifference, SourceResult
 from billing_cli.core.times import MINUTE, format_rfc3339, minute_of
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
-from billing_cli.database.reconcile import read_first_from
+from billing_cli.database.reconcile import read_first_from, read_reversed
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
@@ -62,7 +62,8 @@ def reconcile(
     """Compare the minutes in [since, until) of each source with its exporter's history.
 
     The default is the last hour up to each source's watermark; nothing after a watermark is
-    compared. With a `file` its snapshots are the history, and of all sources only those take part
+    compared. Of what `reverse` took back records are charged again as a whole, also beyond `until`.
+    With a `file` its snapshots are the history, and of all sources only those take part
     that it has snapshots of. `on_step` is called with how far each source has come, and the latest
     end. Raises BillingError where the run as a whole failed; the steps before it stand, and the
     error's `so_far` is what they did.
@@ -180,8 +181,44 @@ def _unfinished(
             note = f"nothing is collected after {format_rfc3339(at)}"
             results[source.source_id] = replace(result, notes=(note,))
             continue
-        unfinished.append(ReconcileProgress(source, state, state.identity, at, end, result))
+        progress = ReconcileProgress(source, state, state.identity, at, end, result)
+        if since is not None and end < written_until:
+            _include_reversed(session, progress, written_until)
+        unfinished.append(progress)
     return unfinished, results
+
+
+def _include_reversed(
+    session: Session, progress: ReconcileProgress, written_until: datetime
+) -> None:
+    """Extend the range, once, to where records end of which minutes in it were taken back.
+
+    A record is compared as a whole. Where other records were taken back there too, a longer range
+    would charge those again unasked: the result says then what is left.
+    """
+    node, at, end = progress.identity.stored, progress.at, progress.end
+
+    def read(connection: Connection) -> tuple[datetime, bool]:
+        records = read_reversed(connection, node, at, end, end)
+        if not records:
+            return end, False
+        past = min(minute_of(max(records.values())) + MINUTE, written_until)
+        others = read_reversed(connection, node, end, past, end).keys() - records.keys()
+        return past, bool(others)
+
+    past, has_others = session.read(read)
+    if has_others:
+        text = (
+            "some of what was taken back is not charged again: its records go on until "
+            f"{format_rfc3339(past)}, and others were taken back there too"
+        )
+        progress.result = replace(progress.result, status="partial")
+    elif past > end:
+        text = f"compared until {format_rfc3339(past)}, where records end that were taken back"
+        progress.end = past
+    else:
+        return
+    progress.notes[text] = None
 
 
 def _next_ranges(

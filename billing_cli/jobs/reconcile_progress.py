@@ -105,7 +105,10 @@ class ReconcileProgress:
             text = f"history begins at {format_rfc3339(begins)}: nothing before it was compared"
             self.notes[text] = None
         if compared.skipped:
-            text = "some records can't be compared: history ends them at other stamps"
+            text = (
+                "some records can't be compared: history ends them at other stamps, or shows what "
+                "is not plausible"
+            )
             self.notes[text] = None
         self.notes.update(dict.fromkeys(compared.problems))
         rejected = self._rejected(history_range)

@@ -20,7 +20,7 @@ from billing_cli.database.streams import add_streams
 from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
 from billing_cli.database.writing import row_counts, send, stage_charges, stage_usage
 from billing_cli.jobs.accounts import lock_accounts
-from billing_cli.jobs.daily_maximum import find_above, maxima_of, note_charged
+from billing_cli.jobs.daily_maximum import find_above, note_charged
 from billing_cli.jobs.entries import (
     FactConflictError,
     charge,
@@ -28,6 +28,7 @@ from billing_cli.jobs.entries import (
     find_minutes,
     require_rows,
 )
+from billing_cli.jobs.quota_periods import open_periods
 from billing_cli.jobs.shared_checkpoints import stale_checkpoints, written_checkpoints
 from billing_cli.jobs.usage import billed, billed_late, sort_usage
 from billing_cli.jobs.written import Written, written_of
@@ -90,13 +91,13 @@ def write(
         late=[bucket.key for bucket in waited],
     )
     new_ids = add_streams(connection, _new_streams(plans, accounts))
+    opened = open_periods(connection, accounts)
     sources = {
         usage.stored_node_id: usage.source_id for usage in late if usage.source_id is not None
     }
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
     fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
-    maxima = maxima_of(context, (bucket.key for bucket in (*fresh, *waited)), sources)
-    above = find_above(context, connection, fresh, waited, accounts, maxima)
+    above = find_above(context, connection, fresh, waited, opened, sources)
     minutes = find_minutes(
         connection,
         [bucket for bucket in fresh if bucket.key not in above],
@@ -111,7 +112,7 @@ def write(
         # The server writes these while the charges are computed here.
         recorded, changed = _record(connection, plans, kept, waiting.stale, usage, accounts, run)
         return_freed_memory()
-        entries = charge(context, connection, minutes, accounts)
+        entries = charge(context, minutes, opened)
     charges = stage_charges(connection, entries, run)
     facts = replace(
         _facts(plans, new_ids, usage), entries=entries, records=records, charges=charges
@@ -119,7 +120,7 @@ def write(
     with connection.pipeline():
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
     _require_all(row_counts(recorded | charged), facts, changed)
-    note_charged(connection, entries.charges, maxima)
+    note_charged(context, connection, entries.charges, sources)
     return written_of(plans, usage, minutes, entries.charges, accounts)
 
 

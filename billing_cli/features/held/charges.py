@@ -14,8 +14,9 @@ from billing_cli.core.model import MAX_TOTAL, Bucket, BucketKey
 from billing_cli.database.adjustments import read_regions
 from billing_cli.errors import BillingError
 from billing_cli.jobs.accounts import lock_accounts
-from billing_cli.jobs.daily_maximum import maxima_of, note_charged
+from billing_cli.jobs.daily_maximum import note_charged
 from billing_cli.jobs.entries import write_corrections
+from billing_cli.jobs.quota_periods import open_periods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,15 +41,12 @@ def charge_held(
 
     Raises BillingError where no account can be charged, or a bucket would exceed a `bigint`.
     """
-    accounts = _lock_accounts(context, connection, deltas)
+    opened = open_periods(connection, _lock_accounts(context, connection, deltas))
     with _must_fit_into_a_minute([delta.held_id for delta in deltas]):
         corrections = _corrections(context, connection, deltas, minutes, reason)
         usage = _usage(deltas, minutes)
-        rating = write_corrections(context, connection, corrections, accounts, usage)
-    sources = {delta.stored_node_id: delta.source_id or "" for delta in deltas}
-    changed = [charge for charge in rating.charges if charge.adjusts]
-    maxima = maxima_of(context, (charge.key for charge in changed), sources)
-    note_charged(connection, changed, maxima)
+        rating = write_corrections(context, connection, corrections, opened, usage)
+    note_charged(context, connection, [charge for charge in rating.charges if charge.adjusts])
     return len(corrections), rating
 
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     "--until",
     type=MomentType(),
     metavar="TIME",
-    help="Where to stop, exclusive. [default: each source's watermark]",
+    help="Where to stop, exclusive; records that were reversed are charged again up to their end. "
+    "[default: each source's watermark]",
 )
 @from_file_option
 @dry_run_option

@@ -24,7 +24,7 @@ from billing_cli.features.rerate import queries as store
 from billing_cli.features.rerate.result import AccountDifference, RerateResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
-from billing_cli.jobs.daily_maximum import maxima_of, note_charged, sources_by_node
+from billing_cli.jobs.daily_maximum import note_charged
 from billing_cli.jobs.entries import write_rating
 from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.prices import require_prices
@@ -251,8 +251,7 @@ def _write(
         Rating(charges, accounts),
         pricing_rule_version=order.pricing_rule_version,
     )
-    sources = sources_by_node(context, connection)
-    note_charged(connection, charges, maxima_of(context, changes, sources))
+    note_charged(context, connection, charges)
     for entries in changes.values():
         done.add(entries)
     done.notes = tuple(dict.fromkeys([*done.notes, *locked.problems.values()]))

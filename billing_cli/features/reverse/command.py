@@ -61,6 +61,7 @@ def command(
 
     Stop the source first (enabled = false). Once its history is clean, `billing reconcile --source
     ID --since TIME` charges again what it shows; without --since it leaves alone what was reversed.
+    What `billing held release` charged goes back for good: history does not charge it again.
 
     \b
     Examples:

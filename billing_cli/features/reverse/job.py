@@ -25,9 +25,10 @@ from billing_cli.features.reverse.queries import Scope, read_span, read_standing
 from billing_cli.features.reverse.result import AccountReversal, ReverseResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
-from billing_cli.jobs.daily_maximum import maxima_of, note_charged
+from billing_cli.jobs.daily_maximum import note_charged
 from billing_cli.jobs.entries import write_corrections
 from billing_cli.jobs.nodes import nodes_of
+from billing_cli.jobs.quota_periods import open_periods
 from billing_cli.jobs.run_history import record_run, recording_failure
 
 if TYPE_CHECKING:
@@ -172,12 +173,10 @@ def _take_back(
         context,
         connection,
         [Correction(bucket, reason) for bucket in buckets_of(connection, reversals, region)],
-        accounts,
+        open_periods(connection, accounts),
         [reversal.correction() for reversal in reversals],
     )
-    sources = dict.fromkeys(step.stored_node_ids, order.source_id)
-    charged = [charge.key for charge in rating.charges]
-    note_charged(connection, rating.charges, maxima_of(context, charged, sources))
+    note_charged(context, connection, rating.charges)
     return before.plus_step(rating.charges, accounts.problems.values(), legacy_bytes)
 
 

@@ -151,5 +151,6 @@ def test_rerate_reads_the_sources_only_for_their_maxima(
     for minute, total in enumerate((0, GB // 10)):
         node.snapshots[START + minute * MINUTE] = [(user, "tcp", total)]
     attack.run(START + MINUTE)
+    read.clear()
     assert rerate(*double_prices(attack, user)).corrections == 1
     assert len(read) == times

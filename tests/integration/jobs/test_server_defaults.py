@@ -20,6 +20,7 @@ DEFAULTS = (
     "search_path = 'nowhere'",
     "client_encoding = 'LATIN1'",
     "standard_conforming_strings = off",
+    "array_nulls = off",
 )
 
 
