@@ -77,8 +77,8 @@ def differences(
     what they go on from; `continued` those at which it takes over totals in addition to its own. A
     cell that begins at zero may not know of that.
     Returns the minutes that differ, in time order; None where nothing can be concluded, because
-    history shows a step above a full burst of the plausible rate, a decrease that is no restart, or
-    other totals at the cell's own end.
+    history shows a step above the plausible rate, a decrease that is no restart, or other totals
+    at the cell's own end.
 
     Where history holds nothing inside the cell, or less than an earlier comparison was made with,
     the record stands: what is known is never forgotten again.
@@ -96,9 +96,8 @@ def differences(
     if not inside:
         return []
     ends = (*inside, (cell.record.to_at, cell.record.end))
-    shown = _minutes_shown(
-        cell.before, ends, restarts, policy, continued, is_start_known=is_start_known
-    )
+    start = cell.record.from_at, cell.before
+    shown = _minutes_shown(start, ends, restarts, policy, continued, is_start_known=is_start_known)
     if shown is None:
         return None
     if _knows_less(cell, shown):
@@ -118,20 +117,28 @@ def _charged_again(
     if not within or within[-1][0] != end:
         return None
     if within[0][0] != begin:
+        start, rest = (begin, cell.before), within
         shown = _minutes_shown(
-            cell.before, within, restarts, policy, continued, is_start_known=False
+            start,
+            rest,
+            restarts,
+            policy,
+            continued,
+            is_start_known=False,
+            believed_bytes=cell.record.total_bytes,
         )
     else:
         (_, totals), *rest = within
         owed = _still_taken_over(cell, within, continued)
         shown = _minutes_shown(
-            total_of((totals, owed)),
+            (begin, total_of((totals, owed))),
             rest,
             restarts,
             policy,
             continued,
             is_start_known=owed == ZERO,
             takes_over=True,
+            believed_bytes=cell.record.total_bytes,
         )
     return None if shown is None else _compared(cell, shown)
 
@@ -177,7 +184,7 @@ def _knows_less(cell: Cell, shown: Mapping[datetime, Totals]) -> bool:
 
 
 def _minutes_shown(
-    start: Totals,
+    start: tuple[datetime, Totals],
     rest: Sequence[tuple[datetime, Totals]],
     restarts: Mapping[datetime, Totals],
     policy: DeltaPolicy,
@@ -185,16 +192,20 @@ def _minutes_shown(
     *,
     is_start_known: bool,
     takes_over: bool = False,
+    believed_bytes: int = 0,
 ) -> dict[datetime, Totals] | None:
     """Return the bytes of each minute; None where nothing can be concluded.
 
     `is_start_known` says that history has the start too. Where it has not, the restart that it
     shows in the first step may have been before the start: a total above it is then no restart.
-    Without `takes_over`, the start holds what is `continued` before the first restart.
+    Without `takes_over`, the start holds what is `continued` before the first restart. As many as
+    `believed_bytes` were charged once: xray counts a spliced connection when it closes, so that
+    their steps may be above the plausible rate.
     """
     uplink: defaultdict[datetime, int] = defaultdict(int)
     downlink: defaultdict[datetime, int] = defaultdict(int)
-    totals = start
+    at, totals = start
+    is_plausible = True
     for next_at, next_totals in rest:
         before = totals
         if next_at in restarts and (is_start_known or not covers(next_totals, totals)):
@@ -204,13 +215,12 @@ def _minutes_shown(
         if not covers(next_totals, before):
             return None
         up, down = next_totals.uplink - before.uplink, next_totals.downlink - before.downlink
-        # xray counts a spliced connection when it closes: hours of credit can be used in one step.
-        # What the cell gains is charged only as far as there is credit left.
-        if up + down > plausible_bytes(policy, None, next_at):
-            return None
+        is_plausible &= up + down <= plausible_bytes(policy, at, next_at)
         if up or down:
             minute = minute_of(next_at)
             uplink[minute] += up
             downlink[minute] += down
-        totals, is_start_known = next_totals, True
+        at, totals, is_start_known = next_at, next_totals, True
+    if not is_plausible and sum((*uplink.values(), *downlink.values())) > believed_bytes:
+        return None
     return {minute: Totals(uplink[minute], downlink[minute]) for minute in uplink}
