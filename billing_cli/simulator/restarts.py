@@ -150,10 +150,13 @@ def _return_at_once(
     fallen: Iterable[StreamName],
     following: Sequence[Snapshot],
 ) -> bool:
-    """Whether all that fell are back in one step, as if there had been no restart."""
+    """Whether all that fell are back in one step, as if there had been no restart.
+
+    Another restart in that step changes nothing where nothing shows it.
+    """
     names = set(fallen)
     for snapshot, later in pairwise(following):
-        if later.restarts != following[0].restarts:
+        if later.restarts != following[0].restarts and _fallen(totals_of(snapshot), later):
             return False
         below, still_below = (
             names & _fallen(earlier, either).keys() for either in (snapshot, later)
