@@ -305,6 +305,9 @@ def test_a_step_above_the_plausible_rate_is_no_ground_for_a_conclusion() -> None
         [("19:00", (270_000, 269_999))],
     ]:
         assert compare(wide, *history, policy=KILOBYTE_A_SECOND) is None
+    one_byte = cell(("10:00", "20:00"), (ZERO, (1, 0)))
+    bit_a_second = DeltaPolicy(account_rate_bits_per_second=1)
+    assert compare(one_byte, ("10:01", (1, 0)), policy=bit_a_second) is None
 
 
 totals = st.tuples(st.integers(0, 50), st.integers(0, 50))
