@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
 
 from billing_cli.core.model import GapKind
 from billing_cli.core.result import RunStatus
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from prometheus_client.core import Metric
+    from prometheus_client.core import Metric, Sample
 
     from billing_cli.core.result import RunResult
     from billing_cli.core.source_status import SourceStatus
@@ -72,15 +73,25 @@ SOURCE_COUNTERS = {
 
 
 def metrics_text(
-    run: RunResult, stored: StoredMetrics | None, *, is_database_up: bool | None, version: str
+    run: RunResult,
+    stored: StoredMetrics | None,
+    *,
+    is_database_up: bool | None,
+    version: str,
+    present: bytes = b"",
 ) -> bytes:
     """Return the content of the metrics file after a run.
 
     `stored` is None where the database was not read, `is_database_up` where it is unknown: what is
-    not known is left out.
+    not known is left out. Without `stored`, how runs of other jobs ended is taken from the
+    `present` content.
     """
     families = [*_own(version, is_database_up), *_runs(run, stored.totals if stored else ())]
-    if stored is not None:
+    if stored is None:
+        kept = _runs_of_others(present, run.job)
+        for family in families:
+            family.samples += kept.get(family.name, [])
+    else:
         families += [*_totals(stored.totals), *_sources(stored.sources)]
         clean = GaugeMetricFamily(
             "billing_audit_last_clean_timestamp_seconds",
@@ -159,6 +170,23 @@ def _runs(run: RunResult, totals: Sequence[JobTotals]) -> Iterator[Metric]:
     yield from (success, status, seconds, end, last_success)
 
 
+def _runs_of_others(present: bytes, job: str) -> dict[str, list[Sample]]:
+    """Return what a metrics file says of the last runs of other jobs, by the metric's name.
+
+    Otherwise a failing job would be gone from the file, and its alert resolved, as soon as another
+    job ends. A file that can't be parsed says nothing.
+    """
+    try:
+        return {
+            family.name: [
+                sample for sample in family.samples if sample.labels.get("command", job) != job
+            ]
+            for family in text_string_to_metric_families(present.decode())
+        }
+    except ValueError:
+        return {}
+
+
 def _totals(totals: Sequence[JobTotals]) -> Iterator[Metric]:
     for field, (name, meaning) in COUNTERS.items():
         family = CounterMetricFamily(name, meaning, labels=["command"])
@@ -201,6 +229,9 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
     held = _source_gauge("billing_source_held_deltas", "Deltas that wait for a decision.")
     held_bytes = _source_gauge("billing_source_held_bytes", "Bytes that wait for a decision.")
     unresolved = _source_gauge("billing_source_unresolved_streams", "Streams that have no account.")
+    uncharged = _source_gauge(
+        "billing_source_uncharged_accounts", "Accounts that can't be charged: their usage waits."
+    )
     crowded = _source_gauge(
         "billing_source_account_streams_max",
         "Streams of the account that has the most on the node.",
@@ -231,13 +262,14 @@ def _sources(sources: Sequence[SourceStatus]) -> Iterator[Metric]:
         held.add_metric([name], source.held_deltas)
         held_bytes.add_metric([name], source.held_bytes)
         unresolved.add_metric([name], source.unresolved_streams)
+        uncharged.add_metric([name], source.uncharged_accounts)
         crowded.add_metric([name], source.most_account_streams)
         if source.busy_seconds:
             busy.add_metric([name, source.lock_holder], source.busy_seconds)
         for field, counter in totals.items():
             counter.add_metric([name], float(getattr(source, field)))
-    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, crowded, busy)
-    yield from totals.values()
+    yield from (info, up, *moments.values(), lag, gaps, held, held_bytes, unresolved, uncharged)
+    yield from (crowded, busy, *totals.values())
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

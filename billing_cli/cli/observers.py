@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from billing_cli.errors import (
     EXIT_BUSY,
+    EXIT_OK,
+    EXIT_PARTIAL,
     BillingError,
     DatabaseUnavailableError,
     InterruptedBySignalError,
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 # The dead-man switch is for the job that the timer starts.
 PINGING_JOB = "collect"
+
+# What it is told instead of an exit code; None: nothing. A source that is down has alerts of its
+# own: it must not keep the switch raised, which could then raise none when the timer is gone. Of a
+# busy run nothing: whoever holds the sources is alive, or else should be missed.
+PINGED_INSTEAD = {EXIT_PARTIAL: EXIT_OK, EXIT_BUSY: None}
 
 
 class Observers:
@@ -57,8 +64,7 @@ class Observers:
         is_run = not isinstance(error, UsageError)
         with suppress(InterruptedBySignalError):
             if self._pinger is not None:
-                # Whoever holds the sources is alive, or else should be missed.
-                self._pinger.end(exit_code if is_run and exit_code != EXIT_BUSY else None)
+                self._pinger.end(PINGED_INSTEAD.get(exit_code, exit_code) if is_run else None)
             if is_run and self._context is not None and self._metrics_file is not None:
                 try:
                     _write_metrics(self._metrics_file, self._context, result, error)
@@ -77,7 +83,11 @@ def _write_metrics(
 ) -> None:
     from billing_cli import logs  # noqa: PLC0415
     from billing_cli.cli.metrics import metrics_text  # noqa: PLC0415
-    from billing_cli.cli.textfile import replace_file, sole_writer  # noqa: PLC0415
+    from billing_cli.cli.textfile import (  # noqa: PLC0415
+        present_content,
+        replace_file,
+        sole_writer,
+    )
     from billing_cli.jobs.metrics import read_metrics  # noqa: PLC0415
 
     with sole_writer(path):
@@ -93,6 +103,10 @@ def _write_metrics(
                 is_database_up = not isinstance(problem, DatabaseUnavailableError)
                 logs.get_logger().warning("metrics without the database", error=str(problem))
         content = metrics_text(
-            result, stored, is_database_up=is_database_up, version=context.version
+            result,
+            stored,
+            is_database_up=is_database_up,
+            version=context.version,
+            present=b"" if stored is not None else present_content(path),
         )
         replace_file(path, content)

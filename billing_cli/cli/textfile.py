@@ -37,6 +37,17 @@ def sole_writer(path: Path, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator
         os.close(descriptor)
 
 
+def present_content(path: Path) -> bytes:
+    """Return what the file holds; nothing where it can't be read, or is no regular file.
+
+    Needs `sole_writer`.
+    """
+    with suppress(OSError):
+        if path.is_file():
+            return path.read_bytes()
+    return b""
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Put the content in the file's place at once, readable by everyone. Needs `sole_writer`.
 

@@ -13,11 +13,27 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What the pages call by name, and a test must not do to its machine.
 STAND_INS = {
     "apt-get": "exit 0",
+    # It starts units that are there, by their names: a pattern stands for those that are loaded.
     "systemctl": """cd "$HERE/etc/systemd/system"
-[ "$1" != cat ] || { cat "$2" && find billing-.service.d -name '*.conf' -exec cat {} +; }""",
-    # What the wrapper hands over is tested by itself.
-    "systemd-run": """while [ "$1" != -- ]; do shift; done; shift 2
+verb=$1; shift
+case $verb in
+  cat) cat "$1" && find . -path './billing-.service.d/*.conf' -exec cat {} + ;;
+  enable) shift; ls "$@" >/dev/null; mkdir -p timers.target.wants
+    for timer; do ln -sf "../$timer" timers.target.wants; done ;;
+  disable) shift; cd timers.target.wants && rm -f "$@" ;;
+  start) [ $# -gt 0 ] && ls -- "$@" >/dev/null ;;
+esac""",
+    # What the wrapper hands over is tested by itself. As a unit, it starts in / unless told where.
+    "systemd-run": """cd /
+while [ "$1" != -- ]; do
+  case $1 in --property=WorkingDirectory=-*) cd "${1#*=-}" || : ;; esac
+  shift
+done
+shift 2
 BILLING_CONFIG="$HERE/etc/billing/billing.toml" exec "$PROGRAM" "$@\"""",
+    # The group is of nobody here.
+    "install": 'for word; do shift; case $word in -g|billing-metrics) ;; *) set -- "$@" "$word" ;; '
+    'esac; done\nexec /usr/bin/install "$@"',
     "groupadd": "exit 0",
     "groupdel": "exit 0",
     "useradd": "exit 0",
@@ -61,7 +77,7 @@ def environment(directory: Path, programs: Path, sockets: str) -> dict[str, str]
     for name, body in STAND_INS.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
         (stand_ins / name).chmod(0o755)
-    for name in ("usr/local/bin", "etc/systemd/system/billing-.service.d", "etc/bash_completion.d"):
+    for name in ("usr/local/bin", "etc/systemd/system", "etc/bash_completion.d"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     return {
         "PATH": f"{stand_ins}:{directory}/usr/local/bin:{programs}:/usr/bin:/bin",
@@ -75,7 +91,10 @@ def environment(directory: Path, programs: Path, sockets: str) -> dict[str, str]
 def run(
     script: str, directory: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, and end what it left behind; the first error ends it."""
+    """Run a script to its end, and end what it left behind; the first error ends it.
+
+    The umask is that of a root who shares nothing.
+    """
     return subprocess.run(  # noqa: S603 - the page's own commands
         ["/bin/bash", "-c", f"set -euo pipefail\n{script}"],
         cwd=directory,
@@ -84,5 +103,6 @@ def run(
         capture_output=True,
         text=True,
         timeout=300,
+        umask=0o077,
         check=False,
     )

@@ -135,6 +135,15 @@ def test_the_pages_prune_as_the_owner_and_sign_with_the_one_key() -> None:
     assert set(keys) == {"/etc/billing/credentials/seal.key"}
 
 
+def test_the_pages_connect_with_a_password_and_a_named_authority() -> None:
+    """Units have no home directory, in which libpq looks for either where the address has none."""
+    text = "".join(page.read_text("utf-8") for page in OPERATORS)
+    roles = re.findall(r"CREATE ROLE (\w+) LOGIN\b(.*)", text)
+    assert {name for name, _ in roles} == {"billing", "billing_seal", "billing_suspend"}
+    assert [name for name, options in roles if "PASSWORD '$password'" not in options] == []
+    assert re.findall(r"\S*sslmode=verify-full(?!&sslrootcert=/)\S*", text) == []
+
+
 def test_the_pages_tell_how_to_use_the_commands() -> None:
     """The pattern above has found them."""
     found = {" ".join(command.split()[:1]) for command in COMMANDS}

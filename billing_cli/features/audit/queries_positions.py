@@ -17,9 +17,17 @@ IS_NEW_SEAL = """
                         WHERE audited.run_id = seal.run_id AND audited.step = seal.step)
 """
 
-# The last clean audit, where there is one: when it began, and from where seals may be new.
+# The last clean audit, where there is one: when it began, and from where seals may be new. After an
+# audit of everything that was not clean there is none: what it found may be older than any.
 READ_LAST_CLEAN = f"""
-SELECT at, at - {HORIZON} FROM billing.audits WHERE violations = 0 ORDER BY audit_id DESC LIMIT 1
+SELECT at, at - {HORIZON}
+  FROM billing.audits
+ WHERE violations = 0
+   AND NOT EXISTS (SELECT FROM (SELECT violations FROM billing.audits
+                                 WHERE is_full ORDER BY audit_id DESC LIMIT 1) AS everything
+                    WHERE everything.violations > 0)
+ ORDER BY audit_id DESC
+ LIMIT 1
 """
 
 READ_NEW_SEALS = f"""

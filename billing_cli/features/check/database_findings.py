@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.features.check.findings import (
     DATABASE_CONNECTION,
+    STANDBY,
     Finding,
     clock_state,
     clock_text,
@@ -97,7 +98,7 @@ def server_findings(server: ServerFacts) -> tuple[Finding, ...]:
         ),
     ]
     if server.is_standby:
-        found.append(_finding("server", "failed", "a standby, on which nothing can be written"))
+        found.append(_finding(STANDBY, "failed", "a standby, on which nothing can be written"))
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ State = Literal["ok", "warning", "failed"]
 Outcome = Literal["ok", "attention", "configuration", "unreachable"]
 
 DATABASE_CONNECTION = "connection"
+STANDBY = "server"
 DATABASE_RIGHTS = ("schema", "privileges", "server features")
 
 CLOCK_WARNING_SECONDS = 5.0
@@ -48,15 +49,26 @@ class CheckReport:
     @property
     def outcome(self) -> Outcome:
         """What the failed findings amount to; the gravest reason for a run to fail counts."""
+        return self._gravest()[0]
+
+    @property
+    def reason(self) -> str:
+        """The text of the finding that decided the outcome; empty where nothing failed."""
+        return self._gravest()[1]
+
+    def _gravest(self) -> tuple[Outcome, str]:
         failed = [finding for finding in self.findings if finding.state == "failed"]
-        if any(finding.area == "configuration" for finding in failed):
-            return "configuration"
-        database = {finding.name for finding in failed if finding.area == "database"}
-        if DATABASE_CONNECTION in database:
-            return "unreachable"
-        if not database.isdisjoint(DATABASE_RIGHTS):
-            return "configuration"
-        return "attention" if failed else "ok"
+        database = [finding for finding in failed if finding.area == "database"]
+        reasons: tuple[tuple[Outcome, list[Finding]], ...] = (
+            ("configuration", [found for found in failed if found.area == "configuration"]),
+            (
+                "unreachable",
+                [found for found in database if found.name in {DATABASE_CONNECTION, STANDBY}],
+            ),
+            ("configuration", [found for found in database if found.name in DATABASE_RIGHTS]),
+            ("attention", failed),
+        )
+        return next(((outcome, found[0].text) for outcome, found in reasons if found), ("ok", ""))
 
     def count(self, state: State) -> int:
         """Return how many findings are in a state."""
@@ -70,12 +82,11 @@ def check_object(report: CheckReport) -> dict[str, Any]:
     """Return the report as a JSON object; `error` is what a run would end with, or null."""
     outcome = report.outcome
     is_fatal = outcome in {"configuration", "unreachable"}
-    failed = [finding for finding in report.findings if finding.state == "failed"]
     return {
         "job": "check",
         "status": "error" if is_fatal else outcome,
         "checked_at": plain(report.checked_at),
-        "error": {"code": ERROR_CODES[outcome], "message": failed[0].text} if is_fatal else None,
+        "error": {"code": ERROR_CODES[outcome], "message": report.reason} if is_fatal else None,
         "findings": [
             attributes(finding, "area source_id name state text") for finding in report.findings
         ],

@@ -149,12 +149,12 @@ SELECT bucket_start, id::text, entry_type, rated_bytes, amount_delta::text::nume
  ORDER BY bucket_start, created_at
 """
 
-# Gaps of the nodes that overlap the minutes shown.
+# Gaps of the nodes, also by their former ids, that overlap the minutes shown.
 READ_GAPS = """
 SELECT gap.source_id, gap.kind, gap.from_at, gap.to_at, gap.resolved_at, gap.resolution
   FROM billing.gaps AS gap
   JOIN billing.sources AS source USING (source_id)
- WHERE source.stored_node_id = ANY (%(nodes)s::text[])
+ WHERE array_append(source.former_nodes, source.stored_node_id) && %(nodes)s::text[]
    AND gap.from_at < %(last)s::timestamptz + interval '1 minute'
    AND (gap.to_at IS NULL OR gap.to_at >= %(first)s::timestamptz)
  ORDER BY gap.from_at, gap.source_id, gap.kind

@@ -58,14 +58,15 @@ SELECT max(balance_before) FILTER (WHERE place = 1),
   FROM placed
 """
 
-# Usage of the account, or of streams with an unresolved uuid, that is not charged yet.
+# Usage of the account, or of streams with an unresolved uuid, that is not charged yet. Both
+# directions together can exceed a `bigint`: it is what an exporter says.
 READ_WAITING = """
 SELECT stream.stored_node_id, stream.inbound_tag, stream.sample_uuid::text,
        coalesce(min(pending.from_at), stream.first_seen_at),
-       coalesce(sum(pending.uplink_end - pending.uplink_start
-                    + pending.downlink_end - pending.downlink_start), 0)::bigint,
-       (SELECT coalesce(sum(held.uplink_end - held.uplink_start
-                            + held.downlink_end - held.downlink_start), 0)::bigint
+       coalesce(sum(pending.uplink_end - pending.uplink_start::numeric
+                    + pending.downlink_end - pending.downlink_start), 0),
+       (SELECT coalesce(sum(held.uplink_end - held.uplink_start::numeric
+                            + held.downlink_end - held.downlink_start), 0)
           FROM billing.held_deltas AS held
          WHERE held.stream_id = stream.stream_id AND held.state = 'held')
   FROM billing.streams AS stream
@@ -185,7 +186,10 @@ def read_waiting(
 ) -> tuple[Waiting, ...]:
     """Return usage of the account, or of the unresolved uuid, that is not charged yet."""
     rows = connection.execute(READ_WAITING, {"account": account_uuid, "asked": asked})
-    return tuple(Waiting(node, StreamName(tag, sample), *rest) for node, tag, sample, *rest in rows)
+    return tuple(
+        Waiting(node, StreamName(tag, sample), since, int(pending), int(held))
+        for node, tag, sample, since, pending, held in rows
+    )
 
 
 def _sum_up(parts: tuple[SumsOf, ...], key_of: Callable[[SumsOf], str]) -> dict[str, Sums]:

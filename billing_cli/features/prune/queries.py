@@ -249,11 +249,13 @@ def prune_month(connection: Connection, found: PrunedMonth, end: datetime) -> Pr
     given = {"month": found.month, "end": end}
     records, charges = f"{SCHEMA}.usage_records_{suffix}", f"{SCHEMA}.charges_{suffix}"
     keep_sums(connection, records, charges, given)
+    names = {table: f"{SCHEMA}.{table}_{suffix}" for table in APPEND_ONLY_TABLES}
     counts = []
-    for table in APPEND_ONLY_TABLES:
-        name = f"{SCHEMA}.{table}_{suffix}"
+    for name in names.values():
         row = connection.execute(f"SELECT count(*) FROM {name}".encode()).fetchone()
         counts.append(row[0] if row else 0)
+    # From the first detachment on nobody else reads or writes evidence.
+    for table, name in names.items():
         connection.execute(f"ALTER TABLE {SCHEMA}.{table} DETACH PARTITION {name}".encode())
     return PrunedMonth(found.month, counts[0], counts[1], found.disk_bytes, found.tables)
 

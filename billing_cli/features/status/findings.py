@@ -104,9 +104,10 @@ def _problems(source: SourceStatus, max_lag_seconds: float) -> Iterator[Finding]
         yield Finding(
             "failed",
             name,
-            "history lost",
-            f"`billing reconcile {option} --since TIME` charges what the exporter still has; the "
-            "rest can't be billed",
+            "history lost: charged with the next snapshot, unless counters restarted",
+            f"`billing reconcile {option} --since TIME` moves the bytes into their minutes if the "
+            "history is back; else the owner of the database closes the gap, by the UPDATE of "
+            "docs/operations.md#billinghistorylost",
         )
     if source.held_deltas:
         yield Finding(

@@ -244,13 +244,16 @@ def test_a_role_may_do_enough_and_not_more(
         ([("database", "schema"), ("source", "identity")], "configuration", "error"),
         ([("database", "privileges")], "configuration", "error"),
         ([("database", "connection"), ("source", "connection")], "unreachable", "error"),
+        ([("database", "server"), ("database", "privileges")], "unreachable", "error"),
         ([("configuration", "settings"), ("database", "connection")], "configuration", "error"),
     ],
 )
 def test_the_gravest_failure_counts(failed: list[Any], outcome: str, status: str) -> None:
-    """As a run would end with it; the error is that of the first failure."""
+    """As a run would end with it; the error is that of the first failure that decides."""
     fine = [Finding("database", "connection", "ok", ""), Finding("source", "x", "warning", "w")]
     failures = [Finding(area, name, "failed", "why") for area, name in failed]
+    if status == "error":
+        failures.insert(0, Finding("database", "clock", "failed", "another reason"))
     report = CheckReport(NOW, (*fine, *failures))
     assert report.outcome == outcome
     told = check_object(report)

@@ -102,11 +102,16 @@ def blocked(world: World, work: Callable[[], Any]) -> Iterator[Future[Any]]:
         other.execute("LOCK TABLE billing.charges IN ACCESS EXCLUSIVE MODE")
         running = thread.submit(work)
         try:
-            eventually(lambda: running.done() or world.rows(COUNT_BLOCKED) == [(1,)])
-            assert not running.done(), running.result()
+            wait_until_blocked(world, running)
             yield running
         finally:
             with_rollback(other)
+
+
+def wait_until_blocked(world: World, running: Future[Any]) -> None:
+    """Wait until a run waits for a lock; one that ends before fails the test."""
+    eventually(lambda: running.done() or world.rows(COUNT_BLOCKED) == [(1,)])
+    assert not running.done(), running.result()
 
 
 def with_rollback(connection: psycopg.Connection[Any]) -> None:

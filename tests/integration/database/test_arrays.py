@@ -29,7 +29,11 @@ ROUND_TRIPS = {
 
 
 @pytest.mark.parametrize("type_name", ROUND_TRIPS)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_columns_arrive_as_they_were(
     connection: Connection[Any], type_name: str, data: st.DataObject

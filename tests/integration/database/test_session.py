@@ -16,7 +16,12 @@ from billing_cli.features.audit.job import audit
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.status.job import status
 from billing_cli.jobs.reconcile import reconcile
-from tests.integration.database.stage import MINUTE, assert_heals, collect_through, eventually
+from tests.integration.database.stage import (
+    MINUTE,
+    assert_heals,
+    collect_through,
+    wait_until_blocked,
+)
 from tests.support.relay import relayed
 
 if TYPE_CHECKING:
@@ -147,8 +152,11 @@ def test_reading_one_state_sees_nothing_of_later_commits(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_a_top_up_during_a_run_costs_no_second_attempt(world: World, level: str) -> None:
+def test_a_top_up_during_a_run_costs_no_second_attempt(
+    world: World, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run waits for it and goes on from there, whatever the role's default isolation is."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     set_for_database(world.connection, "default_transaction_isolation", level)
     with (
         relayed(world.database_url) as relay,
@@ -158,7 +166,7 @@ def test_a_top_up_during_a_run_costs_no_second_attempt(world: World, level: str)
         other.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         other.execute("UPDATE public.account_quota_states SET current_balance = current_balance")
         running = thread.submit(collect_through, world, relay.url)
-        eventually(lambda: running.done() or is_blocked(world))
+        wait_until_blocked(world, running)
         other.commit()
         assert running.result().status == "ok"
     assert sum("pg_current_xact_id" in statement for statement in relay.statements) == 1
@@ -209,14 +217,6 @@ def set_for_database(connection: Connection[Any], name: str, value: str) -> None
     """Set what later sessions of a database begin with."""
     quoted = value if name == "search_path" else f"'{value}'"
     connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {name} = {quoted}".encode())
-
-
-def is_blocked(world: World) -> bool:
-    """Tell whether a run waits for a lock."""
-    return world.rows(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'billing' AND wait_event_type = 'Lock'"
-    ) == [(1,)]
 
 
 def test_a_duplicate_is_reported_without_the_keys_of_its_row(database_url: str) -> None:

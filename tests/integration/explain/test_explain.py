@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.printing import text_of
-from billing_cli.core.model import Totals
+from billing_cli.core.model import MAX_TOTAL, Totals
 from billing_cli.features.explain.job import explain
 from billing_cli.features.explain.objects import explanation_object
 from billing_cli.features.explain.text import explain_parts
@@ -106,6 +106,10 @@ def test_a_restart_is_told_with_what_the_counters_had_come_to(story: Story) -> N
         explain_parts(explanation)
     )
     assert [gap.kind for gap in explanation.gaps] == ["reset"]
+    story.connection.execute(
+        "UPDATE billing.sources SET former_nodes = ARRAY[stored_node_id], stored_node_id = 'new'"
+    )
+    assert told(story, user).gaps == explanation.gaps
 
 
 def test_a_succession_is_told_with_what_is_taken_over(story: Story) -> None:
@@ -150,6 +154,22 @@ def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Stor
     (delta,) = only_line(explanation, minute).movements
     assert (delta.kind, delta.start, delta.end) == ("delta", Totals(5, 5), Totals(6, 5))
     assert "it waited until its account was known" in text_of(explain_parts(explanation))
+
+
+def test_more_than_a_bigint_may_wait(story: Story) -> None:
+    """Both directions of what a hostile exporter publishes."""
+    stranger = story.fleet.new_uuid()
+    stream = story.add_node("jp-1").add_stream(stranger, "xhttp")
+    story.minute()
+    story.minute((stream, 5, 5))
+    story.collect()
+    for end in (MAX_TOTAL, 5):
+        story.connection.execute(
+            "UPDATE billing.pending_usage SET uplink_end = %(end)s, downlink_end = %(end)s",
+            {"end": end},
+        )
+        (waiting,) = explain(story.context(), stranger).waiting
+        assert waiting.total_bytes == 2 * end
 
 
 def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,6 +11,7 @@ import pytest
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator import read_service
+from tests.integration.database.stage import wait_until_blocked
 from tests.integration.jobs.world import only_source
 
 if TYPE_CHECKING:
@@ -179,19 +180,24 @@ def test_a_row_that_another_session_holds_delays_its_account_alone(
     world.assert_all_is_billed()
 
 
-def test_a_row_that_is_free_again_in_time_delays_nothing(world: World) -> None:
+def test_a_row_that_is_free_again_in_time_delays_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first attempt waits for it."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     users = world.add_users(2)
     world.add_node("jp-1", users)
     world.flow_until(6)
     world.run(world.at(3))
-    with psycopg.connect(world.connection.info.dsn) as other:
+    with (
+        ThreadPoolExecutor(1) as thread,
+        psycopg.connect(world.connection.info.dsn) as other,
+    ):
         other.execute("SELECT FROM public.account_quota_states FOR UPDATE")
-        timer = threading.Timer(0.2, other.rollback)
-        timer.start()
-        result = world.run(world.at(8))
-        timer.join()
-    assert result.status == "ok"
+        running = thread.submit(world.run_unchecked, world.at(8))
+        wait_until_blocked(world, running)
+        other.rollback()
+        assert running.result().status == "ok"
     world.assert_all_is_billed()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +12,7 @@ import pytest
 
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 from billing_cli.jobs.catch_up import catch_up
+from tests.integration.database.stage import eventually, wait_until_blocked
 from tests.integration.jobs.faults import refuse_some_times
 from tests.support.relay import Relay, Verdict, relayed
 
@@ -36,10 +36,7 @@ COUNT_BACKENDS = """
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = 'billing'
 """
-COUNT_WAITING = """
-SELECT count(*) FROM pg_stat_activity
- WHERE datname = current_database() AND application_name = 'billing' AND wait_event_type = 'Lock'
-"""
+COUNT_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 # The server takes its time with a COMMIT that the client already knows to be lost.
 SLOW_COMMIT = """
@@ -143,24 +140,36 @@ def test_other_errors_are_not_tried_again(world: World) -> None:
         world.run_unchecked(world.at(8))
 
 
-def test_a_deadlock_is_resolved_by_trying_again(world: World, database_url: str) -> None:
-    """Someone else locks two accounts the other way round; the run is the victim, once."""
-    two_minutes_behind(world)
-    first, second = sorted(
+def test_a_deadlock_is_resolved_by_trying_again(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Someone else locks two accounts the other way round; the run is the victim, once.
+
+    A session looks for a deadlock once in each wait. So the run is stopped at an account between
+    the two, until the other one waits for it.
+    """
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
+    two_minutes_behind(world, users=3)
+    first, between, last = sorted(
         row[0] for row in world.rows("SELECT account_uuid::text FROM public.account_quota_states")
     )
     database = world.connection.info.dbname
-    world.connection.execute(f"ALTER DATABASE {database} SET deadlock_timeout = '300ms'".encode())
+    world.connection.execute(f"ALTER DATABASE {database} SET deadlock_timeout = '100ms'".encode())
     with (
+        psycopg.connect(database_url) as gate,
         psycopg.connect(database_url) as other,
         relayed_runs(world) as relay,
-        ThreadPoolExecutor() as thread,
+        ThreadPoolExecutor() as threads,
     ):
         other.execute("SET deadlock_timeout = '1min'")
-        lock_account(other, second)
-        finished = thread.submit(collect_through, world, relay, world.at(8))
-        wait_until_blocked(world)
-        lock_account(other, first)
+        lock_account(other, last)
+        lock_account(gate, between)
+        finished = threads.submit(collect_through, world, relay, world.at(8))
+        wait_until_blocked(world, finished)
+        locked = threads.submit(lock_account, other, first)
+        eventually(lambda: world.rows(COUNT_WAITING, other.info.backend_pid) == [(1,)])
+        gate.commit()
+        locked.result()
         other.commit()
         finished.result()
     assert len(writes(relay)) == 2
@@ -168,8 +177,9 @@ def test_a_deadlock_is_resolved_by_trying_again(world: World, database_url: str)
     world.assert_all_is_billed()
 
 
-def test_a_balance_is_never_stale(world: World) -> None:
+def test_a_balance_is_never_stale(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A top-up that is under way is waited for, and built upon."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     two_minutes_behind(world)
     with (
         psycopg.connect(world.database_url) as other,
@@ -178,7 +188,7 @@ def test_a_balance_is_never_stale(world: World) -> None:
     ):
         other.execute("UPDATE public.account_quota_states SET current_balance = 100")
         finished = thread.submit(collect_through, world, relay, world.at(8))
-        wait_until_blocked(world)
+        wait_until_blocked(world, finished)
         other.commit()
         finished.result()
     lowest, highest = world.rows(
@@ -240,9 +250,9 @@ def commits_a_write(relay: Relay) -> bool:
     return relay.statements[-1] == "COMMIT" and "pg_current_xact_id" in begun[-1]
 
 
-def two_minutes_behind(world: World) -> None:
-    """Leave one node with traffic of two users to be collected."""
-    world.add_node("jp-1", world.add_users(2))
+def two_minutes_behind(world: World, *, users: int = 2) -> None:
+    """Leave one node with traffic of so many users to be collected."""
+    world.add_node("jp-1", world.add_users(users))
     world.flow_until(6)
     world.run(world.at(4))
 
@@ -252,9 +262,3 @@ def lock_account(connection: psycopg.Connection[tuple[object, ...]], account: st
     connection.execute(
         "SELECT FROM public.account_quota_states WHERE account_uuid = %s FOR UPDATE", (account,)
     )
-
-
-def wait_until_blocked(world: World) -> None:
-    """Wait until the run waits for a lock."""
-    while world.rows(COUNT_WAITING) == [(0,)]:
-        time.sleep(0.01)

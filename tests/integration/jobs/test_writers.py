@@ -19,8 +19,11 @@ WRITERS = 3
 
 
 @pytest.mark.parametrize("job", [collect, catch_up], ids=lambda job: job.__name__)
-def test_three_writers_at_once_bill_every_byte_once(world: World, job: Job) -> None:
+def test_three_writers_at_once_bill_every_byte_once(
+    world: World, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each minute three runs start together: together they do what one would have done."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     users = world.add_users(3)
     for source_id in ("jp-1", "us-1"):
         world.add_node(source_id, users)

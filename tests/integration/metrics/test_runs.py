@@ -127,6 +127,16 @@ def test_without_the_database_only_the_run_itself_is_told_of(story: Story, path:
     assert ("billing_run_last_success_timestamp_seconds", "collect") not in found
 
 
+def test_without_the_database_the_failure_of_another_job_stays(story: Story, path: Path) -> None:
+    """A reconcile that fails too does not end the alert about collect."""
+    billed(story)
+    for job in ("collect", "reconcile"):
+        story.billing(job, BILLING_METRICS_FILE=str(path), DATABASE_URL=NOWHERE)
+    found = read(path)
+    assert found["billing_run_success", "collect"] == 0
+    assert found["billing_run_success", "reconcile"] == 0
+
+
 def test_a_busy_run_is_no_failure(story: Story, path: Path) -> None:
     """Its status says what it was."""
     billed(story)

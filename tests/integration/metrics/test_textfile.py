@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.cli.textfile import replace_file, sole_writer
+from billing_cli.cli.textfile import present_content, replace_file, sole_writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,11 @@ def test_a_reader_meets_only_whole_files(tmp_path: Path) -> None:
     done = threading.Event()
 
     def write() -> None:
-        for turn in range(300):
-            replace_file(path, contents[turn % 2])
-        done.set()
+        try:
+            for turn in range(300):
+                replace_file(path, contents[turn % 2])
+        finally:
+            done.set()
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -67,6 +69,17 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, place: str) -> None:
         replace_file(path, b"")
     assert not path.is_file()
     assert names_in(tmp_path) == ["directory", "link"]
+
+
+def test_what_is_present_is_read_from_a_file_only(tmp_path: Path) -> None:
+    """A pipe would keep the run waiting; where nothing is, nothing is present."""
+    path = tmp_path / "billing.prom"
+    assert present_content(path) == b""
+    os.mkfifo(path)
+    assert present_content(path) == b""
+    path.unlink()
+    replace_file(path, b"a 1\n")
+    assert present_content(path) == b"a 1\n"
 
 
 def test_one_run_writes_at_a_time(tmp_path: Path) -> None:

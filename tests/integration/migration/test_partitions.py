@@ -16,9 +16,12 @@ from billing_cli.database.partitions import (
 from billing_cli.errors import SchemaError
 from billing_cli.features.migrate.job import migrate
 from tests.integration.migration.test_schema import store_evidence
+from tests.support.months import wait_for_the_next_month
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.postgres import Databases
 
 # Each partition of a table with its bounds, as months from this one on; the rest has none.
 READ_MONTHS_AHEAD = """
@@ -39,10 +42,18 @@ SELECT 'billing.' || %s || to_char(
 TABLES = ("billing.usage_records", "billing.charges")
 
 
+@pytest.fixture(autouse=True)
+def within_a_month() -> None:
+    """Let no month end during a test."""
+    wait_for_the_next_month()
+
+
 @pytest.fixture
 def jobs(job_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """Return a connection of the role that runs jobs."""
+    """Return a connection of the role that runs jobs; all partitions are there."""
     with psycopg.connect(job_url, autocommit=True) as opened:
+        # A month may have begun since the session's first database was migrated.
+        make_missing_partitions(opened)
         yield opened
 
 
@@ -63,22 +74,24 @@ def drop_last_ahead(connection: psycopg.Connection[Any]) -> None:
 
 
 def test_a_migration_makes_the_months_around_now(
-    connection: psycopg.Connection[dict[str, Any]], jobs: psycopg.Connection[tuple[Any, ...]]
+    databases: Databases, empty_database_url: str
 ) -> None:
     """The last one, this one, two ahead, and the rest."""
-    for table in TABLES:
-        assert months_ahead(connection, table) == [-1, 0, 1, 2, None]
-    assert read_partition_state(jobs) == PartitionState((), False)
+    migrate(empty_database_url, grant_to=databases.job_role)
+    with psycopg.connect(databases.job_url(empty_database_url), autocommit=True) as jobs:
+        for table in TABLES:
+            assert months_ahead(jobs, table) == [-1, 0, 1, 2, None]
+        assert read_partition_state(jobs) == PartitionState((), False)
 
 
 def test_the_role_of_the_jobs_makes_what_is_missing(
     connection: psycopg.Connection[dict[str, Any]], jobs: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     """It owns nothing, and the partitions belong to who migrated, guards included."""
+    before = [months_ahead(connection, table) for table in TABLES]
     drop_last_ahead(connection)
     make_missing_partitions(jobs)
-    for table in TABLES:
-        assert months_ahead(connection, table) == [-1, 0, 1, 2, None]
+    assert [months_ahead(connection, table) for table in TABLES] == before
     assert jobs.execute("SELECT billing.make_partitions()").fetchone() == (0,)
     migrate(connection.info.dsn, check=True)
 

@@ -51,7 +51,8 @@ def test_begin_and_exit_status_are_told_in_that_order(server: Server, status: in
 
 def test_nothing_is_sent_but_the_address(server: Server) -> None:
     """A GET without a body, and without a header that tells of the machine or the run."""
-    pinged(f"{server.url}/{KEY}", 0)
+    assert pinged(f"{server.url}/{KEY}", 0) == ()
+    assert len(server.heads) == 2
     for head in server.heads:
         method, *_ = head.split(" ")
         names = {line.split(":")[0].lower() for line in head.split("\r\n")[1:] if line}

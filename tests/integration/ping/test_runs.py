@@ -56,6 +56,16 @@ def test_a_collect_tells_its_begin_and_its_exit_status(ready: Story, switch: Ser
     assert paths(switch) == [f"/{KEY}/start", f"/{KEY}/0"]
 
 
+def test_a_partial_run_tells_success(ready: Story, switch: Server) -> None:
+    """Or else a node that is down would hide that the timer is gone."""
+    ready.add_node("us-1")
+    ready.minute()
+    ready.running["us-1"].refused = True
+    done = ready.billing("collect", BILLING_PING_URL=ping_url(switch))
+    assert done.exit_code == 3
+    assert paths(switch) == [f"/{KEY}/start", f"/{KEY}/0"]
+
+
 def test_a_run_that_fails_tells_its_exit_status(ready: Story, switch: Server) -> None:
     """The service takes it as a failure."""
     nowhere = "postgresql://127.0.0.1:1/account"

@@ -24,7 +24,7 @@ ODD_NAME = 'billing "100%" o\'jobs'
 @pytest.fixture
 def role(databases: Databases) -> Iterator[str]:
     """Return the name of a role that was given nothing yet; the name needs quoting."""
-    name = f"{databases.job_role} {ODD_NAME}"
+    name = f"{next(databases.names)} {ODD_NAME}"
     identifier = sql.Identifier(name)
     databases.admin.execute(sql.SQL("CREATE ROLE {}").format(identifier))
     yield name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from billing_cli.features.rerate.job import Order, rerate
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator.accounts import save_profile
 from billing_cli.simulator.books import read_books
+from tests.integration.database.stage import COUNT_BLOCKED, eventually
 from tests.support.interruptions import interrupted_everywhere
 from tests.support.story import MINUTE, START
 
@@ -272,8 +274,11 @@ def test_it_runs_beside_a_collect(story: Story, billed: Billed) -> None:
     assert story.paid(billed.users[0]) == paid + NEW * (77 + 2 * 7)
 
 
-def test_runs_at_the_same_moment_charge_the_difference_once(story: Story, billed: Billed) -> None:
+def test_runs_at_the_same_moment_charge_the_difference_once(
+    story: Story, billed: Billed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second one waits for the accounts, and then finds their charges right."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     paid = [story.paid(user) for user in billed.users]
     story.minute(*billed.moves(7))
     jobs: list[Callable[[], object]] = [
@@ -301,21 +306,27 @@ def test_runs_at_the_same_moment_charge_the_difference_once(story: Story, billed
     assert [story.paid(user) for user in billed.users] == [3 * one + later for one in paid]
 
 
-def test_entries_are_stamped_in_the_order_of_their_balances(story: Story, billed: Billed) -> None:
+def test_entries_are_stamped_in_the_order_of_their_balances(
+    story: Story, billed: Billed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where a run has waited for another that began after it."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 30.0)
     first, second = sorted(user.uuid for user in billed.users)
     moves = [move for move in billed.moves(6) if move[0].name.sample_uuid == second]
     until = billed.until
     story.minute(*moves)
-    waiting = threading.Thread(target=run, args=(story,), kwargs={"until": until})
     query = "SELECT FROM account_quota_states WHERE account_uuid = %s FOR UPDATE"
-    with psycopg.connect(story.database_url) as other, other.transaction():
+    with (
+        ThreadPoolExecutor(1) as thread,
+        psycopg.connect(story.database_url) as other,
+        other.transaction(),
+    ):
         other.execute(query, [first])
-        waiting.start()
-        while not story.rows("SELECT FROM pg_locks WHERE NOT granted"):
-            pass
+        waiting = thread.submit(run, story, until=until)
+        eventually(lambda: waiting.done() or story.rows(COUNT_BLOCKED) == [(1,)])
+        assert not waiting.done(), waiting.result()
         story.collect()
-    waiting.join()
+    assert waiting.result().status == "ok"
     entries = story.rows(
         "SELECT balance_after FROM billing_ledger WHERE account_uuid = %s ORDER BY created_at",
         second,

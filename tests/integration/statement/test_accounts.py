@@ -12,6 +12,7 @@ import pytest
 from billing_cli.core.statements import check_statement
 from billing_cli.features.statement.job import statement
 from billing_cli.simulator.accounts import save_users
+from tests.support.months import wait_for_the_next_month
 from tests.support.story import told_story
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ UPDATE public.account_quota_states SET current_balance = current_balance + %(amo
 @pytest.fixture
 def story(database_url: str, job_url: str) -> Iterator[Story]:
     """Return a story with an account that was charged for two minutes."""
+    wait_for_the_next_month()
     with told_story(database_url, job_url) as begun:
         node = begun.add_node("jp-1")
         node.add_stream(begun.add_user().uuid, "a")
@@ -107,11 +109,11 @@ def test_an_account_that_was_created_again_keeps_its_charges(story: Story) -> No
     user = _user(story)
     story.connection.execute("DELETE FROM public.users WHERE uuid = %s", [user.uuid])
     gone = _statement(story, user.uuid)
-    assert [day["charges"] for day in gone["days"]] == [2]
+    assert sum(day["charges"] for day in gone["days"]) == 2
     save_users(story.connection, [user])
     _grow(story)
     again = _statement(story, user.uuid)
-    assert [day["charges"] for day in again["days"]] == [4]
+    assert sum(day["charges"] for day in again["days"]) == 4
     kinds = [one["kind"] for one in again["other_entries"]]
     assert kinds == ["initial_balance", "unexplained_change"]
     assert again["closing_balance"] == "4.940000000"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_what_is_worth_knowing_is_a_note_with_what_to_do() -> None:
         (
             replace(WELL, gaps={"history_lost": 1}),
             "failed",
-            "history lost",
+            "history lost: charged with the next snapshot, unless counters restarted",
             "billing reconcile --source jp-1",
         ),
         (
@@ -105,6 +106,15 @@ def test_each_reason_has_a_severity_and_a_command(
     (finding,) = found(source)
     assert (finding.severity, finding.source_id, finding.text) == (severity, "jp-1", reason)
     assert f"`{command}" in finding.advice
+
+
+def test_lost_history_that_never_returns_is_closed_by_hand() -> None:
+    """No command does that; the advice leads to the paragraph with the statement."""
+    (finding,) = found(replace(WELL, gaps={"history_lost": 1}))
+    assert "docs/operations.md#billinghistorylost" in finding.advice
+    runbook = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    paragraph = runbook.partition("### BillingHistoryLost\n")[2].partition("\n### ")[0]
+    assert "UPDATE billing.gaps SET resolved_at" in paragraph
 
 
 def test_findings_are_listed_the_gravest_first() -> None:

@@ -111,6 +111,8 @@ def test_an_upgrade_from_0_1_0_charges_every_byte_once() -> None:
         opt = host.directory / "opt" / "billing"
         make_environment(opt, first_edition(host.directory))
         assert "version 0.1.0" in host.run("/opt/billing/bin/billing --version")
+        host.run("cp /opt/billing/share/billing/systemd/* /etc/systemd/system/")
+        host.run("systemctl enable --now billing-collect.timer billing-reconcile.timer")
         host.run("su - postgres -c 'DATABASE_URL=postgresql:///account "
                  "/opt/billing/bin/billing migrate --grant-to billing'")  # fmt: skip
         with psycopg.connect(host.url, autocommit=True) as connection:

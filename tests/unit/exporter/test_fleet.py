@@ -95,7 +95,8 @@ def test_no_more_sources_are_asked_at_once_than_allowed() -> None:
         outcomes = run(wanted, concurrency=2)
     assert len(outcomes) == 12
     assert all(isinstance(outcome, Fetched) for outcome in outcomes.values())
-    assert most == 2
+    assert len(server.heads) == 12
+    assert 1 <= most <= 2
 
 
 def test_sources_come_as_they_finish() -> None:

@@ -191,14 +191,17 @@ def test_the_hook_speaks_up_without_knowing_the_outcome() -> None:
     assert "x has failed (unknown, exit status unknown)" in run_shell(hook, "on-failure", "x")
 
 
-def test_a_script_that_fails_or_hangs_does_not_end_the_silence(tmp_path: Path) -> None:
+def test_a_script_that_fails_or_hangs_is_told_and_does_not_end_the_silence(tmp_path: Path) -> None:
     """The hook sleeps in any case, so that an outage does not call it each minute."""
     hook = shell_script(HOOK)
     assert hook.endswith("; exec sleep 900")
     assert "timeout 60 /etc/billing/on-failure" in hook
-    script = executable(tmp_path / "on-failure", "exit 1")
+    script = executable(tmp_path / "on-failure", "exit 7")
     hook = hook.replace("/etc/billing/on-failure", str(script)).replace("sleep 900", "echo asleep")
-    assert run_shell(hook, "on-failure", "x").endswith("\nasleep\n")
+    assert run_shell(hook, "on-failure", "x").splitlines()[1:] == [
+        f"<2>{script} has failed (exit status 7): nobody was told of x",
+        "asleep",
+    ]
 
 
 def awake(script: str) -> str:

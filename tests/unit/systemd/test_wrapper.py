@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from billing_cli.cli.root import cli
 from tests.unit.systemd.units import DIRECTORY, PROGRAM, settings
 
 WRAPPER = Path(__file__).parents[3] / "share" / "billing" / "billing"
@@ -27,6 +29,7 @@ ABOUT_THE_JOB = {
     "Type", "ExecStart", "TimeoutStartSec", "TimeoutStopSec", "SuccessExitStatus",
     "StandardOutput", "StandardError",
 }  # fmt: skip
+VALUES = {"--config": "seal.toml", "--log-level": "debug", "--log-format": "json"}
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def composed(
     """Run the wrapper."""
     return subprocess.run(  # noqa: S603 - our own script
         [str(WRAPPER), *arguments],
+        cwd=stand_ins,
         env={"PATH": f"{stand_ins}:/usr/bin:/bin", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -80,10 +84,40 @@ def test_a_command_gets_every_setting_of_its_unit(stand_ins: Path, command: str,
         *expected,
         "LoadCredential=us-1-token:/etc/billing/credentials/us-1-token",
         "ReadWritePaths=/var/lib/billing-metrics    /srv/more",
+        f"WorkingDirectory=-{stand_ins}",
     ]
     assert {"EnvironmentFile=-/etc/billing/billing.env", "DynamicUser=yes"} < set(found)
     assert settings(unit)["IPAddressDeny"] == ["link-local multicast"]
     assert lines[-4:] == ["--", PROGRAM, command, "--json"]
+
+
+@pytest.mark.parametrize("command", ["seal", "suspend"])
+def test_options_before_the_command_do_not_change_its_unit(stand_ins: Path, command: str) -> None:
+    """Or else it would connect as the role of the jobs."""
+    apart = [part for option in VALUES.items() for part in option]
+    joined = [f"{option}={value}" for option, value in VALUES.items()]
+    credential = f"LoadCredential={command}-database-url:"
+    for options in (apart, joined, ["--"]):
+        assert credential in composed(stand_ins, *options, command).stdout, options
+    # Only the first word is the command.
+    assert credential not in composed(stand_ins, "status", command).stdout
+
+
+def test_the_wrapper_knows_which_options_take_a_value() -> None:
+    """Those of `billing` itself: the word after them is no command."""
+    options = [one for one in cli.params if isinstance(one, click.Option)]
+    taking = {name for one in options if not one.is_flag for name in one.opts}
+    assert taking == set(VALUES)
+    assert f"    {' | '.join(VALUES)}) " in WRAPPER.read_text("utf-8")
+
+
+def test_the_command_runs_where_the_shell_is(stand_ins: Path) -> None:
+    """So that files are found by relative names; where the sandbox hides it, it runs in /."""
+    lines = composed(stand_ins, "verify", "--statement", "2026-11.html").stdout.splitlines()
+    assert [one for one in lines if "WorkingDirectory" in one] == [
+        f"--property=WorkingDirectory=-{stand_ins}"
+    ]
+    assert lines.index("--") > lines.index(f"--property=WorkingDirectory=-{stand_ins}")
 
 
 def test_the_exit_code_and_arguments_pass_through(stand_ins: Path) -> None:
