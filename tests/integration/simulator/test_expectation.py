@@ -122,22 +122,6 @@ def test_a_restart_shows_where_a_stream_stays_below_in_both_directions(
     assert restart.visibility == visibility
 
 
-@pytest.mark.parametrize(("total", "visibility"), [(10, "ambiguous"), (0, "shown")])
-def test_another_restart_that_does_not_show_leaves_the_first_one_open(
-    total: int, visibility: str
-) -> None:
-    """All counters are back above their totals of before both: nothing tells that they began."""
-    fleet = Fleet()
-    node = fleet.add_node("jp-1")
-    stream = node.add_stream(fleet.add_user().uuid)
-    for minute, flowed in enumerate((9, 1, total)):
-        if minute:
-            node.restart_xray(fleet.start + minute * MINUTE)
-        node.flow(stream, flowed, flowed)
-        node.snapshot(fleet.start + minute * MINUTE)
-    assert next(restarts_in(node.snapshots)).visibility == visibility
-
-
 def test_a_restart_is_not_hidden_before_all_streams_are_back() -> None:
     """The one that comes back first is above its earlier totals; those still to come decide."""
     fleet = Fleet()

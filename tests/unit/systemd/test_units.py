@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -90,7 +91,9 @@ def test_the_jobs_share_one_sandbox(name: str) -> None:
 @pytest.mark.parametrize("name", JOBS)
 def test_busy_and_partial_are_no_failure(name: str) -> None:
     """An outage is: 69 and all other codes fail the unit, which starts the hook."""
-    assert setting(name, "SuccessExitStatus") == f"{EXIT_PARTIAL} {EXIT_BUSY}"
+    assert (
+        setting(name, "SuccessExitStatus") == f"{EXIT_PARTIAL} {EXIT_BUSY} {128 + signal.SIGTERM}"
+    )
     assert setting(name, "OnFailure") == HOOK.replace("@", "@%N")
     assert setting(name, "Type") == "oneshot"
 
