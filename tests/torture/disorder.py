@@ -85,12 +85,16 @@ def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
     """Tell whether the reading after several older ones does not show that there was no restart.
 
     It does not where some stream counted more in them than after them, or where names change. A
-    single one is decided about alone where nothing follows for long.
+    single one is decided about alone where nothing follows for long. Nor does a successor before its
+    stamp, which may be ahead.
     """
     after, last = older.after, older.readings[-1]
     if after is None:
         return False
-    waited_nanoseconds = after.published_nanoseconds - last.published_nanoseconds
+    waited_nanoseconds = max(
+        after.published_nanoseconds - last.published_nanoseconds,
+        after.stamp_nanoseconds - last.stamp_nanoseconds,
+    )
     if len(older.readings) == 1 and waited_nanoseconds < STALLED_NANOSECONDS:
         return False
     pairs = [
