@@ -85,8 +85,7 @@ def _is_heavy(streams: Sequence[Stream], older: _Older) -> bool:
     """Tell whether the reading after several older ones does not show that there was no restart.
 
     It does not where some stream counted more in them than after them, or where names change. A
-    single one is decided about alone where nothing follows for long. Nor does a successor before its
-    stamp, which may be ahead.
+    single one is decided about alone where nothing follows for long, or the next is stamped ahead.
     """
     after, last = older.after, older.readings[-1]
     if after is None:
