@@ -212,6 +212,10 @@ def _programs(directory: Path) -> Path:
         target = copy / source.relative_to(package.parent)
         if source.is_dir() and not target.is_dir():
             shutil.copytree(source, target)
+    # Its own, so that the umask of root does not matter.
+    user = pwd.getpwnam(UNPRIVILEGED_USER)
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     return copy / programs.relative_to(package.parent)
 
 
