@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # The dead-man switch is for the job that the timer starts.
 PINGING_JOB = "collect"
 
-# What it is told instead of an exit code; None: nothing. A source that is down has alerts of its
-# own: it must not keep the switch raised, which could then raise none when the timer is gone. Of a
-# busy run nothing: whoever holds the sources is alive, or else should be missed.
+# What is sent in place of these exit codes; None is no ping. A source that is down has alerts of
+# its own: it must not keep the switch raised, which could raise no alarm when the timer is gone. A
+# busy run sends nothing: whoever holds the sources pings, or the switch is to be raised.
 PINGED_INSTEAD = {EXIT_PARTIAL: EXIT_OK, EXIT_BUSY: None}
 
 
@@ -107,6 +107,6 @@ def _write_metrics(
             stored,
             is_database_up=is_database_up,
             version=context.version,
-            present=b"" if stored is not None else present_content(path),
+            present=present_content(path),
         )
         replace_file(path, content)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import (
-    RENEWAL_REASON,
     RETURNED_REASON,
     Correction,
     returned_quotas,
@@ -153,7 +152,7 @@ def charge(context: JobContext, minutes: Minutes, opened: OpenedPeriods) -> Entr
             {**opened.histories, **minutes.histories},
             opened.accounts,
             peak_hours,
-            dict.fromkeys(opened.histories, RENEWAL_REASON),
+            opened.reasons,
         )
     else:
         rating = rate(minutes.new, opened.accounts, peak_hours)
@@ -180,8 +179,7 @@ def write_corrections(
     returned = returned_quotas(corrections, histories, opened.accounts)
     rated = read_rated_buckets(connection, returned)
     histories |= read_bucket_histories(connection, set(rated) - histories.keys())
-    reasons = dict.fromkeys(rated, RETURNED_REASON)
-    reasons |= dict.fromkeys(opened.histories, RENEWAL_REASON)
+    reasons = dict.fromkeys(rated, RETURNED_REASON) | opened.reasons
     peak_hours = context.tariff.peak_hours
     rating = settle(corrections, histories, opened.accounts, peak_hours, reasons)
     added = [correction.bucket for correction in corrections]

@@ -36,6 +36,11 @@ class OpenedPeriods:
     histories: Mapping[BucketKey, BucketHistory] = field(default_factory=dict)
     seen: Mapping[str, SeenPeriod] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> dict[BucketKey, str]:
+        """Why the buckets are re-rated."""
+        return dict.fromkeys(self.histories, RENEWAL_REASON)
+
     def seen_with(self, charged: Mapping[str, Account]) -> list[SeenPeriod]:
         """Return the new periods with what the charges of this run leave of the former quotas."""
         return [
@@ -113,8 +118,7 @@ def open_periods(connection: Connection, locked: LockedAccounts) -> OpenedPeriod
 
 def requote(opened: OpenedPeriods, peak_hours: PeakHours | None) -> Rating:
     """Return what the renewals alone change: charges of before that use another quota now."""
-    reasons = dict.fromkeys(opened.histories, RENEWAL_REASON)
-    return settle((), opened.histories, opened.accounts, peak_hours, reasons)
+    return settle((), opened.histories, opened.accounts, peak_hours, opened.reasons)
 
 
 def _is_renewed_since(account: Account, left: QuotasLeft) -> bool:

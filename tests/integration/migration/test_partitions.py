@@ -16,7 +16,6 @@ from billing_cli.database.partitions import (
 from billing_cli.errors import SchemaError
 from billing_cli.features.migrate.job import migrate
 from tests.integration.migration.test_schema import store_evidence
-from tests.support.months import wait_for_the_next_month
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +39,6 @@ SELECT 'billing.' || %s || to_char(
          date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months', '_YYYY_MM')
 """
 TABLES = ("billing.usage_records", "billing.charges")
-
-
-@pytest.fixture(autouse=True)
-def within_a_month() -> None:
-    """Let no month end during a test."""
-    wait_for_the_next_month()
 
 
 @pytest.fixture

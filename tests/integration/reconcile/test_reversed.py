@@ -69,20 +69,20 @@ def test_a_burst_after_silence_is_charged_again_as_far_as_credit_goes(attack: At
 def split_records(attack: Attack) -> tuple[Node, dict[int, int]]:
     """Charge records of five minutes, which late snapshots then split; return what is charged."""
     node, (user,) = attack.node(), attack.users()
-    publish(node, user, (0, 5, 10, 11, 12))
+    publish(node, (0, 5, 10, 11, 12), user)
     attack.run(START + HOUR)
     assert charged(attack) == {5: 500, 10: 500, 11: 100, 12: 100}
-    publish(node, user, LATE)
+    publish(node, LATE, user)
     charge_again(attack, 0)
     minutes = dict.fromkeys(range(1, 13), 100)
     assert charged(attack) == minutes
     return node, minutes
 
 
-def publish(node: Node, user: str, minutes: Iterable[int]) -> None:
-    """Add snapshots of a stream with 100 bytes a minute."""
+def publish(node: Node, minutes: Iterable[int], *users: str) -> None:
+    """Publish snapshots of users' streams with 100 bytes a minute."""
     for minute in minutes:
-        node.snapshots[START + minute * MINUTE] = [(user, "tcp", minute * 100)]
+        node.snapshots[START + minute * MINUTE] = [(user, "tcp", minute * 100) for user in users]
 
 
 def test_a_record_that_ends_after_the_range_is_charged_again(attack: Attack) -> None:
@@ -117,15 +117,10 @@ def test_another_reversal_beyond_the_range_is_left_alone(attack: Attack) -> None
     """Also of a record that begins within the range."""
     node, (user, other) = attack.node(), attack.users(2)
 
-    def totals(minute: int, *users: str) -> None:
-        node.snapshots[START + minute * MINUTE] = [(one, "tcp", minute * 100) for one in users]
-
-    for minute in (0, 5, 11):
-        totals(minute, user, other)
-    totals(10, other)
+    publish(node, (0, 5, 11), user, other)
+    publish(node, (10,), other)
     attack.run(START + HOUR)
-    for minute in LATE:
-        totals(minute, user, other)
+    publish(node, LATE, user, other)
     charge_again(attack, 0)
     for since, until, account in ((3, 8, user), (9, 10, other)):
         begin, end = START + since * MINUTE, START + until * MINUTE
@@ -140,15 +135,10 @@ def test_later_records_that_were_taken_back_are_not_charged_again_unasked(attack
     """Where a longer range would have them in it the result says what is left, and until where."""
     node, (user, other) = attack.node(), attack.users(2)
 
-    def totals(minute: int, *users: str) -> None:
-        node.snapshots[START + minute * MINUTE] = [(one, "tcp", minute * 100) for one in users]
-
-    for minute in (0, 5, 15):
-        totals(minute, user, other)
-    for minute in (10, 11):
-        totals(minute, user)
+    publish(node, (0, 5, 15), user, other)
+    publish(node, (10, 11), user)
     attack.run(START + HOUR)
-    totals(7, user, other)
+    publish(node, (7,), user, other)
     charge_again(attack, 0)
     everything = charged(attack)
     assert everything == {5: 1_000, 7: 400, 10: 300, 11: 100, 15: 1_200}

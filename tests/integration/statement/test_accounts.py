@@ -12,7 +12,6 @@ import pytest
 from billing_cli.core.statements import check_statement
 from billing_cli.features.statement.job import statement
 from billing_cli.simulator.accounts import save_users
-from tests.support.months import wait_for_the_next_month
 from tests.support.story import told_story
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ UPDATE public.account_quota_states SET current_balance = current_balance + %(amo
 @pytest.fixture
 def story(database_url: str, job_url: str) -> Iterator[Story]:
     """Return a story with an account that was charged for two minutes."""
-    wait_for_the_next_month()
     with told_story(database_url, job_url) as begun:
         node = begun.add_node("jp-1")
         node.add_stream(begun.add_user().uuid, "a")

@@ -101,5 +101,5 @@ def test_the_journal_says_that_nobody_was_told(tmp_path: Path) -> None:
     told = tell(tmp_path, MAIL, OUTCOME="7")
     script = tmp_path / "etc" / "billing" / "on-failure"
     assert told.lines == [
-        f"<2>{script} has failed (exit status 7): nobody was told of billing-collect"
+        f"<2>{script} has failed (exit status 7): nobody was notified of billing-collect"
     ]

@@ -202,7 +202,7 @@ def test_a_script_that_fails_or_hangs_is_told_and_does_not_end_the_silence(tmp_p
     script = executable(tmp_path / "on-failure", "exit 7")
     hook = hook.replace("/etc/billing/on-failure", str(script)).replace("sleep 900", "echo asleep")
     assert run_shell(hook, "on-failure", "x").splitlines()[1:] == [
-        f"<2>{script} has failed (exit status 7): nobody was told of x",
+        f"<2>{script} has failed (exit status 7): nobody was notified of x",
         "asleep",
     ]
 
