@@ -114,11 +114,16 @@ def _is_renamed(before: Snapshot, after: Snapshot) -> bool:
 def _charged(
     streams: Sequence[Stream], stream: Stream, read: Sequence[Snapshot], last: Bytes
 ) -> Bytes:
-    """Return what is charged of a stream where every counter that falls is a restart of all."""
+    """Return what is charged of a stream where every counter that falls is a restart of all.
+
+    One that is absent then begins at zero as well.
+    """
     charged = Bytes()
     for before, after in pairwise(read):
-        if after.holds(stream) and _totals(stream, after) != last:
-            fell = any(_has_fallen(other, before, after) for other in streams)
+        fell = any(_has_fallen(other, before, after) for other in streams)
+        if not after.holds(stream):
+            last = Bytes() if fell else last
+        elif _totals(stream, after) != last:
             charged = charged.plus(_totals(stream, after).minus(Bytes() if fell else last))
             last = _totals(stream, after)
     return charged
