@@ -16,21 +16,30 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-STDOUT, STDERR = 1, 2
+STDIN, STDOUT, STDERR = range(3)
 
 
 def guard_standard_streams() -> LossyFile:
     """Replace stdout and stderr by streams whose writes never fail; return stdout's file.
 
-    What our parent closed leads nowhere from then on, so that no connection of ours takes the
-    number of a stream: what a library then wrote to stderr would go to the database.
+    What our parent closed is empty, or leads nowhere, from then on, so that no connection of ours
+    takes the number of a stream: what a library then wrote to stderr would go to the database.
     """
     _open_what_is_closed()
+    if sys.stdin is None:
+        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - as the interpreter does
     stdout = LossyFile(STDOUT)
     sys.stdout = _text_stream(stdout, sys.stdout)
     # What can't be logged is dropped; a log never makes a run wait.
     sys.stderr = _text_stream(LossyFile(STDERR, is_waiting=False), sys.stderr)
     return stdout
+
+
+def give_up_stdout(reason: str) -> None:
+    """Write no more to stdout: what it has not taken yet is dropped, and counts as a failure."""
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(file, LossyFile) and file.failure is None:
+        file.failure = OSError(reason)
 
 
 class LossyFile(io.FileIO):

@@ -36,9 +36,9 @@ def main() -> None:
     except SystemExit as ended:
         exit_code = ended.code if isinstance(ended.code, int) else EXIT_OK
     sys.stdout.flush()
-    # A reader that has seen enough, such as `head`, is no failure.
-    is_lost = stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError)
-    if is_lost and exit_code in {EXIT_OK, EXIT_PARTIAL}:
+    # A reader of text that has seen enough, such as `head`, is no failure.
+    has_seen_enough = isinstance(stdout.failure, BrokenPipeError) and not _asks_for_json(sys.argv)
+    if stdout.failure is not None and not has_seen_enough and exit_code in {EXIT_OK, EXIT_PARTIAL}:
         click.echo(
             f"Error: what was to be done is done, but stdout takes nothing: {stdout.failure}",
             err=True,

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -28,11 +29,13 @@ from billing_cli.errors import (
     InterruptedBySignalError,
     UsageError,
 )
+from billing_cli.output import give_up_stdout
 from billing_cli.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from billing_cli.cli.observers import Observers
     from billing_cli.cli.root import Options
     from billing_cli.cli.tables import Part
     from billing_cli.config.settings import Settings
@@ -143,26 +146,36 @@ def run_job(
         result = replace(work(context), currency=context.currency)
     except (BillingError, InterruptedBySignalError) as error:
         failure = error.so_far or failed(str(error), error.code)
-        try:
+        with _shown(observers, failure, error.exit_code, error):
             _print_failure(failure, as_json, text_of)
-        finally:
-            observers.end(failure, error.exit_code, error)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug of ours, reported like any failure
         failure = failed(f"unexpected {type(error).__name__}", "unexpected")
-        click.echo(bug_report(error), err=True)
-        try:
+        with _shown(observers, failure, EXIT_FAILED, error):
+            click.echo(bug_report(error), err=True)
             if as_json:
                 _print(failure, as_json, None)
-        finally:
-            observers.end(failure, EXIT_FAILED, error)
         sys.exit(EXIT_FAILED)
-    _log(result)
-    try:
+    with _shown(observers, result, exit_code_of(result)):
+        _log(result)
         _print(result, as_json, text_of)
-    finally:
-        observers.end(result, exit_code_of(result))
     sys.exit(exit_code_of(result))
+
+
+@contextmanager
+def _shown(
+    observers: Observers, result: RunResult, exit_code: int, error: BaseException | None = None
+) -> Iterator[None]:
+    """Let the block show how a run ended; tell the observers.
+
+    A signal that comes now ends what is shown. The run is over, and its outcome stands.
+    """
+    try:
+        yield
+    except InterruptedBySignalError as signalled:
+        give_up_stdout(signal.Signals(signalled.signal_number).name)
+    finally:
+        observers.end(result, exit_code, error)
 
 
 def in_shard(context: JobContext, source_ids: Sequence[str], shard: Shard | None) -> JobContext:

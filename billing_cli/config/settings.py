@@ -200,7 +200,10 @@ class Settings(BaseSettings):
     @field_validator("sources", mode="before")
     @classmethod
     def _check_sources(cls, value: Any, info: ValidationInfo) -> Any:
-        return sources_of(from_json(value), has_shared_token=cls._has_token(info.data))
+        # In JSON, `null` is a list of none.
+        entries = from_json(value)
+        token = cls._has_token(info.data)
+        return sources_of(() if entries is None else entries, has_shared_token=token)
 
     @field_validator("exporter_base_url", mode="before")
     @classmethod

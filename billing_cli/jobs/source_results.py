@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from billing_cli.config.redaction import redact
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
@@ -118,11 +119,11 @@ def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceR
 def rejected_notes(reasons: Sequence[str], count: int) -> list[str]:
     """Return why samples were rejected: the first reasons, and how many more of `count` there are.
 
-    Of `reasons`, the first NOTES_SHOWN are enough.
+    Of `reasons`, the first NOTES_SHOWN are enough. An exporter may have sent a secret in them.
     """
     rest = count - NOTES_SHOWN
     more = [f"and {rest} more samples that can't be used"] if rest > 0 else []
-    return [*dict.fromkeys(reasons[:NOTES_SHOWN]), *more]
+    return [*dict.fromkeys(map(redact, reasons[:NOTES_SHOWN])), *more]
 
 
 def result_without_plan(

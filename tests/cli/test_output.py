@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from billing_cli.core.model import NodeIdentity
 from tests.cli.command import PYTHON_PATH, TIMEOUT_SECONDS, Finished, command_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.cli.command import Site
 
 FULL = "/dev/full"
@@ -30,6 +33,51 @@ def test_74_where_the_result_of_a_committed_run_can_not_be_written(
     assert "Traceback" not in finished.stderr
     site.world.check()
     assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+def test_74_where_the_reader_of_a_json_result_is_gone(site: Site) -> None:
+    """A program that asked for the result has not got it, and must not take it for said."""
+    site.has_two_nodes()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with started(site, writer, "collect", "--json") as run:
+        assert "Broken pipe" in run.stderr.read().splitlines()[-1]
+    assert run.returncode == 74
+    assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+def test_a_signal_while_the_result_is_shown_undoes_nothing(site: Site) -> None:
+    """No second object says that something was rolled back, and nothing waits for the reader."""
+    site.has_two_nodes()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, b" " * 4096)
+    os.set_blocking(writer, True)
+    with started(site, writer, "--log-level", "info", "collect", "--json") as run:
+        while "run finished" not in run.stderr.readline():
+            assert run.poll() is None
+        run.terminate()
+        assert "SIGTERM" in run.stderr.read().splitlines()[-1]
+    assert run.returncode == 74
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b" " * filled
+    assert site.billing("collect", "--json").result["written_minutes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["collect", "--json", "--from-file", "-"], 1), (["init"], 2)],
+)
+def test_a_stdin_that_is_closed_is_an_empty_one(
+    site: Site, arguments: list[str], code: int
+) -> None:
+    """No bug is reported where there is nothing to read."""
+    site.has_two_nodes()
+    finished = redirected(site, '"$@" <&-', *arguments)
+    assert (finished.code, "bug" in finished.stderr) == (code, False), finished
 
 
 def test_a_failed_run_keeps_its_code_where_nothing_can_be_written(site: Site) -> None:
@@ -69,6 +117,22 @@ def test_a_bug_has_a_traceback_at_debug_level(
         raise ZeroDivisionError
     report = bug_report(caught.value)
     assert report.startswith("Traceback")
+
+
+@contextmanager
+def started(site: Site, stdout: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command with a descriptor as its stdout, which is closed here; wait for its end."""
+    site.world.fleet.present = site.present
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command_line(*arguments),
+        env={**PYTHON_PATH, **site.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        os.close(stdout)
+        yield run
 
 
 def redirected(site: Site, script: str, *arguments: str) -> Finished:

@@ -129,6 +129,18 @@ def test_exporters_that_send_everything_back_make_nobody_show_a_secret(place: Pl
         assert "collect" not in place.worked  # Not one of the answers is used.
 
 
+def test_a_short_token_that_comes_back_as_a_uuid_is_not_shown(place: Place) -> None:
+    """It may be an ordinary word, so that the answer is used, but for the sample."""
+    (place.secrets / "shared").write_text(f"{MARKER}-t", encoding="utf-8")
+    endpoint = place.world.running["sg-1"]
+    endpoint.token = f"{MARKER}-t"
+    for spelled in (str, escaped):
+        endpoint.rewrite = replacing(
+            rb'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"', f'"{spelled(endpoint.token)}"'
+        )
+        place.run_all("collect", "reconcile", "status", variants=2)
+
+
 def test_refused_credentials_make_nobody_show_them(place: Place) -> None:
     """Neither what was sent nor what was wanted."""
     for source_id in place.world.fleet.nodes:
