@@ -124,47 +124,63 @@ class LockedRows:
     on_record: Mapping[BucketKey, Totals | None]
 
 
-def lock_accounts(
-    connection: Connection, wanted: Wanted, *, wait_seconds: float, wait_seconds_afterwards: float
-) -> LockedRows:
+class Waits(NamedTuple):
+    """For how many seconds a statement waits for a row: while rows are locked, and afterwards."""
+
+    locking: float
+    afterwards: float
+
+
+def lock_accounts(connection: Connection, wanted: Wanted, waits: Waits) -> LockedRows:
     """Lock accounts and quota states, and look up what is on record of the buckets.
 
     It is one round trip, which makes the staging tables as well. Sets the savepoints `accounts`,
     before all of it, and `locks`, before the locks. Raises LockNotAvailable where another session
-    holds one of the rows for longer than `wait_seconds`.
+    holds one of the rows for longer than that waits.
     """
     with connection.pipeline():
         for statement in ("SAVEPOINT accounts", *STAGING_TABLES, "SAVEPOINT locks"):
             connection.execute(statement)
-        _limit_waiting(connection, wait_seconds)
+        _limit_waiting(connection, waits.locking)
         users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(wanted.kept)})
         found = _lock_states(connection, LOCK_QUOTA_STATES, wanted)
-        _limit_waiting(connection, wait_seconds_afterwards)
+        _limit_waiting(connection, waits.afterwards)
     return _locked_rows(wanted, users, *found)
 
 
-def lock_available_accounts(connection: Connection, wanted: Wanted) -> LockedRows:
-    """Do as `lock_accounts` does with the rows that no other session has locked."""
+def lock_available_accounts(
+    connection: Connection, wanted: Wanted, waits: Waits, *, adds_states: bool
+) -> LockedRows:
+    """Do as `lock_accounts` does with the rows that no other session has locked.
+
+    Raises LockNotAvailable where another session adds the quota state of one of the accounts as
+    well and does not end; not without `adds_states`: accounts that have none get none then.
+    """
     with connection.pipeline():
         connection.execute("ROLLBACK TO SAVEPOINT locks")
+        _limit_waiting(connection, waits.locking)
         kept = {"account_uuids": arrays.plain(wanted.kept)}
         users = connection.execute(LOCK_AVAILABLE_USERS, kept)
-        found = _lock_states(connection, LOCK_AVAILABLE_QUOTA_STATES, wanted)
+        found = _lock_states(
+            connection, LOCK_AVAILABLE_QUOTA_STATES, wanted, adds_states=adds_states
+        )
         existing = connection.execute(READ_USERS, kept)
+        _limit_waiting(connection, waits.afterwards)
     return replace(
         _locked_rows(wanted, users, *found), existing=[account for (account,) in existing]
     )
 
 
 def _lock_states(
-    connection: Connection, lock_states: LiteralString, wanted: Wanted
+    connection: Connection, lock_states: LiteralString, wanted: Wanted, *, adds_states: bool = True
 ) -> tuple[Cursor[Any], Cursor[Any], ChargedCursors, ChargedCursors]:
     charged = {"account_uuids": arrays.plain(wanted.charged)}
     initial = {
         "initial_quota_bytes": wanted.initial_quota_bytes,
         "initial_balance": wanted.initial_balance,
     }
-    connection.execute(ADD_QUOTA_STATES, charged | initial)
+    if adds_states:
+        connection.execute(ADD_QUOTA_STATES, charged | initial)
     first = (key.bucket_start for key in (*wanted.fresh[:1], *wanted.late[:1]))
     return (
         connection.execute(lock_states, charged),

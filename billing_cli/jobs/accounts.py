@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,17 +113,17 @@ def lock_accounts(
 def _lock_rows(
     context: JobContext, connection: Connection, wanted: store.Wanted
 ) -> store.LockedRows:
-    """Lock the rows, at first with a little patience, then those that are available."""
+    """Lock the rows, at first with a little patience, then those that are available.
+
+    Where another session is adding the quota state of a new account, new accounts are left out.
+    """
     patience = context.database.lock_timeout_seconds
-    try:
-        return store.lock_accounts(
-            connection,
-            wanted,
-            wait_seconds=min(LOCK_WAIT_SECONDS, patience),
-            wait_seconds_afterwards=patience,
-        )
-    except LockNotAvailable:
-        return store.lock_available_accounts(connection, wanted)
+    waits = store.Waits(min(LOCK_WAIT_SECONDS, patience), patience)
+    with suppress(LockNotAvailable):
+        return store.lock_accounts(connection, wanted, waits)
+    with suppress(LockNotAvailable):
+        return store.lock_available_accounts(connection, wanted, waits, adds_states=True)
+    return store.lock_available_accounts(connection, wanted, waits, adds_states=False)
 
 
 def _account(

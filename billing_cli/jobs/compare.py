@@ -169,21 +169,33 @@ def _compare_together(
             finding.history_range.source_id: Compared(
                 corrections=len(usage[finding.history_range.source_id]),
                 skipped=finding.skipped,
-                resolved_gaps=_resolve_gaps(context, connection, finding.history_range),
-                problems=(
-                    *(
-                        locked_accounts.problems[account]
-                        for account in sorted(
-                            {stored.account_uuid for stored, _ in finding.different}
-                        )
-                        if account in locked_accounts.problems
-                    ),
-                    *[ABOVE_CREDIT] * bool(refused.get(finding.history_range.source_id)),
-                    *[ABOVE_MAXIMUM] * bool(above.get(finding.history_range.source_id)),
-                ),
+                # What is left for a later reconcile keeps its gap open.
+                resolved_gaps=0
+                if problems
+                else _resolve_gaps(context, connection, finding.history_range),
+                problems=problems,
             )
-            for finding in findings
+            for finding, problems in (
+                (finding, _problems(finding, locked_accounts.problems, refused, above))
+                for finding in findings
+            )
         },
+    )
+
+
+def _problems(
+    finding: Finding,
+    of_accounts: Mapping[str, str],
+    refused: Mapping[str, Collection[CellKey]],
+    above: Mapping[str, Collection[CellKey]],
+) -> tuple[str, ...]:
+    """Return why not all that differs was corrected."""
+    source_id = finding.history_range.source_id
+    accounts = {stored.account_uuid for stored, _ in finding.different}
+    return (
+        *(of_accounts[account] for account in sorted(accounts & of_accounts.keys())),
+        *[ABOVE_CREDIT] * bool(refused.get(source_id)),
+        *[ABOVE_MAXIMUM] * bool(above.get(source_id)),
     )
 
 

@@ -75,13 +75,17 @@ def reconcile(
     results: dict[str, SourceResult] = {}
     found: list[MinuteDifference] = []
     written, corrections, steps = Written(), 0, 0
+    is_recorded = False
     notes: tuple[str, ...] = ()
 
-    def outcome(step: Comparison | None = None) -> RunResult:
+    def outcome(
+        step: Comparison | None = None, at: Sequence[ReconcileProgress] | None = None
+    ) -> RunResult:
         total = written.plus(step.written) if step else written
         taken = steps + 1 if step else steps
         merged = results | {
-            progress.source.source_id: progress.finished() for progress in unfinished
+            progress.source.source_id: progress.finished()
+            for progress in (unfinished if at is None else at)
         }
         result = result_of(
             context,
@@ -114,15 +118,17 @@ def reconcile(
             ]
 
             def work(
-                connection: Connection, history_ranges: Sequence[HistoryRange] = history_ranges
-            ) -> Comparison:
+                connection: Connection,
+                history_ranges: Sequence[HistoryRange] = history_ranges,
+                before: Sequence[ReconcileProgress] = unfinished,
+            ) -> tuple[Comparison, list[ReconcileProgress]]:
                 step = compare(context, connection, history_ranges)
-                record_run(context, connection, outcome(step))
-                return step
+                noted = _noted(before, history_ranges, step)
+                record_run(context, connection, outcome(step, noted))
+                return step, noted
 
-            if history_ranges:
-                step = session.transaction(work)
-                _note(unfinished, history_ranges, step)
+            if is_recorded := bool(history_ranges):
+                step, unfinished = session.transaction(work)
                 written, steps = written.plus(step.written), steps + 1
                 corrections += sum(source.corrections for source in step.by_source.values())
                 found.extend(step.differences)
@@ -137,6 +143,8 @@ def reconcile(
                     {progress.source.source_id: progress.at for progress in unfinished},
                     max(progress.end for progress in unfinished),
                 )
+        if not is_recorded:
+            session.transaction(lambda connection: record_run(context, connection, outcome()))
     return outcome()
 
 
@@ -273,13 +281,14 @@ def _fetch(
     return origin.fetch(requests, context.clock())
 
 
-def _note(
+def _noted(
     unfinished: Sequence[ReconcileProgress],
     history_ranges: Sequence[HistoryRange],
     step: Comparison,
-) -> None:
-    """Take a step's outcome into the sources' results and move on."""
-    by_id = {progress.source.source_id: progress for progress in unfinished}
+) -> list[ReconcileProgress]:
+    """Return how far the sources are after a step, with its outcome in their results."""
+    noted = [replace(progress, notes=dict(progress.notes)) for progress in unfinished]
+    by_id = {progress.source.source_id: progress for progress in noted}
     for history_range in history_ranges:
         progress = by_id[history_range.source_id]
         if history_range.source_id in step.failed:
@@ -288,3 +297,4 @@ def _note(
             progress.note(history_range, step.by_source[history_range.source_id])
         else:
             progress.result = replace(progress.result, status="busy")
+    return noted

@@ -180,6 +180,33 @@ def test_a_row_that_another_session_holds_delays_its_account_alone(
     world.assert_all_is_billed()
 
 
+def test_a_quota_state_that_another_session_is_adding_delays_its_account_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a dry run does: it is no row yet that could be skipped, and the insert waits for it."""
+    monkeypatch.setattr("billing_cli.jobs.accounts.LOCK_WAIT_SECONDS", 0.05)
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 8)
+    world.connection.execute("DELETE FROM public.users WHERE uuid = %s", (users[0].uuid,))
+    world.run_unchecked(world.at(4))
+    world.save_users()
+    with psycopg.connect(world.connection.info.dsn) as other:
+        other.execute(
+            "INSERT INTO public.account_quota_states (account_uuid, remaining_included_quota,"
+            " current_balance, arrears, throttle_state, suspend_state, effective_at, updated_at)"
+            " VALUES (%s, 0, 0, false, 'normal', 'active', now(), now())",
+            (users[0].uuid,),
+        )
+        result = world.run_unchecked(world.at(6))
+        other.rollback()
+    assert result.status == "partial"
+    assert any("locked by another session" in note for note in only_source(result).notes)
+    assert pending_accounts(world) == {users[0].uuid}
+    assert world.run(world.at(6)).status == "ok"
+    world.run(world.at(10))
+    world.assert_all_is_billed()
+
+
 def test_a_row_that_is_free_again_in_time_delays_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.integration.jobs.world import serving_world
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from billing_cli.core.result import RunResult
     from tests.integration.jobs.world import World
 
 READ_ADJUSTMENTS = """
@@ -67,7 +68,32 @@ def test_a_source_whose_corrections_are_refused_fails_alone(
     ]
     assert result.status == "partial"
     assert result.corrections == result.sources[1].corrections > 0
+    assert recorded(world, result) == ("partial", ["error", "ok"])
     accept_again(world)
     assert world.run(world.at(21), reconcile).status == "ok"
     world.unknown_buckets = False
     world.check()
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreachable"])
+def test_a_reconcile_of_which_all_sources_fail_is_recorded_as_failed(
+    world: World, *, is_refused: bool
+) -> None:
+    """So metrics and `status` say so, and it is no success."""
+    if is_refused:
+        refuse(world, "traffic_minute_buckets", "true")
+    else:
+        for source_id in world.fleet.nodes:
+            world.running[source_id].down = True
+    result = world.run_unchecked(world.at(21), reconcile)
+    assert result.status == "error"
+    assert recorded(world, result) == ("error", ["error", "error"])
+    query = "SELECT last_success_at, failed_runs FROM billing.totals WHERE job = 'reconcile'"
+    assert world.rows(query) == [(None, 1)]
+
+
+def recorded(world: World, result: RunResult) -> tuple[str, list[str]]:
+    """Return the status of a run in the run history, and those of its sources."""
+    query = "SELECT status, result -> 'sources' FROM billing.runs WHERE run_id = %s::uuid"
+    ((status, sources),) = world.rows(query, result.run_id)
+    return status, [source["status"] for source in sources]
