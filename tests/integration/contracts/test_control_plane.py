@@ -176,8 +176,8 @@ def test_143_and_all_as_it_was_after_sigterm(world: World, database_url: str) ->
     world.check()
 
 
-def test_a_reader_that_is_gone_changes_nothing(world: World, database_url: str) -> None:
-    """Nobody reads the result any more; what was done is whole, and nothing is said about it."""
+def test_74_where_the_reader_is_gone(world: World, database_url: str) -> None:
+    """Nobody reads the result any more; what was done is whole, and the exit code says so."""
     with psycopg.connect(database_url) as other:
         child = blocked(world, other, start_reconcile)
         assert child.stdout is not None
@@ -186,7 +186,7 @@ def test_a_reader_that_is_gone_changes_nothing(world: World, database_url: str) 
         assert child.stderr is not None
         log = child.stderr.read().decode()
         child.stderr.close()
-    assert child.wait() == 0
+    assert child.wait() == 74
     assert "Traceback" not in log
     assert_is_reconciled(world)
 
