@@ -134,7 +134,7 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.line_code,
   FROM billing.charges AS charge
  WHERE charge.account_uuid = %(account)s
    AND charge.bucket_start = ANY (%(minutes)s::timestamptz[])
- ORDER BY charge.bucket_start, charge.created_at
+ ORDER BY charge.bucket_start, charge.created_at, charge.ordinal
 """
 
 # The ledger has no node: what others wrote is known by account and minute alone.

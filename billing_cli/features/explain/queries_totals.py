@@ -44,12 +44,13 @@ SELECT to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD'), stored_node_id, l
  ORDER BY 1, 2, 3
 """
 
-# In the order in which they were charged: by run, and by bucket within it.
+# In the order in which they were charged: by transaction, and by ordinal within it. Old rows have
+# no ordinal; they were charged in the order of their keys.
 READ_BALANCES = f"""
 WITH {RANGE_OF_CHARGES}, placed AS (
   SELECT balance_before, balance_before + amount_delta AS balance_after,
-         row_number() OVER (ORDER BY created_at, bucket_start, stored_node_id, region, line_code)
-           AS place,
+         row_number() OVER (ORDER BY created_at, ordinal, bucket_start, stored_node_id COLLATE "C",
+                                     region COLLATE "C", line_code COLLATE "C") AS place,
          count(*) OVER () AS found
     FROM charge
 )
