@@ -107,7 +107,7 @@ def rerate(
         )
 
     with (
-        Session(context.database) as session,
+        Session(context.database, dry_run=dry_run) as session,
         recording_failure(context, session, lambda: outcome(done)),
     ):
         scope = session.read(lambda connection: _scope(context, connection, order))

@@ -174,6 +174,17 @@ def test_a_dry_run_tells_the_differences_and_writes_nothing(story: Story) -> Non
     )
 
 
+@pytest.mark.usefixtures("billed")
+def test_a_dry_run_that_fails_writes_nothing(story: Story) -> None:
+    """Neither a row in the run history nor a failed run in the totals."""
+    tables = ("SELECT * FROM billing.runs", "SELECT * FROM billing.totals")
+    before = [story.rows(table) for table in tables]
+    story.price = Decimal(0)
+    with pytest.raises(ConfigurationError, match="no account has a price"):
+        run(story, dry_run=True)
+    assert [story.rows(table) for table in tables] == before
+
+
 def test_only_the_minutes_of_the_range_change(story: Story, billed: Billed) -> None:
     """The range is half open, by the minute in which bytes were counted."""
     run(story, since=START + 2 * MINUTE, until=START + 4 * MINUTE)
