@@ -117,8 +117,10 @@ SELECT held.bucket_start, stream.stored_node_id, stream.inbound_tag, stream.samp
  ORDER BY held.bucket_start, stream.stored_node_id, stream.inbound_tag, held.from_at
 """
 
+# Figures of shared tables may be NULL where another service writes them.
 READ_BUCKETS = """
-SELECT bucket_start, node_id, line_code, region, uplink_bytes, downlink_bytes, total_bytes
+SELECT bucket_start, node_id, line_code, region, coalesce(uplink_bytes, 0),
+       coalesce(downlink_bytes, 0), coalesce(total_bytes, 0)
   FROM public.traffic_minute_buckets
  WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
  ORDER BY bucket_start, node_id, line_code, region
@@ -139,7 +141,8 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.line_code,
 
 # The ledger has no node: what others wrote is known by account and minute alone.
 READ_FOREIGN_ENTRIES = """
-SELECT bucket_start, id::text, entry_type, rated_bytes, amount_delta::text::numeric, created_at
+SELECT bucket_start, id::text, entry_type, coalesce(rated_bytes, 0),
+       coalesce(amount_delta::text::numeric, 0), created_at
   FROM public.billing_ledger AS entry
  WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
    AND NOT EXISTS (SELECT FROM billing.charges AS charge

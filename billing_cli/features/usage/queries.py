@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from billing_cli.features.usage.result import By
 
-# Only charges know the node and the tag of an amount; those of another writer have none.
+# Only charges know the node and the tag of an amount; those of another writer have none. Bytes of
+# its buckets may be NULL.
 READ_USAGE = """
 SELECT CASE %(by)s
          WHEN 'day' THEN to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD')
@@ -25,7 +26,9 @@ SELECT CASE %(by)s
        sum(uplink_bytes)::bigint, sum(downlink_bytes)::bigint, sum(included_bytes)::bigint,
        sum(rated_bytes)::bigint, sum(amount)
   FROM (SELECT bucket_start, node_id AS node, line_code AS inbound_tag, account_uuid,
-               uplink_bytes, downlink_bytes, 0 AS included_bytes, 0 AS rated_bytes, 0 AS amount
+               coalesce(uplink_bytes, 0) AS uplink_bytes,
+               coalesce(downlink_bytes, 0) AS downlink_bytes,
+               0 AS included_bytes, 0 AS rated_bytes, 0 AS amount
           FROM public.traffic_minute_buckets
          WHERE bucket_start >= %(since)s AND bucket_start < %(until)s
            AND account_uuid = coalesce(%(account)s, account_uuid)

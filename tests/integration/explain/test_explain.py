@@ -271,6 +271,44 @@ def test_what_another_writer_charged_is_told_as_such(story: Story) -> None:
     assert "another writer's ledger entry" in text_of(explain_parts(told(story, user)))
 
 
+def test_figures_of_another_writer_may_be_null(story: Story) -> None:
+    """They count as 0, where the columns of a deployment allow it."""
+    user = story.add_user()
+    minute = story.minute((story.add_node("jp-1").add_stream(user.uuid, "xhttp"), 1, 1))
+    for table, column in (
+        ("billing_ledger", "rated_bytes"),
+        ("billing_ledger", "amount_delta"),
+        ("traffic_minute_buckets", "uplink_bytes"),
+        ("traffic_minute_buckets", "downlink_bytes"),
+        ("traffic_minute_buckets", "total_bytes"),
+    ):
+        statement = f"ALTER TABLE public.{table} ALTER {column} DROP NOT NULL"
+        story.connection.execute(statement.encode())
+    story.connection.execute(
+        "INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end,"
+        " entry_type, rated_bytes, amount_delta, balance_after)"
+        " VALUES (gen_random_uuid(), %(user)s, %(minute)s, %(minute)s, 'gift', NULL, NULL, 0)",
+        {"user": user.uuid, "minute": minute},
+    )
+    story.connection.execute(
+        "INSERT INTO public.traffic_minute_buckets (bucket_start, node_id, account_uuid,"
+        " uplink_bytes, downlink_bytes, total_bytes) VALUES (%s, %s, %s, NULL, NULL, NULL)",
+        [minute, NODE, user.uuid],
+    )
+
+    explanation = told(story, user)
+
+    (told_minute,) = explanation.minutes
+    (foreign,) = told_minute.foreign
+    assert (foreign.rated_bytes, foreign.amount_delta) == (0, 0)
+    text = text_of(explain_parts(explanation))
+    assert "gift, 0 rated bytes, amount 0" in text
+    assert "bucket: 0 up + 0 down = 0 bytes" in text
+    # The check of the invariants at the end adds up numbers.
+    story.connection.execute("DELETE FROM public.traffic_minute_buckets")
+    story.connection.execute("DELETE FROM public.billing_ledger")
+
+
 def test_charges_of_a_stream_that_another_account_has_now_are_summed(story: Story) -> None:
     """They stay with the account that was charged; its buckets tell of which minutes they are."""
     user, later = story.add_user(), story.add_user()

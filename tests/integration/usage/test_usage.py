@@ -82,6 +82,25 @@ def test_bars_show_the_share_of_the_largest(story: Story) -> None:
     assert [line.count("█") for line in lines] == [0, 20, 2, 0]
 
 
+@pytest.mark.parametrize("by", GROUPS)
+def test_bytes_that_are_null_count_as_0(story: Story, by: Any) -> None:
+    """Another writer's, where the columns of a deployment allow it."""
+    user = story.add_user()
+    story.connection.execute(
+        "ALTER TABLE public.traffic_minute_buckets ALTER uplink_bytes DROP NOT NULL,"
+        " ALTER downlink_bytes DROP NOT NULL"
+    )
+    story.connection.execute(
+        "INSERT INTO public.traffic_minute_buckets (bucket_start, node_id, account_uuid,"
+        " uplink_bytes, downlink_bytes, total_bytes) VALUES (%s, 'prod:old', %s, NULL, NULL, 0)",
+        [START, user.uuid],
+    )
+    (row,) = report(story, by).rows
+    assert (row.total_bytes, row.amount) == (0, 0)
+    # The check of the invariants at the end adds up numbers.
+    story.connection.execute("DELETE FROM public.traffic_minute_buckets")
+
+
 def test_csv_holds_plain_numbers(story: Story, used: list[Any]) -> None:
     """One line a group, for a spreadsheet."""
     done = story.billing("usage", "--by", "account", *full_range(story), "--output", "csv")
