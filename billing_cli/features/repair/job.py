@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.database.arrears import record_arrears, set_arrears
 from billing_cli.database.balances import read_account_changes, read_changes_of
@@ -41,23 +41,26 @@ def repair_balances(
 ) -> RepairResult:
     """Correct the balances, and restored quotas, of all accounts with lost charges, or of one.
 
-    An account that another session holds is skipped, which makes the run partial. A second run
-    finds nothing to do. Raises UsageError for an unknown account; BillingError where a
-    transaction failed, with what the ones before it did as `so_far`.
+    An account that another session holds is skipped, and one whose balance or quota nothing can be
+    computed with is noted; both make the run partial. A second run finds nothing to do. Raises
+    UsageError for an unknown account; BillingError where a transaction failed, with what the ones
+    before it did as `so_far`.
     """
     patient = replace(context.database, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
     context = replace(context, database=patient)
     started_at = context.clock()
     repairs: list[Repair] = []
+    problems: list[str] = []
     skipped = 0
     steps = 0
 
     def outcome() -> RepairResult:
-        note = f"{skipped} accounts are locked by other sessions; repair them again later"
+        locked = f"{skipped} accounts are locked by other sessions; repair them again later"
+        notes = (*problems, *[locked] * bool(skipped))
         return RepairResult(
             job=JOB,
             run_id=context.run_id,
-            status="partial" if skipped else "ok",
+            status="partial" if notes else "ok",
             started_at=started_at,
             finished_at=context.clock(),
             amount=sum(
@@ -66,7 +69,7 @@ def repair_balances(
             corrections=len(repairs),
             steps=steps,
             dry_run=dry_run,
-            notes=(note,) if skipped else (),
+            notes=notes,
             repairs=tuple(repairs),
             skipped=skipped,
         )
@@ -79,14 +82,13 @@ def repair_balances(
         for start in range(0, len(damaged), ACCOUNTS_AT_ONCE):
             part = damaged[start : start + ACCOUNTS_AT_ONCE]
 
-            def work(
-                connection: Connection, part: Sequence[str] = part
-            ) -> tuple[list[Repair], int]:
+            def work(connection: Connection, part: Sequence[str] = part) -> _Part:
                 return _repair(context, connection, part, reason)
 
-            done, missed = session.transaction(work)
-            repairs += done
-            skipped += missed
+            done = session.transaction(work)
+            repairs += done.repairs
+            problems += done.problems
+            skipped += done.skipped
             steps += 1
         session.transaction(lambda connection: _record(context, connection, outcome()))
     return outcome()
@@ -107,17 +109,30 @@ def _find_damaged(context: JobContext, account: str | None) -> list[str]:
         return session.read_one_state(work)
 
 
+class _Part(NamedTuple):
+    """What a transaction did, why accounts with losses can't be repaired, how many are skipped."""
+
+    repairs: list[Repair]
+    problems: list[str]
+    skipped: int
+
+
 def _repair(
     context: JobContext, connection: Connection, account_uuids: Sequence[str], reason: str
-) -> tuple[list[Repair], int]:
-    """Repair accounts in the open transaction; return what was done, and how many are skipped."""
-    funds, skipped = store.lock_funds(connection, account_uuids)
+) -> _Part:
+    """Repair accounts in the open transaction."""
+    funds, unusable, skipped = store.lock_funds(connection, account_uuids)
     quota = context.tariff.initial_included_quota_bytes
-    repairs = []
-    for found in read_changes_of(connection, sorted(funds), quota):
+    repairs, problems = [], []
+    for found in read_changes_of(connection, sorted({*funds, *unusable}), quota):
+        account = found.account_uuid
+        if account in unusable:
+            if found.open_losses:
+                problems.append(f"account {account} can't be repaired: {unusable[account]}")
+            continue
         for loss in found.open_losses:
-            repair = repair_of(found.account_uuid, loss, funds[found.account_uuid])
-            funds[found.account_uuid] = repair.after
+            repair = repair_of(account, loss, funds[account])
+            funds[account] = repair.after
             repairs.append(repair)
     below_zero = {
         repair.account_uuid for repair in repairs if funds[repair.account_uuid].balance < 0
@@ -127,7 +142,7 @@ def _repair(
     for repair in repairs:
         store.write_repair(connection, repair, reason, context.run_id)
     set_arrears(connection, below_zero)
-    return repairs, skipped
+    return _Part(repairs, problems, skipped)
 
 
 def _record(context: JobContext, connection: Connection, result: RepairResult) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.funds import Funds
-from billing_cli.core.rating import balance_of, is_balance
+from billing_cli.core.rating import balance_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,19 +48,34 @@ RETURNING at
 """
 
 
-def lock_funds(
-    connection: Connection, account_uuids: Sequence[str]
-) -> tuple[dict[str, Funds], int]:
-    """Lock accounts; return the funds that can be computed with, and how many others hold."""
+class LockedFunds(NamedTuple):
+    """Accounts under lock: their funds, or why nothing can be computed with them.
+
+    `skipped` counts accounts that other sessions hold.
+    """
+
+    funds: dict[str, Funds]
+    problems: dict[str, str]
+    skipped: int
+
+
+def lock_funds(connection: Connection, account_uuids: Sequence[str]) -> LockedFunds:
+    """Lock accounts, except those that others hold, and read their funds."""
     wanted = {"account_uuids": list(account_uuids)}
     rows = connection.execute(LOCK_FUNDS, wanted).fetchall()
     count = connection.execute(COUNT_STATES, wanted).fetchone()
-    funds = {
-        account: Funds(balance_of(balance), quota)
-        for account, balance, quota in rows
-        if balance is not None and quota is not None and is_balance(balance)
-    }
-    return funds, (count[0] if count else 0) - len(rows)
+    funds, problems = {}, {}
+    for account, balance, quota in rows:
+        try:
+            amount = balance_of(balance)
+        except ValueError as error:
+            problems[account] = f"{error}; set a valid balance first"
+            continue
+        if quota is None:
+            problems[account] = "a remaining quota of NULL; set a valid quota first"
+        else:
+            funds[account] = Funds(amount, quota)
+    return LockedFunds(funds, problems, (count[0] if count else 0) - len(rows))
 
 
 def write_repair(connection: Connection, repair: Repair, reason: str, run_id: str) -> datetime:

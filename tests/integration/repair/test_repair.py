@@ -318,6 +318,48 @@ def test_a_balance_that_is_none_is_a_notice_of_its_account(customer: Customer, v
     assert customer.repair().corrections == 0
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("current_balance", "NULL", "a balance of NULL; set a valid balance first"),
+        ("current_balance", "'NaN'", "a balance of nan; set a valid balance first"),
+        ("current_balance", "'Infinity'", "a balance of inf; set a valid balance first"),
+        ("current_balance", "1e300", "a balance of 1e+300; set a valid balance first"),
+        (
+            "remaining_included_quota",
+            "NULL",
+            "a remaining quota of NULL; set a valid quota first",
+        ),
+    ],
+)
+def test_a_loss_in_funds_that_are_none_is_noted(
+    customer: Customer, column: str, value: str, problem: str
+) -> None:
+    """The run is partial until the funds are valid; then the loss is repaired."""
+    with stale_write(customer.connection, customer.uuid):
+        customer.use(1)
+    customer.use(1)
+    valid = customer.funds
+    customer.connection.execute(
+        "ALTER TABLE public.account_quota_states ALTER current_balance DROP NOT NULL,"
+        " ALTER remaining_included_quota DROP NOT NULL"
+    )
+    set_column = "UPDATE public.account_quota_states SET {} = {}"
+    customer.connection.execute(set_column.format(column, value).encode())
+
+    result = customer.repair()
+
+    assert (result.status, result.corrections, result.skipped) == ("partial", 0, 0)
+    assert result.notes == (f"account {customer.uuid} can't be repaired: {problem}",)
+    customer.connection.execute(
+        "UPDATE public.account_quota_states"
+        "   SET current_balance = %s, remaining_included_quota = %s",
+        (float(valid.balance), valid.quota),
+    )
+    assert customer.repair().corrections == 1
+    assert kinds(customer) == {}
+
+
 def test_a_created_again_account_has_lost_nothing(story: Story) -> None:
     """Its former charges are gone from the ledger."""
     customer = Customer(story)
