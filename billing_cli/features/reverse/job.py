@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
 from billing_cli.core.result import SourceResult
-from billing_cli.core.times import MINUTE
+from billing_cli.core.times import MINUTE, format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
@@ -92,13 +92,19 @@ class _Done:
             self.steps + 1,
         )
 
+    def stopped(self, at: datetime, error: BillingError) -> _Done:
+        """Return the same with a note why nothing was done from a minute on."""
+        note = f"stopped at {format_rfc3339(at)}: {error}; the same call goes on from there"
+        return replace(self, problems={**self.problems, note: None})
+
 
 def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> ReverseResult:
     """Take back what the source charged, without what the legacy writer did.
 
     Raises UsageError for an unknown source, BillingError where a step failed; the steps before it
     stand, and the error's `so_far` is what they did. The status is `busy` where another run holds
-    the source, `partial` where accounts can't be given anything back now.
+    the source, `partial` where that happens after a step, or where accounts can't be given anything
+    back now.
     """
     started_at = context.clock()
     check_range(order.since, order.until, started_at)
@@ -112,6 +118,7 @@ def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> Reve
         recording_failure(context, session, lambda: outcome(done)),
     ):
         scope, span = session.read(lambda connection: _survey(context, connection, order))
+        is_recorded = span is not None
         for step in _steps(scope, span):
 
             def work(connection: Connection, step: Scope = step, before: _Done = done) -> _Done:
@@ -122,8 +129,12 @@ def reverse(context: JobContext, order: Order, *, dry_run: bool = False) -> Reve
             try:
                 done = session.transaction(work)
             except _BusyError as error:
-                return replace(outcome(done), status="busy", error=str(error))
-        if span is None:
+                if not done.steps:
+                    return replace(outcome(done), status="busy", error=str(error))
+                done = done.stopped(step.since, error)
+                is_recorded = False
+                break
+        if not is_recorded:
             session.transaction(lambda connection: record_run(context, connection, outcome(done)))
     return outcome(done)
 

@@ -6,13 +6,18 @@ import gc
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
+from billing_cli.cli.printing import text_of
 from billing_cli.core.model import Charge
+from billing_cli.core.objects import plain
+from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
+from billing_cli.features.reverse.text import reverse_parts
 from billing_cli.features.sources.job import move_source
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.run_history import record_run
@@ -130,6 +135,45 @@ def billed_for_long(story: Story) -> list[User]:
         story.minute(*((stream, 100, 300) for stream in streams))
     story.collect()
     return users
+
+
+def test_a_source_that_is_taken_between_two_steps_makes_the_run_partial(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result and the run history say what was given back; the same call gives back the rest."""
+    billed_for_long(story)
+    would = take_back(story, dry_run=True)
+    with psycopg.connect(story.database_url) as other:
+        tries = 0
+
+        def try_late(connection: psycopg.Connection, source_ids: list[str]) -> set[str]:
+            nonlocal tries
+            tries += 1
+            if tries == 2:
+                assert try_lock_sources(other, source_ids)
+            return try_lock_sources(connection, source_ids)
+
+        monkeypatch.setattr(job, "try_lock_sources", try_late)
+        first = take_back(story)
+        refused = take_back(story)
+    note = (
+        "stopped at 2026-04-08T12:11:00Z: another run holds the source jp-1; the same call goes on"
+        " from there"
+    )
+    assert (first.status, first.error, first.steps, first.notes) == ("partial", None, 1, (note,))
+    assert first.amount < 0
+    assert text_of(reverse_parts(first)).endswith(f"\nnote: {note}")
+    recorded = story.rows(
+        "SELECT status, result->'notes', result->>'amount' FROM billing.runs WHERE run_id = %s",
+        first.run_id,
+    )
+    assert recorded == [("partial", [note], plain(first.amount))]
+    assert (refused.status, refused.steps) == ("busy", 0)
+    rest = take_back(story)
+    assert rest.status == "ok"
+    assert first.amount + rest.amount == would.amount
+    assert first.corrections + rest.corrections == would.corrections
+    assert audit(story.context()).violations == 0
 
 
 def test_only_the_range_and_the_account_are_reversed(story: Story) -> None:
