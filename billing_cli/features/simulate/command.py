@@ -77,7 +77,11 @@ def command(
     from billing_cli.features.simulate.job import Question, run_simulation  # noqa: PLC0415
     from billing_cli.features.simulate.packages import read_packages  # noqa: PLC0415
     from billing_cli.features.simulate.result import simulation_object  # noqa: PLC0415
-    from billing_cli.features.simulate.text import simulation_parts, simulation_table  # noqa: PLC0415
+    from billing_cli.features.simulate.text import (  # noqa: PLC0415
+        simulation_notes,
+        simulation_parts,
+        simulation_table,
+    )
 
     if price is None and packages_path is None:
         raise UsageError("--price or --packages is needed: what is to be different?")
@@ -91,6 +95,9 @@ def command(
     )
     simulation = replace(run_simulation(context, question), currency=context.currency)
     print_report(output, simulation, simulation_object, simulation_parts, simulation_table)
+    if output != "table":
+        for note in simulation_notes(simulation):
+            click.echo(note, err=True)
     sys.exit(EXIT_PARTIAL if simulation.problems else EXIT_OK)
 
 

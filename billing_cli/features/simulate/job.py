@@ -12,9 +12,11 @@ from billing_cli.core.times import minute_of
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
+from billing_cli.errors import UsageError
 from billing_cli.features.simulate import queries as store
 from billing_cli.features.simulate.result import Simulation
 from billing_cli.jobs.context import check_range
+from billing_cli.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +50,9 @@ class Question:
 def run_simulation(context: JobContext, question: Question) -> Simulation:
     """Return what the accounts would have paid. An account without a price is left out.
 
-    Raises UsageError for a range that makes no sense or whose evidence was pruned, BillingError
-    where the database can't be read.
+    A package that no profile has is noted. Raises UsageError for a range that makes no sense or
+    whose evidence was pruned, and for an account that neither exists nor has charges in the range;
+    BillingError where the database can't be read.
     """
     check_range(question.since, question.until, context.clock())
     runner = _Runner(context, replace(question, since=minute_of(question.since)))
@@ -88,13 +91,27 @@ class _Runner:
             for account, buckets in recorded.items():
                 self.add(account, buckets)
             start = end
+        self.require_known(connection)
         accounts = sorted(self.costs.items(), key=lambda item: (-abs(item[1].difference), item[0]))
         problems = {
             account: terms.reason
             for account, terms in sorted(self.terms.items())
             if isinstance(terms, NoPrice)
         }
-        return Simulation(question.since, question.until, dict(accounts), problems)
+        return Simulation(
+            question.since,
+            question.until,
+            dict(accounts),
+            problems,
+            notes=_unused_packages(connection, question.packages),
+        )
+
+    def require_known(self, connection: Connection) -> None:
+        """Raise UsageError for accounts that neither exist nor had charges in the range."""
+        without_charges = set(self.question.account_uuids) - self.terms.keys()
+        unknown = without_charges - store.read_existing(connection, without_charges)
+        if unknown:
+            raise UsageError(f"unknown account {', '.join(sorted(unknown))}")
 
     def add(self, account: str, buckets: list[RecordedBucket]) -> None:
         terms = self.terms[account]
@@ -107,3 +124,15 @@ class _Runner:
             before.amount + cost.amount,
             before.simulated_amount + cost.simulated_amount,
         )
+
+
+def _unused_packages(connection: Connection, packages: Mapping[str, Package]) -> tuple[str, ...]:
+    """Return a note for each package that no profile has. "" stands for accounts without one."""
+    if not packages:
+        return ()
+    known = store.read_package_names(connection)
+    return tuple(
+        f"no profile has the package {name!r}{did_you_mean(name, known)}"
+        for name in packages
+        if name and name not in known
+    )

@@ -34,6 +34,15 @@ SELECT wanted.uuid::text, profile.package_name, profile.base_price_per_byte,
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = wanted.uuid
 """
 
+READ_EXISTING = "SELECT uuid::text FROM public.users WHERE uuid = ANY (%(account_uuids)s::uuid[])"
+
+READ_PACKAGE_NAMES = """
+SELECT DISTINCT package_name
+  FROM public.account_billing_profiles
+ WHERE package_name <> ''
+ ORDER BY package_name
+"""
+
 READ_RENEWALS = """
 SELECT account_uuid::text, period_start
   FROM billing.quota_periods
@@ -60,6 +69,17 @@ def read_profiles(connection: Connection, account_uuids: Iterable[str]) -> dict[
     """Return the billing profile of each account, an empty one where it has none."""
     rows = connection.execute(READ_PROFILES, {"account_uuids": arrays.plain(account_uuids)})
     return {account: ProfileRow(*profile) for account, *profile in rows}
+
+
+def read_existing(connection: Connection, account_uuids: Iterable[str]) -> set[str]:
+    """Return which of the accounts exist."""
+    rows = connection.execute(READ_EXISTING, {"account_uuids": arrays.plain(account_uuids)})
+    return {account for (account,) in rows}
+
+
+def read_package_names(connection: Connection) -> list[str]:
+    """Return the packages that profiles name."""
+    return [name for (name,) in connection.execute(READ_PACKAGE_NAMES)]
 
 
 def read_renewals(

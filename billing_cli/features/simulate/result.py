@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """Costs by account, the largest difference first; `problems` are accounts left out."""
+    """Costs by account, the largest difference first; `problems` are accounts left out.
+
+    `notes` are about the packages that were asked for.
+    """
 
     since: datetime
     until: datetime
     accounts: Mapping[str, Cost]
     problems: Mapping[str, str]
     currency: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def total(self) -> Cost:

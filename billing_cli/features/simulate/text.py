@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def simulation_parts(simulation: Simulation) -> list[Part]:
-    """Return the accounts with the largest differences, the total, and what was left out."""
+    """Return the accounts with the largest differences, the total, what was left out, and notes."""
     shown = list(simulation.accounts.items())[:MAX_ACCOUNTS_SHOWN]
     rows = [_row(account, cost) for account, cost in shown]
     hidden = len(simulation.accounts) - len(shown)
@@ -33,7 +33,13 @@ def simulation_parts(simulation: Simulation) -> list[Part]:
         parts.append(f"{others} in the total; --output csv lists them all")
     parts += amounts_in(simulation.currency)
     parts += [f"left out: account {account}: {why}" for account, why in simulation.problems.items()]
+    parts += simulation_notes(simulation)
     return parts
+
+
+def simulation_notes(simulation: Simulation) -> list[str]:
+    """Return the notes as lines."""
+    return [f"note: {note}" for note in simulation.notes]
 
 
 def simulation_table(simulation: Simulation) -> Table:

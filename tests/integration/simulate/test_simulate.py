@@ -141,6 +141,41 @@ def test_a_wrong_file_is_a_usage_error(
     assert reason in done.stderr
 
 
+def test_an_unknown_account_is_a_usage_error(story: Story, users: list[User]) -> None:
+    """As for rerate. One that exists may have no charges, and a deleted one may have some."""
+    idle, stranger = story.add_user(), story.fleet.new_uuid()
+    options = ("simulate", "--price", "1", "--since", format_rfc3339(START), "--until")
+    options = (*options, format_rfc3339(story.now + MINUTE), "--json", "--account")
+    refused = story.billing(*options, stranger, "--account", users[0].uuid)
+    assert (refused.exit_code, refused.json["error"]["message"]) == (
+        2,
+        f"unknown account {stranger}",
+    )
+    allowed = story.billing(*options, idle.uuid)
+    assert (allowed.exit_code, allowed.json["accounts"]) == (0, [])
+    story.connection.execute("DELETE FROM public.users WHERE uuid = %s", [users[0].uuid])
+    deleted = story.billing(*options, users[0].uuid)
+    assert (deleted.exit_code, len(deleted.json["accounts"])) == (0, 1)
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+@pytest.mark.usefixtures("users")
+def test_a_package_that_no_profile_has_is_noted(story: Story, tmp_path: Path, output: str) -> None:
+    """It may be new, or misspelt. CSV and JSON leave notes to stderr."""
+    path = tmp_path / "packages.toml"
+    path.write_text("[basic]\n[basci]\n[gold]\n")
+    until = format_rfc3339(story.now + MINUTE)
+    options = ("--packages", str(path), "--since", format_rfc3339(START), "--until", until)
+    done = story.billing("simulate", *options, "--output", output)
+    notes = (
+        "note: no profile has the package 'basci' (did you mean 'basic'?)\n"
+        "note: no profile has the package 'gold'\n"
+    )
+    assert done.exit_code == 0
+    assert (done.stdout if output == "table" else done.stderr).endswith(notes)
+    assert ("note:" in done.stdout) == (output == "table")
+
+
 def test_something_has_to_be_different(story: Story) -> None:
     """Neither a price nor packages is a usage error."""
     done = story.billing("simulate", "--since", format_rfc3339(START))
