@@ -17,7 +17,7 @@ from billing_cli.database.streams import READ_ACCOUNT_DEBTS
 from billing_cli.database.write_path import UPSERT_ACCOUNT_DEBTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -108,7 +108,7 @@ SELECT part.stream_id, succession.at, part.uplink_total, part.downlink_total
 """
 
 # Late and reset gaps are closed where history now shows snapshots inside them; lost history where
-# the snapshot that was missed is there again.
+# the snapshot that was missed is there again. One stays open while a record in it waits.
 RESOLVE_GAPS = """
 UPDATE billing.gaps AS gap
    SET resolved_at = %(now)s, resolution = 'reconciled with the exporter''s history'
@@ -118,6 +118,10 @@ UPDATE billing.gaps AS gap
         AND EXISTS (SELECT FROM unnest(%(stamps)s::timestamptz[]) AS seen (at)
                      WHERE seen.at > gap.from_at AND seen.at < gap.to_at)
         OR gap.kind = 'history_lost' AND gap.from_at = ANY (%(stamps)s::timestamptz[]))
+   AND NOT EXISTS (SELECT
+                     FROM unnest(%(waiting_from)s::timestamptz[], %(waiting_to)s::timestamptz[])
+                       AS waiting (from_at, to_at)
+                    WHERE waiting.from_at < gap.to_at AND waiting.to_at > gap.from_at)
 """
 
 UPDATE_NODE_DEBT = """
@@ -224,9 +228,13 @@ def resolve_gaps(
     since: datetime,
     until: datetime,
     stamps: Iterable[datetime],
+    waiting: Sequence[UsageRecord],
     now: datetime,
 ) -> int:
-    """Mark the source's gaps within [since, until] that history now covers; return how many."""
+    """Mark the source's gaps within [since, until] that history now covers; return how many.
+
+    `waiting` are the records that could not be corrected yet.
+    """
     return connection.execute(
         RESOLVE_GAPS,
         {
@@ -234,6 +242,8 @@ def resolve_gaps(
             "since": since,
             "until": until,
             "stamps": arrays.moments(stamps),
+            "waiting_from": arrays.moments(record.from_at for record in waiting),
+            "waiting_to": arrays.moments(record.to_at for record in waiting),
             "now": now,
         },
     ).rowcount

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # several steps writes that row at each of them. So the totals are the sum of the run history,
 # whatever is tried again, and stay it when old rows of the run history are deleted. What a run says
 # never shrinks, but for bytes and money, where a correction may give back: that is counted by
-# itself.
+# itself. A run that fails after successful steps is no success: the last one before it counts.
 ADD_TO_TOTALS = """
 INSERT INTO billing.totals AS own
        (job, last_status, last_started_at, last_finished_at, last_success_at,
@@ -54,7 +54,12 @@ SELECT %(job)s, %(status)s, %(started_at)s, %(finished_at)s,
    SET last_status = excluded.last_status,
        last_started_at = excluded.last_started_at,
        last_finished_at = excluded.last_finished_at,
-       last_success_at = coalesce(excluded.last_success_at, own.last_success_at),
+       last_success_at = CASE
+         WHEN excluded.last_success_at IS NOT NULL THEN excluded.last_success_at
+         WHEN own.last_success_at < excluded.last_started_at THEN own.last_success_at
+         ELSE (SELECT max(finished_at) FROM billing.runs
+                WHERE job = excluded.job AND run_id <> %(run_id)s AND status IN ('ok', 'partial'))
+       END,
        runs = own.runs + excluded.runs,
        failed_runs = own.failed_runs + excluded.failed_runs,
        samples = own.samples + excluded.samples,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.core.model import UsageRecord
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
     from billing_cli.jobs.differences import Finding, HistoryRange
@@ -121,12 +122,13 @@ def _compare_together(
     }
     opened = open_periods(connection, locked_accounts)
     above = _above_maximum(context, connection, findings, opened, refused)
+    left_out: dict[str, set[CellKey]] = {
+        source_id: {*refused.get(source_id, ()), *above.get(source_id, ())}
+        for source_id in (finding.history_range.source_id for finding in findings)
+    }
     usage = {
         finding.history_range.source_id: _corrected_usage(
-            finding,
-            chargeable,
-            refused.get(finding.history_range.source_id, set())
-            | above.get(finding.history_range.source_id, set()),
+            finding, chargeable, left_out[finding.history_range.source_id]
         )
         for finding in findings
     }
@@ -169,18 +171,32 @@ def _compare_together(
             finding.history_range.source_id: Compared(
                 corrections=len(usage[finding.history_range.source_id]),
                 skipped=finding.skipped,
-                # What is left for a later reconcile keeps its gap open.
-                resolved_gaps=0
-                if problems
-                else _resolve_gaps(context, connection, finding.history_range),
-                problems=problems,
+                resolved_gaps=_resolve_gaps(
+                    context,
+                    connection,
+                    finding.history_range,
+                    _waiting(
+                        finding,
+                        locked_accounts.problems,
+                        left_out[finding.history_range.source_id],
+                    ),
+                ),
+                problems=_problems(finding, locked_accounts.problems, refused, above),
             )
-            for finding, problems in (
-                (finding, _problems(finding, locked_accounts.problems, refused, above))
-                for finding in findings
-            )
+            for finding in findings
         },
     )
+
+
+def _waiting(
+    finding: Finding, accounts: Collection[str], cells: Collection[CellKey]
+) -> list[UsageRecord]:
+    """Return the records that are left to a later reconcile: their gaps stay open."""
+    return [
+        stored.cell.record
+        for stored, _ in finding.different
+        if stored.account_uuid in accounts or cell_key(stored) in cells
+    ]
 
 
 def _problems(
@@ -276,9 +292,14 @@ def _buckets(
     )
 
 
-def _resolve_gaps(context: JobContext, connection: Connection, history_range: HistoryRange) -> int:
+def _resolve_gaps(
+    context: JobContext,
+    connection: Connection,
+    history_range: HistoryRange,
+    waiting: Sequence[UsageRecord],
+) -> int:
     stamps = [snapshot.collected_at for snapshot in history_range.snapshots]
     until = max(history_range.until, stamps[-1])
     return resolve_gaps(
-        connection, history_range.source_id, stamps[0], until, stamps, context.clock()
+        connection, history_range.source_id, stamps[0], until, stamps, waiting, context.clock()
     )

@@ -132,7 +132,11 @@ def started(site: Site, stdout: int, *arguments: str) -> Iterator[subprocess.Pop
         text=True,
     ) as run:
         os.close(stdout)
-        yield run
+        try:
+            yield run
+        except BaseException:
+            run.kill()
+            raise
 
 
 def redirected(site: Site, script: str, *arguments: str) -> Finished:

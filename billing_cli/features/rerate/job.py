@@ -8,6 +8,7 @@ amount already is left alone, so a second run, or one after a crash, changes not
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,8 +108,9 @@ def rerate(
         )
 
     with (
-        Session(context.database, dry_run=dry_run) as session,
-        recording_failure(context, session, lambda: outcome(done)),
+        Session(context.database) as session,
+        # A dry run only reads, each time in a transaction of its own, and leaves no trace.
+        nullcontext() if dry_run else recording_failure(context, session, lambda: outcome(done)),
     ):
         scope = session.read(lambda connection: _scope(context, connection, order))
         steps, expected = _survey(context, session, scope, order, step_buckets)

@@ -180,7 +180,7 @@ def test_a_row_that_another_session_holds_delays_its_account_alone(
     world.assert_all_is_billed()
 
 
-def test_a_quota_state_that_another_session_is_adding_delays_its_account_alone(
+def test_a_quota_state_that_another_session_is_adding_delays_new_accounts_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a dry run does: it is no row yet that could be skipped, and the insert waits for it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +92,21 @@ def test_a_reconcile_of_which_all_sources_fail_is_recorded_as_failed(
     assert recorded(world, result) == ("error", ["error", "error"])
     query = "SELECT last_success_at, failed_runs FROM billing.totals WHERE job = 'reconcile'"
     assert world.rows(query) == [(None, 1)]
+
+
+def test_a_reconcile_that_fails_after_its_first_step_is_no_success(world: World) -> None:
+    """The last one before it counts, as `BillingNotReconciled` asks for."""
+    first = world.run(world.at(21), reconcile)
+    world.fetching = replace(world.fetching, step_max_samples=10)
+
+    def go_down(*_progress: object) -> None:
+        for source_id in world.fleet.nodes:
+            world.running[source_id].down = True
+
+    result = world.run_unchecked(world.at(22), partial(reconcile, on_step=go_down))
+    assert (result.status, result.steps) == ("error", 1)
+    query = "SELECT last_success_at, last_status FROM billing.totals WHERE job = 'reconcile'"
+    assert world.rows(query) == [(first.finished_at, "error")]
 
 
 def recorded(world: World, result: RunResult) -> tuple[str, list[str]]:
