@@ -161,10 +161,16 @@ def _lost(node: Node, stream: Stream, visible: Sequence[Snapshot]) -> Bytes:
 
 def _may_be_hidden(restart: Restart, accounts: Mapping[str, str]) -> dict[str, Bytes]:
     """Return what new counters may conceal by account: earlier totals that they have reached."""
-    if restart.visibility != "ambiguous" and not restart.is_with_upgrade:
-        return {}
     before, after = totals_of(restart.before), totals_of(restart.after)
     sums_before, sums_after = (_by_account(totals, accounts) for totals in (before, after))
+    if restart.visibility != "ambiguous" and not restart.is_with_upgrade:
+        # A new line looks like a part of a counter that an upgrade has split.
+        begun = {name: totals for name, totals in after.items() if name not in restart.earlier}
+        return {
+            account: sums_before[account]
+            for account in _by_account(begun, accounts)
+            if restart.visibility == "shown" and _covers(sums_after[account], sums_before[account])
+        }
     hidden: defaultdict[str, Bytes] = defaultdict(Bytes)
     for account, earlier in sums_before.items():
         now = sums_after.get(account, Bytes())

@@ -157,6 +157,27 @@ def test_one_direction_may_go_on_at_an_upgrade_with_a_restart(
     assert (expected.low, expected.high) == (Bytes(*low), Bytes(6, 9 + downlink))
 
 
+@pytest.mark.parametrize(("line_bytes", "low"), [(2, 9 + 7), (6, 9 + 11 - 9)])
+def test_a_line_that_begins_with_a_restart_looks_like_a_part_of_a_split_counter(
+    line_bytes: int, low: int
+) -> None:
+    """Where the account's counters together are above their former totals, the least is charged."""
+    fleet = Fleet()
+    node = fleet.add_node("jp-1")
+    user = fleet.add_user()
+    stream = node.add_stream(user.uuid)
+    node.snapshot(fleet.start)
+    node.flow(stream, 9, 9)
+    node.snapshot(fleet.start + MINUTE)
+    node.restart_xray(fleet.start + MINUTE)
+    node.flow(stream, 5, 5)
+    node.flow(node.add_stream(user.uuid, "line"), line_bytes, line_bytes)
+    node.snapshot(fleet.start + 2 * MINUTE)
+    node.snapshot(fleet.start + 3 * MINUTE)
+    (expected,) = expected_by_account(fleet, node, node.snapshots).values()
+    assert (expected.low, expected.high.uplink) == (Bytes(low, low), 9 + 5 + line_bytes)
+
+
 @pytest.mark.parametrize(("between", "low"), [((5, 5), (9 + 6, 9 + 6)), ((2, 8), (9 + 3, 9 + 9))])
 def test_names_that_return_above_their_former_totals_may_go_on_from_them(
     between: tuple[int, int], low: tuple[int, int]
