@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.core.model import Succession, SuccessionSide
-from billing_cli.core.succession import ZERO, covers, minus, smaller, total_of
+from billing_cli.core.succession import ZERO, covers, minus, smaller, taken_over, total_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from billing_cli.core.changes import Changed, Changes
@@ -148,14 +148,15 @@ class StreamStates:
         return [side for side in sides if covers(snapshot.totals[side.name], side.totals)]
 
     def regained(
-        self, snapshot: Snapshot, changes: Changes, taken: Mapping[StreamName, Totals]
+        self, snapshot: Snapshot, changes: Changes, renamed: Sequence[Succession]
     ) -> list[Succession]:
         """Return the revocation of the last restart, if any, and what earlier ones charged before.
 
-        `taken` is the growth that other successions in the snapshot take over: no byte twice.
+        The growth that streams take over by being `renamed` in the snapshot is no byte twice.
         """
-        at = snapshot.collected_at
-        revoked = self._revocation(snapshot, taken)
+        at, taken = snapshot.collected_at, taken_over(renamed)
+        is_shown = all(self._may_be_back(snapshot, succession) for succession in renamed)
+        revoked = self._revocation(snapshot, taken) if is_shown else ()
         found = [Succession("restart_revoked", at, revoked, revoked)] if revoked else []
         names = {side.name for side in revoked}
         for name, before, totals in changes.known if self._with_surplus else ():
@@ -167,6 +168,19 @@ class StreamStates:
             if any(side.totals):
                 found.append(Succession("restart_revoked", at, (side,), (side,), is_surplus=True))
         return found
+
+    def _may_be_back(self, snapshot: Snapshot, succession: Succession) -> bool:
+        """Return whether renamed streams are at their totals before the last restart, if it was.
+
+        So are those that continue them, with what those had themselves.
+        """
+        names = {side.name for side in succession.ended}
+        if self._restarted.isdisjoint(names):
+            return True
+        heirs = [side.name for side in succession.continued]
+        names.update(name for name in heirs if name in self.known and name not in self.absent)
+        before = (self.known[name].before_restart or self.known[name].totals for name in names)
+        return covers(total_of(snapshot.totals[name] for name in heirs), total_of(before))
 
     def _revocation(
         self, snapshot: Snapshot, taken: Mapping[StreamName, Totals]

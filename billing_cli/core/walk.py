@@ -139,7 +139,7 @@ class Walk:
                 succession = succession_of(change, at)
                 if succession is not None:
                     found.append(succession)
-        found += self._streams.regained(snapshot, changes, taken_over(found))
+        found += self._streams.regained(snapshot, changes, found)
         for side in (side for succession in found for side in succession.ended):
             changes.decreased.pop(side.name, None)
         found += uncharged

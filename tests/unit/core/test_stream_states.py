@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from billing_cli.core.changes import Changed, Changes
@@ -9,7 +11,12 @@ from billing_cli.core.model import Checkpoint, StreamName, Succession, Successio
 from billing_cli.core.stream_states import StreamStates
 from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 Counts = tuple[int, int]
+
+CAROL = StreamName("x", "33333333-3333-3333-3333-333333333333")
 
 START, NOW = after_noon("00:00"), after_noon("05:00")
 
@@ -29,16 +36,16 @@ def checkpoint(
 def regained(
     streams: dict[StreamName, Checkpoint],
     now: dict[StreamName, Counts],
-    taken: dict[StreamName, Totals] | None = None,
+    renamed: Sequence[Succession] = (),
 ) -> list[tuple[dict[StreamName, Totals], bool]]:
     """Return what successions give back in a snapshot, and whether each is of surplus."""
     changed = [
         Changed(name, streams[name], Totals(*totals))
         for name, totals in now.items()
-        if totals != streams[name].totals
+        if name in streams and totals != streams[name].totals
     ]
     states = StreamStates(streams, START)
-    found = states.regained(snapshot("05:00", now), Changes(changed=changed), taken or {})
+    found = states.regained(snapshot("05:00", now), Changes(changed=changed), renamed)
     assert all(one.kind == "restart_revoked" and one.ended == one.continued for one in found)
     assert all(one.at == NOW for one in found)
     return [(dict(one.continued), one.is_surplus) for one in found]
@@ -82,6 +89,29 @@ def test_a_stream_that_is_left_out_tells_nothing_once_it_counted(
     assert bool(regained(streams, {ALICE: (600, 600)})) == is_revoked
 
 
+@pytest.mark.parametrize(
+    ("heir", "now", "is_revoked"),
+    [
+        pytest.param(ALICE_TCP, (400, 400), True, id="back"),
+        pytest.param(ALICE_TCP, (400, 399), False, id="not back"),
+        pytest.param(CAROL, (500, 500), True, id="back, with what was there"),
+        pytest.param(CAROL, (499, 500), False, id="not back, with what was there"),
+    ],
+)
+def test_streams_that_are_renamed_tell_as_much_as_others(
+    heir: StreamName, now: Counts, *, is_revoked: bool
+) -> None:
+    """One stream that grew past its former totals in a step does not speak for them."""
+    streams = {
+        ALICE: checkpoint((30, 30), (500, 500)),
+        BOB: checkpoint((20, 20), (400, 400)),
+        CAROL: checkpoint((100, 100)),
+    }
+    renamed = [renaming(BOB, heir, (20, 20))]
+    found = regained(streams, {ALICE: (600, 600), CAROL: (100, 100), heir: now}, renamed)
+    assert bool(found) == is_revoked
+
+
 def test_what_an_earlier_revocation_left_is_owed_as_well() -> None:
     """Both were charged before."""
     streams = {ALICE: checkpoint((30, 30), (500, 500), (50, 60))}
@@ -100,8 +130,8 @@ def test_what_an_earlier_revocation_left_is_owed_as_well() -> None:
 )
 def test_surplus_is_absorbed_by_later_growth(now: Counts, taken: int, back: Counts | None) -> None:
     """100 bytes of uplink were charged beyond; the stream is at 50."""
-    streams = {ALICE: checkpoint((50, 0), surplus=(100, 0))}
-    found = regained(streams, {ALICE: now}, {ALICE: Totals(taken, 0)})
+    streams = {ALICE: checkpoint((50, 0), surplus=(100, 0)), BOB: checkpoint((taken, 0))}
+    found = regained(streams, {ALICE: now}, [renaming(BOB, ALICE, (taken, 0))])
     assert found == ([] if back is None else [({ALICE: back}, True)])
 
 
@@ -109,6 +139,12 @@ def test_a_stream_without_surplus_regains_nothing_beside_one_that_has_some() -> 
     """Its growth is charged."""
     streams = {ALICE: checkpoint((50, 0), surplus=(100, 0)), BOB: checkpoint((50, 0))}
     assert regained(streams, {BOB: (80, 0), ALICE: (51, 0)}) == [({ALICE: (1, 0)}, True)]
+
+
+def renaming(name: StreamName, heir: StreamName, totals: Counts) -> Succession:
+    """Return that a stream goes on under another name."""
+    ended, continued = (SuccessionSide(side, Totals(*totals)) for side in (name, heir))
+    return Succession("renamed", NOW, (ended,), (continued,))
 
 
 def succession(name: StreamName, back: Counts, *, is_surplus: bool) -> Succession:
@@ -170,7 +206,7 @@ def test_a_confirmed_restart_can_not_be_revoked() -> None:
     assert states.known[ALICE].before_restart is None
     assert states.changed(START)[ALICE].before_restart is None
     assert not states.is_passed(now)
-    assert states.regained(now, Changes(), {}) == []
+    assert states.regained(now, Changes(), []) == []
 
 
 def test_present_streams_were_seen_with_the_last_samples_absent_ones_before() -> None:
@@ -225,5 +261,5 @@ def test_what_is_given_back_is_in_the_order_of_the_names() -> None:
     names = [StreamName(f"in-{number}", ALICE.sample_uuid) for number in range(10, 40)]
     states = StreamStates({name: checkpoint((30, 30), (500, 500)) for name in names}, START)
     now = snapshot("05:00", dict.fromkeys(names, (600, 600)))
-    (found,) = states.regained(now, Changes(), {})
+    (found,) = states.regained(now, Changes(), [])
     assert [side.name for side in found.ended] == names
