@@ -170,14 +170,12 @@ class StreamStates:
         return found
 
     def _may_be_back(self, snapshot: Snapshot, succession: Succession) -> bool:
-        """Return whether renamed streams are at their totals before the last restart, if it was.
+        """Return whether renamed streams are at their totals before the last restart, if any.
 
         So are those that continue them, with what those had themselves.
         """
-        names = {side.name for side in succession.ended}
-        if self._restarted.isdisjoint(names):
-            return True
         heirs = [side.name for side in succession.continued]
+        names = {side.name for side in succession.ended}
         names.update(name for name in heirs if name in self.known and name not in self.absent)
         before = (self.known[name].before_restart or self.known[name].totals for name in names)
         return covers(total_of(snapshot.totals[name] for name in heirs), total_of(before))

@@ -18,7 +18,10 @@ Counts = tuple[int, int]
 
 CAROL = StreamName("x", "33333333-3333-3333-3333-333333333333")
 
+BOB_TCP = StreamName("tcp", BOB.sample_uuid)
+
 START, NOW = after_noon("00:00"), after_noon("05:00")
+LONG_AGO = after_noon("-10:00")
 
 
 def checkpoint(
@@ -96,6 +99,7 @@ def test_a_stream_that_is_left_out_tells_nothing_once_it_counted(
         pytest.param(ALICE_TCP, (400, 399), False, id="not back"),
         pytest.param(CAROL, (500, 500), True, id="back, with what was there"),
         pytest.param(CAROL, (499, 500), False, id="not back, with what was there"),
+        pytest.param(BOB_TCP, (400, 400), True, id="back under a name of long ago"),
     ],
 )
 def test_streams_that_are_renamed_tell_as_much_as_others(
@@ -106,6 +110,7 @@ def test_streams_that_are_renamed_tell_as_much_as_others(
         ALICE: checkpoint((30, 30), (500, 500)),
         BOB: checkpoint((20, 20), (400, 400)),
         CAROL: checkpoint((100, 100)),
+        BOB_TCP: checkpoint((300, 300))._replace(seen_at=LONG_AGO),
     }
     renamed = [renaming(BOB, heir, (20, 20))]
     found = regained(streams, {ALICE: (600, 600), CAROL: (100, 100), heir: now}, renamed)
