@@ -1,4 +1,4 @@
-"""What every subcommand shares: options, set-up, output and the exit code."""
+"""What every subcommand shares: set-up, output and the exit code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from billing_cli.cli.completion import complete_sources
 from billing_cli.config.redaction import redact
-from billing_cli.core.shard import Shard, parse_shard
-from billing_cli.core.times import parse_time
 from billing_cli.errors import (
     ENDING_SIGNALS,
     EXIT_BUSY,
@@ -40,70 +37,10 @@ if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
     from billing_cli.config.settings import Settings
     from billing_cli.core.result import RunResult
+    from billing_cli.core.shard import Shard
     from billing_cli.jobs.context import JobContext
 
 Result = TypeVar("Result", bound="RunResult")
-
-
-class MomentType(click.ParamType[datetime]):
-    """An RFC 3339 time with a zone, a duration back from now, or `today` or `yesterday` (UTC)."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Return the UTC datetime, or fail as a usage error."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            return parse_time(value, datetime.now(UTC))
-        except ValueError as error:
-            self.fail(
-                f"{error}; give one such as 2026-04-08T12:00:00Z, a duration back from now such as"
-                " 2h or 3d, today or yesterday",
-                param,
-                ctx,
-            )
-
-
-class ShardType(click.ParamType[Shard]):
-    """A shard such as 2/8."""
-
-    name = "shard"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Shard:
-        """Return the shard, or fail as a usage error."""
-        if isinstance(value, Shard):
-            return value
-        try:
-            return parse_shard(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-
-
-source_option = click.option(
-    "--source",
-    "source_ids",
-    multiple=True,
-    metavar="ID",
-    shell_complete=complete_sources,
-    help="Only this source; may be given several times. [default: every enabled source]",
-)
-shard_option = click.option(
-    "--shard",
-    type=ShardType(),
-    metavar="I/N",
-    help="Only the I-th of N parts of the sources. [default: BILLING_SHARD, else all]",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Do everything, roll it back, and say what would be written."
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."
-)
 
 
 def run_job(

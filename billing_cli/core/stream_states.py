@@ -170,9 +170,9 @@ class StreamStates:
         return found
 
     def _may_be_back(self, snapshot: Snapshot, succession: Succession) -> bool:
-        """Return whether renamed streams are at their totals before the last restart, if any.
+        """Return whether renamed streams can be back at their totals before the last restart.
 
-        So are those that continue them, with what those had themselves.
+        Those that continue them must cover these, and what they had before it themselves.
         """
         heirs = [side.name for side in succession.continued]
         names = {side.name for side in succession.ended}

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import UsageRecord
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.credit import CellKey
     from billing_cli.jobs.differences import Finding, HistoryRange
@@ -174,29 +173,15 @@ def _compare_together(
                 resolved_gaps=_resolve_gaps(
                     context,
                     connection,
-                    finding.history_range,
-                    _waiting(
-                        finding,
-                        locked_accounts.problems,
-                        left_out[finding.history_range.source_id],
-                    ),
+                    finding,
+                    locked_accounts.problems,
+                    left_out[finding.history_range.source_id],
                 ),
                 problems=_problems(finding, locked_accounts.problems, refused, above),
             )
             for finding in findings
         },
     )
-
-
-def _waiting(
-    finding: Finding, accounts: Collection[str], cells: Collection[CellKey]
-) -> list[UsageRecord]:
-    """Return the records that are left to a later reconcile: their gaps stay open."""
-    return [
-        stored.cell.record
-        for stored, _ in finding.different
-        if stored.account_uuid in accounts or cell_key(stored) in cells
-    ]
 
 
 def _problems(
@@ -295,9 +280,17 @@ def _buckets(
 def _resolve_gaps(
     context: JobContext,
     connection: Connection,
-    history_range: HistoryRange,
-    waiting: Sequence[UsageRecord],
+    finding: Finding,
+    accounts: Collection[str],
+    cells: Collection[CellKey],
 ) -> int:
+    """Close the gaps that history covers, but for records of accounts or cells that wait."""
+    waiting = [
+        stored.cell.record
+        for stored, _ in finding.different
+        if stored.account_uuid in accounts or cell_key(stored) in cells
+    ]
+    history_range = finding.history_range
     stamps = [snapshot.collected_at for snapshot in history_range.snapshots]
     until = max(history_range.until, stamps[-1])
     return resolve_gaps(

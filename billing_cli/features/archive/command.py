@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.months import MonthType
-from billing_cli.cli.running import json_option, run_job
+from billing_cli.cli.options import json_option
+from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
     from datetime import date

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from billing_cli.cli.options import source_option
 from billing_cli.cli.printing import output_options, print_report
-from billing_cli.cli.running import open_settings, source_option
+from billing_cli.cli.running import open_settings
 from billing_cli.errors import (
     EXIT_CONFIG,
     EXIT_OK,

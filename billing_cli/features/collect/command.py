@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.from_file import file_of, from_file_option
-from billing_cli.cli.running import (
-    dry_run_option,
-    in_shard,
-    json_option,
-    run_job,
-    shard_option,
-    source_option,
-)
+from billing_cli.cli.options import dry_run_option, json_option, shard_option, source_option
+from billing_cli.cli.running import in_shard, run_job
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options

@@ -10,8 +10,9 @@ import click
 
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.options import MomentType
 from billing_cli.cli.printing import output_options, print_report
-from billing_cli.cli.running import MomentType, open_context
+from billing_cli.cli.running import open_context
 from billing_cli.errors import EXIT_OK
 from billing_cli.features.explain.explanation import DEFAULT_LIMIT
 

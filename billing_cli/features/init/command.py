@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from billing_cli.cli.asking import ask, ask_secret, is_attended
-from billing_cli.cli.running import json_option
+from billing_cli.cli.options import json_option
 from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:

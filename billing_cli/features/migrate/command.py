@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from billing_cli.cli.asking import confirm, is_attended
-from billing_cli.cli.running import json_option, open_settings
+from billing_cli.cli.options import json_option
+from billing_cli.cli.running import open_settings
 from billing_cli.errors import UsageError
 
 if TYPE_CHECKING:

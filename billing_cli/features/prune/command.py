@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from billing_cli.cli.running import json_option, run_job
+from billing_cli.cli.options import json_option
+from billing_cli.cli.running import run_job
 from billing_cli.features.prune.result import months_of
 
 if TYPE_CHECKING:

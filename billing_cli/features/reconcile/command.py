@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.from_file import file_of, from_file_option
-from billing_cli.cli.running import (
+from billing_cli.cli.options import (
     MomentType,
     dry_run_option,
-    in_shard,
     json_option,
-    run_job,
     shard_option,
     source_option,
 )
+from billing_cli.cli.running import in_shard, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

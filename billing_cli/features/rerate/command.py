@@ -9,8 +9,9 @@ import click
 
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.listing import any_source_option
+from billing_cli.cli.options import MomentType, dry_run_option, json_option
 from billing_cli.cli.reasons import LineType, reason_option
-from billing_cli.cli.running import MomentType, dry_run_option, json_option, run_job
+from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
     from datetime import datetime

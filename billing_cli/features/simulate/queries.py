@@ -9,6 +9,7 @@ from billing_cli.core.model import BucketKey
 from billing_cli.core.prices import ProfileRow
 from billing_cli.core.simulation import RecordedBucket
 from billing_cli.database import arrays
+from billing_cli.database.accounts import READ_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +34,6 @@ SELECT wanted.uuid::text, profile.package_name, profile.base_price_per_byte,
   FROM unnest(%(account_uuids)s::uuid[]) AS wanted (uuid)
   LEFT JOIN public.account_billing_profiles AS profile ON profile.account_uuid = wanted.uuid
 """
-
-READ_EXISTING = "SELECT uuid::text FROM public.users WHERE uuid = ANY (%(account_uuids)s::uuid[])"
 
 READ_PACKAGE_NAMES = """
 SELECT DISTINCT package_name
@@ -73,7 +72,7 @@ def read_profiles(connection: Connection, account_uuids: Iterable[str]) -> dict[
 
 def read_existing(connection: Connection, account_uuids: Iterable[str]) -> set[str]:
     """Return which of the accounts exist."""
-    rows = connection.execute(READ_EXISTING, {"account_uuids": arrays.plain(account_uuids)})
+    rows = connection.execute(READ_USERS, {"account_uuids": arrays.plain(account_uuids)})
     return {account for (account,) in rows}
 
 

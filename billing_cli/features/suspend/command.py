@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from billing_cli.cli.running import dry_run_option, json_option, run_job
+from billing_cli.cli.options import dry_run_option, json_option
+from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options

@@ -9,8 +9,9 @@ import click
 
 from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.options import MomentType
 from billing_cli.cli.printing import output_options, print_report, shows_blocks
-from billing_cli.cli.running import MomentType, open_context
+from billing_cli.cli.running import open_context
 from billing_cli.features.usage.result import GROUPS
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from billing_cli.cli.options import MomentType, json_option
 from billing_cli.cli.printing import print_report
-from billing_cli.cli.running import MomentType, json_option, open_context
+from billing_cli.cli.running import open_context
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
