@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Succession, Totals
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
 
 
 class Changed(NamedTuple):
@@ -179,52 +179,6 @@ def account_changes(
             gone[account][name] = before.totals
             new[account][name] = totals
     return [AccountChange(gone[account], new[account], growth[account]) for account in gone]
-
-
-def shared_out(
-    successions: Iterable[Succession], snapshot: Snapshot, account_of: Callable[[StreamName], str]
-) -> set[str]:
-    """Return the accounts whose names share what is gone: each counts bytes of its own.
-
-    They do not where one counts as much as all the others: it counts the same bytes.
-    """
-    accounts = {
-        account_of(side.name)
-        for succession in successions
-        if succession.kind == "renamed"
-        for side in succession.continued
-    }
-    if not accounts:
-        return set()
-    counted = by_account(
-        (
-            (name, totals)
-            for name, totals in snapshot.totals.items()
-            if account_of(name) in accounts
-        ),
-        account_of,
-    )
-    sums = {account: total_of(counted[account].values()) for account in accounts}
-    return {
-        account
-        for account, total in sums.items()
-        if all(total_of((totals, totals)) != total for totals in counted[account].values())
-    }
-
-
-def restarted_accounts(
-    changes: Changes,
-    known: Mapping[StreamName, Checkpoint],
-    account_of: Callable[[StreamName], str],
-) -> set[str]:
-    """Return the accounts whose streams are gone, if former names show that counters restarted.
-
-    They do where one of them returns below the totals at which it was continued.
-    """
-    former = [(name, totals) for name, totals in changes.new.items() if name in known]
-    if all(covers(totals, known[name].totals) for name, totals in former):
-        return set()
-    return {account_of(name) for name in changes.gone if known[name].state == "active"}
 
 
 def _decreased(streams: Sequence[Changed]) -> dict[StreamName, Totals]:

@@ -79,7 +79,8 @@ class Judging:
         if not lost:
             return Verdict("single"), lost
         # Names that were never read before are hardly those of an older reading: no need to wait.
-        is_new = not former.keys() <= known.keys()
+        accounts = {account_of(name) for name in lost}
+        is_new = not any(name in known and account_of(name) in accounts for name in former)
         verdict = judge_names(
             history,
             lost,

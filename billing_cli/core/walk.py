@@ -10,9 +10,8 @@ from billing_cli.core.changes import (
     begin_again,
     compare,
     from_zero,
-    restarted_accounts,
-    shared_out,
 )
+from billing_cli.core.former_names import names_from_zero
 from billing_cli.core.gaps import Gaps
 from billing_cli.core.judging import Judging, Outlook
 from billing_cli.core.minutes import Minutes
@@ -195,16 +194,16 @@ class Walk:
             self._step(name, known._replace(seen_at=before.seen_at, totals=start), snapshot)
         if changes.new:
             twins = duplicates(snapshot.totals, changes.new, self._account)
-            begun = restarted_accounts(changes, self._streams.known, self._account)
-            begun |= shared_out(successions, snapshot, self._account)
+            begun = names_from_zero(
+                changes, snapshot, successions, twins, self._streams.known, self._account
+            )
             states = {
                 side.name: succession.state
                 for succession in successions
                 for side in succession.continued
             }
             for name in changes.new:
-                is_begun = name in self._streams.known and self._account(name) in begun
-                since = taken.get(name, ZERO if is_begun else None)
+                since = taken.get(name, ZERO if name in begun else None)
                 is_duplicate = since is None and name in twins
                 state = states.get(name, "duplicate" if is_duplicate else "active")
                 self._apply_new(name, snapshot, since, state)

@@ -31,6 +31,12 @@ ALICE = StreamName("xhttp", "11111111-1111-1111-1111-111111111111")
 ALICE_TCP = StreamName("tcp", "11111111-1111-1111-1111-111111111111")
 BOB = StreamName("xhttp", "22222222-2222-2222-2222-222222222222")
 
+MERGED = ALICE._replace(inbound_tag="")
+BOB_MERGED = BOB._replace(inbound_tag="")
+
+Counts = tuple[int, int]
+"""Bytes up and down."""
+
 BELIEVE_ALL = DeltaPolicy(account_rate_bits_per_second=0, line_rate_bits_per_second=0)
 
 
@@ -40,15 +46,36 @@ def after_noon(clock: str) -> datetime:
     return NOON + timedelta(minutes=int(minutes), seconds=float(seconds))
 
 
+def account_of(name: StreamName) -> str:
+    """Return whose a stream is, where each uuid is an account's."""
+    return name.sample_uuid
+
+
+def totals_of(pairs: Mapping[StreamName, Counts]) -> dict[StreamName, Totals]:
+    """Return pairs as totals."""
+    return {name: Totals(*pair) for name, pair in pairs.items()}
+
+
+def known_at(
+    totals: Counts,
+    *,
+    state: str = "active",
+    seen: str = "00:00",
+    before_restart: Counts | None = None,
+) -> Checkpoint:
+    """Return where a stream stands."""
+    before = None if before_restart is None else Totals(*before_restart)
+    return Checkpoint(after_noon(seen), Totals(*totals), 3, before, state)  # type: ignore[arg-type]
+
+
 def snapshot(
     clock: str,
-    totals: Mapping[StreamName, tuple[int, int]],
+    totals: Mapping[StreamName, Counts],
     *,
     rejected: tuple[str, ...] = (),
 ) -> Snapshot:
     """Return a snapshot taken at `minutes:seconds` after noon, with (uplink, downlink) totals."""
-    counters = {name: Totals(*pair) for name, pair in totals.items()}
-    return Snapshot(after_noon(clock), NODE, counters, rejected)
+    return Snapshot(after_noon(clock), NODE, totals_of(totals), rejected)
 
 
 def alice(clock: str, uplink: int, downlink: int = 0) -> Snapshot:

@@ -11,38 +11,21 @@ from billing_cli.core.changes import (
     begin_again,
     compare,
     from_zero,
-    restarted_accounts,
-    shared_out,
 )
-from billing_cli.core.model import Checkpoint, StreamName, Succession, SuccessionSide, Totals
-from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
-
-Counts = tuple[int, int]
-
-MERGED = ALICE._replace(inbound_tag="")
-BOB_MERGED = BOB._replace(inbound_tag="")
-
-
-def account_of(name: StreamName) -> str:
-    """Return whose a stream is."""
-    return name.sample_uuid
-
-
-def known_at(
-    totals: Counts,
-    *,
-    state: str = "active",
-    seen: str = "00:00",
-    before_restart: Counts | None = None,
-) -> Checkpoint:
-    """Return where a stream stands."""
-    before = None if before_restart is None else Totals(*before_restart)
-    return Checkpoint(after_noon(seen), Totals(*totals), 3, before, state)  # type: ignore[arg-type]
-
-
-def totals_of(pairs: dict[StreamName, Counts]) -> dict[StreamName, Totals]:
-    """Return pairs as totals."""
-    return {name: Totals(*pair) for name, pair in pairs.items()}
+from billing_cli.core.model import Checkpoint, StreamName, Totals
+from tests.unit.core.stories import (
+    ALICE,
+    ALICE_TCP,
+    BOB,
+    BOB_MERGED,
+    MERGED,
+    Counts,
+    account_of,
+    after_noon,
+    known_at,
+    snapshot,
+    totals_of,
+)
 
 
 def changed(known: dict[StreamName, Checkpoint], now: dict[StreamName, Counts]) -> list[Changed]:
@@ -245,55 +228,6 @@ def test_a_counter_that_fell_may_have_been_split(
     found = parts(changes, known)
     assert bool(found) == is_split
     assert not found or (found[0][0], found[0][1]) == ({ALICE: (5, 5)}, {ALICE: (4, 4), **new})
-
-
-def renamed(name: StreamName, kind: str = "renamed") -> Succession:
-    """Return a succession that a stream continues."""
-    side = SuccessionSide(name, Totals(1, 1))
-    return Succession(kind, after_noon("01:00"), (side,), (side,))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("totals", "is_shared"),
-    [
-        pytest.param({ALICE: (100, 200), ALICE_TCP: (50, 60)}, True, id="each of its own"),
-        pytest.param({ALICE: (100, 200), ALICE_TCP: (100, 200)}, False, id="the same twice"),
-        pytest.param(
-            {ALICE: (150, 260), ALICE_TCP: (100, 200), MERGED: (50, 60)}, False, id="a sum"
-        ),
-    ],
-)
-def test_names_share_what_is_gone_unless_one_counts_all_of_it(
-    totals: dict[StreamName, Counts], *, is_shared: bool
-) -> None:
-    """Then it counts the same bytes. Revoked restarts share nothing, nor do other accounts."""
-    now = snapshot("01:00", {**totals, BOB: (7, 7)})
-    accounts = {account_of(ALICE)} if is_shared else set()
-    assert shared_out([renamed(ALICE)], now, account_of) == accounts
-    assert shared_out([renamed(BOB, "restart_revoked")], now, account_of) == set()
-
-
-@pytest.mark.parametrize(
-    ("former", "accounts"),
-    [
-        pytest.param({ALICE: (5, 5), ALICE_TCP: (6, 6)}, set(), id="none below"),
-        pytest.param({ALICE: (4, 5), ALICE_TCP: (6, 6)}, {account_of(MERGED)}, id="one below"),
-        pytest.param({}, set(), id="none returns"),
-    ],
-)
-def test_former_names_below_their_totals_show_that_counters_restarted(
-    former: dict[StreamName, Counts], accounts: set[str]
-) -> None:
-    """Those of the accounts that are charged of what is gone."""
-    known = {
-        ALICE: known_at((5, 5)),
-        ALICE_TCP: known_at((5, 5)),
-        MERGED: known_at((9, 9)),
-        BOB: known_at((9, 9), state="duplicate"),
-    }
-    gone = totals_of({MERGED: (9, 9), BOB: (9, 9)})
-    changes = Changes(new=totals_of({**former, BOB_MERGED: (1, 1)}), gone=gone)
-    assert restarted_accounts(changes, known, account_of) == accounts
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from tests.unit.core.stories import (
     ALICE_TCP,
     BELIEVE_ALL,
     BOB,
+    BOB_MERGED,
+    MERGED,
     Ledger,
     after_noon,
     alice,
     snapshot,
 )
 
-MERGED = ALICE._replace(inbound_tag="")
 OTHER = ALICE._replace(inbound_tag="other")
 
 
@@ -115,6 +116,29 @@ def test_names_that_were_never_read_before_are_not_waited_for() -> None:
     begun = snapshot("03:00", {OTHER: (5, 5)}), snapshot("04:00", {OTHER: (6, 6)})
     step = books.run(seen, merged, *begun, is_cut=True)
     assert (step.waits_for_successor, step.watermark) == (False, after_noon("04:00"))
+
+
+def test_former_names_are_waited_for_beside_one_that_was_never_read() -> None:
+    """An older reading can hold a user of whom no run had read anything before the upgrade."""
+    books = Ledger()
+    books.live(alice("00:00", 900, 900), snapshot("01:00", {MERGED: (1_000, 1_000)}))
+    former = snapshot("02:00", {ALICE: (910, 910), OTHER: (5, 5)})
+    step = books.run(snapshot("01:00", {MERGED: (1_000, 1_000)}), former)
+    assert (step.waits_for_successor, step.watermark) == (True, after_noon("01:00"))
+
+
+def test_names_that_were_never_read_are_not_waited_for_beside_a_former_one_of_another_account() -> (
+    None
+):
+    """Nothing of that account is lost."""
+    books = Ledger()
+    books.live(
+        snapshot("00:00", {MERGED: (900, 900), BOB: (10, 10)}),
+        snapshot("01:00", {MERGED: (1_000, 1_000), BOB_MERGED: (20, 20)}),
+    )
+    now = snapshot("02:00", {OTHER: (5, 5), BOB: (21, 21)})
+    step = books.run(snapshot("01:00", {MERGED: (1_000, 1_000), BOB_MERGED: (20, 20)}), now)
+    assert (step.waits_for_successor, step.watermark) == (False, after_noon("02:00"))
 
 
 def test_history_names_what_is_unsure_and_takes_totals_of_before() -> None:

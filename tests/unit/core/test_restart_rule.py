@@ -19,34 +19,30 @@ from billing_cli.core.restart import (
     lost_behind,
     may_be_earlier,
 )
-from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
+from tests.unit.core.stories import (
+    ALICE,
+    ALICE_TCP,
+    BOB,
+    BOB_MERGED,
+    MERGED,
+    Counts,
+    account_of,
+    after_noon,
+    snapshot,
+    totals_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from billing_cli.core.model import Snapshot
 
-Counts = tuple[int, int]
 Story = list[tuple[str, dict[StreamName, Counts]]]
 
-MERGED = ALICE._replace(inbound_tag="")
-BOB_MERGED = BOB._replace(inbound_tag="")
 RESTART, SINGLE, WAIT = Verdict("restart"), Verdict("single"), Verdict("wait")
-
-
-def account_of(name: StreamName) -> str:
-    """Return whose a stream is."""
-    return name.sample_uuid
 
 
 def history(story: Story) -> list[Snapshot]:
     """Return snapshots at moments after noon."""
     return [snapshot(clock, totals) for clock, totals in story]
-
-
-def totals_of(pairs: Mapping[StreamName, Counts]) -> dict[StreamName, Totals]:
-    """Return pairs as totals."""
-    return {name: Totals(*pair) for name, pair in pairs.items()}
 
 
 def alone(*totals: int | Counts) -> Story:

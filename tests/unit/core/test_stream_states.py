@@ -9,12 +9,10 @@ import pytest
 from billing_cli.core.changes import Changed, Changes
 from billing_cli.core.model import Checkpoint, StreamName, Succession, SuccessionSide, Totals
 from billing_cli.core.stream_states import StreamStates
-from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, after_noon, snapshot
+from tests.unit.core.stories import ALICE, ALICE_TCP, BOB, Counts, after_noon, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Counts = tuple[int, int]
 
 CAROL = StreamName("x", "33333333-3333-3333-3333-333333333333")
 

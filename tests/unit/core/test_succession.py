@@ -13,7 +13,7 @@ from billing_cli.core.succession import (
     succession_of,
     with_uncertainty,
 )
-from tests.unit.core.stories import BELIEVE_ALL, NOON, Ledger, snapshot
+from tests.unit.core.stories import BELIEVE_ALL, NOON, Ledger, snapshot, totals_of
 
 ACCOUNT = "11111111-1111-1111-1111-111111111111"
 LOW_PROXY = "00000000-0000-0000-0000-000000000000"
@@ -460,11 +460,6 @@ def test_parts_are_taken_over_by_tag_then_by_size_then_by_what_each_holds(
     assert distribute(totals_of(gone), totals_of(candidates)) == parts
 
 
-def totals_of(pairs: dict[StreamName, tuple[int, int]]) -> dict[StreamName, Totals]:
-    """Return pairs as totals."""
-    return {name: Totals(*pair) for name, pair in pairs.items()}
-
-
 def test_names_that_come_back_together_continue_those_that_are_gone() -> None:
     """As many old names return as new ones vanish: an upgrade, made with a restart, is undone."""
     books = ledger()
@@ -490,6 +485,54 @@ def test_names_that_return_are_charged_once_after_a_restart_that_nobody_noticed(
         snapshot("03:00", {A: (410, 410), B: (140, 140)}),
     )
     assert books.charged() == (550, 550)
+
+
+@pytest.mark.parametrize("totals", [(600, 300), (300, 300)])
+def test_a_former_name_of_which_nothing_else_is_left_is_charged_after_a_restart(
+    totals: tuple[int, int],
+) -> None:
+    """Rolled back with a restart, it has passed the total at which it was continued."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 100), OTHER_A: (9, 9)}),
+        snapshot("01:00", {ALL: (500, 500), OTHER_A: (9, 9)}),
+        snapshot("02:00", {A: totals, OTHER_A: (9, 9)}),
+        snapshot("03:00", {A: (610, 310), OTHER_A: (9, 9)}),
+    )
+    assert books.charged() == (400 + 610, 400 + 310)
+    assert books.held == []
+
+
+@pytest.mark.parametrize(("others", "charged"), [((400, 400), 400), ((9, 9), 400 + 310)])
+def test_a_former_name_is_held_only_where_other_counters_of_its_account_can_have_its_bytes(
+    others: tuple[int, int], charged: int
+) -> None:
+    """Then it may count the same bytes once more."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {A: (100, 100), B: others}),
+        snapshot("01:00", {ALL: (500, 500), B: others}),
+        snapshot("02:00", {A: (300, 300), B: others}),
+        snapshot("03:00", {A: (310, 310), B: others}),
+    )
+    assert books.charged() == (charged, charged)
+    assert books.rows[A].state == ("duplicate" if charged == 400 else "active")
+
+
+@pytest.mark.parametrize(("former", "copy"), [(A, A_PROXY), (A_PROXY, A)])
+def test_a_former_name_that_returns_with_a_copy_under_the_other_uuid_is_charged_once(
+    former: StreamName, copy: StreamName
+) -> None:
+    """The copy, which was never read before, is held or charged in its place."""
+    books = ledger()
+    books.live(
+        snapshot("00:00", {former: (100, 100)}),
+        snapshot("01:00", {ALL: (500, 500)}),
+        snapshot("02:00", {former: (200, 200), copy: (200, 200)}),
+        snapshot("03:00", {former: (210, 210), copy: (210, 210)}),
+    )
+    assert books.charged() == (400 + 210, 400 + 210)
+    assert books.rows[A_PROXY].state == "duplicate"
 
 
 def test_a_name_that_returns_takes_over_from_one_that_fell() -> None:

@@ -7,14 +7,13 @@ from tests.unit.core.stories import (
     ALICE,
     BELIEVE_ALL,
     BOB,
+    MERGED,
     Ledger,
     after_noon,
     alice,
     next_run,
     snapshot,
 )
-
-MERGED = ALICE._replace(inbound_tag="")
 
 
 def test_a_new_stream_counts_since_the_last_snapshot_with_samples() -> None:

@@ -1,0 +1,117 @@
+"""Names that return after an upgrade was rolled back: which of them count from zero.
+
+Their counters continued under other names. Where those are still published, a former name counts
+the same bytes once more; else it counts what no other stream does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing_cli.core.changes import by_account
+from billing_cli.core.succession import covers, total_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from billing_cli.core.changes import Changes
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Succession, Totals
+
+
+def names_from_zero(
+    changes: Changes,
+    snapshot: Snapshot,
+    successions: Iterable[Succession],
+    twins: Collection[StreamName],
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> set[StreamName]:
+    """Return the former names in a snapshot that count from zero, if they take nothing over.
+
+    They do where the names of their account share what is gone, or its counters restarted; in a
+    restart, `twins` count what another stream of the snapshot counts as well.
+    """
+    former = {name: totals for name, totals in changes.new.items() if name in known}
+    if not former:
+        return set()
+    shared = shared_out(successions, snapshot, account_of)
+    restarted = restarted_accounts(former, changes, snapshot, known, account_of)
+    return {
+        name
+        for name in former
+        if account_of(name) in (shared if name in twins else shared | restarted)
+    }
+
+
+def shared_out(
+    successions: Iterable[Succession], snapshot: Snapshot, account_of: Callable[[StreamName], str]
+) -> set[str]:
+    """Return the accounts whose names share what is gone: each counts bytes of its own.
+
+    They do not where one counts as much as all the others: it counts the same bytes.
+    """
+    accounts = {
+        account_of(side.name)
+        for succession in successions
+        if succession.kind == "renamed"
+        for side in succession.continued
+    }
+    if not accounts:
+        return set()
+    counted = by_account(
+        (
+            (name, totals)
+            for name, totals in snapshot.totals.items()
+            if account_of(name) in accounts
+        ),
+        account_of,
+    )
+    sums = {account: total_of(counted[account].values()) for account in accounts}
+    return {
+        account
+        for account, total in sums.items()
+        if all(total_of((totals, totals)) != total for totals in counted[account].values())
+    }
+
+
+def restarted_accounts(
+    former: Mapping[StreamName, Totals],
+    changes: Changes,
+    snapshot: Snapshot,
+    known: Mapping[StreamName, Checkpoint],
+    account_of: Callable[[StreamName], str],
+) -> set[str]:
+    """Return the accounts whose counters restarted, as their `former` names show.
+
+    Where one returns below the totals at which it was continued, all did whose streams are gone.
+    Else those did that count less than what is gone, and more than their other counters, which
+    did not fall, can have counted as well.
+    """
+    gone = by_account(
+        ((name, totals) for name, totals in changes.gone.items() if known[name].state == "active"),
+        account_of,
+    )
+    if not all(covers(totals, known[name].totals) for name, totals in former.items()):
+        return set(gone)
+    accounts = gone.keys() & {account_of(name) for name in former}
+    if not accounts:
+        return set()
+    new = by_account(changes.new.items(), account_of)
+    others = by_account(
+        (
+            (name, totals)
+            for name, totals in snapshot.totals.items()
+            if name in known
+            and known[name].state == "active"
+            and name not in changes.new
+            and name not in changes.decreased
+        ),
+        account_of,
+    )
+    restarted = set()
+    for account in accounts:
+        counted = total_of(new[account].values())
+        is_less = not covers(counted, total_of(gone[account].values()))
+        if is_less and not covers(total_of(others.get(account, {}).values()), counted):
+            restarted.add(account)
+    return restarted
