@@ -93,25 +93,19 @@ def restarted_accounts(
     )
     if not all(covers(totals, known[name].totals) for name, totals in former.items()):
         return set(gone)
-    accounts = gone.keys() & {account_of(name) for name in former}
-    if not accounts:
-        return set()
     new = by_account(changes.new.items(), account_of)
     others = by_account(
         (
             (name, totals)
             for name, totals in snapshot.totals.items()
-            if name in known
-            and known[name].state == "active"
-            and name not in changes.new
-            and name not in changes.decreased
+            if name in known and known[name].state == "active" and name not in changes.decreased
         ),
         account_of,
     )
     restarted = set()
-    for account in accounts:
-        counted = total_of(new[account].values())
-        is_less = not covers(counted, total_of(gone[account].values()))
+    for account, streams in gone.items():
+        counted = total_of(new.get(account, {}).values())
+        is_less = not covers(counted, total_of(streams.values()))
         if is_less and not covers(total_of(others.get(account, {}).values()), counted):
             restarted.add(account)
     return restarted

@@ -47,6 +47,7 @@ MODULES = {
         *("test_changes.py", "test_uncharged.py", "test_continuity.py", "test_restart.py"),
         *("test_succession.py", "test_histories.py"),
     ),
+    "former_names": ("test_former_names.py", "test_walk.py", "test_succession.py"),
     "succession": (
         "test_succession.py",
         "test_uncharged.py",
