@@ -42,17 +42,29 @@ def give_up_stdout(reason: str) -> None:
         file.failure = OSError(reason)
 
 
+def require_stdout() -> None:
+    """Let what stdout does not take count as a failure, also where its reader is gone.
+
+    For the results of commands that change something; of a report, a reader may have seen enough.
+    """
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(file, LossyFile):
+        file.is_required = True
+
+
 class LossyFile(io.FileIO):
     """A descriptor that takes everything, and remembers why it could not pass it on.
 
-    `failure` is None as long as all of it was written. Where the descriptor is in non-blocking
-    mode, `is_waiting` says whether a full pipe is waited for.
+    `failure` is None as long as all of it was written; `is_required` is set by `require_stdout`.
+    Where the descriptor is in non-blocking mode, `is_waiting` says whether a full pipe is waited
+    for.
     """
 
     def __init__(self, descriptor: int, *, is_waiting: bool = True) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self._is_waiting = is_waiting
         self.failure: OSError | None = None
+        self.is_required = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write what can be written; return how many bytes are dealt with."""

@@ -36,8 +36,9 @@ def main() -> None:
     except SystemExit as ended:
         exit_code = ended.code if isinstance(ended.code, int) else EXIT_OK
     sys.stdout.flush()
-    # A reader of text that has seen enough, such as `head`, is no failure.
-    has_seen_enough = isinstance(stdout.failure, BrokenPipeError) and not _asks_for_json(sys.argv)
+    # A reader of a report that has seen enough, such as `head`, is no failure.
+    is_required = stdout.is_required or _asks_for_json(sys.argv)
+    has_seen_enough = isinstance(stdout.failure, BrokenPipeError) and not is_required
     if stdout.failure is not None and not has_seen_enough and exit_code in {EXIT_OK, EXIT_PARTIAL}:
         click.echo(
             f"Error: what was to be done is done, but stdout takes nothing: {stdout.failure}",
@@ -115,7 +116,10 @@ def _failed(code: str, message: str) -> int:
 
 def _asks_for_json(arguments: list[str]) -> bool:
     given = {*arguments, *(f"{option}={value}" for option, value in pairwise(arguments))}
-    return bool({"--json", "--output=json", "--format=json"} & given)
+    # `--json=1` is an error, whose report is JSON.
+    return bool({"--json", "--output=json", "--format=json"} & given) or any(
+        argument.startswith("--json=") for argument in arguments
+    )
 
 
 def _job(arguments: list[str]) -> str:

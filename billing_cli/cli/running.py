@@ -26,7 +26,7 @@ from billing_cli.errors import (
     InterruptedBySignalError,
     UsageError,
 )
-from billing_cli.output import give_up_stdout
+from billing_cli.output import give_up_stdout, require_stdout
 from billing_cli.printable import printable
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def run_job(
             if as_json:
                 _print(failure, as_json, None)
         sys.exit(EXIT_FAILED)
+    if not dry_run:
+        require_stdout()
     with _shown(observers, result, exit_code_of(result)):
         _log(result)
         _print(result, as_json, text_of)

@@ -49,13 +49,18 @@ SELECT account_uuid, now(),
 # For the same accounts, where the flag does not say so yet. A run that charges them does this
 # by itself.
 SET_ARREARS = """
-UPDATE public.account_quota_states
+UPDATE public.account_quota_states AS state
    SET arrears = true, throttle_state = 'throttled', {set_since} updated_at = now()
  WHERE account_uuid = ANY (%(account_uuids)s::uuid[])
-   AND (NOT arrears OR throttle_state <> 'throttled')
+   AND (arrears IS NOT TRUE OR throttle_state IS DISTINCT FROM 'throttled' {or_unset})
 """
 
-SET_ARREARS_SINCE = "arrears_since = coalesce(arrears_since, now()),"
+SET_ARREARS_SINCE = """
+       arrears_since = coalesce(state.arrears_since,
+         (SELECT open.since FROM billing.arrears AS open
+           WHERE open.account_uuid = state.account_uuid AND open.cleared_at IS NULL)),
+"""
+IS_UNSET = "OR arrears_since IS NULL"
 
 # Every account of ours that is settled, with traffic or without. Rows that others hold are left to
 # the next run. The result is the number of flags that were cleared.
@@ -102,8 +107,10 @@ def set_arrears(connection: Connection, account_uuids: Collection[str]) -> int:
     if not account_uuids:
         return 0
     record_arrears(connection, account_uuids)
-    since = SET_ARREARS_SINCE if has_arrears_since(connection) else ""
-    statement = SET_ARREARS.format(set_since=since)
+    has_since = has_arrears_since(connection)
+    statement = SET_ARREARS.format(
+        set_since=SET_ARREARS_SINCE if has_since else "", or_unset=IS_UNSET if has_since else ""
+    )
     parameters = {"account_uuids": sorted(account_uuids)}
     return connection.execute(statement.encode(), parameters).rowcount
 

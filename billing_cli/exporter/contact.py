@@ -28,8 +28,9 @@ LATEST_PATH = "/v1/snapshots/latest"
 
 _REASON_CHARACTERS = 500
 
-# Shorter tokens may be ordinary words, and turn up in an honest answer.
+# Shorter tokens may be ordinary words, and turn up in an honest answer, or in an honest name.
 _UNMISTAKABLE_CHARACTERS = 16
+_UNMISTAKABLE_IN_NAMES = 8
 _REFLECTION = "the answer repeats the token that it was asked with"
 
 # Decoding holds the interpreter anyway, so taking turns costs no time and bounds the memory.
@@ -95,7 +96,10 @@ class Contact:
         self.notes = notes
         self._token = token
         self._deadline = deadline
-        self._may_hide_token = False
+        self._may_hide_token = (
+            token is not None
+            and _UNMISTAKABLE_IN_NAMES <= len(token.reveal()) < _UNMISTAKABLE_CHARACTERS
+        )
 
     @property
     def has_token(self) -> bool:

@@ -27,11 +27,12 @@ from billing_cli.exporter.wire import (
     page_of,
     snapshot_of,
     snapshots_in,
+    snapshots_of,
     usable_samples,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 _FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -92,19 +93,15 @@ class Decoder:
     def page(self, body: bytes) -> Page:
         """Return the page that a window answer holds, its snapshots in the order of the wire."""
         page = page_of(body, "the answer", self.limits.page_objects)
-        claimed = self.identity(page, "the page") if page.node_id or page.env else None
-        heads = self._page_heads(page)
+        wires = snapshots_of(page)
+        claimed = self._claimed(page, wires[0] if wires else None)
+        heads = self._page_heads(wires)
         identity = heads[0].identity if heads else claimed
         if identity is not None:
             self._check_identity(identity, "the page")
-        if claimed is not None and claimed != identity:
-            raise ExporterError(
-                f"the page is of node {quoted(claimed.stored)}, "
-                f"its snapshots of {quoted(heads[0].identity.stored)}",
-                code="wrong_identity",
-            )
+            _check_claim(claimed, identity)
         next_cursor = _next_cursor(page) if page.has_more else None
-        del page
+        del page, wires
         snapshots = self._snapshots(heads)
         return Page(identity, snapshots, next_cursor is not None, next_cursor)
 
@@ -118,7 +115,10 @@ class Decoder:
         page = page_of(value, where, self.limits.page_objects)
         if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
             return [snapshot_of(value, where, self.limits.page_objects)]
-        return _page_snapshots(page)
+        wires = snapshots_of(page)
+        for wire in wires:
+            _check_claim(self._claimed(page, wire), self.identity(wire, where))
+        return wires
 
     def usable_snapshots(
         self, value: bytes, where: str, refusal: ExporterError
@@ -154,7 +154,8 @@ class Decoder:
                 identity = NodeIdentity(checked_name(env, "env"), checked_name(node_id, "node_id"))
                 if identity.node_id:
                     nodes.append(self.renamed.get(identity.stored, identity))
-        return nodes
+        complete = {node.node_id for node in nodes if node.env}
+        return [node for node in nodes if node.env or node.node_id not in complete]
 
     def identity(self, wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
         """Return the node that a page or a snapshot speaks for, by its present name."""
@@ -172,9 +173,17 @@ class Decoder:
         totals, rejected = self._streams(head)
         return Snapshot(head.collected_at, head.identity, totals, rejected)
 
-    def _page_heads(self, page: WirePage) -> list[Head]:
+    def _claimed(self, page: WirePage, wire: WireSnapshot | None) -> NodeIdentity | None:
+        """Return the node that a page names, if any; what it leaves out is as in its snapshot."""
+        if not (page.node_id or page.env):
+            return None
+        other = wire or self.expected
+        names = WirePage(node_id=page.node_id or other.node_id, env=page.env or other.env)
+        return self.identity(names, "the page")
+
+    def _page_heads(self, wires: Sequence[WireSnapshot]) -> list[Head]:
         heads: list[Head] = []
-        for number, wire in enumerate(_page_snapshots(page), 1):
+        for number, wire in enumerate(wires, 1):
             head = self.head(wire, f"snapshot {number}")
             if heads and head.identity != heads[0].identity:
                 raise ExporterError(
@@ -261,13 +270,14 @@ def identity_of(wire: WirePage | WireSnapshot, where: str) -> NodeIdentity:
     )
 
 
-def _page_snapshots(page: WirePage) -> list[WireSnapshot]:
-    """Return the snapshots of a page, under either of their two names."""
-    if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
-        raise ExporterError("the answer has neither snapshots nor items", code="invalid_answer")
-    if page.snapshots and page.items:
-        raise ExporterError("the answer has both snapshots and items", code="invalid_answer")
-    return page.snapshots or page.items or []
+def _check_claim(claimed: NodeIdentity | None, identity: NodeIdentity) -> None:
+    """Raise ExporterError where a page names another node than a snapshot of it."""
+    if claimed is not None and claimed != identity:
+        raise ExporterError(
+            f"the page is of node {quoted(claimed.stored)}, "
+            f"its snapshots of {quoted(identity.stored)}",
+            code="wrong_identity",
+        )
 
 
 def _next_cursor(page: WirePage) -> str:

@@ -114,6 +114,18 @@ def snapshot_of(body: bytes, where: str, max_objects: int) -> WireSnapshot:
     return _decoded(_SNAPSHOT, body, where, max_objects)
 
 
+def snapshots_of(page: WirePage) -> list[WireSnapshot]:
+    """Return the snapshots of a page, under either of their two names.
+
+    Raises ExporterError where it has neither, or both.
+    """
+    if page.snapshots is msgspec.UNSET and page.items is msgspec.UNSET:
+        raise ExporterError("the answer has neither snapshots nor items", code="invalid_answer")
+    if page.snapshots and page.items:
+        raise ExporterError("the answer has both snapshots and items", code="invalid_answer")
+    return page.snapshots or page.items or []
+
+
 def names_in(body: bytes) -> list[tuple[str | None, str | None]]:
     """Return the (node_id, env) of each page and snapshot in a body that can't be used otherwise.
 

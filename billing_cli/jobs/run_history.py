@@ -106,11 +106,11 @@ def _failure_of(sources: Iterable[SourceResult]) -> tuple[str, str]:
 
 def status_of(sources: Iterable[SourceResult]) -> RunStatus:
     """Return a run's status: what failed or is left open in some sources makes it partial."""
-    found = {source.status for source in sources} - {"skipped"}
-    if found == {"busy"}:
-        return "busy"
-    if found and found <= {"error", "busy"}:
+    found = {source.status for source in sources}
+    if found == {"error"}:
         return "error"
+    if found - {"skipped"} == {"busy"}:
+        return "busy"
     return "partial" if found & {"error", "partial"} else "ok"
 
 

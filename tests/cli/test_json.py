@@ -59,6 +59,7 @@ def test_a_good_run_is_one_object_with_all_keys(site: Site, job: str) -> None:
     ("command", "reason"),
     [
         ("migrate --sql --json", "--json and --sql exclude each other"),
+        ("collect --json=1", "--json"),
         ("seal --json keygen --out {}/key", "options of `billing seal keygen` after its name"),
         ("statement a@b.c --month 2026-04 --json --format csv", "--json and --format csv exclude"),
     ],

@@ -35,12 +35,13 @@ def test_74_where_the_result_of_a_committed_run_can_not_be_written(
     assert site.billing("collect", "--json").result["written_minutes"] == 0
 
 
-def test_74_where_the_reader_of_a_json_result_is_gone(site: Site) -> None:
-    """A program that asked for the result has not got it, and must not take it for said."""
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_74_where_the_reader_of_a_result_is_gone(site: Site, json_option: tuple[str, ...]) -> None:
+    """Whoever asked for the result has not got it, and must not take it for said."""
     site.has_two_nodes()
     reader, writer = os.pipe()
     os.close(reader)
-    with started(site, writer, "collect", "--json") as run:
+    with started(site, writer, "collect", *json_option) as run:
         assert "Broken pipe" in run.stderr.read().splitlines()[-1]
     assert run.returncode == 74
     assert site.billing("collect", "--json").result["written_minutes"] == 0

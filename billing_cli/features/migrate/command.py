@@ -13,6 +13,7 @@ from billing_cli.cli.asking import confirm, is_attended
 from billing_cli.cli.options import json_option
 from billing_cli.cli.running import open_settings
 from billing_cli.errors import UsageError
+from billing_cli.output import require_stdout
 
 if TYPE_CHECKING:
     from billing_cli.cli.root import Options
@@ -97,6 +98,8 @@ def command(
     url = settings.require_database_url().get_secret_value()
     work = partial(migrate, url, check=check, dry_run=dry_run, **granting)
     done = work() if create_shared_tables else _ask_before_creating(work, as_json)
+    if not (check or dry_run):
+        require_stdout()
     for warning in done.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if as_json:

@@ -76,6 +76,22 @@ def test_without_that_column_our_own_record_counts(arrears: Arrears) -> None:
     assert [one.account_uuid for one in arrears.suspend(14.1).suspended] == [account]
 
 
+def test_what_another_service_takes_from_our_flag_is_set_again(arrears: Arrears) -> None:
+    """A row that it wrote back lacks the flag and its time: both are as they were."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.set(account, arrears_since=None)
+
+    assert arrears.suspend(1).flagged == 1
+    query = (
+        "SELECT state.arrears_since = flag.since AS is_kept"
+        " FROM public.account_quota_states AS state JOIN billing.arrears AS flag"
+        " USING (account_uuid)"
+    )
+    assert arrears.connection.execute(query).fetchone() == {"is_kept": True}
+    assert arrears.suspend(1).flagged == 0
+
+
 def test_a_flag_of_another_service_stays(arrears: Arrears) -> None:
     """A payment failed, and the balance is 0 or more: neither cleared, nor a reason to suspend."""
     account = arrears.account(3, arrears=True)

@@ -506,6 +506,19 @@ def test_a_token_is_recognised_however_it_is_spelled(
         exporter.reset()
 
 
+@pytest.mark.parametrize(("token", "is_used"), [("hunter-2", False), ("hunter2", True)])
+def test_a_name_that_repeats_a_short_token_is_not_used(
+    exporter: responses.RequestsMock, token: str, *, is_used: bool
+) -> None:
+    """A name is shown in results; one of a few characters may hold the token by chance."""
+    answer(exporter, page([snapshot(node_id=f"{token}-1")], node_id=f"{token}-1"))
+    if is_used:
+        assert len(fetched(BASE, auth_mode="bearer", default_token=SecretToken(token)).snapshots)
+        return
+    error = failure(auth_mode="bearer", default_token=SecretToken(token))
+    assert error.reason == "the answer repeats the token that it was asked with"
+
+
 def test_a_token_in_a_reason_is_masked(exporter: responses.RequestsMock) -> None:
     """Short tokens may be words, so an answer may hold them; reasons do not."""
     answer(exporter, page([snapshot("hunter2")]))

@@ -310,6 +310,15 @@ def test_a_wrong_page_is_refused(why: str, bad: object) -> None:
     assert why in reason(bad)
 
 
+@pytest.mark.parametrize("left_out", [{"env": None}, {"node_id": None}, {"env": "", "node_id": ""}])
+def test_a_page_may_leave_out_what_its_snapshots_say(left_out: dict[str, str | None]) -> None:
+    """Without a snapshot, what is expected takes its place."""
+    expected = Expected("jp-1", "prod")
+    assert decode(page(**left_out), expected).identity == NodeIdentity("prod", "jp-1")
+    empty = decode(page([], **left_out), expected).identity
+    assert empty in {None, NodeIdentity("prod", "jp-1")}
+
+
 def test_the_reason_never_shows_a_long_value_in_part() -> None:
     """A value is shown whole or not at all, so that a secret in it can be found and masked."""
     assert "x" * 100 not in reason(page([snapshot(collected_at="x" * 5000)]))

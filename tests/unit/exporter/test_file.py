@@ -148,6 +148,31 @@ def test_a_node_with_a_bad_snapshot_fails_alone(
     assert why in error.reason
 
 
+@pytest.mark.parametrize(
+    ("named", "failed"),
+    [
+        ({"node_id": "jp-1"}, {"jp-1", "us-2"}),
+        ({"env": "test"}, {"jp-1", "us-2"}),
+        ({"env": "prod"}, set()),
+    ],
+)
+def test_a_page_of_another_node_than_its_snapshots_fails_all_nodes_that_it_names(
+    tmp_path: Path, named: dict[str, str], failed: set[str]
+) -> None:
+    """As over HTTP."""
+    shots = [*minutes(2), snapshot(START, node_id="us-2")]
+    outcomes = fetched_by(
+        tmp_path,
+        lines([{**named, "snapshots": shots}]),
+        {"source_id": "jp-1", "expected_node_id": "jp-1"},
+        {"source_id": "us-2", "expected_node_id": "us-2"},
+        carried={},
+    )
+    errors = {name: one for name, one in outcomes.items() if isinstance(one, ExporterError)}
+    assert errors.keys() == failed
+    assert all("the page is of node" in error.reason for error in errors.values())
+
+
 @pytest.mark.parametrize("key", ["snapshots", "items"])
 @pytest.mark.parametrize(
     ("bad", "why", "failed"),
