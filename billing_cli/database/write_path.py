@@ -6,8 +6,11 @@ own.
 
 Each statement is set-based. Facts are inserted with ON CONFLICT DO NOTHING: what exists already is
 not overwritten, and the row counts show that it was there. New streams, successions and the seal
-are plain inserts. Usage records and charges come from the two staging tables, in which they are
-canonical lines (`core.canonical`); all else is few rows or few columns and comes as parameters
+are plain inserts. What goes on changing, such as streams, open pending usage, held deltas and gaps,
+has statements of its own that update it.
+
+Usage records and charges come from the two staging tables, in which they are canonical lines
+(`core.canonical`); all else is few rows or few columns and comes as parameters
 (`database.parameters`).
 """
 
