@@ -1,15 +1,10 @@
 """External text as a terminal, a log and an error may show it.
 
 Names of exporters, rows of the shared tables and messages of a server may hold characters that move
-a cursor, hide or reorder text, or forge a line. Everything that people read passes one of these.
+a cursor, hide or reorder text, or forge a line. What people read of it passes through `printable`.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -25,8 +20,3 @@ def printable(text: str, *, keep: str = "") -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def printable_lines(lines: Iterable[str]) -> str:
-    """Return the lines as one text; a line break within a line is shown as an escape."""
-    return "\n".join(map(printable, lines))

@@ -32,8 +32,6 @@ from billing_cli.references import check_reference, read_secret
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-DEFAULT_NAME = "billing/log"
-
 # A year of checkpoints, one a minute, is about 100 MB.
 MAX_FILE_BYTES = 1 << 30
 

@@ -26,7 +26,7 @@ SECTIONS = {
         "streams": "Show counters: their accounts, where they stand.",
     },
     "Correct": {
-        "held": "List, release or reject deltas above the plausible rate.",
+        "held": "List, release or reject usage that is held for a decision.",
         "rerate": "Re-rate the charges of a range at current prices.",
         "reverse": "Give back everything that a source charged in a range.",
         "repair": "Correct balances in which charges were lost.",

@@ -94,13 +94,16 @@ def has_arrears_since(connection: Connection) -> bool:
 
 
 def record_arrears(connection: Connection, account_uuids: Collection[str]) -> None:
-    """Record that the flags of these locked accounts are ours: their balances are below zero."""
+    """Record arrears of these locked accounts, and whether their flags are ours.
+
+    Their balances are below zero, or this transaction leaves them so. Must come before it does.
+    """
     if account_uuids:
         connection.execute(RECORD_ARREARS, {"arrears_accounts": sorted(account_uuids)})
 
 
 def set_arrears(connection: Connection, account_uuids: Collection[str]) -> int:
-    """Flag these locked accounts, whose balances are below zero, and record the flags as ours.
+    """Flag these locked accounts, whose balances are below zero, and record their arrears.
 
     Returns how many were not flagged yet.
     """

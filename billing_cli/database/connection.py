@@ -122,8 +122,8 @@ class Session:
     def transaction(self, work: Callable[[Connection], Result]) -> Result:
         """Do the work in one transaction and commit it.
 
-        The whole transaction is tried again, on a new connection and at most three times, where
-        the server was at fault: serialization failure, deadlock, shutdown, lost connection.
+        The whole transaction is tried again, on a new connection and at most twice, where the
+        server was at fault: serialization failure, deadlock, shutdown, lost connection.
         Where the answer to COMMIT was lost, the server is asked whether it took place before
         anything is repeated. Raises DatabaseUnavailableError where the server can't be reached,
         ConfigurationError where it refuses the connection for good, SchemaError where its schema is

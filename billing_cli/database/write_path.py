@@ -1,9 +1,17 @@
-"""The statements that write a run, in the order in which they are executed.
+"""The statements that write a step, in the order in which they are executed.
 
-Each is set-based, and each fact is inserted with ON CONFLICT DO NOTHING: what exists already is
-never overwritten, and the row counts show that it was there. Usage records and charges come from
-the two staging tables, in which they are canonical lines (`core.canonical`); all else is few rows
-or few columns and comes as parameters (`database.parameters`).
+Those of arrears are in `database.arrears`, and listed here in their places. Locks and first quota
+states (`database.accounts`), daily charges, totals and the row of the run have modules of their
+own.
+
+Each statement is set-based. Facts are inserted with ON CONFLICT DO NOTHING: what exists already is
+not overwritten, and the row counts show that it was there. New streams, successions and the seal
+are plain inserts. What goes on changing, such as streams, open pending usage, held deltas and gaps,
+has statements of its own that update it.
+
+Usage records and charges come from the two staging tables, in which they are canonical lines
+(`core.canonical`); all else is few rows or few columns and comes as parameters
+(`database.parameters`).
 """
 
 from __future__ import annotations
@@ -57,16 +65,6 @@ STEP = "(SELECT coalesce(max(step), 0) + 1 FROM billing.seals WHERE run_id = %(r
 WRITTEN_AT = """
        coalesce((SELECT min(written_at) FROM pg_temp.staged_charge), statement_timestamp())"""
 
-INSERT_USAGE_RECORDS = f"""
-INSERT INTO billing.usage_records
-       (bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
-        downlink_start, downlink_end, account_uuid, kind, run_id, step)
-SELECT bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
-       downlink_start, downlink_end, account_uuid, kind, %(run_id)s, {STEP}
-  FROM pg_temp.staged_usage
-    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
-"""
-
 # New streams are inserted before anything is staged, because usage records carry their ids.
 INSERT_STREAMS = """
 INSERT INTO billing.streams
@@ -85,6 +83,16 @@ SELECT stored_node_id, inbound_tag, sample_uuid, account_uuid, origin, first_see
        absent_since timestamptz, before_uplink bigint, before_downlink bigint, state text,
        surplus_uplink bigint, surplus_downlink bigint)
 RETURNING stored_node_id, inbound_tag, sample_uuid::text, stream_id
+"""
+
+INSERT_USAGE_RECORDS = f"""
+INSERT INTO billing.usage_records
+       (bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
+        downlink_start, downlink_end, account_uuid, kind, run_id, step)
+SELECT bucket_start, stream_id, from_at, revision, to_at, reset_epoch, uplink_start, uplink_end,
+       downlink_start, downlink_end, account_uuid, kind, %(run_id)s, {STEP}
+  FROM pg_temp.staged_usage
+    ON CONFLICT (bucket_start, stream_id, from_at, revision) DO NOTHING
 """
 
 # No column that an index holds changes as a rule, so that PostgreSQL can update in place (HOT).
@@ -120,6 +128,42 @@ UPDATE billing.streams AS stream
  WHERE stream.stream_id = given.stream_id
 """
 
+# The shared checkpoint has no inbounds: it carries the sum over the account's streams on a node,
+# after they were updated, without those that continue under other names. An account whose last
+# stream moved to another account is left at 0.
+UPSERT_SHARED_CHECKPOINTS = """
+INSERT INTO public.traffic_stat_checkpoints
+       (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)
+SELECT given.node_id, given.account_uuid,
+       least(coalesce(sum(stream.uplink_total), 0), 9223372036854775807)::bigint,
+       least(coalesce(sum(stream.downlink_total), 0), 9223372036854775807)::bigint,
+       max(coalesce(stream.absent_since, given.samples_at)),
+       coalesce(max(stream.reset_epoch), 0)
+  FROM unnest(%(checkpoint_nodes)s::text[], %(checkpoint_accounts)s::uuid[],
+              %(checkpoint_stamps)s::timestamptz[]) AS given (node_id, account_uuid, samples_at)
+  LEFT JOIN billing.streams AS stream
+    ON stream.stored_node_id = given.node_id AND stream.account_uuid = given.account_uuid
+   AND stream.state = 'active'
+ GROUP BY given.node_id, given.account_uuid
+ ORDER BY given.account_uuid, given.node_id
+    ON CONFLICT (node_id, account_uuid) DO UPDATE
+   SET last_uplink_total = excluded.last_uplink_total,
+       last_downlink_total = excluded.last_downlink_total,
+       last_seen_at = excluded.last_seen_at,
+       reset_epoch = excluded.reset_epoch,
+       updated_at = now()
+"""
+
+# An account that another session holds can't get a shared checkpoint, which refers to it.
+UPSERT_STALE_CHECKPOINTS = """
+INSERT INTO billing.stale_checkpoints (stored_node_id, account_uuid, is_stale, noted_at)
+SELECT node, account, is_stale, %(now)s
+  FROM jsonb_to_recordset(%(stale)s::jsonb) AS given (node text, account uuid, is_stale boolean)
+ ORDER BY account, node
+    ON CONFLICT (stored_node_id, account_uuid) DO UPDATE
+   SET is_stale = excluded.is_stale, noted_at = excluded.noted_at
+"""
+
 INSERT_BUCKETS = """
 INSERT INTO public.traffic_minute_buckets
        (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
@@ -133,7 +177,7 @@ SELECT bucket_start, stored_node_id, account_uuid, region, line_code, uplink_byt
     ON CONFLICT (bucket_start, node_id, account_uuid, region, line_code) DO NOTHING
 """
 
-# A bucket row is brought to the corrected figure; it is the one fact that is not append-only.
+# A bucket row is brought to the corrected figure: unlike charges, buckets are not append-only.
 ADJUST_BUCKETS = f"""
 INSERT INTO public.traffic_minute_buckets AS bucket
        (bucket_start, node_id, account_uuid, region, line_code, uplink_bytes, downlink_bytes,
@@ -180,40 +224,26 @@ SELECT ledger_id, account_uuid, bucket_start, bucket_start + interval '1 minute'
     ON CONFLICT (id) DO NOTHING
 """
 
-# The shared checkpoint has no inbounds: it carries the sum over the account's streams on a node,
-# after they were updated, without those that continue under other names. An account whose last
-# stream moved to another account is left at 0.
-UPSERT_SHARED_CHECKPOINTS = """
-INSERT INTO public.traffic_stat_checkpoints
-       (node_id, account_uuid, last_uplink_total, last_downlink_total, last_seen_at, reset_epoch)
-SELECT given.node_id, given.account_uuid,
-       least(coalesce(sum(stream.uplink_total), 0), 9223372036854775807)::bigint,
-       least(coalesce(sum(stream.downlink_total), 0), 9223372036854775807)::bigint,
-       max(coalesce(stream.absent_since, given.samples_at)),
-       coalesce(max(stream.reset_epoch), 0)
-  FROM unnest(%(checkpoint_nodes)s::text[], %(checkpoint_accounts)s::uuid[],
-              %(checkpoint_stamps)s::timestamptz[]) AS given (node_id, account_uuid, samples_at)
-  LEFT JOIN billing.streams AS stream
-    ON stream.stored_node_id = given.node_id AND stream.account_uuid = given.account_uuid
-   AND stream.state = 'active'
- GROUP BY given.node_id, given.account_uuid
- ORDER BY given.account_uuid, given.node_id
-    ON CONFLICT (node_id, account_uuid) DO UPDATE
-   SET last_uplink_total = excluded.last_uplink_total,
-       last_downlink_total = excluded.last_downlink_total,
-       last_seen_at = excluded.last_seen_at,
-       reset_epoch = excluded.reset_epoch,
-       updated_at = now()
+# A renewal is seen once: by the first run that locks the quota state after it.
+INSERT_QUOTA_PERIODS = f"""
+INSERT INTO billing.quota_periods
+       (account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, run_id,
+        seen_at)
+SELECT account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, %(run_id)s,
+       {WRITTEN_AT}
+  FROM jsonb_to_recordset(%(quota_periods)s::jsonb)
+    AS given (account_uuid uuid, period_start timestamptz, quota_bytes bigint,
+              included_before bigint, former_quota_bytes bigint)
+    ON CONFLICT (account_uuid, period_start) DO NOTHING
 """
 
-# An account that another session holds can't get a shared checkpoint, which refers to it.
-UPSERT_STALE_CHECKPOINTS = """
-INSERT INTO billing.stale_checkpoints (stored_node_id, account_uuid, is_stale, noted_at)
-SELECT node, account, is_stale, %(now)s
-  FROM jsonb_to_recordset(%(stale)s::jsonb) AS given (node text, account uuid, is_stale boolean)
- ORDER BY account, node
-    ON CONFLICT (stored_node_id, account_uuid) DO UPDATE
-   SET is_stale = excluded.is_stale, noted_at = excluded.noted_at
+# What late minutes leave of the quota of their period.
+UPDATE_FORMER_QUOTAS = """
+UPDATE billing.quota_periods AS period
+   SET former_quota_bytes = given.former_quota
+  FROM jsonb_to_recordset(%(former_quotas)s::jsonb)
+    AS given (account_uuid uuid, period_start timestamptz, former_quota bigint)
+ WHERE period.account_uuid = given.account_uuid AND period.period_start = given.period_start
 """
 
 # The rows were locked in key order before; updating them last keeps the waiting of others short.
@@ -241,28 +271,6 @@ ARREARS_SINCE = """
                                  AND (SELECT flag.is_flag_ours FROM billing.arrears AS flag
                                        WHERE flag.account_uuid = state.account_uuid) THEN now()
                             ELSE coalesce(state.arrears_since, now()) END,
-"""
-
-# A renewal is seen once: by the first run that locks the quota state after it.
-INSERT_QUOTA_PERIODS = f"""
-INSERT INTO billing.quota_periods
-       (account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, run_id,
-        seen_at)
-SELECT account_uuid, period_start, quota_bytes, included_before, former_quota_bytes, %(run_id)s,
-       {WRITTEN_AT}
-  FROM jsonb_to_recordset(%(quota_periods)s::jsonb)
-    AS given (account_uuid uuid, period_start timestamptz, quota_bytes bigint,
-              included_before bigint, former_quota_bytes bigint)
-    ON CONFLICT (account_uuid, period_start) DO NOTHING
-"""
-
-# What late minutes leave of the quota of their period.
-UPDATE_FORMER_QUOTAS = """
-UPDATE billing.quota_periods AS period
-   SET former_quota_bytes = given.former_quota
-  FROM jsonb_to_recordset(%(former_quotas)s::jsonb)
-    AS given (account_uuid uuid, period_start timestamptz, former_quota bigint)
- WHERE period.account_uuid = given.account_uuid AND period.period_start = given.period_start
 """
 
 MARK_PENDING_BILLED = """
@@ -502,9 +510,6 @@ ADVANCE = (
     Statement("debts", UPSERT_ACCOUNT_DEBTS, parameters.debts),
 )
 """What is written of the sources that moved, after their charges."""
-
-APPLY = (*RECORD, *CHARGE, *ADVANCE)
-"""All that is written of the sources that moved."""
 
 FINISH = (
     Statement("new gaps", INSERT_GAPS, parameters.open_gaps),

@@ -73,10 +73,6 @@ INSERT INTO public.users (uuid, proxy_uuid, username, password, email, active)
 VALUES (%(uuid)s, %(proxy_uuid)s, %(email)s, '', %(email)s, true)
 """
 
-SET_PROXY = """
-UPDATE public.users SET proxy_uuid = %s WHERE uuid = %s
-"""
-
 SET_ACTIVE = """
 UPDATE public.users SET active = %s WHERE uuid = %s
 """
@@ -191,18 +187,6 @@ def add_account(connection: Connection[Any], user: User) -> None:
     connection.execute(
         ADD_ACCOUNT, {"uuid": user.uuid, "proxy_uuid": user.proxy_uuid, "email": user.email}
     )
-
-
-def move_proxy(connection: Connection[Any], giver: User, taker: User, new_proxy: str) -> None:
-    """Give one account's proxy uuid to another one; the giver gets a new one, first.
-
-    Both `User`s are changed to say so.
-    """
-    moved, giver.proxy_uuid = giver.proxy_uuid, new_proxy
-    taker.former_proxy_uuids.append(taker.proxy_uuid)
-    taker.proxy_uuid = moved
-    connection.execute(SET_PROXY, (giver.proxy_uuid, giver.uuid))
-    connection.execute(SET_PROXY, (taker.proxy_uuid, taker.uuid))
 
 
 def set_active(connection: Connection[Any], account: str, *, is_active: bool) -> None:

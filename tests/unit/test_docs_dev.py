@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from billing_cli.database.write_path import APPLY, FINISH
+from billing_cli.database.write_path import ADVANCE, CHARGE, FINISH, RECORD
 
 ROOT = Path(__file__).parents[2]
 DEV = ROOT / "docs" / "dev"
@@ -51,5 +51,5 @@ def test_the_import_table_has_a_row_for_each_package() -> None:
 
 def test_the_statements_of_a_run_are_listed_in_order() -> None:
     """The data model names each statement that writes, as it is executed."""
-    executed = [statement.name for statement in (*APPLY, *FINISH)]
+    executed = [statement.name for statement in (*RECORD, *CHARGE, *ADVANCE, *FINISH)]
     assert row_names("data-model.md", "| statement |") == executed

@@ -35,9 +35,11 @@ def command(
 ) -> None:
     """Move each source one bounded step forward from its watermark.
 
-    This is what the timer runs every minute. Everything new up to the last closed minute is
-    fetched, rated and committed in one transaction; a source that fails is left where it was,
-    and the others go on. Running it twice is the same as running it once.
+    This is what the timer runs every minute. What is new up to the last closed minute, about
+    step_max_samples samples at most, is fetched, rated and committed in one transaction. Sources
+    that can't move within their share take up to 10 further steps, one transaction each. A source
+    that fails is left where it was, and the others go on. Running it twice is the same as running
+    it once.
 
     A source that is seen for the first time is asked for its last 72 hours (a setting); the
     oldest snapshot is the baseline, and what flowed since is charged. To begin somewhere else,

@@ -1,3 +1,3 @@
-"""`held`: lists, releases and rejects deltas above the plausible rate."""
+"""`held`: lists, releases and rejects usage that is held for a decision."""
 
 from __future__ import annotations

@@ -73,9 +73,9 @@ def _selected(
 def command() -> None:
     """List the deltas that are held, charge them, or drop them.
 
-    An account's minute above account_rate_bits_per_second, a node's minute above
-    line_rate_bits_per_second, and what a duplicate stream counts are not charged: they wait here
-    for a decision.
+    An account's minute above account_rate_bits_per_second or a daily maximum (max_daily_charge,
+    max_daily_charge_per_source), a node's minute above line_rate_bits_per_second, and what a
+    duplicate stream counts are not charged: they wait here for a decision.
 
     \b
     Examples:
@@ -107,10 +107,10 @@ def list_command(
 ) -> None:
     """Show the deltas that wait for a decision, oldest first.
 
-    First by what is decided together: an account's minute (account_rate), a node's minute
-    (line_rate), or a duplicate stream. Then one by one: the rate tells what the line would have
-    had to carry. Last, for information only, bytes that were not charged because the snapshots
-    allow for less.
+    First by what is decided together: an account's minute (account_rate, daily_charge), a node's
+    minute (line_rate), or a duplicate stream. Then one by one: the rate tells what the line would
+    have had to carry. Last, for information only, bytes that were not charged because the
+    snapshots allow for less.
 
     \b
     Examples:

@@ -127,8 +127,9 @@ def accept_command(
     Charges nothing. Ends with 75 where a run holds the source: try again.
 
     \b
-    Example:
+    Examples:
       billing sources accept jp-1 --reason 'a new tag for each of 300 devices' --dry-run
+      billing sources accept jp-1 --reason 'a new tag for each of 300 devices'
     """
     from billing_cli.features.sources.accept import JOB, accept_source  # noqa: PLC0415
     from billing_cli.features.sources.text import accept_parts  # noqa: PLC0415

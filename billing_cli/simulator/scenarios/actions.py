@@ -32,15 +32,6 @@ def restart(*, is_absent: bool = False) -> Action:
     return act
 
 
-def rename_node(node_id: str) -> Action:
-    """Publish later snapshots under another node id; billing needs the operator's word for it."""
-
-    def act(stage: Stage) -> None:
-        stage.node.rename(node_id)
-
-    return act
-
-
 def set_clock(error: timedelta) -> Action:
     """Set the exporter's clock to be off by so much."""
 

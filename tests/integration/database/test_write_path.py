@@ -20,7 +20,7 @@ from billing_cli.core.model import (
     UsageRecord,
 )
 from billing_cli.database.facts import Entries, Facts, Run
-from billing_cli.database.write_path import APPLY
+from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
 from billing_cli.database.writing import create_staging, write_facts
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ def write(
 ) -> dict[str, int]:
     """Write facts in a transaction of their own."""
     run = Run(RUN_ID, NOON, "v1", has_arrears_since=False)
+    statements = (*RECORD, *CHARGE, *ADVANCE)
     with connection.transaction():
         create_staging(connection)
-        return write_facts(connection, APPLY, [usage], Facts(entries=entries), run)
+        return write_facts(connection, statements, [usage], Facts(entries=entries), run)
 
 
 def test_lines_arrive_as_they_are(

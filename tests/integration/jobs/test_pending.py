@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.model import StreamName, Totals, UsageRecord
 from billing_cli.core.times import minute_of
 from billing_cli.database.facts import Facts, Run
-from billing_cli.database.write_path import APPLY
+from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
 from billing_cli.database.writing import create_staging, write_facts
 from billing_cli.simulator.invariants import violations
 
@@ -145,5 +145,6 @@ def write_pending(world: World, stream_id: int, record: UsageRecord) -> None:
     run = Run("00000000-0000-0000-0000-000000000000", record.to_at, "v1", has_arrears_since=False)
     with world.connection.transaction():
         create_staging(world.connection)
-        counts = write_facts(world.connection, APPLY, (), Facts(pending=[(stream_id, record)]), run)
+        statements, facts = (*RECORD, *CHARGE, *ADVANCE), Facts(pending=[(stream_id, record)])
+        counts = write_facts(world.connection, statements, (), facts, run)
     assert counts["pending usage"] + counts["extended pending usage"] == 1
