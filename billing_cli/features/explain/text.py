@@ -119,7 +119,9 @@ def _totals(explanation: Explanation) -> list[Part]:
     parts: list[Part] = ["", line]
     if totals.opening_balance is not None and totals.closing_balance is not None:
         other = totals.other_changes
-        others = f" {other:+f} otherwise (such as top-ups)," if other else ""
+        charges = totals.other_charges
+        others = f" {charges:+f} by charges of other minutes," if charges else ""
+        others += f" {other:+f} otherwise (such as top-ups)," if other else ""
         closing = with_currency(totals.closing_balance, explanation.currency)
         parts.append(
             f"balance: {totals.opening_balance:f} before, {-sums.amount:+f} by these charges,"
