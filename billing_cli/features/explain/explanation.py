@@ -42,7 +42,8 @@ class Movement:
     record for the minute, in `end` those that are now; all others have the counters' totals.
     `before` is the counters' former total, where they restarted in between.
     `first_sight` says how the stream's history begins, where it begins with this record.
-    `reason` is an operator's, for what was held at first.
+    `reason` is an operator's, for what was held at first, because of `held_reason`.
+    `job` wrote a correction; "" where that is not known.
     """
 
     sample_uuid: str
@@ -57,6 +58,8 @@ class Movement:
     first_sight: StreamOrigin | None = None
     reason: str = ""
     taken_over: tuple[TakenOver, ...] = ()
+    held_reason: str = ""
+    job: str = ""
 
     @property
     def uplink_bytes(self) -> int:

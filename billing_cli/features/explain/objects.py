@@ -54,7 +54,7 @@ def _totals(totals: AccountTotals) -> dict[str, Any]:
 
     return {
         **attributes(totals.sums, SUMS),
-        **attributes(totals, "opening_balance closing_balance other_changes"),
+        **attributes(totals, "opening_balance closing_balance other_charges other_changes"),
         "by_day": grouped("day", totals.by_day),
         "by_node": grouped("node_id", totals.by_node),
         "by_inbound_tag": grouped("inbound_tag", totals.by_inbound_tag),

@@ -10,7 +10,7 @@ from billing_cli.core.model import Totals
 from billing_cli.core.succession import ZERO
 from billing_cli.database import arrays
 from billing_cli.database.minutes import further_back
-from billing_cli.database.spans import SPANS
+from billing_cli.database.spans import KEPT_SINCE, SPANS
 from billing_cli.features.explain.explanation import (
     BucketRow,
     Entry,
@@ -40,7 +40,15 @@ SELECT record.bucket_start, stream.stored_node_id, stream.inbound_tag,
        record.uplink_start, record.downlink_start, record.uplink_end, record.downlink_end,
        CASE stream.origin WHEN 'new' THEN 0 ELSE stream.first_uplink_total END,
        CASE stream.origin WHEN 'new' THEN 0 ELSE stream.first_downlink_total END,
-       stream.origin, coalesce(held.reason, ''), stream.stream_id
+       stream.origin, coalesce(held.reason, ''), coalesce(held.held_reason, ''),
+       CASE record.kind WHEN 'correction'
+            THEN coalesce((SELECT nullif(seal.job, '')
+                             FROM billing.seals AS seal
+                            WHERE seal.run_id = record.run_id AND seal.step = record.step),
+                          (SELECT run.job FROM billing.runs AS run
+                            WHERE run.run_id = record.run_id), '')
+            ELSE '' END,
+       stream.stream_id
   FROM billing.streams AS stream
  CROSS JOIN unnest(%(minutes)s::timestamptz[]) AS minute (at)
  CROSS JOIN LATERAL (
@@ -139,16 +147,19 @@ SELECT charge.bucket_start, charge.stored_node_id, charge.line_code,
  ORDER BY charge.bucket_start, charge.created_at, charge.ordinal
 """
 
-# The ledger has no node: what others wrote is known by account and minute alone.
-READ_FOREIGN_ENTRIES = """
+# The ledger has no node: what others wrote is known by account and minute alone. Of pruned months
+# it is not known any more who charged the traffic.
+READ_FOREIGN_ENTRIES = f"""
 SELECT bucket_start, id::text, entry_type, coalesce(rated_bytes, 0),
        coalesce(amount_delta::text::numeric, 0), created_at
   FROM public.billing_ledger AS entry
  WHERE account_uuid = %(account)s AND bucket_start = ANY (%(minutes)s::timestamptz[])
-   AND NOT EXISTS (SELECT FROM billing.charges AS charge
-                    WHERE charge.bucket_start = entry.bucket_start
-                      AND charge.account_uuid = entry.account_uuid
-                      AND charge.ledger_id = entry.id)
+   AND (entry_type NOT IN ('traffic_charge', 'traffic_adjustment')
+        OR bucket_start >= {KEPT_SINCE}
+           AND NOT EXISTS (SELECT FROM billing.charges AS charge
+                            WHERE charge.bucket_start = entry.bucket_start
+                              AND charge.account_uuid = entry.account_uuid
+                              AND charge.ledger_id = entry.id))
  ORDER BY bucket_start, created_at
 """
 
@@ -174,7 +185,7 @@ def read_explanations(
     for minute, node, line, sample, kind, revision, *rest in connection.execute(
         READ_MOVEMENTS, wanted
     ).fetchall():
-        epoch, from_at, to_at, *totals, first_sight, reason, stream_id = rest
+        epoch, from_at, to_at, *totals, first_sight, reason, held_reason, job, stream_id = rest
         start, end, first = Totals(*totals[:2]), Totals(*totals[2:4]), Totals(*totals[4:])
         is_first, before = epoch == 0 and start == first, None
         if epoch > 0 and start == ZERO and kind in CHAIN_KINDS:
@@ -199,6 +210,8 @@ def read_explanations(
                 )
                 if kind in CHAIN_KINDS
                 else (),
+                held_reason=held_reason,
+                job=job,
             )
         )
     for minute, node, line, sample, epoch, from_at, to_at, *row in connection.execute(

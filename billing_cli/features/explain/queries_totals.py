@@ -45,18 +45,51 @@ SELECT to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD'), stored_node_id, l
 """
 
 # In the order in which they were charged: by transaction, and by ordinal within it. Old rows have
-# no ordinal; they were charged in the order of their keys.
+# no ordinal; they were charged in the order of their keys. The ledger has each charge's stamp with
+# its ordinal as microseconds. Charges of other minutes count from the first charge to the last one.
+# Of pruned minutes, those that were written that late are kept; they go before newer minutes of the
+# same transaction.
 READ_BALANCES = f"""
-WITH {RANGE_OF_CHARGES}, placed AS (
-  SELECT balance_before, balance_before + amount_delta AS balance_after,
-         row_number() OVER (ORDER BY created_at, ordinal, bucket_start, stored_node_id COLLATE "C",
-                                     region COLLATE "C", line_code COLLATE "C") AS place,
-         count(*) OVER () AS found
+WITH {RANGE_OF_CHARGES}, bounds AS (
+  SELECT min(created_at) AS first_at, max(created_at) AS last_at FROM charge
+), entry AS (
+  SELECT created_at, ordinal, bucket_start, stored_node_id, region, line_code, balance_before,
+         amount_delta, true AS is_of_range
     FROM charge
+   UNION ALL
+  SELECT other.created_at, ordinal, other.bucket_start, stored_node_id, region, line_code,
+         balance_before, other.amount_delta, false
+    FROM bounds
+    JOIN public.billing_ledger AS ledger
+      ON ledger.account_uuid = %(account)s AND ledger.created_at >= first_at
+     AND ledger.created_at < last_at + interval '1 minute'
+     AND (ledger.bucket_start < %(since)s::timestamptz
+          OR ledger.bucket_start >= %(until)s::timestamptz)
+   CROSS JOIN LATERAL (
+         SELECT *
+           FROM billing.charges AS charge
+          WHERE charge.bucket_start = ledger.bucket_start
+            AND charge.account_uuid = ledger.account_uuid AND charge.ledger_id = ledger.id
+         OFFSET 0) AS other
+   UNION ALL
+  SELECT created_at, -1, NULL, NULL, NULL, NULL, balance_before, amount_delta, false
+    FROM bounds
+    JOIN billing.pruned_charges AS pruned
+      ON pruned.account_uuid = %(account)s AND pruned.created_at BETWEEN first_at AND last_at
+), placed AS (
+  SELECT balance_before, amount_delta, is_of_range,
+         row_number() OVER (ORDER BY created_at, ordinal, bucket_start, stored_node_id COLLATE "C",
+                                     region COLLATE "C", line_code COLLATE "C") AS place
+    FROM entry
+), ends AS (
+  SELECT min(place) AS first, max(place) AS last FROM placed WHERE is_of_range
 )
-SELECT max(balance_before) FILTER (WHERE place = 1),
-       max(balance_after) FILTER (WHERE place = found)
+SELECT max(balance_before) FILTER (WHERE place = first),
+       max(balance_before + amount_delta) FILTER (WHERE place = last),
+       coalesce(sum(amount_delta)
+                  FILTER (WHERE NOT is_of_range AND place BETWEEN first AND last), 0)
   FROM placed
+ CROSS JOIN ends
 """
 
 # Usage of the account, or of streams with an unresolved uuid, that is not charged yet. Both
@@ -127,12 +160,14 @@ class AccountTotals(NamedTuple):
     """Everything that was charged in a range.
 
     `opening_balance` is what the first charge of the range found, `closing_balance` what the last
-    one left; None where nothing was charged.
+    one left; None where nothing was charged. `other_charges` is what our charges of other minutes
+    changed in between, such as those of the days until a minute was re-rated.
     """
 
     parts: tuple[SumsOf, ...] = ()
     opening_balance: Decimal | None = None
     closing_balance: Decimal | None = None
+    other_charges: Decimal = Decimal(0)
 
     @property
     def sums(self) -> Sums:
@@ -141,10 +176,11 @@ class AccountTotals(NamedTuple):
 
     @property
     def other_changes(self) -> Decimal | None:
-        """What changed the balance in between and is none of these charges, such as top-ups."""
+        """What changed the balance in between and is no charge of ours, such as top-ups."""
         if self.opening_balance is None or self.closing_balance is None:
             return None
-        return self.closing_balance - self.opening_balance + self.sums.amount
+        change = self.closing_balance - self.opening_balance
+        return change + self.sums.amount - self.other_charges
 
     @property
     def by_day(self) -> dict[str, Sums]:
@@ -178,8 +214,8 @@ def read_totals(
         SumsOf(day, node, tag, Sums(*sums))
         for day, node, tag, *sums in connection.execute(READ_SUMS, wanted)
     )
-    opening, closing = connection.execute(READ_BALANCES, wanted).fetchone() or (None, None)
-    return AccountTotals(parts, opening, closing)
+    row = connection.execute(READ_BALANCES, wanted).fetchone()
+    return AccountTotals(parts, *row) if row else AccountTotals(parts)
 
 
 def read_waiting(

@@ -30,6 +30,12 @@ HELD_REASONS = {
     "daily_charge": "above the maximum of a day",
 }
 
+# By the job that wrote the correction.
+CORRECTIONS = {
+    "reconcile": "corrected from the exporter's history",
+    "reverse": "taken back by `billing reverse`",
+}
+
 
 SUMS_COLUMNS = (
     Column("bytes", "bytes"),
@@ -113,7 +119,9 @@ def _totals(explanation: Explanation) -> list[Part]:
     parts: list[Part] = ["", line]
     if totals.opening_balance is not None and totals.closing_balance is not None:
         other = totals.other_changes
-        others = f" {other:+f} otherwise (such as top-ups)," if other else ""
+        charges = totals.other_charges
+        others = f" {charges:+f} by charges of other minutes," if charges else ""
+        others += f" {other:+f} otherwise (such as top-ups)," if other else ""
         closing = with_currency(totals.closing_balance, explanation.currency)
         parts.append(
             f"balance: {totals.opening_balance:f} before, {-sums.amount:+f} by these charges,"
@@ -193,7 +201,7 @@ def _movement(movement: Movement) -> Iterator[str]:
     stamps = f"{format_rfc3339(movement.from_at)} to {format_rfc3339(movement.to_at)}"
     if movement.kind == "correction":
         start, end = movement.start, movement.end
-        yield f"{stream}: corrected from the exporter's history, within {stamps}"
+        yield f"{stream}: {CORRECTIONS.get(movement.job, 'corrected')}, within {stamps}"
         yield (
             f"  bytes of this minute: up {start.uplink:,} -> {end.uplink:,}, "
             f"down {start.downlink:,} -> {end.downlink:,} ({_signed(movement)})"
@@ -219,9 +227,10 @@ def _movement(movement: Movement) -> Iterator[str]:
             yield f"  the last restart was none: {total} from before it are not charged again"
     yield f"  {_counters(movement)}"
     if movement.kind == "pending":
-        yield "  it waited until its account was known, and is charged in the minute of that"
+        yield "  it waited until it could be charged: for its account, a lock or a price"
     if movement.kind == "released":
-        yield f"  it was held as implausible and released: {movement.reason}"
+        held_reason = HELD_REASONS.get(movement.held_reason, "the reason is not on record")
+        yield f"  it was held ({held_reason}) and released: {movement.reason}"
 
 
 def _held(held: HeldBack) -> Iterator[str]:

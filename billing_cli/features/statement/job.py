@@ -175,7 +175,7 @@ def _balances(
     """Return opening and closing balance, and everything but charges that lies between them."""
     start, end = month
     first_at = bookings[0].at if bookings else end
-    left = store.read_left_before(connection, account, min(first_at, end))
+    left = store.read_left_before(connection, account, min(first_at, end), end)
     others = store.read_others(connection, account, left[0] if left else "-infinity", end)
     found = left[1] if left else ZERO
     opening = found + sum((other.amount for other in others if other.at < start), ZERO)

@@ -79,13 +79,18 @@ SELECT at, 'balance_repair', amount_delta, reason
  ORDER BY 1, 2, 3
 """
 
-# What our newest entry before a moment left.
+# What our newest entry before a moment left. A charge that is booked at `end` or later, because its
+# seal was appended then, is of a later statement.
 READ_LEFT_BEFORE = """
 SELECT entry.created_at, round(entry.balance_after::text::numeric, 9)
   FROM public.billing_ledger AS entry
  WHERE entry.account_uuid = %(account)s AND entry.created_at < %(before)s
    AND entry.entry_type IN ('traffic_charge', 'traffic_adjustment')
-   AND ((SELECT true
+   AND ((SELECT coalesce((SELECT seal.appended_at
+                            FROM billing.seals AS seal
+                           WHERE seal.run_id = charge.run_id AND seal.step = charge.step
+                             AND charge.step > 0),
+                         charge.created_at) < %(end)s
            FROM billing.charges AS charge
           WHERE charge.bucket_start = entry.bucket_start
             AND charge.account_uuid = entry.account_uuid
@@ -156,10 +161,14 @@ def read_others(
 
 
 def read_left_before(
-    connection: Connection, account: str, before: datetime
+    connection: Connection, account: str, before: datetime, end: datetime
 ) -> tuple[datetime, Decimal] | None:
-    """Return when our newest entry before a moment was written, and the balance that it left."""
-    row = connection.execute(READ_LEFT_BEFORE, {"account": account, "before": before}).fetchone()
+    """Return when our newest entry before a moment was written, and the balance that it left.
+
+    Charges that are booked at `end` or later do not count.
+    """
+    given = {"account": account, "before": before, "end": end}
+    row = connection.execute(READ_LEFT_BEFORE, given).fetchone()
     return (row[0], row[1]) if row else None
 
 

@@ -63,7 +63,7 @@ def command(
 
     Bytes are those of the minute buckets, whoever wrote them. Included and rated bytes and the
     amount are those of our charges, corrections included. Where charges were pruned, only bytes are
-    shown, and a note says so. Reads only.
+    shown, and where an account was deleted, only money; a note says so. Reads only.
 
     \b
     Examples:

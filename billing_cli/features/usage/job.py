@@ -10,7 +10,7 @@ from billing_cli.database.connection import Session
 from billing_cli.database.lookup import find_account
 from billing_cli.database.partitions import read_evidence_since
 from billing_cli.database.schema import require_head
-from billing_cli.features.usage.queries import read_usage
+from billing_cli.features.usage.queries import read_deleted, read_usage
 from billing_cli.features.usage.result import TIMES, UsageReport, sum_of
 from billing_cli.jobs.context import check_range
 
@@ -66,6 +66,7 @@ def usage(
             total,
             context.currency,
             kept_since if kept_since is not None and since < kept_since else None,
+            read_deleted(connection, since, until, uuid),
         )
 
     with Session(context.database) as session:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from billing_cli.database.spans import LIVES
 from billing_cli.features.usage.result import Usage
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from psycopg import Connection
 
@@ -42,6 +44,26 @@ SELECT CASE %(by)s
  ORDER BY 1
 """
 
+# What accounts were charged before they were deleted: buckets and ledger rows went with them. Only
+# accounts that were charged before their oldest ledger row was written are looked at closely.
+READ_DELETED = f"""
+WITH suspect AS (
+  SELECT account_uuid
+    FROM billing.charges
+   WHERE bucket_start >= %(since)s AND bucket_start < %(until)s
+     AND account_uuid = coalesce(%(account)s, account_uuid)
+   GROUP BY account_uuid
+  HAVING min(created_at) < coalesce((SELECT min(entry.created_at)
+                                       FROM public.billing_ledger AS entry
+                                      WHERE entry.account_uuid = charges.account_uuid), 'infinity')
+), {LIVES.format(accounts="SELECT account_uuid FROM suspect")}
+SELECT coalesce(sum(-amount_delta), 0)
+  FROM life
+  JOIN billing.charges AS charge USING (account_uuid)
+ WHERE bucket_start >= %(since)s AND bucket_start < %(until)s AND charge.created_at < begun_at
+   AND NOT EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = charge.ledger_id)
+"""
+
 
 def read_usage(
     connection: Connection, by: By, since: datetime, until: datetime, account_uuid: str | None
@@ -51,3 +73,16 @@ def read_usage(
         READ_USAGE, {"by": by, "since": since, "until": until, "account": account_uuid}
     )
     return [Usage(*row) for row in rows]
+
+
+def read_deleted(
+    connection: Connection, since: datetime, until: datetime, account_uuid: str | None
+) -> Decimal:
+    """Return what was charged in [since, until) to accounts that were deleted since."""
+    row = connection.execute(
+        READ_DELETED, {"since": since, "until": until, "account": account_uuid}
+    ).fetchone()
+    if row is None:
+        raise AssertionError("a sum has a row")
+    amount: Decimal = row[0]
+    return amount

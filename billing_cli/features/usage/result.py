@@ -42,6 +42,7 @@ class UsageReport:
     """The groups in the order to be shown; `others` is the sum of those that --top left out.
 
     `evidence_since` is where the charges that were kept begin, if that is within the range.
+    `deleted_amount` is the part of the amounts that deleted accounts were charged.
     """
 
     by: By
@@ -53,6 +54,7 @@ class UsageReport:
     total: Usage
     currency: str = ""
     evidence_since: datetime | None = None
+    deleted_amount: Decimal = Decimal(0)
 
 
 def sum_of(key: str, rows: Iterable[Usage]) -> Usage:
@@ -74,7 +76,7 @@ def usage_object(report: UsageReport) -> dict[str, Any]:
         "job": "usage",
         "status": "ok",
         "error": None,
-        **attributes(report, "by since until account_uuid evidence_since"),
+        **attributes(report, "by since until account_uuid evidence_since deleted_amount"),
         "currency": report.currency or None,
         "rows": [row_object(row) for row in report.rows],
         "others": row_object(report.others) if report.others else None,

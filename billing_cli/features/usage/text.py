@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import amounts_in
+from billing_cli.cli.units import amounts_in, with_currency
 from billing_cli.core.times import format_rfc3339
 
 if TYPE_CHECKING:
@@ -39,11 +39,20 @@ def usage_parts(report: UsageReport, *, has_bars: bool = False) -> list[Part]:
 
 
 def usage_notes(report: UsageReport) -> list[str]:
-    """Return what the amounts don't cover."""
-    if report.evidence_since is None:
-        return []
-    since = format_rfc3339(report.evidence_since)
-    return [f"note: charges of minutes before {since} were pruned: of those only bytes are shown"]
+    """Return where amounts and bytes are not of the same usage."""
+    notes = []
+    if report.evidence_since is not None:
+        since = format_rfc3339(report.evidence_since)
+        notes.append(
+            f"note: charges of minutes before {since} were pruned: of those only bytes are shown"
+        )
+    if report.deleted_amount:
+        amount = with_currency(report.deleted_amount, report.currency)
+        notes.append(
+            f"note: {amount} of the amounts was charged to accounts before they were deleted: "
+            "of those charges no bytes are shown"
+        )
+    return notes
 
 
 def usage_table(report: UsageReport) -> Table:

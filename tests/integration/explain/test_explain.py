@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ def test_usage_that_waited_for_its_account_is_told_in_its_own_minute(story: Stor
     assert (pending.kind, pending.to_at, pending.end) == ("pending", waited, Totals(5, 5))
     (delta,) = only_line(explanation, minute).movements
     assert (delta.kind, delta.start, delta.end) == ("delta", Totals(5, 5), Totals(6, 5))
-    assert "it waited until its account was known" in text_of(explain_parts(explanation))
+    assert "it waited until it could be charged" in text_of(explain_parts(explanation))
 
 
 def test_more_than_a_bigint_may_wait(story: Story) -> None:
@@ -193,7 +194,8 @@ def test_what_is_held_is_told_as_not_charged_and_then_as_released(story: Story) 
     assert line.held == ()
     assert [movement.kind for movement in line.movements] == ["released"]
     text = text_of(explain_parts(released))
-    assert "it was held as implausible and released: the line was upgraded" in text
+    cause = "above the plausible rate of the account"
+    assert f"it was held ({cause}) and released: the line was upgraded" in text
     assert f"reason: held delta {held_id} released: the line was upgraded" in text
 
 
@@ -210,7 +212,7 @@ def test_a_correction_is_told_with_its_refund(story: Story) -> None:
     story.collect()
     story.minute()
     story.fleet.present = None
-    reconcile(story.context())
+    reconcile(replace(story.context(), job="reconcile"))
 
     explanation = told(story, user)
 
@@ -225,6 +227,7 @@ def test_a_correction_is_told_with_its_refund(story: Story) -> None:
     text = text_of(explain_parts(explanation))
     assert "bytes of this minute: up 11 -> 1, down 0 -> 0 (-10 up, +0 down)" in text
     assert "1 rated bytes are left of it: 1 x 0.001 x 1 = 0.001; charged before: 0.011" in text
+    assert "corrected from the exporter's history, within" in text
     assert "reconciled with the exporter's history" in text
 
 

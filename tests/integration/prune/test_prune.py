@@ -299,6 +299,20 @@ def test_pruned_minutes_are_told_and_neither_rated_nor_compared_again(story: Lon
     assert kinds(story.audit()) == {}
 
 
+def test_charges_of_a_pruned_month_are_not_explained_as_those_of_another_writer(
+    story: LongStory,
+) -> None:
+    """The ledger rows of other kinds are still shown as such."""
+    story.prune(JUNE)
+    story.execute(REFUND.replace("T12:00:00Z", "T23:55:00Z"))
+    job: Any = story.job
+    since = MAY - timedelta(minutes=8)
+    explanation = job(explain, JUNE, account=story.users[0].uuid, since=since, until=MAY)
+    assert len(explanation.minutes) > 1
+    foreign = [entry.entry_type for minute in explanation.minutes for entry in minute.foreign]
+    assert foreign == ["refund"]
+
+
 def test_run_history_resolved_gaps_and_daily_sums_of_that_time_go_as_well(story: LongStory) -> None:
     """What is still open stays, however old it is."""
     story.execute(

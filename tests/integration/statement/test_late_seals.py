@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-APRIL, MAY = date(2026, 4, 1), date(2026, 5, 1)
+APRIL, MAY, JUNE = date(2026, 4, 1), date(2026, 5, 1), date(2026, 6, 1)
 MAY_9 = datetime(2026, 5, 1, 9, tzinfo=UTC)
+JUNE_1 = datetime(2026, 6, 1, tzinfo=UTC)
 
 # Charges are stamped as if each had been written half a minute after its minute.
 STAMP = """
@@ -90,3 +91,23 @@ def test_a_top_up_after_charges_that_were_sealed_late_is_no_change_of_the_next_m
     assert Decimal(may["amount"]) == (2 + charges_after) * Decimal("-0.03")
     ((balance,),) = story.rows("SELECT current_balance FROM public.account_quota_states")
     assert float(may["closing_balance"]) == balance
+
+
+def test_a_month_without_bookings_has_the_balance_that_the_earlier_month_closed_with(
+    sealing: Sealing,
+) -> None:
+    """A charge that was written in April and sealed in June is booked in June."""
+    _charge(sealing)
+    tables = ("billing.charges", "public.billing_ledger")
+    tamper(sealing.story.database_url, *(STAMP.format(table) for table in tables))
+    for later in (timedelta(), DAY):
+        sealing.seal(JUNE_1 - sealing.story.now + later)
+    statements = [_statement(sealing, month) for month in (APRIL, MAY, JUNE)]
+
+    balances = [
+        tuple(Decimal(made[name]) for name in ("opening_balance", "amount", "closing_balance"))
+        for made in statements
+    ]
+    charge, left = Decimal("-0.03"), Decimal("4.97")
+    assert balances[1:] == [(left, 0, left), (left, charge, left + charge)]
+    assert Decimal(statements[0]["closing_balance"]) == left

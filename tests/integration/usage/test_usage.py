@@ -14,6 +14,7 @@ from billing_cli.core.times import format_rfc3339
 from billing_cli.features.usage.job import usage
 from billing_cli.features.usage.result import GROUPS
 from billing_cli.features.usage.text import usage_parts
+from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, START
 
 if TYPE_CHECKING:
@@ -66,6 +67,29 @@ def test_groups_are_named_and_the_largest_comes_first(story: Story, used: list[A
     assert [row.key for row in report(story, "day").rows] == [f"{START:%Y-%m-%d}"]
     hour = START.replace(minute=0)
     assert [row.key for row in report(story, "hour").rows] == [format_rfc3339(hour)]
+
+
+def test_charges_of_an_account_that_was_deleted_are_noted(story: Story, used: list[Any]) -> None:
+    """Its buckets went with it; it may have been created again."""
+    # At the end, the buckets do not explain the charges of the deleted account.
+    story.broken_invariants = list  # type: ignore[method-assign]
+    assert report(story, "account").deleted_amount == 0
+    story.connection.execute("DELETE FROM public.users WHERE uuid = %s", (used[0].uuid,))
+    save_users(story.connection, used[:1])
+    stream = next(iter(story.fleet.nodes.values())).streams[0]
+    story.minute((stream, 1, 2))
+    story.collect()
+    found = report(story, "account")
+    ((former, all_charges),) = story.rows(
+        "SELECT -sum(amount_delta) FILTER (WHERE bucket_start < %s), -sum(amount_delta)"
+        " FROM billing.charges",
+        story.now,
+    )
+    assert (found.deleted_amount, found.total.amount) == (former, all_charges)
+    assert found.total.total_bytes == 33
+    note = f"note: {former:f} of the amounts was charged to accounts before they were deleted"
+    assert note in text_of(usage_parts(found))
+    assert report(story, "account", account=used[1].uuid).deleted_amount == 0
 
 
 @pytest.mark.usefixtures("used")
