@@ -129,6 +129,15 @@ class RunResult(Counts):
         return {}
 
 
+@dataclass(frozen=True, slots=True)
+class AccountAmount:
+    """How many ledger entries a job wrote for an account, and the money that they are about."""
+
+    account_uuid: str
+    corrections: int
+    amount: Decimal
+
+
 def result_object(result: RunResult) -> dict[str, Any]:
     """Return the result object of a job that writes; `amount` is a decimal string."""
     return {

@@ -25,7 +25,7 @@ from billing_cli.jobs.nodes import nodes_of
 from billing_cli.jobs.run_history import in_one_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from psycopg import Connection
@@ -99,25 +99,16 @@ def release_held(
     already, no account can be charged for it, or a bucket would exceed a `bigint`. The status is
     `busy` where another run holds one of the sources.
     """
-    wanted = sorted(set(held_ids))
-    started_at = context.clock()
 
-    def work(connection: Connection) -> HeldResult:
-        require_head(connection)
-        result = HeldResult(
-            RELEASE_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
-        )
-        deltas, busy = _lock(connection, wanted)
-        if busy:
-            return replace(result, status="busy", finished_at=context.clock(), error=busy)
+    def release(
+        connection: Connection, deltas: Sequence[HeldDelta], result: HeldResult
+    ) -> HeldResult:
         minutes = _watermark_minutes(connection, _sources(deltas))
         written, rating = charge_held(context, connection, deltas, minutes, reason)
         decided = _decide(context, connection, deltas, "released", reason)
-        return _charged(
-            replace(result, written_minutes=written, held=decided), rating, context.clock()
-        )
+        return _charged(replace(result, written_minutes=written, held=decided), rating)
 
-    return in_one_transaction(context, RELEASE_JOB, started_at, work, dry_run=dry_run)
+    return _decided_together(context, RELEASE_JOB, held_ids, release, dry_run=dry_run)
 
 
 def reject_held(
@@ -129,22 +120,40 @@ def reject_held(
     on. What was held in a restart that was revoked is no surplus of the stream any more. Raises as
     `release_held` does.
     """
+
+    def reject(
+        connection: Connection, deltas: Sequence[HeldDelta], result: HeldResult
+    ) -> HeldResult:
+        decided = _decide(context, connection, deltas, "rejected", reason)
+        store_held.cut_surplus(connection, [delta.held_id for delta in decided])
+        return replace(result, held=decided)
+
+    return _decided_together(context, REJECT_JOB, held_ids, reject, dry_run=dry_run)
+
+
+def _decided_together(
+    context: JobContext,
+    job: str,
+    held_ids: Iterable[int],
+    decide: Callable[[Connection, Sequence[HeldDelta], HeldResult], HeldResult],
+    *,
+    dry_run: bool,
+) -> HeldResult:
+    """Lock the held deltas and their sources, and decide about all of them in one transaction."""
     wanted = sorted(set(held_ids))
     started_at = context.clock()
 
     def work(connection: Connection) -> HeldResult:
         require_head(connection)
-        result = HeldResult(
-            REJECT_JOB, context.run_id, "ok", started_at, started_at, dry_run=dry_run
-        )
+        result = HeldResult(job, context.run_id, "ok", started_at, started_at, dry_run=dry_run)
         deltas, busy = _lock(connection, wanted)
         if busy:
-            return replace(result, status="busy", finished_at=context.clock(), error=busy)
-        decided = _decide(context, connection, deltas, "rejected", reason)
-        store_held.cut_surplus(connection, [delta.held_id for delta in decided])
-        return replace(result, finished_at=context.clock(), held=decided)
+            result = replace(result, status="busy", error=busy)
+        else:
+            result = decide(connection, deltas, result)
+        return replace(result, finished_at=context.clock())
 
-    return in_one_transaction(context, REJECT_JOB, started_at, work, dry_run=dry_run)
+    return in_one_transaction(context, job, started_at, work, dry_run=dry_run)
 
 
 def _sources(deltas: Iterable[HeldDelta]) -> set[str]:
@@ -215,11 +224,10 @@ def _decide(
     return tuple(replace(delta, state=state, decided_at=now, reason=reason) for delta in deltas)
 
 
-def _charged(result: HeldResult, rating: Rating, finished_at: datetime) -> HeldResult:
+def _charged(result: HeldResult, rating: Rating) -> HeldResult:
     charges = rating.charges
     return replace(
         result,
-        finished_at=finished_at,
         included_bytes=sum(charge.included_bytes for charge in charges),
         charged_bytes=sum(charge.rated_bytes for charge in charges),
         amount=-sum((charge.amount_delta for charge in charges), Decimal(0)),

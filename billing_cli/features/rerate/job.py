@@ -17,12 +17,13 @@ from billing_cli.core.adjustments import reprice
 from billing_cli.core.bucket_history import standing_charges
 from billing_cli.core.model import Account, Rating
 from billing_cli.core.prices import NoPrice, price_of
+from billing_cli.core.result import AccountAmount
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.features.rerate import queries as store
-from billing_cli.features.rerate.result import AccountDifference, RerateResult
+from billing_cli.features.rerate.result import RerateResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import note_charged
@@ -102,7 +103,7 @@ def rerate(
             notes=tuple(differences.notes),
             pricing_rule_version=order.pricing_rule_version,
             accounts=tuple(
-                AccountDifference(account, count, differences.amounts[account])
+                AccountAmount(account, count, differences.amounts[account])
                 for account, count in sorted(differences.corrections.items())
             ),
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import amounts_in, plural, with_currency
+from billing_cli.cli.account_amounts import account_parts
+from billing_cli.cli.tables import Column
+from billing_cli.cli.units import plural, with_currency
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
     from billing_cli.features.rerate.result import RerateResult
-
-MAX_ACCOUNTS_SHOWN = 50
 
 COLUMNS = (Column("account"), Column("charges", "count"), Column("pays_more", "change"))
 
@@ -26,16 +25,5 @@ def rerate_parts(result: RerateResult) -> list[Part]:
         f"{result.pricing_rule_version}, {plural(len(result.accounts), 'account')}: "
         f"{with_currency(abs(result.amount), result.currency)} {more_or_less} in total"
     )
-    parts: list[Part] = [head]
-    by_size = sorted(
-        result.accounts, key=lambda account: (-abs(account.amount), account.account_uuid)
-    )
-    shown = by_size[:MAX_ACCOUNTS_SHOWN]
-    if shown:
-        rows = [(account.account_uuid, account.corrections, account.amount) for account in shown]
-        parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
-    if len(by_size) > len(shown):
-        hidden = plural(len(by_size) - len(shown), "other account")
-        parts.append(f"... and {hidden}; --json lists them all")
-    parts += [f"note: {note}" for note in result.notes]
-    return parts
+    accounts = account_parts(result.accounts, COLUMNS, result.currency)
+    return [head, *accounts, *(f"note: {note}" for note in result.notes)]

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.core.adjustments import Correction
-from billing_cli.core.result import SourceResult
+from billing_cli.core.result import AccountAmount, SourceResult
 from billing_cli.core.times import MINUTE, format_rfc3339
 from billing_cli.database.connection import Session
 from billing_cli.database.partitions import require_evidence
@@ -22,7 +22,7 @@ from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
 from billing_cli.features.reverse.own_charges import buckets_of, find_reversals
 from billing_cli.features.reverse.queries import Scope, read_span, read_standing_usage
-from billing_cli.features.reverse.result import AccountReversal, ReverseResult
+from billing_cli.features.reverse.result import ReverseResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import note_charged
@@ -213,7 +213,7 @@ def _result(
         notes=(*done.problems, *[legacy] * bool(done.legacy_bytes)),
         reason=order.reason,
         accounts=tuple(
-            AccountReversal(account, count, done.amounts[account])
+            AccountAmount(account, count, done.amounts[account])
             for account, count in sorted(done.corrections.items())
         ),
     )

@@ -6,20 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.core.objects import attributes
-from billing_cli.core.result import RunResult
+from billing_cli.core.result import AccountAmount, RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from decimal import Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class AccountReversal:
-    """How many entries of an account were written, and how much it got back."""
-
-    account_uuid: str
-    corrections: int
-    amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +17,11 @@ class ReverseResult(RunResult):
     """A run of `reverse`: `corrections` counts the ledger entries, `written_minutes` the buckets.
 
     A bucket whose quota several steps changed counts in each of them. `amount` and the bytes are
-    negative: what is given back.
+    negative: what is given back. `accounts` have what each of them got back.
     """
 
     reason: str = ""
-    accounts: tuple[AccountReversal, ...] = ()
+    accounts: tuple[AccountAmount, ...] = ()
 
     @property
     def details(self) -> Mapping[str, Any]:

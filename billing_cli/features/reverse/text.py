@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from billing_cli.cli.tables import Column, Table
-from billing_cli.cli.units import amounts_in, human_bytes, plural, with_currency
+from billing_cli.cli.account_amounts import account_parts
+from billing_cli.cli.tables import Column
+from billing_cli.cli.units import human_bytes, plural, with_currency
 
 if TYPE_CHECKING:
     from billing_cli.cli.tables import Part
     from billing_cli.features.reverse.result import ReverseResult
-
-MAX_ACCOUNTS_SHOWN = 50
 
 COLUMNS = (Column("account"), Column("entries", "count"), Column("gets_back", "change"))
 
@@ -28,14 +27,5 @@ def reverse_parts(result: ReverseResult) -> list[Part]:
         f"{with_currency(-result.amount, result.currency)} given back to "
         f"{plural(len(result.accounts), 'account')}"
     )
-    parts: list[Part] = [head]
-    by_size = sorted(result.accounts, key=lambda account: (-account.amount, account.account_uuid))
-    shown = by_size[:MAX_ACCOUNTS_SHOWN]
-    if shown:
-        rows = [(account.account_uuid, account.corrections, account.amount) for account in shown]
-        parts += ["", Table(COLUMNS, rows), *amounts_in(result.currency)]
-    if len(by_size) > len(shown):
-        hidden = plural(len(by_size) - len(shown), "other account")
-        parts.append(f"... and {hidden}; --json lists them all")
-    parts += [f"note: {note}" for note in result.notes]
-    return parts
+    accounts = account_parts(result.accounts, COLUMNS, result.currency)
+    return [head, *accounts, *(f"note: {note}" for note in result.notes)]

@@ -6,7 +6,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from billing_cli.cli.printing import text_of
-from billing_cli.features.rerate.result import AccountDifference, RerateResult
+from billing_cli.core.result import AccountAmount
+from billing_cli.features.rerate.result import RerateResult
 from billing_cli.features.rerate.text import rerate_parts
 from tests.support.story import START
 
@@ -57,7 +58,7 @@ def test_wrong_usage_ends_with_2_and_one_line(story: Story) -> None:
     assert story.billing("rerate", *RANGE, "--pricing-rule-version", "v2").exit_code == 2
 
 
-def result(*accounts: AccountDifference, notes: tuple[str, ...] = ()) -> RerateResult:
+def result(*accounts: AccountAmount, notes: tuple[str, ...] = ()) -> RerateResult:
     """Return the result of a run that changed these accounts."""
     return RerateResult(
         "rerate",
@@ -79,8 +80,8 @@ def test_accounts_are_listed_by_the_size_of_their_difference() -> None:
     text = text_of(
         rerate_parts(
             result(
-                AccountDifference(ALICE, 2, Decimal("0.5")),
-                AccountDifference(BOB, 1, Decimal("-0.75")),
+                AccountAmount(ALICE, 2, Decimal("0.5")),
+                AccountAmount(BOB, 1, Decimal("-0.75")),
                 notes=("some are left alone",),
             )
         )
