@@ -12,11 +12,9 @@ from billing_cli.database.sources import read_sources
 from billing_cli.jobs.catch_up_window import CatchUpWindow
 from billing_cli.jobs.context import check_range, sources_to_work_on
 from billing_cli.jobs.fetching import ending_at, origin_of
-from billing_cli.jobs.larger_shares import LargerShares
-from billing_cli.jobs.merging import merge_step
+from billing_cli.jobs.progress import Progress
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
-from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +54,9 @@ def catch_up(
     `since` is where a source begins that has no watermark yet; `until` defaults to the end of
     the last closed minute and is cut to a whole minute. With a `file` its snapshots are taken in
     place of the exporters', and of all sources only those take part that it has snapshots of.
-    `on_step` is called after each step with
-    every source's result so far and the goal. Raises BillingError where a step failed; the steps
-    before it stand, and the error's `so_far` is what they did.
+    `on_step` is called after each step with every source's result so far and the goal. Raises
+    BillingError where a step failed; the steps before it stand, and the error's `so_far` is what
+    they did.
     """
     started_at = context.clock()
     check_range(since, until, started_at)
@@ -66,40 +64,37 @@ def catch_up(
     goal = closed_until(started_at, context.settle)
     if until is not None:
         goal = min(goal, minute_of(until))
-    results: dict[str, SourceResult] = {}
-    written, steps = Written(), 0
     ignored: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
-    shares = LargerShares()
+    done = following = Progress()
 
-    def outcome(step: Step | None = None) -> RunResult:
-        merged = dict(results)
-        if step is not None:
-            merge_step(merged, step)
-        total = written.plus(step.written) if step else written
-        taken = steps + 1 if step else steps
-        for source_id in ignored.keys() & merged.keys():
-            noted = (*merged[source_id].notes, ignored[source_id])
-            merged[source_id] = replace(merged[source_id], notes=noted)
-        (shares.after(step.still) if step else shares).note_stopped(merged)
+    def outcome(progress: Progress) -> RunResult:
+        results = [
+            replace(result, notes=(*result.notes, ignored[result.source_id]))
+            if result.source_id in ignored
+            else result
+            for result in progress.sources()
+        ]
         return result_of(
             context,
             JOB,
             started_at,
-            merged.values(),
-            total,
-            steps=taken,
+            results,
+            progress.written,
+            steps=progress.steps,
             dry_run=dry_run,
-            applied=sum(result.snapshots for result in merged.values()),
+            applied=sum(result.snapshots for result in results),
             notes=notes,
         )
 
     def record(connection: Connection, step: Step) -> None:
-        record_run(context, connection, outcome(step))
+        nonlocal following
+        following = done.after(step)
+        record_run(context, connection, outcome(following))
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        recording_failure(context, session, outcome),
+        recording_failure(context, session, lambda: outcome(done)),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as opened,
     ):
         origin = opened if until is None else ending_at(opened, minute_of(until))
@@ -112,21 +107,19 @@ def catch_up(
                 context,
                 session,
                 origin,
-                [source for source in remaining if source.source_id not in shares.waiting],
+                [source for source in remaining if source.source_id not in done.shares.waiting],
                 until=goal,
                 since=since,
                 window=window,
-                wanted=shares.wanted,
+                wanted=done.shares.wanted,
                 record=record,
             )
-            merge_step(results, step)
-            written, steps, window = written.plus(step.written), steps + 1, step.window
-            shares = shares.after(step.still)
+            done, window = following, step.window
             if on_step is not None:
-                on_step(results, goal)
-            left = shares.left(step.behind)
+                on_step(done.results, goal)
+            left = done.shares.left(step.behind)
             remaining = [source for source in remaining if source.source_id in left]
-    return outcome()
+    return outcome(done)
 
 
 def _ignoring_since(session: Session, sources: Sequence[Source]) -> dict[str, str]:

@@ -12,18 +12,16 @@ from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
 from billing_cli.jobs.fetching import origin_of
-from billing_cli.jobs.larger_shares import LargerShares
-from billing_cli.jobs.merging import merge_step
+from billing_cli.jobs.progress import Progress
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
-from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg import Connection
 
-    from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.core.result import RunResult
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import FromFile
     from billing_cli.jobs.step import Step
@@ -51,25 +49,18 @@ def collect(
     sources = sources_to_work_on(context, source_ids)
     started_at = context.clock()
     until = closed_until(started_at, context.settle)
-    notes: tuple[str, ...] = ()
-
-    results: dict[str, SourceResult] = {}
-    written, steps = Written(), 0
-    shares = following = LargerShares()
     deadline = started_at + timedelta(seconds=context.fetching.deadline_seconds)
+    notes: tuple[str, ...] = ()
+    done = following = Progress()
 
-    def outcome(step: Step | None = None) -> RunResult:
-        merged = dict(results)
-        if step is not None:
-            merge_step(merged, step)
-        (following if step else shares).note_stopped(merged)
+    def outcome(progress: Progress) -> RunResult:
         return result_of(
             context,
             JOB,
             started_at,
-            merged.values(),
-            written.plus(step.written) if step else written,
-            steps=steps + 1 if step else steps,
+            progress.sources(),
+            progress.written,
+            steps=progress.steps,
             dry_run=dry_run,
             notes=notes,
         )
@@ -77,33 +68,32 @@ def collect(
     def record(connection: Connection, step: Step) -> None:
         # Decided once: what the row of the run says, the loop below does.
         nonlocal following
-        is_last = steps == MOST_FURTHER_STEPS or context.clock() >= deadline
-        following = shares.after(step.still, is_last=is_last)
-        record_run(context, connection, outcome(step))
+        is_last = done.steps == MOST_FURTHER_STEPS or context.clock() >= deadline
+        following = done.after(step, is_last=is_last)
+        record_run(context, connection, outcome(following))
 
     with (
         Session(context.database, dry_run=dry_run) as session,
-        recording_failure(context, session, outcome),
+        recording_failure(context, session, lambda: outcome(done)),
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         notes = origin.notes
         remaining = list(origin.sources)
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
         respect_intervals = not source_ids and not origin.is_file
-        while remaining or not steps:
+        while remaining or not done.steps:
             step = take_step(
                 context,
                 session,
                 origin,
-                [source for source in remaining if source.source_id not in shares.waiting],
+                [source for source in remaining if source.source_id not in done.shares.waiting],
                 until=until,
-                wanted=shares.wanted,
+                wanted=done.shares.wanted,
                 respect_intervals=respect_intervals,
                 record=record,
             )
-            merge_step(results, step)
-            written, steps, shares = written.plus(step.written), steps + 1, following
+            done = following
             # Those that can't move within their share are asked again, alone and for more.
-            left, respect_intervals = shares.left(step.still), False
+            left, respect_intervals = done.shares.left(step.still), False
             remaining = [source for source in remaining if source.source_id in left]
-    return outcome()
+    return outcome(done)

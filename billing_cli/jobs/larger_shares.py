@@ -90,12 +90,14 @@ class LargerShares:
         """Return which of the sources are to be asked again, with those that took no part."""
         return frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
 
-    def note_stopped(self, results: dict[str, SourceResult]) -> None:
-        """Make sources that were stopped partial, and say what to do."""
+    def note_stopped(self, results: Mapping[str, SourceResult]) -> dict[str, SourceResult]:
+        """Return the results; sources that were stopped are partial, with a note what to do."""
+        noted = dict(results)
         for source_id in self.stopped & results.keys():
             result = results[source_id]
-            results[source_id] = replace(
+            noted[source_id] = replace(
                 result,
                 status="partial" if result.status == "ok" else result.status,
                 notes=(*result.notes, STOPPED.format(source_id)),
             )
+        return noted
