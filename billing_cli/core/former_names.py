@@ -1,7 +1,7 @@
 """Names that return after an upgrade was rolled back: which of them count from zero.
 
-Their counters continued under other names. Where those are still published, a former name counts
-the same bytes once more; else it counts what no other stream does.
+Their counters continued under other names. A former name may count the same bytes once more, and
+is held as a duplicate then; after a restart it counts bytes of its own.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def names_from_zero(
 ) -> set[StreamName]:
     """Return the former names in a snapshot that count from zero, if they take nothing over.
 
-    They do where the names of their account share what is gone, or its counters restarted; in a
-    restart, `twins` count what another stream of the snapshot counts as well.
+    They do where the names of their account share what is gone, or its counters restarted. A
+    restart makes no difference to `twins`, which have as much as another stream of the snapshot.
     """
     former = {name: totals for name, totals in changes.new.items() if name in known}
     if not former:
         return set()
     shared = shared_out(successions, snapshot, account_of)
-    restarted = restarted_accounts(former, changes, snapshot, known, account_of)
+    restarted = restarted_accounts(former, changes, snapshot, twins, known, account_of)
     return {
         name
         for name in former
@@ -78,14 +78,16 @@ def restarted_accounts(
     former: Mapping[StreamName, Totals],
     changes: Changes,
     snapshot: Snapshot,
+    twins: Collection[StreamName],
     known: Mapping[StreamName, Checkpoint],
     account_of: Callable[[StreamName], str],
 ) -> set[str]:
     """Return the accounts whose counters restarted, as their `former` names show.
 
     Where one returns below the totals at which it was continued, all did whose streams are gone.
-    Else those did that count less than what is gone, and more than their other counters, which
-    did not fall, can have counted as well.
+    Where another counter of the node fell, those did that count less than what is gone, and more
+    than the other names of their account, which did not fall, can have counted as well. Nothing
+    else tells them from an older reading, and from names of which only a part is back.
     """
     gone = by_account(
         ((name, totals) for name, totals in changes.gone.items() if known[name].state == "active"),
@@ -93,18 +95,23 @@ def restarted_accounts(
     )
     if not all(covers(totals, known[name].totals) for name, totals in former.items()):
         return set(gone)
-    new = by_account(changes.new.items(), account_of)
+    if not changes.decreased:
+        return set()
+    back = by_account(former.items(), account_of)
     others = by_account(
         (
             (name, totals)
             for name, totals in snapshot.totals.items()
-            if name in known and known[name].state == "active" and name not in changes.decreased
+            if name not in former
+            and name not in twins
+            and name not in changes.decreased
+            and (name not in known or known[name].state == "active")
         ),
         account_of,
     )
     restarted = set()
     for account, streams in gone.items():
-        counted = total_of(new.get(account, {}).values())
+        counted = total_of(back.get(account, {}).values())
         is_less = not covers(counted, total_of(streams.values()))
         if is_less and not covers(total_of(others.get(account, {}).values()), counted):
             restarted.add(account)

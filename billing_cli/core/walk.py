@@ -1,4 +1,4 @@
-"""Applying a node's snapshots one after another: the only mutable state of the core."""
+"""Applying a node's snapshots one after another."""
 
 from __future__ import annotations
 

@@ -60,7 +60,12 @@ SET_ARREARS_SINCE = """
          (SELECT open.since FROM billing.arrears AS open
            WHERE open.account_uuid = state.account_uuid AND open.cleared_at IS NULL)),
 """
-IS_UNSET = "OR arrears_since IS NULL"
+IS_UNSET = """
+        OR (state.arrears_since IS NULL
+            AND EXISTS (SELECT FROM billing.arrears AS open
+                         WHERE open.account_uuid = state.account_uuid
+                           AND open.cleared_at IS NULL AND open.is_flag_ours))
+"""
 
 # Every account of ours that is settled, with traffic or without. Rows that others hold are left to
 # the next run. The result is the number of flags that were cleared.
@@ -105,7 +110,7 @@ def record_arrears(connection: Connection, account_uuids: Collection[str]) -> No
 def set_arrears(connection: Connection, account_uuids: Collection[str]) -> int:
     """Flag these locked accounts, whose balances are below zero, and record their arrears.
 
-    Returns how many were not flagged yet.
+    Returns how many were not flagged yet, or lacked the start of their arrears.
     """
     if not account_uuids:
         return 0

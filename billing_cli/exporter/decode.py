@@ -130,9 +130,13 @@ class Decoder:
         """
         usable: list[WireSnapshot] = []
         failed: dict[NodeIdentity, ExporterError] = {}
+        claims = [WirePage(node_id, env) for node_id, env in names_in(value)[:1]]
         for place, part in snapshots_in(value):
             try:
-                usable.append(snapshot_of(part, f"{where}.{place}", self.limits.page_objects))
+                wire = snapshot_of(part, f"{where}.{place}", self.limits.page_objects)
+                for claim in claims:
+                    _check_claim(self._claimed(claim, wire), self.identity(wire, where))
+                usable.append(wire)
             except ExporterError as error:
                 named = self.nodes_named_in(part)
                 failed |= dict.fromkeys(named, error)
@@ -174,10 +178,15 @@ class Decoder:
         return Snapshot(head.collected_at, head.identity, totals, rejected)
 
     def _claimed(self, page: WirePage, wire: WireSnapshot | None) -> NodeIdentity | None:
-        """Return the node that a page names, if any; what it leaves out is as in its snapshot."""
+        """Return the node that a page names, if any; what it leaves out is as in its snapshot.
+
+        A page without snapshots that leaves out an env names none, unless that is expected.
+        """
         if not (page.node_id or page.env):
             return None
         other = wire or self.expected
+        if wire is None and not (page.env or other.env):
+            return None
         names = WirePage(node_id=page.node_id or other.node_id, env=page.env or other.env)
         return self.identity(names, "the page")
 

@@ -106,10 +106,10 @@ def _failure_of(sources: Iterable[SourceResult]) -> tuple[str, str]:
 
 def status_of(sources: Iterable[SourceResult]) -> RunStatus:
     """Return a run's status: what failed or is left open in some sources makes it partial."""
-    found = {source.status for source in sources}
+    found = {source.status for source in sources} - {"skipped"}
     if found == {"error"}:
         return "error"
-    if found - {"skipped"} == {"busy"}:
+    if found == {"busy"}:
         return "busy"
     return "partial" if found & {"error", "partial"} else "ok"
 

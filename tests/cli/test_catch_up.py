@@ -125,26 +125,6 @@ def test_neither_directory_nor_input_matters(site: Site, job: str) -> None:
     site.world.assert_all_is_billed()
 
 
-def test_a_reader_that_goes_away_changes_nothing(site: Site) -> None:
-    """As with `billing collect | true`: what was committed stays, and so does the exit code."""
-    site.has_two_nodes()
-    reading, writing = os.pipe()
-    os.close(reading)
-    finished = subprocess.run(  # noqa: S603 - our own command
-        command_line("collect"),
-        env={**PYTHON_PATH, **site.environment},
-        stdin=subprocess.DEVNULL,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    os.close(writing)
-    assert finished.returncode == 0
-    assert b"Traceback" not in finished.stderr
-    assert b"Exception ignored" not in finished.stderr
-    site.world.assert_all_is_billed()
-
-
 def test_a_terminal_sees_a_progress_bar(site: Site) -> None:
     """On stderr, up to 100 %; the result stands on stdout as ever."""
     site.has_two_nodes()

@@ -1,4 +1,4 @@
-"""How the attacks are run. `make torture` runs them all, `.ci/run` a few rounds of each."""
+"""How the attacks are run, by `make torture` and `.ci/run`."""
 
 from __future__ import annotations
 

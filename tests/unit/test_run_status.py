@@ -18,13 +18,13 @@ from billing_cli.jobs.run_history import status_of
         (["error", "error"], "error"),
         (["error", "ok"], "partial"),
         (["error", "busy"], "partial"),
-        (["error", "skipped"], "partial"),
+        (["error", "skipped"], "error"),
         (["partial", "ok"], "partial"),
     ],
 )
 def test_a_run_failed_where_all_its_sources_failed(
     sources: list[SourceStatus], status: str
 ) -> None:
-    """Where one was not due, or another run has it, the others are some of them."""
+    """Where another run has one of them, the others are some. Those that are not due don't count."""
     results = [SourceResult(str(number), status=found) for number, found in enumerate(sources)]
     assert status_of(results) == status

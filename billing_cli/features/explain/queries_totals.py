@@ -76,6 +76,8 @@ WITH {RANGE_OF_CHARGES}, bounds AS (
     FROM bounds
     JOIN billing.pruned_charges AS pruned
       ON pruned.account_uuid = %(account)s AND pruned.created_at BETWEEN first_at AND last_at
+     AND (pruned.bucket_start < %(since)s::timestamptz
+          OR pruned.bucket_start >= %(until)s::timestamptz) IS NOT FALSE
 ), placed AS (
   SELECT balance_before, amount_delta, is_of_range,
          row_number() OVER (ORDER BY created_at, ordinal, bucket_start, stored_node_id COLLATE "C",

@@ -76,8 +76,8 @@ def test_without_that_column_our_own_record_counts(arrears: Arrears) -> None:
     assert [one.account_uuid for one in arrears.suspend(14.1).suspended] == [account]
 
 
-def test_what_another_service_takes_from_our_flag_is_set_again(arrears: Arrears) -> None:
-    """A row that it wrote back lacks the flag and its time: both are as they were."""
+def test_the_start_of_arrears_that_another_service_removed_is_set_again(arrears: Arrears) -> None:
+    """As our record has it, where the flag is ours."""
     account = arrears.account(-1)
     arrears.suspend()
     arrears.set(account, arrears_since=None)

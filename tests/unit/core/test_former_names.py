@@ -21,7 +21,9 @@ from tests.unit.core.stories import (
     totals_of,
 )
 
-HTTP, FELL, COPY = (ALICE._replace(inbound_tag=tag) for tag in ("http", "fell", "copy"))
+HTTP, FELL, COPY, NEW, TWIN = (
+    ALICE._replace(inbound_tag=tag) for tag in ("http", "fell", "copy", "new", "twin")
+)
 
 
 def renamed(name: StreamName, kind: str = "renamed") -> Succession:
@@ -72,7 +74,7 @@ def test_former_names_below_their_totals_show_that_counters_restarted(
     changes = Changes(new=totals_of({**former, BOB_MERGED: (1, 1)}), gone=gone)
     returned = totals_of(former)
     now = snapshot("01:00", {name: Totals(*totals) for name, totals in changes.new.items()})
-    assert restarted_accounts(returned, changes, now, known, account_of) == accounts
+    assert restarted_accounts(returned, changes, now, set(), known, account_of) == accounts
 
 
 @pytest.mark.parametrize(
@@ -84,32 +86,35 @@ def test_former_names_below_their_totals_show_that_counters_restarted(
         pytest.param({ALICE: (7, 7), ALICE_TCP: (2, 2)}, (9, 9), False, id="as much together"),
         pytest.param({ALICE: (8, 8), HTTP: (8, 8)}, (9, 9), False, id="another has as much"),
         pytest.param({ALICE: (8, 8), HTTP: (9, 7)}, (9, 9), True, id="another has less"),
-        pytest.param({ALICE: (8, 8), BOB: (9, 9)}, (9, 9), True, id="another account has"),
+        pytest.param({ALICE: (8, 8), BOB_MERGED: (9, 9)}, (9, 9), True, id="another account has"),
         pytest.param({ALICE: (8, 8), COPY: (9, 9)}, (9, 9), True, id="one that is not charged has"),
         pytest.param({ALICE: (8, 8), FELL: (9, 9)}, (9, 9), True, id="one that fell has"),
+        pytest.param({ALICE: (8, 8), NEW: (9, 9)}, (9, 9), False, id="one that is new has"),
+        pytest.param({ALICE: (8, 8), TWIN: (8, 8)}, (9, 9), True, id="its copy has"),
+        pytest.param({ALICE: (8, 8), BOB: (1, 1)}, (9, 9), False, id="no counter fell"),
         pytest.param({ALICE: (8, 8)}, None, False, id="none is gone"),
-        pytest.param({BOB_MERGED: (1, 1)}, (9, 9), False, id="no former name"),
+        pytest.param({NEW: (1, 1)}, (9, 9), False, id="no former name"),
     ],
 )
 def test_former_names_count_bytes_that_no_other_counter_has(
     now: dict[StreamName, Counts], had: Counts | None, *, is_restarted: bool
 ) -> None:
-    """They began again where they count less than what is gone, and duplicate nothing."""
+    """They began again where they count less than what is gone, and another counter fell."""
     known = {
         ALICE: known_at((5, 5), state="continued"),
         ALICE_TCP: known_at((1, 1), state="continued"),
         HTTP: known_at((0, 0)),
         FELL: known_at((90, 90)),
         COPY: known_at((9, 9), state="duplicate"),
-        BOB: known_at((1, 1)),
+        BOB: known_at((2, 2)),
         MERGED: known_at((9, 9)),
     }
-    former = {ALICE, ALICE_TCP, BOB_MERGED}
+    former = {name for name in now if name in known and known[name].state == "continued"}
     changes = Changes(
-        new=totals_of({name: totals for name, totals in now.items() if name in former}),
+        new=totals_of({name: now[name] for name in now if name in former | {NEW, TWIN}}),
         gone=totals_of({MERGED: had} if had is not None else {}),
-        decreased=totals_of({FELL: (90, 90)} if FELL in now else {}),
+        decreased=totals_of({} if BOB in now else {FELL: (90, 90)}),
     )
-    returned = {name: totals for name, totals in changes.new.items() if name in known}
-    found = restarted_accounts(returned, changes, snapshot("01:00", now), known, account_of)
+    returned = {name: totals for name, totals in changes.new.items() if name in former}
+    found = restarted_accounts(returned, changes, snapshot("01:00", now), {TWIN}, known, account_of)
     assert found == ({account_of(ALICE)} if is_restarted else set())

@@ -312,11 +312,19 @@ def test_a_wrong_page_is_refused(why: str, bad: object) -> None:
 
 @pytest.mark.parametrize("left_out", [{"env": None}, {"node_id": None}, {"env": "", "node_id": ""}])
 def test_a_page_may_leave_out_what_its_snapshots_say(left_out: dict[str, str | None]) -> None:
-    """Without a snapshot, what is expected takes its place."""
-    expected = Expected("jp-1", "prod")
-    assert decode(page(**left_out), expected).identity == NodeIdentity("prod", "jp-1")
-    empty = decode(page([], **left_out), expected).identity
-    assert empty in {None, NodeIdentity("prod", "jp-1")}
+    """They name the node."""
+    assert decode(page(**left_out)).identity == NodeIdentity("prod", "jp-1")
+
+
+@pytest.mark.parametrize(
+    ("expected", "identity"),
+    [(Expected(), None), (Expected("jp-1", "prod"), NodeIdentity("prod", "jp-1"))],
+)
+def test_an_empty_page_may_leave_out_its_env(
+    expected: Expected, identity: NodeIdentity | None
+) -> None:
+    """It names no node then, or the expected one."""
+    assert decode(page([], env=None), expected).identity == identity
 
 
 def test_the_reason_never_shows_a_long_value_in_part() -> None:

@@ -156,11 +156,12 @@ def test_a_node_with_a_bad_snapshot_fails_alone(
         ({"env": "prod"}, set()),
     ],
 )
+@pytest.mark.parametrize("broken", [[], [snapshot(START, node_id="br-3", collected_at=5)]])
 def test_a_page_of_another_node_than_its_snapshots_fails_all_nodes_that_it_names(
-    tmp_path: Path, named: dict[str, str], failed: set[str]
+    tmp_path: Path, named: dict[str, str], failed: set[str], broken: list[dict[str, Any]]
 ) -> None:
-    """As over HTTP."""
-    shots = [*minutes(2), snapshot(START, node_id="us-2")]
+    """As over HTTP, also where one of its snapshots can't be read."""
+    shots = [*minutes(2), snapshot(START, node_id="us-2"), *broken]
     outcomes = fetched_by(
         tmp_path,
         lines([{**named, "snapshots": shots}]),
