@@ -59,7 +59,7 @@ def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the session's directory in the process that outlives all workers."""
     if not hasattr(config, "workerinput"):
-        config.stash[SESSION_DIRECTORY] = SessionDirectory()
+        config.stash[SESSION_DIRECTORY] = SessionDirectory(in_memory=True)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 URL_VARIABLE = "BILLING_TEST_DATABASE_URL"
 PREFIX = "billing-tests-"
+# Copying a database into memory takes a tenth of the time, and needs about 200 MB in all.
+MEMORY = Path("/dev/shm")  # noqa: S108 - each session makes a directory of its own in it
+NEEDED_BYTES = 1024**3
 REMOVALS = 100
 REMOVAL_PAUSE_SECONDS = 0.2
 
@@ -146,9 +149,11 @@ class SessionDirectory:
     directory and its server. Where that was killed as well, the next session does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_memory: bool = False) -> None:
+        """Make the directory, `in_memory` where there is room and no TMPDIR says otherwise."""
         _remove_abandoned()
-        new = Path(tempfile.mkdtemp(prefix="billing-new-"))
+        parent = MEMORY if in_memory and _has_room_in_memory() else None
+        new = Path(tempfile.mkdtemp(prefix="billing-new-", dir=parent))
         new.chmod(0o755)  # The server of root's tests runs as someone else.
         self._lock = (new / "session.lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -169,6 +174,12 @@ class SessionDirectory:
         _remove(self.path)
         self._lock.close()
         self._remover.wait()
+
+
+def _has_room_in_memory() -> bool:
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK | os.X_OK):
+        return False
+    return shutil.disk_usage(MEMORY).free >= NEEDED_BYTES
 
 
 def _server_url(session_directory: Path) -> str:
@@ -200,7 +211,8 @@ def remove_when_released(directory: Path) -> None:
 
 
 def _remove_abandoned() -> None:
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    parents = {Path(tempfile.gettempdir()), MEMORY}
+    for directory in (found for parent in parents for found in parent.glob(f"{PREFIX}*")):
         with suppress(OSError), (directory / "session.lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(directory)

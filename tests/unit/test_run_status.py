@@ -25,6 +25,6 @@ from billing_cli.jobs.run_history import status_of
 def test_a_run_failed_where_all_its_sources_failed(
     sources: list[SourceStatus], status: str
 ) -> None:
-    """Where another run has one of them, the others are some. Those that are not due don't count."""
+    """Of those that were due. Where another run has one of them, the others are some of them."""
     results = [SourceResult(str(number), status=found) for number, found in enumerate(sources)]
     assert status_of(results) == status

@@ -151,27 +151,31 @@ def test_a_node_with_a_bad_snapshot_fails_alone(
 @pytest.mark.parametrize(
     ("named", "failed"),
     [
-        ({"node_id": "jp-1"}, {"jp-1", "us-2"}),
+        ({"node_id": "jp-1"}, {"us-2"}),
         ({"env": "test"}, {"jp-1", "us-2"}),
         ({"env": "prod"}, set()),
     ],
 )
-@pytest.mark.parametrize("broken", [[], [snapshot(START, node_id="br-3", collected_at=5)]])
-def test_a_page_of_another_node_than_its_snapshots_fails_all_nodes_that_it_names(
-    tmp_path: Path, named: dict[str, str], failed: set[str], broken: list[dict[str, Any]]
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_snapshots_of_another_node_than_their_page_fail_their_node(
+    tmp_path: Path, named: dict[str, str], failed: set[str], *, is_broken: bool
 ) -> None:
-    """As over HTTP, also where one of its snapshots can't be read."""
-    shots = [*minutes(2), snapshot(START, node_id="us-2"), *broken]
+    """Also where one of its snapshots can't be read."""
+    shots = [*minutes(2), snapshot(START, node_id="us-2")]
+    if is_broken:
+        shots.append(snapshot(START, node_id="br-3") | {"collected_at": 5})
     outcomes = fetched_by(
         tmp_path,
         lines([{**named, "snapshots": shots}]),
         {"source_id": "jp-1", "expected_node_id": "jp-1"},
         {"source_id": "us-2", "expected_node_id": "us-2"},
+        {"source_id": "br-3", "expected_node_id": "br-3"},
         carried={},
     )
     errors = {name: one for name, one in outcomes.items() if isinstance(one, ExporterError)}
-    assert errors.keys() == failed
-    assert all("the page is of node" in error.reason for error in errors.values())
+    assert errors.keys() - {"br-3"} == failed
+    assert ("br-3" in errors) == is_broken
+    assert all("the page is of node" in errors[name].reason for name in failed)
 
 
 @pytest.mark.parametrize("key", ["snapshots", "items"])
