@@ -28,19 +28,15 @@ def names_from_zero(
 ) -> set[StreamName]:
     """Return the former names in a snapshot that count from zero, if they take nothing over.
 
-    They do where the names of their account share what is gone, or its counters restarted. A
-    restart makes no difference to `twins`, which have as much as another stream of the snapshot.
+    They do where the names of their account share what is gone, or its counters restarted; but not
+    `twins`, which have as much as another stream of the snapshot.
     """
     former = {name: totals for name, totals in changes.new.items() if name in known}
     if not former:
         return set()
-    shared = shared_out(successions, snapshot, account_of)
-    restarted = restarted_accounts(former, changes, snapshot, twins, known, account_of)
-    return {
-        name
-        for name in former
-        if account_of(name) in (shared if name in twins else shared | restarted)
-    }
+    begun = shared_out(successions, snapshot, account_of)
+    begun |= restarted_accounts(former, changes, snapshot, twins, known, account_of)
+    return {name for name in former if name not in twins and account_of(name) in begun}
 
 
 def shared_out(
@@ -102,8 +98,7 @@ def restarted_accounts(
         (
             (name, totals)
             for name, totals in snapshot.totals.items()
-            if name not in former
-            and name not in twins
+            if name not in twins
             and name not in changes.decreased
             and (name not in known or known[name].state == "active")
         ),

@@ -204,8 +204,7 @@ class Walk:
             }
             for name in changes.new:
                 since = taken.get(name, ZERO if name in begun else None)
-                is_duplicate = since is None and name in twins
-                state = states.get(name, "duplicate" if is_duplicate else "active")
+                state = states.get(name, "duplicate" if name in twins else "active")
                 self._apply_new(name, snapshot, since, state)
             self._judging.begun(changes.new)
         self._end(snapshot, changes, reset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing_cli.core.changes import Changes
-from billing_cli.core.former_names import restarted_accounts, shared_out
+from billing_cli.core.former_names import names_from_zero, restarted_accounts, shared_out
 from billing_cli.core.model import StreamName, Succession, SuccessionSide, Totals
 from tests.unit.core.stories import (
     ALICE,
@@ -118,3 +118,21 @@ def test_former_names_count_bytes_that_no_other_counter_has(
     returned = {name: totals for name, totals in changes.new.items() if name in former}
     found = restarted_accounts(returned, changes, snapshot("01:00", now), {TWIN}, known, account_of)
     assert found == ({account_of(ALICE)} if is_restarted else set())
+
+
+def test_a_copy_of_a_counter_that_fell_does_not_count_from_zero() -> None:
+    """The restart shows in both; only one of them is charged."""
+    known = {
+        ALICE: known_at((5, 5), state="continued"),
+        FELL: known_at((90, 90)),
+        MERGED: known_at((9, 9)),
+    }
+    now = {ALICE: (8, 8), FELL: (8, 8)}
+    changes = Changes(
+        new=totals_of({ALICE: (8, 8)}),
+        gone=totals_of({MERGED: (9, 9)}),
+        decreased=totals_of({FELL: (90, 90)}),
+    )
+    for twins in (set(), {ALICE}):
+        found = names_from_zero(changes, snapshot("01:00", now), [], twins, known, account_of)
+        assert found == {ALICE} - twins
