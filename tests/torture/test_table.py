@@ -42,4 +42,4 @@ def test_rounds_are_cut_to_the_minutes_that_there_are() -> None:
 
 def attack(name: str, rounds: int, seconds_per_round: float) -> Attack:
     """Return an attack that does nothing."""
-    return Attack(name, lambda _arena, _seed, _rounds: [], rounds, 1, seconds_per_round)
+    return Attack(name, lambda _arena, _seed, _rounds: [], rounds, seconds_per_round)
