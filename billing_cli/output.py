@@ -37,8 +37,8 @@ def guard_standard_streams() -> LossyFile:
 
 def give_up_stdout(reason: str) -> None:
     """Write no more to stdout: what it has not taken yet is dropped, and counts as a failure."""
-    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if isinstance(file, LossyFile) and file.failure is None:
+    file = _stdout_file()
+    if file is not None and file.failure is None:
         file.failure = OSError(reason)
 
 
@@ -47,8 +47,8 @@ def require_stdout() -> None:
 
     For the results of commands that change something; of a report, a reader may have seen enough.
     """
-    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if isinstance(file, LossyFile):
+    file = _stdout_file()
+    if file is not None:
         file.is_required = True
 
 
@@ -80,6 +80,12 @@ class LossyFile(io.FileIO):
             select.select([], [self], [])
             return 0
         return size if written is None else written
+
+
+def _stdout_file() -> LossyFile | None:
+    """Return the file behind stdout; None where it was not guarded, as in tests."""
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return file if isinstance(file, LossyFile) else None
 
 
 def _open_what_is_closed() -> None:

@@ -18,11 +18,12 @@ from billing_cli.core.model import NodeIdentity, Snapshot, StreamName, Totals
 from billing_cli.core.times import parse_rfc3339
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.failures import TooLargeError
-from billing_cli.exporter.limits import DEFAULT_LIMITS, MAX_CURSOR_CHARACTERS, Limits
+from billing_cli.exporter.limits import DEFAULT_LIMITS, Limits
 from billing_cli.exporter.names import checked_name, quoted
 from billing_cli.exporter.wire import (
     WirePage,
     WireSnapshot,
+    cursor_of,
     names_in,
     page_of,
     snapshot_of,
@@ -100,7 +101,7 @@ class Decoder:
         if identity is not None:
             self._check_identity(identity, "the page")
             _check_claim(claimed, identity)
-        next_cursor = _next_cursor(page) if page.has_more else None
+        next_cursor = cursor_of(page) if page.has_more else None
         del page, wires
         snapshots = self._snapshots(heads)
         return Page(identity, snapshots, next_cursor is not None, next_cursor)
@@ -287,14 +288,6 @@ def _check_claim(claimed: NodeIdentity | None, identity: NodeIdentity) -> None:
             f"its snapshots of {quoted(identity.stored)}",
             code="wrong_identity",
         )
-
-
-def _next_cursor(page: WirePage) -> str:
-    if not page.next_cursor:
-        raise ExporterError("has_more without a next_cursor", code="cursor")
-    if len(page.next_cursor) > MAX_CURSOR_CHARACTERS:
-        raise ExporterError(f"next_cursor has {len(page.next_cursor)} characters", code="cursor")
-    return page.next_cursor
 
 
 def _first_repeated(names: list[StreamName]) -> StreamName:

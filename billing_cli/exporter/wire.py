@@ -17,6 +17,7 @@ import msgspec
 from billing_cli.core.model import MAX_TOTAL
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.failures import TooLargeError
+from billing_cli.exporter.limits import MAX_CURSOR_CHARACTERS
 from billing_cli.exporter.names import all_canonical, canonical_uuid, quoted
 
 _CHUNK_BYTES = 1024 * 1024
@@ -124,6 +125,15 @@ def snapshots_of(page: WirePage) -> list[WireSnapshot]:
     if page.snapshots and page.items:
         raise ExporterError("the answer has both snapshots and items", code="invalid_answer")
     return page.snapshots or page.items or []
+
+
+def cursor_of(page: WirePage) -> str:
+    """Return where the next page begins; raises ExporterError where that is missing or too long."""
+    if not page.next_cursor:
+        raise ExporterError("has_more without a next_cursor", code="cursor")
+    if len(page.next_cursor) > MAX_CURSOR_CHARACTERS:
+        raise ExporterError(f"next_cursor has {len(page.next_cursor)} characters", code="cursor")
+    return page.next_cursor
 
 
 def names_in(body: bytes) -> list[tuple[str | None, str | None]]:

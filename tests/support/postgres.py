@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 URL_VARIABLE = "BILLING_TEST_DATABASE_URL"
 PREFIX = "billing-tests-"
-# Copying a database into memory takes a tenth of the time, and needs about 200 MB in all.
+# Copying a database into memory takes a tenth of the time; all of a session's need about 300 MB.
 MEMORY = Path("/dev/shm")  # noqa: S108 - each session makes a directory of its own in it
 NEEDED_BYTES = 1024**3
 REMOVALS = 100
