@@ -7,20 +7,19 @@ uses there. Our streams are finer, so its totals are split where an account has 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from billing_cli.core.model import Bucket, BucketKey, Checkpoint, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from billing_cli.core.model import StreamName
+    from billing_cli.core.model import Snapshot, StreamName
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyCheckpoint:
+class LegacyCheckpoint(NamedTuple):
     """An account's totals on a node, summed over its inbounds, as a legacy writer left them."""
 
     seen_at: datetime
@@ -28,34 +27,62 @@ class LegacyCheckpoint:
 
 
 def split_checkpoints(
-    current: Mapping[StreamName, Totals],
+    snapshots: Sequence[Snapshot],
     accounts: Mapping[StreamName, str],
     legacy: Mapping[str, LegacyCheckpoint],
 ) -> dict[StreamName, Checkpoint]:
     """Return the checkpoint from which each stream goes on, for accounts the legacy writer knew.
 
     An account with one stream goes on from the legacy totals. With several, those are split in
-    proportion to the `current` totals, so that their sum is exact and no stream seems to have
-    restarted. Where the sum has fallen, the counters restarted, and each goes on from zero.
+    proportion to the streams' totals when the legacy writer read them, or next after it, so that
+    their sum is exact and no stream seems to have restarted. Where the sum has fallen, the counters
+    restarted, and each goes on from zero. What the legacy writer read already is passed over.
     """
-    names_by_account: defaultdict[str, list[StreamName]] = defaultdict(list)
-    for name in sorted(current):
-        account = accounts.get(name)
-        if account is not None and account in legacy:
-            names_by_account[account].append(name)
-    checkpoints = {}
+    names_by_account: defaultdict[str, set[StreamName]] = defaultdict(set)
+    for name, account in accounts.items():
+        if account in legacy:
+            names_by_account[account].add(name)
+    checkpoints: dict[StreamName, Checkpoint] = {}
     for account, names in names_by_account.items():
-        checkpoint = legacy[account]
-        if len(names) == 1:
-            checkpoints[names[0]] = Checkpoint(checkpoint.seen_at, checkpoint.totals)
-            continue
-        uplinks = _split(checkpoint.totals.uplink, [current[name].uplink for name in names])
-        downlinks = _split(checkpoint.totals.downlink, [current[name].downlink for name in names])
-        if uplinks is None or downlinks is None:
-            uplinks = downlinks = [0] * len(names)
-        for name, uplink, downlink in zip(names, uplinks, downlinks, strict=True):
-            checkpoints[name] = Checkpoint(checkpoint.seen_at, Totals(uplink, downlink))
+        seen_at, whole = legacy[account]
+        before, current = _totals_around(snapshots, names, seen_at)
+        totals = {**before, **_shares(whole, current)}
+        checkpoints |= {name: Checkpoint(seen_at, part) for name, part in totals.items()}
     return checkpoints
+
+
+def _totals_around(
+    snapshots: Sequence[Snapshot], names: AbstractSet[StreamName], seen_at: datetime
+) -> tuple[dict[StreamName, Totals], dict[StreamName, Totals]]:
+    """Return the last totals of an account's streams before `seen_at`, and the first ones since.
+
+    Streams that appear once others are gone are not among these: they continue those.
+    """
+    before: dict[StreamName, Totals] = {}
+    current: dict[StreamName, Totals] = {}
+    for snapshot in snapshots:
+        present = {name: snapshot.totals[name] for name in names & snapshot.totals.keys()}
+        if snapshot.collected_at < seen_at:
+            before |= present
+        elif current.keys() <= present.keys():
+            current = present | current
+        elif present:
+            break
+    return before, current
+
+
+def _shares(whole: Totals, current: Mapping[StreamName, Totals]) -> dict[StreamName, Totals]:
+    if len(current) == 1:
+        return dict.fromkeys(current, whole)
+    names = sorted(current)
+    uplinks = _split(whole.uplink, [current[name].uplink for name in names])
+    downlinks = _split(whole.downlink, [current[name].downlink for name in names])
+    if uplinks is None or downlinks is None:
+        uplinks = downlinks = [0] * len(names)
+    return {
+        name: Totals(uplink, downlink)
+        for name, uplink, downlink in zip(names, uplinks, downlinks, strict=True)
+    }
 
 
 def _split(whole: int, shares: Sequence[int]) -> list[int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from billing_cli.core.changes import (
@@ -32,7 +33,7 @@ from billing_cli.core.times import just_before, minute_of
 from billing_cli.core.uncharged import uncharged_successions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from billing_cli.core.changes import Changes
@@ -76,15 +77,17 @@ class Walk:
             snapshot = fresh[place]
             changes = self._compare(snapshot)
             successions = self._successions(snapshot, changes)
-            history = fresh[place : place + 1 + MOST_SUCCESSORS]
+            history = [snapshot, *_successors(fresh, place)]
             is_later = minute_of(snapshot.collected_at) > minute_of(fresh[0].collected_at)
             outlook = Outlook(decide_now, is_cut, has_more=is_cut and is_later)
             verdict, lost = self._judging.judge(changes, successions, history, outlook)
             if verdict.kind == "wait":
                 break
             if verdict.kind == "disorder":
-                self.gaps.ignored(snapshot, lost, history[verdict.ignored])
-                place = min(place + verdict.ignored, end)
+                back = history[verdict.ignored]
+                self.gaps.ignored(snapshot, lost, back)
+                while place < end and fresh[place].collected_at < back.collected_at:
+                    place += 1
                 continue
             if verdict.kind == "restart" and not changes.is_present_decreased:
                 # It restarted while the streams were absent that return below their totals.
@@ -286,3 +289,9 @@ class Walk:
         if totals != start and state != "ignored":
             step = UsageRecord(name, self.minutes.current, epoch, seen_at, at, start, totals)
             self.minutes.add(step, state)
+
+
+def _successors(snapshots: Sequence[Snapshot], place: int) -> Iterator[Snapshot]:
+    """Yield the next snapshots; one without samples shows nothing of the counters."""
+    later = (snapshots[at] for at in range(place + 1, len(snapshots)))
+    return islice((snapshot for snapshot in later if snapshot.totals), MOST_SUCCESSORS)

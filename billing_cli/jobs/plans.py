@@ -144,7 +144,11 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
     """
     if node.fetched.contract == "latest" or node.is_taken:
         return True
-    last = node.fresh[-1].collected_at
+    # One without samples decides nothing.
+    last = max(
+        (snapshot.collected_at for snapshot in node.fresh if snapshot.totals),
+        default=node.fresh[-1].collected_at,
+    )
     is_newest = closed_until(context.clock(), context.settle) - until <= context.stalled_after
     return node.fetched.complete and is_newest and until - last > context.stalled_after
 
@@ -212,7 +216,11 @@ def _plan(
         contract=fetched.contract,
         region=source.region or context.tariff.default_region,
         rows=node.streams.rows,
-        taken_over=taken_over,
+        taken_over={
+            name: checkpoint
+            for name, checkpoint in taken_over.items()
+            if step.watermark is not None and checkpoint.seen_at <= step.watermark
+        },
         accounts=accounts,
         unresolved=frozenset(name for name in touched if name.sample_uuid not in accounts),
         found={

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from billing_cli.core.model import Checkpoint, Snapshot, StreamName, Totals
+    from billing_cli.core.model import Checkpoint, Snapshot, StreamName
 
 
 def take_over(
@@ -41,15 +41,10 @@ def take_over(
         left_behind = {account: left for (of, account), left in legacy.items() if of == node}
         if not left_behind:
             continue
-        current: dict[StreamName, Totals] = {}
-        for snapshot in snapshots:
-            for name in names - current.keys():
-                if name in snapshot.totals:
-                    current[name] = snapshot.totals[name]
         owners = {
-            name: accounts[name.sample_uuid] for name in current if name.sample_uuid in accounts
+            name: accounts[name.sample_uuid] for name in names if name.sample_uuid in accounts
         }
-        taken_over[node] = split_checkpoints(current, owners, left_behind)
+        taken_over[node] = split_checkpoints(snapshots, owners, left_behind)
     return taken_over
 
 

@@ -282,6 +282,18 @@ CLOCKS = (
         missed=(31,),
     ),
     Scenario(
+        "clock_ahead_then_no_statistics",
+        "the same, and xray has no user statistics in the minute after the stale snapshot",
+        {
+            **BOOT_AHEAD,
+            12: [set_clock(_ahead(0))],
+            32: [count_users(is_on=False)],
+            33: [count_users(is_on=True)],
+        },
+        minutes=40,
+        missed=(31,),
+    ),
+    Scenario(
         "clock_ahead_two_missed_polls",
         "the same with two missed polls: two stale snapshots in a row look like a restart",
         {**BOOT_AHEAD, 13: [set_clock(_ahead(0))]},

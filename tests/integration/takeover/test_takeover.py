@@ -16,10 +16,13 @@ from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.jobs.catch_up import SINCE_IGNORED_FOR_LEGACY
 from billing_cli.simulator.oracle import Oracle
+from billing_cli.simulator.publication import merged, retagged
 from tests.integration.reconcile.conftest import World, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from billing_cli.simulator.publication import Naming
 
 __all__ = ["world"]
 
@@ -321,6 +324,43 @@ def test_checkpoints_ahead_of_the_watermark_are_kept(world: World, older: OlderW
     result = world.catch_up(world.minutes(61))
 
     assert result.sources[0].resets == 0
+    assert_everything_is_billed_once(world)
+
+
+@pytest.mark.parametrize("minutes_each", [1, 61])
+def test_checkpoints_of_several_streams_ahead_of_the_watermark_are_kept(
+    world: World, older: OlderWriter, minutes_each: int
+) -> None:
+    """The sum is split as the streams were when the legacy writer read them."""
+    world.node.add_stream(world.users[0].uuid, "vless")
+    world.node.run(world.minutes(60), poll_seconds=60)
+    older.play(world.minutes(30))
+    account = world.users[0].uuid
+    for at, accounts in older.readings(world.minutes(33), since=world.minutes(30)):
+        older.charge(at, account, accounts[account])
+        older.checkpoint(at, account, accounts[account])
+
+    for minute in range(30 + minutes_each, 61 + minutes_each, minutes_each):
+        result = world.catch_up(world.minutes(min(minute, 61)))
+        assert result.sources[0].resets == 0
+
+    assert_everything_is_billed_once(world)
+
+
+@pytest.mark.parametrize("naming", [merged, retagged({"xhttp": "xhttp-2", "vless": "vless-2"})])
+def test_an_exporter_upgrade_in_the_backlog_of_the_first_run_charges_nothing_twice(
+    world: World, older: OlderWriter, naming: Naming
+) -> None:
+    """The former names go on from the legacy totals, and the later ones from those."""
+    world.node.add_stream(world.users[0].uuid, "vless")
+    world.node.run(world.minutes(45), poll_seconds=60)
+    older.play(world.minutes(30))
+    world.node.naming = naming
+    world.node.run(world.minutes(60), poll_seconds=60)
+
+    result = world.catch_up(world.minutes(61))
+
+    assert result.successions > 0
     assert_everything_is_billed_once(world)
 
 

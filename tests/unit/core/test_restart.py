@@ -111,6 +111,37 @@ def test_a_snapshot_of_another_clock_is_ignored() -> None:
     assert books.resets == 0
 
 
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_snapshot_without_samples_does_not_make_a_restart_of_another_clock(is_live: bool) -> None:
+    """It shows nothing of the counters, whether runs look at each snapshot or at all at once."""
+    books = Ledger()
+    history = (
+        alice("00:00", 5_000, 5_000),
+        alice("01:00", 5_100, 5_100),
+        alice("02:00", 5_000, 5_000),
+        snapshot("03:00", {}),
+        snapshot("04:00", {}),
+        alice("05:00", 5_200, 5_200),
+    )
+    (books.live if is_live else books.run)(*history)
+    assert books.charged() == (200, 200)
+    assert "disorder" in kinds(books)
+    assert books.resets == 0
+
+
+def test_a_restart_with_a_snapshot_without_samples_after_it_is_charged_from_zero() -> None:
+    """The next one with samples decides."""
+    books = Ledger()
+    books.live(
+        alice("00:00", 5_000, 5_000),
+        alice("01:00", 100, 100),
+        snapshot("02:00", {}),
+        alice("03:00", 150, 150),
+    )
+    assert books.charged() == (150, 150)
+    assert books.resets == 1
+
+
 def test_two_stale_snapshots_in_a_row_are_a_restart_that_is_revoked() -> None:
     """Charged is the difference to the totals before, less what was charged since."""
     books = Ledger()
