@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -65,6 +66,24 @@ def test_the_command_says_in_one_line_what_it_archived(sealing: Sealing, tmp_pat
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"archive: {APRIL:%Y-%m} archived - 12 usage records, 12 charges, ")
     assert line.endswith(f" in {tmp_path}/to/{APRIL:%Y-%m}")
+
+
+def test_an_archive_is_for_its_owner_alone(sealing: Sealing, tmp_path: Path) -> None:
+    """Whatever the umask is: it holds salts. Directories that were there keep their modes."""
+    (tmp_path / "shared").mkdir(mode=0o755)
+    umask = os.umask(0o022)
+    try:
+        for to in (tmp_path / "new" / "to", tmp_path / "shared"):
+            _archive(sealing, to)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {0o700, 0o600}
+    found = (tmp_path / "shared").stat().st_mode, (tmp_path / "shared" / "2026-04").stat().st_mode
+    assert [mode & 0o777 for mode in found] == [0o755, 0o700]
+    assert (tmp_path / "new" / "to" / "2026-04" / "days.parquet").stat().st_mode & 0o777 == 0o600
 
 
 def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> None:

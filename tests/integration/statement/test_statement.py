@@ -68,6 +68,7 @@ def test_json_names_the_file_that_was_written(month: Month, tmp_path: Path) -> N
     done = month.story.billing(*asked, "--json")
     assert done.json == {"job": "statement", "status": "ok", "error": None, "file": str(file)}
     assert json.loads(file.read_text())["account_uuid"] == month.account
+    assert file.stat().st_mode & 0o777 == 0o600
     assert month.story.billing(*asked, "--format", "json").stdout == ""
 
 
