@@ -135,6 +135,29 @@ def test_the_pages_prune_as_the_owner_and_sign_with_the_one_key() -> None:
     assert set(keys) == {"/etc/billing/credentials/seal.key"}
 
 
+def test_the_pages_read_secret_files_without_the_sandbox() -> None:
+    """Its user may read no archive, no statement and no key: these are for root alone."""
+    text = "".join(page.read_text("utf-8") for page in OPERATORS)
+    assert not re.search(
+        r"^billing .*(--key-ref file:|--archive |--statement )", text, re.MULTILINE
+    )
+
+
+def test_the_page_of_archives_leads_from_the_installation_to_a_pruned_month() -> None:
+    """What waits is sealed by the unit, which has role and key; then archive, verify, prune."""
+    block = next(text for page, text in BLOCKS if page == "archive.md")
+    _install, sealed, archived, verified, pruned = block.splitlines()
+    (unit,) = re.findall(r"systemctl start (\S+)$", sealed)
+    assert unit in UNITS
+    assert archived.startswith("/opt/billing/bin/billing archive ")
+    (directory,) = re.findall(r"--to (\S+)", archived)
+    assert (
+        f" verify --archive {directory} --public-key /etc/billing/credentials/seal.key.pub"
+        in verified
+    )
+    assert "/opt/billing/bin/billing prune " in pruned
+
+
 def test_the_pages_connect_with_a_password_and_a_named_authority() -> None:
     """Units have no home directory, in which libpq looks for either where the address has none."""
     text = "".join(page.read_text("utf-8") for page in OPERATORS)
