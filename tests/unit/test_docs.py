@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from billing_cli.cli.root import cli
 from billing_cli.config.settings import load_settings
+from tests.support.pages import BLOCK
 from tests.unit.systemd.units import UNITS
 from tools.generated import generated
 
@@ -165,6 +166,15 @@ def test_the_pages_connect_with_a_password_and_a_named_authority() -> None:
     assert {name for name, _ in roles} == {"billing", "billing_seal", "billing_suspend"}
     assert [name for name, options in roles if "PASSWORD '$password'" not in options] == []
     assert re.findall(r"\S*sslmode=verify-full(?!&sslrootcert=/)\S*", text) == []
+
+
+def test_cron_runs_the_jobs_whose_timers_the_page_enables() -> None:
+    """What is never audited is trusted by nobody; what a job complains of is mailed."""
+    page = (DOCS / "install.md").read_text("utf-8")
+    enabled = page.partition("## The first run")[2].partition("## Without")[0]
+    timers = re.findall(r"billing-(\S+)\.timer", "\n".join(BLOCK.findall(enabled)))
+    jobs = re.findall(r"/opt/billing/bin/billing (.*?) >/dev/null$", page, re.MULTILINE)
+    assert [job.replace(" --", "-") for job in jobs] == timers
 
 
 def test_the_pages_tell_how_to_use_the_commands() -> None:
