@@ -23,6 +23,7 @@ from billing_cli.features.prune.job import prune
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.features.statement.job import statement
 from billing_cli.features.verify.archive import archive_findings, verify_archive
+from tests.integration.archive import plain_archives
 from tests.support.sealing import DAY, tamper
 from tests.support.story import MINUTE, unexplained
 
@@ -52,6 +53,7 @@ def test_an_archive_proves_itself_without_a_database(sealing: Sealing, tmp_path:
     (check,) = verify_archive(tmp_path / "to", [sealing.key_file])
 
     assert check.problems == []
+    assert plain_archives.verify(tmp_path / "to" / "2026-04") == "2026-04"
     facts = sealing.story.rows("SELECT count(*) FROM billing.usage_records")[0][0]
     assert (check.records, check.charges, check.seals, check.days) == (facts, facts, 6, 2)
     assert (result.records, result.is_new) == (facts, True)
@@ -328,6 +330,13 @@ def test_what_a_prune_leaves_of_a_run_is_proven(
     sealing.seal(2 * DAY)
     may = archive(_context(sealing), MAY.date(), to)
     assert may.seals == 3
+    # The specification says of prunes within an archive all that another verifier needs.
+    assert [plain_archives.verify(month) for month in sorted(to.glob("2*"))] == [
+        "2026-04",
+        "2026-05",
+    ]
+    jobs = [seal["job"] for seal in plain_archives.rows(to / "2026-05", "seals")]
+    assert jobs.count("prune") == 1
     july = replace(_context(sealing, database_url), clock=lambda: datetime(2026, 7, 2, tzinfo=UTC))
     result = prune(july, 1, is_unproven_meant=True)
     assert [f"{month.month:%Y-%m}" for month in result.months if month.records] == ["2026-05"]
