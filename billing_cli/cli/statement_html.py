@@ -40,9 +40,7 @@ def statement_html(statement: Mapping[str, Any]) -> str:
     """Return a statement as a self-contained page."""
     data = json.dumps(statement, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     data = "".join(
-        f"\\u{ord(character):04x}"
-        if character in "<>&" or not character.isprintable()
-        else character
+        _escaped(character) if character in "<>&" or not character.isprintable() else character
         for character in data
     )
     title = f"Statement {statement['month']}"
@@ -80,6 +78,12 @@ def statement_in(page: str) -> str | None:
     """Return the JSON that a page holds; None where it holds none."""
     found = DATA.search(page)
     return found[1] if found else None
+
+
+def _escaped(character: str) -> str:
+    """Return a character as JSON escapes it: beyond U+FFFF, as two surrogates."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,9 @@ No container is started: none can be where the tests run.
 from __future__ import annotations
 
 import re
+import subprocess
+import textwrap
+from collections import Counter
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -40,10 +43,31 @@ def test_the_settings_of_the_compose_file_are_right() -> None:
 
 def test_the_commands_of_the_compose_file_are_understood() -> None:
     """With their options."""
-    for line in re.findall(r"billing ((?:migrate|collect)[^;&\n]*)", COMPOSE):
+    for line in re.findall(r"billing ((?:migrate|collect|reconcile|audit)[^;&\n]*)", COMPOSE):
         assert CliRunner().invoke(cli, [*line.split(), "--help"]).exit_code == 0, line
     lines = re.findall(r"billing_cli\.simulator,? (exporter[^\]]*|accounts)", COMPOSE)
     assert len(lines) == 3
     for line in lines:
         words = line.replace(",", "").split()
         assert CliRunner().invoke(simulator, [*words, "--help"]).exit_code == 0, line
+
+
+def test_the_loop_of_the_compose_file_runs_what_the_timers_run() -> None:
+    """`collect` each minute, `reconcile` and `audit` each hour, and `audit --full` once a week."""
+    script = textwrap.dedent(COMPOSE.partition("      - |\n")[2].partition("\n\n")[0])
+    week = script.replace("$$", "$").replace("while true", "while [ $minute -lt 10080 ]")
+    stand_ins = 'billing() { echo "$@"; }\npython() { :; }\nsleep() { :; }\n'
+    done = subprocess.run(  # noqa: S603 - the script of the compose file
+        ["/bin/sh", "-c", stand_ins + week],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Counter(done.stdout.splitlines()) == {
+        "migrate --create-shared-tables": 1,
+        "collect": 7 * 24 * 60,
+        "reconcile": 7 * 24,
+        "audit": 7 * 24,
+        "audit --full": 1,
+    }

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from billing_cli.cli.root import cli
 from billing_cli.config.settings import load_settings
+from tests.support.pages import BLOCK
 from tests.unit.systemd.units import UNITS
 from tools.generated import generated
 
@@ -135,6 +136,29 @@ def test_the_pages_prune_as_the_owner_and_sign_with_the_one_key() -> None:
     assert set(keys) == {"/etc/billing/credentials/seal.key"}
 
 
+def test_the_pages_read_secret_files_without_the_sandbox() -> None:
+    """Its user may read no archive, no statement and no key: these are for root alone."""
+    text = "".join(page.read_text("utf-8") for page in OPERATORS)
+    assert not re.search(
+        r"^billing .*(--key-ref file:|--archive |--statement )", text, re.MULTILINE
+    )
+
+
+def test_the_page_of_archives_leads_from_the_installation_to_a_pruned_month() -> None:
+    """What waits is sealed by the unit, which has role and key; then archive, verify, prune."""
+    block = next(text for page, text in BLOCKS if page == "archive.md")
+    _install, sealed, archived, verified, pruned = block.splitlines()
+    (unit,) = re.findall(r"systemctl start (\S+)$", sealed)
+    assert unit in UNITS
+    assert archived.startswith("/opt/billing/bin/billing archive ")
+    (directory,) = re.findall(r"--to (\S+)", archived)
+    assert (
+        f" verify --archive {directory} --public-key /etc/billing/credentials/seal.key.pub"
+        in verified
+    )
+    assert "/opt/billing/bin/billing prune " in pruned
+
+
 def test_the_pages_connect_with_a_password_and_a_named_authority() -> None:
     """Units have no home directory, in which libpq looks for either where the address has none."""
     text = "".join(page.read_text("utf-8") for page in OPERATORS)
@@ -142,6 +166,15 @@ def test_the_pages_connect_with_a_password_and_a_named_authority() -> None:
     assert {name for name, _ in roles} == {"billing", "billing_seal", "billing_suspend"}
     assert [name for name, options in roles if "PASSWORD '$password'" not in options] == []
     assert re.findall(r"\S*sslmode=verify-full(?!&sslrootcert=/)\S*", text) == []
+
+
+def test_cron_runs_the_jobs_whose_timers_the_page_enables() -> None:
+    """What is never audited is trusted by nobody; what a job complains of is mailed."""
+    page = (DOCS / "install.md").read_text("utf-8")
+    enabled = page.partition("## The first run")[2].partition("## Without")[0]
+    timers = re.findall(r"billing-(\S+)\.timer", "\n".join(BLOCK.findall(enabled)))
+    jobs = re.findall(r"/opt/billing/bin/billing (.*?) >/dev/null$", page, re.MULTILINE)
+    assert [job.replace(" --", "-") for job in jobs] == timers
 
 
 def test_the_pages_tell_how_to_use_the_commands() -> None:

@@ -1,7 +1,8 @@
 """`archive`: writes a month's facts, seals and days to a directory, and reads back what it wrote.
 
 The directory appears whole or not at all: files are written next to it, synced, verified, and then
-renamed. A run that was killed leaves a hidden directory, which the next one removes.
+renamed. A run that was killed leaves a hidden directory, which the next one removes. All of it is
+for its owner alone: it holds salts, and the usage of every account.
 """
 
 from __future__ import annotations
@@ -142,7 +143,11 @@ def _require_pyarrow() -> None:
 
 @contextmanager
 def _files(to: Path) -> Iterator[None]:
-    """Keep other archives out of the directory; say which file failed. Raises BillingError."""
+    """Keep other archives and other users out of the directory; say which file failed.
+
+    Raises BillingError.
+    """
+    umask = os.umask(0o077)
     try:
         to.mkdir(parents=True, exist_ok=True)
         with (to / ".lock").open("w") as lock:
@@ -152,6 +157,8 @@ def _files(to: Path) -> Iterator[None]:
         raise BillingError(f"{to}: another archive is being written") from None
     except OSError as error:
         raise BillingError(f"{error.filename or to}: {error.strerror}") from None
+    finally:
+        os.umask(umask)
 
 
 def _write(connection: Connection, partial: Path, start: datetime, end: datetime) -> bytes:

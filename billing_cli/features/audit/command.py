@@ -19,7 +19,7 @@ from billing_cli.features.audit.findings import DEFAULT_LIMIT
 if TYPE_CHECKING:
     from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
-    from billing_cli.features.audit.findings import AuditResult
+    from billing_cli.features.audit.findings import AuditReport, AuditResult
     from billing_cli.jobs.context import JobContext
 
 
@@ -100,11 +100,30 @@ def command(
     result = audit_result(context, report, started_at)
     if account is None:
         _record(context, result)
+    _log_violations(report)
     try:
         print_report(output, report, audit_object, audit_parts, findings_table)
     finally:
         observers.end(result, exit_code)
     sys.exit(exit_code)
+
+
+def _log_violations(report: AuditReport) -> None:
+    """Log a line for each kind of violation: units discard stdout."""
+    from billing_cli import logs  # noqa: PLC0415
+    from billing_cli.features.audit.findings import VIOLATIONS  # noqa: PLC0415
+
+    option = f" --account {report.account_uuid}" if report.account_uuid else ""
+    advice = f"change nothing, and run `billing audit{option}` by hand: it lists the rows"
+    for kind, meaning in VIOLATIONS.items():
+        if report.counts.get(kind):
+            logs.get_logger().error(
+                "audit found violations",
+                kind=kind,
+                count=report.counts[kind],
+                meaning=meaning,
+                advice=advice,
+            )
 
 
 def _record(context: JobContext, result: AuditResult) -> None:

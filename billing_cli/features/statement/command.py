@@ -108,10 +108,10 @@ def _in_style(made: dict[str, Any], style: str, *, is_for_file: bool) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the file whole or not at all. Raises BillingError."""
+    """Write the file whole or not at all, for its owner alone. Raises BillingError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with open(partial, "w", encoding="utf-8", newline="\n", opener=_open_for_owner) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -119,3 +119,11 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise BillingError(f"--out {path}: {error.strerror}") from None
+
+
+def _open_for_owner(path: str, flags: int) -> int:
+    """Open with mode 0600, whatever the umask is: a statement holds usage and salts."""
+    descriptor = os.open(path, flags, 0o600)
+    # Also one that a process with the same number left.
+    os.fchmod(descriptor, 0o600)
+    return descriptor

@@ -76,7 +76,8 @@ def command(
 
     Reads the database only, and asks no exporter. What is most serious comes first, each finding
     with the command that deals with it. Exits with 3 where anything is failed or a warning: a
-    source failed, lags behind, has nothing new, lost history, or holds implausible deltas.
+    source failed, lags behind, has nothing new, lost history, or holds implausible deltas, or the
+    last audit found a violation.
 
     SUCCESS and ATTEMPT are how long ago the source last answered well, and was last asked. Gaps
     are counted until they are resolved; HELD waits for `billing held`, UNRESOLVED counters for

@@ -31,10 +31,13 @@ class Finding(NamedTuple):
 
 
 def findings_of(
-    sources: Iterable[SourceStatus], missing_partitions: Sequence[str], max_lag_seconds: float
+    sources: Iterable[SourceStatus],
+    missing_partitions: Sequence[str],
+    max_lag_seconds: float,
+    audit_violations: int = 0,
 ) -> tuple[Finding, ...]:
     """Return all findings, the gravest first, then in the order of the sources."""
-    found = list(_missing(missing_partitions))
+    found = [*_violations(audit_violations), *_missing(missing_partitions)]
     for source in sources:
         if source.enabled:
             found += _problems(source, max_lag_seconds)
@@ -48,6 +51,17 @@ def worst_of(findings: Iterable[Finding]) -> Literal["ok", "warning", "failed"]:
     if "failed" in severities:
         return "failed"
     return "warning" if "warning" in severities else "ok"
+
+
+def _violations(count: int) -> Iterator[Finding]:
+    if count:
+        yield Finding(
+            "warning",
+            None,
+            f"the last audit found {plural(count, 'violation')}",
+            "change nothing, and run `billing audit`: it lists the rows "
+            "(docs/operations.md#billingauditviolations)",
+        )
 
 
 def _missing(months: Sequence[str]) -> Iterator[Finding]:

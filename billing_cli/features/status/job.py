@@ -10,7 +10,12 @@ from billing_cli.database.partitions import read_partition_state
 from billing_cli.database.schema import require_head
 from billing_cli.database.source_status import read_source_status
 from billing_cli.features.status.findings import findings_of
-from billing_cli.features.status.queries import read_day_totals, read_last_hour, read_last_runs
+from billing_cli.features.status.queries import (
+    read_day_totals,
+    read_last_hour,
+    read_last_runs,
+    read_last_violations,
+)
 from billing_cli.features.status.result import StatusReport
 
 if TYPE_CHECKING:
@@ -40,7 +45,9 @@ def status(context: JobContext, *, max_lag_seconds: float) -> StatusReport:
             runs=tuple(read_last_runs(connection, RUNS_SHOWN)),
             today=read_day_totals(connection, midnight),
             missing_partitions=missing,
-            findings=findings_of(sources, missing, max_lag_seconds),
+            findings=findings_of(
+                sources, missing, max_lag_seconds, read_last_violations(connection)
+            ),
             last_hour=read_last_hour(connection, now),
             currency=context.currency,
         )

@@ -1,4 +1,4 @@
-"""What is billed today, and the last runs."""
+"""What is billed today, the last runs, and what the last audits found."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ SELECT run_id::text, job, status, started_at,
  LIMIT %(limit)s
 """
 
+# The last audit, and the last one of everything: one that began earlier and looked at less may have
+# ended later.
+READ_LAST_VIOLATIONS = """
+SELECT coalesce(max(audited.violations), 0)
+  FROM (VALUES (false), (true)) AS scope (is_full)
+ CROSS JOIN LATERAL (SELECT violations FROM billing.audits AS audit
+                      WHERE audit.is_full OR NOT scope.is_full
+                      ORDER BY audit_id DESC LIMIT 1) AS audited
+"""
 
 # What the run history has of each source, in parts of the hour before `now`, 0 the newest.
 READ_LAST_HOUR = """
@@ -73,3 +82,9 @@ def read_last_runs(connection: Connection, limit: int) -> list[RunEntry]:
     """Return the newest runs, newest first."""
     rows = connection.execute(READ_LAST_RUNS, {"limit": limit})
     return [RunEntry(*row) for row in rows]
+
+
+def read_last_violations(connection: Connection) -> int:
+    """Return how many violations the last audits of all accounts found."""
+    row = connection.execute(READ_LAST_VIOLATIONS).fetchone()
+    return int(row[0]) if row else 0

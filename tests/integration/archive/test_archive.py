@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -22,6 +23,7 @@ from billing_cli.features.prune.job import prune
 from billing_cli.features.reverse.job import Order, reverse
 from billing_cli.features.statement.job import statement
 from billing_cli.features.verify.archive import archive_findings, verify_archive
+from tests.integration.archive import plain_archives
 from tests.support.sealing import DAY, tamper
 from tests.support.story import MINUTE, unexplained
 
@@ -51,6 +53,7 @@ def test_an_archive_proves_itself_without_a_database(sealing: Sealing, tmp_path:
     (check,) = verify_archive(tmp_path / "to", [sealing.key_file])
 
     assert check.problems == []
+    assert plain_archives.verify(tmp_path / "to" / "2026-04") == "2026-04"
     facts = sealing.story.rows("SELECT count(*) FROM billing.usage_records")[0][0]
     assert (check.records, check.charges, check.seals, check.days) == (facts, facts, 6, 2)
     assert (result.records, result.is_new) == (facts, True)
@@ -65,6 +68,24 @@ def test_the_command_says_in_one_line_what_it_archived(sealing: Sealing, tmp_pat
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"archive: {APRIL:%Y-%m} archived - 12 usage records, 12 charges, ")
     assert line.endswith(f" in {tmp_path}/to/{APRIL:%Y-%m}")
+
+
+def test_an_archive_is_for_its_owner_alone(sealing: Sealing, tmp_path: Path) -> None:
+    """Whatever the umask is: it holds salts. Directories that were there keep their modes."""
+    (tmp_path / "shared").mkdir(mode=0o755)
+    umask = os.umask(0o022)
+    try:
+        for to in (tmp_path / "new" / "to", tmp_path / "shared"):
+            _archive(sealing, to)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(umask)
+
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {0o700, 0o600}
+    found = (tmp_path / "shared").stat().st_mode, (tmp_path / "shared" / "2026-04").stat().st_mode
+    assert [mode & 0o777 for mode in found] == [0o755, 0o700]
+    assert (tmp_path / "new" / "to" / "2026-04" / "days.parquet").stat().st_mode & 0o777 == 0o600
 
 
 def test_archiving_again_changes_nothing(sealing: Sealing, tmp_path: Path) -> None:
@@ -309,6 +330,13 @@ def test_what_a_prune_leaves_of_a_run_is_proven(
     sealing.seal(2 * DAY)
     may = archive(_context(sealing), MAY.date(), to)
     assert may.seals == 3
+    # The specification says of prunes within an archive all that another verifier needs.
+    assert [plain_archives.verify(month) for month in sorted(to.glob("2*"))] == [
+        "2026-04",
+        "2026-05",
+    ]
+    jobs = [seal["job"] for seal in plain_archives.rows(to / "2026-05", "seals")]
+    assert jobs.count("prune") == 1
     july = replace(_context(sealing, database_url), clock=lambda: datetime(2026, 7, 2, tzinfo=UTC))
     result = prune(july, 1, is_unproven_meant=True)
     assert [f"{month.month:%Y-%m}" for month in result.months if month.records] == ["2026-05"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,37 @@ def test_a_violation_ends_with_3_and_is_named_with_its_row(told: Story, user: Us
     assert violation["keys"]["bucket_start"] == "2026-04-08T12:01:00Z"
     assert (violation["expected"], violation["found"]) == ({"total_bytes": 30}, {"total_bytes": 31})
     told.connection.execute(HARM, (-1,))
+
+
+def test_violations_are_logged_and_status_warns(told: Story, user: User) -> None:
+    """A line for each kind: units discard stdout. `status` warns until an audit is clean again."""
+    told.connection.execute(HARM, (1,))
+
+    for options in (("--full",), ("--account", user.uuid), ()):
+        lines = [json.loads(line) for line in told.billing("audit", *options).stderr.splitlines()]
+        found = [(line["level"], line["kind"], line["count"]) for line in lines]
+        assert found == [("error", "bucket_differs", 2)]
+        assert "`billing audit" in lines[0]["advice"]
+    warned = told.billing("status", "--max-lag", "1e12")
+    told.connection.execute(HARM, (-1,))
+
+    assert warned.exit_code == 3
+    assert warned.stdout.startswith("status: warning: 0 failed, 1 warning\n")
+    assert "warning: the last audit found 2 violations\n" in warned.stdout
+    clean = told.billing("audit")
+    assert (clean.exit_code, clean.stderr) == (0, "")
+    assert told.billing("status", "--max-lag", "1e12").exit_code == 0
+
+
+@pytest.mark.usefixtures("user")
+def test_a_quick_audit_does_not_hide_what_the_full_one_found(told: Story) -> None:
+    """It began before that one ended, and ended after it."""
+    told.connection.execute(
+        "INSERT INTO billing.audits (run_id, at, is_full, violations, notices)"
+        " VALUES (gen_random_uuid(), now(), true, 7, 0), (gen_random_uuid(), now(), false, 0, 0)"
+    )
+    warned = told.billing("status", "--max-lag", "1e12")
+    assert "warning: the last audit found 7 violations\n" in warned.stdout
 
 
 def test_a_notice_is_no_violation(told: Story, user: User) -> None:

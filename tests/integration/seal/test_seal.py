@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ from billing_cli.signatures import generate_key
 from tests.support.sealing import DAY, tamper
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from billing_cli.jobs.context import JobContext
     from tests.support.sealing import Sealing
     from tests.support.story import Story
@@ -186,6 +190,33 @@ def test_another_key_signs_the_same_head(story: Story, sealing: Sealing) -> None
     with sealing.key_file.open("a") as file:
         file.write(format_verifier_key(sealing.keys[1]) + "\n")
     assert sealing.findings() == []
+
+
+def test_after_a_theft_the_old_key_vouches_only_for_what_was_kept_before(
+    story: Story, sealing: Sealing, tmp_path: Path
+) -> None:
+    """As the page says: what the thief signs later is refused, and the log goes on."""
+    grow(story, 1)
+    sealing.seal()
+    before, old = tmp_path / "before", sealing.key_file
+    shutil.copy(sealing.file, before)
+    thief = sealing.keys
+    sealing.keys = generate_key("example.com/billing")
+    new = tmp_path / "new.pub"
+    new.write_text(format_verifier_key(sealing.keys[1]) + "\n")
+    sealing.seal()
+    grow(story, 1)
+    sealing.seal()
+    later = tmp_path / "later"
+    later.write_text("\n".join(re.split(r"\n\n(?=example)", sealing.file.read_text())[1:]))
+    assert sealing.findings(checkpoint_files=[before], key_files=[old, new]) == []
+    assert sealing.findings(checkpoint_files=[later], key_files=[new]) == []
+    sealing.keys = thief
+    seal(sealing.context(), thief, kept=None)
+    forged = sealing.findings(checkpoint_files=[later], key_files=[new])
+    assert [(finding.kind, finding.table) for finding in forged] == [
+        ("signature", "billing.log_head")
+    ]
 
 
 def test_leaves_are_in_the_order_in_which_balances_were_passed_on(

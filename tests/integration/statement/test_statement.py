@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.cli.statement_html import statement_html
+from billing_cli.cli.statement_html import statement_html, statement_in
 from billing_cli.core.statements import check_statement, content_sha256
 from billing_cli.features.statement.text import statement_csv, statement_text
-from billing_cli.features.verify.statement import verify_statement
+from billing_cli.features.verify.statement import statement_report_text, verify_statement
 from tests.integration.statement.conftest import HOSTILE_TAG, REVERSAL_REASON
 from tests.support.forks import run_forked
 
@@ -43,6 +43,23 @@ def test_balances_and_all_amounts_add_up(month: Month) -> None:
     assert made["currency"] == "EUR"
 
 
+def test_the_result_names_what_only_the_file_says(month: Month, tmp_path: Path) -> None:
+    """It can be altered together with the hash; whoever pays should not take it for proven."""
+    altered = json.loads(month.json_file.read_text())
+    altered["currency"] = "USD"
+    altered["quota"]["remaining_before"] += 1
+    for key in ("opening_balance", "closing_balance"):
+        altered[key] = f"{Decimal(altered[key]) + 1:.9f}"
+    altered["proof"]["sha256"] = content_sha256(altered)
+    file = tmp_path / "altered.json"
+    file.write_text(json.dumps(altered))
+    report = verify_statement(file, [month.key_file])
+    assert report.findings == ()
+    (line,) = [line for line in statement_report_text(report).splitlines() if "not proven" in line]
+    for name in ("currency", "quota", "opening and closing balance", "other entries", "left out"):
+        assert name in line
+
+
 def test_corrections_are_shown_with_their_reason(month: Month) -> None:
     """In the day on which they were booked."""
     reasons = {entry["reason"] for day in month.statement["days"] for entry in day["entries"]}
@@ -68,7 +85,17 @@ def test_json_names_the_file_that_was_written(month: Month, tmp_path: Path) -> N
     done = month.story.billing(*asked, "--json")
     assert done.json == {"job": "statement", "status": "ok", "error": None, "file": str(file)}
     assert json.loads(file.read_text())["account_uuid"] == month.account
+    assert file.stat().st_mode & 0o777 == 0o600
     assert month.story.billing(*asked, "--format", "json").stdout == ""
+
+
+def test_a_page_holds_each_character_as_it_is(month: Month) -> None:
+    """Also those beyond U+FFFF that can't be printed, as in the text of another service."""
+    statement = json.loads(month.json_file.read_text())
+    statement["currency"] = "<&\u200b\U000e0001\U0001f600"
+    data = statement_in(statement_html(statement))
+    assert data is not None
+    assert json.loads(data) == statement
 
 
 @pytest.mark.parametrize("kind", ["json_file", "html_file"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.support.pages import BLOCK, ROOT, environment, here, run
-from tests.unit.systemd.test_units import awake, executable, run_shell
+from tests.unit.systemd.test_units import awake, executable, journal, run_shell
 from tests.unit.systemd.units import HOOK, shell_script
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def tell(directory: Path, block: str, **variables: str) -> Told:
     """Set a script up, and let the hook call it as systemd would."""
     (directory / "etc" / "billing" / "credentials").mkdir(parents=True)
     machine = environment(directory, directory, "")
-    executable(directory / "stand-ins" / "journalctl", f"echo '{REASON}'")
+    journal(directory / "stand-ins", f1="Error: of an earlier run", f2=REASON)
     executable(
         directory / "stand-ins" / "curl",
         'printf "%s\\n" "$@" > "$HERE/arguments"; cat > "$HERE/sent"; exit "${OUTCOME:-0}"',
@@ -45,6 +45,7 @@ def tell(directory: Path, block: str, **variables: str) -> Told:
         "on-failure",
         "billing-collect",
         CREDENTIALS_DIRECTORY=str(loaded(directory)),
+        MONITOR_INVOCATION_ID="f2",
         **machine,
         **variables,
     )
