@@ -53,7 +53,7 @@ def balances_command(
       billing repair balances --account user@example.com --reason 'stale write on 8 April'
     """
     from billing_cli.features.repair.job import JOB, repair_balances  # noqa: PLC0415
-    from billing_cli.features.repair.result import repair_parts  # noqa: PLC0415
+    from billing_cli.features.repair.report import repair_parts  # noqa: PLC0415
 
     run_job(
         options,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from billing_cli.cli.root import Options
-    from billing_cli.features.rerate.result import RerateResult
+    from billing_cli.features.rerate.report import RerateResult
     from billing_cli.jobs.context import JobContext
 
 
@@ -81,7 +81,7 @@ def command(
         --pricing-rule-version 2026-04-b --reason 'the April price list was not loaded' --dry-run
     """
     from billing_cli.features.rerate.job import JOB, Order, rerate  # noqa: PLC0415
-    from billing_cli.features.rerate.text import rerate_parts  # noqa: PLC0415
+    from billing_cli.features.rerate.report import rerate_parts  # noqa: PLC0415
 
     order = Order(
         since,

@@ -70,7 +70,7 @@ def command(
       billing reverse --source jp-1 --since 2026-04-08T12:00:00Z --reason 'compromised'
     """
     from billing_cli.features.reverse.job import JOB, Order, reverse  # noqa: PLC0415
-    from billing_cli.features.reverse.text import reverse_parts  # noqa: PLC0415
+    from billing_cli.features.reverse.report import reverse_parts  # noqa: PLC0415
 
     order = Order(source_id, since, until, str(account_uuid) if account_uuid else None, reason)
     run_job(
