@@ -34,9 +34,9 @@ from billing_cli.jobs.source_results import (
     fail_long_busy,
     result_without_plan,
     results_of,
+    stalled_sources,
     with_former_lives,
 )
-from billing_cli.jobs.stalled import stalled_sources
 from billing_cli.jobs.stream_limits import within_stream_limits
 from billing_cli.jobs.write import Waiting
 

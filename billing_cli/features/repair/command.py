@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
-from billing_cli.cli.options import dry_run_option, json_option
-from billing_cli.cli.reasons import reason_option
+from billing_cli.cli.options import AccountType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import click
 
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.listing import any_source_option
-from billing_cli.cli.options import MomentType, dry_run_option, json_option
-from billing_cli.cli.reasons import LineType, reason_option
+from billing_cli.cli.options import LineType, MomentType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:

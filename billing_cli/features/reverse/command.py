@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.completion import complete_accounts, complete_sources
-from billing_cli.cli.options import MomentType, dry_run_option, json_option
-from billing_cli.cli.reasons import reason_option
+from billing_cli.cli.options import MomentType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:

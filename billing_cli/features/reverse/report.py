@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.account_amounts import account_parts
 from billing_cli.cli.tables import Column
+from billing_cli.cli.text import account_parts
 from billing_cli.cli.units import human_bytes, plural, with_currency
 from billing_cli.core.objects import attributes
 from billing_cli.core.result import AccountAmount, RunResult

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
-from billing_cli.cli.options import MomentType
+from billing_cli.cli.options import AccountType, MomentType
 from billing_cli.cli.printing import output_options, print_report, shows_blocks
 from billing_cli.cli.running import open_context
 
