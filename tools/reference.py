@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import MISSING
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,10 @@ from sqlalchemy.dialects import postgresql
 
 from billing_cli.cli.metrics import metrics_text
 from billing_cli.cli.root import cli
-from billing_cli.config.entry import SourceEntry
 from billing_cli.config.layers import variables_of
 from billing_cli.config.reference import SETTINGS, SOURCE
 from billing_cli.config.settings import Settings
+from billing_cli.config.source import Source
 from billing_cli.core.result import RunResult
 from billing_cli.core.source_status import SourceStatus
 from billing_cli.core.totals import JobTotals, StoredMetrics
@@ -69,9 +71,9 @@ def configuration() -> str:
         ]
         header = ("in the environment", "in the file", "type", "default", "meaning")
         parts += [f"## {title}", table(header, rows)]
+    defaults = {field.name: field.default for field in fields_of(Source)}
     rows = [
-        (f"`{key}`", kind, shown(SourceEntry.model_fields[key].default), meaning)
-        for key, (kind, meaning) in SOURCE.items()
+        (f"`{key}`", kind, shown(defaults[key]), meaning) for key, (kind, meaning) in SOURCE.items()
     ]
     parts += ["## A source", table(("key", "type", "default", "meaning"), rows)]
     text = page(parts)
@@ -204,7 +206,7 @@ def tables() -> str:
 
 def shown(default: Any) -> str:
     """Return a default as a page shows it."""
-    if default is PydanticUndefined:
+    if default in (PydanticUndefined, MISSING):
         return "required"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from billing_cli.config.entry import SourceEntry
 from billing_cli.config.reference import SETTINGS, SOURCE
 from billing_cli.config.settings import Settings
+from billing_cli.config.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ def file_schema() -> dict[str, Any]:
     properties = _properties(settings["properties"], keys)
     for key in _TEXTS:
         properties[key] = {"type": "string", "description": properties[key]["description"]}
-    source = SourceEntry.model_json_schema()
+    source = TypeAdapter(Source).json_schema()
     properties["sources"] = {
         "type": "array",
         "description": properties["sources"]["description"],
