@@ -15,8 +15,6 @@ from billing_cli.config.source import Source
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from billing_cli.config.reference import Key
-
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # What pydantic leaves in its own words where a validator stands before the type.
@@ -41,8 +39,8 @@ class _Generator(GenerateJsonSchema):
 def file_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the configuration file."""
     settings = Settings.model_json_schema(by_alias=False, schema_generator=_Generator)
-    keys = {key: entry for section in SETTINGS.values() for key, entry in section.items()}
-    properties = _properties(settings["properties"], keys)
+    meanings = {key: meaning for keys in SETTINGS.values() for key, meaning in keys.items()}
+    properties = _properties(settings["properties"], meanings)
     for key in _TEXTS:
         properties[key] = {"type": "string", "description": properties[key]["description"]}
     source = TypeAdapter(Source).json_schema()
@@ -65,9 +63,9 @@ def file_schema() -> dict[str, Any]:
     }
 
 
-def _properties(found: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+def _properties(found: Mapping[str, Any], meanings: Mapping[str, str]) -> dict[str, Any]:
     return {
-        key: _property(value) | {"description": plain_text(keys[key].meaning)}
+        key: _property(value) | {"description": plain_text(meanings[key])}
         for key, value in found.items()
     }
 
