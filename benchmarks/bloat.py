@@ -28,9 +28,9 @@ from psycopg.sql import SQL, Identifier
 
 from benchmarks.exporter import Fleet, minutes_ago
 from benchmarks.world import running_server, running_world
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connecting import Database
-from billing_cli.exporter.source import Source
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import JobContext, Tariff
 

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Cost
+from billing_cli.config.source import Source
 from billing_cli.core.times import format_rfc3339
 from billing_cli.exporter.api import ExporterError, FetchRequest
 from billing_cli.exporter.fleet import fetch_all
-from billing_cli.exporter.source import Source
 from billing_cli.jobs.context import FetchPolicy
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def complete_sources(context: click.Context, _parameter: click.Parameter, text: 
 def complete_accounts(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
     """Return account uuids, or else e-mail addresses, that begin with the text; the first ones."""
     with suppress(Exception):
-        from billing_cli.cli.accounts import AccountType  # noqa: PLC0415
+        from billing_cli.cli.options import AccountType  # noqa: PLC0415
         from billing_cli.jobs.completion import account_names  # noqa: PLC0415
         from billing_cli.jobs.opening import database_of  # noqa: PLC0415
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -32,6 +33,58 @@ class MomentType(click.ParamType[datetime]):
                 param,
                 ctx,
             )
+
+
+class MonthType(click.ParamType[date]):
+    """A month, such as 2026-11: its first day."""
+
+    name = "month"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return the first day, or fail as a usage error."""
+        if isinstance(value, date):
+            return value
+        try:
+            if len(str(value)) != len("2026-11"):
+                raise ValueError  # noqa: TRY301
+            return date.fromisoformat(f"{value}-01")
+        except ValueError:
+            self.fail(f"{value!r} is no month such as 2026-11", param, ctx)
+
+
+class AccountType(click.ParamType[str]):
+    """An account: its uuid, a proxy uuid of it, or its e-mail address."""
+
+    name = "account"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return a uuid in its usual form, or the address as it is; or fail as a usage error."""
+        if "@" in str(value):
+            return str(value)
+        try:
+            return str(UUID(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a uuid nor an e-mail address", param, ctx)
+
+
+class LineType(click.ParamType[str]):
+    """One line of readable text that is not empty, to be stored with what is done."""
+
+    name = "text"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """Return the text with its white space made plain, or fail as a usage error."""
+        line = " ".join(str(value).split())
+        if not line:
+            self.fail("it is empty", param, ctx)
+        if not line.isprintable():
+            self.fail("it holds characters that can't be printed", param, ctx)
+        return line
 
 
 class ShardType(click.ParamType[Shard]):
@@ -70,4 +123,11 @@ dry_run_option = click.option(
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."
+)
+reason_option = click.option(
+    "--reason",
+    type=LineType(),
+    required=True,
+    metavar="TEXT",
+    help="Why; it is stored with what is done.",
 )

@@ -1,4 +1,4 @@
-"""The result of a job about sources, for a person at a terminal."""
+"""The result of a job about sources or accounts, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from billing_cli.cli.tables import Column, Line, Table
 from billing_cli.cli.units import amounts_in, human_bytes, plural, with_currency
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from billing_cli.cli.tables import Cell, Part
-    from billing_cli.core.result import RunResult, SourceResult
+    from billing_cli.core.result import AccountAmount, RunResult, SourceResult
 
 MAX_ROWS_SHOWN = 50
 
@@ -97,3 +99,19 @@ def _source_row(source: SourceResult) -> tuple[Cell, ...]:
         source.lag_seconds,
         ", ".join(plural(count, noun) for count, noun in counts if count),
     )
+
+
+def account_parts(
+    accounts: Sequence[AccountAmount], columns: Sequence[Column], currency: str
+) -> list[Part]:
+    """Return a table of the accounts with the largest amounts, and how many others there are."""
+    by_size = sorted(accounts, key=lambda account: (-abs(account.amount), account.account_uuid))
+    shown = by_size[:MAX_ROWS_SHOWN]
+    if not shown:
+        return []
+    rows = [(account.account_uuid, account.corrections, account.amount) for account in shown]
+    parts: list[Part] = ["", Table(columns, rows), *amounts_in(currency)]
+    if len(by_size) > len(shown):
+        hidden = plural(len(by_size) - len(shown), "other account")
+        parts.append(f"... and {hidden}; --json lists them all")
+    return parts

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_cli.config.entry import SourceEntry
 from billing_cli.config.fields import shown_key
 from billing_cli.config.layers import PREFIX
 from billing_cli.config.redaction import redact
+from billing_cli.config.source import Source
 from billing_cli.errors import ConfigurationError
 from billing_cli.printable import printable
 from billing_cli.suggestions import did_you_mean, nearest_of
@@ -136,7 +137,7 @@ def _problem(error: ErrorDetails, origins: Mapping[str, str], variables: Mapping
     place, *rest = within
     source_key = shown_key(str(rest[0])) if rest else "the entry"
     if is_unknown:
-        reason += did_you_mean(source_key, SourceEntry.model_fields)
+        reason += did_you_mean(source_key, (field.name for field in fields(Source)))
     return f"{_written(key, origin, variables)}{place}: {source_key} ({origin}): {reason}"
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from billing_cli.config.entry import SourceEntry, contradictions, resolved_auth_mode
+from billing_cli.config.problems import UNKNOWN_KEY
 from billing_cli.config.redaction import redact
+from billing_cli.config.source import Source, contradictions, resolved_auth_mode
 from billing_cli.core.model import NodeIdentity
-from billing_cli.exporter.source import Source
 from billing_cli.references import located_file
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SOURCE_ID = "default"
 FILE_KEYS = ("ca_bundle", "client_cert", "client_key")
+KEYS = frozenset(field.name for field in fields(Source))
+SOURCE = TypeAdapter(Source)
+UNKNOWN_ARGUMENT = "unexpected_keyword_argument"
 
 
 def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
@@ -38,15 +41,15 @@ def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
             problems.append(_problem("must be an object with the keys of a source", place))
             continue
         try:
-            checked = SourceEntry.model_validate(entry)
+            source = SOURCE.validate_python(_without_absent(entry))
         except ValidationError as error:
             problems += [_located(found, place) for found in error.errors(include_url=False)]
             continue
-        mode = resolved_auth_mode(checked, has_shared_token=has_shared_token)
-        resolved = checked.model_copy(update={"auth_mode": mode})
-        for key, reason in contradictions(resolved, has_shared_token=has_shared_token):
+        mode = resolved_auth_mode(source, has_shared_token=has_shared_token)
+        source = replace(source, auth_mode=mode)
+        for key, reason in contradictions(source, has_shared_token=has_shared_token):
             problems.append(_problem(reason, place, key))
-        sources.append(Source(**resolved.model_dump()))
+        sources.append(source)
     problems += [_problem(reason) for reason in _duplicates(sources)]
     if problems:
         raise ValidationError.from_exception_data("sources", problems, hide_input=True)
@@ -76,6 +79,15 @@ def completed(
         changes["credential_ref"] = reference
         found.append(replace(source, **changes))
     return tuple(found)
+
+
+def _without_absent(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out empty strings and nulls: they count as not given."""
+    return {
+        key: value
+        for key, value in entry.items()
+        if (value is not None and value != "") or key not in KEYS
+    }
 
 
 def _duplicates(sources: Iterable[Source]) -> Iterator[str]:
@@ -112,7 +124,7 @@ def _problem(reason: str, *location: str) -> InitErrorDetails:
 
 def _located(found: Any, place: str) -> InitErrorDetails:
     return InitErrorDetails(
-        type=found["type"],
+        type=UNKNOWN_KEY if found["type"] == UNKNOWN_ARGUMENT else found["type"],
         loc=(place, *found["loc"]),
         input=found["input"],
         ctx=found.get("ctx", {}),

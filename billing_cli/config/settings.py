@@ -22,7 +22,6 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from billing_cli.config.connection_string import without_driver_parameters
-from billing_cli.config.entry import SecretUrl, check_exporter_url
 from billing_cli.config.fields import (
     Amount,
     CaseFree,
@@ -57,11 +56,11 @@ from billing_cli.config.problems import (
 from billing_cli.config.redaction import register_secret
 from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
 from billing_cli.config.secret_source import SecretSource
+from billing_cli.config.source import SecretUrl, Source, check_exporter_url
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
 from billing_cli.core.peak import PeakHours, parse_ranges
 from billing_cli.core.shard import Shard, parse_shard
 from billing_cli.errors import ConfigurationError
-from billing_cli.exporter.source import Source
 from billing_cli.references import (
     check_reference,
     read_secret,

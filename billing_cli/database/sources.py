@@ -12,8 +12,10 @@ from billing_cli.database.begin import IS_MOMENT
 from billing_cli.database.billable import (
     MAX_BILLABLE_RECORDS,
     READ_BILLABLE_USAGE,
+    READ_STALE_CHECKPOINTS,
     RETIRED_AGE,
     BillableUsage,
+    StaleCheckpoint,
     billable_usage,
 )
 from billing_cli.database.quota_periods import (
@@ -21,7 +23,6 @@ from billing_cli.database.quota_periods import (
     READ_RENEWED_ACCOUNTS,
     RENEWAL_AGE,
 )
-from billing_cli.database.stale_checkpoints import READ_STALE_CHECKPOINTS, StaleCheckpoint
 from billing_cli.database.streams import READ_ACCOUNT_DEBTS, READ_STREAMS
 
 if TYPE_CHECKING:

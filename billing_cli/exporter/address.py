@@ -9,7 +9,7 @@ from billing_cli.addresses import is_loopback, split_url
 from billing_cli.exporter.api import AddressError
 
 if TYPE_CHECKING:
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

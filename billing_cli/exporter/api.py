@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity, Snapshot
-    from billing_cli.exporter.source import Contract, Source
 
+Contract = Literal["window", "latest"]
 ErrorCode = Literal[
     "address",
     "credentials",

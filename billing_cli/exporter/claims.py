@@ -9,8 +9,8 @@ from billing_cli.exporter.api import ExporterError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity
-    from billing_cli.exporter.source import Source
 
 # A note names this many nodes.
 NAMED = 10

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from billing_cli.core.model import NodeIdentity, Snapshot
-    from billing_cli.exporter.api import FetchRequest
+    from billing_cli.exporter.api import Contract, FetchRequest
     from billing_cli.exporter.contact import Contact
     from billing_cli.exporter.credentials import SecretToken, TokenReference
     from billing_cli.exporter.decode import Page
-    from billing_cli.exporter.source import Contract
     from billing_cli.exporter.tls import TlsContexts
 
 # The snapshot at the watermark and the next one: what a run needs that is on time.

@@ -18,10 +18,10 @@ from billing_cli.exporter.transport import Transport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.exporter.body import Body
     from billing_cli.exporter.credentials import TokenReference
-    from billing_cli.exporter.source import Source
 
 WINDOW_PATH = "/v1/snapshots/window"
 LATEST_PATH = "/v1/snapshots/latest"

@@ -13,7 +13,7 @@ from billing_cli.references import check_reference, read_secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
 
 _READABLE_BY_OTHERS = stat.S_IROTH
 _SHORTEST_SAFE = 16

@@ -29,12 +29,12 @@ from billing_cli.exporter.tls import TlsContexts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity
     from billing_cli.core.source_facts import Stage
     from billing_cli.exporter.contact import Contact
     from billing_cli.exporter.credentials import SecretToken, TokenReference
     from billing_cli.exporter.decode import Page
-    from billing_cli.exporter.source import Source
 
 # Further than any exporter keeps history, so that the first snapshot of the answer is its oldest.
 _FAR_BACK = timedelta(days=30)

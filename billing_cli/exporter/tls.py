@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from billing_cli.exporter.api import CredentialsError
 
 if TYPE_CHECKING:
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
 
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 

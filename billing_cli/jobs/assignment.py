@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity
     from billing_cli.database.sources import FormerOwner, LockedSources, SourceState
-    from billing_cli.exporter.source import Source
 
 
 MOVE = "billing sources move"

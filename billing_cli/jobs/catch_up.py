@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.core.result import RunResult, SourceResult
     from billing_cli.database.sources import SourceState
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import FromFile
     from billing_cli.jobs.step import Step

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import DeltaPolicy
     from billing_cli.core.peak import PeakHours
     from billing_cli.core.shard import Shard
     from billing_cli.database.connecting import Database
     from billing_cli.exporter.credentials import SecretToken
-    from billing_cli.exporter.source import Source
 
 
 @dataclass(frozen=True, slots=True)

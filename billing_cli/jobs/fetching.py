@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.claims import Claims
     from billing_cli.exporter.file import SnapshotFile
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.catch_up_window import CatchUpWindow
     from billing_cli.jobs.context import JobContext
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import Checkpoint, NodeIdentity, StreamName
     from billing_cli.database.sources import LockedSources
     from billing_cli.database.streams import StreamRow
     from billing_cli.exporter.api import Fetched
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.moving_nodes import MovingNode
 

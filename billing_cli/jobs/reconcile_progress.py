@@ -13,11 +13,11 @@ from billing_cli.jobs.written import NOTES_SHOWN
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import NodeIdentity, Snapshot
     from billing_cli.core.result import SourceResult
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.api import Fetched
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.compare import Compared
     from billing_cli.jobs.differences import HistoryRange
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from billing_cli.database.stale_checkpoints import StaleCheckpoint
+    from billing_cli.database.billable import StaleCheckpoint
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.usage import Usage

@@ -1,4 +1,4 @@
-"""What a step says of each source."""
+"""What a step says of each source, and which sources are stalled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
+from billing_cli.core.model import Gap
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from billing_cli.database.billable import BillableUsage
     from billing_cli.database.sources import LockedSources, SourceState
     from billing_cli.exporter.api import ExporterError, Fetched
+    from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
     from billing_cli.jobs.written import Written
 
@@ -77,6 +79,39 @@ def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Wr
         for source_id, waiting in accounts.items()
     }
     return replace(written, notes={**written.notes, **notes})
+
+
+def stalled_sources(
+    context: JobContext,
+    current: Iterable[str],
+    advanced: Mapping[str, SourcePlan],
+    states: Mapping[str, SourceState],
+    until: datetime,
+) -> dict[str, Gap]:
+    """Return a gap for each source that has reported all it has, and no counters for too long.
+
+    It has either no new snapshots, or only snapshots without samples.
+    """
+    gaps = {}
+    for source_id in sorted(current):
+        state = states[source_id]
+        watermark, samples_at = state.watermark, state.samples_at
+        is_recorded = state.is_stalled
+        if source_id in advanced:
+            step = advanced[source_id].advance
+            watermark, samples_at = step.watermark, step.samples_at
+            if samples_at == watermark:
+                continue
+            if samples_at is None:
+                # No snapshot had a usable sample: since its first one it has none.
+                samples_at = state.first_snapshot_at or step.first_at
+            else:
+                is_recorded = is_recorded and samples_at == state.samples_at
+        if samples_at is None or is_recorded:
+            continue
+        if until - samples_at > context.stalled_after:
+            gaps[source_id] = Gap("stalled", samples_at, until)
+    return gaps
 
 
 def result_of_plan(plan: SourcePlan, written: Written, now: datetime) -> SourceResult:

@@ -34,9 +34,9 @@ from billing_cli.jobs.source_results import (
     fail_long_busy,
     result_without_plan,
     results_of,
+    stalled_sources,
     with_former_lives,
 )
-from billing_cli.jobs.stalled import stalled_sources
 from billing_cli.jobs.stream_limits import within_stream_limits
 from billing_cli.jobs.write import Waiting
 
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import Gap
     from billing_cli.core.result import SourceResult
     from billing_cli.database.connection import Session
     from billing_cli.database.sources import SourceState
     from billing_cli.database.write_path import Statement
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.fetching import FetchRound, Origin
     from billing_cli.jobs.written import Written

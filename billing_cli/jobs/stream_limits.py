@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import StreamName
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
 

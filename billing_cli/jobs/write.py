@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 
     from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import Bucket, Checkpoint, StreamName, StreamOrigin
-    from billing_cli.database.billable import BillableUsage
+    from billing_cli.database.billable import BillableUsage, StaleCheckpoint
     from billing_cli.database.facts import Run, StagedLines
-    from billing_cli.database.stale_checkpoints import StaleCheckpoint
     from billing_cli.jobs.accounts import LockedAccounts
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connecting import Database
-from billing_cli.exporter.source import Source
 from billing_cli.features.verify.job import verify
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import JobContext, Tariff

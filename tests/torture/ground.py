@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.times import closed_until
 from billing_cli.database.connecting import Database
 from billing_cli.errors import BillingError, InterruptedBySignalError
-from billing_cli.exporter.source import Source
 from billing_cli.features.audit.job import audit
 from billing_cli.features.migrate.job import migrate
 from billing_cli.features.verify.job import verify

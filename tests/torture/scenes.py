@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from billing_cli.core.result import RunResult
-    from billing_cli.features.rerate.result import RerateResult
+    from billing_cli.features.rerate.report import RerateResult
     from billing_cli.jobs.context import JobContext
     from billing_cli.simulator.server import RunningFleet
     from tests.support.relay import Side

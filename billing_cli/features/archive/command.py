@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.months import MonthType
-from billing_cli.cli.options import json_option
+from billing_cli.cli.options import MonthType, json_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
+from billing_cli.cli.options import AccountType
 from billing_cli.cli.printing import output_options, print_report
 from billing_cli.cli.running import context_from, open_settings
 from billing_cli.errors import EXIT_OK, EXIT_PARTIAL, BillingError

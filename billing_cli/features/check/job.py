@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from billing_cli.config.settings import Settings
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
     from billing_cli.features.check.database_findings import ServerFacts
     from billing_cli.features.check.queries import KnownSource
     from billing_cli.jobs.context import JobContext

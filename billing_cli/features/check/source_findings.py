@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from decimal import Decimal
 
+    from billing_cli.config.source import Source
     from billing_cli.core.model import DeltaPolicy, NodeIdentity
     from billing_cli.core.source_facts import SourceFacts
-    from billing_cli.exporter.source import Source
     from billing_cli.features.check.findings import State
 
 CERTIFICATE_WARNING_DAYS = 21

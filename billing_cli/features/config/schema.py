@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from billing_cli.config.entry import SourceEntry
 from billing_cli.config.reference import SETTINGS, SOURCE
 from billing_cli.config.settings import Settings
+from billing_cli.config.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from billing_cli.config.reference import Key
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -40,11 +39,11 @@ class _Generator(GenerateJsonSchema):
 def file_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the configuration file."""
     settings = Settings.model_json_schema(by_alias=False, schema_generator=_Generator)
-    keys = {key: entry for section in SETTINGS.values() for key, entry in section.items()}
-    properties = _properties(settings["properties"], keys)
+    meanings = {key: meaning for keys in SETTINGS.values() for key, meaning in keys.items()}
+    properties = _properties(settings["properties"], meanings)
     for key in _TEXTS:
         properties[key] = {"type": "string", "description": properties[key]["description"]}
-    source = SourceEntry.model_json_schema()
+    source = TypeAdapter(Source).json_schema()
     properties["sources"] = {
         "type": "array",
         "description": properties["sources"]["description"],
@@ -64,9 +63,9 @@ def file_schema() -> dict[str, Any]:
     }
 
 
-def _properties(found: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+def _properties(found: Mapping[str, Any], meanings: Mapping[str, str]) -> dict[str, Any]:
     return {
-        key: _property(value) | {"description": plain_text(keys[key].meaning)}
+        key: _property(value) | {"description": plain_text(meanings[key])}
         for key, value in found.items()
     }
 

@@ -8,9 +8,8 @@ import click
 
 from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.listing import any_source_option, show
-from billing_cli.cli.options import MomentType, dry_run_option, json_option
+from billing_cli.cli.options import MomentType, dry_run_option, json_option, reason_option
 from billing_cli.cli.printing import output_options
-from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import run_job
 from billing_cli.core.model import HeldReason
 from billing_cli.errors import UsageError

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
-from billing_cli.cli.options import dry_run_option, json_option
-from billing_cli.cli.reasons import reason_option
+from billing_cli.cli.options import AccountType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def balances_command(
       billing repair balances --account user@example.com --reason 'stale write on 8 April'
     """
     from billing_cli.features.repair.job import JOB, repair_balances  # noqa: PLC0415
-    from billing_cli.features.repair.result import repair_parts  # noqa: PLC0415
+    from billing_cli.features.repair.report import repair_parts  # noqa: PLC0415
 
     run_job(
         options,

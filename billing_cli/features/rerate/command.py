@@ -9,8 +9,7 @@ import click
 
 from billing_cli.cli.completion import complete_accounts
 from billing_cli.cli.listing import any_source_option
-from billing_cli.cli.options import MomentType, dry_run_option, json_option
-from billing_cli.cli.reasons import LineType, reason_option
+from billing_cli.cli.options import LineType, MomentType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from billing_cli.cli.root import Options
-    from billing_cli.features.rerate.result import RerateResult
+    from billing_cli.features.rerate.report import RerateResult
     from billing_cli.jobs.context import JobContext
 
 
@@ -81,7 +80,7 @@ def command(
         --pricing-rule-version 2026-04-b --reason 'the April price list was not loaded' --dry-run
     """
     from billing_cli.features.rerate.job import JOB, Order, rerate  # noqa: PLC0415
-    from billing_cli.features.rerate.text import rerate_parts  # noqa: PLC0415
+    from billing_cli.features.rerate.report import rerate_parts  # noqa: PLC0415
 
     order = Order(
         since,

@@ -23,7 +23,7 @@ from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
 from billing_cli.errors import UsageError
 from billing_cli.features.rerate import queries as store
-from billing_cli.features.rerate.result import RerateResult
+from billing_cli.features.rerate.report import RerateResult
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import note_charged

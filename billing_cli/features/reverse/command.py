@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from billing_cli.cli.completion import complete_accounts, complete_sources
-from billing_cli.cli.options import MomentType, dry_run_option, json_option
-from billing_cli.cli.reasons import reason_option
+from billing_cli.cli.options import MomentType, dry_run_option, json_option, reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def command(
       billing reverse --source jp-1 --since 2026-04-08T12:00:00Z --reason 'compromised'
     """
     from billing_cli.features.reverse.job import JOB, Order, reverse  # noqa: PLC0415
-    from billing_cli.features.reverse.text import reverse_parts  # noqa: PLC0415
+    from billing_cli.features.reverse.report import reverse_parts  # noqa: PLC0415
 
     order = Order(source_id, since, until, str(account_uuid) if account_uuid else None, reason)
     run_job(

@@ -20,9 +20,14 @@ from billing_cli.database.partitions import require_evidence
 from billing_cli.database.schema import require_head
 from billing_cli.database.sources import try_lock_sources
 from billing_cli.errors import BillingError, UsageError
-from billing_cli.features.reverse.own_charges import buckets_of, find_reversals
-from billing_cli.features.reverse.queries import Scope, read_span, read_standing_usage
-from billing_cli.features.reverse.result import ReverseResult
+from billing_cli.features.reverse.report import ReverseResult
+from billing_cli.features.reverse.standing_usage import (
+    Scope,
+    buckets_of,
+    find_reversals,
+    read_span,
+    read_standing_usage,
+)
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.context import check_range
 from billing_cli.jobs.daily_maximum import note_charged

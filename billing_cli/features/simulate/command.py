@@ -75,11 +75,12 @@ def command(
       billing simulate --packages may.toml --since 2026-04-01T00:00:00Z \\
         --until 2026-05-01T00:00:00Z --output csv
     """
-    from billing_cli.features.simulate.job import Question, run_simulation  # noqa: PLC0415
     from billing_cli.features.simulate.packages import read_packages  # noqa: PLC0415
-    from billing_cli.features.simulate.result import simulation_object  # noqa: PLC0415
-    from billing_cli.features.simulate.text import (  # noqa: PLC0415
+    from billing_cli.features.simulate.report import (  # noqa: PLC0415
+        Question,
+        run_simulation,
         simulation_notes,
+        simulation_object,
         simulation_parts,
         simulation_table,
     )

@@ -1,11 +1,11 @@
-"""Reads a file of packages: a TOML table for each `package_name`."""
+"""A file of packages: a TOML table for each `package_name`, and which of them no profile has."""
 
 from __future__ import annotations
 
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,11 @@ from billing_cli.core.model import MAX_TOTAL
 from billing_cli.core.simulation import Package
 from billing_cli.errors import UsageError
 from billing_cli.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg import Connection
 
 BYTES_IN_A_GIB = 2**30
 Multiplier = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,3 +70,23 @@ def _package(path: str, name: str, table: object) -> Package:
     if entry.price_per_gib is not None:
         values["price_per_byte"] = entry.price_per_gib / BYTES_IN_A_GIB
     return Package(**values)
+
+
+READ_PACKAGE_NAMES = """
+SELECT DISTINCT package_name
+  FROM public.account_billing_profiles
+ WHERE package_name <> ''
+ ORDER BY package_name
+"""
+
+
+def unused_packages(connection: Connection, packages: Mapping[str, Package]) -> tuple[str, ...]:
+    """Return a note for each package that no profile has. "" stands for accounts without one."""
+    if not packages:
+        return ()
+    known = [name for (name,) in connection.execute(READ_PACKAGE_NAMES)]
+    return tuple(
+        f"no profile has the package {name!r}{did_you_mean(name, known)}"
+        for name in packages
+        if name and name not in known
+    )

@@ -8,9 +8,8 @@ import click
 
 from billing_cli.cli.completion import complete_sources
 from billing_cli.cli.listing import show
-from billing_cli.cli.options import dry_run_option, json_option
+from billing_cli.cli.options import dry_run_option, json_option, reason_option
 from billing_cli.cli.printing import output_options
-from billing_cli.cli.reasons import reason_option
 from billing_cli.cli.running import run_job
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
+    from billing_cli.config.source import Source
     from billing_cli.database.sources import SourceState
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.context import JobContext
 
 JOB = "sources-move"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
-from billing_cli.cli.months import MonthType
+from billing_cli.cli.options import AccountType, MonthType
 from billing_cli.cli.printing import terminal
 from billing_cli.cli.running import open_context
 from billing_cli.errors import BillingError, UsageError

@@ -37,9 +37,11 @@ def command(
       billing streams --unresolved
       billing streams --source jp-1 --json
     """
-    from billing_cli.features.streams.job import list_streams  # noqa: PLC0415
-    from billing_cli.features.streams.result import streams_object  # noqa: PLC0415
-    from billing_cli.features.streams.text import streams_parts  # noqa: PLC0415
+    from billing_cli.features.streams.report import (  # noqa: PLC0415
+        list_streams,
+        streams_object,
+        streams_parts,
+    )
 
     show(
         options,

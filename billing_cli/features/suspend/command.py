@@ -62,7 +62,7 @@ def command(options: Options, after: timedelta, dry_run: bool, as_json: bool) ->
       billing suspend --after 14d --json
     """
     from billing_cli.features.suspend.job import JOB, suspend  # noqa: PLC0415
-    from billing_cli.features.suspend.result import suspend_parts  # noqa: PLC0415
+    from billing_cli.features.suspend.report import suspend_parts  # noqa: PLC0415
 
     run_job(
         options,

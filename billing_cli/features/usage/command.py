@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from billing_cli.cli.accounts import AccountType
 from billing_cli.cli.completion import complete_accounts
-from billing_cli.cli.options import MomentType
+from billing_cli.cli.options import AccountType, MomentType
 from billing_cli.cli.printing import output_options, print_report, shows_blocks
 from billing_cli.cli.running import open_context
-from billing_cli.features.usage.result import GROUPS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,7 +18,9 @@ if TYPE_CHECKING:
     from billing_cli.cli.printing import Output
     from billing_cli.cli.root import Options
     from billing_cli.cli.tables import Part
-    from billing_cli.features.usage.result import By, UsageReport
+    from billing_cli.features.usage.report import By, UsageReport
+
+GROUPS: tuple[By, ...] = ("day", "hour", "node", "inbound-tag", "account")
 
 
 @click.command("usage")
@@ -72,10 +72,10 @@ def command(
       billing usage --by account --top 20 --output csv
       billing usage --by hour --account user@example.com
     """
-    from billing_cli.features.usage.job import usage  # noqa: PLC0415
-    from billing_cli.features.usage.result import usage_object  # noqa: PLC0415
-    from billing_cli.features.usage.text import (  # noqa: PLC0415
+    from billing_cli.features.usage.report import (  # noqa: PLC0415
+        usage,
         usage_notes,
+        usage_object,
         usage_parts,
         usage_table,
     )

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.core.times import format_rfc3339
 from billing_cli.database.connecting import Database
-from billing_cli.exporter.source import Source
 from billing_cli.features.audit.job import audit
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff

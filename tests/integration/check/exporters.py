@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from billing_cli.config.source import Source
 from billing_cli.exporter.probe import probe
-from billing_cli.exporter.source import Source
 from tests.unit.exporter.answers import QUICK, encoded, page, snapshot
 from tests.unit.exporter.servers import http
 

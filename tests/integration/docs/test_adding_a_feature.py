@@ -27,7 +27,6 @@ MODEL = Path("billing_cli") / "features" / "streams"
 RENAMED = {
     "features.streams": "features.gaps",
     "StreamStatus": "StoredGap",
-    "read_stream_status": "read_gaps",
 }
 
 

@@ -8,9 +8,7 @@ import pytest
 
 from billing_cli.cli.printing import text_of
 from billing_cli.errors import UsageError
-from billing_cli.features.streams.job import list_streams
-from billing_cli.features.streams.result import streams_object
-from billing_cli.features.streams.text import streams_parts
+from billing_cli.features.streams.report import list_streams, streams_object, streams_parts
 from billing_cli.simulator.accounts import save_users
 from billing_cli.simulator.publication import as_counted, both, merged
 from tests.support.story import MINUTE, START

@@ -13,12 +13,17 @@ from billing_cli.database.write_path import ARREARS_SINCE
 
 # Declaring tables and taking old rows away is for whoever migrates, who owns them.
 NOT_FOR_JOBS = {
+    "billing_cli.features.migrate.adoption",
+    "billing_cli.features.migrate.job",
+    "billing_cli.features.prune.job",
     "billing_cli.database.columns",
     "billing_cli.database.metadata",
     "billing_cli.database.shared_metadata",
     "billing_cli.features.prune.queries",
+    # Probes have a temporary table of their own.
+    "billing_cli.features.check.server_probes",
     # Suspending accounts is for a role of its own.
-    "billing_cli.features.suspend.queries",
+    "billing_cli.features.suspend.job",
     # So is appending to the log.
     "billing_cli.features.seal.queries",
 }
@@ -55,16 +60,12 @@ def statements() -> dict[str, str]:
 
 
 def _modules_with_statements() -> list[str]:
-    """Return the modules of `database/`, and those of the features that hold queries."""
+    """Return the modules of `database/`, and those of the features."""
     features = pkgutil.walk_packages(billing_cli.features.__path__, "billing_cli.features.")
     return [
         *(
             f"billing_cli.database.{module.name}"
             for module in pkgutil.iter_modules(billing_cli.database.__path__)
         ),
-        *(
-            feature.name
-            for feature in features
-            if feature.name.rpartition(".")[2].startswith("queries")
-        ),
+        *(feature.name for feature in features if not feature.ispkg),
     ]

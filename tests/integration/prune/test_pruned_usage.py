@@ -8,16 +8,14 @@ import pytest
 
 from billing_cli.cli.printing import text_of
 from billing_cli.core.times import format_rfc3339
-from billing_cli.features.usage.job import usage
-from billing_cli.features.usage.result import usage_object
-from billing_cli.features.usage.text import usage_parts
+from billing_cli.features.usage.report import usage, usage_object, usage_parts
 from tests.integration.prune.conftest import JUNE, MAY
 from tests.support.forks import run_forked
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from billing_cli.features.usage.result import UsageReport
+    from billing_cli.features.usage.report import UsageReport
     from billing_cli.jobs.context import JobContext
     from tests.integration.prune.conftest import LongStory
 

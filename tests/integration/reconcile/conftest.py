@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.database.connecting import Database
-from billing_cli.exporter.source import Source
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from billing_cli.jobs.context import FetchPolicy, JobContext, Tariff

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from billing_cli.features.audit.findings import AuditReport
-    from billing_cli.features.repair.result import RepairResult
+    from billing_cli.features.repair.report import RepairResult
     from billing_cli.simulator.books import Funds
 
 REASON = "the read service wrote a stale row"

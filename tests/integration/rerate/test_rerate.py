@@ -26,7 +26,7 @@ from tests.support.story import MINUTE, START
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from billing_cli.features.rerate.result import RerateResult
+    from billing_cli.features.rerate.report import RerateResult
     from tests.support.story import Story
 
 OLD, NEW = Decimal("0.001"), Decimal("0.003")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.cli.printing import text_of
 from billing_cli.core.result import AccountAmount
-from billing_cli.features.rerate.result import RerateResult
-from billing_cli.features.rerate.text import rerate_parts
+from billing_cli.features.rerate.report import RerateResult, rerate_parts
 from tests.support.story import START
 
 if TYPE_CHECKING:

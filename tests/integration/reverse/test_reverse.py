@@ -17,7 +17,7 @@ from billing_cli.errors import UsageError
 from billing_cli.features.audit.job import audit
 from billing_cli.features.reverse import job
 from billing_cli.features.reverse.job import Order, reverse
-from billing_cli.features.reverse.text import reverse_parts
+from billing_cli.features.reverse.report import reverse_parts
 from billing_cli.features.sources.job import move_source
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.jobs.run_history import record_run
@@ -28,7 +28,7 @@ from tests.support.story import MINUTE
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from billing_cli.features.reverse.result import ReverseResult
+    from billing_cli.features.reverse.report import ReverseResult
     from billing_cli.simulator.traffic import User
     from tests.support.story import Story
 

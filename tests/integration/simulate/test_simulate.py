@@ -12,8 +12,8 @@ import pytest
 
 from billing_cli.core.times import format_rfc3339
 from billing_cli.features.rerate.job import Order, rerate
-from billing_cli.features.simulate.job import Question, run_simulation
 from billing_cli.features.simulate.packages import read_packages
+from billing_cli.features.simulate.report import Question, run_simulation
 from billing_cli.simulator.accounts import save_profile
 from tests.support.story import MINUTE, START
 

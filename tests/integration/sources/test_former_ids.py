@@ -15,8 +15,8 @@ from tests.integration.jobs.world import only_source
 from tests.support.story import MINUTE
 
 if TYPE_CHECKING:
+    from billing_cli.config.source import Source
     from billing_cli.core.result import RunResult
-    from billing_cli.exporter.source import Source
     from tests.support.story import Story
 
 FORMER_ID = "jp-1.svc.plus"

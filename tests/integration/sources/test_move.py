@@ -20,7 +20,7 @@ from billing_cli.simulator.invariants import violations
 from tests.integration.jobs.world import FIRES_AT, only_source
 
 if TYPE_CHECKING:
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
     from billing_cli.simulator.traffic import Node
     from tests.integration.jobs.world import World
 

@@ -22,7 +22,7 @@ from tests.support.neighbour import ADD_NEWER_COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from billing_cli.features.suspend.result import SuspendResult
+    from billing_cli.features.suspend.report import SuspendResult
     from tests.support.postgres import Databases
 
 AFTER = timedelta(days=14)

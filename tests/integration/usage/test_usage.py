@@ -11,9 +11,8 @@ import pytest
 
 from billing_cli.cli.printing import text_of
 from billing_cli.core.times import format_rfc3339
-from billing_cli.features.usage.job import usage
-from billing_cli.features.usage.result import GROUPS
-from billing_cli.features.usage.text import usage_parts
+from billing_cli.features.usage.command import GROUPS
+from billing_cli.features.usage.report import usage, usage_parts
 from billing_cli.simulator.accounts import save_users
 from tests.support.story import MINUTE, START
 

@@ -16,7 +16,7 @@ from billing_cli.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from billing_cli.exporter.source import Source
+    from billing_cli.config.source import Source
 
 
 def from_environment(**variables: str) -> Settings:

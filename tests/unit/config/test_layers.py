@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from billing_cli.config import layers
-from billing_cli.config.entry import LOOPBACK_ONLY
 from billing_cli.config.layers import DEFAULT_CONFIG_PATH, variables_of
 from billing_cli.config.problems import ignored_variables
 from billing_cli.config.settings import Settings, load_settings
+from billing_cli.config.source import LOOPBACK_ONLY
 from tests.unit.config.support import error_of, from_file, problems_of, written
 
 if TYPE_CHECKING:

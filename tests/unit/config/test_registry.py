@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_cli.config.settings import load_settings
+from billing_cli.config.source import Source
 from billing_cli.core.model import DeltaPolicy
-from billing_cli.exporter.source import Source
 from billing_cli.jobs.opening import context_of
 from tests.unit.config.support import (
     entry,
@@ -58,7 +58,7 @@ def test_a_list_in_the_environment_hides_the_list_of_the_file(tmp_path: Path) ->
 def test_one_url_is_the_source_called_default() -> None:
     """EXPORTER_BASE_URL alone makes one source."""
     settings = from_environment(EXPORTER_BASE_URL="http://127.0.0.1:8080/")
-    assert settings.sources == (Source("default", "http://127.0.0.1:8080"),)
+    assert settings.sources == (Source("default", "http://127.0.0.1:8080", auth_mode="none"),)
     assert settings.origin("sources") == "environment"
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.config.entry import SourceEntry
+from billing_cli.config.source import Source
 from billing_cli.errors import ConfigurationError
-from billing_cli.exporter.source import Source
 from tests.unit.config.support import (
     entry,
     error_of,
@@ -67,15 +66,6 @@ def test_a_source_takes_every_key(tmp_path: Path) -> None:
     }
     assert {field.name for field in fields(Source)} == keys.keys()
     assert asdict(sources_from(keys)[0]) == keys
-
-
-def test_defaults_of_the_entry_are_those_of_the_source() -> None:
-    """There is one truth about defaults, but for auth_mode, which is worked out."""
-    for field in fields(Source):
-        checked = SourceEntry.model_fields[field.name]
-        if field.name not in {"source_id", "base_url", "auth_mode"}:
-            assert checked.default == field.default, field.name
-    assert SourceEntry.model_fields.keys() == {field.name for field in fields(Source)}
 
 
 def test_empty_strings_and_nulls_count_as_not_given() -> None:

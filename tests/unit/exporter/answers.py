@@ -7,10 +7,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.config.source import Source
 from billing_cli.exporter.api import FetchRequest
 from billing_cli.exporter.client import fetch
 from billing_cli.exporter.limits import Limits
-from billing_cli.exporter.source import Source
 
 if TYPE_CHECKING:
     from billing_cli.exporter.api import Fetched

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from billing_cli.config.source import Source
 from billing_cli.exporter.address import endpoint_of, proxy_url_of
 from billing_cli.exporter.api import ExporterError
-from billing_cli.exporter.source import Source
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.config.source import Source
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.credentials import (
     SecretToken,
@@ -12,12 +13,11 @@ from billing_cli.exporter.credentials import (
     credential_for,
     read_credential,
 )
-from billing_cli.exporter.source import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from billing_cli.exporter.source import AuthMode
+    from billing_cli.config.source import AuthMode
 
 MARKER = "marker-7f3a9c-token"
 DEFAULT = SecretToken("default-token")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from billing_cli.config.source import Source
 from billing_cli.core.model import NodeIdentity
 from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.claims import claimed_nodes
 from billing_cli.exporter.file import SnapshotFile, fetched_from_file, read_file
 from billing_cli.exporter.limits import Limits
-from billing_cli.exporter.source import Source
 from tests.unit.exporter.answers import (
     NOW,
     START,

@@ -31,7 +31,7 @@ import gc, json, sys
 from datetime import datetime, timezone
 from billing_cli.exporter.api import FetchRequest
 from billing_cli.exporter.fleet import fetch_all
-from billing_cli.exporter.source import Source
+from billing_cli.config.source import Source
 
 gc.disable()  # As the command does: nothing may depend on cycles being found.
 now = datetime(2026, 4, 8, 12, 30, tzinfo=timezone.utc)

@@ -1,16 +1,38 @@
-"""What a re-rating changed, as text for a person at a terminal."""
+"""How charges changed when they were re-rated at other prices, as values and as text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.account_amounts import account_parts
 from billing_cli.cli.tables import Column
+from billing_cli.cli.text import account_parts
 from billing_cli.cli.units import plural, with_currency
+from billing_cli.core.objects import attributes
+from billing_cli.core.result import AccountAmount, RunResult
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from billing_cli.cli.tables import Part
-    from billing_cli.features.rerate.result import RerateResult
+
+
+@dataclass(frozen=True, slots=True)
+class RerateResult(RunResult):
+    """A run of `rerate`. `accounts` are those of which a charge changed, and what they pay more.
+
+    `corrections` counts the ledger entries, `written_minutes` the buckets that they are about.
+    `amount` is what all accounts together pay more, negative where they get money back.
+    """
+
+    pricing_rule_version: str = ""
+    accounts: tuple[AccountAmount, ...] = ()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The version, and the differences by account."""
+        return attributes(self, "pricing_rule_version accounts")
+
 
 COLUMNS = (Column("account"), Column("charges", "count"), Column("pays_more", "change"))
 

@@ -1,16 +1,38 @@
-"""A reversal as text for a person at a terminal."""
+"""What `reverse` gave back, as values and as text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from billing_cli.cli.account_amounts import account_parts
 from billing_cli.cli.tables import Column
+from billing_cli.cli.text import account_parts
 from billing_cli.cli.units import human_bytes, plural, with_currency
+from billing_cli.core.objects import attributes
+from billing_cli.core.result import AccountAmount, RunResult
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from billing_cli.cli.tables import Part
-    from billing_cli.features.reverse.result import ReverseResult
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseResult(RunResult):
+    """A run of `reverse`: `corrections` counts the ledger entries, `written_minutes` the buckets.
+
+    A bucket whose quota several steps changed counts in each of them. `amount` and the bytes are
+    negative: what is given back. `accounts` have what each of them got back.
+    """
+
+    reason: str = ""
+    accounts: tuple[AccountAmount, ...] = ()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The reason, and what each account got back."""
+        return attributes(self, "reason accounts")
+
 
 COLUMNS = (Column("account"), Column("entries", "count"), Column("gets_back", "change"))
 
