@@ -23,7 +23,7 @@ from billing_cli.database.begin import (
 )
 from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.connecting import connect
-from billing_cli.database.failures import is_transient, translate
+from billing_cli.database.failures import DataRefusedError, is_transient, translate
 from billing_cli.database.signals import signals_wait
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 
@@ -181,7 +181,8 @@ class Session:
     def _failure(self, error: psycopg.Error) -> BillingError:
         """Return the failure for an error; where a lock was waited for, with who holds it."""
         failure = translate(error, self.database.application_name)
-        if not isinstance(error, psycopg.errors.LockNotAvailable):
+        is_waiting = isinstance(error, psycopg.errors.LockNotAvailable)
+        if not is_waiting or isinstance(failure, DataRefusedError):
             return failure
         try:
             with connect(self.database) as connection:
