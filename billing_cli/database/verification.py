@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from billing_cli.database.grants import GRANTS, OPTIONAL_GRANTS, SUSPEND_GRANTS
 from billing_cli.database.privileges import function_problem
+from billing_cli.database.row_security import read_restricted
 from billing_cli.database.schema import APPEND_ONLY_TABLES, RESTORE_HINT, SCHEMA, require_head
 from billing_cli.database.shape import (
     TableShape,
@@ -35,7 +36,10 @@ def verify(connection: psycopg.Connection) -> None:
     expected = own_shapes() | shared_shapes()
     require_tables(connection, expected)
     require_shapes(expected, read_shapes(connection, expected))
-    obstacles = read_obstacles(connection, written_columns())
+    obstacles = (
+        *read_obstacles(connection, written_columns()),
+        *read_restricted(connection, expected),
+    )
     if obstacles:
         raise SchemaError(_first_of(obstacles))
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
