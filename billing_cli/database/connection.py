@@ -23,12 +23,12 @@ from billing_cli.database.begin import (
 )
 from billing_cli.database.busy import read_table_lock_holders
 from billing_cli.database.connecting import connect
-from billing_cli.database.failures import is_transient, translate
+from billing_cli.database.failures import DataRefusedError, is_transient, translate
 from billing_cli.database.signals import signals_wait
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from psycopg import Connection
 
@@ -43,6 +43,7 @@ logging.getLogger("psycopg").addFilter(
 )
 
 # Whether the transaction whose COMMIT was never answered became durable.
+IS_STANDBY = "SELECT pg_is_in_recovery()"
 TRANSACTION_STATUS = "SELECT pg_xact_status(%(transaction_id)s::xid8)"
 
 FATE_UNKNOWN = (
@@ -137,7 +138,7 @@ class Session:
             except psycopg.Error as error:
                 self.close()
                 _raise_interruption(error)
-                if progress.committing and self._became_durable(progress.transaction_id):
+                if progress.committing and self._became_durable(progress):
                     return progress.result  # type: ignore[return-value]
                 # Whoever waited that long in vain leaves the rest to the next run.
                 is_late = time.monotonic() - began > self.database.statement_timeout_seconds
@@ -155,6 +156,7 @@ class Session:
         progress.result = result = work(connection)
         if not self.dry_run:
             *_, progress.transaction_id = connection.last_of_opening() or ("",)
+            progress.evidence = connection.evidence
             with signals_wait():
                 progress.committing = True
                 connection.commit()
@@ -181,7 +183,8 @@ class Session:
     def _failure(self, error: psycopg.Error) -> BillingError:
         """Return the failure for an error; where a lock was waited for, with who holds it."""
         failure = translate(error, self.database.application_name)
-        if not isinstance(error, psycopg.errors.LockNotAvailable):
+        is_waiting = isinstance(error, psycopg.errors.LockNotAvailable)
+        if not is_waiting or isinstance(failure, DataRefusedError):
             return failure
         try:
             with connect(self.database) as connection:
@@ -213,20 +216,18 @@ class Session:
             self._connection = connect(self.database)
         return self._connection
 
-    def _became_durable(self, transaction_id: str) -> bool:
+    def _became_durable(self, progress: _Progress) -> bool:
         """Find out whether a transaction committed although its answer never came.
 
         While the server still works on it, neither answer is true yet.
         """
         for _ in range(COMMIT_CHECKS):
             try:
-                status = self.read(
-                    lambda connection: _transaction_status(connection, transaction_id)
-                )
+                is_durable = self.read(lambda connection: _is_durable(connection, progress))
             except DatabaseUnavailableError as error:
                 raise DatabaseUnavailableError(f"{error}; {FATE_UNKNOWN}") from None
-            if status != "in progress":
-                return status == "committed"
+            if is_durable is not None:
+                return is_durable
             self.pause(COMMIT_CHECK_PAUSE_SECONDS)
         raise DatabaseUnavailableError(f"database: {FATE_UNKNOWN}")
 
@@ -245,16 +246,28 @@ class _Progress:
 
     committing = False
     transaction_id = ""
+    evidence: tuple[str, Mapping[str, Any]] | None = None
     result: object = None
 
 
-def _transaction_status(connection: Connection, transaction_id: str) -> str | None:
-    """Return what the server says of a transaction.
+def _is_durable(connection: Connection, progress: _Progress) -> bool | None:
+    """Return whether a transaction took place; None where the server can't know yet.
 
     A replica that was promoted may never have heard of it: it is then lost with the old primary.
+    Or it may have given the number to another transaction: so what counts is a row that only this
+    one wrote, if it wrote such a row. What a standby has not heard of may still come.
     """
+    (is_standby,) = connection.execute(IS_STANDBY).fetchone() or (None,)
+    number = {"transaction_id": progress.transaction_id}
     try:
-        row = connection.execute(TRANSACTION_STATUS, {"transaction_id": transaction_id}).fetchone()
+        (status,) = connection.execute(TRANSACTION_STATUS, number).fetchone() or (None,)
     except psycopg.errors.InvalidParameterValue:
-        return "aborted"
-    return row[0] if row else None
+        status = "aborted"
+    if status == "in progress":
+        return None
+    # After the status: a statement does not see what is committed while it runs.
+    if status == "committed" and (
+        progress.evidence is None or connection.execute(*progress.evidence).fetchone()
+    ):
+        return True
+    return None if is_standby else False

@@ -58,6 +58,10 @@ SCHEMA_MISMATCH = (
 # or function, raises about it.
 DATA_CLASSES = frozenset({"21", "22", "23", "27", "38", "39", "44", "54", "P0"})
 
+# Classes that are about the server, the connection or the transaction, whichever function is
+# running. Of any other, what a trigger of another owner raises is about the row that it is for.
+SERVER_CLASSES = frozenset({"08", "25", "40", "53", "57", "58", "XX"})
+
 # What a server says to a client that it will never let in as it comes. The driver hands over no
 # SQLSTATE for a connection that was refused, only words; a server that says them in another
 # language counts as one that can't be reached. Those of PgBouncer are among them.
@@ -124,15 +128,16 @@ def translate(error: psycopg.Error, application_name: str = "billing") -> Billin
         is_constraint = isinstance(error, pg.IntegrityError)
         table = f" ({table_of(error)})" if is_constraint and table_of(error) else ""
         code = "database_constraint" if is_constraint else "database_failed"
-        return DataRefusedError(f"database: {detail}{table}", code=code)
+        # Such a code means something else wherever PostgreSQL itself raises it.
+        place = "" if _is_of_data_class(error) else f", in {function_of_others(error)}"
+        return DataRefusedError(f"database: {detail}{table}{place}", code=code)
     if isinstance(error, SCHEMA_MISMATCH):
         return _schema_mismatch(error, detail)
     if isinstance(error, pg.InsufficientPrivilege):
         option = GRANT_OPTIONS.get(application_name, "--grant-to")
-        is_ours = option and function_of_others(error) is None
         hint = f"; let the owner of the tables run `billing migrate {option} ROLE`"
         return SchemaError(
-            f"the database role may not do this: {detail}{hint if is_ours else ''}",
+            f"the database role may not do this: {detail}{hint if option else ''}",
             code="privileges",
         )
     if isinstance(error, pg.ReadOnlySqlTransaction):
@@ -164,7 +169,8 @@ def _schema_mismatch(error: psycopg.Error, detail: str) -> SchemaError:
 def function_of_others(error: psycopg.Error) -> str | None:
     """Return the function in which an error was raised, where it is not one of ours."""
     found = PROCEDURAL.search(error.diag.context or "")
-    if found is None or found["name"].startswith("billing."):
+    # Inline code is that of our DO statements.
+    if found is None or found["name"].startswith(("billing.", "inline_code_block")):
         return None
     return found["name"]
 
@@ -209,12 +215,19 @@ def is_about_data(error: psycopg.Error) -> bool:
     """Return whether the data that a transaction writes is to blame; other data may do well."""
     if error.sqlstate is None:
         return False
+    if _is_of_data_class(error):
+        return True
+    is_general = error.sqlstate[:2] in SERVER_CLASSES or isinstance(error, SCHEMA_MISMATCH)
+    return not is_general and function_of_others(error) is not None
+
+
+def _is_of_data_class(error: psycopg.Error) -> bool:
     try:
-        pg.lookup(error.sqlstate)
+        pg.lookup(error.sqlstate or "")
     except KeyError:
         # Another owner's trigger has error codes of its own.
         return True
-    return error.sqlstate[:2] in DATA_CLASSES
+    return (error.sqlstate or "")[:2] in DATA_CLASSES
 
 
 def is_lost_connection(error: psycopg.Error) -> bool:

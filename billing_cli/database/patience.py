@@ -18,7 +18,7 @@ from psycopg.rows import Row
 from psycopg.waiting import Ready, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
 Result = TypeVar("Result")
 
@@ -35,6 +35,8 @@ class PatientConnection(psycopg.Connection[Row]):
 
     patience_seconds: float = math.inf
     grace_seconds: float = 5.0
+    evidence: tuple[str, Mapping[str, Any]] | None = None
+    """A query, with its parameters, that has a row if the open transaction took place."""
     _opening: Sequence[str] = ()
     _opened: psycopg.Cursor[Row] | None = None
 
@@ -43,7 +45,7 @@ class PatientConnection(psycopg.Connection[Row]):
 
         The connection must be in autocommit mode, so that the driver sends no BEGIN of its own.
         """
-        self._opening, self._opened = statements, None
+        self._opening, self._opened, self.evidence = statements, None, None
 
     def last_of_opening(self) -> Row | None:
         """Return the row of the last statement that began the transaction, if it has begun."""

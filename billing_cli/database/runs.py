@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from billing_cli.database.patience import PatientConnection
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -22,6 +24,11 @@ VALUES (%(run_id)s, %(job)s, %(status)s, %(started_at)s, %(finished_at)s, %(host
 """
 
 
+# Of a run's transactions, each writes another result.
+IS_SAVED = """
+SELECT 1 FROM billing.runs WHERE run_id = %(run_id)s AND result = %(result)s::jsonb
+"""
+
 READ_RESULT = "SELECT result FROM billing.runs WHERE run_id = %(run_id)s"
 
 
@@ -38,21 +45,24 @@ def save_run(
     error: str | None,
     result: Mapping[str, Any],
 ) -> None:
-    """Write a run's row in the run history, or bring it up to date."""
-    connection.execute(
-        ADD_RUN,
-        {
-            "run_id": run_id,
-            "job": job,
-            "status": status,
-            "started_at": started_at,
-            "finished_at": finished_at,
-            "host": host,
-            "version": version,
-            "error": error,
-            "result": json.dumps(result),
-        },
-    )
+    """Write a run's row in the run history, or bring it up to date.
+
+    It is the evidence of the open transaction, where the answer to its COMMIT is lost.
+    """
+    row = {
+        "run_id": run_id,
+        "job": job,
+        "status": status,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "host": host,
+        "version": version,
+        "error": error,
+        "result": json.dumps(result),
+    }
+    connection.execute(ADD_RUN, row)
+    if isinstance(connection, PatientConnection):
+        connection.evidence = IS_SAVED, {"run_id": run_id, "result": row["result"]}
 
 
 def read_result(connection: Connection, run_id: str) -> dict[str, Any]:

@@ -56,6 +56,48 @@ SELECT relation.oid::regclass::text
  ORDER BY 1
 """
 
+# What keeps a table of others from taking the rows that jobs write, though its columns are right.
+# A trigger that comes before an insert may fill whatever has no default.
+OBSTACLES = """
+WITH written AS (
+  SELECT table_name, to_regclass(table_name) AS relation, column_name,
+         bool_or(privilege = 'INSERT') AS is_inserted
+    FROM unnest(%(tables)s::text[], %(columns)s::text[], %(privileges)s::text[])
+      AS written (table_name, column_name, privilege)
+   GROUP BY table_name, column_name
+), inserted AS (
+  SELECT table_name, relation, array_agg(column_name) AS column_names
+    FROM written WHERE is_inserted GROUP BY table_name, relation
+)
+SELECT table_name || '.' || attname || ' is '
+       || CASE attgenerated WHEN '' THEN 'an identity column that takes no values'
+                            ELSE 'a generated column' END
+       || ', but jobs write it: ALTER TABLE ' || table_name || ' ALTER ' || quote_ident(attname)
+       || CASE attgenerated WHEN '' THEN ' DROP IDENTITY' ELSE ' DROP EXPRESSION' END
+  FROM written
+  JOIN pg_attribute ON attrelid = relation AND attname = column_name AND NOT attisdropped
+ WHERE attgenerated <> '' OR attidentity = 'a'
+ UNION ALL
+SELECT table_name || '.' || attname || ' is NOT NULL without a default, but jobs do not write it: '
+       || 'ALTER TABLE ' || table_name || ' ALTER ' || quote_ident(attname)
+       || ' SET DEFAULT ..., or DROP NOT NULL'
+  FROM inserted
+  JOIN pg_attribute ON attrelid = relation AND attnum > 0 AND NOT attisdropped
+  JOIN pg_type ON pg_type.oid = atttypid
+ WHERE attnotnull AND NOT atthasdef AND attidentity = '' AND typdefault IS NULL
+   AND attname <> ALL (column_names)
+   AND NOT EXISTS (SELECT FROM pg_trigger
+                    WHERE tgrelid = relation AND NOT tgisinternal AND tgenabled <> 'D'
+                      AND tgtype & 7 = 7)
+ UNION ALL
+SELECT table_name || ' has a primary key that is DEFERRABLE, which ON CONFLICT can''t use: '
+       || 'ALTER TABLE ' || table_name || ' DROP CONSTRAINT ' || quote_ident(conname)
+       || ', ADD ' || replace(replace(pg_get_constraintdef(pg_constraint.oid),
+                                      ' INITIALLY DEFERRED', ''), ' DEFERRABLE', '')
+  FROM inserted
+  JOIN pg_constraint ON conrelid = relation AND contype = 'p' AND condeferrable
+ ORDER BY 1
+"""
 
 # What stands where a table should. Only of tables of ours may a partitioned one be.
 NO_TABLES = """
@@ -78,6 +120,19 @@ def read_no_tables(connection: Connection[Any], names: Iterable[str]) -> tuple[s
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(NO_TABLES, {"names": sorted(names)})
         return tuple(text for (text,) in cursor)
+
+
+def read_obstacles(
+    connection: Connection[Any], written: Iterable[tuple[str, str, str]]
+) -> tuple[str, ...]:
+    """Return what keeps tables from taking rows, and what to run: one line each.
+
+    `written` are the table, the column and the privilege, of all columns that jobs write.
+    """
+    tables, columns, privileges = zip(*written, strict=True)
+    wanted = {"tables": [*tables], "columns": [*columns], "privileges": [*privileges]}
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return tuple(text for (text,) in cursor.execute(OBSTACLES, wanted))
 
 
 def read_shapes(connection: Connection[Any], names: Iterable[str]) -> dict[str, TableShape]:

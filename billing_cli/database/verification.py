@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from billing_cli.database.grants import GRANTS, OPTIONAL_GRANTS, SUSPEND_GRANTS
 from billing_cli.database.privileges import function_problem
+from billing_cli.database.row_security import read_restricted
 from billing_cli.database.schema import APPEND_ONLY_TABLES, RESTORE_HINT, SCHEMA, require_head
 from billing_cli.database.shape import (
     TableShape,
     differences,
     read_no_tables,
+    read_obstacles,
     read_shapes,
     tables_without_guard,
 )
 from billing_cli.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import psycopg
     from sqlalchemy import MetaData
@@ -33,6 +36,12 @@ def verify(connection: psycopg.Connection) -> None:
     expected = own_shapes() | shared_shapes()
     require_tables(connection, expected)
     require_shapes(expected, read_shapes(connection, expected))
+    obstacles = (
+        *read_obstacles(connection, written_columns()),
+        *read_restricted(connection, expected),
+    )
+    if obstacles:
+        raise SchemaError(_first_of(obstacles))
     guarded = [f"{SCHEMA}.{name}" for name in APPEND_ONLY_TABLES]
     for name in tables_without_guard(connection, guarded):
         raise SchemaError(f"{name} is not append-only: its trigger is missing or not ENABLE ALWAYS")
@@ -54,13 +63,26 @@ def require_shapes(expected: Mapping[str, TableShape], found: Mapping[str, Table
     problems = [f"{name} is missing, or is no table" for name in missing]
     for name in found:
         problems += differences(expected[name], found[name])
-    if len(problems) > MAX_DIFFERENCES_SHOWN:
-        more = len(problems) - MAX_DIFFERENCES_SHOWN
-        problems = [*problems[:MAX_DIFFERENCES_SHOWN], f"and {more} more"]
-    if not all(name.startswith(f"{SCHEMA}.") for name in missing):
-        problems.append(RESTORE_HINT)
     if problems:
-        raise SchemaError("; ".join(problems))
+        is_lost = not all(name.startswith(f"{SCHEMA}.") for name in missing)
+        raise SchemaError(_first_of(problems) + (f"; {RESTORE_HINT}" if is_lost else ""))
+
+
+def _first_of(problems: Sequence[str]) -> str:
+    shown = [*problems[:MAX_DIFFERENCES_SHOWN]]
+    if len(problems) > MAX_DIFFERENCES_SHOWN:
+        shown.append(f"and {len(problems) - MAX_DIFFERENCES_SHOWN} more")
+    return "; ".join(shown)
+
+
+def written_columns() -> tuple[tuple[str, str, str], ...]:
+    """Return table, column and privilege of each column of a shared table that jobs write."""
+    return tuple(
+        (grant.table, column, grant.privilege)
+        for grant in (*GRANTS, *OPTIONAL_GRANTS, *SUSPEND_GRANTS)
+        if grant.privilege in {"INSERT", "UPDATE"} and not grant.table.startswith(f"{SCHEMA}.")
+        for column in grant.columns
+    )
 
 
 def own_shapes() -> dict[str, TableShape]:

@@ -12,6 +12,7 @@ from billing_cli.core.model import Account
 from billing_cli.core.prices import NoPrice, price_of
 from billing_cli.core.rating import balance_of
 from billing_cli.database import accounts as store
+from billing_cli.database import arrays
 from billing_cli.database.begin import FIRST_MOMENT, LAST_MOMENT
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ def lock_accounts(
         for account in rows.existing
         if account not in rows.users or (account in charged and account not in settled)
     }
+    problems |= {
+        account: f"account {account} can't be locked, and is not charged: see `billing check`"
+        for account in _existing(connection, {*charged} - rows.users.keys() - problems.keys())
+    }
     return LockedAccounts(chargeable, frozenset(rows.users), problems, renewed, rows.on_record)
 
 
@@ -124,6 +129,17 @@ def _lock_rows(
     with suppress(LockNotAvailable):
         return store.lock_available_accounts(connection, wanted, waits, adds_states=True)
     return store.lock_available_accounts(connection, wanted, waits, adds_states=False)
+
+
+def _existing(connection: Connection, unlocked: Collection[str]) -> list[str]:
+    """Return those of the accounts that exist: row level security may hide them from the locks.
+
+    They were found in this transaction, so that most runs have none to ask for.
+    """
+    if not unlocked:
+        return []
+    wanted = {"account_uuids": arrays.plain(unlocked)}
+    return [account for (account,) in connection.execute(store.READ_USERS, wanted)]
 
 
 def _account(

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from tests.integration.jobs.world import World
     from tests.support.story import Story
 
-# A sequence goes on counting when a transaction is rolled back.
+# A sequence goes on counting when a transaction is rolled back. The function is in our own schema,
+# so that its errors count as the server's, not as those of another owner's trigger.
 REFUSE_SOME_TIMES = """
 CREATE SEQUENCE public.refusals;
-CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION billing.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
   IF nextval('public.refusals') {which} THEN
     RAISE EXCEPTION 'simulated' USING ERRCODE = '{sqlstate}';
@@ -19,7 +20,7 @@ BEGIN
   RETURN NULL;
 END $$;
 CREATE TRIGGER refuse AFTER INSERT ON public.billing_ledger
-  FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()
+  FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse()
 """
 
 REFUSE_NODE = """
@@ -46,7 +47,10 @@ CREATE {constraint} TRIGGER refuse AFTER INSERT OR UPDATE ON public.{table}
   {deferred} FOR EACH ROW EXECUTE FUNCTION public.refuse()
 """
 
-ACCEPT_AGAIN = "DROP FUNCTION public.refuse() CASCADE"
+ACCEPT_AGAIN = """
+DROP FUNCTION IF EXISTS public.refuse() CASCADE;
+DROP FUNCTION IF EXISTS billing.refuse() CASCADE
+"""
 
 
 def refuse_some_times(world: World, sqlstate: str, times: int) -> None:

@@ -52,6 +52,31 @@ def test_a_late_error_excludes_its_source_alone(
     world.assert_all_is_billed()
 
 
+@pytest.mark.parametrize("is_deferred", [False, True], ids=["at once", "at COMMIT"])
+@pytest.mark.parametrize("sqlstate", ["55000", "42501", "55P03"])
+def test_whatever_code_a_trigger_raises_its_source_alone_is_excluded(
+    world: World, sqlstate: str, *, is_deferred: bool
+) -> None:
+    """Codes that PostgreSQL has for other purposes: a state, a privilege, a lock."""
+    users = world.add_users(2)
+    world.add_node("jp-1", users)
+    world.add_node("us-1", users)
+    world.flow_until(8)
+    world.run(world.at(2))
+    table = "traffic_minute_buckets"
+    refuse(world, table, OF_NODE, is_deferred=is_deferred, sqlstate=sqlstate)
+
+    result = world.run(world.at(5))
+
+    assert {source.source_id: source.error for source in result.sources} == {
+        "jp-1": "database: simulated, in public.refuse",
+        "us-1": None,
+    }
+    accept_again(world)
+    world.run(world.at(10))
+    world.assert_all_is_billed()
+
+
 def test_late_errors_of_two_sources_are_found_among_nine(world: World) -> None:
     """The seven others commit."""
     users = world.add_users(2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from billing_cli.database import connection
 from billing_cli.errors import BillingError, DatabaseUnavailableError
 from billing_cli.jobs.catch_up import catch_up
 from tests.integration.database.stage import eventually, wait_until_blocked
@@ -17,7 +18,7 @@ from tests.integration.jobs.faults import refuse_some_times
 from tests.support.relay import Relay, Verdict, relayed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from billing_cli.core.result import RunResult
@@ -88,7 +89,40 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(world: World, verdict: Ve
         result = collect_through(world, relay, world.at(5))
     assert result.status == "ok"
     assert len(writes(relay)) == 1
-    assert relay.statements[-2].startswith("SELECT pg_xact_status")
+    assert relay.statements[-3].startswith("SELECT pg_xact_status")
+    world.run(world.at(8))
+    world.assert_all_is_billed()
+
+
+def test_a_commit_counts_where_the_run_left_its_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover the transaction's number may be that of another one, which committed."""
+    two_minutes_behind(world)
+    monkeypatch.setattr(
+        connection, "TRANSACTION_STATUS", "SELECT left('committed', length(%(transaction_id)s) + 9)"
+    )
+    with relayed_runs(world) as relay:
+        relay.judge = cut_first_commit(relay)
+        result = collect_through(world, relay, world.at(5))
+    assert result.status == "ok"
+    assert len(writes(relay)) == 2
+    world.run(world.at(8))
+    world.assert_all_is_billed()
+
+
+def test_a_commit_that_a_standby_has_not_heard_of_is_unknown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still come: the run is not repeated, and says what it does not know."""
+    two_minutes_behind(world)
+    monkeypatch.setattr(connection, "IS_STANDBY", "SELECT true")
+    monkeypatch.setattr(connection, "COMMIT_CHECK_PAUSE_SECONDS", 0)
+    with relayed_runs(world) as relay:
+        relay.judge = cut_first_commit(relay)
+        with pytest.raises(DatabaseUnavailableError, match="is not known yet"):
+            collect_through(world, relay, world.at(5))
+    assert len(writes(relay)) == 1
     world.run(world.at(8))
     world.assert_all_is_billed()
 
@@ -248,6 +282,13 @@ def commits_a_write(relay: Relay) -> bool:
     """Tell whether what was just sent ends a transaction that was to write."""
     begun = [statement for statement in relay.statements if "set_config('TimeZone'" in statement]
     return relay.statements[-1] == "COMMIT" and "pg_current_xact_id" in begun[-1]
+
+
+def cut_first_commit(relay: Relay) -> Callable[[int, str], Verdict]:
+    """Return a judge that keeps the first COMMIT of a write from the server."""
+    return lambda _place, _statement: (
+        "cut" if commits_a_write(relay) and len(writes(relay)) == 1 else None
+    )
 
 
 def two_minutes_behind(world: World, *, users: int = 2) -> None:
