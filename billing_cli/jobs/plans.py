@@ -149,6 +149,14 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
     return node.fetched.complete and is_newest and until - last > context.stalled_after
 
 
+def _repeats_watermark(fetched: Fetched) -> bool:
+    """Return whether the snapshot at the watermark must be there, or else history was lost.
+
+    Log shippers deliver each snapshot once, so a file may hold only what is new.
+    """
+    return fetched.contract == "window" and not fetched.is_from_file
+
+
 def _last_accounts(
     nodes: Iterable[MovingNode], touched: Mapping[str, Iterable[StreamName]]
 ) -> dict[str, str | None]:
@@ -193,7 +201,7 @@ def _plan(
         snapshots=fetched.snapshots,
         accounts=node.streams.accounts_with(accounts),
         policy=context.policy_of(source),
-        continuity_expected=node.is_followed and fetched.contract == "window",
+        continuity_expected=node.is_followed and _repeats_watermark(fetched),
         decide_now=decide_now,
         is_cut=not fetched.complete,
     )
