@@ -77,6 +77,12 @@ def _drips_the_body(visit: Visit) -> None:
 
 
 @hostile("within 0.5 s", unreachable=True)
+def _drips_the_body_of_a_closing_connection(visit: Visit) -> None:
+    visit.send(http(headers={"Content-Length": str(len(GOOD)), "Connection": "close"}))
+    visit.drip(GOOD)
+
+
+@hostile("within 0.5 s", unreachable=True)
 def _drips_chunks(visit: Visit) -> None:
     visit.send(http(headers=CHUNKED))
     visit.drip(b"1\r\n \r\n" * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,3 +160,31 @@ def test_the_pages_of_a_source_share_the_run_s_deadline() -> None:
     assert isinstance(outcome[1], ExporterError)
     assert "run's deadline" in outcome[1].reason
     assert outcome[1].unreachable
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        http(headers={"Content-Length": "1000"}),
+        http(headers={"Content-Length": "1000", "Connection": "close"}),
+        http(headers={"Content-Length": "1000"}).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["kept", "closing", "HTTP/1.0"],
+)
+def test_an_answer_that_is_too_slow_is_hung_up_on(head: bytes) -> None:
+    """The reason says that an answer had begun, and the thread that reads it ends."""
+
+    def slow(visit: Visit) -> None:
+        visit.send(head)
+        visit.drip(b" " * 1000)
+
+    with serving(slow) as server:
+        with pytest.raises(ExporterError) as caught:
+            fetched(server.url, timeout_seconds=0.5)
+        assert caught.value.reason == (
+            f"no complete answer from 127.0.0.1:{server.port} within 0.5 s"
+        )
+        for thread in threading.enumerate():
+            if thread.name == "exchange":
+                thread.join(2)
+                assert not thread.is_alive()
