@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from billing_cli.config.entry import SourceEntry, contradictions, resolved_auth_mode
+from billing_cli.config.problems import unknown_source_keys
 from billing_cli.config.redaction import redact
 from billing_cli.core.model import NodeIdentity
 from billing_cli.exporter.source import Source
@@ -51,6 +52,17 @@ def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
     if problems:
         raise ValidationError.from_exception_data("sources", problems, hide_input=True)
     return tuple(sources)
+
+
+def unknown_keys_of(entries: Any, path: str) -> list[str]:
+    """Return a line for each unknown key in the sources of a file; nothing else is checked."""
+    try:
+        sources_of(entries, has_shared_token=True)
+    except ValidationError as error:
+        return unknown_source_keys(error, path)
+    except ValueError:
+        pass  # No list.
+    return []
 
 
 def completed(
