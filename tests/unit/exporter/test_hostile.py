@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,16 @@ from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.credentials import SecretToken
 from billing_cli.exporter.fleet import fetch_all
 from billing_cli.exporter.limits import Limits
-from tests.unit.exporter.answers import NOW, encoded, fetched, minutes, page, request, snapshot
+from tests.unit.exporter.answers import (
+    NOW,
+    START,
+    encoded,
+    fetched,
+    minutes,
+    page,
+    request,
+    snapshot,
+)
 from tests.unit.exporter.hostility import GOOD, HOSTILITIES, Hostility
 from tests.unit.exporter.servers import answering, http, serving
 
@@ -146,7 +156,7 @@ def test_the_pages_of_a_source_share_the_run_s_deadline() -> None:
     def slow(visit: Visit) -> None:
         visit.server.closing.wait(0.05)
         number = len(visit.server.heads)
-        shots = [] if number % 2 else [snapshot()]
+        shots = minutes(1, start=START + timedelta(milliseconds=number))
         visit.send(http(encoded(page(shots, has_more=True, next_cursor=str(number)))))
 
     with serving(slow) as server:
