@@ -140,13 +140,15 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
 
     The next snapshot decides it otherwise. A run waits for that a limited time, counted to `until`:
     later snapshots may be there, and are not asked for yet. It decides only where nothing more is
-    on offer: not in a step before the last, or where `--until` lies in the past.
+    on offer: not in a step before the last, or where `--until` lies in the past. A file with only
+    what is new offers each snapshot once: its last one can't wait, or none would ever be applied.
     """
     if node.fetched.contract == "latest" or node.is_taken:
         return True
     last = node.fresh[-1].collected_at
     is_newest = closed_until(context.clock(), context.settle) - until <= context.stalled_after
-    return node.fetched.complete and is_newest and until - last > context.stalled_after
+    is_alone = node.fetched.is_from_file or until - last > context.stalled_after
+    return node.fetched.complete and is_newest and is_alone
 
 
 def _repeats_watermark(fetched: Fetched) -> bool:

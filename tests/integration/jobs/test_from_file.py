@@ -258,11 +258,26 @@ def test_files_that_hold_only_what_is_new_lose_no_history(world: World, tmp_path
     world.add_node("jp-1", world.add_users(2))
     world.flow_until(10)
     without_network(world)
-    lines = snapshots(world)
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(snapshots(world)):
         file = written(tmp_path / f"line-{number}", line + b"\n")
-        assert only_source(world.run(world.at(12), file=file)).gaps == 0
+        assert only_source(world.run(world.at(number + 2), file=file)).gaps == 0
     assert world.rows("SELECT kind FROM billing.gaps") == []
+    world.assert_all_is_billed()
+
+
+def test_a_restart_does_not_stop_files_that_hold_only_what_is_new(
+    world: World, tmp_path: Path
+) -> None:
+    """No file holds the snapshot after the restart together with its successor."""
+    world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    world.fleet.nodes["jp-1"].restart_xray(world.at(10))
+    world.flow_until(15)
+    without_network(world)
+    for number, line in enumerate(snapshots(world)):
+        file = written(tmp_path / f"line-{number}", line + b"\n")
+        assert only_source(world.run(world.at(number + 2), file=file)).snapshots == 1
+    assert world.rows("SELECT kind FROM billing.gaps") == [("reset",)]
     world.assert_all_is_billed()
 
 
