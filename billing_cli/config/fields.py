@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, tzinfo
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticKnownError
 
 from billing_cli.core.prices import LARGEST_PRICE
 from billing_cli.core.rating import LARGEST_BALANCE
+
+if TYPE_CHECKING:
+    from pydantic_core.core_schema import ErrorType
 
 MAX_TEXT_CHARACTERS = 255
 MAX_SHOWN_KEY_CHARACTERS = 60
@@ -21,6 +26,9 @@ MAX_PRICE_DECIMAL_PLACES = 40
 MAX_AMOUNT_DECIMAL_PLACES = 9
 
 _URL_PREFIXES = ("postgresql://", "postgres://")
+_NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# What these spell is refused as not finite.
+_NOT_FINITE = {"nan", "inf", "infinity"}
 
 
 def zone_of(name: str) -> tzinfo:
@@ -51,6 +59,19 @@ def _no_switch(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic's way
     return value
+
+
+def _numeral(error: ErrorType) -> BeforeValidator:
+    """Refuse text that is a number for Python alone: `1_0`, and digits of other scripts."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str):
+            text = value.strip()
+            if not _NUMERAL.fullmatch(text) and text.lstrip("+-").lower() not in _NOT_FINITE:
+                raise PydanticKnownError(error)
+        return value
+
+    return BeforeValidator(check)
 
 
 def _plain_zero(value: Decimal) -> Decimal:
@@ -117,8 +138,11 @@ def _token(value: SecretStr) -> SecretStr:
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_printable)]
 Label = Annotated[str, Field(max_length=16), AfterValidator(_printable)]
-Whole = Annotated[int, BeforeValidator(_no_switch)]
-Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
+Whole = Annotated[int, _numeral("int_parsing"), BeforeValidator(_no_switch)]
+Number = Annotated[
+    float, _numeral("float_parsing"), BeforeValidator(_no_switch), Field(allow_inf_nan=False)
+]
+_DECIMAL = _numeral("decimal_parsing")
 Rate = Annotated[Whole, Field(ge=0, le=MAX_RATE_BITS_PER_SECOND)]
 StreamCount = Annotated[Whole, Field(ge=0, le=MAX_STREAMS)]
 CaseFree = BeforeValidator(_lower)
@@ -130,14 +154,17 @@ PricePerByte = Annotated[
     Decimal,
     Field(ge=0, le=LARGEST_PRICE, decimal_places=MAX_PRICE_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
+    _DECIMAL,
 ]
 Amount = Annotated[
     Decimal,
     Field(gt=-LARGEST_BALANCE, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
+    _DECIMAL,
 ]
 Maximum = Annotated[
     Decimal,
     Field(ge=0, lt=LARGEST_BALANCE, decimal_places=MAX_AMOUNT_DECIMAL_PLACES),
     AfterValidator(_plain_zero),
+    _DECIMAL,
 ]

@@ -84,6 +84,16 @@ def problems_of(
     return [_problem(found, origins, variables) for found in details]
 
 
+def unknown_source_keys(error: ValidationError, path: str) -> list[str]:
+    """Return a line for each unknown key in the sources of a file, of all that is wrong there."""
+    details = error.errors(include_url=False)
+    for found in details:
+        found["loc"] = ("sources", *found["loc"])
+    return [
+        _problem(found, {"sources": path}, {}) for found in details if found["type"] == UNKNOWN_KEY
+    ]
+
+
 def label(key: str, origin: str, variables: Mapping[str, str]) -> str:
     """Return how an error names a key: as it is written where it stands, and where that is."""
     return f"{_written(key, origin, variables)} ({origin})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from billing_cli.config.problems import UNKNOWN_KEY
+from billing_cli.config.problems import UNKNOWN_KEY, unknown_source_keys
 from billing_cli.config.redaction import redact
 from billing_cli.config.source import Source, contradictions, resolved_auth_mode
 from billing_cli.core.model import NodeIdentity
@@ -54,6 +54,17 @@ def sources_of(entries: Any, *, has_shared_token: bool) -> tuple[Source, ...]:
     if problems:
         raise ValidationError.from_exception_data("sources", problems, hide_input=True)
     return tuple(sources)
+
+
+def unknown_keys_of(entries: Any, path: str) -> list[str]:
+    """Return a line for each unknown key in the sources of a file; nothing else is checked."""
+    try:
+        sources_of(entries, has_shared_token=True)
+    except ValidationError as error:
+        return unknown_source_keys(error, path)
+    except ValueError:
+        pass  # No list.
+    return []
 
 
 def completed(

@@ -49,12 +49,13 @@ from billing_cli.config.layers import (
 )
 from billing_cli.config.problems import (
     DEFAULT,
+    ENVIRONMENT,
     InvalidConfigurationError,
     problems_of,
     unknown_variable,
 )
 from billing_cli.config.redaction import register_secret
-from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of
+from billing_cli.config.registry import DEFAULT_SOURCE_ID, completed, sources_of, unknown_keys_of
 from billing_cli.config.secret_source import SecretSource
 from billing_cli.config.source import SecretUrl, Source, check_exporter_url
 from billing_cli.core.model import MAX_TOTAL, DeltaPolicy
@@ -99,6 +100,11 @@ def load_settings(
     except ValidationError as error:
         problems = problems_of(error, secrets.origins, variables)
     problems += secrets.problems
+    if secrets.origins.get("sources") == ENVIRONMENT:
+        # Hidden like any other value of the file, but an unknown key is an error all the same.
+        for source in sources:
+            if isinstance(source, FileSource):
+                problems += unknown_keys_of(source.toml_data.get("sources", ()), file)
     problems += [
         unknown_variable(name, variables) for name in unknown_variables(environ, variables)
     ]

@@ -92,7 +92,8 @@ class Fetched:
     `snapshots` are oldest first, strictly rising, all of `identity`, before `until` (contract
     `latest`: the one on offer, whatever its minute), and every minute among them is complete.
     `complete` is true where the source has nothing more before `until`. `identity` is None where
-    it has no snapshot yet. `notes` are one-line remarks for the operator.
+    it has no snapshot yet. `notes` are one-line remarks for the operator. What `is_from_file` may
+    lack the snapshot at the watermark, although nothing was lost.
     """
 
     contract: Contract
@@ -100,3 +101,4 @@ class Fetched:
     snapshots: tuple[Snapshot, ...]
     complete: bool
     notes: tuple[str, ...] = ()
+    is_from_file: bool = False

@@ -150,7 +150,8 @@ class _Step:
             "until": format_rfc3339(max(request.since, request.until - timedelta.resolution)),
         }
         cursors: set[str] = set()
-        was_empty = is_single = False
+        newest: datetime | None = None
+        is_stale = is_single = False
         for _ in range(self.limits.pages):
             limit = 1 if is_single else self.page_limit()
             try:
@@ -166,9 +167,14 @@ class _Step:
             yield page
             if page.next_cursor is None:
                 return
-            if was_empty and not page.snapshots:
-                raise ExporterError("two empty pages in a row that promise more", code="cursor")
-            was_empty = not page.snapshots
+            last = page.snapshots[-1].collected_at if page.snapshots else None
+            is_later = last is not None and (newest is None or last > newest)
+            # One may be empty, or repeat the end of the page before it: ends are inclusive.
+            if is_stale and not is_later:
+                raise ExporterError(
+                    "two pages in a row without a later snapshot promise more", code="cursor"
+                )
+            newest, is_stale = (last, False) if is_later else (newest, True)
             cursors.add(page.next_cursor)
             parameters["cursor"] = page.next_cursor
         raise ExporterError(f"more than {self.limits.pages} pages", code="cursor")

@@ -64,7 +64,8 @@ class Circumstances:
 
     `host` is the exporter's `host:port`, `peer` whom the connection leads to (a proxy, where one
     is set), `limit` the time that ran out in words. `connected` says that there was a connection
-    when it did, `answered` that a status line had arrived.
+    when it did, `answered` that an answer had begun: a connection that ends with the answer is
+    not `connected` from then on.
     """
 
     host: str
@@ -105,7 +106,8 @@ def _untrusted(cause: Any, place: Circumstances) -> ExporterError:
 
 
 def _too_late(cause: Any, place: Circumstances) -> ExporterError:
-    if place.connected and not isinstance(cause, ConnectTimeoutError):
+    is_connected = place.connected or place.answered
+    if is_connected and not isinstance(cause, ConnectTimeoutError):
         reason = f"no complete answer from {place.host} {place.limit}"
     else:
         reason = f"no connection to {place.peer} {place.limit}"

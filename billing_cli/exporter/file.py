@@ -182,7 +182,7 @@ class SnapshotFile:
         """Return the step of a source that claims these nodes; raises ExporterError."""
         if not nodes:
             notes = ("the file has no snapshot of this source",)
-            return Fetched("window", None, (), complete=True, notes=notes)
+            return Fetched("window", None, (), complete=True, notes=notes, is_from_file=True)
         if len(nodes) > 1:
             names = ", ".join(repr(node.stored) for node in nodes)
             raise ExporterError(
@@ -198,7 +198,7 @@ class SnapshotFile:
                 break
         else:
             step.add((), has_more=False)
-        return Fetched("window", identity, step.kept, complete=step.complete)
+        return Fetched("window", identity, step.kept, complete=step.complete, is_from_file=True)
 
     def _window(
         self, identity: NodeIdentity, since: datetime, until: datetime

@@ -15,6 +15,8 @@ _TO_BRACKET = re.compile(
     rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+(?P<bracket>[\[\]{}"])', re.DOTALL
 )
 _BLANK = b" \t\r\n"
+# The beginning of a line of JSON lines, and of nothing within an object that is laid out.
+_NEXT_LINE = b"\n{"
 
 
 def objects_of(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
@@ -22,7 +24,8 @@ def objects_of(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
 
     Only the brackets around and between the objects are looked at: that each object is correct is
     for a parser to say. Raises ExporterError for anything else between them, for an object of more
-    than `max_bytes`, and where the input ends within an object or the array.
+    than `max_bytes` or without an end in its line, and where the input ends within an object or
+    the array.
     """
     splitter = _Splitter(max_bytes)
     for chunk in chunks:
@@ -31,7 +34,7 @@ def objects_of(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 class _Splitter:
-    """The text that is not split yet, and where the last bracket in it left off."""
+    """The text that is not split yet, its line, and where the last bracket in it left off."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -41,6 +44,7 @@ class _Splitter:
         self.array = False
         self.ended = False
         self.number = 0
+        self.line = 1
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the objects that end in this chunk."""
@@ -62,9 +66,11 @@ class _Splitter:
                 if self.depth == 0:
                     yield self.text[start : self.scanned]
                     start = self.scanned
+        self.line += self.text.count(b"\n", 0, start)
         self.text = self.text[start:]
         self.scanned -= start
         if len(self.text) > self.max_bytes:
+            self.check_line()
             raise ExporterError(
                 f"value {self.number} is longer than {self.max_bytes} bytes", code="too_large"
             )
@@ -87,9 +93,15 @@ class _Splitter:
     def finish(self) -> None:
         """Raise ExporterError where the input ended too early, or with something else."""
         if self.depth or (self.array and not self.ended):
+            self.check_line()
             raise ExporterError(f"ends within value {self.number}", code="not_json")
         if self.text.strip(_BLANK):
             self.refuse()
+
+    def check_line(self) -> None:
+        """Raise ExporterError where an object goes on into the next line of JSON lines."""
+        if self.depth and _NEXT_LINE in self.text:
+            raise ExporterError(f"line {self.line}: invalid JSON", code="not_json")
 
     def refuse(self) -> NoReturn:
         """Raise ExporterError for what is no object."""

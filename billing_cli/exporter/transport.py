@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import socket
-import ssl
 import threading
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from billing_cli import __version__
 from billing_cli.exporter.api import ExporterError
 from billing_cli.exporter.body import Body, receive
+from billing_cli.exporter.connections import Adapter
 from billing_cli.exporter.failures import (
     Circumstances,
     TransientError,
@@ -27,9 +23,8 @@ from billing_cli.exporter.failures import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
-
-    from urllib3 import ProxyManager
 
     from billing_cli.exporter.address import Endpoint
     from billing_cli.exporter.credentials import SecretToken
@@ -81,7 +76,7 @@ class Transport:
         self._limits = limits
         self._peer = endpoint.label if proxy_url is None else f"the proxy {proxy_url}"
         self._proxies = {} if proxy_url is None else {"http": proxy_url, "https": proxy_url}
-        self._adapter = _Adapter(context, server_name, pins)
+        self._adapter = Adapter(context, server_name, pins)
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "gzip, identity",
@@ -200,99 +195,3 @@ class _Exchange:
     def __init__(self) -> None:
         self.outcome: queue.SimpleQueue[Body | BaseException] = queue.SimpleQueue()
         self.answered = False
-
-
-class _Adapter(HTTPAdapter):
-    """Connects through one TLS context to one verified name, and can be made to hang up."""
-
-    def __init__(
-        self, context: ssl.SSLContext | None, server_name: str | None, pins: tuple[str, ...]
-    ) -> None:
-        self._pins = pins
-        self._tls: dict[str, Any] = {"ssl_context": context, "server_hostname": server_name}
-        self._pool: Any = None
-        self._connections: list[HTTPConnection] = []
-        super().__init__(pool_connections=1, pool_maxsize=1)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection at this moment."""
-        return any(connection.sock is not None for connection in self._connections)
-
-    @property
-    def handshake(self) -> tuple[str | None, bytes | None]:
-        """TLS version and certificate (DER) of the last connection; None without TLS."""
-        last = self._connections[-1] if self._connections else None
-        return last.handshake if isinstance(last, _TlsConnection) else (None, None)
-
-    def hang_up(self) -> None:
-        """Shut all sockets down: whoever reads from them reads the end."""
-        for connection in self._connections:
-            if connection.sock is not None:
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **_: Any
-    ) -> None:
-        """Make the pools of direct connections."""
-        super().init_poolmanager(connections, maxsize, block, **self._tls)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
-        """Return the pools of connections through a proxy."""
-        manager: ProxyManager = super().proxy_manager_for(proxy, **kwargs, **self._tls)
-        return manager
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the pool for a request; its connections are remembered, to be hung up."""
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if pool is not self._pool:
-            self._pool = pool
-            is_tls = issubclass(pool.ConnectionCls, HTTPSConnection)
-            pool.ConnectionCls = partial(
-                self._connection, _TlsConnection if is_tls else HTTPConnection
-            )
-        return pool
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Leave the context alone: requests would add its own CA bundle to it here."""
-
-    def _connection(self, kind: type[HTTPConnection], **kwargs: Any) -> HTTPConnection:
-        connection = kind(**kwargs)
-        if isinstance(connection, _TlsConnection):
-            connection.pins = self._pins
-        self._connections.append(connection)
-        return connection
-
-
-class _TlsConnection(HTTPSConnection):
-    """Keeps what its handshake showed, which is gone once the server closes the connection.
-
-    With `pins`, a server with another key is hung up on before anything is sent to it.
-    """
-
-    pins: tuple[str, ...] = ()
-    handshake: tuple[str | None, bytes | None] = (None, None)
-
-    def connect(self) -> None:
-        super().connect()
-        if isinstance(self.sock, ssl.SSLSocket):
-            self.handshake = self.sock.version(), self.sock.getpeercert(binary_form=True)
-        if self.pins:
-            self._require_pinned_key()
-
-    def _require_pinned_key(self) -> None:
-        from billing_cli.exporter.pins import key_digest  # noqa: PLC0415 - slow to import
-
-        _, certificate = self.handshake
-        try:
-            found = key_digest(certificate or b"")
-        except ValueError:
-            found = "unreadable"
-        if found not in self.pins:
-            self.close()
-            raise ExporterError(
-                f"the key of the exporter is not pinned: its sha256 is {found}",
-                code="tls",
-                unreachable=True,
-            )

@@ -140,7 +140,8 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
 
     The next snapshot decides it otherwise. A run waits for that a limited time, counted to `until`:
     later snapshots may be there, and are not asked for yet. It decides only where nothing more is
-    on offer: not in a step before the last, or where `--until` lies in the past.
+    on offer: not in a step before the last, or where `--until` lies in the past. A file with only
+    what is new offers each snapshot once: its last one can't wait, or none would ever be applied.
     """
     if node.fetched.contract == "latest" or node.is_taken:
         return True
@@ -150,7 +151,22 @@ def _decides_now(context: JobContext, node: MovingNode, until: datetime) -> bool
         default=node.fresh[-1].collected_at,
     )
     is_newest = closed_until(context.clock(), context.settle) - until <= context.stalled_after
-    return node.fetched.complete and is_newest and until - last > context.stalled_after
+    is_alone = until - last > context.stalled_after or _holds_only_news(node)
+    return node.fetched.complete and is_newest and is_alone
+
+
+def _holds_only_news(node: MovingNode) -> bool:
+    """Return whether it is a file without what was applied: the next one will be as well."""
+    stamps = {snapshot.collected_at for snapshot in node.fetched.snapshots}
+    return node.fetched.is_from_file and node.is_followed and node.watermark not in stamps
+
+
+def _repeats_watermark(fetched: Fetched) -> bool:
+    """Return whether the snapshot at the watermark must be there, or else history was lost.
+
+    Log shippers deliver each snapshot once, so a file may hold only what is new.
+    """
+    return fetched.contract == "window" and not fetched.is_from_file
 
 
 def _last_accounts(
@@ -197,7 +213,7 @@ def _plan(
         snapshots=fetched.snapshots,
         accounts=node.streams.accounts_with(accounts),
         policy=context.policy_of(source),
-        continuity_expected=node.is_followed and fetched.contract == "window",
+        continuity_expected=node.is_followed and _repeats_watermark(fetched),
         decide_now=decide_now,
         is_cut=not fetched.complete,
     )

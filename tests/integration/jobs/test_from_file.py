@@ -253,6 +253,57 @@ def test_reconcile_counts_each_rejected_sample_once(
     )
 
 
+def test_files_that_hold_only_what_is_new_lose_no_history(world: World, tmp_path: Path) -> None:
+    """As log shippers deliver them: the snapshot at the watermark was in the file before."""
+    world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    without_network(world)
+    for number, line in enumerate(snapshots(world)):
+        file = written(tmp_path / f"line-{number}", line + b"\n")
+        assert only_source(world.run(world.at(number + 2), file=file)).gaps == 0
+    assert world.rows("SELECT kind FROM billing.gaps") == []
+    world.assert_all_is_billed()
+
+
+def test_a_restart_does_not_stop_files_that_hold_only_what_is_new(
+    world: World, tmp_path: Path
+) -> None:
+    """No file holds the snapshot after the restart together with its successor."""
+    world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    world.fleet.nodes["jp-1"].restart_xray(world.at(10))
+    world.flow_until(15)
+    without_network(world)
+    for number, line in enumerate(snapshots(world)):
+        file = written(tmp_path / f"line-{number}", line + b"\n")
+        assert only_source(world.run(world.at(number + 2), file=file)).snapshots == 1
+    assert world.rows("SELECT kind FROM billing.gaps") == [("reset",)]
+    world.assert_all_is_billed()
+
+
+def test_a_file_that_begins_late_after_the_watermark_leaves_a_late_gap(
+    world: World, tmp_path: Path
+) -> None:
+    """As where an exporter took no snapshot meanwhile; a file with the missing ones closes it."""
+    node = world.add_node("jp-1", world.add_users(2))
+    world.flow_until(10)
+    without_network(world)
+    lines = snapshots(world)
+    world.run(world.at(12), file=written(tmp_path / "first", as_lines(lines[:3])))
+    world.unknown_buckets = True
+    late = world.run_unchecked(world.at(12), file=written(tmp_path / "second", as_lines(lines[6:])))
+    assert only_source(late).gaps == 1
+    stamps = [snapshot.collected_at for snapshot in node.snapshots]
+    assert world.rows("SELECT kind, from_at, to_at, resolved_at FROM billing.gaps") == [
+        ("late", stamps[2], stamps[6], None)
+    ]
+    world.unknown_buckets = False
+    file = written(tmp_path / "all", as_lines(lines))
+    assert world.run(world.at(12), reconcile, file=file, since=world.at(0)).corrections > 0
+    assert world.rows("SELECT resolved_at IS NULL FROM billing.gaps") == [(False,)]
+    world.assert_all_is_billed()
+
+
 def test_a_node_that_no_source_claims_is_named_and_nothing_is_written(
     world: World, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.unit.config.support import (
     from_environment,
     from_file,
     in_environment,
+    problems_of,
     sources_error,
     sources_from,
     written,
@@ -53,6 +54,26 @@ def test_a_list_in_the_environment_hides_the_list_of_the_file(tmp_path: Path) ->
     settings = from_file(tmp_path, text, **in_environment(entry("jp-1")))
     assert [source.source_id for source in settings.sources] == ["jp-1"]
     assert settings.origin("sources") == "environment"
+
+
+def test_an_unknown_key_in_a_hidden_list_is_an_error(tmp_path: Path) -> None:
+    """A misspelt key is found before the variable goes; the hidden values are not checked."""
+    path = written(
+        tmp_path,
+        '[[sources]]\nsource_id = "us-1"\nbase_url = "nowhere"\nexpcted_node_id = "us-1"\nfoo = ""',
+    )
+    hint = " (did you mean 'expected_node_id'?)"
+    assert problems_of(str(path), in_environment(entry("jp-1"))) == [
+        f"sources[0] 'us-1': expcted_node_id ({path}): unknown key{hint}",
+        f"sources[0] 'us-1': foo ({path}): unknown key",
+    ]
+    assert len(problems_of(str(path), in_environment(entry("jp-1", mode="x")))) == 3
+
+
+@pytest.mark.parametrize("text", ["sources = 3", "sources = [3]", "[sources]\nsource_id = 3"])
+def test_a_hidden_value_that_is_no_list_of_sources_is_ignored(tmp_path: Path, text: str) -> None:
+    """As every other value that a variable hides."""
+    assert from_file(tmp_path, text, **in_environment(entry("jp-1"))).sources != ()
 
 
 def test_one_url_is_the_source_called_default() -> None:

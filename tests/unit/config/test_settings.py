@@ -28,6 +28,7 @@ URL = "postgresql://billing:pass@db.example/account"
         ("PRICE_PER_BYTE", " 0.00000000009313225746154785 ", "price_per_byte",
          Decimal("0.00000000009313225746154785")),
         ("PRICE_PER_BYTE", "-0", "price_per_byte", Decimal(0)),
+        ("PRICE_PER_BYTE", "+2.5E-3", "price_per_byte", Decimal("0.0025")),
         ("INITIAL_INCLUDED_QUOTA_BYTES", "9223372036854775807", "initial_included_quota_bytes",
          2**63 - 1),
         ("INITIAL_BALANCE", "-12.5", "initial_balance", Decimal("-12.5")),
@@ -67,6 +68,15 @@ def test_a_variable_sets_its_key(name: str, text: str, key: str, value: Any) -> 
     [
         ("PRICE_PER_BYTE", "abc", "'abc' is not a decimal number"),
         ("PRICE_PER_BYTE", "0,5", "'0,5' is not a decimal number"),
+        ("PRICE_PER_BYTE", "1_0", "'1_0' is not a decimal number"),
+        ("PRICE_PER_BYTE", "\u0661", "'\u0661' is not a decimal number"),
+        ("PRICE_PER_BYTE", "1.", "'1.' is not a decimal number"),
+        ("PRICE_PER_BYTE", ".5", "'.5' is not a decimal number"),
+        ("INITIAL_BALANCE", "1\u0660", "'1\u0660' is not a decimal number"),
+        ("INITIAL_INCLUDED_QUOTA_BYTES", "1_000", "'1_000' is not a whole number"),
+        ("BILLING_PAGE_LIMIT", "\u0661\u0662", "'\u0661\u0662' is not a whole number"),
+        ("BILLING_BURST_HOURS", "1_0.5", "'1_0.5' is not a number"),
+        ("BILLING_BURST_HOURS", "\u0662", "'\u0662' is not a number"),
         ("PRICE_PER_BYTE", "-0.1", "must be >= 0"),
         ("PRICE_PER_BYTE", "nan", "'nan' is not a finite number"),
         ("PRICE_PER_BYTE", "Infinity", "'Infinity' is not a finite number"),
@@ -139,6 +149,7 @@ def test_a_wrong_key_in_the_file_is_one_line_that_names_the_file(tmp_path: Path)
         ("settle_seconds = [30]", "the value is not a whole number"),
         ("run_deadline_seconds = false", "must be a number, not true or false"),
         ("price_per_byte = nan", "nan is not a finite number"),
+        ('price_per_byte = "1_0"', "'1_0' is not a decimal number"),
         ("price_per_byte = true", "true is not a decimal number"),
         ("default_region = 5", "must be a string"),
         ("charge_first_snapshot = 2", "2 is not true or false"),
@@ -163,6 +174,13 @@ def test_a_decimal_in_the_file_stays_exact(tmp_path: Path) -> None:
     settings = from_file(tmp_path, "price_per_byte = 0.1\ninitial_balance = 123456789.123456789")
     assert settings.price_per_byte == Decimal("0.1")
     assert settings.initial_balance == Decimal("123456789.123456789")
+
+
+def test_numbers_of_the_file_are_spelled_as_toml_has_them(tmp_path: Path) -> None:
+    """There, underscores may stand between digits."""
+    settings = from_file(tmp_path, "price_per_byte = 1_0.5\npage_limit = 1_000\nburst_hours = 1e0")
+    assert (settings.price_per_byte, settings.page_limit) == (Decimal("10.5"), 1000)
+    assert settings.burst_hours == 1.0
 
 
 def test_peak_hours_are_parsed_with_their_zone(tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def _drips_the_body(visit: Visit) -> None:
 
 
 @hostile("within 0.5 s", unreachable=True)
+def _drips_the_body_of_a_closing_connection(visit: Visit) -> None:
+    visit.send(http(headers={"Content-Length": str(len(GOOD)), "Connection": "close"}))
+    visit.drip(GOOD)
+
+
+@hostile("within 0.5 s", unreachable=True)
 def _drips_chunks(visit: Visit) -> None:
     visit.send(http(headers=CHUNKED))
     visit.drip(b"1\r\n \r\n" * 1000)
@@ -232,9 +238,20 @@ def _is_always_unavailable(visit: Visit) -> None:
     visit.send(http(status="503 Later", headers={"Retry-After": "86400"}))
 
 
-@hostile("two empty pages in a row")
+@hostile("two pages in a row without a later snapshot")
 def _promises_more_for_ever(visit: Visit) -> None:
     answer(visit, page([], has_more=True, next_cursor=str(len(visit.server.heads))))
+
+
+@hostile("two pages in a row without a later snapshot")
+def _repeats_one_snapshot_for_ever(visit: Visit) -> None:
+    answer(visit, page(minutes(1), has_more=True, next_cursor=str(len(visit.server.heads))))
+
+
+@hostile("two pages in a row without a later snapshot")
+def _repeats_one_snapshot_after_empty_pages(visit: Visit) -> None:
+    number = len(visit.server.heads)
+    answer(visit, page(minutes(number % 2), has_more=True, next_cursor=str(number)))
 
 
 @hostile("more than 40 pages")

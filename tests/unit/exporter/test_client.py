@@ -346,10 +346,18 @@ def test_no_retry_outlives_the_source_s_time(exporter: responses.RequestsMock) -
             ],
         ),
         (
-            "two empty pages in a row",
+            "two pages in a row without a later snapshot promise more",
             [
                 page([], has_more=True, next_cursor="a"),
                 page([], has_more=True, next_cursor="b"),
+            ],
+        ),
+        (
+            "two pages in a row without a later snapshot promise more",
+            [
+                page(minutes(2), has_more=True, next_cursor="a"),
+                page(minutes(2)[1:], has_more=True, next_cursor="b"),
+                page([], has_more=True, next_cursor="c"),
             ],
         ),
         ("expected 'us-9'", [page(minutes(2))]),
@@ -372,6 +380,15 @@ def test_one_empty_page_in_between_is_legal(exporter: responses.RequestsMock) ->
     answer(exporter, page([], node_id="", env="", has_more=True, next_cursor="a"))
     answer(exporter, page(minutes(3)))
     assert len(fetched(BASE).snapshots) == 3
+
+
+def test_pages_may_now_and_then_have_no_later_snapshot(exporter: responses.RequestsMock) -> None:
+    """Both ends of a page are inclusive, so one may only repeat the end of the one before."""
+    shots = minutes(5)
+    pages = [shots[:1], shots[:1], shots[:3], [], shots[2:4], shots[3:4], shots[4:]]
+    for number, some in enumerate(pages):
+        answer(exporter, page(some, has_more=some != pages[-1], next_cursor=str(number)))
+    assert len(fetched(BASE).snapshots) == 5
 
 
 def test_pages_have_a_bound(exporter: responses.RequestsMock) -> None:

@@ -216,6 +216,7 @@ def test_a_bad_snapshot_of_a_page_with_several_nodes_fails_its_node_alone(
         ("value 1: a string holds a NUL", lines([snapshot(node_id="a\0")])),
         ("value 1.node_id: expected str | null, got int", lines([snapshot(node_id=5)])),
         ("ends within value 2", lines(minutes(2))[:-30]),
+        ("line 2: invalid JSON", lines(minutes(1)) + b"{garbage\n" + lines(minutes(1))),
         ("the content is no JSON object", b"<html>"),
         ("is empty: it holds no snapshot", b""),
         ("is empty: it holds no snapshot", b" \n"),

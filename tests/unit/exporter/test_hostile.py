@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,16 @@ from billing_cli.exporter.api import ExporterError, Fetched
 from billing_cli.exporter.credentials import SecretToken
 from billing_cli.exporter.fleet import fetch_all
 from billing_cli.exporter.limits import Limits
-from tests.unit.exporter.answers import NOW, encoded, fetched, minutes, page, request, snapshot
+from tests.unit.exporter.answers import (
+    NOW,
+    START,
+    encoded,
+    fetched,
+    minutes,
+    page,
+    request,
+    snapshot,
+)
 from tests.unit.exporter.hostility import GOOD, HOSTILITIES, Hostility
 from tests.unit.exporter.servers import answering, http, serving
 
@@ -145,7 +156,7 @@ def test_the_pages_of_a_source_share_the_run_s_deadline() -> None:
     def slow(visit: Visit) -> None:
         visit.server.closing.wait(0.05)
         number = len(visit.server.heads)
-        shots = [] if number % 2 else [snapshot()]
+        shots = minutes(1, start=START + timedelta(milliseconds=number))
         visit.send(http(encoded(page(shots, has_more=True, next_cursor=str(number)))))
 
     with serving(slow) as server:
@@ -159,3 +170,31 @@ def test_the_pages_of_a_source_share_the_run_s_deadline() -> None:
     assert isinstance(outcome[1], ExporterError)
     assert "run's deadline" in outcome[1].reason
     assert outcome[1].unreachable
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        http(headers={"Content-Length": "1000"}),
+        http(headers={"Content-Length": "1000", "Connection": "close"}),
+        http(headers={"Content-Length": "1000"}).replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["kept", "closing", "HTTP/1.0"],
+)
+def test_an_answer_that_is_too_slow_is_hung_up_on(head: bytes) -> None:
+    """The reason says that an answer had begun, and the thread that reads it ends."""
+
+    def slow(visit: Visit) -> None:
+        visit.send(head)
+        visit.drip(b" " * 1000)
+
+    with serving(slow) as server:
+        with pytest.raises(ExporterError) as caught:
+            fetched(server.url, timeout_seconds=0.5)
+        assert caught.value.reason == (
+            f"no complete answer from 127.0.0.1:{server.port} within 0.5 s"
+        )
+        for thread in threading.enumerate():
+            if thread.name == "exchange":
+                thread.join(2)
+                assert not thread.is_alive()

@@ -56,6 +56,11 @@ def test_objects_come_out_as_they_went_in(
         ("what follows value 1 is no JSON object", "[{}]]"),
         ("ends within value 2", '{}\n{"a": [{"b": "}'),
         ("ends within value 1", "[{}"),
+        ("ends within value 1", '{\n  "a": [\n    {\n      "b"'),
+        ("line 2: invalid JSON", "{}\n{garbage\n{}\n"),
+        ("line 4: invalid JSON", '{}\r\n\r\n{}\r\n{"a": "b\r\n{}\r\n'),
+        ("line 3: invalid JSON", '[\n{},\n{"a": [,\n{}\n]'),
+        ("line 3: invalid JSON", '{"a":\n1}\n{"a": [1}\n{}'),
     ],
 )
 def test_anything_else_is_an_error_that_names_the_place(why: str, text: str) -> None:
@@ -63,6 +68,16 @@ def test_anything_else_is_an_error_that_names_the_place(why: str, text: str) -> 
     with pytest.raises(ExporterError) as caught:
         list(objects_of([text.encode()], 1000))
     assert (caught.value.reason, caught.value.code) == (why, "not_json")
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_line_is_named_wherever_the_chunks_are_cut(size: int) -> None:
+    """Also where the rest of the file exceeds the bound of an object."""
+    text = b'{"a": 1}\n' * 9 + b"{garbage\n" + b'{"a": 1}\n' * 30
+    chunks = [text[start : start + size] for start in range(0, len(text), size)]
+    for max_bytes in (100, 10_000):
+        with pytest.raises(ExporterError, match="line 10: invalid JSON"):
+            list(objects_of(chunks, max_bytes))
 
 
 def test_an_object_has_a_bound() -> None:
