@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import SourceResult
     from billing_cli.exporter.api import Fetched
+    from billing_cli.exporter.source import Source
     from billing_cli.jobs.plans import SourcePlan
 
 STOPPED = (
@@ -86,9 +87,14 @@ class LargerShares:
                 waiting[source_id] = asks[source_id]
         return LargerShares(wanted, waiting, self.stopped | stopped)
 
-    def left(self, source_ids: Iterable[str]) -> frozenset[str]:
-        """Return which of the sources are to be asked again, with those that took no part."""
-        return frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
+    def taking_part(self, sources: Mapping[str, Source]) -> dict[str, Source]:
+        """Return the sources without those that wait for room."""
+        return {name: source for name, source in sources.items() if name not in self.waiting}
+
+    def left(self, sources: Mapping[str, Source], source_ids: Iterable[str]) -> dict[str, Source]:
+        """Return those of `source_ids` that are to be asked again, with those that took no part."""
+        left = frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
+        return {name: source for name, source in sources.items() if name in left}
 
     def note_stopped(self, results: Mapping[str, SourceResult]) -> dict[str, SourceResult]:
         """Return the results; sources that were stopped are partial, with a note what to do."""

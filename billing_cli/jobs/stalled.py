@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 from billing_cli.core.model import Gap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from billing_cli.database.sources import SourceState
     from billing_cli.jobs.context import JobContext
-    from billing_cli.jobs.plans import SourcePlan
+    from billing_cli.jobs.source_results import StepOutcome
 
 
 def stalled_sources(
     context: JobContext,
-    current: Iterable[str],
-    advanced: Mapping[str, SourcePlan],
+    outcome: StepOutcome,
     states: Mapping[str, SourceState],
     until: datetime,
 ) -> dict[str, Gap]:
@@ -27,12 +26,15 @@ def stalled_sources(
     It has either no new snapshots, or only snapshots without samples.
     """
     gaps = {}
-    for source_id in sorted(current):
+    for source_id in sorted(outcome.current()):
+        answer = outcome.accepted[source_id]
+        if answer.contract != "window" and not answer.snapshots:
+            continue  # The exporter has a snapshot, which is not wanted yet.
         state = states[source_id]
         watermark, samples_at = state.watermark, state.samples_at
         is_recorded = state.is_stalled
-        if source_id in advanced:
-            step = advanced[source_id].advance
+        if source_id in outcome.plans:
+            step = outcome.plans[source_id].advance
             watermark, samples_at = step.watermark, step.samples_at
             if samples_at == watermark:
                 continue
