@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 import psycopg
 
 from billing_cli.database.failures import DataRefusedError, is_about_data, translate
+from billing_cli.database.write_path import UNDO_WRITE
 from billing_cli.jobs.entries import FactConflictError
 from billing_cli.jobs.write import Waiting, write
 from billing_cli.jobs.written import Written
@@ -143,7 +144,7 @@ def write_isolated(
     # follow each other in the order of their minutes, whichever node they are from.
     def refusal_of(some: Sequence[str | None]) -> str:
         _, reason = _try_to_write(context, connection, *_only(plans, waiting, some), run)
-        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        connection.execute(UNDO_WRITE)
         return reason
 
     failed = find_refused(source_ids, refusal_of)
@@ -225,7 +226,7 @@ def _try_to_write(
         return write(context, connection, plans, waiting, run), ""
     except (psycopg.Error, FactConflictError) as error:
         reason = refusal(error)
-        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        connection.execute(UNDO_WRITE)
         return Written(), reason
 
 

@@ -88,10 +88,9 @@ def take_step(
     """
     asked_at = context.clock()
     is_dry = session.dry_run
-    known = session.read(
-        lambda connection: _read(context, connection, list(request.sources), is_dry=is_dry)
+    states, has_arrears_since = session.read(
+        lambda connection: _prepare(context, connection, request.sources, is_dry=is_dry)
     )
-    states = known.states
     due = _due(request, states, asked_at)
     fetched = fetch_round(context, origin, replace(request, sources=due), states)
     skipped = [
@@ -102,7 +101,7 @@ def take_step(
     def work(connection: Connection, share: Share) -> Step:
         now = context.clock()
         version = context.tariff.pricing_rule_version
-        run = Run(context.run_id, now, version, known.has_arrears_since, context.job)
+        run = Run(context.run_id, now, version, has_arrears_since, context.job)
         refused = {source_id: ExporterError(reason) for source_id, reason in share.refused.items()}
         outcomes = {source_id: fetched.outcomes[source_id] for source_id in share.source_ids}
         unwritten = skipped
@@ -120,17 +119,13 @@ def take_step(
     return transaction_isolated(session, sorted(fetched.outcomes), work)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is read before anything is fetched."""
+def _prepare(
+    context: JobContext, connection: Connection, source_ids: Iterable[str], *, is_dry: bool
+) -> tuple[dict[str, SourceState], bool]:
+    """Make what a step needs, partitions and rows of new sources; read the states of the sources.
 
-    states: Mapping[str, SourceState]
-    has_arrears_since: bool
-
-
-def _read(
-    context: JobContext, connection: Connection, source_ids: Sequence[str], *, is_dry: bool
-) -> _Known:
+    Returns with them whether the arrears' column for their beginning is there.
+    """
     with pipeline_at_head(connection):
         make_missing_partitions(connection)
         if not is_dry:
@@ -139,10 +134,7 @@ def _read(
         states = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
         newer = connection.execute(HAS_ARREARS_SINCE)
     require_prices(context.tariff, connection)
-    return _Known(
-        {row[0]: source_state(*row) for row in states},
-        has_arrears_since=newer.fetchone() == (True,),
-    )
+    return {row[0]: source_state(*row) for row in states}, newer.fetchone() == (True,)
 
 
 def _due(
