@@ -523,7 +523,7 @@ FINISH = (
 )
 """What every step writes afterwards, of all its sources; the row of the run follows."""
 
-FINISH_BARE = tuple(statement for statement in FINISH if statement.name != "cleared arrears")
+FINISH_SOURCES = tuple(statement for statement in FINISH if statement.name != "cleared arrears")
 """The same, of the sources alone: where an account without traffic is to blame for a failure."""
 
 CORRECT = (RECORD[0], *CHARGE[1:], SEAL, Statement("cleared arrears", CLEAR_ARREARS))

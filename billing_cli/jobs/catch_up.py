@@ -105,7 +105,9 @@ def catch_up(
         request = StepRequest(remaining, goal, since, CatchUpWindow())
         while remaining:
             request = replace(
-                request, sources=done.shares.taking_part(remaining), wanted=done.shares.wanted
+                request,
+                sources=done.shares.taking_part(remaining),
+                larger_shares=done.shares.wanted,
             )
             step = take_step(context, session, origin, request, record)
             done, request = following, replace(request, window=step.window)

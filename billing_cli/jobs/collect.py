@@ -85,11 +85,11 @@ def collect(
             request = StepRequest(
                 done.shares.taking_part(remaining),
                 until,
-                wanted=done.shares.wanted,
+                larger_shares=done.shares.wanted,
                 respect_intervals=respect_intervals,
             )
             step = take_step(context, session, origin, request, record)
             done = following
             # Those that can't move within their share are asked again, alone and for more.
-            remaining, respect_intervals = done.shares.left(remaining, step.still), False
+            remaining, respect_intervals = done.shares.left(remaining, step.undecided), False
     return outcome(done)

@@ -170,20 +170,20 @@ class StepRequest:
     `until` is the end of the last closed minute. `since` is where a source begins that has no
     watermark yet. With a `window` all sources come equally far: minutes that another one has yet to
     reach are left to a later step, and so are sources that are further already. Without one, each
-    comes as far as its share of the samples allows; `wanted` are larger shares, in samples.
+    comes as far as its share of the samples allows; `larger_shares` are more than that, in samples.
     """
 
     sources: Mapping[str, Source]
     until: datetime
     since: datetime | None = None
     window: CatchUpWindow | None = None
-    wanted: Mapping[str, int] = field(default_factory=dict)
+    larger_shares: Mapping[str, int] = field(default_factory=dict)
     respect_intervals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRound:
-    """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
+    """What the sources answered for the time before `bound`; `beyond_bound` begin later than that.
 
     `known` are their states when they were asked, and `begins` where each one was asked from.
     `is_file` means that a file was read, not the exporters.
@@ -193,7 +193,7 @@ class FetchRound:
     known: Mapping[str, SourceState]
     bound: datetime
     outcomes: Mapping[str, Fetched | ExporterError]
-    waiting: frozenset[str]
+    beyond_bound: frozenset[str]
     is_file: bool
 
     def nodes(self) -> dict[str, bool]:
@@ -212,7 +212,7 @@ def fetch_round(
 ) -> FetchRound:
     """Ask the origin for what the requested sources may have new, each from where it stands.
 
-    A source that is in the request's `wanted` is asked for at least so many samples.
+    A source that is in the request's `larger_shares` is asked for at least so many samples.
     """
     window, until = request.window or CatchUpWindow(), request.until
     most_samples = context.fetching.step_max_samples
@@ -229,17 +229,19 @@ def fetch_round(
         elif begin < until or source.mode != "window":
             begins[source_id] = begin
     bound = window.bound(begins, until, most_samples)
-    waiting = {
+    beyond_bound = {
         source_id for source_id, begin in begins.items() if bound < until and begin >= bound
     } - ahead.keys()
-    asked = [name for name in request.sources if name in begins.keys() - waiting - ahead.keys()]
+    asked = [
+        name for name in request.sources if name in begins.keys() - beyond_bound - ahead.keys()
+    ]
     shares = window.shares(asked, most_samples)
     requests = [
         FetchRequest(
             source=request.sources[source_id],
             since=begins[source_id],
             until=max(bound, begins[source_id]),
-            max_samples=max(shares[source_id], request.wanted.get(source_id, 0)),
+            max_samples=max(shares[source_id], request.larger_shares.get(source_id, 0)),
             page_limit=context.fetching.page_limit,
             has_watermark=states[source_id].watermark is not None,
             renamed=states[source_id].renamed(),
@@ -247,7 +249,7 @@ def fetch_round(
         for source_id in asked
     ]
     outcomes = {**origin.fetch(requests, context.clock()), **ahead}
-    return FetchRound(begins, states, bound, outcomes, frozenset(waiting), origin.is_file)
+    return FetchRound(begins, states, bound, outcomes, frozenset(beyond_bound), origin.is_file)
 
 
 def _is_ahead(context: JobContext, state: SourceState) -> bool:

@@ -65,15 +65,15 @@ class StepOutcome:
 
 def results_of(
     outcomes: Mapping[str, Fetched | ExporterError],
-    found: LockedSources,
+    locked: LockedSources,
     outcome: StepOutcome,
     now: datetime,
 ) -> list[SourceResult]:
     """Return the result of each source that was asked, in the order of their ids."""
     results, written = [], outcome.written
     for source_id in sorted(outcomes):
-        state = found.states[source_id]
-        if source_id not in found.locked:
+        state = locked.states[source_id]
+        if source_id not in locked.source_ids:
             results.append(result_without_plan(source_id, state, now, status="busy"))
         elif source_id in outcome.plans:
             results.append(result_of_plan(outcome.plans[source_id], written, now))

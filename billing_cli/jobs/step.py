@@ -18,14 +18,14 @@ from billing_cli.database.partitions import make_missing_partitions
 from billing_cli.database.schema import pipeline_at_head
 from billing_cli.database.sources import READ_SOURCES, add_sources, lock_sources, source_state
 from billing_cli.database.stream_limits import use_accepted
-from billing_cli.database.write_path import FINISH, FINISH_BARE
+from billing_cli.database.write_path import FINISH, FINISH_SOURCES
 from billing_cli.database.writing import send
 from billing_cli.exporter.api import ExporterError
 from billing_cli.jobs.assignment import accept, assign_nodes
 from billing_cli.jobs.catch_up_window import CatchUpWindow, cut_at, end_of_history
 from billing_cli.jobs.fetching import fetch_round
-from billing_cli.jobs.isolation import Share, transaction_isolated, write_isolated
-from billing_cli.jobs.larger_shares import standing_still
+from billing_cli.jobs.isolation import IncludedSources, transaction_isolated, write_isolated
+from billing_cli.jobs.larger_shares import undecided_sources
 from billing_cli.jobs.plans import plan
 from billing_cli.jobs.prices import require_prices
 from billing_cli.jobs.regions import late_in_recorded_regions
@@ -38,7 +38,7 @@ from billing_cli.jobs.source_results import (
 )
 from billing_cli.jobs.stalled import stalled_sources
 from billing_cli.jobs.stream_limits import within_stream_limits
-from billing_cli.jobs.write import Waiting
+from billing_cli.jobs.write import StoredBacklog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,14 +63,14 @@ INTERVAL_TOLERANCE = timedelta(seconds=1)
 class Step:
     """What a step did. `behind` are the sources that are well and not current yet.
 
-    `still` are sources that could not move, as `standing_still` returns them. `window` is that of
-    the step after this one.
+    `undecided` are sources that could not move, as `undecided_sources` returns them. `window` is
+    that of the step after this one.
     """
 
     sources: tuple[SourceResult, ...]
     written: Written
     behind: frozenset[str]
-    still: Mapping[str, int | None]
+    undecided: Mapping[str, int | None]
     window: CatchUpWindow
 
 
@@ -95,17 +95,19 @@ def take_step(
     fetched = fetch_round(context, origin, replace(request, sources=due), states)
     skipped = [
         result_without_plan(source_id, states[source_id], context.clock(), status="skipped")
-        for source_id in request.sources.keys() - fetched.outcomes.keys() - fetched.waiting
+        for source_id in request.sources.keys() - fetched.outcomes.keys() - fetched.beyond_bound
     ]
 
-    def work(connection: Connection, share: Share) -> Step:
+    def work(connection: Connection, included: IncludedSources) -> Step:
         now = context.clock()
         version = context.tariff.pricing_rule_version
         run = Run(context.run_id, now, version, has_arrears_since, context.job)
-        refused = {source_id: ExporterError(reason) for source_id, reason in share.refused.items()}
-        outcomes = {source_id: fetched.outcomes[source_id] for source_id in share.source_ids}
+        refused = {
+            source_id: ExporterError(reason) for source_id, reason in included.refused.items()
+        }
+        outcomes = {source_id: fetched.outcomes[source_id] for source_id in included.source_ids}
         unwritten = skipped
-        if share.is_bare:
+        if included.sources_only:
             unwritten = skipped + [
                 result_without_plan(source_id, states[source_id], now, error=error)
                 for source_id, error in refused.items()
@@ -113,7 +115,9 @@ def take_step(
         else:
             outcomes |= refused
         mine = replace(fetched, outcomes=outcomes)
-        transaction = _Transaction(context, connection, request, mine, share, run, asked_at, is_dry)
+        transaction = _Transaction(
+            context, connection, request, mine, included, run, asked_at, is_dry
+        )
         return _write(transaction, unwritten, record)
 
     return transaction_isolated(session, sorted(fetched.outcomes), work)
@@ -124,7 +128,7 @@ def _prepare(
 ) -> tuple[dict[str, SourceState], bool]:
     """Make what a step needs, partitions and rows of new sources; read the states of the sources.
 
-    Returns with them whether the arrears' column for their beginning is there.
+    Returns with them whether this deployment keeps the start of an account's arrears.
     """
     with pipeline_at_head(connection):
         make_missing_partitions(connection)
@@ -156,13 +160,13 @@ def _due(
 
 @dataclass(frozen=True, slots=True)
 class _Transaction:
-    """A transaction that writes a step: its share of the sources, and what was fetched of those."""
+    """A transaction that writes a step: of which sources, and what was fetched."""
 
     context: JobContext
     connection: Connection
     request: StepRequest
     fetched: FetchRound
-    share: Share
+    included: IncludedSources
     run: Run
     asked_at: datetime
     is_dry: bool
@@ -176,24 +180,24 @@ def _write(
     """Everything that happens inside the transaction, in this order."""
     context, connection = transaction.context, transaction.connection
     request, fetched, run = transaction.request, transaction.fetched, transaction.run
-    found = _lock(transaction)
-    outcome = _accept(transaction, found)
-    outcome = _plan(transaction, found, outcome)
-    outcome = _write_plans(transaction, found, outcome)
+    locked = _lock(transaction)
+    outcome = _accept(transaction, locked)
+    outcome = _plan(transaction, locked, outcome)
+    outcome = _write_plans(transaction, locked, outcome)
     # A file says nothing of how its exporter is.
     if not fetched.is_file:
-        stalled = stalled_sources(context, outcome, found.states, request.until)
+        stalled = stalled_sources(context, outcome, locked.states, request.until)
         outcome = replace(outcome, stalled=stalled)
-    results = results_of(fetched.outcomes, found, outcome, run.now)
+    results = results_of(fetched.outcomes, locked, outcome, run.now)
     if not transaction.is_dry:
         results = fail_long_busy(connection, results, run.now)
-    behind = fetched.waiting | outcome.behind()
-    still = standing_still(outcome.answers, outcome.accepted, outcome.plans)
+    behind = fetched.beyond_bound | outcome.behind()
+    undecided = undecided_sources(outcome.answers, outcome.accepted, outcome.plans)
     step = Step(
         (*results, *unwritten),
         outcome.written,
         behind,
-        {source_id: samples for source_id, samples in still.items() if source_id in behind},
+        {source_id: samples for source_id, samples in undecided.items() if source_id in behind},
         (request.window or CatchUpWindow()).after(fetched.begins, outcome.answers, outcome.horizon),
     )
     with connection.pipeline():
@@ -207,14 +211,14 @@ def _lock(transaction: _Transaction) -> LockedSources:
     connection, fetched = transaction.connection, transaction.fetched
     nodes = fetched.nodes()
     moving = [node for node, has_news in nodes.items() if has_news]
-    found = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, transaction.run.now)
-    return assign_nodes(connection, transaction.context.sources, fetched.outcomes, found)
+    locked = lock_sources(connection, sorted(fetched.outcomes), nodes, moving, transaction.run.now)
+    return assign_nodes(connection, transaction.context.sources, fetched.outcomes, locked)
 
 
-def _accept(transaction: _Transaction, found: LockedSources) -> StepOutcome:
+def _accept(transaction: _Transaction, locked: LockedSources) -> StepOutcome:
     """Check the answers; with a window, cut them where the first history ends."""
     request, fetched = transaction.request, transaction.fetched
-    answers, errors = accept(request.sources, fetched.outcomes, found, fetched.known)
+    answers, errors = accept(request.sources, fetched.outcomes, locked, fetched.known)
     if request.window is None:
         return StepOutcome(answers, answers, request.until, errors)
     # Those that fail or are busy are not waited for: they have no part in this step.
@@ -230,11 +234,11 @@ def _accept(transaction: _Transaction, found: LockedSources) -> StepOutcome:
     return StepOutcome(answers, accepted, horizon, errors)
 
 
-def _plan(transaction: _Transaction, found: LockedSources, outcome: StepOutcome) -> StepOutcome:
+def _plan(transaction: _Transaction, locked: LockedSources, outcome: StepOutcome) -> StepOutcome:
     """Plan what the accepted answers amount to; nodes with too many streams fail."""
     context, connection = transaction.context, transaction.connection
     sources, until = transaction.request.sources, transaction.request.until
-    plans = plan(context, connection, sources, outcome.accepted, found, until)
+    plans = plan(context, connection, sources, outcome.accepted, locked, until)
     limited = within_stream_limits(context, connection, sources, plans)
     return replace(
         outcome.without(limited.errors),
@@ -249,28 +253,26 @@ def _plan(transaction: _Transaction, found: LockedSources, outcome: StepOutcome)
 
 
 def _write_plans(
-    transaction: _Transaction, found: LockedSources, outcome: StepOutcome
+    transaction: _Transaction, locked: LockedSources, outcome: StepOutcome
 ) -> StepOutcome:
     """Write the plans and the usage that found its account; sources that are refused fail."""
-    context, connection, share = transaction.context, transaction.connection, transaction.share
-    late = late_in_recorded_regions(
-        connection,
-        [usage for usage in found.billable if not usage.must_wait and share.takes(usage.source_id)],
-        {
-            name: source.region
-            for name, source in transaction.request.sources.items()
-            if source.region
-        },
-        context.tariff.default_region,
-    )
-    waiting = Waiting(late) if share.is_bare else Waiting(late, found.renewed, found.stale)
+    context, connection = transaction.context, transaction.connection
+    included, sources = transaction.included, transaction.request.sources
+    usage = [row for row in locked.billable if not row.must_wait and included.takes(row.source_id)]
+    regions: dict[str | None, str] = {
+        name: source.region for name, source in sources.items() if source.region
+    }
+    late = late_in_recorded_regions(connection, usage, regions, context.tariff.default_region)
+    backlog = StoredBacklog(late)
+    if not included.sources_only:
+        backlog = StoredBacklog(late, locked.renewed, locked.stale)
     # A source that waits for its node's next snapshot may have nothing to be written.
     plans = [source_plan for source_plan in outcome.plans.values() if source_plan.advance.snapshots]
-    written, failed = write_isolated(context, connection, plans, waiting, transaction.run)
+    written, failed = write_isolated(context, connection, plans, backlog, transaction.run)
     if used := outcome.above_limits - failed.keys():
         use_accepted(connection, sorted(used))
     errors = {source_id: ExporterError(reason) for source_id, reason in failed.items()}
-    return replace(outcome.without(errors), written=with_former_lives(written, found.billable))
+    return replace(outcome.without(errors), written=with_former_lives(written, locked.billable))
 
 
 def _finish(
@@ -284,5 +286,5 @@ def _finish(
     ]
     # Pauses between runs count from when the sources were asked, however long a run takes.
     run = replace(transaction.run, now=transaction.asked_at)
-    statements = FINISH_BARE if transaction.share.is_bare else FINISH
+    statements = FINISH_SOURCES if transaction.included.sources_only else FINISH
     send(transaction.connection, statements, Attempts(attempts, list(stalled.items())), run)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from billing_cli.jobs.usage import Usage
 
 
-class Waiting(NamedTuple):
+class StoredBacklog(NamedTuple):
     """What waits in the database, whether its source moves or not.
 
     `late` is usage that found its account. `renewed` are accounts with a new quota period, whose
@@ -70,45 +70,46 @@ def write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    waiting: Waiting,
+    backlog: StoredBacklog,
     run: Run,
 ) -> Written:
-    """Charge the usage of all plans, and what waited, and advance the sources.
+    """Charge the usage of all plans, and the stored backlog, and advance the sources.
 
     Raises FactConflictError where a fact exists already with other figures: the caller takes back
     all of it, which BEGIN_WRITE begins, with UNDO_WRITE.
     """
-    late = waiting.late
-    kept = {plan.source_id: _kept(plan) for plan in plans}
-    fresh, waited = buckets_of(billed(plans)), buckets_of(billed_late(late))
+    stream_accounts = {plan.source_id: _stream_accounts(plan) for plan in plans}
+    fresh, late = buckets_of(billed(plans)), buckets_of(billed_late(backlog.late))
     accounts = lock_accounts(
         context,
         connection,
-        {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *waiting.renewed},
-        chain(*kept.values(), (checkpoint.account_uuid for checkpoint in waiting.stale)),
+        {*(bucket.key.account_uuid for bucket in chain(fresh, late)), *backlog.renewed},
+        chain(*stream_accounts.values(), (checkpoint.account_uuid for checkpoint in backlog.stale)),
         fresh=[bucket.key for bucket in fresh],
-        late=[bucket.key for bucket in waited],
+        late=[bucket.key for bucket in late],
         first=BEGIN_WRITE,
     )
     new_ids = add_streams(connection, _new_streams(plans, accounts))
     opened = open_periods(connection, accounts)
     sources = {
-        usage.stored_node_id: usage.source_id for usage in late if usage.source_id is not None
+        usage.stored_node_id: usage.source_id
+        for usage in backlog.late
+        if usage.source_id is not None
     }
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
-    fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
-    above = find_above(context, connection, fresh, waited, opened, sources)
+    fresh, late = _chargeable(fresh, accounts), _chargeable(late, accounts)
+    above = find_above(context, connection, fresh, late, opened, sources)
     minutes = find_minutes(
         connection,
         [bucket for bucket in fresh if bucket.key not in above],
-        [bucket for bucket in waited if bucket.key not in above],
+        [bucket for bucket in late if bucket.key not in above],
         accounts.on_record,
-        chain(billed(plans), billed_late(late)),
+        chain(billed(plans), billed_late(backlog.late)),
     )
 
     def stage_records() -> tuple[Usage, StagedLines]:
         # The usage records, the most of a step in memory, are freed when this returns.
-        usage, records = sort_usage(plans, late, new_ids, accounts, above, minutes.replayed)
+        usage, records = sort_usage(plans, backlog.late, new_ids, accounts, above, minutes.replayed)
         return usage, stage_usage(connection, records)
 
     usage, records = stage_records()
@@ -118,7 +119,7 @@ def write(
         recorded = send(
             connection,
             RECORD,
-            _facts_to_record(plans, kept, waiting.stale, usage, accounts),
+            _facts_to_record(plans, stream_accounts, backlog.stale, usage, accounts),
             run,
         )
         return_freed_memory()
@@ -138,17 +139,17 @@ def _chargeable(buckets: Iterable[Bucket], accounts: LockedAccounts) -> list[Buc
     return [bucket for bucket in buckets if bucket.key.account_uuid in accounts.chargeable]
 
 
-def _kept(plan: SourcePlan) -> set[str]:
+def _stream_accounts(plan: SourcePlan) -> set[str]:
     """Return the accounts, present and former, of the streams that change."""
     account_of, row_of = plan.accounts.get, plan.rows.get
-    kept = set(plan.found.values())
+    accounts = set(plan.newly_resolved.values())
     for name in (*plan.advance.checkpoints, *plan.taken_over):
         account, row = account_of(name.sample_uuid), row_of(name)
         if account is not None:
-            kept.add(account)
+            accounts.add(account)
         if row is not None and row.account_uuid is not None:
-            kept.add(row.account_uuid)
-    return kept
+            accounts.add(row.account_uuid)
+    return accounts
 
 
 def _new_streams(plans: Iterable[SourcePlan], accounts: LockedAccounts) -> list[NewStream]:
@@ -186,7 +187,7 @@ def _absent_since(plan: SourcePlan, checkpoint: Checkpoint) -> datetime | None:
 
 def _facts_to_record(
     plans: Sequence[SourcePlan],
-    kept: Mapping[str, AbstractSet[str]],
+    stream_accounts: Mapping[str, AbstractSet[str]],
     stale: Iterable[StaleCheckpoint],
     usage: Usage,
     accounts: LockedAccounts,
@@ -195,8 +196,8 @@ def _facts_to_record(
     return Facts(
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
-        checkpoints=written_checkpoints(plans, kept, stale, usage, accounts),
-        stale=set(stale_checkpoints(plans, kept, stale, accounts)),
+        checkpoints=written_checkpoints(plans, stream_accounts, stale, usage, accounts),
+        stale=set(stale_checkpoints(plans, stream_accounts, stale, accounts)),
     )
 
 

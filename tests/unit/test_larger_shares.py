@@ -43,7 +43,7 @@ def test_several_sources_together_stay_within_the_largest_step() -> None:
     names = {f"s-{number:02}" for number in range(50)}
     shares, largest, steps = LargerShares(), set(), 0
     while shares.stopped != names:
-        taking_part = names - shares.stopped - shares.waiting.keys()
+        taking_part = names - shares.stopped - shares.postponed.keys()
         shares = shares.after(
             {name: max(9_000, shares.wanted.get(name, 0)) for name in taking_part}
         )
@@ -60,7 +60,7 @@ def test_a_source_that_waits_for_room_goes_on_where_it_was() -> None:
     shares = LargerShares({"jp-1": 500_000, "us-1": 300_000}).after(
         {"jp-1": 450_000, "us-1": 300_000}
     )
-    assert (shares.wanted, shares.waiting) == ({"jp-1": 1_000_000}, {"us-1": 600_000})
+    assert (shares.wanted, shares.postponed) == ({"jp-1": 1_000_000}, {"us-1": 600_000})
     sources = {name: Source(name, "http://localhost") for name in ("de-1", "jp-1", "us-1")}
     assert shares.taking_part(sources).keys() == {"de-1", "jp-1"}
     assert shares.left(sources, {"jp-1"}).keys() == {"jp-1", "us-1"}
