@@ -9,7 +9,6 @@ from billing_cli.core.prices import ProfileRow
 from billing_cli.database import arrays
 from billing_cli.database.quota_periods import renewals_by_account, send_read_renewals
 from billing_cli.database.takeover import find_charged
-from billing_cli.database.write_path import STAGING_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -131,15 +130,17 @@ class Waits(NamedTuple):
     afterwards: float
 
 
-def lock_accounts(connection: Connection, wanted: Wanted, waits: Waits) -> LockedRows:
+def lock_accounts(
+    connection: Connection, wanted: Wanted, waits: Waits, first: Sequence[LiteralString]
+) -> LockedRows:
     """Lock accounts and quota states, and look up what is on record of the buckets.
 
-    It is one round trip, which makes the staging tables as well. Sets the savepoints `accounts`,
-    before all of it, and `locks`, before the locks. Raises LockNotAvailable where another session
-    holds one of the rows for longer than that waits.
+    It is one round trip with the statements in `first`. Sets the savepoint `locks` after those, for
+    `lock_available_accounts`. Raises LockNotAvailable where another session holds one of the rows
+    for longer than that waits.
     """
     with connection.pipeline():
-        for statement in ("SAVEPOINT accounts", *STAGING_TABLES, "SAVEPOINT locks"):
+        for statement in (*first, "SAVEPOINT locks"):
             connection.execute(statement)
         _limit_waiting(connection, waits.locking)
         users = connection.execute(LOCK_USERS, {"account_uuids": arrays.plain(wanted.kept)})

@@ -211,7 +211,7 @@ class LockedSources:
     claimed it.
     """
 
-    locked: frozenset[str]
+    source_ids: frozenset[str]
     states: dict[str, SourceState]
     node_owners: dict[str, str]
     former_owners: dict[str, FormerOwner]

@@ -49,6 +49,11 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_charge (
     "TRUNCATE pg_temp.staged_usage, pg_temp.staged_charge",
 )
 
+# A write begins with these. They are sent with the locks of its accounts, in one round trip.
+BEGIN_WRITE = ("SAVEPOINT before_write", *STAGING_TABLES)
+# Takes back all of a write, and its locks; another may begin then.
+UNDO_WRITE = "ROLLBACK TO SAVEPOINT before_write"
+
 # What is copied into the second one: all but the stamp.
 STAGED_CHARGE: LiteralString = """
 staged_charge (
@@ -518,7 +523,7 @@ FINISH = (
 )
 """What every step writes afterwards, of all its sources; the row of the run follows."""
 
-FINISH_BARE = tuple(statement for statement in FINISH if statement.name != "cleared arrears")
+FINISH_SOURCES = tuple(statement for statement in FINISH if statement.name != "cleared arrears")
 """The same, of the sources alone: where an account without traffic is to blame for a failure."""
 
 CORRECT = (RECORD[0], *CHARGE[1:], SEAL, Statement("cleared arrears", CLEAR_ARREARS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 from psycopg.errors import LockNotAvailable
 
@@ -14,6 +14,7 @@ from billing_cli.core.rating import balance_of
 from billing_cli.database import accounts as store
 from billing_cli.database import arrays
 from billing_cli.database.begin import FIRST_MOMENT, LAST_MOMENT
+from billing_cli.database.write_path import STAGING_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -61,14 +62,15 @@ def lock_accounts(
     *,
     fresh: Sequence[BucketKey] = (),
     late: Sequence[BucketKey] = (),
+    first: Sequence[LiteralString] = STAGING_TABLES,
 ) -> LockedAccounts:
     """Lock accounts and the quota states of those to be charged, each in key order; read both.
 
     An account without a quota state gets its first. One whose row another session holds for longer
     than LOCK_WAIT_SECONDS, or whose figures money can't be computed with, is a problem of that
     account, never an error. `fresh` and `late` are the buckets to be charged in key order, as far
-    as they are known: `fresh` ones should not have been charged before. Sets the savepoint
-    `accounts` first, and makes the staging tables.
+    as they are known: `fresh` ones should not have been charged before. `first` are statements that
+    are sent before the locks, in the same round trip; whoever writes needs the staging tables.
     """
     initial_quota_bytes = context.tariff.initial_included_quota_bytes
     rows = _lock_rows(
@@ -82,6 +84,7 @@ def lock_accounts(
             fresh,
             late,
         ),
+        first,
     )
     chargeable: dict[str, Account] = {}
     problems: dict[str, str] = {}
@@ -116,7 +119,10 @@ def lock_accounts(
 
 
 def _lock_rows(
-    context: JobContext, connection: Connection, wanted: store.Wanted
+    context: JobContext,
+    connection: Connection,
+    wanted: store.Wanted,
+    first: Sequence[LiteralString],
 ) -> store.LockedRows:
     """Lock the rows, at first with a little patience, then those that are available.
 
@@ -125,7 +131,7 @@ def _lock_rows(
     patience = context.database.lock_timeout_seconds
     waits = store.Waits(min(LOCK_WAIT_SECONDS, patience), patience)
     with suppress(LockNotAvailable):
-        return store.lock_accounts(connection, wanted, waits)
+        return store.lock_accounts(connection, wanted, waits, first)
     with suppress(LockNotAvailable):
         return store.lock_available_accounts(connection, wanted, waits, adds_states=True)
     return store.lock_available_accounts(connection, wanted, waits, adds_states=False)

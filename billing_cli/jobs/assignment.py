@@ -47,7 +47,7 @@ def assign_nodes(
     connection: Connection,
     sources: Iterable[Source],
     outcomes: Mapping[str, Fetched | ExporterError],
-    found: LockedSources,
+    locked: LockedSources,
 ) -> LockedSources:
     """Give nodes that a source claimed to the source that expects them.
 
@@ -56,9 +56,9 @@ def assign_nodes(
     node is given away together with new samples, which show whether the counters go on.
     """
     configured = {source.source_id: source for source in sources}
-    assigned = dict(found.node_owners)
+    assigned = dict(locked.node_owners)
     taken = set()
-    for source_id in sorted(found.locked):
+    for source_id in sorted(locked.source_ids):
         answer = outcomes[source_id]
         if not isinstance(answer, Fetched) or answer.identity is None:
             continue
@@ -67,10 +67,10 @@ def assign_nodes(
         if (
             owner in {None, source_id}
             or owner not in configured
-            or found.states[source_id].watermark is not None
+            or locked.states[source_id].watermark is not None
             or not expects(configured[source_id], node)
             or expects(configured[owner], node)
-            or not (owner in found.locked or try_lock_sources(connection, [owner]))
+            or not (owner in locked.source_ids or try_lock_sources(connection, [owner]))
             or not any(
                 snapshot.totals
                 for snapshot in not_yet_applied(
@@ -82,16 +82,16 @@ def assign_nodes(
         move_progress(connection, owner, source_id, node)
         assigned[node.stored] = source_id
         taken.add(source_id)
-    if assigned == found.node_owners:
-        return found
-    states = read_sources(connection, sorted(found.states))
-    return replace(found, states=states, node_owners=assigned, taken=frozenset(taken))
+    if assigned == locked.node_owners:
+        return locked
+    states = read_sources(connection, sorted(locked.states))
+    return replace(locked, states=states, node_owners=assigned, taken=frozenset(taken))
 
 
 def accept(
     by_id: Mapping[str, Source],
     outcomes: Mapping[str, Fetched | ExporterError],
-    found: LockedSources,
+    locked: LockedSources,
     asked: Mapping[str, SourceState],
 ) -> tuple[dict[str, Fetched], dict[str, ExporterError]]:
     """Return the answers of the locked sources that may be used, and why others may not.
@@ -100,22 +100,22 @@ def accept(
     """
     errors: dict[str, ExporterError] = {}
     accepted: dict[str, Fetched] = {}
-    for source_id in sorted(found.locked):
+    for source_id in sorted(locked.source_ids):
         outcome = outcomes[source_id]
         if isinstance(outcome, Fetched):
-            state = found.states[source_id]
+            state = locked.states[source_id]
             problem = _identity_problem(by_id[source_id], state, outcome.identity)
             if problem:
                 errors[source_id] = ExporterError(problem, code="wrong_identity")
             else:
                 accepted[source_id] = outcome
         else:
-            errors[source_id] = _with_hint(outcome, found.states[source_id])
-    for source_id, problem in _ownership_problems(by_id, accepted, found).items():
+            errors[source_id] = _with_hint(outcome, locked.states[source_id])
+    for source_id, problem in _ownership_problems(by_id, accepted, locked).items():
         errors[source_id] = ExporterError(problem, code="wrong_identity")
         del accepted[source_id]
     for source_id in list(accepted):
-        if lost := _lost_commits(asked[source_id], found.states[source_id]):
+        if lost := _lost_commits(asked[source_id], locked.states[source_id]):
             errors[source_id] = ExporterError(lost)
             del accepted[source_id]
     return accepted, errors
@@ -166,7 +166,7 @@ def _with_hint(error: ExporterError, state: SourceState) -> ExporterError:
 def _ownership_problems(
     by_id: Mapping[str, Source],
     accepted: Mapping[str, Fetched],
-    found: LockedSources,
+    locked: LockedSources,
 ) -> dict[str, str]:
     """Find the sources whose node belongs to another one: it would be billed twice.
 
@@ -175,13 +175,13 @@ def _ownership_problems(
     """
     problems = {}
     claims: dict[str, list[str]] = {}
-    owners = dict(found.node_owners)
+    owners = dict(locked.node_owners)
     for source_id, fetched in accepted.items():
         if fetched.identity is None:
             continue
         node = fetched.identity.stored
-        former = found.former_owners.get(node)
-        if former and former.source_id != source_id and node not in found.node_owners:
+        former = locked.former_owners.get(node)
+        if former and former.source_id != source_id and node not in locked.node_owners:
             problems[source_id] = former_id_problem(node, former)
             continue
         claims.setdefault(node, []).append(source_id)

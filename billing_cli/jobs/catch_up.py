@@ -11,7 +11,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.jobs.catch_up_window import CatchUpWindow
 from billing_cli.jobs.context import check_range, sources_to_work_on
-from billing_cli.jobs.fetching import ending_at, origin_of
+from billing_cli.jobs.fetching import StepRequest, ending_at, origin_of
 from billing_cli.jobs.progress import Progress
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
@@ -101,24 +101,19 @@ def catch_up(
         notes = origin.notes
         if since is not None:
             ignored = _ignoring_since(session, origin.sources)
-        remaining, window = list(origin.sources), CatchUpWindow()
+        remaining = {source.source_id: source for source in origin.sources}
+        request = StepRequest(remaining, goal, since, CatchUpWindow())
         while remaining:
-            step = take_step(
-                context,
-                session,
-                origin,
-                [source for source in remaining if source.source_id not in done.shares.waiting],
-                until=goal,
-                since=since,
-                window=window,
-                wanted=done.shares.wanted,
-                record=record,
+            request = replace(
+                request,
+                sources=done.shares.taking_part(remaining),
+                larger_shares=done.shares.wanted,
             )
-            done, window = following, step.window
+            step = take_step(context, session, origin, request, record)
+            done, request = following, replace(request, window=step.window)
             if on_step is not None:
                 on_step(done.results, goal)
-            left = done.shares.left(step.behind)
-            remaining = [source for source in remaining if source.source_id in left]
+            remaining = done.shares.left(remaining, step.behind)
     return outcome(done)
 
 

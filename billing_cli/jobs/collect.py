@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from billing_cli.core.times import closed_until
 from billing_cli.database.connection import Session
 from billing_cli.jobs.context import sources_to_work_on
-from billing_cli.jobs.fetching import origin_of
+from billing_cli.jobs.fetching import StepRequest, origin_of
 from billing_cli.jobs.progress import Progress
 from billing_cli.jobs.run_history import record_run, recording_failure, result_of
 from billing_cli.jobs.step import take_step
@@ -78,22 +78,18 @@ def collect(
         origin_of(context, session, sources, file, are_named=bool(source_ids)) as origin,
     ):
         notes = origin.notes
-        remaining = list(origin.sources)
+        remaining = {source.source_id: source for source in origin.sources}
         # Sources that are named, or that a file is of, are wanted now, whatever their interval.
         respect_intervals = not source_ids and not origin.is_file
         while remaining or not done.steps:
-            step = take_step(
-                context,
-                session,
-                origin,
-                [source for source in remaining if source.source_id not in done.shares.waiting],
-                until=until,
-                wanted=done.shares.wanted,
+            request = StepRequest(
+                done.shares.taking_part(remaining),
+                until,
+                larger_shares=done.shares.wanted,
                 respect_intervals=respect_intervals,
-                record=record,
             )
+            step = take_step(context, session, origin, request, record)
             done = following
             # Those that can't move within their share are asked again, alone and for more.
-            left, respect_intervals = done.shares.left(step.still), False
-            remaining = [source for source in remaining if source.source_id in left]
+            remaining, respect_intervals = done.shares.left(remaining, step.undecided), False
     return outcome(done)

@@ -13,6 +13,7 @@ from billing_cli.database.schema import require_head
 from billing_cli.database.sources import read_sources
 from billing_cli.errors import BillingError
 from billing_cli.exporter.api import ExporterError, Fetched, FetchRequest
+from billing_cli.jobs.catch_up_window import CatchUpWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from billing_cli.database.sources import SourceState
     from billing_cli.exporter.claims import Claims
     from billing_cli.exporter.file import SnapshotFile
-    from billing_cli.jobs.catch_up_window import CatchUpWindow
     from billing_cli.jobs.context import JobContext
 
     Fetch = Callable[[Sequence[FetchRequest], datetime], Mapping[str, Fetched | ExporterError]]
@@ -164,22 +164,37 @@ def _over_http(
 
 
 @dataclass(frozen=True, slots=True)
-class FetchRound:
-    """What the sources answered for the time before `bound`; those in `waiting` are beyond it.
+class StepRequest:
+    """What a step is to do: move `sources`, by their ids, towards `until`.
 
-    `known` are their states when they were asked, at `asked_at`, and `begins` where each one was
-    asked from. `is_file` means that a file was read, not the exporters, `is_dry` that nothing is
-    to be stored.
+    `until` is the end of the last closed minute. `since` is where a source begins that has no
+    watermark yet. With a `window` all sources come equally far: minutes that another one has yet to
+    reach are left to a later step, and so are sources that are further already. Without one, each
+    comes as far as its share of the samples allows; `larger_shares` are more than that, in samples.
+    """
+
+    sources: Mapping[str, Source]
+    until: datetime
+    since: datetime | None = None
+    window: CatchUpWindow | None = None
+    larger_shares: Mapping[str, int] = field(default_factory=dict)
+    respect_intervals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRound:
+    """What the sources answered for the time before `bound`; `beyond_bound` begin later than that.
+
+    `known` are their states when they were asked, and `begins` where each one was asked from.
+    `is_file` means that a file was read, not the exporters.
     """
 
     begins: Mapping[str, datetime]
     known: Mapping[str, SourceState]
     bound: datetime
     outcomes: Mapping[str, Fetched | ExporterError]
-    waiting: frozenset[str]
-    asked_at: datetime
+    beyond_bound: frozenset[str]
     is_file: bool
-    is_dry: bool
 
     def nodes(self) -> dict[str, bool]:
         """Return the nodes that answered, and whether a source has snapshots that may be new."""
@@ -193,69 +208,63 @@ class FetchRound:
 
 
 def fetch_round(
-    context: JobContext,
-    origin: Origin,
-    sources: Sequence[Source],
-    states: Mapping[str, SourceState],
-    until: datetime,
-    since: datetime | None,
-    window: CatchUpWindow,
-    asked_at: datetime,
-    *,
-    wanted: Mapping[str, int],
-    is_dry: bool,
+    context: JobContext, origin: Origin, request: StepRequest, states: Mapping[str, SourceState]
 ) -> FetchRound:
-    """Ask the origin for what the sources may have new, each from where it stands.
+    """Ask the origin for what the requested sources may have new, each from where it stands.
 
-    Of the sources in `wanted`, at least so many samples are asked.
+    A source that is in the request's `larger_shares` is asked for at least so many samples.
     """
-    fetching = context.fetching
+    window, until = request.window or CatchUpWindow(), request.until
+    most_samples = context.fetching.step_max_samples
+    ahead = {
+        source_id: ExporterError(LEGACY_AHEAD)
+        for source_id in request.sources
+        if _is_ahead(context, states[source_id])
+    }
     begins = {}
-    ahead: dict[str, ExporterError] = {}
-    for source in sources:
-        state = states[source.source_id]
-        legacy = state.legacy_watermark if state.watermark is None else None
-        if legacy is not None and legacy > context.clock() + FUTURE_TOLERANCE:
-            begins[source.source_id] = until
-            ahead[source.source_id] = ExporterError(LEGACY_AHEAD)
-            continue
-        begin = state.watermark or state.legacy_watermark or since
-        if begin is None:
-            # A file has an end of its own; all of it is wanted.
-            lookback = until - context.initial_lookback
-            begin = origin.first_stamps.get(source.source_id, lookback)
-        if begin < until or source.mode != "window":
-            begins[source.source_id] = begin
-    bound = window.bound(begins, until, fetching.step_max_samples)
-    waiting = frozenset(
+    for source_id, source in request.sources.items():
+        begin = _begin(context, origin, request, states[source_id])
+        if source_id in ahead:
+            begins[source_id] = until
+        elif begin < until or source.mode != "window":
+            begins[source_id] = begin
+    bound = window.bound(begins, until, most_samples)
+    beyond_bound = {
         source_id for source_id, begin in begins.items() if bound < until and begin >= bound
-    )
+    } - ahead.keys()
     asked = [
-        source for source in sources if source.source_id in begins.keys() - waiting - ahead.keys()
+        name for name in request.sources if name in begins.keys() - beyond_bound - ahead.keys()
     ]
-    shares = window.shares((source.source_id for source in asked), fetching.step_max_samples)
-    outcomes = origin.fetch(
-        [
-            FetchRequest(
-                source=source,
-                since=begins[source.source_id],
-                until=max(bound, begins[source.source_id]),
-                max_samples=max(shares[source.source_id], wanted.get(source.source_id, 0)),
-                page_limit=fetching.page_limit,
-                has_watermark=states[source.source_id].watermark is not None,
-                renamed=states[source.source_id].renamed(),
-            )
-            for source in asked
-        ],
-        context.clock(),
-    )
-    return FetchRound(
-        begins,
-        states,
-        bound,
-        {**outcomes, **ahead},
-        waiting - ahead.keys(),
-        asked_at,
-        origin.is_file,
-        is_dry,
-    )
+    shares = window.shares(asked, most_samples)
+    requests = [
+        FetchRequest(
+            source=request.sources[source_id],
+            since=begins[source_id],
+            until=max(bound, begins[source_id]),
+            max_samples=max(shares[source_id], request.larger_shares.get(source_id, 0)),
+            page_limit=context.fetching.page_limit,
+            has_watermark=states[source_id].watermark is not None,
+            renamed=states[source_id].renamed(),
+        )
+        for source_id in asked
+    ]
+    outcomes = {**origin.fetch(requests, context.clock()), **ahead}
+    return FetchRound(begins, states, bound, outcomes, frozenset(beyond_bound), origin.is_file)
+
+
+def _is_ahead(context: JobContext, state: SourceState) -> bool:
+    """Return whether a source would go on from a legacy watermark in the future."""
+    legacy = state.legacy_watermark if state.watermark is None else None
+    return legacy is not None and legacy > context.clock() + FUTURE_TOLERANCE
+
+
+def _begin(
+    context: JobContext, origin: Origin, request: StepRequest, state: SourceState
+) -> datetime:
+    """Return where a source goes on from, or begins."""
+    begin = state.watermark or state.legacy_watermark or request.since
+    if begin is not None:
+        return begin
+    # A file has an end of its own; all of it is wanted.
+    lookback = request.until - context.initial_lookback
+    return origin.first_stamps.get(state.source_id, lookback)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 import psycopg
 
 from billing_cli.database.failures import DataRefusedError, is_about_data, translate
+from billing_cli.database.write_path import UNDO_WRITE
 from billing_cli.jobs.entries import FactConflictError
-from billing_cli.jobs.write import Waiting, write
+from billing_cli.jobs.write import StoredBacklog, write
 from billing_cli.jobs.written import Written
 
 if TYPE_CHECKING:
@@ -34,21 +35,21 @@ UNCARRIED = "usage that waited on nodes that no source carries any more"
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE"
 
 
-class Share(NamedTuple):
+class IncludedSources(NamedTuple):
     """The part of a step that a transaction takes.
 
-    `refused` says why other sources are left out. With `is_bare` nothing is written of those, nor
-    of accounts without usage: of their quota periods and arrears. Nor is usage of nodes that no
+    `refused` says why other sources are left out. With `sources_only` nothing is written of those,
+    nor of accounts without usage (their quota periods and arrears), nor usage of nodes that no
     source carries.
     """
 
     source_ids: Sequence[str] = ()
     refused: Mapping[str, str] = {}
-    is_bare: bool = False
+    sources_only: bool = False
 
     def takes(self, source_id: str | None) -> bool:
         """Return whether usage that waited is part of it."""
-        return source_id not in self.refused and not (self.is_bare and source_id is None)
+        return source_id not in self.refused and not (self.sources_only and source_id is None)
 
 
 class _UndoneError(Exception):
@@ -56,7 +57,9 @@ class _UndoneError(Exception):
 
 
 def transaction_isolated(
-    session: Session, source_ids: Sequence[str], work: Callable[[Connection, Share], Result]
+    session: Session,
+    source_ids: Sequence[str],
+    work: Callable[[Connection, IncludedSources], Result],
 ) -> Result:
     """Do the work in one transaction; where data is refused up to COMMIT, without its sources.
 
@@ -64,31 +67,36 @@ def transaction_isolated(
     out of the one that stands. Raises as `session.transaction` does.
     """
     try:
-        return session.transaction(lambda connection: work(connection, Share(source_ids)))
+        return session.transaction(lambda connection: work(connection, IncludedSources(source_ids)))
     except DataRefusedError as error:
         if session.dry_run:
             raise
         failure = error
     until = time.monotonic() + session.database.statement_timeout_seconds
 
-    def refusal_of(some: Sequence[str], *, is_bare: bool) -> str:
+    def refusal_of(some: Sequence[str], *, sources_only: bool) -> str:
         if time.monotonic() > until:
             raise failure
-        return _refusal_of(session, lambda connection: work(connection, Share(some, {}, is_bare)))
+        return _refusal_of(
+            session,
+            lambda connection: work(connection, IncludedSources(some, {}, sources_only)),
+        )
 
     # What is refused without any source is not theirs to blame for.
-    is_bare = bool(refusal_of((), is_bare=False))
-    if is_bare and refusal_of((), is_bare=True):
+    sources_only = bool(refusal_of((), sources_only=False))
+    if sources_only and refusal_of((), sources_only=True):
         raise failure
-    refused = find_refused(source_ids, partial(refusal_of, is_bare=is_bare))
+    refused = find_refused(source_ids, partial(refusal_of, sources_only=sources_only))
     rest = [source_id for source_id in source_ids if source_id not in refused]
-    if not is_bare:
+    if not sources_only:
         try:
-            return session.transaction(lambda connection: work(connection, Share(rest, refused)))
+            return session.transaction(
+                lambda connection: work(connection, IncludedSources(rest, refused))
+            )
         except DataRefusedError:
             pass  # Even that they failed can't be written.
     return session.transaction(
-        lambda connection: work(connection, Share(rest, refused, is_bare=True))
+        lambda connection: work(connection, IncludedSources(rest, refused, sources_only=True))
     )
 
 
@@ -112,7 +120,7 @@ def write_isolated(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    waiting: Waiting,
+    backlog: StoredBacklog,
     run: Run,
 ) -> tuple[Written, dict[str, str]]:
     """Write all plans, and what waits; where some sources can't be written, all the others.
@@ -122,12 +130,12 @@ def write_isolated(
     Returns what was written and, by source id, why a source was left out. Other errors (lost
     connection, deadlock) are raised.
     """
-    if not plans and not waiting:
+    if not plans and not backlog:
         return Written(), {}
-    written, reason = _try_to_write(context, connection, plans, waiting, run)
+    written, reason = _try_to_write(context, connection, plans, backlog, run)
     if not reason:
         return written, {}
-    late_ids = {usage.source_id for usage in waiting.late}
+    late_ids = {usage.source_id for usage in backlog.late}
     source_ids: list[str | None] = [
         *sorted(
             {plan.source_id for plan in plans}
@@ -135,21 +143,21 @@ def write_isolated(
         ),
         *[None] * (None in late_ids),
     ]
-    unused = waiting._replace(late=())
+    unused = backlog._replace(late=())
     if len(source_ids) == 1 and not unused:
         return _outcome(Written(), {source_ids[0]: reason})
 
     # What is tried is undone, so that the good ones are then written as one: an account's entries
     # follow each other in the order of their minutes, whichever node they are from.
     def refusal_of(some: Sequence[str | None]) -> str:
-        _, reason = _try_to_write(context, connection, *_only(plans, waiting, some), run)
-        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        _, reason = _try_to_write(context, connection, *_only(plans, backlog, some), run)
+        connection.execute(UNDO_WRITE)
         return reason
 
     failed = find_refused(source_ids, refusal_of)
-    good, late = _only(plans, waiting, set(source_ids) - failed.keys())
+    good, late = _only(plans, backlog, set(source_ids) - failed.keys())
     # Where no source is to blame, what waits without usage is.
-    for more in (unused, Waiting()) if failed and unused else (Waiting(),):
+    for more in (unused, StoredBacklog()) if failed and unused else (StoredBacklog(),):
         usage = more._replace(late=late.late)
         written, reason = _try_to_write(context, connection, good, usage, run)
         if not reason:
@@ -217,22 +225,22 @@ def _try_to_write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    waiting: Waiting,
+    backlog: StoredBacklog,
     run: Run,
 ) -> tuple[Written, str]:
     """Write the plans; where they can't be, undo that and return why."""
     try:
-        return write(context, connection, plans, waiting, run), ""
+        return write(context, connection, plans, backlog, run), ""
     except (psycopg.Error, FactConflictError) as error:
         reason = refusal(error)
-        connection.execute("ROLLBACK TO SAVEPOINT accounts")
+        connection.execute(UNDO_WRITE)
         return Written(), reason
 
 
 def _only(
-    plans: Sequence[SourcePlan], waiting: Waiting, source_ids: Collection[str | None]
-) -> tuple[list[SourcePlan], Waiting]:
+    plans: Sequence[SourcePlan], backlog: StoredBacklog, source_ids: Collection[str | None]
+) -> tuple[list[SourcePlan], StoredBacklog]:
     return (
         [plan for plan in plans if plan.source_id in source_ids],
-        Waiting([usage for usage in waiting.late if usage.source_id in source_ids]),
+        StoredBacklog([usage for usage in backlog.late if usage.source_id in source_ids]),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from billing_cli.core.result import SourceResult
     from billing_cli.exporter.api import Fetched
+    from billing_cli.exporter.source import Source
     from billing_cli.jobs.plans import SourcePlan
 
 STOPPED = (
@@ -25,7 +26,7 @@ STOPPED = (
 )
 
 
-def standing_still(
+def undecided_sources(
     answers: Mapping[str, Fetched],
     accepted: Mapping[str, Fetched],
     advanced: Mapping[str, SourcePlan],
@@ -34,30 +35,30 @@ def standing_still(
 
     None where not their share, but what was asked or accepted of all sources ended too early.
     """
-    still: dict[str, int | None] = {}
+    undecided: dict[str, int | None] = {}
     for source_id, plan in advanced.items():
         if plan.advance.waits_for_successor and not plan.advance.snapshots:
             snapshots = answers[source_id].snapshots
             is_cut = len(accepted[source_id].snapshots) < len(snapshots)
             is_for_all = is_cut or answers[source_id].complete
-            still[source_id] = None if is_for_all else sum(map(weight, snapshots))
-    return still
+            undecided[source_id] = None if is_for_all else sum(map(weight, snapshots))
+    return undecided
 
 
 @dataclass(frozen=True, slots=True)
 class LargerShares:
     """How many samples are `wanted` in the next step of sources that stand still, by source id.
 
-    Those in `waiting` want so many as well, and take no part in the step, for want of room: else
+    Those in `postponed` want so many as well, and take no part in the step, for want of room: else
     none could pass another, and all their hours would be in memory at once. Those in `stopped` are
     not asked again in this run.
     """
 
     wanted: Mapping[str, int] = field(default_factory=dict)
-    waiting: Mapping[str, int] = field(default_factory=dict)
+    postponed: Mapping[str, int] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
 
-    def after(self, still: Mapping[str, int | None], *, is_last: bool = False) -> LargerShares:
+    def after(self, undecided: Mapping[str, int | None], *, is_last: bool = False) -> LargerShares:
         """Return the shares after a step, or after the last one that a run takes.
 
         A source is asked for twice what it got, or was asked for where the next minute alone was
@@ -65,10 +66,10 @@ class LargerShares:
         come first, so that they are done first.
         """
         if is_last:
-            return LargerShares(stopped=self.stopped | still.keys() | self.waiting.keys())
-        asks = dict(self.waiting)
+            return LargerShares(stopped=self.stopped | undecided.keys() | self.postponed.keys())
+        asks = dict(self.postponed)
         stopped = set()
-        for source_id, got in still.items():
+        for source_id, got in undecided.items():
             asked = self.wanted.get(source_id, 0)
             if got is None:
                 asks[source_id] = asked
@@ -77,18 +78,23 @@ class LargerShares:
             else:
                 asks[source_id] = min(2 * max(got, asked), LARGEST_STEP_SAMPLES)
         room = LARGEST_STEP_SAMPLES
-        wanted, waiting = {}, {}
+        wanted, postponed = {}, {}
         for source_id in sorted(asks, key=lambda name: (-asks[name], name)):
             if asks[source_id] <= room:
                 wanted[source_id] = asks[source_id]
                 room -= asks[source_id]
             else:
-                waiting[source_id] = asks[source_id]
-        return LargerShares(wanted, waiting, self.stopped | stopped)
+                postponed[source_id] = asks[source_id]
+        return LargerShares(wanted, postponed, self.stopped | stopped)
 
-    def left(self, source_ids: Iterable[str]) -> frozenset[str]:
-        """Return which of the sources are to be asked again, with those that took no part."""
-        return frozenset(source_ids) - self.stopped | self.wanted.keys() | self.waiting.keys()
+    def taking_part(self, sources: Mapping[str, Source]) -> dict[str, Source]:
+        """Return the sources without those that wait for room."""
+        return {name: source for name, source in sources.items() if name not in self.postponed}
+
+    def left(self, sources: Mapping[str, Source], source_ids: Iterable[str]) -> dict[str, Source]:
+        """Return those of `source_ids` that are to be asked again, with those that took no part."""
+        left = frozenset(source_ids) - self.stopped | self.wanted.keys() | self.postponed.keys()
+        return {name: source for name, source in sources.items() if name in left}
 
     def note_stopped(self, results: Mapping[str, SourceResult]) -> dict[str, SourceResult]:
         """Return the results; sources that were stopped are partial, with a note what to do."""

@@ -72,10 +72,10 @@ class MovingNode:
 
 
 def moving_nodes(
-    connection: Connection, accepted: Mapping[str, Fetched], found: LockedSources
+    connection: Connection, accepted: Mapping[str, Fetched], locked: LockedSources
 ) -> list[MovingNode]:
     """Return the nodes that have snapshots to be applied."""
-    states = found.states
+    states = locked.states
     identified = {
         source_id: fetched.identity
         for source_id, fetched in accepted.items()
@@ -107,7 +107,7 @@ def moving_nodes(
                     watermark,
                     samples_at,
                     is_followed,
-                    source_id in found.taken,
+                    source_id in locked.taken,
                     fresh,
                 )
             )

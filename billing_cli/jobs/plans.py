@@ -37,8 +37,7 @@ class SourcePlan:
     `rows` are the known streams of its node, and `taken_over` those without a row that go on from
     the legacy writer's totals. `accounts` are by sample uuid, for all streams that are touched:
     new, changed, gone, or without an account so far; `unresolved` are those of them that have none
-    now. `found` are the accounts of streams that had
-    none so far, and did not change.
+    now. `newly_resolved` are the accounts of streams that had none so far, and did not change.
     """
 
     source_id: str
@@ -49,7 +48,7 @@ class SourcePlan:
     taken_over: Mapping[StreamName, Checkpoint]
     accounts: Mapping[str, str]
     unresolved: frozenset[StreamName]
-    found: Mapping[StreamName, str]
+    newly_resolved: Mapping[StreamName, str]
     advance: Advance
     notes: tuple[str, ...] = ()
 
@@ -71,7 +70,7 @@ def plan(
     connection: Connection,
     by_id: Mapping[str, Source],
     accepted: Mapping[str, Fetched],
-    found: LockedSources,
+    locked: LockedSources,
     until: datetime,
 ) -> list[SourcePlan]:
     """Plan what each source's new snapshots amount to, from the streams as they are now.
@@ -80,16 +79,16 @@ def plan(
     """
     nodes = [
         node
-        for node in moving_nodes(connection, accepted, found)
+        for node in moving_nodes(connection, accepted, locked)
         # Another one seemed to have nothing new when it was fetched: it is left to the next run.
-        if node.identity.stored in found.moving
+        if node.identity.stored in locked.moving
     ]
     if not nodes:
         return []
     streams = read_streams(
         connection,
-        found.streams,
-        found.debts,
+        locked.streams,
+        locked.debts,
         {node.identity.stored: node.samples_at for node in nodes},
         {node.identity.stored: node.names() for node in nodes},
         {node.identity.stored: node.totals_at_watermark() for node in nodes},
@@ -239,7 +238,7 @@ def _plan(
         },
         accounts=accounts,
         unresolved=frozenset(name for name in touched if name.sample_uuid not in accounts),
-        found={
+        newly_resolved={
             name: accounts[name.sample_uuid]
             for name in node.unresolved()
             if name.sample_uuid in accounts and name not in step.checkpoints

@@ -38,7 +38,7 @@ class Progress:
             {**self.results, **{new.source_id: self._merged(new) for new in step.sources}},
             self.written.plus(step.written),
             self.steps + 1,
-            self.shares.after(step.still, is_last=is_last),
+            self.shares.after(step.undecided, is_last=is_last),
         )
 
     def sources(self) -> Iterable[SourceResult]:

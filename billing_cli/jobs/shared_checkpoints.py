@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def written_checkpoints(
     plans: Iterable[SourcePlan],
-    kept: Mapping[str, AbstractSet[str]],
+    stream_accounts: Mapping[str, AbstractSet[str]],
     stale: Iterable[StaleCheckpoint],
     usage: Usage,
     accounts: LockedAccounts,
 ) -> list[tuple[str, str, datetime]]:
     """Return node, account and the last snapshot with samples of those to be written.
 
-    They are of the accounts of streams that change, `kept` by source, and of usage that waited, and
-    those that an earlier run left.
+    They are of the accounts of streams that change, `stream_accounts` by source, of late usage,
+    and those that an earlier run left.
     """
     stamps = {
         (checkpoint.stored_node_id, checkpoint.account_uuid): checkpoint.samples_at
@@ -35,14 +35,14 @@ def written_checkpoints(
     stamps |= usage.late_at
     for plan in plans:
         node, at = plan.identity.stored, plan.advance.samples_at or plan.watermark
-        for account in kept[plan.source_id] & accounts.kept:
+        for account in stream_accounts[plan.source_id] & accounts.kept:
             stamps[node, account] = at
     return [(node, account, at) for (node, account), at in stamps.items()]
 
 
 def stale_checkpoints(
     plans: Iterable[SourcePlan],
-    kept: Mapping[str, AbstractSet[str]],
+    stream_accounts: Mapping[str, AbstractSet[str]],
     stale: Iterable[StaleCheckpoint],
     accounts: LockedAccounts,
 ) -> Iterator[tuple[str, str, bool]]:
@@ -56,5 +56,5 @@ def stale_checkpoints(
         if checkpoint.account_uuid not in held:
             yield checkpoint.stored_node_id, checkpoint.account_uuid, False
     for plan in plans:
-        for account in kept[plan.source_id] & held:
+        for account in stream_accounts[plan.source_id] & held:
             yield plan.identity.stored, account, True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from billing_cli.config.redaction import redact
@@ -10,7 +10,7 @@ from billing_cli.core.model import Gap
 from billing_cli.core.result import SourceResult
 from billing_cli.core.source_status import BUSY_FAILURE_SECONDS
 from billing_cli.database.busy import note_busy_sources, read_lock_holders
-from billing_cli.jobs.written import NOTES_SHOWN, Charged, notes_of
+from billing_cli.jobs.written import NOTES_SHOWN, Charged, Written, notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,39 +24,76 @@ if TYPE_CHECKING:
     from billing_cli.exporter.api import ExporterError, Fetched
     from billing_cli.jobs.context import JobContext
     from billing_cli.jobs.plans import SourcePlan
-    from billing_cli.jobs.written import Written
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What has become of a step's sources so far, by id: usable `answers`, and `errors`.
+
+    `accepted` are the answers up to the `horizon`. `plans` are what the sources write that have not
+    failed; those in `above_limits` need what an operator accepted. `stalled` are new gaps.
+    """
+
+    answers: Mapping[str, Fetched]
+    accepted: Mapping[str, Fetched]
+    horizon: datetime
+    errors: Mapping[str, ExporterError]
+    plans: Mapping[str, SourcePlan] = field(default_factory=dict)
+    above_limits: frozenset[str] = frozenset()
+    written: Written = field(default_factory=Written)
+    stalled: Mapping[str, Gap] = field(default_factory=dict)
+
+    def without(self, failed: Mapping[str, ExporterError]) -> StepOutcome:
+        """Return the outcome where these sources failed as well: their plans are not written."""
+        plans = {name: plan for name, plan in self.plans.items() if name not in failed}
+        return replace(self, plans=plans, errors={**self.errors, **failed})
+
+    def current(self) -> frozenset[str]:
+        """Return the sources that are well and have nothing more before the goal."""
+        return self._well(is_complete=True)
+
+    def behind(self) -> frozenset[str]:
+        """Return the sources that are well and have more."""
+        return self._well(is_complete=False)
+
+    def _well(self, *, is_complete: bool) -> frozenset[str]:
+        return frozenset(
+            source_id
+            for source_id, answer in self.accepted.items()
+            if answer.complete == is_complete and source_id not in self.errors
+        )
 
 
 def results_of(
     outcomes: Mapping[str, Fetched | ExporterError],
-    found: LockedSources,
-    accepted: Mapping[str, Fetched],
-    advanced: Mapping[str, SourcePlan],
-    errors: Mapping[str, ExporterError],
-    written: Written,
+    locked: LockedSources,
+    outcome: StepOutcome,
     now: datetime,
 ) -> list[SourceResult]:
-    """Return the outcome of each source that was asked, in the order of their ids."""
-    results = []
+    """Return the result of each source that was asked, in the order of their ids."""
+    results, written = [], outcome.written
     for source_id in sorted(outcomes):
-        state = found.states[source_id]
-        if source_id not in found.locked:
+        state = locked.states[source_id]
+        if source_id not in locked.source_ids:
             results.append(result_without_plan(source_id, state, now, status="busy"))
-        elif source_id in advanced:
-            results.append(result_of_plan(advanced[source_id], written, now))
+        elif source_id in outcome.plans:
+            results.append(result_of_plan(outcome.plans[source_id], written, now))
         else:
             results.append(
                 result_without_plan(
                     source_id,
                     state,
                     now,
-                    error=errors.get(source_id),
-                    fetched=accepted.get(source_id),
+                    error=outcome.errors.get(source_id),
+                    fetched=outcome.accepted.get(source_id),
                     problems=written.notes.get(source_id, ()),
                     held=written.held.get(source_id, 0),
                 )
             )
-    return results
+    return [
+        replace(result, gaps=result.gaps + 1) if result.source_id in outcome.stalled else result
+        for result in results
+    ]
 
 
 def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Written:
@@ -83,8 +120,7 @@ def with_former_lives(written: Written, billable: Iterable[BillableUsage]) -> Wr
 
 def stalled_sources(
     context: JobContext,
-    current: Iterable[str],
-    advanced: Mapping[str, SourcePlan],
+    outcome: StepOutcome,
     states: Mapping[str, SourceState],
     until: datetime,
 ) -> dict[str, Gap]:
@@ -93,12 +129,15 @@ def stalled_sources(
     It has either no new snapshots, or only snapshots without samples.
     """
     gaps = {}
-    for source_id in sorted(current):
+    for source_id in sorted(outcome.current()):
+        answer = outcome.accepted[source_id]
+        if answer.contract != "window" and not answer.snapshots:
+            continue  # The exporter has a snapshot, which is not wanted yet.
         state = states[source_id]
         watermark, samples_at = state.watermark, state.samples_at
         is_recorded = state.is_stalled
-        if source_id in advanced:
-            step = advanced[source_id].advance
+        if source_id in outcome.plans:
+            step = outcome.plans[source_id].advance
             watermark, samples_at = step.watermark, step.samples_at
             if samples_at == watermark:
                 continue

@@ -46,7 +46,7 @@ class Usage:
     What is charged is stored as records; `settled` is the key of each late row among it, or held.
     `assigned` are streams that found their account, and `late_at` the nodes and accounts of late
     ones. `pending` usage waits, because its stream has no account that can be charged now.
-    `waiting` are names of such streams and `problems` the accounts that are to blame, by source,
+    `pending_streams` are names of such and `problems` the accounts that are to blame, by source,
     None where no source carries the node any more; `above` counts what is held because of a daily
     maximum. Late usage above one on a node without a source goes on waiting, since what is held
     could not be released: `left` are its accounts.
@@ -57,7 +57,7 @@ class Usage:
     late_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
     pending: list[tuple[int, UsageRecord]] = field(default_factory=list)
     held: list[tuple[int, HeldDelta]] = field(default_factory=list)
-    waiting: dict[str, set[StreamName]] = field(default_factory=dict)
+    pending_streams: dict[str, set[StreamName]] = field(default_factory=dict)
     problems: dict[str | None, set[str]] = field(default_factory=dict)
     above: Counter[str] = field(default_factory=Counter)
     left: set[str] = field(default_factory=set)
@@ -114,14 +114,14 @@ def _add_new(
     """Sort the new usage of a plan; return the records to be stored."""
     records = []
     node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
-    waiting = set(plan.unresolved)
+    pending_streams = set(plan.unresolved)
     problems = usage.problems.setdefault(plan.source_id, set())
     for record in plan.advance.records:
         stream_id = plan.stream_id(record.name, new_ids)
         account = account_of(record.name.sample_uuid)
         if account is None or account not in accounts.chargeable:
             usage.pending.append((stream_id, record))
-            waiting.add(record.name)
+            pending_streams.add(record.name)
             if account is not None and account in accounts.problems:
                 problems.add(account)
             continue
@@ -131,10 +131,10 @@ def _add_new(
             usage.above[plan.source_id] += 1
         elif key not in replayed:
             records.append(StoredUsage(record, stream_id, account))
-    usage.waiting[plan.source_id] = waiting
+    usage.pending_streams[plan.source_id] = pending_streams
     usage.assigned |= {
         plan.stream_id(name, new_ids): account
-        for name, account in plan.found.items()
+        for name, account in plan.newly_resolved.items()
         if account in accounts.kept
     }
     usage.held.extend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.rating import buckets_of
 from billing_cli.database.facts import (
@@ -17,7 +17,7 @@ from billing_cli.database.facts import (
 )
 from billing_cli.database.memory import return_freed_memory
 from billing_cli.database.streams import add_streams
-from billing_cli.database.write_path import ADVANCE, CHARGE, RECORD
+from billing_cli.database.write_path import ADVANCE, BEGIN_WRITE, CHARGE, RECORD
 from billing_cli.database.writing import row_counts, send, stage_charges, stage_usage
 from billing_cli.jobs.accounts import lock_accounts
 from billing_cli.jobs.daily_maximum import find_above, note_charged
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from psycopg import Connection, Cursor
+    from psycopg import Connection
 
-    from billing_cli.core.canonical import StoredUsage
     from billing_cli.core.model import Bucket, Checkpoint, StreamName, StreamOrigin
     from billing_cli.database.billable import BillableUsage, StaleCheckpoint
     from billing_cli.database.facts import Run, StagedLines
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from billing_cli.jobs.usage import Usage
 
 
-class Waiting(NamedTuple):
+class StoredBacklog(NamedTuple):
     """What waits in the database, whether its source moves or not.
 
     `late` is usage that found its account. `renewed` are accounts with a new quota period, whose
@@ -70,55 +69,67 @@ def write(
     context: JobContext,
     connection: Connection,
     plans: Sequence[SourcePlan],
-    waiting: Waiting,
+    backlog: StoredBacklog,
     run: Run,
 ) -> Written:
-    """Charge the usage of all plans, and what waited, and advance the sources.
+    """Charge the usage of all plans, and the stored backlog, and advance the sources.
 
-    Raises FactConflictError where a fact exists already with other figures. The caller rolls back
-    to the savepoint `accounts`, which comes before all that is written here.
+    Raises FactConflictError where a fact exists already with other figures: the caller takes back
+    all of it, which BEGIN_WRITE begins, with UNDO_WRITE.
     """
-    late = waiting.late
-    kept = {plan.source_id: _kept(plan) for plan in plans}
-    fresh, waited = buckets_of(billed(plans)), buckets_of(billed_late(late))
+    stream_accounts = {plan.source_id: _stream_accounts(plan) for plan in plans}
+    fresh, late = buckets_of(billed(plans)), buckets_of(billed_late(backlog.late))
     accounts = lock_accounts(
         context,
         connection,
-        {*(bucket.key.account_uuid for bucket in chain(fresh, waited)), *waiting.renewed},
-        chain(*kept.values(), (checkpoint.account_uuid for checkpoint in waiting.stale)),
+        {*(bucket.key.account_uuid for bucket in chain(fresh, late)), *backlog.renewed},
+        chain(*stream_accounts.values(), (checkpoint.account_uuid for checkpoint in backlog.stale)),
         fresh=[bucket.key for bucket in fresh],
-        late=[bucket.key for bucket in waited],
+        late=[bucket.key for bucket in late],
+        first=BEGIN_WRITE,
     )
     new_ids = add_streams(connection, _new_streams(plans, accounts))
     opened = open_periods(connection, accounts)
     sources = {
-        usage.stored_node_id: usage.source_id for usage in late if usage.source_id is not None
+        usage.stored_node_id: usage.source_id
+        for usage in backlog.late
+        if usage.source_id is not None
     }
     sources |= {plan.identity.stored: plan.source_id for plan in plans}
-    fresh, waited = _chargeable(fresh, accounts), _chargeable(waited, accounts)
-    above = find_above(context, connection, fresh, waited, opened, sources)
+    fresh, late = _chargeable(fresh, accounts), _chargeable(late, accounts)
+    above = find_above(context, connection, fresh, late, opened, sources)
     minutes = find_minutes(
         connection,
         [bucket for bucket in fresh if bucket.key not in above],
-        [bucket for bucket in waited if bucket.key not in above],
+        [bucket for bucket in late if bucket.key not in above],
         accounts.on_record,
-        chain(billed(plans), billed_late(late)),
+        chain(billed(plans), billed_late(backlog.late)),
     )
-    usage, records = _stage_records(
-        connection, sort_usage(plans, late, new_ids, accounts, above, minutes.replayed)
-    )
+
+    def stage_records() -> tuple[Usage, StagedLines]:
+        # The usage records, the most of a step in memory, are freed when this returns.
+        usage, records = sort_usage(plans, backlog.late, new_ids, accounts, above, minutes.replayed)
+        return usage, stage_usage(connection, records)
+
+    usage, records = stage_records()
     with connection.pipeline():
-        # The server writes these while the charges are computed here.
-        recorded, changed = _record(connection, plans, kept, waiting.stale, usage, accounts, run)
+        # The server writes these while the charges are computed here. Nothing else holds these
+        # facts, so that they are freed first.
+        recorded = send(
+            connection,
+            RECORD,
+            _facts_to_record(plans, stream_accounts, backlog.stale, usage, accounts),
+            run,
+        )
         return_freed_memory()
         entries = charge(context, minutes, opened)
     charges = stage_charges(connection, entries, run)
     facts = replace(
-        _facts(plans, new_ids, usage), entries=entries, records=records, charges=charges
+        _facts_to_advance(plans, new_ids, usage), entries=entries, records=records, charges=charges
     )
     with connection.pipeline():
         charged = send(connection, (*CHARGE, *ADVANCE), facts, run)
-    _require_all(row_counts(recorded | charged), facts, changed)
+    _require_all(row_counts(recorded | charged), facts, plans)
     note_charged(context, connection, entries.charges, sources)
     return written_of(plans, usage, minutes, entries.charges, accounts)
 
@@ -127,17 +138,17 @@ def _chargeable(buckets: Iterable[Bucket], accounts: LockedAccounts) -> list[Buc
     return [bucket for bucket in buckets if bucket.key.account_uuid in accounts.chargeable]
 
 
-def _kept(plan: SourcePlan) -> set[str]:
+def _stream_accounts(plan: SourcePlan) -> set[str]:
     """Return the accounts, present and former, of the streams that change."""
     account_of, row_of = plan.accounts.get, plan.rows.get
-    kept = set(plan.found.values())
+    accounts = set(plan.newly_resolved.values())
     for name in (*plan.advance.checkpoints, *plan.taken_over):
         account, row = account_of(name.sample_uuid), row_of(name)
         if account is not None:
-            kept.add(account)
+            accounts.add(account)
         if row is not None and row.account_uuid is not None:
-            kept.add(row.account_uuid)
-    return kept
+            accounts.add(row.account_uuid)
+    return accounts
 
 
 def _new_streams(plans: Iterable[SourcePlan], accounts: LockedAccounts) -> list[NewStream]:
@@ -173,34 +184,20 @@ def _absent_since(plan: SourcePlan, checkpoint: Checkpoint) -> datetime | None:
     return None if checkpoint.seen_at == plan.advance.samples_at else checkpoint.seen_at
 
 
-def _stage_records(
-    connection: Connection, sorted_usage: tuple[Usage, Sequence[StoredUsage]]
-) -> tuple[Usage, StagedLines]:
-    """Stage the usage records, which are not needed afterwards; return the rest of the usage."""
-    usage, records = sorted_usage
-    return usage, stage_usage(connection, records)
-
-
-def _record(
-    connection: Connection,
+def _facts_to_record(
     plans: Sequence[SourcePlan],
-    kept: Mapping[str, AbstractSet[str]],
+    stream_accounts: Mapping[str, AbstractSet[str]],
     stale: Iterable[StaleCheckpoint],
     usage: Usage,
     accounts: LockedAccounts,
-    run: Run,
-) -> tuple[dict[str, Cursor[Any]], int]:
-    """Send the statements that need no charges; return their cursors, and how many streams change.
-
-    The usage records were staged.
-    """
-    facts = Facts(
+) -> Facts:
+    """Return what RECORD writes with the usage records, which were staged: it needs no charges."""
+    return Facts(
         streams=[stream for plan in plans for stream in _changed_streams(plan, accounts)],
         assigned=sorted(usage.assigned.items()),
-        checkpoints=written_checkpoints(plans, kept, stale, usage, accounts),
-        stale=set(stale_checkpoints(plans, kept, stale, accounts)),
+        checkpoints=written_checkpoints(plans, stream_accounts, stale, usage, accounts),
+        stale=set(stale_checkpoints(plans, stream_accounts, stale, accounts)),
     )
-    return send(connection, RECORD, facts, run), len(facts.streams)
 
 
 def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[ChangedStream]:
@@ -217,11 +214,12 @@ def _changed_streams(plan: SourcePlan, accounts: LockedAccounts) -> list[Changed
     ]
 
 
-def _facts(
+def _facts_to_advance(
     plans: Sequence[SourcePlan],
     new_ids: Mapping[tuple[str, StreamName], int],
     usage: Usage,
 ) -> Facts:
+    """Return what ADVANCE writes; the entries, which CHARGE writes before, are not among it."""
     return Facts(
         billed_pending=usage.settled,
         pending=usage.pending,
@@ -266,13 +264,14 @@ def _progress(plan: SourcePlan) -> SourceProgress:
     )
 
 
-def _require_all(counts: Mapping[str, int], facts: Facts, changed_streams: int) -> None:
+def _require_all(counts: Mapping[str, int], facts: Facts, plans: Iterable[SourcePlan]) -> None:
     """Raise FactConflictError where something exists already that is not a replay."""
+    known_streams = sum(name in plan.rows for plan in plans for name in plan.advance.checkpoints)
     require_rows(
         counts,
         {
             "usage records": facts.records.digest.count,
-            "streams": changed_streams,
+            "streams": known_streams,
             "sources": len(facts.sources),
             "billed pending usage": len(facts.billed_pending),
             "seal": int(bool(facts.records.minutes or facts.charges.minutes)),

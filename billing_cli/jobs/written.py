@@ -74,7 +74,7 @@ def written_of(
         included_bytes=sum(charge.included_bytes for charge in charges),
         charged_bytes=sum(charge.rated_bytes for charge in charges),
         amount=0 - sum((charge.amount_delta for charge in charges), Decimal(0)),
-        unresolved={source_id: len(names) for source_id, names in usage.waiting.items()},
+        unresolved={source_id: len(names) for source_id, names in usage.pending_streams.items()},
         notes=_notes(usage, accounts),
         charged=_charged_by_source(
             charges, {plan.identity.stored: plan.source_id for plan in plans}

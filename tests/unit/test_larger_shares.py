@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from billing_cli.exporter.source import Source
 
 from billing_cli.jobs.larger_shares import LargerShares
 from billing_cli.jobs.reconcile_progress import LARGEST_STEP_SAMPLES
@@ -42,7 +43,7 @@ def test_several_sources_together_stay_within_the_largest_step() -> None:
     names = {f"s-{number:02}" for number in range(50)}
     shares, largest, steps = LargerShares(), set(), 0
     while shares.stopped != names:
-        taking_part = names - shares.stopped - shares.waiting.keys()
+        taking_part = names - shares.stopped - shares.postponed.keys()
         shares = shares.after(
             {name: max(9_000, shares.wanted.get(name, 0)) for name in taking_part}
         )
@@ -59,12 +60,14 @@ def test_a_source_that_waits_for_room_goes_on_where_it_was() -> None:
     shares = LargerShares({"jp-1": 500_000, "us-1": 300_000}).after(
         {"jp-1": 450_000, "us-1": 300_000}
     )
-    assert (shares.wanted, shares.waiting) == ({"jp-1": 1_000_000}, {"us-1": 600_000})
-    assert shares.left({"jp-1"}) == {"jp-1", "us-1"}
+    assert (shares.wanted, shares.postponed) == ({"jp-1": 1_000_000}, {"us-1": 600_000})
+    sources = {name: Source(name, "http://localhost") for name in ("de-1", "jp-1", "us-1")}
+    assert shares.taking_part(sources).keys() == {"de-1", "jp-1"}
+    assert shares.left(sources, {"jp-1"}).keys() == {"jp-1", "us-1"}
     assert shares.after({"jp-1": None}) == shares
     then = shares.after({})
     assert then == LargerShares({"us-1": 600_000})
-    assert then.left({"de-1"}) == {"de-1", "us-1"}
+    assert then.left(sources, {"de-1"}).keys() == {"de-1", "us-1"}
 
 
 def test_what_all_sources_were_asked_for_is_no_reason_to_ask_for_more() -> None:
