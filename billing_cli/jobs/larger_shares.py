@@ -15,9 +15,9 @@ from billing_cli.jobs.reconcile_progress import LARGEST_STEP_SAMPLES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from billing_cli.config.source import Source
     from billing_cli.core.result import SourceResult
     from billing_cli.exporter.api import Fetched
-    from billing_cli.exporter.source import Source
     from billing_cli.jobs.plans import SourcePlan
 
 STOPPED = (

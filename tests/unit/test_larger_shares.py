@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from billing_cli.exporter.source import Source
 
+from billing_cli.config.source import Source
 from billing_cli.jobs.larger_shares import LargerShares
 from billing_cli.jobs.reconcile_progress import LARGEST_STEP_SAMPLES
 
