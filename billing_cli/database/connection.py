@@ -64,8 +64,9 @@ COMMIT_CHECK_PAUSE_SECONDS = 0.2
 class Session:
     """A database connection for the length of a run, opened when first needed.
 
-    `transaction` commits; with `dry_run` everything happens in one transaction, which is rolled
-    back when the session closes, so that later steps see what earlier ones would have written.
+    `transaction` commits. With `dry_run` everything from the first `transaction` on happens in one
+    that is rolled back when the session closes, so that later steps see what earlier ones would
+    have written; what is read before that is rolled back at once, and no lock is held meanwhile.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Session:
         self.dry_run = dry_run
         self.pause = pause
         self._connection: PatientConnection[tuple[Any, ...]] | None = None
+        self._is_trying = False
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +94,7 @@ class Session:
         Locks are free once this returns, as far as the server still answers, so that an attempt
         that follows at once does not find those of the one before.
         """
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._is_trying = self._connection, None, False
         if connection is None:
             return
         try:
@@ -152,6 +154,7 @@ class Session:
         raise AssertionError("unreachable")
 
     def _attempt(self, work: Callable[[Connection], Result], progress: _Progress) -> Result:
+        self._is_trying = self.dry_run
         connection = self._begin(READ_COMMITTED, numbered=True)
         progress.result = result = work(connection)
         if not self.dry_run:
@@ -173,9 +176,9 @@ class Session:
         except BaseException:
             self.close()
             raise
-        if not self.dry_run:
+        if not self._is_trying:
             try:
-                connection.commit()
+                (connection.rollback if self.dry_run else connection.commit)()
             except psycopg.Error:
                 self.close()  # What was read is ours all the same.
         return result
@@ -200,7 +203,7 @@ class Session:
     def _begin(self, mode: str, *, numbered: bool = False) -> PatientConnection[tuple[Any, ...]]:
         """Return a connection whose transaction begins with the next statement.
 
-        All of a dry run is one transaction.
+        All that a dry run tries is one transaction.
         """
         connection = self._open()
         if connection.info.transaction_status != TransactionStatus.INTRANS:

@@ -36,6 +36,8 @@ TIMEOUTS = (
     pg.IdleInTransactionSessionTimeout,
     pg.TransactionTimeout,
 )
+# The function of PostgreSQL that ends a statement which has waited for too long.
+TIMED_OUT = "ProcessInterrupts"
 UNREACHABLE = (
     pg.AdminShutdown,
     pg.CrashShutdown,
@@ -218,7 +220,9 @@ def is_about_data(error: psycopg.Error) -> bool:
     if _is_of_data_class(error):
         return True
     is_general = error.sqlstate[:2] in SERVER_CLASSES or isinstance(error, SCHEMA_MISMATCH)
-    return not is_general and function_of_others(error) is not None
+    # Whoever looks for the source to blame would wait for that lock again and again.
+    is_timeout = isinstance(error, TIMEOUTS) and error.diag.source_function == TIMED_OUT
+    return not is_general and not is_timeout and function_of_others(error) is not None
 
 
 def _is_of_data_class(error: psycopg.Error) -> bool:

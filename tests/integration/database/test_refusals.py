@@ -197,6 +197,22 @@ def test_a_lock_that_others_hold_too_long_fails_the_run(world: World) -> None:
     assert_heals(world)
 
 
+def test_a_lock_that_a_trigger_waits_for_in_vain_fails_the_run(world: World) -> None:
+    """To look for a source to blame would take as long again for each of them."""
+    world.connection.execute("CREATE TABLE public.counts (total bigint)")
+    world.connection.execute("INSERT INTO public.counts VALUES (0)")
+    body = "UPDATE public.counts SET total = total + 1"
+    trigger = UNQUALIFIED.format(body=body).replace("plpgsql", "plpgsql SECURITY DEFINER")
+    world.connection.execute(trigger.encode())
+    with psycopg.connect(world.connection.info.dsn) as other:
+        other.execute("UPDATE public.counts SET total = 1")
+        failure = failure_of(world, lambda: collect_through(world, lock_timeout_seconds=0.2))
+    assert failure.exit_code == EXIT_FAILED
+    assert failure.code == "database_timeout"
+    world.connection.execute("DROP FUNCTION public.count_buckets CASCADE")
+    assert_heals(world)
+
+
 def test_a_statement_that_takes_too_long_fails_the_run(world: World) -> None:
     """The server ends it, and with it the transaction."""
     with psycopg.connect(world.connection.info.dsn) as other:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from billing_cli.errors import BillingError
+from billing_cli.jobs import step
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
 from tests.integration.jobs.faults import accept_again, refuse_node, refuse_some_times
@@ -22,6 +23,11 @@ DATA_ERRORS = ["22003", "P0001"]
 READ_SYNC_STATE = """
 SELECT source_id, last_completed_until, last_attempted_at, last_succeeded_at, last_error
   FROM public.billing_source_sync_state ORDER BY source_id
+"""
+
+OPEN_TRANSACTIONS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = 'billing' AND xact_start IS NOT NULL
 """
 
 READ_LEDGER_BY_TIME = """
@@ -89,6 +95,22 @@ def test_a_dry_run_leaves_no_trace(world: World) -> None:
     done = world.run(world.at(5))
     for figure in ("written_minutes", "included_bytes", "charged_bytes", "amount", "steps"):
         assert getattr(said, figure) == getattr(done, figure) != 0, figure
+
+
+def test_a_dry_run_has_no_transaction_open_while_exporters_are_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its first step writes; later steps see what that would have written."""
+    one_minute_behind(world)
+    fetch_round, transactions = step.fetch_round, []
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        transactions.extend(world.rows(OPEN_TRANSACTIONS))
+        return fetch_round(*arguments, **options)
+
+    monkeypatch.setattr(step, "fetch_round", look)
+    assert world.run_unchecked(world.at(5), dry_run=True).written_minutes > 0
+    assert transactions == [(0,)]
 
 
 def test_later_steps_of_a_dry_run_see_the_earlier_ones(world: World) -> None:
