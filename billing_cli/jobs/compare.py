@@ -20,8 +20,9 @@ from billing_cli.jobs.credit import cell_key, growth_of, spend_credit
 from billing_cli.jobs.daily_maximum import find_growth_above, note_charged
 from billing_cli.jobs.differences import find_differences
 from billing_cli.jobs.entries import FactConflictError, write_corrections
-from billing_cli.jobs.isolation import CHECK_CONSTRAINTS, refusal
+from billing_cli.jobs.isolation import CHECK_CONSTRAINTS
 from billing_cli.jobs.quota_periods import open_periods
+from billing_cli.jobs.refusals import refusal
 from billing_cli.jobs.regions import in_recorded_regions
 from billing_cli.jobs.written import Written
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 import psycopg
 
-from billing_cli.database.failures import DataRefusedError, is_about_data, translate
+from billing_cli.database.failures import DataRefusedError
 from billing_cli.database.write_path import UNDO_WRITE
 from billing_cli.jobs.entries import FactConflictError
+from billing_cli.jobs.refusals import find_refused, refusal
+from billing_cli.jobs.usage import billed, billed_late
 from billing_cli.jobs.write import StoredBacklog, write
-from billing_cli.jobs.written import Written
+from billing_cli.jobs.written import Written, notes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from psycopg import Connection
 
@@ -26,10 +31,11 @@ if TYPE_CHECKING:
     from billing_cli.jobs.plans import SourcePlan
 
 Result = TypeVar("Result")
-# A source id, or None for the usage of nodes that no source carries.
-Unit = TypeVar("Unit")
 
 UNCARRIED = "usage that waited on nodes that no source carries any more"
+
+# How long a step looks for the accounts that are to blame: other services wait for its locks.
+ACCOUNT_SEARCH_SECONDS = 10.0
 
 # Constraints and triggers that are deferred to COMMIT speak now.
 CHECK_CONSTRAINTS = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -144,8 +150,6 @@ def write_isolated(
         *[None] * (None in late_ids),
     ]
     unused = backlog._replace(late=())
-    if len(source_ids) == 1 and not unused:
-        return _outcome(Written(), {source_ids[0]: reason})
 
     # What is tried is undone, so that the good ones are then written as one: an account's entries
     # follow each other in the order of their minutes, whichever node they are from.
@@ -154,71 +158,76 @@ def write_isolated(
         connection.execute(UNDO_WRITE)
         return reason
 
-    failed = find_refused(source_ids, refusal_of)
-    good, late = _only(plans, backlog, set(source_ids) - failed.keys())
+    is_one = len(source_ids) == 1 and not unused
+    failed = {source_ids[0]: reason} if is_one else find_refused(source_ids, refusal_of)
+    waiting = _refused_accounts(context, connection, plans, backlog, failed, run)
     # Where no source is to blame, what waits without usage is.
-    for more in (unused, StoredBacklog()) if failed and unused else (StoredBacklog(),):
-        usage = more._replace(late=late.late)
-        written, reason = _try_to_write(context, connection, good, usage, run)
-        if not reason:
-            return _outcome(written, failed)
-    return _outcome(Written(), dict.fromkeys(source_ids, reason) | failed)
+    backlogs = (unused, StoredBacklog()) if failed and unused else (StoredBacklog(),)
+    for accounts in (waiting, {}) if waiting else ({},):
+        refused = {source_id: why for source_id, why in failed.items() if source_id not in accounts}
+        good, late = _only(plans, backlog, set(source_ids) - refused.keys(), accounts)
+        for more in backlogs:
+            usage = more._replace(late=late.late)
+            written, reason = _try_to_write(context, connection, good, usage, run)
+            if not reason:
+                return _outcome(written, refused, accounts)
+    return _outcome(Written(), dict.fromkeys(source_ids, reason) | failed, {})
 
 
-def _outcome(written: Written, failed: Mapping[str | None, str]) -> tuple[Written, dict[str, str]]:
-    """Return what was written and why sources failed; a note reports what has no source."""
-    if None in failed:
-        note = f"{UNCARRIED} was not charged: {failed[None]}"
-        written = replace(written, notes={**written.notes, None: [note]})
-    return written, {source_id: why for source_id, why in failed.items() if source_id is not None}
+def _refused_accounts(
+    context: JobContext,
+    connection: Connection,
+    plans: Sequence[SourcePlan],
+    backlog: StoredBacklog,
+    failed: Iterable[str | None],
+    run: Run,
+) -> dict[str | None, dict[str, str]]:
+    """Find the accounts that are to blame for refused sources, and why, by source.
 
-
-def find_refused(
-    source_ids: Sequence[Unit], refusal_of: Callable[[Sequence[Unit]], str]
-) -> dict[Unit, str]:
-    """Find by halves the sources whose data is refused, and why; all others are good together.
-
-    `refusal_of` tries some sources without the others, and returns why they are refused, or an
-    empty text. All together were refused before. Of sources that are only refused together, such as
-    two that a constraint allows one of, the first ones are good.
+    A source is not among the result where all of its accounts are refused, or something else is to
+    blame, or the search takes too long: it fails as a whole.
     """
-    failed = _refused_halves(source_ids, refusal_of)
-    rest = [source_id for source_id in source_ids if source_id not in failed]
-    if failed and not (rest and refusal_of(rest)):
-        return failed
-    good: list[Unit] = []
+    until = time.monotonic() + ACCOUNT_SEARCH_SECONDS
+    found: dict[str | None, dict[str, str]] = {}
+    for source_id in failed:
+        own = _only(plans, backlog, [source_id])
+        usage = chain(billed(own[0]), billed_late(own[1].late))
+        accounts = sorted({billed.account_uuid for billed in usage})
 
-    def refusal_with_good(some: Sequence[Unit]) -> str:
-        reason = refusal_of([*good, *some])
-        if not reason:
-            good.extend(some)
-        return reason
+        def refusal_of(
+            some: Sequence[str],
+            source_id: str | None = source_id,
+            accounts: Sequence[str] = tuple(accounts),
+        ) -> str:
+            if time.monotonic() > until:
+                raise _UndoneError
+            without = {source_id: dict.fromkeys(set(accounts) - set(some), "")}
+            tried = _only(plans, backlog, [source_id], without)
+            _, reason = _try_to_write(context, connection, *tried, run)
+            connection.execute(UNDO_WRITE)
+            return reason
 
-    return failed | _refused_halves(rest, refusal_with_good)
-
-
-def _refused_halves(
-    some: Sequence[Unit], refusal_of: Callable[[Sequence[Unit]], str]
-) -> dict[Unit, str]:
-    """Return those of some refused sources that are refused by themselves, and why."""
-    failed: dict[Unit, str] = {}
-    middle = len(some) // 2
-    for half in (some[:middle], some[middle:]):
-        reason = refusal_of(half) if half else ""
-        if reason and len(half) == 1:
-            failed[half[0]] = reason
-        elif reason:
-            failed |= _refused_halves(half, refusal_of)
-    return failed
+        with suppress(_UndoneError):
+            refused = {} if refusal_of(()) else find_refused(accounts, refusal_of)
+            if 0 < len(refused) < len(accounts):
+                found[source_id] = refused
+    return found
 
 
-def refusal(error: psycopg.Error | FactConflictError) -> str:
-    """Return why data was refused; raises the error again where data is not to blame."""
-    if isinstance(error, psycopg.Error):
-        if not is_about_data(error):
-            raise error
-        return str(translate(error))
-    return str(error)
+def _outcome(
+    written: Written,
+    failed: Mapping[str | None, str],
+    waiting: Mapping[str | None, Mapping[str, str]],
+) -> tuple[Written, dict[str, str]]:
+    """Return what was written and why sources failed; notes report accounts, and no source."""
+    notes: dict[str | None, Sequence[str]] = dict(written.notes)
+    for source_id, accounts in waiting.items():
+        texts = [f"account {uuid} can't be charged: {why}" for uuid, why in accounts.items()]
+        notes[source_id] = [*notes.get(source_id, ()), *notes_of(texts)]
+    if None in failed:
+        notes[None] = [f"{UNCARRIED} was not charged: {failed[None]}"]
+    written = replace(written, notes=notes)
+    return written, {source_id: why for source_id, why in failed.items() if source_id is not None}
 
 
 def _try_to_write(
@@ -238,9 +247,24 @@ def _try_to_write(
 
 
 def _only(
-    plans: Sequence[SourcePlan], backlog: StoredBacklog, source_ids: Collection[str | None]
+    plans: Sequence[SourcePlan],
+    backlog: StoredBacklog,
+    source_ids: Collection[str | None],
+    waiting: Mapping[str | None, Collection[str]] = MappingProxyType({}),
 ) -> tuple[list[SourcePlan], StoredBacklog]:
+    """Return what is of these sources; usage of `waiting` accounts, by source, is not charged."""
     return (
-        [plan for plan in plans if plan.source_id in source_ids],
-        StoredBacklog([usage for usage in backlog.late if usage.source_id in source_ids]),
+        [
+            replace(plan, waiting=frozenset(waiting.get(plan.source_id, ())))
+            for plan in plans
+            if plan.source_id in source_ids
+        ],
+        StoredBacklog(
+            [
+                usage
+                for usage in backlog.late
+                if usage.source_id in source_ids
+                and usage.account_uuid not in waiting.get(usage.source_id, ())
+            ]
+        ),
     )

@@ -37,7 +37,8 @@ class SourcePlan:
     `rows` are the known streams of its node, and `taken_over` those without a row that go on from
     the legacy writer's totals. `accounts` are by sample uuid, for all streams that are touched:
     new, changed, gone, or without an account so far; `unresolved` are those of them that have none
-    now. `newly_resolved` are the accounts of streams that had none so far, and did not change.
+    now. `newly_resolved` are the accounts of streams that had none so far, and did not change. The
+    new usage of `waiting` accounts is not charged now: the database refuses it.
     """
 
     source_id: str
@@ -51,6 +52,7 @@ class SourcePlan:
     newly_resolved: Mapping[StreamName, str]
     advance: Advance
     notes: tuple[str, ...] = ()
+    waiting: frozenset[str] = frozenset()
 
     def stream_id(self, name: StreamName, new: Mapping[tuple[str, StreamName], int]) -> int:
         """Return a stream's id; `new` are those of streams that had no row, by node and name."""

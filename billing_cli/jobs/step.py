@@ -131,9 +131,9 @@ def _prepare(
     Returns with them whether this deployment keeps the start of an account's arrears.
     """
     with pipeline_at_head(connection):
-        make_missing_partitions(connection)
         if not is_dry:
-            # A dry run would make others wait for the rows that it takes back in the end.
+            # A dry run would make others wait for what it takes back in the end.
+            make_missing_partitions(connection)
             add_sources(connection, source_ids)
         states = connection.execute(READ_SOURCES, {"source_ids": arrays.texts(source_ids)})
         newer = connection.execute(HAS_ARREARS_SINCE)

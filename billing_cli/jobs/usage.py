@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def billed(plans: Iterable[SourcePlan]) -> Iterator[BilledUsage]:
-    """Yield the new usage of streams that have an account."""
+    """Yield the new usage of streams that have an account, as far as it is charged now."""
     for plan in plans:
         node, region, account_of = plan.identity.stored, plan.region, plan.accounts.get
         for record in plan.advance.records:
             account = account_of(record.name.sample_uuid)
-            if account is not None:
+            if account is not None and account not in plan.waiting:
                 yield BilledUsage(account, node, region, record)
 
 
@@ -119,7 +119,7 @@ def _add_new(
     for record in plan.advance.records:
         stream_id = plan.stream_id(record.name, new_ids)
         account = account_of(record.name.sample_uuid)
-        if account is None or account not in accounts.chargeable:
+        if account is None or account in plan.waiting or account not in accounts.chargeable:
             usage.pending.append((stream_id, record))
             pending_streams.add(record.name)
             if account is not None and account in accounts.problems:

@@ -11,11 +11,13 @@ import pytest
 from billing_cli.core.model import DeltaPolicy
 from billing_cli.jobs.reconcile import reconcile
 from billing_cli.simulator import read_service
+from billing_cli.simulator.traffic import Node
 from tests.integration.database.stage import wait_until_blocked
 from tests.integration.jobs.world import only_source
 
 if TYPE_CHECKING:
-    from billing_cli.simulator.traffic import Node
+    from collections.abc import Sequence
+
     from tests.integration.jobs.world import World
 
 SPOILED = {
@@ -73,6 +75,47 @@ def test_a_quota_state_without_figures_affects_its_account_alone(
 
     restore(world, before[0])
     world.run_unchecked(world.at(10))
+    assert pending_accounts(world) == set()
+    world.assert_all_is_billed()
+
+
+REFUSE_ACCOUNT = {
+    "constraint": "ALTER TABLE account_quota_states ADD CONSTRAINT refuse"
+    " CHECK (account_uuid <> '{0}' OR remaining_included_quota >= {1}) NOT VALID",
+    "trigger": "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    " IF NEW.account_uuid = '{0}' THEN RAISE EXCEPTION 'closed' USING ERRCODE = '55000'; END IF;"
+    " RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE INSERT ON public.billing_ledger"
+    " FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+}
+ACCEPT_ACCOUNT = """
+ALTER TABLE account_quota_states DROP CONSTRAINT IF EXISTS refuse;
+DROP FUNCTION IF EXISTS public.refuse() CASCADE
+"""
+
+
+@pytest.mark.parametrize("statement", REFUSE_ACCOUNT.values(), ids=REFUSE_ACCOUNT)
+def test_an_account_that_is_refused_blocks_none_of_its_nodes(world: World, statement: str) -> None:
+    """Its usage stays pending on each of them; it is charged in its own minutes afterwards."""
+    users = world.add_users(5)
+    nodes = world.add_node("jp-1", users), world.add_node("us-1", [users[0], *world.add_users(3)])
+    all_move(world, nodes, 12)
+    world.run(world.at(4))
+    refused = users[0].uuid
+    ((quota,),) = world.rows(
+        "SELECT remaining_included_quota FROM account_quota_states WHERE account_uuid = %s", refused
+    )
+    world.connection.execute(statement.format(refused, quota).encode())
+
+    for minute in (6, 8):
+        result = world.run_unchecked(world.at(minute))
+        assert [source.status for source in result.sources] == ["partial", "partial"]
+        for source in result.sources:
+            assert any(refused in note and "can't be charged" in note for note in source.notes)
+        assert pending_accounts(world) == {refused}
+        assert len(billed_accounts(world, world.at(minute - 2))) == 7
+
+    world.connection.execute(ACCEPT_ACCOUNT)
+    world.run_unchecked(world.at(14))
     assert pending_accounts(world) == set()
     world.assert_all_is_billed()
 
@@ -250,13 +293,16 @@ def test_data_that_is_refused_stops_its_source_alone(world: World, fault: str) -
     world.assert_all_is_billed()
 
 
-def all_move(world: World, node: Node, last: int) -> None:
-    """Let every stream of a node move in every minute."""
-    node.poll_jitter_seconds = 0
+def all_move(world: World, nodes: Node | Sequence[Node], last: int) -> None:
+    """Let every stream of the nodes move in every minute."""
+    nodes = [nodes] if isinstance(nodes, Node) else nodes
+    for node in nodes:
+        node.poll_jitter_seconds = 0
     world.flow_until(0.5, rate=0)
     for minute in range(1, last + 1):
-        for stream in node.streams:
-            node.flow(stream, 1000, 100)
+        for node in nodes:
+            for stream in node.streams:
+                node.flow(stream, 1000, 100)
         world.flow_until(minute, rate=0)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from billing_cli.jobs.isolation import find_refused
+from billing_cli.jobs.refusals import find_refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
