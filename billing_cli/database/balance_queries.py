@@ -5,10 +5,8 @@ from __future__ import annotations
 from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES
 
 # The entries of one transaction have one stamp, and are charged in the order of their buckets.
-ORDER = """
-       at, bucket_start NULLS FIRST, stored_node_id COLLATE "C", region COLLATE "C",
-       line_code COLLATE "C", entry_id
-"""
+ORDER_AT_ONCE = 'stored_node_id COLLATE "C", region COLLATE "C", line_code COLLATE "C"'
+ORDER = f"at, bucket_start NULLS FIRST, {ORDER_AT_ONCE}, entry_id"
 
 # An entry of a late minute, charged after the renewal of its quota was seen: it used what was left
 # of the former quota, and the stored one did not change.
