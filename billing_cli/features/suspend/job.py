@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from billing_cli.core.arrears import next_step
-from billing_cli.database.arrears import clear_arrears, set_arrears
+from billing_cli.database.arrears import clear_arrears, record_flags_of_others, set_arrears
 from billing_cli.database.schema import require_head
 from billing_cli.features.suspend import queries as store
 from billing_cli.features.suspend.result import SuspendResult
@@ -52,6 +52,7 @@ def _suspend(
         steps[next_step(state, now, after)].append(state)
     flagged = set_arrears(connection, [state.account_uuid for state in states if state.balance < 0])
     cleared = clear_arrears(connection)
+    record_flags_of_others(connection)
     if steps["suspend"]:
         store.suspend_accounts(connection, steps["suspend"], now, context.run_id)
     if steps["release"]:

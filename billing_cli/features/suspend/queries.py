@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 # Accounts that a step may be due for: those below zero, and those that we suspended. Rows that
-# others hold are left to the next run. Of a flag that another
-# service raised, only the time since a run saw the balance below 0 counts.
+# others hold are left to the next run. Of a flag that another service raised, only the time since a
+# run saw the balance below 0 counts.
 LOCK_STATES = """
 SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
-       CASE WHEN flag.is_flag_ours IS FALSE THEN flag.since
-            ELSE coalesce({arrears_since} flag.since, %(now)s) END,
+       CASE WHEN open_flag.is_flag_ours IS FALSE THEN open_flag.since
+            WHEN closed_flag.is_flag_ours IS FALSE AND state.arrears THEN %(now)s
+            ELSE coalesce({arrears_since} open_flag.since, %(now)s) END,
        open.suspension_id IS NOT NULL, closed.released_at
   FROM public.account_quota_states AS state
-  LEFT JOIN billing.arrears AS flag
-    ON flag.account_uuid = state.account_uuid AND flag.cleared_at IS NULL
+  LEFT JOIN billing.arrears AS open_flag
+    ON open_flag.account_uuid = state.account_uuid AND open_flag.cleared_at IS NULL
+  LEFT JOIN billing.arrears AS closed_flag
+    ON closed_flag.account_uuid = state.account_uuid AND closed_flag.cleared_at IS NOT NULL
   LEFT JOIN billing.suspensions AS open
     ON open.account_uuid = state.account_uuid AND open.released_at IS NULL
   LEFT JOIN LATERAL (SELECT max(released_at) AS released_at
