@@ -204,7 +204,10 @@ def _set_off(changes: Sequence[Change]) -> tuple[Change, list[Change]]:
     left = _after_entries(changes)
     founds: Counter[Funds | None] = Counter(change.found for change in changes)
     paired = founds & Counter(change.left for change in left)
-    begun, *open_found = _without(changes, [change.found for change in changes], paired)
+    # Of equal funds that are found again, those that the account began with are paired last.
+    latest = [*changes[1:], changes[0]]
+    open_found = _without(latest, [change.found for change in latest], paired)
+    begun = open_found.pop(-1 if open_found[-1] is changes[0] else 0)
     if begun.found_at is None:
         return begun, [begun]
     open_left = _without(left, [change.left for change in left], paired)

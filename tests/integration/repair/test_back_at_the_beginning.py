@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from billing_cli.database.balances import read_changes_of
 from billing_cli.features.reverse.job import Order, reverse
+from tests.support.guards import without_guards
 from tests.support.neighbour import add_row, add_to_balance, stale_write
 
 if TYPE_CHECKING:
@@ -73,3 +75,21 @@ def test_a_lost_charge_that_had_left_what_the_account_began_with_is_repaired(
     assert kinds(customer) == {"charge_lost": 1}
     assert (customer.repair().amount, customer.funds.balance) == (6, 5)
     assert kinds(customer) == {}
+
+
+def test_entries_of_one_step_follow_each_other_as_they_were_charged(customer: Customer) -> None:
+    """Also those of one bucket, whatever their ids are: nothing was lost between them."""
+    for _ in range(6):
+        customer.use(1)
+    give_back(customer)
+    with without_guards(customer.connection):
+        customer.connection.execute(ONE_BUCKET)
+
+    assert read_changes_of(customer.connection, [customer.uuid], 0) == []
+
+
+# As if all had been given back of one bucket, in which a key tells no order.
+ONE_BUCKET = """
+UPDATE billing.charges SET bucket_start = (SELECT min(bucket_start) FROM billing.charges)
+ WHERE adjusts IS NOT NULL
+"""

@@ -231,3 +231,15 @@ def test_funds_that_were_found_as_they_were_left_are_not_set_off_against_earlier
     ]
     (rest,) = explain_changes(changes, Circumstances()).unexplained
     assert (rest.change.after_id, rest.balance) == ("a", 5)
+
+
+def test_entries_that_led_back_to_the_first_funds_in_another_order_have_lost_nothing() -> None:
+    """What was found as it had been before a charge, and the last funds, are set off."""
+    entries = charges("1", "2", "-3")
+    changes = [
+        OPENING,
+        found("charge-1", 1, "2", "4", 2),
+        found("charge-2", 2, "5", "2", 3),
+        found("charge-3", 3, "4", "5", None),
+    ]
+    assert explain_changes(changes, Circumstances(), entries) == Explanation()
