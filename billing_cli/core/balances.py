@@ -9,10 +9,10 @@ Balances are compared as the doubles that were stored, with 9 decimal places. Qu
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from decimal import Decimal, localcontext
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.funds import (
@@ -44,18 +44,35 @@ def explain_changes(
     """Explain an account's changes; `changes` and `entries` are in the order of their stamps.
 
     The first change is the one that shows how the account began. Without `entries` no loss is
-    recognised: what may be one is unexplained then. Runs that wait for each other may stamp their
-    entries in another order than they passed the funds on. So where something stays unexplained
-    in the order of the stamps, funds that were left and found again elsewhere are set off first.
+    recognised. Entries are stamped under the lock of their account, but earlier versions stamped
+    some in another order than they passed the funds on. So where something stays unexplained in the
+    order of the stamps, and less does once funds that were left and found again elsewhere are set
+    off, the changes that remain then are explained.
     Of an account that was created again, the changes since are explained.
     """
     with localcontext(EXACT):
         changes, circumstances = of_present_life(changes, circumstances, entries)
-        in_order = [change for change in changes if change.left is not None]
-        explanation = _explain(in_order, circumstances, entries)
-        if explanation.unexplained:
-            explanation = _explain(_set_off(changes), circumstances, entries)
-    return explanation
+        in_order = _explain(_after_entries(changes), circumstances, entries)
+        if not in_order.unexplained or changes[0].left is not None:
+            return in_order
+        begun, remaining = _set_off(changes)
+        set_off = _explain(remaining, circumstances, entries)
+    is_better = len(set_off.unexplained) < len(in_order.unexplained)
+    if begun is not changes[0]:
+        # Another beginning than the first entry found hides how much differs between them.
+        is_better = not set_off.unexplained and not set_off.losses
+        is_better &= len(set_off.unapplied) <= len(in_order.unapplied)
+        is_better &= _are_joined(changes, remaining)
+    return set_off if is_better else in_order
+
+
+def explain_in_order(changes: Sequence[Change], circumstances: Circumstances) -> Explanation:
+    """Explain an account's changes by rows and renewals alone, in the order of their stamps.
+
+    What may be a loss, or is a matter of the order of the stamps, is unexplained.
+    """
+    with localcontext(EXACT):
+        return _explain(_after_entries(changes), circumstances, ())
 
 
 def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> bool:
@@ -69,6 +86,10 @@ def is_loss_possible(explanation: Explanation, circumstances: Circumstances) -> 
 def stored(balance: Decimal) -> Decimal:
     """Return what the double that a balance is stored as stands for, with 9 decimal places."""
     return EXACT.quantize(Decimal(repr(float(balance))), NANO)
+
+
+def _after_entries(changes: Sequence[Change]) -> list[Change]:
+    return [change for change in changes if change.left is not None]
 
 
 def _explain(
@@ -172,22 +193,47 @@ def _find_former(
     return None
 
 
-def _set_off(changes: Sequence[Change]) -> list[Change]:
+def _set_off(changes: Sequence[Change]) -> tuple[Change, list[Change]]:
     """Return what remains once funds that were left are paired with where they were found.
 
     What the next entry found as it was left is paired with itself, not with an equal one elsewhere.
+    The first funds that no entry left are what the account began with: the change that found them
+    is returned as well. The state as it is now is no beginning: its change remains.
     """
     changes = [change for change in changes if change.left != change.found]
-    left = [change for change in changes if change.left is not None]
+    left = _after_entries(changes)
     founds: Counter[Funds | None] = Counter(change.found for change in changes)
     paired = founds & Counter(change.left for change in left)
-    open_found = _without(changes, [change.found for change in changes], paired)
+    # Of equal funds that are found again, those that the account began with are paired last.
+    latest = [*changes[1:], changes[0]]
+    open_found = _without(latest, [change.found for change in latest], paired)
+    begun = open_found.pop(-1 if open_found[-1] is changes[0] else 0)
+    if begun.found_at is None:
+        return begun, [begun]
     open_left = _without(left, [change.left for change in left], paired)
-    # The first funds that no entry left are what the account began with.
-    return [
+    return begun, [
         replace(before, found_at=after.found_at, found=after.found)
-        for before, after in zip(open_left, open_found[1:], strict=False)
+        for before, after in zip(open_left, open_found, strict=True)
     ]
+
+
+def _are_joined(changes: Sequence[Change], remaining: Sequence[Change]) -> bool:
+    """Return whether the entries between the changes are joined, by equal funds or what remains."""
+    joined: defaultdict[Funds | None, list[Funds | None]] = defaultdict(list)
+    for start, end in (
+        *((before.found, after.left) for before, after in pairwise(changes)),
+        *((change.left, change.found) for change in remaining),
+    ):
+        joined[start].append(end)
+        joined[end].append(start)
+    reached: set[Funds | None] = set()
+    waiting = [next(iter(joined))]
+    while waiting:
+        funds = waiting.pop()
+        if funds not in reached:
+            reached.add(funds)
+            waiting += joined[funds]
+    return all(change.found in reached for change in changes)
 
 
 def _without(

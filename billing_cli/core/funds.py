@@ -6,6 +6,7 @@ Balances are compared as the doubles that were stored, with 9 decimal places. Qu
 from __future__ import annotations
 
 import math
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -38,6 +39,11 @@ def rounding(before: Funds, found: Funds) -> Decimal:
     Doubles round in the last place: the balance before, and the sum that a service stores.
     """
     return 2 * Decimal(math.ulp(float(max(abs(before.balance), abs(found.balance)))))
+
+
+def repair_id_of(account_uuid: str, after_id: str) -> str:
+    """Return the id of the repair of a loss after an entry: whoever repairs it and when."""
+    return str(uuid.uuid5(uuid.UUID(after_id), f"repair|{account_uuid}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 `billing.arrears` has an open row while an account's balance is below 0. Its flag is ours unless it
 was raised already while the balance was 0 or more: then another service did, for a reason of its
 own, such as a failed payment. Only a flag of ours is cleared, once the balance is 0 or more.
+A closed row with a flag that is not ours is a flag of another service, seen while the balance was
+0 or more.
 
 `collect` records arrears before it updates quota states, and clears them afterwards; `suspend` does
-both without traffic.
+both without traffic, and records flags of other services.
 """
 
 from __future__ import annotations
@@ -29,21 +31,43 @@ SELECT EXISTS (SELECT FROM pg_attribute
 # Accounts whose balance this transaction leaves below zero; as a rule they have their row already.
 # It runs before their balances are written: where the balance that was found is 0 or more, a top-up
 # ended the former arrears, and new ones begin. A flag of another service that is gone is ours when
-# it is set again. The accounts are locked.
+# it is set again; one that was seen while the balance was 0 or more is not ours, though another
+# service has changed the balance since. The accounts are locked.
 RECORD_ARREARS = """
 INSERT INTO billing.arrears (account_uuid, since, is_flag_ours)
 SELECT account_uuid, now(),
-       state.arrears IS NOT TRUE OR state.current_balance < 0
-       OR coalesce(open.is_flag_ours, false)
+       state.arrears IS NOT TRUE
+       OR (state.current_balance < 0 OR known.cleared_at IS NULL AND known.is_flag_ours IS TRUE)
+          AND known.is_flag_ours IS NOT FALSE
   FROM unnest(%(arrears_accounts)s::uuid[]) AS given (account_uuid)
   JOIN public.account_quota_states AS state USING (account_uuid)
-  LEFT JOIN (SELECT account_uuid, is_flag_ours FROM billing.arrears
-              WHERE cleared_at IS NULL) AS open USING (account_uuid)
- WHERE state.current_balance >= 0 OR open.is_flag_ours IS NULL
-    OR (state.arrears IS NOT TRUE AND NOT open.is_flag_ours)
+  LEFT JOIN billing.arrears AS known USING (account_uuid)
+ WHERE state.current_balance >= 0 OR known.is_flag_ours IS NULL OR known.cleared_at IS NOT NULL
+    OR (state.arrears IS NOT TRUE AND NOT known.is_flag_ours)
  ORDER BY account_uuid
     ON CONFLICT (account_uuid) DO UPDATE
    SET since = excluded.since, cleared_at = NULL, is_flag_ours = excluded.is_flag_ours
+"""
+
+# Where the balance is 0 or more, a flag that we did not clear is another service's, and is
+# forgotten once it is gone.
+RECORD_FLAGS_OF_OTHERS = """
+WITH changed AS MATERIALIZED (
+  SELECT account_uuid, state.arrears IS TRUE AS is_flagged
+    FROM public.account_quota_states AS state
+    LEFT JOIN billing.arrears AS known USING (account_uuid)
+   WHERE state.current_balance >= 0
+     AND (known.account_uuid IS NULL AND state.arrears
+          OR known.cleared_at IS NOT NULL AND known.is_flag_ours = (state.arrears IS TRUE))
+   ORDER BY account_uuid
+     FOR UPDATE OF state SKIP LOCKED
+)
+INSERT INTO billing.arrears AS known (account_uuid, since, cleared_at, is_flag_ours)
+SELECT account_uuid, now(), now(), NOT is_flagged
+  FROM changed
+    ON CONFLICT (account_uuid) DO UPDATE
+   SET is_flag_ours = excluded.is_flag_ours
+ WHERE known.cleared_at IS NOT NULL
 """
 
 # For the same accounts, where the flag does not say so yet. A run that charges them does this
@@ -127,3 +151,8 @@ def clear_arrears(connection: Connection) -> int:
     """Clear the flags of ours on settled accounts; return how many there were."""
     since = CLEAR_ARREARS_SINCE if has_arrears_since(connection) else ""
     return connection.execute(CLEAR_ARREARS.format(clear_since=since).encode()).rowcount
+
+
+def record_flags_of_others(connection: Connection) -> None:
+    """Record which flags other services raised; must come after ours were cleared."""
+    connection.execute(RECORD_FLAGS_OF_OTHERS)

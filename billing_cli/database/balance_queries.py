@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from billing_cli.database.spans import CHARGES, KEPT_SINCE, LIVES
 
-# The entries of one transaction have one stamp, and are charged in the order of their buckets.
-ORDER = """
-       at, bucket_start NULLS FIRST, stored_node_id COLLATE "C", region COLLATE "C",
-       line_code COLLATE "C", entry_id
+# The entries of one step have one stamp, and an ordinal; those of the first versions, and of pruned
+# months, have none: they were charged in the order of their buckets.
+ORDER_AT_ONCE = """
+       ordinal NULLS FIRST, bucket_start NULLS FIRST, stored_node_id COLLATE "C",
+       region COLLATE "C", line_code COLLATE "C"
 """
+ORDER = f"at, {ORDER_AT_ONCE}, entry_id"
 
 # An entry of a late minute, charged after the renewal of its quota was seen: it used what was left
 # of the former quota, and the stored one did not change.
@@ -26,18 +28,20 @@ IS_FORMER = """
 # between entries that are left. Entries that used a former quota are returned with both neighbours.
 CHANGES = """
 WITH entry AS NOT MATERIALIZED (
-  SELECT account_uuid, ledger_id AS entry_id, created_at AS at, bucket_start, stored_node_id,
-         region, line_code, balance_before, balance_before + amount_delta AS balance_after,
+  SELECT account_uuid, ledger_id AS entry_id, created_at AS at, ordinal, bucket_start,
+         stored_node_id, region, line_code, balance_before,
+         balance_before + amount_delta AS balance_after,
          quota_before, quota_before - included_bytes AS quota_after,
          {is_former} AS is_former
     FROM ({charges}) AS charge
   UNION ALL
-  SELECT account_uuid, ledger_id, created_at, bucket_start, NULL, NULL, NULL, balance_before,
-         balance_before + amount_delta, quota_before, quota_before - included_bytes, {is_former}
+  SELECT account_uuid, ledger_id, created_at, NULL, bucket_start, NULL, NULL, NULL,
+         balance_before, balance_before + amount_delta, quota_before,
+         quota_before - included_bytes, {is_former}
     FROM billing.pruned_charges AS charge
    WHERE {is_wanted}
   UNION ALL
-  SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before, balance_after,
+  SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, NULL, balance_before, balance_after,
          quota_before, quota_after, false
     FROM billing.repairs
    WHERE {is_wanted}
@@ -208,7 +212,8 @@ WITH {LIVES.format(accounts="SELECT unnest(%(account_uuids)s::uuid[]) AS account
 SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amount_delta,
        quota_before, included_bytes, ledger_ids::text[], is_on_record
   FROM (SELECT charge.account_uuid, charge.ledger_id AS entry_id, charge.created_at AS at,
-               charge.bucket_start, charge.stored_node_id, charge.region, charge.line_code,
+               charge.ordinal, charge.bucket_start, charge.stored_node_id, charge.region,
+               charge.line_code,
                charge.balance_before, charge.amount_delta, charge.quota_before,
                charge.included_bytes, ARRAY[charge.ledger_id] AS ledger_ids,
                ledger.id IS NOT NULL
@@ -219,12 +224,12 @@ SELECT account_uuid::text, entry_id::text, at, bucket_start, balance_before, amo
           LEFT JOIN public.billing_ledger AS ledger ON ledger.id = charge.ledger_id
          WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
-        SELECT account_uuid, ledger_id, created_at, bucket_start, NULL, NULL, NULL, balance_before,
-               amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true
+        SELECT account_uuid, ledger_id, created_at, NULL, bucket_start, NULL, NULL, NULL,
+               balance_before, amount_delta, quota_before, included_bytes, ARRAY[ledger_id], true
           FROM billing.pruned_charges AS charge
          WHERE {IS_WANTED.format(at="charge.created_at", account="charge.account_uuid")}
         UNION ALL
-        SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, balance_before,
+        SELECT account_uuid, repair_id, at, NULL, NULL, NULL, NULL, NULL, balance_before,
                amount_delta, quota_before, quota_before - quota_after, ledger_ids,
                EXISTS (SELECT FROM public.billing_ledger AS entry WHERE entry.id = ANY (ledger_ids))
                OR {IS_SINCE.format(at="repair.at", account="repair.account_uuid")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billing_cli.core.balances import explain_changes, is_loss_possible, stored
+from billing_cli.core.balances import explain_changes, explain_in_order, is_loss_possible, stored
 from billing_cli.core.funds import (
     LATEST,
     ROW_DELAY,
@@ -120,7 +120,7 @@ def _explained(
         repaired = set(_rows(connection, READ_REPAIRED, batch))
         changes = {account: _changes(found) for account, found in batch.items()}
         explained = {
-            account: explain_changes(found, circumstances[account])
+            account: explain_in_order(found, circumstances[account])
             for account, found in changes.items()
         }
         unexplained = {
@@ -135,6 +135,8 @@ def _explained(
             if account in created_again
             or is_loss_possible(explained[account], circumstances[account])
         ]
+        for account in unexplained.keys() - set(doubtful):
+            explained[account] = explain_changes(changes[account], circumstances[account])
         for start in range(0, len(doubtful), DOUBTFUL_AT_ONCE):
             part = {account: changes[account] for account in doubtful[start:][:DOUBTFUL_AT_ONCE]}
             for account, entries in _own_entries(connection, part, since).items():

@@ -42,6 +42,7 @@ VIOLATIONS: Mapping[str, str] = {
     "adjustments_wrong": "a charge with its adjustments is not what is left at the price it has",
     "adjustment_unfounded": "an adjustment of a charge that is not there, or is of another bucket",
     "charge_lost": "a stale write restored the balance or quota from before the charge",
+    "repair_differs": "a repair of a balance is not what lost charges lead to",
     "quota_state_missing": "an account was charged and has no quota state",
     "pruned_differs": "buckets or ledger of a pruned month are not what they were then",
     "seal_missing": "usage records or charges that no seal covers",

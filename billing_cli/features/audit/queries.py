@@ -18,6 +18,7 @@ from billing_cli.features.audit import queries_pruned as pruned
 from billing_cli.features.audit import queries_seals as seals
 from billing_cli.features.audit.balances import find_changed_funds
 from billing_cli.features.audit.findings import Figures, Finding
+from billing_cli.features.audit.repairs import find_wrong_repairs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -104,6 +105,7 @@ def find(
     """
     if check.statement is None:
         yield from find_changed_funds(connection, scope, found, default_quota_bytes)
+        yield from find_wrong_repairs(connection, scope.account_uuid)
         return
     statement, given = check.statement, scope.parameters()
     if scope.is_incremental:

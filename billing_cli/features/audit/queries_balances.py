@@ -88,8 +88,8 @@ SELECT account_uuid::text, coalesce(recorded.total, 0),
               GROUP BY account_uuid) AS recorded USING (account_uuid)
   LEFT JOIN (SELECT account_uuid, sum(included_bytes) AS included, sum(rated_bytes) AS rated,
                     sum(amount_delta) AS amount,
-                    (array_agg(balance_before ORDER BY created_at, bucket_start,
-                               stored_node_id COLLATE "C", region COLLATE "C",
+                    (array_agg(balance_before ORDER BY created_at, ordinal NULLS FIRST,
+                               bucket_start, stored_node_id COLLATE "C", region COLLATE "C",
                                line_code COLLATE "C"))[1] AS opening
                FROM ({CHARGES}) AS charge
               WHERE account_uuid = ANY (%(account_uuids)s::uuid[])

@@ -13,6 +13,7 @@ are compared modulo 2^61 - 1: a decimal of Python holds no more than 28 digits e
 
 from __future__ import annotations
 
+from billing_cli.database.balance_queries import ORDER_AT_ONCE
 from billing_cli.features.audit.queries_positions import NEW_CHARGES
 from billing_cli.features.audit.queries_seals import ADOPTED
 
@@ -185,6 +186,7 @@ SELECT coalesce(sum(entries), 0)::bigint, mod(sum(hash), {ENTRY_PRIME}), bool_or
 
 # Accounts whose charges do not lead from the first one's funds to the funds as they are now, each
 # from what another one left; and those with rows of other services. Their changes are explained.
+# An account of which the first charge that was written is not of the first minute is among them.
 FUNDS = "hashint8extended({quota}, hashfloat8extended({balance}, %(seed)s::bigint))"
 BEFORE = FUNDS.format(quota="quota_before", balance="balance_before::double precision")
 AFTER = FUNDS.format(
@@ -195,20 +197,21 @@ STATE = FUNDS.format(quota="remaining_included_quota", balance="current_balance"
 
 CHANGED_ACCOUNTS = f"""
 SELECT chain.account_uuid::text, account.uuid IS NULL OR state.account_uuid IS NULL
-  FROM (SELECT account_uuid, min(bucket_start) AS first_minute,
+  FROM (SELECT account_uuid, min(bucket_start) AS first_minute, min(created_at) AS first_at,
                sum({BEFORE}) - sum({AFTER}) AS difference
           FROM billing.charges
          GROUP BY account_uuid) AS chain
   LEFT JOIN public.account_quota_states AS state USING (account_uuid)
   LEFT JOIN public.users AS account ON account.uuid = chain.account_uuid
   LEFT JOIN LATERAL (
-       SELECT true AS is_there
+       SELECT {BEFORE} = chain.difference + {STATE} AS is_same
          FROM billing.charges AS first
         WHERE first.bucket_start = chain.first_minute
           AND first.account_uuid = chain.account_uuid
-          AND {BEFORE} = chain.difference + {STATE}
+          AND first.created_at = chain.first_at
+        ORDER BY {ORDER_AT_ONCE}
         LIMIT 1) AS opening ON true
- WHERE opening.is_there IS NULL OR account.uuid IS NULL
+ WHERE opening.is_same IS NOT TRUE OR account.uuid IS NULL
 UNION
 SELECT account_uuid::text, false
   FROM public.billing_ledger

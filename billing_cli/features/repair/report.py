@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from billing_cli.cli.tables import Column, Table
 from billing_cli.cli.units import amounts_in, plural, with_currency
 from billing_cli.core.balances import stored
-from billing_cli.core.funds import Funds
+from billing_cli.core.funds import Funds, repair_id_of
 from billing_cli.core.objects import attributes, plain
 from billing_cli.core.result import RunResult
 
@@ -47,7 +46,7 @@ class Repair:
     @property
     def repair_id(self) -> str:
         """The repair's id: the same for the same loss, whoever repairs it and when."""
-        return str(uuid.uuid5(uuid.UUID(self.after_id), f"repair|{self.account_uuid}"))
+        return repair_id_of(self.account_uuid, self.after_id)
 
 
 def repair_of(account_uuid: str, loss: Loss, funds: Funds) -> Repair:

@@ -177,9 +177,7 @@ def _balances(
     first_at = bookings[0].at if bookings else end
     left = store.read_left_before(connection, account, min(first_at, end), end)
     others = store.read_others(connection, account, left[0] if left else "-infinity", end)
-    found = left[1] if left else ZERO
-    opening = found + sum((other.amount for other in others if other.at < start), ZERO)
-    replay = _Replay(found, start, is_new=left is None)
+    replay = _Replay(left[1] if left else ZERO, start, is_new=left is None)
     waiting = deque(others)
     for booking in bookings:
         while waiting and waiting[0].at <= booking.at:
@@ -191,18 +189,19 @@ def _balances(
     now = None if is_over else store.read_balance(connection, account)
     if now is not None:
         replay.compare(now, connection_now(connection))
-    return opening, replay.balance, replay.entries()
+    return replay.opening, replay.balance, replay.entries()
 
 
 class _Replay:
     """A balance as it went, from what our newest entry before the first booking left.
 
     Charges that were written before `start` may be booked after it, where they were sealed late. So
-    entries of others before `start` are applied in their place, but listed in another statement.
+    entries of others before `start` are applied in their place, but listed in another statement:
+    here they are part of the `opening` balance.
     """
 
     def __init__(self, balance: Decimal, start: datetime, *, is_new: bool) -> None:
-        self.balance = balance
+        self.balance = self.opening = balance
         self._start = start
         self._is_new = is_new
         self._shown: list[OtherEntry] = []
@@ -210,13 +209,14 @@ class _Replay:
         self._rounded_at = start
 
     def add(self, other: OtherEntry) -> None:
-        """Apply an entry that is no charge of ours."""
+        """Apply an entry that is no charge of ours: what a repair found comes before it."""
+        if other.balance_before is not None:
+            self.compare(other.balance_before, other.at, is_charge=False)
         self.balance += other.amount
-        if other.at >= self._start:
-            self._shown.append(other)
+        self._show(other)
 
-    def compare(self, balance: Decimal, at: datetime) -> None:
-        """Go on with the balance that was found there.
+    def compare(self, balance: Decimal, at: datetime, *, is_charge: bool = True) -> None:
+        """Go on with the balance that was found there, by a charge of the statement or otherwise.
 
         What entries don't explain is an entry of its own, in the place where it was found. So is
         the balance that the account began with.
@@ -228,9 +228,15 @@ class _Replay:
             self._rounded_at = at if difference else self._rounded_at
         else:
             kind = "initial_balance" if self._is_new else "unexplained_change"
-            self._shown.append(OtherEntry(at, kind, difference, ""))
+            self._show(OtherEntry(at, kind, difference, ""), is_charge=is_charge)
         self.balance = balance
         self._is_new = False
+
+    def _show(self, entry: OtherEntry, *, is_charge: bool = False) -> None:
+        if is_charge or entry.at >= self._start:
+            self._shown.append(entry)
+        else:
+            self.opening += entry.amount
 
     def entries(self) -> list[OtherEntry]:
         """Return what is listed, with the sum of what was rounded."""

@@ -59,9 +59,10 @@ SELECT seal.leaf_number, coalesce(fact.ordinal, 0),
 
 # (By LIMIT the planner looks at keys; it would read all charges otherwise.)
 # Entries that are not charges of ours, until the end of the month, oldest first. A row of traffic
-# that has no charge is a legacy writer's; of pruned months it is not known whose it is.
+# that has no charge is a legacy writer's; of pruned months it is not known whose it is. A repair
+# found the balance that the loss had left.
 READ_OTHERS = """
-SELECT entry.created_at, entry.entry_type, round(entry.amount_delta::text::numeric, 9), ''
+SELECT entry.created_at, entry.entry_type, round(entry.amount_delta::text::numeric, 9), '', NULL
   FROM public.billing_ledger AS entry
  WHERE entry.account_uuid = %(account)s AND entry.created_at >= %(since)s
    AND entry.created_at < %(end)s AND entry.amount_delta <> 0 AND abs(entry.amount_delta) < 1e15
@@ -73,7 +74,7 @@ SELECT entry.created_at, entry.entry_type, round(entry.amount_delta::text::numer
                AND charge.ledger_id = entry.id
              LIMIT 1) IS NULL)
  UNION ALL
-SELECT at, 'balance_repair', amount_delta, reason
+SELECT at, 'balance_repair', amount_delta, reason, balance_before
   FROM billing.repairs
  WHERE account_uuid = %(account)s AND at >= %(since)s AND at < %(end)s
  ORDER BY 1, 2, 3
@@ -129,12 +130,13 @@ class BookedCharge(NamedTuple):
 
 
 class OtherEntry(NamedTuple):
-    """A change of the balance that is no charge of ours."""
+    """A change of the balance that is no charge of ours; a repair knows what it found."""
 
     at: datetime
     kind: str
     amount: Decimal
     reason: str
+    balance_before: Decimal | None = None
 
 
 def read_charges(

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from billing_cli.core.arrears import ACTIVE, SUSPENDED, ArrearsState, next_step
 from billing_cli.core.rating import balance_of
-from billing_cli.database.arrears import clear_arrears, has_arrears_since, set_arrears
+from billing_cli.database.arrears import (
+    clear_arrears,
+    has_arrears_since,
+    record_flags_of_others,
+    set_arrears,
+)
 from billing_cli.database.begin import IS_MOMENT
 from billing_cli.database.schema import require_head
 from billing_cli.features.suspend.report import SuspendResult
@@ -53,6 +58,7 @@ def _suspend(
         steps[next_step(state, now, after)].append(state)
     flagged = set_arrears(connection, [state.account_uuid for state in states if state.balance < 0])
     cleared = clear_arrears(connection)
+    record_flags_of_others(connection)
     if steps["suspend"]:
         suspend_accounts(connection, steps["suspend"], now, context.run_id)
     if steps["release"]:
@@ -84,12 +90,15 @@ def _suspend(
 # a run saw the balance below 0 counts.
 LOCK_STATES = """
 SELECT state.account_uuid::text, state.current_balance, state.suspend_state,
-       CASE WHEN flag.is_flag_ours IS FALSE THEN flag.since
-            ELSE coalesce({arrears_since} flag.since, %(now)s) END,
+       CASE WHEN open_flag.is_flag_ours IS FALSE THEN open_flag.since
+            WHEN closed_flag.is_flag_ours IS FALSE AND state.arrears THEN %(now)s
+            ELSE coalesce({arrears_since} open_flag.since, %(now)s) END,
        open.suspension_id IS NOT NULL, closed.released_at
   FROM public.account_quota_states AS state
-  LEFT JOIN billing.arrears AS flag
-    ON flag.account_uuid = state.account_uuid AND flag.cleared_at IS NULL
+  LEFT JOIN billing.arrears AS open_flag
+    ON open_flag.account_uuid = state.account_uuid AND open_flag.cleared_at IS NULL
+  LEFT JOIN billing.arrears AS closed_flag
+    ON closed_flag.account_uuid = state.account_uuid AND closed_flag.cleared_at IS NOT NULL
   LEFT JOIN billing.suspensions AS open
     ON open.account_uuid = state.account_uuid AND open.released_at IS NULL
   LEFT JOIN LATERAL (SELECT max(released_at) AS released_at

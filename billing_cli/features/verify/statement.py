@@ -10,6 +10,7 @@ from billing_cli.cli.units import plural
 from billing_cli.core.statements import check_statement
 from billing_cli.errors import ConfigurationError
 from billing_cli.features.verify.result import Finding, findings_lines, findings_objects
+from billing_cli.printable import printable
 from billing_cli.signatures import read_public_keys, read_text, signature_problem
 
 if TYPE_CHECKING:
@@ -134,4 +135,4 @@ def statement_report_text(report: StatementReport) -> str:
         lines.append(f"not sealed yet, added up only: {', '.join(report.unsealed_days)}")
     if not report.keys:
         lines.append("signatures were not checked: --public-key FILE")
-    return "\n".join(lines)
+    return printable("\n".join(lines), keep="\n")

@@ -62,6 +62,19 @@ UPDATE public.account_quota_states AS state SET current_balance = last.balance_b
  WHERE last.account_uuid = state.account_uuid""",
         "charge_lost",
     ),
+    "a repair of nothing that was lost": damage(
+        """
+INSERT INTO billing.repairs (account_uuid, after_id, repair_id, ledger_ids, amount_delta,
+       balance_before, balance_after, quota_before, quota_after, reason, run_id, at)
+SELECT account_uuid, last.ledger_id, gen_random_uuid(), '{{}}', 100, current_balance::numeric,
+       current_balance::numeric + 100, remaining_included_quota, remaining_included_quota, '',
+       gen_random_uuid(), now()
+  FROM public.account_quota_states
+  JOIN (SELECT DISTINCT ON (account_uuid) account_uuid, ledger_id FROM billing.charges
+         ORDER BY account_uuid, created_at DESC, bucket_start DESC) AS last USING (account_uuid);
+UPDATE public.account_quota_states SET current_balance = current_balance + 100""",
+        "repair_differs",
+    ),
     "a bucket gone from a pruned month": damage(
         """
 INSERT INTO billing.pruned (month, account_uuid, records, recorded_bytes, charges, included_bytes,

@@ -51,9 +51,9 @@ class Customer:
         self.story.minute((self.stream, 0, 1000 * kilobytes))
         self.story.collect()
 
-    def audit(self) -> AuditReport:
-        """Audit all accounts."""
-        return audit(self.story.context())
+    def audit(self, **options: Any) -> AuditReport:
+        """Audit all accounts, or the one that is named."""
+        return audit(self.story.context(), **options)
 
     def repair(self, **options: Any) -> RepairResult:
         """Repair balances."""

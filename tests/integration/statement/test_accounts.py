@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from billing_cli.core.statements import check_statement
+from billing_cli.features.repair.job import repair_balances
 from billing_cli.features.statement.job import statement
 from billing_cli.simulator.accounts import save_users
+from tests.support.neighbour import stale_write
 from tests.support.story import told_story
 
 if TYPE_CHECKING:
@@ -73,11 +75,13 @@ def _user(story: Story) -> User:
     return next(iter(story.fleet.users))
 
 
-def _statement(story: Story, account: str) -> dict[str, Any]:
+def _statement(
+    story: Story, account: str, month: date | None = None, after: timedelta = timedelta(0)
+) -> dict[str, Any]:
     # Charges that are not sealed are of the day on which they were written, by the server's clock.
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) + after
     made = statement(
-        replace(story.context(), clock=lambda: now), account, now.date().replace(day=1)
+        replace(story.context(), clock=lambda: now), account, month or now.date().replace(day=1)
     )
     assert check_statement(made).problems == ()
     return made
@@ -99,6 +103,30 @@ def test_top_ups_and_adjustments_of_others_are_entries(story: Story) -> None:
         ("manual_adjustment", "-0.250000000"),
         ("topup", "2.500000000"),
     ]
+
+
+def test_a_charge_that_was_lost_and_repaired_is_charged_once(story: Story) -> None:
+    """In the month and after it; the next month opens with what this one closes with."""
+    story.broken_invariants = list  # type: ignore[method-assign]
+    user = _user(story)
+    with stale_write(story.connection, user.uuid):
+        _grow(story)
+    assert repair_balances(story.context(), "stale write").corrections == 1
+    balance = f"{story.funds(user).balance:.9f}"
+    first = datetime.now(UTC).date().replace(day=1)
+    for days in (0, 40):
+        made = _statement(story, user.uuid, month=first, after=timedelta(days=days))
+        assert made["closing_balance"] == balance
+        others = [(one["kind"], one["amount"]) for one in made["other_entries"]]
+        assert others == [
+            ("initial_balance", "5.000000000"),
+            ("unexplained_change", "0.060000000"),
+            ("balance_repair", "-0.060000000"),
+        ]
+    after = (first + timedelta(days=40)).replace(day=1)
+    made = _statement(story, user.uuid, month=after, after=timedelta(days=40))
+    assert (made["opening_balance"], made["closing_balance"]) == (balance, balance)
+    assert made["other_entries"] == []
 
 
 def test_an_account_that_was_created_again_keeps_its_charges(story: Story) -> None:

@@ -142,6 +142,23 @@ def test_external_text_stays_text(month: Month) -> None:
     assert HOSTILE_TAG in {node["inbound_tag"] for node in month.statement["nodes"]}
 
 
+@pytest.mark.parametrize("text", ["\\ud800", "\\u001b[2J", "\\u202e"])
+@pytest.mark.parametrize("key", ["account_uuid", "month", "reason", "inbound_tag"])
+def test_text_of_a_file_is_shown_without_what_no_terminal_takes(
+    month: Month, tmp_path: Path, key: str, text: str
+) -> None:
+    """Half a character, and such as move a cursor, are findings in plain text."""
+    file = tmp_path / "hostile"
+    for whole in ('{"account_uuid": "", "month": "2026-04"}', month.json_file.read_text()):
+        altered = re.sub(f'"{key}": ?"[^"]*"', lambda _: f'"{key}": "{text}"', whole, count=1)
+        file.write_text(altered)
+        report = verify_statement(file, [])
+        assert report.findings
+        shown = statement_report_text(report)
+        assert shown.encode().decode() == shown
+        assert all(line.isprintable() for line in shown.splitlines())
+
+
 def _consistently_altered(statement: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Move a byte between entries of a sealed day, and a cent into its balances."""
     for number, day in enumerate(statement["days"]):

@@ -103,6 +103,74 @@ def test_a_flag_of_another_service_stays(arrears: Arrears) -> None:
     assert arrears.state(account) == FLAGGED
 
 
+def old_flag(arrears: Arrears, balance: float) -> str:
+    """Return an account with a flag of another service that is 30 days old, seen by a run."""
+    account = arrears.account(balance, arrears=True)
+    arrears.set(account, arrears_since=arrears.now - timedelta(days=30))
+    assert arrears.suspend().suspended == ()
+    return account
+
+
+def test_arrears_after_a_flag_of_another_service_begin_when_the_balance_falls(
+    arrears: Arrears,
+) -> None:
+    """A payment failed; then an adjustment took the balance below 0, without traffic."""
+    account = old_flag(arrears, 5)
+    arrears.set(account, current_balance=-1)
+
+    assert arrears.suspend(1).suspended == ()
+    assert arrears.suspend(13.9).suspended == ()
+    assert [one.account_uuid for one in arrears.suspend(15.1).suspended] == [account]
+    arrears.set(account, current_balance=3)
+    result = arrears.suspend(16)
+
+    assert ([one.account_uuid for one in result.released], result.cleared) == ([account], 0)
+    assert arrears.state(account) == FLAGGED
+    arrears.set(account, current_balance=-1)
+    assert arrears.suspend(17).suspended == ()
+
+
+def test_a_flag_of_another_service_that_is_gone_is_forgotten(arrears: Arrears) -> None:
+    """What is raised below 0 after it is ours, and so is the time that it names."""
+    account = old_flag(arrears, 5)
+    arrears.set(account, arrears=False, throttle_state="normal", arrears_since=None)
+    arrears.suspend(1)
+    since = arrears.now + timedelta(days=2)
+    arrears.set(account, current_balance=-1, arrears=True, arrears_since=since)
+
+    assert [one.account_uuid for one in arrears.suspend(16.1).suspended] == [account]
+    arrears.set(account, current_balance=1)
+    assert arrears.suspend(17).cleared == 1
+    assert arrears.state(account) == CLEAR
+
+
+def test_a_flag_that_was_removed_before_the_balance_fell_is_ours(arrears: Arrears) -> None:
+    """No run saw the account in between."""
+    account = old_flag(arrears, 5)
+    arrears.set(account, arrears=False, arrears_since=None, current_balance=-1)
+    arrears.suspend(1)
+    arrears.set(account, current_balance=1)
+
+    assert arrears.suspend(2).cleared == 1
+
+
+def test_a_flag_of_another_service_after_ours_was_cleared_is_not_ours_below_zero(
+    arrears: Arrears,
+) -> None:
+    """Our record of the former arrears says nothing of it."""
+    account = arrears.account(-1)
+    arrears.suspend()
+    arrears.set(account, current_balance=5)
+    arrears.suspend(1)
+    arrears.set(account, arrears=True, arrears_since=arrears.now - timedelta(days=30))
+    arrears.suspend(2)
+    arrears.set(account, current_balance=-1)
+    assert arrears.suspend(3).suspended == ()
+    arrears.set(account, current_balance=5)
+    assert arrears.suspend(4).cleared == 0
+    assert arrears.state(account) == FLAGGED
+
+
 def test_a_flag_that_comes_after_ours_was_cleared_stays(arrears: Arrears) -> None:
     """Ours ended with the top-up; the next one is not ours."""
     account = arrears.account(-1)

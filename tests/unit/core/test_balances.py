@@ -18,6 +18,7 @@ from billing_cli.core.funds import (
     OtherRow,
     OwnEntry,
     Unexplained,
+    repair_id_of,
 )
 
 START = datetime(2026, 4, 8, 12, 0, tzinfo=UTC)
@@ -553,3 +554,9 @@ def test_a_renewal_may_change_a_quota_by_a_byte(quota: int) -> None:
     changed = replace(QUOTA_CHANGE, found=Funds(Decimal(5), quota))
     known = Circumstances(period_start=at(30))
     assert explain_changes([OPENING, changed], known) == Explanation()
+
+
+def test_the_id_of_a_repair_never_changes() -> None:
+    """It is on record."""
+    account, entry = (f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2))
+    assert repair_id_of(account, entry) == "410d85ed-f4b5-519b-ae9a-5fa2ab61e5e4"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from billing_cli.core.balances import explain_changes
+import pytest
+
+from billing_cli.core.balances import explain_changes, explain_in_order
 from billing_cli.core.funds import (
     Change,
     Circumstances,
@@ -87,3 +89,157 @@ def test_funds_that_were_left_and_found_twice_are_set_off_twice() -> None:
         Change("d", at(3), Funds(Decimal(4), 0), None, Funds(Decimal(6), 0)),
     ]
     assert rests(explain_changes(changes, Circumstances())) == [("-4", 0)]
+
+
+def found(after_id: str, minute: int, left: str, balance: str, until: int | None) -> Change:
+    """Return that 100 bytes and this balance were found in place of what an entry left."""
+    return Change(
+        *(after_id, at(minute), Funds(Decimal(left), 100)),
+        *(None if until is None else at(until), Funds(Decimal(balance), 100)),
+    )
+
+
+@pytest.mark.parametrize("until", [pytest.param(None, id="now"), pytest.param(3, id="by a charge")])
+@pytest.mark.parametrize("balance", ["1000000", "4.99"])
+def test_a_change_after_entries_that_led_back_to_the_first_funds_is_one(
+    balance: str, until: int | None
+) -> None:
+    """What was found then is not what the account began with."""
+    entries = charges("1", "2", "-3")
+    changed = found("charge-2", 2, "5", balance, until)
+    for known in ([], entries):
+        explanation = explain_changes([OPENING, changed], Circumstances(), known)
+        assert [(one.change, one.balance) for one in explanation.unexplained] == [
+            (changed, Decimal(balance) - 5)
+        ]
+
+
+def test_a_refund_that_led_back_to_the_first_funds_may_be_lost() -> None:
+    """All that was charged was given back; a stale write took it again."""
+    entries = charges("1", "2", "-3")
+    explanation = explain(entries, change(entries, "2"))
+    assert (lost(explanation), rests(explanation)) == ([(["charge-2"], "-3", 0)], [])
+
+
+def test_a_charge_that_left_the_first_funds_may_be_lost() -> None:
+    """The account used its top-up up."""
+    first, second = charges("4", "6")
+    second = replace(second, found=Funds(Decimal(11), 100))
+    changes = [
+        OPENING,
+        found("charge-0", 0, "1", "11", 1),
+        found("charge-1", 1, "5", "11", None),
+    ]
+    rows = Circumstances([OtherRow(at(0.5), Decimal(10))])
+    assert rests(explain_in_order(changes, rows)) == [("6", 0)]
+    explanation = explain_changes(changes, rows, [first, second])
+    assert (lost(explanation), rests(explanation)) == ([(["charge-1"], "6", 0)], [])
+
+
+SWAPPED_AND_GIVEN_BACK = [
+    replace(OPENING, found=Funds(Decimal(4), 100)),
+    found("b", 0, "2", "5", 1),
+    found("a", 1, "4", "2", 2),
+    found("c", 2, "5", "9", None),
+]
+"""Of 5 one charge took 1, another 2, stamped in the other order; both were given back."""
+
+
+def test_the_last_change_stays_where_entries_in_another_order_led_back_to_the_first_funds() -> None:
+    """Once a row explains it, all others are set off."""
+    explanation = explain_changes(SWAPPED_AND_GIVEN_BACK, Circumstances())
+    assert rests(explanation) == [("3", 0), ("-2", 0), ("4", 0)]
+    paid = Circumstances([OtherRow(at(2.5), Decimal(4))])
+    assert explain_changes(SWAPPED_AND_GIVEN_BACK, paid) == Explanation()
+
+
+def test_another_beginning_is_not_taken_where_a_row_were_not_applied_then() -> None:
+    """The row explains what was found in the place of the beginning."""
+    changes = [
+        OPENING,
+        found("a", 0, "3", "10", 1),
+        found("b", 1, "5", "3", None),
+    ]
+    assert explain_changes(changes, Circumstances()) == Explanation()
+    paid = Circumstances([OtherRow(at(0.5), Decimal(7))])
+    explanation = explain_changes(changes, paid)
+    assert (rests(explanation), explanation.unapplied) == ([("-2", 0)], ())
+    unpaid = Circumstances([OtherRow(at(0.5), Decimal(20))])
+    assert explain_changes(changes, unpaid) == Explanation(unapplied=tuple(unpaid.rows))
+
+
+def test_another_beginning_is_not_taken_where_a_charge_were_lost_then() -> None:
+    """A top-up of 2 was applied to what had been read before a charge and its refund."""
+    nano = Decimal("1e-9")
+    entries = charges("1e-9", "5e-9", "-3e-9")
+    entries[2] = replace(entries[2], found=Funds(5 - 3 * nano, 100))
+    changes = [
+        OPENING,
+        found("charge-1", 1, "4.999999994", "4.999999997", 2),
+        found("charge-2", 2, "5", "5.000000001", None),
+    ]
+    rows = Circumstances([OtherRow(at(1.5), 3 * nano), OtherRow(at(2.5), 2 * nano)])
+    explanation = explain_changes(changes, rows, entries)
+    assert (lost(explanation), rests(explanation)) == ([], [("1E-9", 0)])
+
+
+def test_nothing_is_set_off_where_no_order_of_the_charges_leads_through_all_of_them() -> None:
+    """The first ones led back to where they began; no other left or found these funds."""
+    changes = [
+        OPENING,
+        found("a", 0, "5", "9", 1),
+        found("b", 1, "8", "7", 2),
+        found("c", 2, "7", "8", 3),
+    ]
+    assert rests(explain_changes(changes, Circumstances())) == [("4", 0), ("-1", 0), ("1", 0)]
+
+
+def test_entries_that_are_joined_by_what_a_row_explains_are_in_another_order() -> None:
+    """The one that was stamped first found what the other left: the account began with 9."""
+    changes = [
+        OPENING,
+        found("b", 0, "3", "9", 1),
+        found("a", 1, "5", "4", None),
+    ]
+    assert rests(explain_changes(changes, Circumstances())) == [("6", 0), ("-1", 0)]
+    paid = Circumstances([OtherRow(at(0.5), Decimal(1))])
+    assert explain_changes(changes, paid) == Explanation()
+
+
+def test_nothing_is_set_off_where_it_is_not_known_what_the_account_began_with() -> None:
+    """Its first row may hold funds that can't be computed with."""
+    changes = [found("a", 0, "3", "4", 1), found("b", 1, "4", "3", None)]
+    assert rests(explain_changes(changes, Circumstances())) == [("1", 0), ("-1", 0)]
+
+
+def test_an_explanation_in_the_order_of_the_stamps_is_kept_where_none_explains_more() -> None:
+    """A top-up by its row, and a later change back to what was there before it."""
+    changes = [OPENING, found("a", 0, "3", "10", 1), found("b", 1, "9", "3", None)]
+    paid = Circumstances([OtherRow(at(0.5), Decimal(7))])
+    explanation = explain_changes(changes, paid)
+    assert [one.change for one in explanation.unexplained] == changes[2:]
+
+
+def test_funds_that_were_found_as_they_were_left_are_not_set_off_against_earlier_ones() -> None:
+    """What remains came after the entry that left 4 first; two others were swapped."""
+    changes = [
+        OPENING,
+        found("a", 0, "4", "9", 1),
+        found("b", 1, "4", "4", 2),
+        found("c", 2, "7", "8", 3),
+        found("d", 3, "8", "7", None),
+    ]
+    (rest,) = explain_changes(changes, Circumstances()).unexplained
+    assert (rest.change.after_id, rest.balance) == ("a", 5)
+
+
+def test_entries_that_led_back_to_the_first_funds_in_another_order_have_lost_nothing() -> None:
+    """What was found as it had been before a charge, and the last funds, are set off."""
+    entries = charges("1", "2", "-3")
+    changes = [
+        OPENING,
+        found("charge-1", 1, "2", "4", 2),
+        found("charge-2", 2, "5", "2", 3),
+        found("charge-3", 3, "4", "5", None),
+    ]
+    assert explain_changes(changes, Circumstances(), entries) == Explanation()
