@@ -50,7 +50,8 @@ SELECT account_uuid, now(),
 """
 
 # Where the balance is 0 or more, a flag that we did not clear is another service's, and is
-# forgotten once it is gone.
+# forgotten once it is gone. One that is there after we cleared ours may be ours, by a stale write
+# of the whole row: unless its arrears began at another time, or no handler holds a row that long.
 RECORD_FLAGS_OF_OTHERS = """
 WITH changed AS MATERIALIZED (
   SELECT account_uuid, state.arrears IS TRUE AS is_flagged
@@ -58,7 +59,8 @@ WITH changed AS MATERIALIZED (
     LEFT JOIN billing.arrears AS known USING (account_uuid)
    WHERE state.current_balance >= 0
      AND (known.account_uuid IS NULL AND state.arrears
-          OR known.cleared_at IS NOT NULL AND known.is_flag_ours = (state.arrears IS TRUE))
+          OR known.cleared_at IS NOT NULL AND NOT known.is_flag_ours AND state.arrears IS NOT TRUE
+          OR known.cleared_at IS NOT NULL AND known.is_flag_ours AND state.arrears AND {is_another})
    ORDER BY account_uuid
      FOR UPDATE OF state SKIP LOCKED
 )
@@ -69,6 +71,9 @@ SELECT account_uuid, now(), now(), NOT is_flagged
    SET is_flag_ours = excluded.is_flag_ours
  WHERE known.cleared_at IS NOT NULL
 """
+
+BEGAN_AT_ANOTHER_TIME = "state.arrears_since IS DISTINCT FROM known.since"
+IS_LATER = "known.cleared_at < now() - interval '1 day'"
 
 # For the same accounts, where the flag does not say so yet. A run that charges them does this
 # by itself.
@@ -155,4 +160,5 @@ def clear_arrears(connection: Connection) -> int:
 
 def record_flags_of_others(connection: Connection) -> None:
     """Record which flags other services raised; must come after ours were cleared."""
-    connection.execute(RECORD_FLAGS_OF_OTHERS)
+    is_another = BEGAN_AT_ANOTHER_TIME if has_arrears_since(connection) else IS_LATER
+    connection.execute(RECORD_FLAGS_OF_OTHERS.format(is_another=is_another).encode())

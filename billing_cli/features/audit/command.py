@@ -124,6 +124,10 @@ def _log_violations(report: AuditReport) -> None:
                 meaning=meaning,
                 advice=advice,
             )
+    if report.violations:
+        # Whoever is notified of a failed unit gets the last line that begins like this.
+        counts = (f"{kind} {report.counts[kind]}" for kind in VIOLATIONS if report.counts.get(kind))
+        click.echo(f"Error: audit found violations: {', '.join(counts)}", err=True)
 
 
 def _record(context: JobContext, result: AuditResult) -> None:

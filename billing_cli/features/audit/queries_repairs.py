@@ -11,8 +11,8 @@ CHARGE = """
 """
 
 # Each with the sums of the charges that it names, what the entry that it follows had left, and what
-# the next entry found: there are few. Ledger rows of one step have stamps of their own, up to some
-# tenths of a second after the step.
+# the next entry of ours found: there are few. Ledger rows of one step have stamps of their own, up
+# to some tenths of a second after the step.
 READ_REPAIRS = f"""
 SELECT repair.account_uuid::text, repair.repair_id::text, repair.after_id::text, repair.at,
        repair.amount_delta, repair.balance_before, repair.quota_before, repair.balance_after,
@@ -20,18 +20,21 @@ SELECT repair.account_uuid::text, repair.repair_id::text, repair.after_id::text,
        named.included, before.balance, following.balance, before.quota, following.quota,
        NOT EXISTS (SELECT FROM public.billing_ledger AS entry
                     WHERE entry.account_uuid = repair.account_uuid
-                      AND entry.created_at <= repair.at + interval '1 minute' AND {IS_TRAFFIC})
+                      AND entry.created_at <= repair.at + interval '5 seconds' AND {IS_TRAFFIC})
   FROM billing.repairs AS repair
  CROSS JOIN LATERAL (
        SELECT count(*) AS charges,
-              coalesce(sum(round(entry.amount_delta::text::numeric, 9)), 0) AS amount,
+              coalesce(sum(CASE WHEN abs(entry.amount_delta) < 1e15
+                                THEN round(entry.amount_delta::text::numeric, 9) END), 0) AS amount,
               coalesce(sum(charge.included_bytes), 0)::bigint AS included
          FROM unnest(repair.ledger_ids) AS wanted (ledger_id)
          JOIN public.billing_ledger AS entry ON entry.id = wanted.ledger_id
          {CHARGE}
         WHERE entry.account_uuid = repair.account_uuid AND {IS_TRAFFIC}) AS named
   LEFT JOIN LATERAL (
-       SELECT entry.created_at AS at, round(entry.balance_after::text::numeric, 9) AS balance,
+       SELECT entry.created_at AS at,
+              CASE WHEN abs(entry.balance_after) < 1e15
+                   THEN round(entry.balance_after::text::numeric, 9) END AS balance,
               charge.quota_before - charge.included_bytes AS quota
          FROM public.billing_ledger AS entry
          {CHARGE}
@@ -43,13 +46,12 @@ SELECT repair.account_uuid::text, repair.repair_id::text, repair.after_id::text,
         LIMIT 1) AS before ON true
   LEFT JOIN LATERAL (
        SELECT entry.*
-         FROM ((SELECT entry.created_at AS at,
-                       coalesce(charge.balance_before,
-                                round((entry.balance_after - entry.amount_delta)::text::numeric, 9))
-                         AS balance,
+         FROM ((SELECT entry.created_at AS at, charge.balance_before AS balance,
                        charge.quota_before AS quota
                   FROM public.billing_ledger AS entry
-                  {CHARGE}
+                  JOIN billing.charges AS charge
+                    ON charge.bucket_start = entry.bucket_start
+                   AND charge.account_uuid = entry.account_uuid AND charge.ledger_id = entry.id
                  WHERE entry.account_uuid = repair.account_uuid AND {IS_TRAFFIC}
                    AND entry.created_at > before.at
                  ORDER BY entry.created_at

@@ -82,7 +82,7 @@ def expected_of(repair: RepairRow) -> dict[str, Value]:
     if repair.charges != repair.names or not repair.charges:
         expected["charges"] = max(repair.names, 1)
     if not _is_amount_possible(repair):
-        expected["amount_delta"] = repair.charged if _is_changed(repair) else ZERO
+        expected["amount_delta"] = repair.charged
     if not _is_quota_possible(repair):
         expected["remaining_included_quota"] = repair.before.quota
     return expected
@@ -94,20 +94,11 @@ def _is_amount_possible(repair: RepairRow) -> bool:
     A stale write undoes charges, and what others wrote between them: a repair gives that back.
     """
     left, found = repair.balance_left, repair.balance_found
-    if repair.amount == 0:
+    tolerance = rounding(repair.before, repair.after)
+    least, most = min(repair.charged, ZERO), max(repair.charged, ZERO)
+    if least - tolerance <= repair.amount <= most + tolerance:
         return True
-    if left is None or found is None or not _is_changed(repair):
-        return False
-    tolerance = rounding(Funds(left, 0), Funds(found, 0))
-    return (
-        min(repair.charged, ZERO) - tolerance
-        <= repair.amount
-        <= max(repair.charged, ZERO) + tolerance
-    ) or abs(repair.amount - (left - found)) <= tolerance
-
-
-def _is_changed(repair: RepairRow) -> bool:
-    return repair.balance_left != repair.balance_found
+    return left is not None and found is not None and abs(repair.amount - left + found) <= tolerance
 
 
 def _is_quota_possible(repair: RepairRow) -> bool:

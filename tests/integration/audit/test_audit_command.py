@@ -74,10 +74,13 @@ def test_violations_are_logged_and_status_warns(told: Story, user: User) -> None
     told.connection.execute(HARM, (1,))
 
     for options in (("--full",), ("--account", user.uuid), ()):
-        lines = [json.loads(line) for line in told.billing("audit", *options).stderr.splitlines()]
+        *logged, last = told.billing("audit", *options).stderr.splitlines()
+        lines = [json.loads(line) for line in logged]
         found = [(line["level"], line["kind"], line["count"]) for line in lines]
         assert found == [("error", "bucket_differs", 2)]
         assert "`billing audit" in lines[0]["advice"]
+        # What the notification of a failed unit repeats.
+        assert last == "Error: audit found violations: bucket_differs 2"
     warned = told.billing("status", "--max-lag", "1e12")
     told.connection.execute(HARM, (-1,))
 

@@ -76,7 +76,7 @@ def test_a_repair_that_gives_a_refund_again_is_found(customer: Customer) -> None
 
     assert (finding.kind, finding.expected) == (
         "repair_differs",
-        {"repair_id": finding.expected["repair_id"], "amount_delta": 0},
+        {"repair_id": finding.expected["repair_id"], "amount_delta": -1},
     )
 
 
@@ -110,3 +110,31 @@ def test_a_repair_of_an_account_that_was_deleted_is_no_violation(repaired: Custo
     repaired.connection.execute("DELETE FROM public.users WHERE uuid = %s", (repaired.uuid,))
 
     assert kinds(repaired) == {"account_deleted": 1}
+
+
+@pytest.mark.parametrize("balance_after", [1, "NaN", "Infinity"])
+def test_a_repair_of_a_loss_that_a_legacy_writer_charged_after_is_no_violation(
+    customer: Customer, balance_after: object
+) -> None:
+    """Only entries of ours say what followed the loss, whatever the legacy writer wrote."""
+    customer.use(1)
+    with stale_write(customer.connection, customer.uuid):
+        customer.use(2)
+        customer.connection.execute(LEGACY_CHARGE, {"balance_after": balance_after})
+        add_to_balance(customer.connection, customer.uuid, Decimal(-1))
+    assert kinds(customer)["charge_lost"] > 0
+
+    customer.repair()
+
+    assert "repair_differs" not in kinds(customer)
+    customer.use(1)
+    assert "repair_differs" not in kinds(customer)
+
+
+LEGACY_CHARGE = """
+INSERT INTO public.billing_ledger (id, account_uuid, bucket_start, bucket_end, entry_type,
+       rated_bytes, amount_delta, balance_after)
+SELECT gen_random_uuid(), account_uuid, now(), now(), 'traffic_charge', 1, -1,
+       %(balance_after)s::float8
+  FROM public.account_quota_states
+"""

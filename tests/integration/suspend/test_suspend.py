@@ -16,6 +16,7 @@ from billing_cli.features.migrate.job import migrate
 if TYPE_CHECKING:
     from tests.integration.suspend.conftest import Arrears
 
+RESTORED = {"arrears", "throttle_state", "arrears_since"}
 FLAGGED = (True, "throttled", "active")
 SUSPENDED = (True, "throttled", "suspended")
 CLEAR = (False, "normal", "active")
@@ -169,6 +170,33 @@ def test_a_flag_of_another_service_after_ours_was_cleared_is_not_ours_below_zero
     arrears.set(account, current_balance=5)
     assert arrears.suspend(4).cleared == 0
     assert arrears.state(account) == FLAGGED
+
+
+@pytest.mark.parametrize("has_since", [True, False])
+def test_a_flag_of_ours_that_a_stale_write_restores_stays_ours(
+    arrears: Arrears, has_since: bool
+) -> None:
+    """A handler had read the row before the flag was cleared; the next settlement clears it."""
+    if not has_since:
+        arrears.connection.execute("ALTER TABLE account_quota_states DROP COLUMN arrears_since")
+    account = arrears.account(-1)
+    arrears.suspend()
+    before = arrears.connection.execute(
+        "SELECT to_jsonb(state) - 'current_balance' AS row FROM account_quota_states AS state"
+        " WHERE account_uuid = %s",
+        (account,),
+    ).fetchone()
+    arrears.set(account, current_balance=5)
+    assert arrears.suspend(1).cleared == 1
+    assert before is not None
+    arrears.set(account, **{name: before["row"][name] for name in RESTORED & before["row"].keys()})
+    arrears.suspend(1)
+    arrears.set(account, current_balance=-1)
+    arrears.suspend(1)
+    arrears.set(account, current_balance=5)
+
+    assert arrears.suspend(1).cleared == 1
+    assert arrears.state(account) == (False, "normal", "active")
 
 
 def test_a_flag_that_comes_after_ours_was_cleared_stays(arrears: Arrears) -> None:
