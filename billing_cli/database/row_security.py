@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 # Our roles are whoever is connected, those that may write the run history, and, for users alone,
-# the owner of the functions that lock them. A policy that shows and takes every row is as good as
-# none, if no other one restricts it.
+# the owner of the functions that lock them. For each command that a role may use, a policy that
+# shows and takes every row is as good as none, if no other one restricts it.
 RESTRICTED = """
 WITH subject AS (
   SELECT table_name, role.oid AS role_id
@@ -31,18 +31,23 @@ WITH subject AS (
   SELECT 'public.users', proowner FROM pg_proc
    WHERE pg_proc.oid = to_regprocedure('billing.lock_accounts(uuid[])')
 )
-SELECT table_name, string_agg(quote_ident(rolname), ', ' ORDER BY rolname)
+SELECT table_name, string_agg(DISTINCT quote_ident(rolname), ', ' ORDER BY quote_ident(rolname))
   FROM subject
   JOIN pg_class ON pg_class.oid = to_regclass(table_name)
   JOIN pg_roles AS role ON role.oid = role_id
  CROSS JOIN LATERAL (
+       SELECT polcmd AS command
+         FROM (VALUES ('r', 'SELECT'), ('a', 'INSERT'), ('w', 'UPDATE')) AS may (polcmd, privilege)
+        WHERE has_any_column_privilege(role.oid, pg_class.oid, privilege)) AS used
+ CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE NOT polpermissive) AS restrictive,
               count(*) FILTER (
-                WHERE polpermissive AND polcmd = '*' AND pg_get_expr(polqual, polrelid) = 'true'
+                WHERE polpermissive
+                  AND (polqual IS NULL OR pg_get_expr(polqual, polrelid) = 'true')
                   AND (polwithcheck IS NULL OR pg_get_expr(polwithcheck, polrelid) = 'true')
               ) AS unlimited
          FROM pg_policy
-        WHERE polrelid = pg_class.oid
+        WHERE polrelid = pg_class.oid AND polcmd::text IN ('*', used.command)
           AND EXISTS (SELECT FROM unnest(polroles) AS policy (role_id)
                        WHERE policy.role_id = 0 OR pg_has_role(role.oid, policy.role_id, 'USAGE'))
        ) AS policies

@@ -15,7 +15,7 @@ import psycopg
 from billing_cli.database.failures import DataRefusedError
 from billing_cli.database.write_path import UNDO_WRITE
 from billing_cli.jobs.entries import FactConflictError
-from billing_cli.jobs.refusals import find_refused, refusal
+from billing_cli.jobs.refusals import ConflictReason, find_refused, refusal
 from billing_cli.jobs.usage import billed, billed_late
 from billing_cli.jobs.write import StoredBacklog, write
 from billing_cli.jobs.written import Written, notes_of
@@ -161,9 +161,10 @@ def write_isolated(
     is_one = len(source_ids) == 1 and not unused
     failed = {source_ids[0]: reason} if is_one else find_refused(source_ids, refusal_of)
     waiting = _refused_accounts(context, connection, plans, backlog, failed, run)
-    # Where no source is to blame, what waits without usage is.
-    backlogs = (unused, StoredBacklog()) if failed and unused else (StoredBacklog(),)
     for accounts in (waiting, {}) if waiting else ({},):
+        rest = unused.without({account for found in accounts.values() for account in found})
+        # Where no source is to blame, what waits without usage is.
+        backlogs = (rest, StoredBacklog()) if failed and rest else (StoredBacklog(),)
         refused = {source_id: why for source_id, why in failed.items() if source_id not in accounts}
         good, late = _only(plans, backlog, set(source_ids) - refused.keys(), accounts)
         for more in backlogs:
@@ -184,11 +185,13 @@ def _refused_accounts(
 ) -> dict[str | None, dict[str, str]]:
     """Find the accounts that are to blame for refused sources, and why, by source.
 
-    A source is not among the result where all of its accounts are refused, or something else is to
-    blame, or the search takes too long: it fails as a whole.
+    A source is not among the result where all of several accounts are refused, or something else is
+    to blame, or the search takes too long: it fails as a whole. So it does where a constraint is
+    checked at COMMIT alone.
     """
     until = time.monotonic() + ACCOUNT_SEARCH_SECONDS
     found: dict[str | None, dict[str, str]] = {}
+    known: dict[str, str] = {}
     for source_id in failed:
         own = _only(plans, backlog, [source_id])
         usage = chain(billed(own[0]), billed_late(own[1].late))
@@ -205,12 +208,19 @@ def _refused_accounts(
             tried = _only(plans, backlog, [source_id], without)
             _, reason = _try_to_write(context, connection, *tried, run)
             connection.execute(UNDO_WRITE)
+            if isinstance(reason, ConflictReason):
+                raise _UndoneError
             return reason
 
         with suppress(_UndoneError):
-            refused = {} if refusal_of(()) else find_refused(accounts, refusal_of)
-            if 0 < len(refused) < len(accounts):
+            # An account that is refused on one node is refused on the next one as a rule.
+            refused = {account: known[account] for account in accounts if account in known}
+            rest = [account for account in accounts if account not in refused]
+            if not refused or refusal_of(rest):
+                refused = {} if refusal_of(()) else find_refused(accounts, refusal_of)
+            if refused and (len(refused) < len(accounts) or len(accounts) == 1):
                 found[source_id] = refused
+                known |= refused
     return found
 
 

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 Unit = TypeVar("Unit")
 
 
+class ConflictReason(str):
+    """Why a fact was refused that is on record with other figures: no account may wait for that.
+
+    What waits is charged in addition to what its minute was charged.
+    """
+
+    __slots__ = ()
+
+
 def find_refused(
     units: Sequence[Unit], refusal_of: Callable[[Sequence[Unit]], str]
 ) -> dict[Unit, str]:
@@ -62,4 +71,4 @@ def refusal(error: psycopg.Error | FactConflictError) -> str:
         if not is_about_data(error):
             raise error
         return str(translate(error))
-    return str(error)
+    return ConflictReason(error)

@@ -35,7 +35,7 @@ def written_checkpoints(
     stamps |= usage.late_at
     for plan in plans:
         node, at = plan.identity.stored, plan.advance.samples_at or plan.watermark
-        for account in stream_accounts[plan.source_id] & accounts.kept:
+        for account in (stream_accounts[plan.source_id] & accounts.kept) - plan.waiting:
             stamps[node, account] = at
     return [(node, account, at) for (node, account), at in stamps.items()]
 
@@ -48,13 +48,13 @@ def stale_checkpoints(
 ) -> Iterator[tuple[str, str, bool]]:
     """Yield node and account, and whether their checkpoint is left to a later run.
 
-    It is where another session holds the account. What an earlier run left is written now, unless
-    the account is still held, or gone.
+    It is where another session holds the account, or the database refuses its charges. What an
+    earlier run left is written now, unless the account is still held, or gone.
     """
     held = accounts.problems.keys() - accounts.kept
     for checkpoint in stale:
         if checkpoint.account_uuid not in held:
             yield checkpoint.stored_node_id, checkpoint.account_uuid, False
     for plan in plans:
-        for account in stream_accounts[plan.source_id] & held:
+        for account in stream_accounts[plan.source_id] & (held | plan.waiting):
             yield plan.identity.stored, account, True

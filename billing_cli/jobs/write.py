@@ -34,7 +34,7 @@ from billing_cli.jobs.usage import billed, billed_late, sort_usage
 from billing_cli.jobs.written import Written, written_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -63,6 +63,13 @@ class StoredBacklog(NamedTuple):
     def __bool__(self) -> bool:
         """Return whether anything waits."""
         return any(self)
+
+    def without(self, accounts: Collection[str]) -> StoredBacklog:
+        """Return what waits of other accounts, apart from usage."""
+        return self._replace(
+            renewed=[account for account in self.renewed if account not in accounts],
+            stale=[row for row in self.stale if row.account_uuid not in accounts],
+        )
 
 
 def write(

@@ -120,6 +120,73 @@ def test_an_account_that_is_refused_blocks_none_of_its_nodes(world: World, state
     world.assert_all_is_billed()
 
 
+def test_a_node_that_only_a_refused_account_uses_moves_on(world: World) -> None:
+    """What it used waits; once the others are idle, it is the only one with usage."""
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 6)
+    world.run(world.at(4))
+    world.connection.execute(REFUSE_ACCOUNT["trigger"].format(users[0].uuid, 0).encode())
+    world.run_unchecked(world.at(7))
+    world.flow_until(12, rate=0)
+
+    source = only_source(world.run_unchecked(world.at(12)))
+
+    assert source.status == "partial"
+    assert source.last_completed_until == world.at(10)
+    world.connection.execute(ACCEPT_ACCOUNT)
+    world.run_unchecked(world.at(14))
+    world.assert_all_is_billed()
+
+
+def test_an_account_whose_checkpoint_is_refused_blocks_none_of_its_nodes(world: World) -> None:
+    """The shared checkpoint is written once its usage is charged."""
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 12)
+    world.run(world.at(4))
+    trigger = REFUSE_ACCOUNT["trigger"].replace("BEFORE INSERT", "BEFORE INSERT OR UPDATE")
+    trigger = trigger.replace("billing_ledger", "traffic_stat_checkpoints")
+    world.connection.execute(trigger.format(users[0].uuid, 0).encode())
+
+    for minute in (6, 8):
+        assert only_source(world.run_unchecked(world.at(minute))).status == "partial"
+        assert len(billed_accounts(world, world.at(minute - 2))) == 2
+
+    world.connection.execute(ACCEPT_ACCOUNT)
+    world.run_unchecked(world.at(14))
+    world.assert_all_is_billed()
+
+
+def test_a_conflict_of_facts_never_leaves_usage_waiting(world: World) -> None:
+    """What waits is charged in addition, so that a minute of a restored part would be twice."""
+    users = world.add_users(3)
+    all_move(world, world.add_node("jp-1", users), 10)
+    world.run(world.at(4))
+    streams = world.rows(
+        "SELECT uplink_total, downlink_total, seen_at, stream_id FROM billing.streams"
+    )
+    ((watermark,),) = world.rows("SELECT watermark FROM billing.sources")
+    world.run(world.at(5))
+    for stream in streams:
+        world.connection.execute(
+            "UPDATE billing.streams SET uplink_total = %s, downlink_total = %s, seen_at = %s"
+            " WHERE stream_id = %s",
+            stream,
+        )
+    world.connection.execute(
+        "UPDATE billing.sources SET watermark = %(at)s::timestamptz + interval '20 seconds',"
+        " samples_at = %(at)s::timestamptz + interval '20 seconds'",
+        {"at": watermark},
+    )
+    world.connection.execute(
+        "UPDATE billing.streams SET uplink_total = uplink_total - 300 WHERE account_uuid = %s",
+        (users[0].uuid,),
+    )
+
+    for minute in (6, 7, 12):
+        assert only_source(world.run_unchecked(world.at(minute))).status == "error"
+    assert pending_accounts(world) == set()
+
+
 @pytest.mark.parametrize("start", ["infinity", "-infinity", "0044-03-15 BC"])
 def test_a_period_that_begins_at_no_time_affects_its_account_alone(
     world: World, start: str

@@ -68,6 +68,23 @@ def test_a_restrictive_policy_is_refused_whatever_another_one_shows(
         migrate(job_url, check=True)
 
 
+def test_policies_for_each_command_that_a_role_uses_are_as_good_as_one_for_all(
+    database_url: str, job_url: str
+) -> None:
+    """A table that is only read needs one for SELECT alone."""
+    with psycopg.connect(database_url) as connection:
+        for table in ("account_billing_profiles", "account_quota_states"):
+            connection.execute(ENABLE.format(table).encode())
+            connection.execute(
+                f"CREATE POLICY r ON public.{table} FOR SELECT USING (true)".encode()
+            )
+        table = "public.account_quota_states"
+        connection.execute(f"CREATE POLICY a ON {table} FOR INSERT WITH CHECK (true)".encode())
+        connection.execute(f"CREATE POLICY w ON {table} FOR UPDATE USING (true)".encode())
+    for url in (database_url, job_url):
+        migrate(url, check=True)
+
+
 def test_a_role_that_passes_row_security_is_accepted(database_url: str, job_url: str) -> None:
     """With BYPASSRLS. The other one may not write the run history, and so is none of ours."""
     job_role = sql.Identifier(role_of(job_url))
