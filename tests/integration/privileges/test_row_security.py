@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from billing_cli.config.redaction import forget_secrets
 from billing_cli.database.functions import LOCK_ROLE
 from billing_cli.errors import SchemaError
 from billing_cli.features.migrate.job import migrate
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 ENABLE = "ALTER TABLE public.{} ENABLE ROW LEVEL SECURITY"
 # As an owner may mean it: whoever works for the service sees everything, and others do not.
 NOT_FOR_LOCKS = f"CREATE POLICY own ON public.users USING (current_user <> '{LOCK_ROLE}')"
+
+
+@pytest.fixture(autouse=True)
+def without_secrets_of_others() -> None:
+    """Forget passwords of tests before: that of a role of the tests is its name."""
+    forget_secrets()
 
 
 @pytest.mark.parametrize(
