@@ -30,9 +30,9 @@ class Retired:
 
     def __init__(self, story: Story) -> None:
         self.story = story
-        self.user, other = story.add_user(), story.add_user()
+        self.user, *others = (story.add_user() for _ in range(3))
         self.node, *nodes = [story.add_node(name) for name in ("jp-1", "a-1", "us-1")]
-        self.streams = [node.add_stream(other.uuid, "x") for node in nodes]
+        self.streams = [node.add_stream(user.uuid, "x") for node in nodes for user in others]
         let_usage_wait(story, self.user, self.node)
         story.now += timedelta(hours=25)
         self.collect()
