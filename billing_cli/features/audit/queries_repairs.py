@@ -11,8 +11,8 @@ CHARGE = """
 """
 
 # Each with the sums of the charges that it names, what the entry that it follows had left, and what
-# the next entry of ours found: there are few. Ledger rows of one step have stamps of their own, up
-# to some tenths of a second after the step.
+# the next entry of ours found: there are few. Where no ledger row is as old as the repair, the
+# account was created again since.
 READ_REPAIRS = f"""
 SELECT repair.account_uuid::text, repair.repair_id::text, repair.after_id::text, repair.at,
        repair.amount_delta, repair.balance_before, repair.quota_before, repair.balance_after,
@@ -20,7 +20,7 @@ SELECT repair.account_uuid::text, repair.repair_id::text, repair.after_id::text,
        named.included, before.balance, following.balance, before.quota, following.quota,
        NOT EXISTS (SELECT FROM public.billing_ledger AS entry
                     WHERE entry.account_uuid = repair.account_uuid
-                      AND entry.created_at <= repair.at + interval '5 seconds' AND {IS_TRAFFIC})
+                      AND entry.created_at <= repair.at AND {IS_TRAFFIC})
   FROM billing.repairs AS repair
  CROSS JOIN LATERAL (
        SELECT count(*) AS charges,

@@ -112,6 +112,20 @@ def test_a_repair_of_an_account_that_was_deleted_is_no_violation(repaired: Custo
     assert kinds(repaired) == {"account_deleted": 1}
 
 
+def test_a_repair_of_an_account_that_was_created_again_is_no_violation(
+    repaired: Customer,
+) -> None:
+    """Its first charge comes right after; that is of its new life."""
+    named = {"uuid": repaired.uuid}
+    execute = repaired.connection.execute
+    execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM users WHERE uuid = %(uuid)s", named)
+    execute("DELETE FROM users WHERE uuid = %(uuid)s", named)
+    execute("INSERT INTO users SELECT * FROM kept")
+    repaired.use(1)
+
+    assert "repair_differs" not in kinds(repaired)
+
+
 @pytest.mark.parametrize("balance_after", [1, "NaN", "Infinity"])
 def test_a_repair_of_a_loss_that_a_legacy_writer_charged_after_is_no_violation(
     customer: Customer, balance_after: object
