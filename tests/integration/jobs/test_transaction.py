@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from billing_cli.errors import BillingError
+from billing_cli.errors import BillingError, SchemaError
 from billing_cli.jobs import step
 from billing_cli.jobs.catch_up import catch_up
 from billing_cli.jobs.collect import collect
@@ -95,6 +95,15 @@ def test_a_dry_run_leaves_no_trace(world: World) -> None:
     done = world.run(world.at(5))
     for figure in ("written_minutes", "included_bytes", "charged_bytes", "amount", "steps"):
         assert getattr(said, figure) == getattr(done, figure) != 0, figure
+
+
+def test_a_dry_run_makes_no_partitions(world: World) -> None:
+    """Every other run would wait for them until it ends."""
+    one_minute_behind(world)
+    world.connection.execute("ALTER FUNCTION billing.make_partitions() RENAME TO others")
+    assert world.run_unchecked(world.at(5), dry_run=True).written_minutes > 0
+    with pytest.raises(SchemaError, match="make_partitions"):
+        world.run_unchecked(world.at(5))
 
 
 def test_a_dry_run_has_no_transaction_open_while_exporters_are_asked(
